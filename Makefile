@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` (the whole loop) and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint check install lock bench clean
+
+demo: install ## set up, then the whole loop, from nothing to a served answer
+	$(BIN)/srghn demo
+
+test: install ## set up, then all tests, one process per core
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+lint: install ## ruff, mypy strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## everything that must hold before a commit
+
+install: $(STAMP) ## set up .venv with the locked versions; does nothing when up to date
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked versions into $(VENV) (minutes, the first time) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## resolve pyproject.toml anew and write requirements.lock (needs pip 25.1 or later)
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .lock.json \
+	  ".[box2d,mujoco,dask,postgres]" --group dev hatchling editables
+	$(BIN)/python .ci/lock.py .lock.json > requirements.lock.new
+	rm .lock.json && mv requirements.lock.new requirements.lock
+
+bench: install ## measure against the peers that are installed
+	$(BIN)/srghn bench --quick
+
+clean: ## remove what the build made; never .srghn, which holds your ledger
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

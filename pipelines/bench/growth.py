@@ -1,0 +1,158 @@
+"""How a generation's time grows with the population and with the policy, and where it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from srghn import seeding
+from srghn.config import EnvParams, EvolutionParams, PolicyParams, RunParams, Settings
+from srghn.envs import EnvVersion, pin
+from srghn.evaluation.base import (
+    Evaluation,
+    Evaluator,
+    Int64,
+    Policies,
+    Progress,
+    WeightedPolicies,
+    make_evaluator,
+)
+from srghn.evolution.loop import evolve
+from srghn.evolution.registry import make_strategy
+
+CHILDREN = 7
+EPISODES = 8
+
+
+@dataclass(frozen=True)
+class Curve:
+    """CPU-seconds of one generation over `sizes`, and the exponent of the growth at its end."""
+
+    name: str
+    sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def exponent(self) -> float:
+        """Slope of log seconds over log size through the last three sizes."""
+        x, y = np.log(self.sizes[-3:]), np.log(self.seconds[-3:])
+        return float(np.polyfit(x, y, 1)[0])
+
+
+def over_population(sizes: Sequence[int]) -> Curve:
+    """One generation of CartPole-Switch, 8 episodes each, policy 4-8-2."""
+    times = [_generation(size, 8) for size in sizes]
+    return Curve("population size", tuple(sizes), tuple(times))
+
+
+def over_policy(widths: Sequence[int]) -> Curve:
+    """The same at 64 individuals, over parameters of policies with one hidden layer."""
+    times = [_generation(64, width) for width in widths]
+    return Curve("policy parameters", tuple(7 * width + 2 for width in widths), tuple(times))
+
+
+def _generation(population: int, width: int, rounds: int = 3) -> float:
+    """The fastest of some first generations: ask, evaluate, tell."""
+    params = _params(population, width, generations=1)
+    version = pin(params.env)
+    strategy = make_strategy(params, version.interface)
+    state, best = strategy.init(0), np.inf
+    with make_evaluator(Settings(), version, params.policy) as evaluator:
+        for generation in range(rounds + 1):
+            seeds = seeding.seeds(0, "bench", EPISODES, generation)
+            begun = time.process_time()
+            born = strategy.ask(state)
+            policies = WeightedPolicies(params.policy, version.interface, weights=born.weights)
+            fitness = evaluator.evaluate(policies, version, "normal", seeds).fitness
+            state = strategy.tell(state, born, fitness)
+            if generation:  # the first one warms caches
+                best = min(best, time.process_time() - begun)
+    return best
+
+
+def _params(population: int, width: int, generations: int) -> RunParams:
+    return RunParams(
+        env=EnvParams(id="CartPoleSwitch-v1"),
+        policy=PolicyParams(kwargs={"hidden": [width], "activation": "tanh"}),
+        evolution=EvolutionParams(
+            parents=population // (CHILDREN + 1),
+            children=CHILDREN,
+            episodes=EPISODES,
+            generations=generations,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of a run's CPU time, and of its generations whose episodes are long (over 400 steps)."""
+
+    outside_evaluation: float
+    outside_evaluation_when_long: float | None
+    milliseconds_outside: float
+    mean_steps: float
+
+
+class _Timed(Evaluator):
+    """Another evaluator, with the CPU time of each call and its mean episode length kept."""
+
+    def __init__(self, inner: Evaluator) -> None:
+        self.inner = inner
+        self.calls: list[tuple[float, float]] = []
+
+    def evaluate(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        *,
+        perturbation: Any = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        if isinstance(policies, WeightedPolicies):  # births are not evaluation's
+            policies = WeightedPolicies(policies.policy, policies.interface, policies.dense())
+        begun = time.process_time()
+        found = self.inner.evaluate(
+            policies, version, mode, seeds, perturbation=perturbation, progress=progress
+        )
+        self.calls.append((time.process_time() - begun, float(found.lengths.mean())))
+        return found
+
+    def describe(self) -> str:
+        return self.inner.describe()
+
+
+def share_outside_evaluation(generations: int) -> Share:
+    """Births, selection and bookkeeping at 64 individuals, 8 episodes of up to 500 steps."""
+    params, ends = _params(64, 8, generations), list[float]()
+    version = pin(params.env)
+    with (
+        make_evaluator(Settings(), version, params.policy) as inner,
+        TemporaryDirectory() as folder,
+    ):
+        # a first run imports and compiles what the measured one should find ready
+        evolve(_params(64, 8, generations=1), version, inner, Path(folder) / "warm")
+        timed = _Timed(inner)
+        evolve(
+            params, version, timed, Path(folder) / "run",
+            on_generation=lambda _: ends.append(time.process_time()),
+        )  # fmt: skip
+    whole = np.diff(ends)  # from the end of the first generation on
+    played = np.array([seconds for seconds, _ in timed.calls[1:]])
+    lengths = np.array([length for _, length in timed.calls[1:]])
+    long = lengths > 400
+    return Share(
+        outside_evaluation=1 - float(played.sum() / whole.sum()),
+        outside_evaluation_when_long=(
+            1 - float(played[long].sum() / whole[long].sum()) if long.any() else None
+        ),
+        milliseconds_outside=float((whole - played).mean() * 1e3),
+        mean_steps=float(lengths.mean()),
+    )

@@ -1,0 +1,89 @@
+"""`srghn`: one command for the three jobs (schedule, review, query) and what they stand on.
+
+Commands only parse and print; what they do is in the modules they call, which are imported when
+they are called, so that `srghn --help` answers at once.
+
+Exit codes: 0 done (for `gate`: passed), 1 refused or failed, 2 inconclusive, 3 error, 130 stopped
+by the user.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pipelines.commands import env, lab, review, run, schedule, serve
+from pipelines.processes import extend_import_path
+from srghn import __version__
+from srghn.errors import SrghnError
+from srghn.quiet import be_quiet
+
+EPILOG = (
+    "Everything is kept in one home folder, .srghn unless SRGHN_HOME says otherwise. "
+    "Exit codes: 0 done, 1 refused or failed, 2 inconclusive, 3 error. "
+    "Begin with: srghn demo"
+)
+
+app = typer.Typer(
+    name="srghn",
+    help="Policies that evolve safely in production: evolve in a sandbox, judge, try, serve.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+debug = False
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"srghn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    global debug
+    debug = show_debug
+
+
+run.add_to(app)
+review.add_to(app)
+serve.add_to(app)
+schedule.add_to(app)
+env.add_to(app)
+lab.add_to(app)
+
+
+def main() -> None:
+    """Entry point: errors meant for users become one line on stderr and an exit code."""
+    be_quiet()
+    extend_import_path()
+    # Usage errors exit with 3 like any other error: 2 is an inconclusive gate's alone.
+    usage_error = typer.BadParameter.__bases__[0]
+    usage_error.exit_code = 3  # type: ignore[attr-defined]
+    try:
+        app()
+    except SrghnError as error:
+        if debug:
+            raise
+        typer.echo(f"srghn: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("srghn: stopped; nothing is lost: start the same command again", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

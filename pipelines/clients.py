@@ -1,0 +1,96 @@
+"""Simulated clients: they live in a world, ask for every action, and post the outcome."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from srghn.envs import EnvVersion
+from srghn.errors import ServiceError
+
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Played:
+    """One whole episode over HTTP: which version answered, by which route, and how it ended."""
+
+    episode_id: str
+    version: int
+    route: str
+    return_: float
+    length: int
+
+
+class Client:
+    """One client, one connection kept alive. Raises `ServiceError` on an answer that is no 200."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self._connection = http.client.HTTPConnection(
+            parts.hostname, parts.port, timeout=TIMEOUT_SECONDS
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        self._connection.request("POST", path, json.dumps(body), headers)
+        return self._answer(path)
+
+    def get(self, path: str) -> dict[str, Any]:
+        self._connection.request("GET", path)
+        return self._answer(path)
+
+    def _answer(self, path: str) -> dict[str, Any]:
+        response = self._connection.getresponse()
+        text = response.read()
+        if response.status >= 300:
+            raise ServiceError(f"{path} answered {response.status}: {text.decode()[:300]}")
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    def play(self, version: EnvVersion, mode: str, seed: int, episode_id: str) -> Played:
+        """A whole episode of the world in `mode`, every action asked for, its outcome posted."""
+        env = version.make(mode)
+        observation, _ = env.reset(seed=seed)
+        total, length, over, answer = 0.0, 0, False, {}
+        while not over:
+            body = {"observation": np.asarray(observation).tolist(), "episode_id": episode_id}
+            answer = self.post("/v1/act", body)
+            action = np.asarray(answer["action"], dtype=env.action_space.dtype)
+            observation, reward, terminated, truncated, _ = env.step(
+                action if action.ndim else action.item()
+            )
+            total, length = total + float(reward), length + 1
+            over = terminated or truncated
+        env.close()
+        self.post(
+            f"/v1/episodes/{episode_id}/outcome",
+            {"return": total, "length": length, "terminated": bool(terminated)},
+        )
+        return Played(episode_id, answer["version"], answer["route"], total, length)
+
+
+def play_many(
+    url: str, version: EnvVersion, mode: str, seeds: list[int], prefix: str, clients: int = 4
+) -> Iterator[Played]:
+    """Episodes by `clients` clients at once, as they end; stop iterating and no more begin."""
+
+    def one(seed: int) -> Played:
+        with closing(Client(url)) as client:
+            return client.play(version, mode, seed, f"{prefix}-{seed}")
+
+    with ThreadPoolExecutor(clients, thread_name_prefix="client") as pool:
+        for start in range(0, len(seeds), clients):
+            yield from pool.map(one, seeds[start : start + clients])

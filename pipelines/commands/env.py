@@ -1,0 +1,108 @@
+"""`env`: pin, verify and compare environment versions."""
+
+from __future__ import annotations
+
+from inspect import cleandoc
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, short, table
+
+Pinned = Annotated[
+    str, typer.Argument(help="A pinned version: the start of its fingerprint, or a file.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(help="Environment versions: pinned, fingerprinted, compared.")
+    group.command("pin")(pin)
+    group.command("verify")(verify)
+    group.command("list")(list_)
+    group.command("show")(show)
+    group.command("diff")(diff)
+    app.add_typer(group, name="env", no_args_is_help=True)
+
+
+def pin(
+    preset: Annotated[str, typer.Argument(help="A preset, or a parameter file.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override: env.key=value. Repeatable.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Pin a world: play it on fixed seeds and record what it did as its fingerprint."""
+    from pipelines.worlds import pin_world
+
+    version, path = pin_world(load_settings(), preset, tuple(set_ or ()))
+    if json:
+        print_json({"id": version.id, "fingerprint": version.fingerprint, "path": str(path)})
+    else:
+        said = f"{version.id} is pinned as {version.fingerprint}\n{path}"
+        out.print(said, markup=False, soft_wrap=True)
+
+
+def verify(pinned: Pinned) -> None:
+    """Play the pinned seeds again; exit 0 if the world is still the same, else say what moved."""
+    from pipelines.worlds import find
+    from srghn.envs import verify as verify_version
+
+    version = find(load_settings(), pinned)
+    verify_version(version)
+    out.print(f"{version.id} {short(version.fingerprint)}: the same world, step for step")
+
+
+def list_(json: JsonOption = False) -> None:
+    """Worlds that come with srghn, and versions pinned here."""
+    from pipelines.worlds import pinned_versions
+    from srghn.envs import registered
+
+    versions = pinned_versions(load_settings())
+    if json:
+        print_json(
+            {
+                "registered": list(registered()),
+                "pinned": [{"id": v.id, "fingerprint": v.fingerprint} for v in versions],
+            }
+        )
+        return
+    worlds = table("worlds", "id", "modes", "what it is")
+    for name, world in registered().items():
+        summary = next(iter(cleandoc(world.doc or world.build.__doc__ or "-").splitlines()))
+        worlds.add_row(name, ", ".join(world.modes), summary)
+    out.print(worlds)
+    if versions:
+        rows = table("pinned here", "fingerprint", "id", "schedule", "packages")
+        for version in versions:
+            switches = ", ".join(f"{s.mode} from {s.generation}" for s in version.schedule)
+            packages = ", ".join(f"{k} {v}" for k, v in version.packages.items())
+            rows.add_row(short(version.fingerprint), version.id, switches or "-", packages)
+        out.print(rows)
+
+
+def show(pinned: Pinned, json: JsonOption = False) -> None:
+    """A pinned version: what it is, what moves it, its history. With --json whole, as pinned."""
+    from pipelines.worlds import describe, find
+
+    version = find(load_settings(), pinned)
+    if json:
+        typer.echo(version.to_json(), nl=False)
+        return
+    rows = table(version.id, "field", "value")
+    for field, value in describe(version).items():
+        rows.add_row(field, value)
+    out.print(rows)
+
+
+def diff(first: Pinned, second: Pinned) -> None:
+    """Which fields of two pinned versions differ. Exit 1 if any does."""
+    from pipelines.worlds import find
+    from srghn.envs import diff as differences
+
+    settings = load_settings()
+    lines = differences(find(settings, first), find(settings, second))
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)
+    if lines:
+        raise typer.Exit(1)
+    out.print("the same world")

@@ -1,0 +1,52 @@
+"""`experiment` and `bench`: measure the algorithm, and measure the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.output import JsonOption, load_settings, out, print_json
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(experiment)
+    app.command()(bench)
+
+
+def experiment(
+    name: Annotated[
+        str, typer.Argument(help="cartpole-switch, start-rate, functions-2d or ablation.")
+    ],
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A fast schedule: minutes.")] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder of the results.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run an experiment with its controls; stopped, it goes on where it was.
+
+    Example: srghn experiment cartpole-switch --quick
+    """
+    from pipelines.experiments import run_experiment
+
+    folder = to or load_settings().home / "experiments" / (f"{name}-quick" if quick else name)
+    result = run_experiment(name, seeds=seeds, quick=quick, out=folder)
+    if json:
+        print_json(result)
+    else:
+        out.print(f"page: {folder / 'index.html'}", markup=False)
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="About a minute.")] = False,
+    install_peers: Annotated[
+        bool, typer.Option("--install-peers", help="Install the peers into their own venvs first.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder of the plots.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits."""
+    from pipelines.bench import run_bench
+
+    run_bench(load_settings(), quick=quick, install_peers=install_peers, out=to, as_json=json)

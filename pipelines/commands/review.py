@@ -1,0 +1,266 @@
+"""What there is, why, and what a person decides: reports, approvals, canaries, rollback."""
+
+from __future__ import annotations
+
+import json as json_module
+import shutil
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.commands.output import (
+    JsonOption,
+    ReasonOption,
+    actor,
+    load_settings,
+    out,
+    print_json,
+    short,
+    table,
+)
+from srghn.errors import LedgerError
+
+if TYPE_CHECKING:
+    from pipelines.release import Release
+
+Version = Annotated[int, typer.Argument(help="The version's number, as in `srghn candidates`.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(status)
+    app.command()(candidates)
+    app.command()(history)
+    app.command()(lineage)
+    app.command()(report)
+    app.command()(replay)
+    app.command()(approve)
+    app.command()(reject)
+    app.command()(promote)
+    app.command()(rollback)
+    canary = typer.Typer(help="Try an approved version on a share of live episodes.")
+    canary.command("start")(canary_start)
+    canary.command("abort")(canary_abort)
+    app.add_typer(canary, name="canary", no_args_is_help=True)
+
+
+def status(json: JsonOption = False) -> None:
+    """What is served, what is on trial, and what waits for review."""
+    release = _release()
+    ledger = release.ledger
+    champion, canary = ledger.champion(), ledger.canary()
+    waiting = [v.version for v in ledger.versions() if v.state in ("PASSED", "APPROVED")]
+    if json:
+        print_json(
+            {
+                "champion": vars(champion) if champion else None,
+                "canary": {**vars(canary), "params": canary.params.model_dump()}
+                if canary
+                else None,
+                "waiting": waiting,
+            }
+        )
+        return
+    if champion is None:
+        out.print("no champion yet: srghn run --approve auto, or srghn demo")
+    else:
+        out.print(
+            f"[bold]champion[/bold]  version {champion.version}, generation "
+            f"{champion.generation}, mode {champion.mode}, since {champion.since} by {champion.by}"
+        )
+    if canary is not None:
+        out.print(f"[bold]canary[/bold]    version {canary.version} at {canary.weight:.0%}")
+    for version in waiting:
+        out.print(f"[bold]waiting[/bold]   version {version}: srghn report {version} --open")
+
+
+def candidates(json: JsonOption = False) -> None:
+    """Every version and its state."""
+    versions = _release().ledger.versions()
+    if json:
+        print_json(
+            [{k: v for k, v in vars(found).items() if k != "manifest"} for found in versions]
+        )
+        return
+    if not versions:
+        out.print("no version yet: srghn run")
+        return
+    rows = table("", "version", "state", "mode", "run", "digest", "registered")
+    for found in versions:
+        rows.add_row(
+            str(found.version),
+            str(found.state),
+            found.mode,
+            found.run_id,
+            short(found.digest),
+            found.registered_at,
+        )
+    out.print(rows)
+
+
+def history(
+    version: Annotated[int | None, typer.Argument(help="One version; default all.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """The ledger's events, in order; the hash chain is verified first."""
+    ledger = _release().ledger
+    ledger.verify()
+    events = ledger.events(version)
+    if json:
+        print_json([vars(event) for event in events])
+        return
+    rows = table("", "seq", "at", "version", "step", "by", "reason")
+    for event in events:
+        step = f"{event.from_state or ''} -> {event.to_state}"
+        rows.add_row(str(event.seq), event.at, str(event.version), step, event.actor, event.reason)
+    out.print(rows)
+
+
+def lineage(
+    version: Version,
+    whole: Annotated[bool, typer.Option("--all", help="Every ancestor of a long chain.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """The ancestors of a version, founder first, with fitness and mutation rate, across runs."""
+    from pipelines.lineage_view import draw
+    from srghn.evolution.ancestry import Ancestry
+
+    release = _release()
+    found = release.ledger.version(version)
+    text = (release.store.path(found.digest) / "ancestry.json").read_text()
+    if json:
+        print_json(json_module.loads(text))
+        return
+    chain = Ancestry.from_json(text).chain
+    out.print(draw(f"version {version}: {len(chain)} births", chain, whole=whole))
+
+
+def report(
+    version: Version,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Copy the page to this file.")] = None,
+) -> None:
+    """Where the promotion report of a version is."""
+    found = _release().ledger.version(version)
+    if found.report_path is None:
+        raise LedgerError(
+            f"version {version} has no report yet, it is {found.state}; judge it: "
+            f"srghn gate {version}"
+        )
+    path = Path(found.report_path)
+    if to is not None:
+        shutil.copyfile(path, to)
+        path = to
+    typer.echo(path)
+    if open_:
+        webbrowser.open(path.absolute().as_uri())
+
+
+def approve(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
+    """Approve a pass; the first champion is promoted at once, a later one goes on trial."""
+    from pipelines.workspace import open_workspace
+
+    release = _release()
+    found = release.ledger.version(version)
+    release.approve(version, actor(), reason)
+    canary = open_workspace(release.settings, found.run_id).params().canary
+    state = release.introduce(version, canary, actor(), reason)
+    release.mirror().deliver()
+    _told(version, str(state), json)
+
+
+def reject(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
+    """Turn a version down, for good."""
+    release = _release()
+    release.ledger.reject(version, actor=actor(), reason=reason)
+    _told(version, str(release.ledger.version(version).state), json)
+
+
+def promote(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
+    """Make an approved version champion, if its trial's evidence speaks for it."""
+    release = _release()
+    release.promote(version, actor(), reason)
+    release.mirror().deliver()
+    _told(version, str(release.ledger.version(version).state), json)
+
+
+def rollback(
+    reason: ReasonOption,
+    to: Annotated[
+        int | None, typer.Option("--to", help="A retired version; default the last one.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring a retired champion back; the one that goes is quarantined."""
+    release = _release()
+    champion = release.ledger.rollback(actor=actor(), reason=reason, to_version=to)
+    release.mirror().deliver()
+    _told(champion.version, "CHAMPION", json)
+
+
+def canary_start(
+    version: Version,
+    reason: ReasonOption,
+    weight: Annotated[float | None, typer.Option(help="Share of episodes, 0 to 1.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Begin the trial of an approved version beside the champion."""
+    from pipelines.workspace import open_workspace
+
+    release = _release()
+    found = release.ledger.version(version)
+    canary = open_workspace(release.settings, found.run_id).params().canary
+    if weight is not None:
+        canary = canary.model_copy(update={"weight": weight})
+    release.start_canary(version, canary, actor(), reason)
+    release.mirror().deliver()
+    _told(version, "CANARY", json)
+
+
+def canary_abort(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
+    """End a trial at once; the version is quarantined."""
+    release = _release()
+    release.ledger.abort_canary(version=version, actor=actor(), reason=reason)
+    release.mirror().deliver()
+    _told(version, "ABORTED", json)
+
+
+def replay(
+    version: Annotated[
+        str, typer.Argument(help="A version's number, or a candidate's folder (data/candidate).")
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Rebuild a candidate from its lineage, compare digests, play the gate's episodes again.
+
+    Exit code 1 if anything came out different, 3 if a file was changed.
+    """
+    from pipelines.replay import replay as make_again
+
+    result = make_again(load_settings(), version)
+    if json:
+        print_json(result.to_dict())
+        return
+    for line in result.moved:
+        out.print(f"another platform: {line}", markup=False)
+    rows = table(f"candidate {short(result.candidate)}", "made again", "compared", "found")
+    for finding in result.findings:
+        found = short(finding.found) if finding.how == "bytes" else finding.found
+        rows.add_row(finding.what, finding.how, found)
+    out.print(rows)
+    out.print(result.unplayed or "all as recorded")
+
+
+def _release() -> Release:
+    from pipelines.release import Release
+
+    return Release(load_settings())
+
+
+def _told(version: int, state: str, json: bool) -> None:
+    told: dict[str, Any] = {"version": version, "state": state}
+    if json:
+        print_json(told)
+    else:
+        out.print(f"version {version} is {state}")

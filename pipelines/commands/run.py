@@ -1,0 +1,131 @@
+"""`demo`, `run` and `gate`: evolve and judge."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.commands.output import (
+    Approval,
+    Approve,
+    JsonOption,
+    load_settings,
+    out,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from pipelines.workspace import Workspace
+    from srghn.config import RunParams
+
+VERDICT_EXIT = {"passed": 0, "failed": 1, "inconclusive": 2, "error": 3}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(demo)
+    app.command()(run)
+    app.command()(gate)
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Root seed of both evolution runs.", min=0)] = 0,
+    json: JsonOption = False,
+) -> None:
+    """The whole loop on CartPole: evolve, judge, promote, serve, switch the world, do it again.
+
+    Killed, it goes on where it was; run again, it shows what there is and asks the server anew.
+    """
+    from pipelines.demo import run_demo
+
+    result = run_demo(load_settings(), seed)
+    if json:
+        print_json(result)
+
+
+def run(
+    preset: Annotated[
+        str, typer.Option(help="A preset's name, or a parameter file (.yaml).")
+    ] = "cartpole-switch",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override one parameter: section.key=value. Repeatable."),
+    ] = None,
+    start: Annotated[
+        str, typer.Option("--from", help="champion, scratch, or a version's number.")
+    ] = "champion",
+    approve: Approve = Approval.manual,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with an earlier run, by its id.", metavar="RUN_ID")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Evolve a candidate in the sandbox, judge it, and record the verdict.
+
+    Examples:
+
+      srghn run --preset cartpole-switch --set evolution.generations=200
+
+      srghn run --from scratch --approve auto --json
+
+      srghn run --resume cartpole-switch-20260101-120000-ab12
+    """
+    from pipelines.runner import start_run
+
+    asked = partial(_offer, ask=sys.stdin.isatty() and not json)
+    result = start_run(
+        load_settings(), preset, tuple(set_ or ()), start, approve.value, resume, asked
+    )
+    if json:
+        print_json(result)
+    else:
+        _tell(result)
+
+
+def gate(
+    version: Annotated[int, typer.Argument(help="The version to judge (again).")],
+    json: JsonOption = False,
+) -> None:
+    """Judge a candidate against the champion of now, as a new attempt on fresh episodes.
+
+    Exit code: 0 passed, 1 failed, 2 inconclusive, 3 error.
+    """
+    from pipelines.runner import judge_again
+
+    verdict, report = judge_again(load_settings(), version)
+    if json:
+        print_json({**verdict.to_dict(), "report": str(report)})
+    else:
+        out.print(f"{verdict.summary}\nreport: {report}", markup=False)
+    raise typer.Exit(VERDICT_EXIT[verdict.verdict])
+
+
+def _offer(workspace: Workspace, params: RunParams, ask: bool) -> bool:
+    """Say that a run with these parameters is unfinished; in a terminal ask whether to go on."""
+    done, total = workspace.generations_done, params.evolution.generations
+    typer.echo(
+        f"run {workspace.name} has the same parameters and is unfinished, {done} of {total} "
+        f"generations done: srghn run --resume {workspace.name}",
+        err=True,
+    )
+    if ask and typer.confirm("Go on with it?", default=True, err=True):
+        return True
+    typer.echo("a new run begins", err=True)
+    return False
+
+
+def _tell(result: dict[str, Any]) -> None:
+    out.print(f"\n[bold]version {result['version']}[/bold] is {result['state']}")
+    out.print(result["summary"], markup=False)
+    out.print(f"report:  {result['report']}", markup=False, soft_wrap=True)
+    if result["tracking_failure"]:
+        out.print(
+            f"MLflow could not be reached ({result['tracking_failure']}); nothing is lost: "
+            f"srghn sync delivers it later",
+            markup=False,
+        )
+    if result["state"] == "PASSED":
+        out.print(f"next:    srghn report {result['version']} --open", markup=False)
+        out.print(f'         srghn approve {result["version"]} --reason "..."', markup=False)

@@ -1,0 +1,79 @@
+"""`serve`, `up` and `doctor`: what stands around the loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+
+if TYPE_CHECKING:
+    from srghn.config import Settings
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on; default loopback only.")]
+Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (serve, up, doctor, sync):
+        app.command()(command)
+
+
+def serve(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option(help="Server processes.", min=1, max=64)] = 1,
+) -> None:
+    """Serve the champion over HTTP, until stopped.
+
+    Ask it:
+
+      curl -s localhost:8000/v1/act --json '{"observation": [0, 0, 0, 0]}'
+    """
+    from serving.__main__ import serve as run_server
+
+    run_server(_settings(host, port), workers)
+
+
+def up(host: Host = None, port: Port = None) -> None:
+    """Prefect server, worker and HTTP server together, stopped together."""
+    from pipelines.up import run_all
+
+    run_all(_settings(host, port))
+
+
+def doctor(json: JsonOption = False) -> None:
+    """What is installed, reachable, writable and in order. Exit 1 if anything is broken."""
+    from pipelines.doctor import examine
+
+    findings = examine(load_settings())
+    if json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        rows = table("", "", "what", "found", "do")
+        for finding in findings:
+            mark = "[green]ok[/green]" if finding.ok else "[red]broken[/red]"
+            rows.add_row(mark, finding.what, finding.found, "" if finding.ok else finding.remedy)
+        out.print(rows)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def sync(json: JsonOption = False) -> None:
+    """Deliver to MLflow what could not be delivered before: runs, and the registry's aliases."""
+    from pipelines.tracking import deliver_all
+
+    result = deliver_all(load_settings())
+    if json:
+        print_json(result)
+        return
+    out.print(f"{result['runs']} runs and {result['events']} ledger events delivered")
+    if result["failure"]:
+        out.print(f"not all: {result['failure']}", markup=False)
+        raise typer.Exit(1)
+
+
+def _settings(host: str | None, port: int | None) -> Settings:
+    chosen = {"host": host, "port": port}
+    return load_settings(**{k: v for k, v in chosen.items() if v is not None})

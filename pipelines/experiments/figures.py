@@ -1,0 +1,80 @@
+"""The page's pictures: medians over seeds with quartile bands, against evaluations spent."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+#: No clock and no random ids in the SVG: the same numbers give the same bytes.
+_SAME: Any = {"svg.hashsalt": "srghn", "svg.fonttype": "none", "font.size": 9.0}
+_STYLES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What to draw of the generations table: a column, its name on the axis, and the axis' kind."""
+
+    column: str
+    label: str
+    log: bool = False
+    caption: str = ""
+
+
+def draw(curve: Curve, frame: pd.DataFrame, arms: Sequence[str], switches: Sequence[int]) -> str:
+    """One SVG with a line and a band per arm, and the switches as vertical lines.
+
+    `frame` has a row per arm, seed and generation; `switches` are generations.
+    """
+    with mpl.rc_context(_SAME):
+        figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for number, arm in enumerate(arms):
+            _arm(axes, curve, frame[frame["arm"] == arm], number, arm)
+        _mark(axes, frame, switches)
+        axes.set_xlabel("evaluations spent (episodes)")
+        axes.set_ylabel(curve.label)
+        axes.set_yscale("log" if curve.log else "linear")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25)
+        figure.legend(loc="outside right center", frameon=False)
+        sink = io.StringIO()
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    text = sink.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _arm(axes: Axes, curve: Curve, frame: pd.DataFrame, number: int, name: str) -> None:
+    spent = frame.groupby("generation")["evaluations"].mean().to_numpy()
+    values = frame.groupby("generation")[curve.column]
+    low, middle, high = (values.quantile(q).to_numpy() for q in (0.25, 0.5, 0.75))
+    colour = f"C{number % 10}"
+    own = name.endswith("self-referential")
+    axes.plot(
+        spent,
+        middle,
+        _STYLES[number // 10 % len(_STYLES)],
+        color=colour,
+        linewidth=2.2 if own else 1.1,
+        zorder=3 if own else 2,
+        label=name,
+    )
+    axes.fill_between(spent, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _mark(axes: Axes, frame: pd.DataFrame, switches: Sequence[int]) -> None:
+    spent = frame.groupby("generation")["evaluations"].mean()
+    for switch in switches:
+        axes.axvline(float(spent[switch - 1]), color="black", alpha=0.5, linewidth=0.9)
+
+
+def log_error(best: pd.Series[float]) -> pd.Series[float]:
+    """The error behind a fitness, kept above what a log axis cannot show."""
+    return (-best).clip(lower=1e-12).replace(np.inf, np.nan)

@@ -1,0 +1,88 @@
+"""What an experiment is: arms to compare, when one has solved it, targets that may be missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srghn.config import RunParams, parse_params
+
+
+@dataclass(frozen=True)
+class Target:
+    """A claim with its number: `value` is what came, `wanted` what was asked for, in words."""
+
+    name: str
+    wanted: str
+    value: str
+    hit: bool
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One phase of one run, from a switch (or the start) to the next.
+
+    generations  until the champion solved the test, counted from `start`; None: never
+    evaluations  episodes spent on that
+    peak, rest   highest mutation rate in the phase's first 50 generations, and the median of its
+                 last tenth
+    scores       of the champion at the phase's end, by mode
+    """
+
+    phase: int
+    mode: str
+    start: int
+    generations: int | None
+    evaluations: int | None
+    peak: float
+    rest: float
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run of one arm."""
+
+    arm: str
+    seed: int
+    phases: tuple[Recovery, ...]
+
+    @property
+    def after_switches(self) -> tuple[Recovery, ...]:
+        return self.phases[1:]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms share `base`; each changes what its overrides say (nested like the parameters).
+
+    solved         the champion's mean return at which a phase counts as solved
+    test_episodes  fixed episodes that champions are tested on; 0: their training fitness is exact
+    seeds          how many by default
+    log_error      fitness is minus an error, drawn on a log axis
+    """
+
+    name: str
+    title: str
+    question: str
+    base: Mapping[str, Any]
+    arms: Mapping[str, Mapping[str, Any]]
+    solved: float
+    test_episodes: int
+    seeds: int
+    targets: Callable[[Sequence[Outcome]], list[Target]]
+    log_error: bool = False
+
+    def params(self, arm: str, seed: int) -> RunParams:
+        """The parameters of one run."""
+        merged = _merge(_merge(self.base, self.arms[arm]), {"evolution": {"seed": seed}})
+        return parse_params(merged, f"experiment {self.name}, arm {arm}")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) else value
+    return merged

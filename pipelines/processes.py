@@ -1,0 +1,134 @@
+"""Child processes that never outlive the command that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from srghn.errors import ServiceError
+
+#: Tells a stage which process it works for; see `die_with_parent`.
+PARENT = "SRGHN_PARENT_PID"
+#: Where users' own worlds and networks are imported from; the folder a command was given in.
+IMPORTS = "SRGHN_IMPORT_PATH"
+_PR_SET_PDEATHSIG = 1
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, with its Python first on PATH, for DVC's `python -m ...`."""
+    environment = dict(os.environ)
+    folder = str(Path(sys.executable).parent)
+    environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", "")])
+    environment[PARENT] = str(os.getpid())
+    return {**environment, **(extra or {})}
+
+
+def extend_import_path() -> None:
+    """Let import paths such as `my_world:World` name modules of the folder a command was given in.
+
+    Appended, so that nothing there takes the place of an installed package; children inherit it.
+    """
+    folder = os.environ.setdefault(IMPORTS, os.getcwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def die_with_parent() -> None:
+    """End this process when the one named in `SRGHN_PARENT_PID` is gone.
+
+    A stage is a grandchild (flow, DVC, stage): a flow killed with SIGKILL cannot tell it anything,
+    and an orphan would go on evolving beside the run that was started again.
+    """
+    parent = int(os.environ.get(PARENT, "0"))
+    if parent:
+        threading.Thread(target=_watch, args=(parent,), daemon=True, name="parent-watch").start()
+
+
+def _watch(parent: int) -> None:
+    while _alive(parent):
+        time.sleep(0.5)
+    os._exit(3)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def start_service(
+    command: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a server, its output to `log`. Call from the main thread.
+
+    On Linux the kernel ends it when this thread dies, even of SIGKILL; elsewhere `stop_service`
+    must be reached.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop_service(process: subprocess.Popen[Any], patience: float = 15.0) -> None:
+    """Ask a server to end, and end it if it does not within `patience` seconds."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(
+    name: str, url: str, process: subprocess.Popen[Any], log: Path, deadline: float = 120.0
+) -> None:
+    """Wait until `url` answers 200; raises `ServiceError` with the log's last line otherwise."""
+    import httpx
+
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise ServiceError(f"{name} ended at once: {_last_line(log)} (whole log: {log})")
+        try:
+            if httpx.get(url, timeout=2.0).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    raise ServiceError(f"{name} did not answer at {url} in {deadline:.0f} s; its log is {log}")
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"

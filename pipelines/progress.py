@@ -1,0 +1,82 @@
+"""Progress for people: a live bar on a terminal, a line every few seconds in a log.
+
+Written to stderr, so that `--json` leaves stdout to the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+#: Called with (done, note); the note stands behind the bar.
+Update = Callable[[int, str], None]
+
+LOG_EVERY_SECONDS = 5.0
+console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Update]:
+    """A bar over `total` steps with time left; yields the function that moves it."""
+    if not console.is_terminal:
+        yield _log_lines(title, total)
+        return
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.completed:>4.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def update(done: int, note: str = "") -> None:
+            progress.update(task, completed=done, note=note)
+
+        yield update
+
+
+@contextmanager
+def share_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar in percent, for work that tells (done, total, note) as it goes."""
+    with bar(title, 100) as update:
+        yield lambda done, total, note: update(round(100 * done / total), note)
+
+
+@contextmanager
+def spinner(title: str) -> Iterator[None]:
+    """For work whose length is not known: a spinner with the time it has taken."""
+    if not console.is_terminal:
+        console.print(f"  {title} ...")
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(title, total=None)
+        yield
+
+
+def _log_lines(title: str, total: int) -> Update:
+    started = last = time.monotonic()
+
+    def update(done: int, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done >= total or now - last >= LOG_EVERY_SECONDS:
+            last = now
+            left = (now - started) / max(done, 1) * (total - done)
+            console.print(f"  {title}: {done}/{total}  {note}  {left:.0f} s left", markup=False)
+
+    return update

@@ -1,0 +1,161 @@
+"""How the candidate acts: which actions, how often unlike the champion, alike again, how fast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regression_suite.verdict import Check
+from srghn.config import GateParams
+from srghn.envs.interface import Interface
+from srghn.evaluation.base import PolicyFunction
+
+Float = NDArray[np.float64]
+#: Observations asked about, and how many of them are asked one at a time as well.
+SAMPLE, SINGLE = 2000, 64
+#: Calls of one observation whose median is the latency.
+CALLS = 200
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Answers to the observations that the candidate met.
+
+    `candidate` and `incumbent` are shares (rows, columns): a row for every block or dimension of
+    the action; columns are the choices, or for a box low bound, between, and high bound.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    candidate: Float
+    incumbent: Float | None
+    disagreement: float | None
+    repeatable: bool
+    varied: bool
+    observations: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        tables = {"candidate": self.candidate.tolist()}
+        if self.incumbent is not None:
+            tables["incumbent"] = self.incumbent.tolist()
+        return asdict(self) | tables
+
+
+def observe(
+    interface: Interface,
+    observations: NDArray[np.float32],
+    policy: PolicyFunction,
+    incumbent: PolicyFunction | None,
+) -> Behaviour:
+    """Ask both policies about the same observations (n, d)."""
+    actions = policy(observations)
+    few = observations[:SINGLE]
+    alone = np.concatenate([policy(row[None]) for row in few])
+    again = policy(observations)
+    theirs = None if incumbent is None else incumbent(observations)
+    rows, columns = _labels(interface)
+    return Behaviour(
+        rows=rows,
+        columns=columns,
+        candidate=_shares(interface, actions),
+        incumbent=None if theirs is None else _shares(interface, theirs),
+        disagreement=None if theirs is None else _disagreement(interface, actions, theirs),
+        repeatable=_same(actions, again) and _close(interface, actions[:SINGLE], alone),
+        varied=bool((actions != actions[0]).any()),
+        observations=len(observations),
+    )
+
+
+def judge_behaviour(seen: Behaviour | None) -> list[Check]:
+    """A policy must answer alike when asked again, and must not ignore what it sees."""
+    if seen is None:
+        reason = "no observation was recorded in the primary cell"
+        return [Check("behaviour", "error", reason)]
+    if not seen.repeatable:
+        reason = "asked again, alone or in a batch, the policy answers differently"
+        return [Check("behaviour", "failed", reason, remedy="Remove what draws or remembers.")]
+    if not seen.varied:
+        reason = f"one and the same action for all {seen.observations:,} observations it met"
+        remedy = "A policy that ignores what it sees is refused however it scores."
+        return [Check("behaviour", "failed", reason, remedy=remedy)]
+    reason = f"answers {seen.observations:,} observations alike when asked again, and not all alike"
+    return [Check("behaviour", "passed", reason)]
+
+
+def latency_ms(policy: PolicyFunction, observation: NDArray[np.float32]) -> float:
+    """Median wall-clock milliseconds for one observation (1, d)."""
+    times = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        policy(observation)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1e3)
+
+
+def judge_latency(measured: float | None, params: GateParams) -> Check:
+    """The figure itself is a clock's and stays out of the report, whose bytes are the evidence."""
+    if measured is None:
+        return Check("latency", "error", "nothing was asked, so nothing was timed")
+    within = measured <= params.max_latency_ms
+    return Check(
+        name="latency",
+        outcome="passed" if within else "failed",
+        reason=f"median of {CALLS} calls {'within' if within else 'above'} the budget of "
+        f"{params.max_latency_ms:g} ms (the figure is in timings.json)",
+        threshold=params.max_latency_ms,
+        remedy="" if within else "Evolve a smaller policy, or raise gate.max_latency_ms.",
+    )
+
+
+def _labels(interface: Interface) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if interface.action_kind == "box":
+        rows = tuple(f"action {i}" for i in range(interface.action_size))
+        return rows, ("low bound", "between", "high bound")
+    rows = tuple(f"action {i}" for i in range(len(interface.choices)))
+    return rows, tuple(str(i) for i in range(max(interface.choices)))
+
+
+def _shares(interface: Interface, actions: NDArray[Any]) -> Float:
+    table = _rows(actions)
+    if interface.action_kind == "box":
+        rule = interface.box_rule
+        low, high = rule.low * rule.half + rule.centre, rule.high * rule.half + rule.centre
+        parts: Sequence[NDArray[np.bool_]] = [
+            table <= low,
+            (table > low) & (table < high),
+            table >= high,
+        ]
+        return np.stack([part.mean(axis=0) for part in parts], axis=1)
+    start = np.array(interface.starts)
+    width = max(interface.choices)
+    return np.stack(
+        [np.bincount(column, minlength=width) / len(table) for column in (table - start).T]
+    )
+
+
+def _disagreement(interface: Interface, actions: NDArray[Any], theirs: NDArray[Any]) -> float:
+    """Share of observations answered otherwise; for a box, by more than a tenth of its range."""
+    gap = np.abs(_rows(actions).astype(np.float64) - _rows(theirs))
+    bar = interface.box_rule.half * 0.2 if interface.action_kind == "box" else 0.0
+    return float((gap > bar).any(axis=1).mean())
+
+
+def _same(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    return first.shape == second.shape and first.tobytes() == second.tobytes()
+
+
+def _close(interface: Interface, first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Batches may round continuous outputs otherwise in the last bits; choices must be equal."""
+    if interface.action_kind != "box":
+        return bool(np.array_equal(first, second))
+    return bool(np.allclose(first, second, rtol=0, atol=1e-5))
+
+
+def _rows(actions: NDArray[Any]) -> NDArray[Any]:
+    return actions.reshape(len(actions), -1)

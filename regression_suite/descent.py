@@ -1,0 +1,67 @@
+"""Is the candidate who its lineage says it is, and was it born in the run it names?"""
+
+from __future__ import annotations
+
+from regression_suite.identity import say
+from regression_suite.tables import RunTables
+from regression_suite.verdict import Check
+from srghn.candidate import Candidate
+from srghn.errors import ArtefactError
+from srghn.evolution.ancestry import Ancestor, Ancestry, genome_digest
+
+NAME = "lineage"
+REMEDY = "Freeze the candidate again from its run; its lineage is part of what is promoted."
+
+
+def read_ancestry(candidate: Candidate) -> Ancestry:
+    """The chain of births; raises `ArtefactError` for anything else."""
+    return Ancestry.from_json((candidate.path / "ancestry.json").read_text())
+
+
+def chain(candidate: Candidate | None) -> tuple[Ancestor, ...]:
+    """From the founder to the candidate; empty where there is nothing to read."""
+    try:
+        return () if candidate is None else read_ancestry(candidate).chain
+    except ArtefactError:
+        return ()
+
+
+def judge_lineage(candidate: Candidate, run: RunTables | None) -> Check:
+    """The lineage ends in this genome, under this architecture, in the run's own tables."""
+    try:
+        ancestry = read_ancestry(candidate)
+    except ArtefactError as error:
+        return Check(NAME, "failed", say(error), remedy=REMEDY)
+    if problem := _problem(candidate, ancestry, run):
+        return Check(NAME, "failed", problem, remedy=REMEDY)
+    births = len(ancestry.chain)
+    return Check(NAME, "passed", f"{births} births lead from the founder to this very genome")
+
+
+def _problem(candidate: Candidate, ancestry: Ancestry, run: RunTables | None) -> str | None:
+    if not ancestry.chain:
+        return "the lineage names nobody, not even a founder"
+    found, expected = genome_digest(candidate.load_genome()), ancestry.genome_digest
+    if found != expected:
+        return f"the lineage ends in genome {expected[:16]}…, the candidate has {found[:16]}…"
+    architecture = str(candidate.manifest.get("architecture_digest"))
+    if architecture != ancestry.architecture:
+        return (
+            f"the lineage is of architecture {ancestry.architecture[:16]}…, the candidate of "
+            f"{architecture[:16]}…"
+        )
+    return None if run is None else _strange(candidate, ancestry.chain[-1], run)
+
+
+def _strange(candidate: Candidate, last: Ancestor, run: RunTables) -> str | None:
+    """Why this is not an individual of that run. A run's own ancestor may be its candidate too."""
+    worlds = set(run.worlds["fingerprint"])
+    if worlds != {candidate.env_fingerprint}:
+        named = ", ".join(sorted(f"{world[:16]}…" for world in worlds))
+        return f"the run was in world {named}, the candidate in {candidate.env_fingerprint[:16]}…"
+    rows = run.lineage
+    born = (rows["id"] == last.id) & (rows["noise_seed"] == last.noise_seed)
+    unchanged = last.generation < int(rows["generation"].min())
+    if not born.any() and not unchanged:
+        return f"individual {last.id} with noise seed {last.noise_seed} is not in the run's lineage"
+    return None

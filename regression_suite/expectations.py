@@ -1,0 +1,164 @@
+"""The quality of a run's own tables, checked by Great Expectations, each failing row named."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from regression_suite.tables import KEYS, RunTables, read, requirements
+from regression_suite.verdict import Check
+from srghn.errors import ArtefactError
+from srghn.evolution.lineage import schema
+from srghn.evolution.metrics import SCHEMA
+from srghn.quiet import be_quiet
+
+if TYPE_CHECKING:
+    from great_expectations.datasource.fluent.interfaces import Batch
+
+#: Failing rows that are named, per expectation; all are counted.
+NAMED = 20
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "lineage": tuple(name for name in schema(1, "").names if name != "returns"),
+    "generations": tuple(SCHEMA.names),
+    "worlds": ("source", "fingerprint"),
+}
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One expectation of one table: how many rows broke it, and up to `NAMED` of them by name."""
+
+    table: str
+    name: str
+    success: bool
+    failing: int
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataQuality:
+    """What was expected of a run's tables, and what came. `rows` counts each table's."""
+
+    expectations: tuple[Expectation, ...]
+    rows: Mapping[str, int]
+
+    @property
+    def failed(self) -> tuple[Expectation, ...]:
+        return tuple(e for e in self.expectations if not e.success)
+
+    @property
+    def success(self) -> bool:
+        """Every expectation held; none at all is not a success."""
+        return bool(self.expectations) and not self.failed
+
+
+def validate_run(run_dir: Path) -> DataQuality:
+    """Validate the tables of a run; raises `ArtefactError` if they cannot be read."""
+    return validate(read(run_dir))
+
+
+def validate(run: RunTables) -> DataQuality:
+    """Schema and size of every table first; what rows must be only where those hold."""
+    frames = {"lineage": run.lineage, "generations": run.generations, "worlds": run.worlds}
+    validator = _Validator()
+    found = [e for name, frame in frames.items() for e in validator.shape(name, frame)]
+    if all(e.success for e in found):
+        for name, frame in requirements(run).items():
+            found += validator.rows(name, frame)
+    return DataQuality(tuple(found), {name: len(frame) for name, frame in frames.items()})
+
+
+def judge_tables(quality: DataQuality | None, problem: str = "") -> Check:
+    """A candidate without sound tables shows nothing of how it was bred: that never passes."""
+    name, remedy = "data quality", "Evolve again, or resume the run from its last checkpoint."
+    if quality is None:
+        return Check(name, "failed", problem or "no run tables were given", remedy=remedy)
+    count = len(quality.expectations)
+    if quality.success:
+        reason = f"all {count} expectations of {quality.rows['lineage']:,} lineage rows hold"
+        return Check(name, "passed", reason)
+    worst = quality.failed[0]
+    reason = (
+        f"{len(quality.failed)} of {count} expectations failed; first, in {worst.table}: "
+        f"'{worst.name}' broken by {worst.failing:,} rows"
+    )
+    if worst.rows:
+        reason += f", such as {worst.rows[0]}"
+    return Check(name, "failed", reason, remedy=remedy)
+
+
+class _Validator:
+    """An ephemeral Great Expectations context: nothing on disk, nothing sent, nothing drawn."""
+
+    def __init__(self) -> None:
+        be_quiet()
+        import great_expectations  # costs 6 s
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+
+        logging.getLogger("great_expectations").setLevel(logging.ERROR)
+        self._gx = great_expectations
+        context = great_expectations.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        self._source = context.data_sources.add_pandas("run")
+        self._batches = 0
+
+    def shape(self, table: str, frame: pd.DataFrame) -> list[Expectation]:
+        """The table has its columns, in order, and at least one row."""
+        known = self._gx.expectations
+        expectations = {
+            "its columns are " + ", ".join(COLUMNS[table]): (
+                known.ExpectTableColumnsToMatchOrderedList(column_list=list(COLUMNS[table]))
+            ),
+            "it has rows": known.ExpectTableRowCountToBeBetween(min_value=1),
+        }
+        return self._validate(table, frame, expectations)
+
+    def rows(self, table: str, frame: pd.DataFrame) -> list[Expectation]:
+        """Every column of truth values is true throughout."""
+        known = self._gx.expectations
+        expectations = {
+            name: known.ExpectColumnValuesToBeInSet(column=name, value_set=[True])
+            for name in frame.columns
+            if name not in KEYS[table]
+        }
+        return self._validate(table, frame, expectations)
+
+    def _validate(
+        self, table: str, frame: pd.DataFrame, expectations: Mapping[str, Any]
+    ) -> list[Expectation]:
+        batch = self._batch(table, frame)
+        names = list(expectations)
+        suite = self._gx.ExpectationSuite(table, expectations=list(expectations.values()))
+        keys = [key for key in KEYS[table] if key in frame.columns]
+        form = {"result_format": "COMPLETE", "unexpected_index_column_names": keys}
+        results = batch.validate(suite, result_format=form).results
+        return [_read(table, name, r, keys) for name, r in zip(names, results, strict=True)]
+
+    def _batch(self, table: str, frame: pd.DataFrame) -> Batch:
+        self._batches += 1
+        asset = self._source.add_dataframe_asset(f"{table} {self._batches}")
+        whole = asset.add_batch_definition_whole_dataframe("all")
+        return whole.get_batch(batch_parameters={"dataframe": frame})
+
+
+def _read(table: str, name: str, result: Any, keys: Sequence[str]) -> Expectation:
+    """One result; an expectation that raised is a failed one."""
+    if result.exception_info.get("raised_exception"):
+        raise ArtefactError(
+            f"table {table}: '{name}' could not be checked: "
+            f"{result.exception_info['exception_message']}"
+        )
+    found = result.result
+    rows = found.get("unexpected_index_list") or []
+    return Expectation(
+        table=table,
+        name=name,
+        success=bool(result.success),
+        failing=int(found.get("unexpected_count", 0)),
+        rows=tuple(", ".join(f"{key} {row[key]}" for key in keys) for row in rows[:NAMED]),
+    )

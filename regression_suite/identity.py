@@ -1,0 +1,181 @@
+"""What must hold before a single episode is played: whole, from this world, finite, as evolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from regression_suite.verdict import Check
+from srghn.candidate import MANIFEST, Candidate
+from srghn.config import GateParams
+from srghn.envs import EnvVersion, diff, verify
+from srghn.errors import ArtefactError, FingerprintMismatch, SrghnError
+from srghn.files import sha256_file
+
+#: Least golden observations that show the served policy to be the evolved one.
+LEAST_GOLDEN = 8
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The checks, in order, up to the first that failed; the candidate if it could be read."""
+
+    checks: tuple[Check, ...]
+    candidate: Candidate | None
+    digest: str
+
+    @property
+    def sound(self) -> bool:
+        return all(check.outcome == "passed" for check in self.checks)
+
+
+def identify(folder: Path, version: EnvVersion, params: GateParams) -> Identity:
+    """Check a candidate folder, stopping at what makes the rest meaningless."""
+    checks = [_world(version)]
+    digest = sha256_file(folder / MANIFEST) if (folder / MANIFEST).is_file() else ""
+    try:
+        candidate = Candidate.load(folder)
+        own = _read_world(candidate)
+    except SrghnError as error:
+        remedy = "Restore the files the digests were taken of, or freeze the candidate again."
+        checks.append(Check("integrity", "failed", say(error), remedy=remedy))
+        return Identity(tuple(checks), None, digest)
+    checks.append(Check("integrity", "passed", "every file has the digest its manifest names"))
+    for check in (
+        _environment(candidate, own, version),
+        _finite(candidate),
+        _serving(candidate),
+        _size(candidate, params),
+    ):
+        checks.append(check)
+        if check.outcome != "passed":
+            break
+    return Identity(tuple(checks), candidate, digest)
+
+
+def read_incumbent(
+    folder: Path, version: EnvVersion, params: GateParams
+) -> tuple[Check, Candidate | None]:
+    """The champion to be played again, and whether it can be.
+
+    It may come from another world: it is judged only by playing in this one. It must be whole, be
+    the one the policy names, and see and answer what this world shows and takes.
+    """
+    try:
+        incumbent = Candidate.load(folder)
+        incumbent.check_golden()
+    except SrghnError as error:
+        return Check("incumbent", "error", f"the champion cannot be played: {say(error)}"), None
+    if params.incumbent is not None and params.incumbent != incumbent.digest:
+        reason = f"expected champion {params.incumbent[:16]}…, got {incumbent.digest[:16]}…"
+        return Check("incumbent", "error", reason, remedy="Evaluate against the champion."), None
+    if incumbent.manifest["interface"] != version.interface.to_dict():
+        reason = (
+            f"the champion was made for world {incumbent.env_fingerprint[:16]}… whose observations "
+            f"or actions differ from those of {version.id} {version.fingerprint[:16]}…"
+        )
+        remedy = "Start a new lineage in the new world and judge it as a first champion."
+        return Check("incumbent", "error", reason, remedy=remedy), None
+    reason = f"champion {incumbent.digest[:16]}… is whole and plays the same episodes again"
+    return Check("incumbent", "passed", reason), incumbent
+
+
+def _world(version: EnvVersion) -> Check:
+    """The installed world still behaves as the pinned one."""
+    try:
+        verify(version)
+    except FingerprintMismatch as error:
+        remedy = "Pin the new world (srghn env pin) and start a new lineage in it."
+        return Check("world", "error", say(error), remedy=remedy)
+    reason = f"{version.id} behaves as pinned: {version.fingerprint[:16]}…"
+    return Check("world", "passed", reason)
+
+
+def _read_world(candidate: Candidate) -> EnvVersion:
+    """The world that came with the candidate; raises where it is not the one its manifest names."""
+    missing = sorted({"env_fingerprint", "mode", "interface"} - set(candidate.manifest))
+    if missing:
+        raise ArtefactError(f"the manifest does not name {', '.join(missing)}")
+    own = EnvVersion.load(candidate.path / "env_version.json")
+    if own.fingerprint != candidate.env_fingerprint:
+        raise ArtefactError(
+            f"env_version.json is world {own.fingerprint[:16]}…, the manifest says "
+            f"{candidate.env_fingerprint[:16]}…"
+        )
+    return own
+
+
+def _environment(candidate: Candidate, own: EnvVersion, version: EnvVersion) -> Check:
+    same_interface = candidate.manifest["interface"] == version.interface.to_dict()
+    if own.fingerprint == version.fingerprint and same_interface:
+        return Check("environment", "passed", f"evolved in {version.fingerprint[:16]}…")
+    moved = "; ".join(diff(own, version)[:3]) or "the interface that the manifest names"
+    return Check(
+        name="environment",
+        outcome="failed",
+        reason=(
+            f"the candidate was evolved in {own.id} {candidate.env_fingerprint[:16]}…, this gate "
+            f"judges {version.id} {version.fingerprint[:16]}…; different: {moved}"
+        ),
+        remedy="Pin the new world with 'srghn env pin' and start a new lineage in it.",
+    )
+
+
+def _finite(candidate: Candidate) -> Check:
+    bad = [name for name, values in _tensors(candidate) if not np.isfinite(values).all()]
+    if not bad:
+        return Check("finite weights", "passed", "genome and policy hold finite numbers only")
+    reason = f"NaN or infinite numbers in {', '.join(bad[:4])}"
+    return Check("finite weights", "failed", reason, remedy="Discard this individual.")
+
+
+def _tensors(candidate: Candidate) -> Sequence[tuple[str, np.ndarray[tuple[int, ...], np.dtype]]]:
+    import onnx  # costs 0.3 s, and only the gate looks inside a policy
+    from onnx import numpy_helper
+
+    graph = onnx.load_model(candidate.path / "policy.onnx").graph
+    weights = [(f"policy.onnx {t.name}", numpy_helper.to_array(t)) for t in graph.initializer]
+    return [("genome.safetensors", candidate.load_genome()), *weights]
+
+
+def _serving(candidate: Candidate) -> Check:
+    """The ONNX policy answers the recorded observations as the evolved torch network did."""
+    try:
+        observations, _ = candidate.golden
+    except (ValueError, KeyError, TypeError) as error:
+        return Check("serving artefact", "failed", f"golden.json cannot be read: {error!r}")
+    if len(observations) < LEAST_GOLDEN or not np.isfinite(observations).all():
+        reason = f"{len(observations)} usable golden observations, at least {LEAST_GOLDEN} needed"
+        return Check("serving artefact", "failed", reason, remedy="Freeze the candidate again.")
+    try:
+        candidate.check_golden()
+    except ArtefactError as error:
+        return Check("serving artefact", "failed", say(error))
+    reason = f"answers all {len(observations)} golden observations as the evolved network did"
+    return Check("serving artefact", "passed", reason)
+
+
+def _size(candidate: Candidate, params: GateParams) -> Check:
+    size = policy_size(candidate)
+    fits = size <= params.max_policy_bytes
+    return Check(
+        name="size",
+        outcome="passed" if fits else "failed",
+        reason=f"policy.onnx has {size:,} bytes of {params.max_policy_bytes:,} allowed",
+        value=float(size),
+        threshold=float(params.max_policy_bytes),
+        remedy="" if fits else "Evolve a smaller policy, or raise gate.max_policy_bytes.",
+    )
+
+
+def policy_size(candidate: Candidate) -> int:
+    """Bytes of the policy that would be served."""
+    return (candidate.path / "policy.onnx").stat().st_size
+
+
+def say(error: Exception) -> str:
+    """The error's text with paths cut to the file's name: a report's bytes name no folder."""
+    return " ".join(word.rsplit("/", 1)[-1] for word in str(error).split())

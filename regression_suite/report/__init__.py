@@ -1,0 +1,60 @@
+"""The promotion report: one page to decide from, then the evidence.
+
+`render` is a function of the evidence alone. The page is whole in itself: styles and drawings are
+inline, nothing is fetched, and there is no script.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from regression_suite.report import origins, views
+from regression_suite.report.plots import SIGNS, STYLES
+from regression_suite.report.svg import label
+from regression_suite.verdict import Verdict, decide
+
+if TYPE_CHECKING:
+    from regression_suite.evidence import Evidence
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(evidence: Evidence, verdict: Verdict, content_digest: str) -> str:
+    """The page; `content_digest` is the SHA-256 of `report.json`, which holds its numbers."""
+    _, bound = decide(evidence.checks)
+    return _template().render(
+        evidence=evidence,
+        verdict=verdict,
+        bound=bound,
+        checks=sorted(verdict.checks, key=lambda c: c.outcome == "passed" or not c.binding),
+        content_digest=content_digest,
+        style=Markup((_TEMPLATES / "report.css").read_text()),
+        figures=views.figures(evidence),
+        identity=views.identity(evidence, verdict, content_digest),
+        ancestors=origins.ancestors(evidence),
+        primary=views.primary(evidence),
+        heat=views.heat(evidence),
+        evolution=origins.evolution(evidence),
+        actions=views.actions(evidence),
+        events=origins.events(evidence),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = lambda digest: f"{digest[:12]}…" if digest else "—"
+    environment.filters["number"] = label
+    environment.globals.update(signs=SIGNS, styles=STYLES)
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,94 @@
+"""A filmstrip of one episode, drawn from what the policy saw. No renderer, no window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from regression_suite.report.svg import Drawing
+from srghn.envs import EnvVersion
+from srghn.evaluation.base import PolicyFunction
+
+Frame = NDArray[np.float32]
+FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Film:
+    """Evenly spaced observations (frames, d) of one episode, the first and the last included."""
+
+    seed: int
+    total: float
+    length: int
+    steps: tuple[int, ...]
+    frames: Frame
+    pictures: tuple[Markup, ...]
+
+
+def record(policy: PolicyFunction, version: EnvVersion, mode: str, seed: int) -> Film | None:
+    """Play one episode alone and keep `FRAMES` moments; None for a world nobody can draw yet."""
+    artist = next((draw for name, draw in ARTISTS.items() if version.id.startswith(name)), None)
+    if artist is None:
+        return None
+    seen, total, ended = [], 0.0, False
+    with version.make(mode) as env:
+        observation, _ = env.reset(seed=seed)
+        while not ended:
+            seen.append(np.asarray(observation, np.float32))
+            action = policy(seen[-1][None])[0]
+            observation, reward, terminated, truncated, _ = env.step(action)
+            total, ended = total + float(reward), terminated or truncated
+        seen.append(np.asarray(observation, np.float32))
+    steps = np.unique(np.linspace(0, len(seen) - 1, FRAMES).round().astype(int))
+    frames = np.stack([seen[step] for step in steps])
+    pictures = tuple(
+        artist(frame, f"step {step}") for step, frame in zip(steps.tolist(), frames, strict=True)
+    )
+    return Film(seed, total, len(seen) - 1, tuple(steps.tolist()), frames, pictures)
+
+
+def cart_pole(frame: Frame, title: str) -> Markup:
+    """Cart position and pole angle; the track ends where an episode does, at 2.4 m."""
+    position, angle = float(frame[0]), float(frame[2])
+    drawing = Drawing(120, 92, (-2.9, 2.9), (-0.5, 3.95), (0, 0, 0, 0))
+    drawing.segment(drawing.px(-2.4), drawing.py(0), drawing.px(2.4), drawing.py(0), "axis")
+    for limit in (-2.4, 2.4):
+        drawing.segment(
+            drawing.px(limit), drawing.py(-0.15), drawing.px(limit), drawing.py(0.15), "axis"
+        )
+    drawing.bar(position - 0.45, 0, position + 0.45, 0.5, "fill champ")
+    tip = position + 2.8 * np.sin(angle), 0.5 + 2.8 * np.cos(angle)
+    drawing.line((position, tip[0]), (0.5, tip[1]), "pole cand")
+    return drawing.svg(f"Cart and pole at {title}", "frame")
+
+
+def lunar_lander(frame: Frame, title: str) -> Markup:
+    """Position relative to the pad, body angle, and which legs touch the ground."""
+    x, y, angle, legs = float(frame[0]), float(frame[1]), float(frame[4]), frame[6:8]
+    drawing = Drawing(120, 92, (-1.3, 1.3), (-0.3, 1.7), (0, 0, 0, 0))
+    drawing.segment(0, drawing.py(-0.06), 120, drawing.py(-0.06), "axis")
+    drawing.bar(-0.2, -0.12, 0.2, -0.06, "fill champ")
+
+    def at(right: float, up: float) -> tuple[float, float]:
+        cos, sin = np.cos(angle), np.sin(angle)
+        return x + right * cos - up * sin, y + right * sin + up * cos
+
+    hull = [
+        at(*corner) for corner in ((-0.12, 0), (-0.07, 0.17), (0.07, 0.17), (0.12, 0), (-0.12, 0))
+    ]
+    drawing.line((p[0] for p in hull), (p[1] for p in hull), "pole cand")
+    for side, touches in zip((-1, 1), legs, strict=True):
+        knee, foot = at(side * 0.1, 0), at(side * 0.17, -0.1)
+        style = "pole champ" if touches > 0 else "thin cand"
+        drawing.line((knee[0], foot[0]), (knee[1], foot[1]), style)
+    return drawing.svg(f"Lander at {title}", "frame")
+
+
+ARTISTS: dict[str, Callable[[Frame, str], Markup]] = {
+    "CartPole": cart_pole,
+    "LunarLander": lunar_lander,
+}

@@ -1,0 +1,176 @@
+"""The report's pictures. Each takes plain arrays and returns one inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from regression_suite.report.svg import Drawing, label
+from regression_suite.verdict import Check
+
+Float = NDArray[np.float64]
+STYLES = {"passed": "pass", "failed": "fail", "inconclusive": "unsure", "error": "fail"}
+SIGNS = {"passed": "✓", "failed": "✕", "inconclusive": "?", "error": "!"}
+
+
+def forest(checks: Sequence[Check], what: str, *, paired: bool) -> Markup:
+    """One row per estimate: its interval, the point, and the threshold it was held against."""
+    rows = [check for check in checks if check.low is not None and check.high is not None]
+    ends = [v for c in rows for v in (c.low, c.high, c.threshold, 0.0) if v is not None]
+    pad = 0.06 * (max(ends) - min(ends) or 1)
+    height = 30 * len(rows) + 64
+    span = (min(ends) - pad, max(ends) + pad)
+    drawing = Drawing(760, height, span, (len(rows), 0.0), (14, 196, 46, 170))
+    drawing.axes(what, y_most=0)
+    drawing.vertical(0.0, "zero")
+    for index, check in enumerate(rows):
+        _forest_row(drawing, check, index + 0.5, "+" if paired else "")
+    return drawing.svg(
+        f"Forest plot, {what}: "
+        + "; ".join(f"{c.name} {c.value:.1f} from {c.low:.1f} to {c.high:.1f}" for c in rows)
+    )
+
+
+def _forest_row(drawing: Drawing, check: Check, y: float, plus: str) -> None:
+    assert check.low is not None
+    assert check.high is not None
+    assert check.value is not None
+    style = STYLES[check.outcome] if check.binding else "muted"
+    middle = drawing.py(y)
+    left, right = drawing.px(check.low), drawing.px(check.high)
+    drawing.text(drawing.left - 12, middle + 4, check.name, "end", "row")
+    if check.threshold is not None:
+        at = drawing.px(check.threshold)
+        drawing.segment(at, middle - 11, at, middle + 11, "margin")
+    drawing.segment(left, middle, max(right, left + 1), middle, f"whisker {style}")
+    for end in (left, right):
+        drawing.segment(end, middle - 4, end, middle + 4, f"whisker {style}")
+    drawing.dot(check.value, y, f"dot {style}", 4.5)
+    sign = SIGNS[check.outcome] if check.binding else "·"
+    words = f"{sign} {check.value:{plus}.1f} [{check.low:{plus}.1f}, {check.high:{plus}.1f}]"
+    drawing.text(drawing.width - drawing.right + 12, middle + 4, words, "start", "tick")
+
+
+def profile(candidate: Float, champion: Float | None, bar: float) -> Markup:
+    """Performance profile: the share of episodes that return more than each value."""
+    low, high = _span(candidate, champion, bar)
+    drawing = Drawing(370, 260, (low, high), (0, 1), (24, 14, 40, 44))
+    drawing.axes("return", "share of episodes at or above")
+    drawing.vertical(bar, "margin")
+    for returns, style in ((champion, "stroke champ"), (candidate, "stroke cand")):
+        if returns is not None:
+            ordered = np.sort(returns)
+            n = len(ordered)
+            xs = [low, *ordered.tolist(), high]
+            drawing.steps(xs, [1.0, *(1 - np.arange(1, n + 1) / n).tolist(), 0.0], style)
+    return drawing.svg("Performance profile: share of episodes whose return is at least x")
+
+
+def scatter(candidate: Float, champion: Float, bar: float) -> Markup:
+    """One dot an episode: above the diagonal the candidate did better."""
+    span = _span(candidate, champion, bar)
+    drawing = Drawing(370, 260, span, span, (24, 14, 40, 44))
+    drawing.axes("champion's return", "candidate's return")
+    drawing.line(drawing.x, drawing.x, "zero")
+    for x, y in zip(champion, candidate, strict=True):
+        drawing.dot(float(x), float(y), "ghost cand", 4)
+    better, worse = int((candidate > champion).sum()), int((candidate < champion).sum())
+    return drawing.svg(f"Paired returns: candidate better in {better} episodes, worse in {worse}")
+
+
+def _span(candidate: Float, champion: Float | None, bar: float) -> tuple[float, float]:
+    everything = candidate if champion is None else np.concatenate([candidate, champion])
+    return float(min(everything.min(), bar)), float(max(everything.max(), bar))
+
+
+def waterfall(differences: Float, margin: float) -> Markup:
+    """Every paired difference as a bar, from the worst to the best."""
+    ordered = np.sort(differences)
+    low, high = min(float(ordered[0]), -margin), max(float(ordered[-1]), margin)
+    drawing = Drawing(760, 208, (0, len(ordered)), (low, high), (24, 14, 38, 56))
+    drawing.axes("episodes, worst first", "candidate less champion")
+    for index, gap in enumerate(ordered):
+        style = "fill pass" if gap > 0 else "fill fail"
+        drawing.bar(index + 0.12, 0, index + 0.88, float(gap), style)
+    drawing.horizontal(0, "axis")
+    drawing.horizontal(-margin, "margin")
+    return drawing.svg(f"Paired differences of {len(ordered)} episodes, sorted, margin −{margin:g}")
+
+
+def actions(
+    rows: Sequence[str], columns: Sequence[str], candidate: Float, champion: Float | None
+) -> Markup:
+    """Shares of each action: a group of bars for every row and column."""
+    groups = [
+        f"{row} = {column}" if len(rows) > 1 else f"{column}" for row in rows for column in columns
+    ]
+    mine = candidate.ravel()
+    theirs = None if champion is None else champion.ravel()
+    drawing = Drawing(370, 220, (0, len(mine)), (0, 1), (24, 14, 34, 44))
+    drawing.axes("", "share of answers", x_most=0)
+    foot = drawing.height - drawing.bottom
+    for index, share in enumerate(mine):
+        half = 0.42 if theirs is None else 0.0
+        drawing.bar(index + 0.5 - 0.36, 0, index + 0.5 + half - 0.02, float(share), "fill cand")
+        if theirs is not None:
+            drawing.bar(index + 0.52, 0, index + 0.86, float(theirs[index]), "fill champ")
+        if len(mine) <= 12:
+            drawing.text(drawing.px(index + 0.5), foot + 16, groups[index], "middle", "tick")
+    return drawing.svg("Action distribution, candidate beside champion")
+
+
+def power(effects: Sequence[float], chances: Float, detectable: float) -> Markup:
+    """Probability that this gate would have found a true gain of each size."""
+    drawing = Drawing(370, 260, (effects[0], effects[-1]), (0, 1), (24, 14, 40, 44))
+    drawing.axes("true gain (IQM of differences)", "chance to be found superior")
+    drawing.vertical(detectable, "margin")
+    drawing.line(effects, chances.tolist(), "stroke cand")
+    return drawing.svg(f"Power curve; a gain of {detectable:.1f} is found with 80% probability")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity over generations, with a band from `low` to `high` where there is one."""
+
+    name: str
+    xs: Sequence[float]
+    middle: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    best: Sequence[float] | None = None
+
+
+def over_generations(series: Series, switches: Sequence[tuple[float, str]]) -> Markup:
+    """A quantity's course, with the world's switches as labelled lines."""
+    values = [
+        v
+        for part in (series.middle, series.low, series.high, series.best)
+        for v in part or ()
+        if np.isfinite(v)
+    ]
+    low, high = (min(0.0, *values), max(values)) if values else (0.0, 1.0)
+    drawing = Drawing(760, 180, (series.xs[0], series.xs[-1]), (low, high), (26, 14, 36, 56))
+    drawing.axes("generation", series.name)
+    if series.low is not None and series.high is not None:
+        drawing.band(series.xs, _floor(series.low, low), _floor(series.high, low))
+    if series.best is not None:
+        drawing.line(series.xs, _floor(series.best, low), "thin champ")
+    drawing.line(series.xs, _floor(series.middle, low), "stroke cand")
+    for generation, mode in switches:
+        drawing.vertical(generation, "switch")
+        near_right = drawing.px(generation) > drawing.width - 90
+        shift, anchor = (-5, "end") if near_right else (5, "start")
+        drawing.text(drawing.px(generation) + shift, drawing.top + 10, mode, anchor, "name")
+    marks = ", ".join(f"{mode} from {label(g)}" for g, mode in switches)
+    return drawing.svg(
+        f"{series.name} over generations" + (f"; switches: {marks}" if marks else "")
+    )
+
+
+def _floor(values: Sequence[float], low: float) -> list[float]:
+    """Minus infinity (a crashed individual) is drawn at the foot."""
+    return [v if np.isfinite(v) else low for v in values]

@@ -1,0 +1,192 @@
+"""From evidence to what each part of the page shows. A part without evidence is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from regression_suite.power import simulate
+from regression_suite.report import plots
+from regression_suite.stats import Interval
+from regression_suite.verdict import Check, Verdict
+from srghn import seeding
+
+if TYPE_CHECKING:
+    from regression_suite.estimates import CellEstimate
+    from regression_suite.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of the headline, with what it is compared with."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def figures(evidence: Evidence) -> list[Figure]:
+    """The numbers that a reviewer looks at first."""
+    cell = evidence.cells[0] if evidence.cells else None
+    if cell is None or cell.candidate is None or cell.mean is None:
+        return []
+    mine, theirs = cell.candidate, cell.incumbent
+    if theirs is None or cell.difference is None or cell.improvement is None:
+        return [
+            Figure("Mean return", f"{mine.mean:.1f}", _interval(cell.mean, "")),
+            Figure("Interquartile mean", f"{mine.iqm:.1f}"),
+            Figure("Worst tenth", f"{mine.worst_tenth:.1f}", "mean of the worst 10% of episodes"),
+            Figure("Failures", f"{mine.failures:.0%}", f"below {evidence.params.min_return:g}"),
+        ]
+    return [
+        Figure("Candidate, mean", f"{mine.mean:.1f}", f"IQM {mine.iqm:.1f}"),
+        Figure("Champion, mean", f"{theirs.mean:.1f}", f"IQM {theirs.iqm:.1f}, played again"),
+        Figure("Difference", f"{cell.difference.value:+.1f}", _interval(cell.difference, "+")),
+        Figure(
+            "Chance to do better",
+            f"{cell.improvement.value:.0%}",
+            f"{cell.improvement.low:.0%} to {cell.improvement.high:.0%}, per episode",
+        ),
+        Figure("Worst tenth", f"{mine.worst_tenth:.1f}", f"champion {theirs.worst_tenth:.1f}"),
+        Figure("Failures", f"{mine.failures:.0%}", f"champion {theirs.failures:.0%}"),
+    ]
+
+
+def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[tuple[str, str]]:
+    """Digests and names: what exactly was judged, by which rules."""
+    manifest: Mapping[str, Any] = {} if evidence.candidate is None else evidence.candidate.manifest
+    packages = manifest.get("packages", {})
+    rows = [
+        ("Candidate", verdict.candidate_digest or "its manifest cannot be read"),
+        ("Policy (ONNX)", str(manifest.get("policy_digest", ""))),
+        ("Genome", str(manifest.get("genome_digest", ""))),
+        ("Lineage", str(manifest.get("lineage_digest", ""))),
+        ("Run", str(manifest.get("run_id", ""))),
+        ("Parameters", str(manifest.get("parameters_digest", ""))),
+        ("World", f"{evidence.version.id}, mode {verdict.mode}"),
+        ("Fingerprint", verdict.env_fingerprint),
+        ("Champion", verdict.incumbent_digest or "none: judged as a first champion"),
+        ("Gate policy", verdict.policy_digest),
+        ("Suite", f"version {verdict.suite_version}"),
+        ("Attempt", f"{verdict.attempt} of {evidence.params.attempts}"),
+        ("Evidence (report.json)", content_digest),
+        ("Platform", str(manifest.get("platform", ""))),
+        ("Code", ", ".join(f"{name} {number}" for name, number in sorted(packages.items()))),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Pictures of the paired episodes; `power` and the smallest `detectable` gain are simulated
+    under the spread that this gate met, and None where there was no spread."""
+
+    scatter: Markup
+    waterfall: Markup
+    power: Markup | None
+    detectable: float | None
+
+
+@dataclass(frozen=True)
+class Primary:
+    """Pictures of the primary cell; the paired ones only beside a champion."""
+
+    cell: CellEstimate
+    forest: Markup
+    profile: Markup
+    paired: Paired | None
+
+
+def primary(evidence: Evidence) -> Primary | None:
+    """The primary cell in pictures."""
+    if not evidence.cells or evidence.cells[0].candidate is None:
+        return None
+    cell, played, bar = evidence.cells[0], evidence.played[0], evidence.params.min_return
+    paired = _paired(evidence)
+    what = "mean return" if paired is None else "difference to the champion, in return"
+    estimated = [c for c in evidence.checks if c.low is not None and not c.name.startswith("gain")]
+    return Primary(
+        cell=cell,
+        forest=plots.forest(estimated, what, paired=paired is not None),
+        profile=plots.profile(played.returns, played.incumbent_returns, bar),
+        paired=paired,
+    )
+
+
+def _paired(evidence: Evidence) -> Paired | None:
+    played, params, gap = evidence.played[0], evidence.params, evidence.cells[0].difference
+    gaps, theirs = played.differences, played.incumbent_returns
+    if gap is None or gaps is None or theirs is None:
+        return None
+    scatter = plots.scatter(played.returns, theirs, params.min_return)
+    waterfall = plots.waterfall(gaps, params.margin * params.scale)
+    if gap.error == 0:
+        return Paired(scatter, waterfall, None, None)
+    rng = seeding.stream(0, "power curve")
+    power = simulate(gaps, confidence=gap.confidence, count=500, gates=1000, rng=rng)
+    effects = np.linspace(0, 2 * power.detectable, 25).tolist()
+    curve = plots.power(effects, power.at(effects), power.detectable)
+    return Paired(scatter, waterfall, curve, power.detectable)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One cell of the heat map. `style` is how it came out, `shade` 0-3 by how clearly."""
+
+    severity: str
+    value: str
+    note: str
+    style: str
+    shade: int
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """One kind of perturbation, severities from mild to harsh."""
+
+    name: str
+    tiles: list[Tile]
+
+
+def heat(evidence: Evidence) -> list[HeatRow] | None:
+    """Perturbed cells and other modes, the kind with the worst cell first."""
+    checks = {check.name: check for check in evidence.checks}
+    groups: dict[str, list[tuple[float, Tile]]] = {}
+    for cell in evidence.cells[1:]:
+        check, place = checks[cell.cell.name], cell.cell.perturbation
+        kind, severity = (
+            ("mode", cell.cell.mode) if place is None else (place.name, f"{place.severity:g}")
+        )
+        slack = -np.inf if check.slack is None else check.slack
+        groups.setdefault(kind, []).append((slack, _tile(cell, check, severity, evidence)))
+    rows = sorted(groups.items(), key=lambda item: min(slack for slack, _ in item[1]))
+    return [HeatRow(kind.replace("_", " "), [t for _, t in tiles]) for kind, tiles in rows] or None
+
+
+def _tile(cell: CellEstimate, check: Check, severity: str, evidence: Evidence) -> Tile:
+    if cell.candidate is None:
+        return Tile(severity, "—", str(cell.problem), "fail", 3)
+    style = plots.STYLES[check.outcome] if check.binding else "muted"
+    clear = abs(check.slack or 0.0) / evidence.params.scale
+    shade = 1 + int(clear > 0.1) + int(clear > 0.4)
+    if cell.incumbent is None:
+        return Tile(severity, f"{cell.candidate.mean:.0f}", "mean return", style, shade)
+    assert cell.difference is not None
+    note = f"{cell.candidate.mean:.0f} against {cell.incumbent.mean:.0f}"
+    return Tile(severity, f"{cell.difference.value:+.0f}", note, style, shade)
+
+
+def actions(evidence: Evidence) -> Markup | None:
+    """Which actions the candidate takes, beside the champion's answers to the same."""
+    seen = evidence.behaviour
+    if seen is None:
+        return None
+    return plots.actions(seen.rows, seen.columns, seen.candidate, seen.incumbent)
+
+
+def _interval(interval: Interval, sign: str) -> str:
+    return f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"

@@ -1,0 +1,129 @@
+"""`python -m serving`: one socket, one or more workers, a clean end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from serving.limits import Limits
+from srghn.config import Settings, load_settings
+from srghn.errors import ServiceError, SrghnError
+from srghn.quiet import be_quiet
+
+
+def serve(settings: Settings, workers: int = 1) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was begun.
+
+    Writes one line with the server's URL to stdout once its socket is bound (port 0 takes a free
+    one). Raises `ServiceError` if the port is taken, `LedgerError` if the ledger cannot be opened.
+    """
+    from serving.registry.ledger import Ledger
+
+    settings = settings.resolved()
+    Ledger(settings.database_url).close()  # a broken ledger is said here, once, and in one line
+    bound = _bind(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    sys.stdout.write(f"srghn serves http://{host}:{bound.getsockname()[1]}\n")
+    sys.stdout.flush()
+    try:
+        if workers > 1:
+            _serve_many(settings, bound, workers)
+        else:
+            from serving.app import create_app
+
+            app = create_app(settings)
+            _Server(_config(app, settings), app.state.service).run(sockets=[bound])
+    finally:
+        bound.close()
+
+
+class _Server(uvicorn.Server):
+    """Says that it drains before it stops."""
+
+    def __init__(self, config: uvicorn.Config, service: Any) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.draining = True
+        super().handle_exit(sig, frame)
+
+
+def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=Limits().drain_seconds,
+        **more,
+    )
+
+
+def _serve_many(settings: Settings, bound: socket.socket, workers: int) -> None:
+    """Workers are processes that share the socket and each follow the ledger."""
+    os.environ["SRGHN_HOME"] = str(settings.home)
+    os.environ["SRGHN_DATABASE_URL"] = settings.database_url
+    with tempfile.TemporaryDirectory(prefix="srghn-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        config = _config("serving.app:create_app", settings, factory=True, workers=workers)
+        Multiprocess(config, sockets=[bound]).run()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(2048)
+    except OSError as error:
+        bound.close()
+        raise ServiceError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; stop what uses it, or "
+            f"choose another with --port (0 takes a free one)"
+        ) from error
+    bound.set_inheritable(True)
+    return bound
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m serving`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve the champion.")
+    parser.add_argument("--host", help="default: SRGHN_HOST, else 127.0.0.1")
+    parser.add_argument("--port", type=int, help="default: SRGHN_PORT, else 8000; 0: a free one")
+    parser.add_argument("--home", help="default: SRGHN_HOME, else .srghn")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args(argv)
+    given = {key: getattr(options, key) for key in ("host", "port", "home")}
+    be_quiet()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until uvicorn takes over
+    try:
+        settings = load_settings(
+            **{key: value for key, value in given.items() if value is not None}
+        )
+        serve(settings, workers=options.workers)
+    except SrghnError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The HTTP application: serves the champion, tries the canary, shows the reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.auth import Auth
+from serving.http import RequestIds, answer, refusal
+from serving.limits import Limits
+from serving.routes import act, health, home, oip, review, versions
+from serving.schemas import BadRequest
+from serving.service import Service
+from srghn.config import Settings, load_settings
+from srghn.errors import LedgerError
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None, limits: Limits | None = None) -> FastAPI:
+    """One worker's application. Raises `LedgerError` if the ledger cannot be opened.
+
+    Before it takes requests it looks at the ledger once, so a champion that is there is served from
+    the first request on.
+    """
+    service = Service((settings or load_settings()).resolved(), limits or Limits())
+    app = FastAPI(
+        title="srghn",
+        version="1",
+        description="The champion, its canary, and the reports that promoted them.",
+        docs_url=None,  # its pages load scripts from elsewhere; /openapi.json is here
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.state.service = service
+    app.add_middleware(Auth, tokens=service.tokens, closed=service.settings.auth)
+    app.add_middleware(RequestIds)
+    app.router.routes.extend([*act.FAST, *oip.FAST])
+    for module in (act, oip, versions, review, health, home):
+        app.include_router(module.router)
+    app.add_exception_handler(BadRequest, _refused)
+    app.add_exception_handler(LedgerError, _unavailable)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    await asyncio.to_thread(service.follower.poll)
+    following = asyncio.create_task(service.follower.run())
+    yield
+    service.draining = True
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+    service.ledger.close()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadRequest)
+    return refusal(error, request)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    logger.error("%s %s: %s", request.method, request.url.path, error)
+    return answer({"error": f"the ledger cannot be used now: {error}"}, 503)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    return answer(
+        {"error": f"{request.method} {request.url.path}: {error.detail}"},
+        error.status_code,
+        headers,
+    )
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return answer({"error": "an error of the server; its log has the cause"}, 500)

@@ -1,0 +1,149 @@
+"""What must hold before a step is taken. Each raises `TransitionRefused` and says what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from serving.registry import schema
+from serving.registry.episodes import arms
+from serving.registry.records import Canary, Champion, Version
+from serving.registry.states import VERDICTS, State
+from serving.registry.steps import Step
+from srghn.errors import TransitionRefused
+from srghn.files import sha256_file
+
+
+def short(digest: str | None) -> str:
+    return f"{digest[:16]}…" if digest else "nobody"
+
+
+def check_attempts(connection: Connection, version: int, allowed: int) -> None:
+    """Refuse one more evaluation of the same tuple after `allowed` of them."""
+    table = schema.events
+    last_stale = select(func.coalesce(func.max(table.c.seq), 0)).where(
+        table.c.version == version, table.c.to_state == State.STALE
+    )
+    made = connection.execute(
+        select(func.count()).where(
+            table.c.version == version,
+            table.c.to_state == State.EVALUATING,
+            table.c.seq > last_stale.scalar_subquery(),
+        )
+    ).scalar_one()
+    if made >= allowed:
+        raise TransitionRefused(
+            f"version {version} was evaluated {made} times, {allowed} are allowed; "
+            f"evolve another candidate"
+        )
+
+
+def check_verdict(found: Version, verdict: Mapping[str, Any]) -> None:
+    """A verdict must be one, hold checks, and be about what was frozen when its lease began."""
+    frozen = {
+        "candidate_digest": found.digest,
+        "env_fingerprint": found.env_fingerprint,
+        "mode": found.mode,
+        "suite_version": found.suite_version,
+        "policy_digest": found.policy_digest,
+        "incumbent_digest": found.incumbent_digest,
+        "attempt": found.attempt,
+    }
+    if found.state is not State.EVALUATING:
+        raise TransitionRefused(
+            f"version {found.version} is {found.state}: no evaluation holds its lease, so no "
+            f"verdict is taken; begin an evaluation and judge it again"
+        )
+    for key, expected in frozen.items():
+        if key not in verdict or verdict[key] != expected:
+            raise TransitionRefused(
+                f"the verdict is not about this evaluation of version {found.version}: {key} "
+                f"should be {expected!r}, came {verdict.get(key)!r}; judge it again"
+            )
+    if verdict.get("verdict") not in VERDICTS:
+        raise TransitionRefused(
+            f"a verdict is one of {', '.join(VERDICTS)}, came {verdict.get('verdict')!r}"
+        )
+    if verdict["verdict"] == "passed" and not verdict.get("checks"):
+        raise TransitionRefused(
+            f"version {found.version} has a pass without a single check; nothing was shown"
+        )
+
+
+def check_report(path: Path, digest: str, verdict: Mapping[str, Any]) -> None:
+    """The report lies where it is said to lie, and is the one that the verdict names."""
+    if verdict.get("report_digest") != digest:
+        raise TransitionRefused(
+            f"the verdict names report {short(verdict.get('report_digest'))}, recorded was to be "
+            f"{short(digest)}"
+        )
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise TransitionRefused(
+            f"the report {path} cannot be read ({error.strerror}); write it before its verdict"
+        ) from error
+    if found != digest:
+        raise TransitionRefused(
+            f"the report {path} has digest {short(found)}, the verdict names {short(digest)}; "
+            f"judge the version again"
+        )
+
+
+def check_weight(weight: float) -> None:
+    if not (math.isfinite(weight) and 0 <= weight < 1):
+        raise TransitionRefused(f"a canary's weight lies in [0, 1), came {weight!r}")
+
+
+def running_canary(step: Step) -> Canary:
+    running = step.canary()
+    if running is None:
+        raise TransitionRefused("no canary is on trial")
+    return running
+
+
+def check_trial(connection: Connection, running: Canary) -> dict[str, Any]:
+    """Decide again on the outcomes in the ledger; returns the decision as the step's evidence."""
+    from serving.canary import decide  # numpy, which only this step needs
+
+    decision = decide(*arms(connection, running.epoch), running.params)
+    if decision.action != "promote":
+        raise TransitionRefused(
+            f"the trial of version {running.version} does not speak for its promotion: "
+            f"{decision.reason}"
+        )
+    return decision.to_json()
+
+
+def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
+    """The version to bring back: the one wanted, or the last champion not rolled back before."""
+    if wanted is None:
+        wanted = _previous(step)
+    found = step.version(wanted)
+    if found.state is not State.RETIRED:
+        raise TransitionRefused(
+            f"version {wanted} is {found.state}; only a retired champion can be brought back"
+        )
+    if found.env_fingerprint != champion.env_fingerprint:
+        raise TransitionRefused(
+            f"version {wanted} passed in environment {short(found.env_fingerprint)}, served is "
+            f"{short(champion.env_fingerprint)}; gate it again in the environment of today"
+        )
+    return wanted
+
+
+def _previous(step: Step) -> int:
+    """By the order of events, never by the clock or by the number."""
+    table = schema.events
+    query = select(table.c.version).where(table.c.to_state == State.CHAMPION)
+    for version in step.connection.execute(query.order_by(table.c.seq.desc())).scalars():
+        found = step.version(version)
+        if found.state is State.RETIRED and not found.quarantined:
+            return int(version)
+    raise TransitionRefused(
+        "no retired champion is left to roll back to; evolve and promote another candidate"
+    )

@@ -1,0 +1,131 @@
+"""MLflow's model registry as a window on the ledger: versions, tags, and two aliases.
+
+The mirror only writes what the ledger says, as it is when it writes; so delivering twice, late or
+out of order ends in the same picture. MLflow decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from serving.registry.ledger import Ledger
+from serving.registry.records import Event, Version
+
+logger = logging.getLogger(__name__)
+
+MODEL = "srghn-policy"
+_TAG = "srghn.version"
+
+
+class Mirror:
+    """`deliver` the ledger's outbox. `failure` says why the last delivery did not get through."""
+
+    def __init__(self, ledger: Ledger, uri: str, model: str = MODEL) -> None:
+        self.failure: str | None = None
+        self._ledger, self._uri, self._model = ledger, uri, model
+
+    def deliver(self) -> int:
+        """Write what is pending; returns the number of events delivered.
+
+        If MLflow cannot be used the events stay pending, the reason is logged and kept in
+        `failure`, and 0 is returned: nothing else waits for a window.
+        """
+        pending = self._ledger.pending()
+        return self._deliver([event.version for event in pending], pending[-1:], len(pending))
+
+    def reconcile(self) -> int:
+        """Write every version and alias anew, whatever was delivered before."""
+        last = self._ledger.pending()[-1:]
+        versions = [version.version for version in self._ledger.versions()]
+        return self._deliver(versions, last, len(versions))
+
+    def _deliver(self, versions: list[int], last: list[Event], count: int) -> int:
+        if not versions:
+            return 0
+        try:
+            self._write(sorted(set(versions)))
+        except Exception as error:  # noqa: BLE001  MLflow and what is under it raise all kinds
+            self.failure = f"MLflow at {self._uri} did not take it: {_first_line(error)}"
+            logger.warning("%s; it stays pending", self.failure)
+            return 0
+        self.failure = None
+        for event in last:
+            self._ledger.ack(event.seq)
+        return count
+
+    def _write(self, versions: list[int]) -> None:
+        from mlflow.tracking import MlflowClient  # seconds, and only the mirror needs it
+
+        client = MlflowClient(self._uri, self._uri)
+        _ensure_model(client, self._model)
+        known = _known(client, self._model)
+        for number in versions:
+            version = self._ledger.version(number)
+            if number not in known:
+                known[number] = _create(client, self._model, version)
+            for key, value in _tags(version).items():
+                client.set_model_version_tag(self._model, known[number], key, value)
+        self._aliases(client, known)
+
+    def _aliases(self, client: Any, known: dict[int, str]) -> None:
+        champion, canary = self._ledger.served()
+        wanted = {"champion": champion, "canary": canary}
+        present = client.get_registered_model(self._model).aliases
+        for alias, served in wanted.items():
+            if served is not None and served.version not in known:
+                known[served.version] = _create(
+                    client, self._model, self._ledger.version(served.version)
+                )
+            if served is not None:
+                client.set_registered_model_alias(self._model, alias, known[served.version])
+            elif alias in present:
+                client.delete_registered_model_alias(self._model, alias)
+
+
+def _ensure_model(client: Any, model: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(model, description="Mirrored from the srghn ledger.")
+
+
+def _known(client: Any, model: str) -> dict[int, str]:
+    """The ledger's version -> MLflow's, by the tag that the mirror wrote."""
+    found: dict[int, str] = {}
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name='{model}'", page_token=token)
+        for entry in page:
+            if _TAG in entry.tags:
+                found[int(entry.tags[_TAG])] = str(entry.version)
+        token = page.token
+        if not token:
+            return found
+
+
+def _create(client: Any, model: str, version: Version) -> str:
+    created = client.create_model_version(
+        model, source=f"srghn:{version.digest}", tags={_TAG: str(version.version)}
+    )
+    return str(created.version)
+
+
+def _tags(version: Version) -> dict[str, str]:
+    return {
+        "srghn.state": version.state,
+        "srghn.digest": version.digest,
+        "srghn.env_fingerprint": version.env_fingerprint,
+        "srghn.mode": version.mode,
+        "srghn.run_id": version.run_id,
+        "srghn.report": version.report_digest or "none",
+        "srghn.quarantined": str(version.quarantined).lower(),
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,68 @@
+"""The states of a version and the only steps between them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from srghn.errors import TransitionRefused
+
+
+class State(StrEnum):
+    """Where a version stands. What is served is the champion and, for its share, the canary."""
+
+    REGISTERED = "REGISTERED"
+    EVALUATING = "EVALUATING"
+    PASSED = "PASSED"
+    FAILED = "FAILED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    ERROR = "ERROR"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    CANARY = "CANARY"
+    CHAMPION = "CHAMPION"
+    RETIRED = "RETIRED"
+    ABORTED = "ABORTED"
+    STALE = "STALE"
+    REVOKED = "REVOKED"
+
+
+S = State
+
+#: from -> to. `None` is a digest the ledger has not seen. Guards stand where a step is taken.
+TRANSITIONS: dict[State | None, frozenset[State]] = {
+    None: frozenset({S.REGISTERED}),
+    S.REGISTERED: frozenset({S.EVALUATING}),
+    S.EVALUATING: frozenset({S.PASSED, S.FAILED, S.INCONCLUSIVE, S.ERROR}),
+    # a retry is a new evaluation on fresh seeds; the number of attempts is bounded
+    S.INCONCLUSIVE: frozenset({S.EVALUATING}),
+    S.ERROR: frozenset({S.EVALUATING}),
+    S.STALE: frozenset({S.EVALUATING}),
+    S.PASSED: frozenset({S.APPROVED, S.REJECTED, S.STALE}),
+    # straight to champion only while there is none
+    S.APPROVED: frozenset({S.CANARY, S.CHAMPION, S.REJECTED, S.STALE}),
+    # to itself: its weight changed; to stale: its incumbent was rolled back under it
+    S.CANARY: frozenset({S.CANARY, S.CHAMPION, S.ABORTED, S.STALE}),
+    S.CHAMPION: frozenset({S.RETIRED, S.REVOKED}),
+    S.RETIRED: frozenset({S.CHAMPION, S.REVOKED}),
+    S.FAILED: frozenset(),
+    S.REJECTED: frozenset(),
+    S.ABORTED: frozenset(),
+    S.REVOKED: frozenset(),
+}
+
+#: What a verdict's word makes of a version that is being evaluated.
+VERDICTS = {
+    "passed": S.PASSED,
+    "failed": S.FAILED,
+    "inconclusive": S.INCONCLUSIVE,
+    "error": S.ERROR,
+}
+
+
+def check_step(version: int, start: State | None, end: State) -> None:
+    """Raise `TransitionRefused` unless the state machine knows the step."""
+    if end not in TRANSITIONS[start]:
+        known = ", ".join(sorted(TRANSITIONS[start])) or "nowhere: this is its last state"
+        raise TransitionRefused(
+            f"version {version} is {start} and cannot become {end}; from there it goes to {known}"
+        )

@@ -1,0 +1,83 @@
+"""The page a person opens: champion, canary and its evidence, what waits, what happened."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.canary import Decision, decide
+from serving.pages.intervals import draw
+from serving.registry.records import Canary, Version
+from serving.registry.states import State
+from serving.service import Service, service_of
+
+router = APIRouter(include_in_schema=False)
+
+SHOWN_EVENTS = 40
+_TONES = {
+    **dict.fromkeys([State.PASSED, State.APPROVED, State.CHAMPION], "good"),
+    **dict.fromkeys([State.FAILED, State.ERROR, State.ABORTED, State.REVOKED], "bad"),
+    **dict.fromkeys([State.INCONCLUSIVE, State.STALE, State.CANARY, State.EVALUATING], "wait"),
+    State.REJECTED: "bad",
+}
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parents[1] / "pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters["moment"] = lambda at: at[:16].replace("T", " ")
+_templates.filters["tone"] = lambda state: _TONES.get(State(state), "")
+
+
+@router.get("/")
+async def home(request: Request) -> Response:
+    """What is served, and why."""
+    service = service_of(request)
+    content = await asyncio.to_thread(_render, service)
+    return Response(content, media_type="text/html")
+
+
+def _render(service: Service) -> str:
+    ledger = service.ledger
+    champion, canary = ledger.served()
+    versions, events = ledger.versions(), ledger.events()
+    decision = _decision(service, canary) if canary else None
+    of_champion = next((v for v in versions if champion and v.version == champion.version), None)
+    return _templates.get_template("home.html.j2").render(
+        problem=service.problem(),
+        champion=champion,
+        validation=of_champion.manifest.get("validation") if of_champion else None,
+        canary=canary,
+        decision=decision,
+        drawing=draw(decision, canary.params) if canary and decision else "",
+        waiting=[(v, _summary(service, v)) for v in versions if v.state in _WAITING],
+        versions=versions[::-1],
+        reports={v.version for v in versions if v.report_path is not None},
+        events=events[: -SHOWN_EVENTS - 1 : -1],
+        older=max(0, len(events) - SHOWN_EVENTS),
+    )
+
+
+_WAITING = (State.PASSED, State.APPROVED)
+
+
+def _summary(service: Service, version: Version) -> str:
+    verdict: dict[str, Any] = service.ledger.passed(version.version)[1]
+    return str(verdict.get("summary") or verdict["verdict"])
+
+
+def _decision(service: Service, canary: Canary) -> Decision:
+    """The controller's last word on this trial, or a first one."""
+    latest = service.follower.controller.latest
+    if latest is not None and latest[0] == canary.epoch:
+        return latest[1]
+    return decide(*service.ledger.arms(canary.epoch), canary.params)

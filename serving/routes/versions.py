@@ -1,0 +1,128 @@
+"""What is served and what was: champion, versions, reports."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from serving.http import answer
+from serving.pins import NotReady
+from serving.registry.book import LedgerBook
+from serving.registry.records import Event, Version
+from serving.schemas import BadRequest
+from serving.service import Service, service_of
+from srghn.files import sha256_file
+
+router = APIRouter(tags=["review"])
+
+
+@router.get("/v1/champion")
+async def champion(request: Request) -> Response:
+    """Who is served, since when and by whose word, and who is on trial."""
+    service = service_of(request)
+    found, canary = await asyncio.to_thread(service.ledger.served)
+    if found is None:
+        raise NotReady("there is no champion yet: promote a version that passed the gate")
+    content: dict[str, Any] = asdict(found) | {"canary": None}
+    if canary is not None:
+        content["canary"] = {
+            "version": canary.version,
+            "digest": canary.digest,
+            "weight": canary.weight,
+            "since": canary.since,
+        }
+    return answer(content)
+
+
+@router.get("/v1/versions")
+async def versions(request: Request) -> Response:
+    """Every version, the newest first."""
+    service = service_of(request)
+    found = await asyncio.to_thread(service.ledger.versions)
+    return answer({"versions": [summary(version) for version in reversed(found)]})
+
+
+@router.get("/v1/versions/{version}")
+async def version(request: Request, version: str) -> Response:
+    """One version: digests, verdict and the events it went through."""
+    service = service_of(request)
+    found = await asyncio.to_thread(find, service.ledger, version)
+    return answer(await asyncio.to_thread(_detail, service.ledger, found))
+
+
+@router.get("/v1/versions/{version}/report")
+async def report(request: Request, version: str) -> Response:
+    """The promotion report, for people."""
+    return await _report(service_of(request), version, "report.html")
+
+
+@router.get("/v1/versions/{version}/report.json")
+async def report_json(request: Request, version: str) -> Response:
+    """The promotion report, for programs."""
+    return await _report(service_of(request), version, "report.json")
+
+
+def find(ledger: LedgerBook, text: str) -> Version:
+    """The version a path names; raises `BadRequest` (404, 422)."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadRequest(422, "version", "a version's number", repr(text[:80]))
+    for version in ledger.versions():
+        if version.version == int(text):
+            return version
+    raise BadRequest(404, "version", "a version of the ledger", text, hint="see /v1/versions")
+
+
+def summary(version: Version) -> dict[str, Any]:
+    """A version without its manifest."""
+    content = asdict(version)
+    del content["manifest"], content["report_path"]
+    return content
+
+
+def _detail(ledger: LedgerBook, version: Version) -> dict[str, Any]:
+    events = ledger.events(version.version)
+    judged = [event for event in events if event.from_state == "EVALUATING"]
+    sha = judged[-1].evidence_sha256 if judged else None
+    return summary(version) | {
+        "manifest": dict(version.manifest),
+        "verdict": ledger.evidence(sha) if sha else None,
+        "events": [_event(event) for event in events],
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    content = asdict(event)
+    content["from"], content["to"] = content.pop("from_state"), content.pop("to_state")
+    return content
+
+
+async def _report(service: Service, text: str, name: str) -> Response:
+    found = await asyncio.to_thread(find, service.ledger, text)
+    file = await asyncio.to_thread(report_file, service.reports, found, name)
+    if file is None:
+        raise BadRequest(
+            404, "report", f"a report of version {found.version}", f"none: it is {found.state}"
+        )
+    return FileResponse(file)
+
+
+def report_file(reports: Path, version: Version, name: str) -> Path | None:
+    """A file of a version's report, if the report lies under `reports` as it was recorded."""
+    if version.report_path is None:
+        return None
+    page = Path(version.report_path).resolve()
+    if not page.is_relative_to(reports.resolve()) or not page.is_file():
+        return None
+    if sha256_file(page) != version.report_digest:
+        raise BadRequest(
+            503, "report", f"the one of digest {version.report_digest}", "a changed file",
+            hint="restore it from a backup, or judge the version again",
+        )  # fmt: skip
+    file = page.with_name(name)
+    return file if file.is_file() else None

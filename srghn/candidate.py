@@ -1,0 +1,167 @@
+"""A candidate: one evolved policy, frozen for judgement and, if promoted, for service.
+
+A candidate is a folder. `manifest.json` names every other file's digest, so the SHA-256 of the
+manifest's bytes, the candidate's digest, stands for all of it. Reading one needs no torch: the
+policy is ONNX and includes the rule that turns network outputs into actions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.errors import ArtefactError
+from srghn.files import sha256_bytes, sha256_file
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+#: The files of a candidate and the manifest's key that holds each one's digest.
+FILES = {
+    "genome.safetensors": "genome_digest",
+    "policy.onnx": "policy_digest",
+    "ancestry.json": "lineage_digest",
+    "golden.json": "golden_digest",
+    "env_version.json": "env_digest",
+}
+
+
+class OnnxPolicy:
+    """The policy as it is served: float32 observations (n, d) -> actions (n,) or (n, k).
+
+    Runs single-threaded on the CPU, so that the same observation always gives the same action.
+    Raises `ArtefactError` if the file is missing, is not ONNX, or has another digest.
+    """
+
+    def __init__(self, path: Path, digest: str | None = None) -> None:
+        data = _read(path)
+        if digest is not None and sha256_bytes(data) != digest:
+            raise _tampered(path, digest, sha256_bytes(data))
+        self._start(data, str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> OnnxPolicy:
+        """A policy that is in no file; `name` says in errors what it is."""
+        policy = cls.__new__(cls)
+        policy._start(data, name)
+        return policy
+
+    def _start(self, data: bytes, name: str) -> None:
+        import onnxruntime  # costs 0.5 s, and reading a manifest does not need it
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own types derive from Exception alone
+            raise ArtefactError(f"{name} is not a policy ONNX Runtime can load: {error}") from error
+        self.observation_size = int(self._session.get_inputs()[0].shape[1])
+
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[Any]:
+        actions: NDArray[Any] = self._session.run(["action"], {"obs": observations})[0]
+        return actions
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate folder whose every file has been checked against its digest."""
+
+    path: Path
+    digest: str
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> Candidate:
+        """Read and verify a candidate; raises `ArtefactError` naming the file and both digests."""
+        data = _read(path / MANIFEST)
+        try:
+            manifest = json.loads(data)
+        except ValueError as error:
+            raise ArtefactError(f"{path / MANIFEST} is not JSON: {error}") from error
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = manifest.get("format") if isinstance(manifest, dict) else manifest
+            raise ArtefactError(
+                f"{path / MANIFEST}: expected a candidate of format {FORMAT}, found {found!r}"
+            )
+        for name, key in FILES.items():
+            expected, actual = manifest.get(key), _digest(path / name)
+            if expected != actual:
+                raise _tampered(path / name, str(expected), actual)
+        return cls(path, sha256_bytes(data), manifest)
+
+    @property
+    def env_fingerprint(self) -> str:
+        return str(self.manifest["env_fingerprint"])
+
+    @property
+    def mode(self) -> str:
+        return str(self.manifest["mode"])
+
+    @property
+    def generation(self) -> int:
+        return int(self.manifest["generation"])
+
+    @cached_property
+    def golden(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Recorded observations (n, d) and the actions the evolved network took on them."""
+        data = json.loads(_read(self.path / "golden.json"))
+        return np.array(data["observations"], np.float32), np.array(data["actions"])
+
+    def policy(self) -> OnnxPolicy:
+        return OnnxPolicy(self.path / "policy.onnx", str(self.manifest["policy_digest"]))
+
+    def check_golden(self, policy: OnnxPolicy | None = None) -> None:
+        """Ask the policy for every golden action; raises `ArtefactError` on the first that differs.
+
+        Discrete actions must be equal, continuous ones within 1e-5.
+        """
+        observations, expected = self.golden
+        actual = (policy or self.policy())(observations)
+        if actual.shape != expected.shape:
+            raise ArtefactError(
+                f"{self.path}: the policy's actions have shape {actual.shape}, "
+                f"its golden outputs {expected.shape}; freeze the candidate again"
+            )
+        wrong = ~np.isclose(actual, expected, rtol=0, atol=1e-5)
+        if wrong.any():
+            first = int(np.argwhere(wrong)[0][0])
+            raise ArtefactError(
+                f"{self.path}: policy.onnx answers {actual[first]} to golden observation {first}, "
+                f"expected {expected[first]}; freeze the candidate again"
+            )
+
+    def load_genome(self) -> NDArray[np.float32]:
+        """The genome, shape (genome_size,): what its hypernetwork turns into the policy."""
+        from safetensors.numpy import load
+
+        tensors = load(_read(self.path / "genome.safetensors"))
+        return tensors["genome"].astype(np.float32, copy=False)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise ArtefactError(f"{path} is missing from the candidate")
+    return sha256_file(path)
+
+
+def _tampered(path: Path, expected: str, actual: str) -> ArtefactError:
+    return ArtefactError(
+        f"{path} was changed: its manifest says sha256 {expected[:16]}…, the file has "
+        f"{actual[:16]}…; restore it (dvc pull) or freeze the candidate again"
+    )

@@ -1,0 +1,300 @@
+"""Every knob, in one place: a run's parameters (`RunParams`) and a machine's `Settings`.
+
+Parameters decide the result and are pinned by DVC in `params.yaml`; settings (where things are
+kept, how many workers) never change a byte of it. Models are frozen, unknown keys are refused,
+and an error names the path of the bad value and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from srghn.errors import ConfigError
+
+
+class Params(BaseModel):
+    """A frozen group of parameters; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Switch(Params):
+    """From `generation` on the world is in `mode`."""
+
+    generation: int = Field(ge=0)
+    mode: str
+
+
+class EnvParams(Params):
+    """Which world. Its pinned, fingerprinted form is `srghn.envs.EnvVersion`."""
+
+    id: str = Field("CartPoleSwitch-v1", description="a registered id, or module:Class")
+    kwargs: dict[str, Any] = {}
+    wrappers: tuple[str, ...] = Field((), description="import paths, applied in order")
+    schedule: tuple[Switch, ...] = Field((), description="mode switches, by lineage generation")
+    backend: Literal["gymnasium", "envpool"] = "gymnasium"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EnvParams:
+        generations = [s.generation for s in self.schedule]
+        if generations != sorted(set(generations)):
+            raise ValueError("schedule must be in order of generation, each generation once")
+        return self
+
+
+class PolicyParams(Params):
+    """Which network the genome generates. Any `torch.nn.Module` by import path."""
+
+    module: str = Field("srghn.policies:MLP", description="import path module:Class")
+    kwargs: dict[str, Any] = {"hidden": [8], "activation": "tanh"}
+
+
+class GHNParams(Params):
+    """The self-referential graph hypernetwork (Pedersen et al. 2025, arXiv:2512.16406)."""
+
+    hidden: int = Field(16, ge=1, le=512, description="width of a node's vector")
+    rounds: int = Field(1, ge=1, le=16, description="rounds of messages, forward and backward")
+    messages: Literal["generations", "synchronous"] = Field(
+        "generations", description="a generation at a time each way, or all at once (3 rounds then)"
+    )
+    head: Literal["dense", "chunked", "basis"] = "dense"
+    chunk: int = Field(64, ge=1, le=4096, description="outputs per chunk of the chunked head")
+    basis_width: int = Field(16, ge=1, le=1024, description="columns of the fixed random basis")
+    basis_seed: int = Field(0, ge=0, description="of the fixed basis; a lineage never changes it")
+    initial_rate: float = Field(0.1, gt=0, lt=1)
+    rate_min: float = Field(1e-3, gt=0)
+    rate_max: float = Field(0.5, gt=0, le=10)
+    rate_gain: float = Field(1.0, ge=0, description="gain of the rate head at initialisation")
+    meta_floor: float = Field(1.0, ge=0, description="least rate of the rate head's own tensors")
+    output_gain: float = Field(1.0, gt=0, description="scale of generated policy weights")
+    birth_decay: float = Field(0.0, ge=0, lt=1, description="share of every weight lost at birth")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> GHNParams:
+        if not self.rate_min <= self.initial_rate <= self.rate_max:
+            raise ValueError(
+                f"rate_min <= initial_rate <= rate_max must hold, got {self.rate_min}, "
+                f"{self.initial_rate}, {self.rate_max}"
+            )
+        return self
+
+
+class EvolutionParams(Params):
+    """How long, how many, and who survives."""
+
+    strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
+    options: dict[str, Any] = Field({}, description="options of that strategy")
+    seed: int = Field(0, ge=0, lt=2**31)
+    generations: int = Field(60, ge=1)
+    parents: int = Field(8, ge=1)
+    children: int = Field(7, ge=1, description="children per parent")
+    episodes: int = Field(8, ge=1, description="episodes per individual and generation")
+    selection: Literal["plus", "comma", "tournament"] = Field(
+        "plus", description="plus comes back from a switch most surely (experiment ablation)"
+    )
+    tournament_size: int = Field(3, ge=2)
+    elites: int = Field(1, ge=0, description="best individuals kept, with comma and tournament")
+    ties: Literal["parents", "children", "random"] = Field(
+        "parents",
+        description="who wins at equal fitness: at a ceiling, parents keep the mutation rates they "
+        "came there with; random lets rates fall more than tenfold, and recovery takes longer",
+    )
+    checkpoint_every: int = Field(10, ge=1)
+    ancestor: str | None = Field(
+        None, description="digest of the candidate this lineage goes on from"
+    )
+
+
+class EvaluateParams(Params):
+    """Which finalist becomes the candidate: finalists are played again on fresh seeds.
+
+    Those within `tolerance` of the best mean return are equals; of them the one whose worst
+    perturbed cell is best is chosen.
+    """
+
+    finalists: int = Field(8, ge=1)
+    episodes: int = Field(64, ge=1)
+    cell_episodes: int = Field(8, ge=0, description="in each perturbed cell; 0: nominal alone")
+    tolerance: float = Field(0.01, ge=0, lt=1, description="as a share of the best mean return")
+
+
+class GateParams(Params):
+    """What a candidate must show. Versioned: its digest is part of every verdict."""
+
+    episodes: int = Field(100, ge=20, description="paired episodes in the primary cell")
+    cell_episodes: int = Field(30, ge=20, description="paired episodes in every other cell")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    bootstrap: int = Field(2000, ge=200)
+    margin: float = Field(
+        0.05, gt=0, lt=1, description="non-inferiority margin, share of the scale"
+    )
+    cell_margin: float = Field(0.1, gt=0, lt=1, description="... in every perturbed cell")
+    tail_margin: float = Field(0.2, gt=0, lt=1, description="... of the worst tenth of episodes")
+    scale: float = Field(500.0, gt=0, description="range of returns that margins are a share of")
+    ceiling: float | None = Field(500.0, description="highest possible return, if there is one")
+    min_return: float = Field(475.0, description="the first champion's mean return must reach this")
+    min_cell_return: float = Field(100.0, description="... and in every perturbed cell this")
+    superiority: bool = Field(True, description="must beat the incumbent, not merely match it")
+    secondary_gains: tuple[Literal["worst_tenth", "cells", "size"], ...] = Field(
+        (), description="gains that may carry a candidate that is no worse on the primary metric"
+    )
+    modes_bind: bool = Field(False, description="judge the world's other modes like its cells")
+    perturbations: tuple[str, ...] | None = Field(None, description="cells; None: the world's own")
+    max_latency_ms: float = Field(5.0, gt=0)
+    max_policy_bytes: int = Field(10_000_000, gt=0)
+    attempts: int = Field(3, ge=1, le=10)
+    salt: str = "srghn-gate-1"
+    incumbent: str | None = Field(None, description="digest of the champion to be judged against")
+
+
+class CanaryParams(Params):
+    """How a candidate is tried on a share of live episodes."""
+
+    weight: float = Field(0.25, gt=0, lt=1, description="share of episodes routed to the canary")
+    min_episodes: int = Field(20, ge=1, description="least outcomes per arm before a promotion")
+    max_episodes: int = Field(2000, ge=2, description="outcomes after which it is given up")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    return_low: float = 0.0
+    return_high: float = 500.0
+    margin: float = Field(
+        0.02, ge=0, lt=1, description="share of the range the canary may be worse"
+    )
+
+    @model_validator(mode="after")
+    def _range(self) -> CanaryParams:
+        if not self.return_low < self.return_high:
+            raise ValueError("return_low must be below return_high")
+        return self
+
+
+class RunParams(Params):
+    """All that decides the outcome of a run: the contents of `params.yaml`."""
+
+    env: EnvParams = EnvParams()
+    policy: PolicyParams = PolicyParams()
+    ghn: GHNParams = GHNParams()
+    evolution: EvolutionParams = EvolutionParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    gate: GateParams = GateParams()
+    canary: CanaryParams = CanaryParams()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class Settings(BaseSettings):
+    """Where things are kept and served: environment variables `SRGHN_*`, nothing else needed."""
+
+    model_config = SettingsConfigDict(env_prefix="SRGHN_", extra="ignore", frozen=True)
+
+    home: Path = Path(".srghn")
+    database_url: str = Field("", description="ledger; default SQLite in the home folder")
+    mlflow_uri: str = Field(
+        "", description="tracking and registry; default SQLite in the home folder"
+    )
+    prefect_api_url: str = Field("", description="Prefect server; default one started as needed")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    auth: Literal["changes", "inference", "everything"] = Field(
+        "changes", description="what needs a token over HTTP; each includes those before it"
+    )
+    engine: Literal["inprocess", "processes", "dask"] = "inprocess"
+    workers: int = Field(0, ge=0, description="0: one per core")
+    dask_address: str = ""
+    shard_deadline: float = Field(300.0, gt=0, description="seconds a shard may take")
+
+    def resolved(self) -> Settings:
+        """The same settings with absolute home and every default URL filled in."""
+        home = self.home.expanduser().absolute()
+        return self.model_copy(
+            update={
+                "home": home,
+                "database_url": self.database_url or f"sqlite:///{home / 'ledger.db'}",
+                "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            }
+        )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; raises `ConfigError` with the variable's name."""
+    try:
+        return Settings(**overrides).resolved()
+    except ValidationError as error:
+        raise ConfigError(_explain(error, "setting SRGHN_")) from error
+
+
+def parse_params(data: Mapping[str, Any], source: str) -> RunParams:
+    """Validate a mapping as `RunParams`; `source` (a file's name) opens the message on failure."""
+    try:
+        return RunParams.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}") from error
+
+
+def load_params(path: Path) -> RunParams:
+    """Read `params.yaml`; raises `ConfigError` naming the file and the value."""
+    return parse_params(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read parameters from {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping of parameters, found {type(data).__name__}")
+    return data
+
+
+def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
+    """Apply `section.key=value` strings (values are YAML); unknown keys name the nearest known."""
+    data = params.model_dump(mode="json")
+    for assignment in assignments:
+        path, sign, text = assignment.partition("=")
+        if not sign:
+            raise ConfigError(f"--set takes section.key=value, got {assignment!r}")
+        keys, node = path.strip().split("."), data
+        for depth, key in enumerate(keys):
+            free = depth >= 2  # below section.key lie free-form mappings such as env.kwargs
+            if not isinstance(node, dict) or (key not in node and not free):
+                raise ConfigError(_unknown(".".join(keys[: depth + 1]), node))
+            if depth == len(keys) - 1:
+                node[key] = yaml.safe_load(text)
+            else:
+                node = node[key] if not free else node.setdefault(key, {})
+    return parse_params(data, "--set")
+
+
+def _unknown(path: str, node: Any) -> str:
+    known = list(node) if isinstance(node, dict) else []
+    near = difflib.get_close_matches(path.rsplit(".", 1)[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"unknown parameter {path!r}; {hint}"
+
+
+def _explain(error: ValidationError, prefix: str = "") -> str:
+    lines = []
+    for item in error.errors():
+        path = ".".join(map(str, item["loc"])) or "parameters"
+        if item["type"] == "extra_forbidden":
+            lines.append(_unknown(path, _node_at(item["loc"][:-1])))
+        else:
+            name = f"{prefix}{path.upper()}" if prefix else path
+            lines.append(f"{name}: {item['msg']}, got {item['input']!r}")
+    return "; ".join(lines)
+
+
+def _node_at(loc: tuple[int | str, ...]) -> dict[str, Any]:
+    node: Any = RunParams().model_dump()
+    for key in loc:
+        node = node.get(key, {}) if isinstance(node, dict) else {}
+    return node if isinstance(node, dict) else {}

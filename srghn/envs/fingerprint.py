@@ -1,0 +1,144 @@
+"""What a world does under fixed actions, as digests: the part of a version that nobody can fake.
+
+Fixed seeds and fixed policy outputs are played; every step's observation, reward and ends give a
+short digest, so that two records name the first step in which two worlds part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.envs.interface import Interface
+from srghn.errors import EnvVersionError
+from srghn.seeding import stream
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+SEEDS = (0, 1, 2, 3, 4, 5)
+STEPS = 120
+WIDTH = 8  # hex digits kept of each step's digest
+#: Bits of a float32's mantissa that count. The last seven do not, so that another processor's
+#: sine, one unit in the last place away, is not another world; a constant changed by 1e-4 is.
+MANTISSA_BITS = 16
+DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Seed -> hex digests of its steps, `WIDTH` digits each; the reset is step 0."""
+
+    steps: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256, in hex, over all steps of all seeds."""
+        text = "\n".join(f"{seed} {digits}" for seed, digits in sorted(self.steps.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; `from_dict` is the inverse."""
+        return {"digest": self.digest, "steps": dict(self.steps)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Behaviour:
+        """Read `to_dict`'s form; raises `ValueError` where the digest is not that of the steps."""
+        found = cls(steps=dict(data["steps"]))
+        if found.digest != data["digest"]:
+            raise ValueError(f"behaviour digest {data['digest']} is not that of its steps")
+        return found
+
+
+def first_difference(a: Behaviour, b: Behaviour) -> tuple[int, int] | None:
+    """(seed, step) at which two records part for the first time; None where they are equal."""
+    for seed in sorted({*a.steps, *b.steps}, key=int):
+        left, right = a.steps.get(seed, ""), b.steps.get(seed, "")
+        for at in range(0, max(len(left), len(right)), WIDTH):
+            if left[at : at + WIDTH] != right[at : at + WIDTH]:
+                return int(seed), at // WIDTH
+    return None
+
+
+def observe(
+    env: gym.Env[Any, Any], interface: Interface, name: str
+) -> tuple[Behaviour, NDArray[np.float32]]:
+    """Play the fixed seeds twice on one environment: digests, and observations (steps, size).
+
+    Raises `EnvVersionError` for a world that answers the same seed and actions differently, that
+    fails, gives NaN, or observes something of another size than its space says.
+    """
+    first, seen = _record(env, interface, name)
+    again, _ = _record(env, interface, name)
+    parted = first_difference(first, again)
+    if parted:
+        raise EnvVersionError(
+            f"{name} is not reproducible: with reset(seed={parted[0]}) and the same actions it "
+            f"differs at step {parted[1]}; draw everything random from self.np_random, and keep "
+            "no state across reset"
+        )
+    return first, np.stack(seen)
+
+
+def _record(
+    env: gym.Env[Any, Any], interface: Interface, name: str
+) -> tuple[Behaviour, list[NDArray[np.float32]]]:
+    digits: dict[str, str] = {}
+    seen: list[NDArray[np.float32]] = []
+    for seed in SEEDS:
+        rng = stream(0, "behaviour", seed)
+        outputs = rng.standard_normal((STEPS, interface.action_size), dtype=np.float32)
+        before, text = len(seen), ""
+        try:
+            for observation, reward, *ends in _steps(env, seed, interface.decode(outputs)):
+                _check(observation, reward, interface)
+                text += _step_digest(observation, reward, ends)
+                seen.append(observation)
+        except Exception as error:
+            raise EnvVersionError(
+                f"{name} fails with seed {seed}, step {len(seen) - before}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        digits[str(seed)] = text
+    return Behaviour(digits), seen
+
+
+def _check(observation: NDArray[np.float32], reward: float, interface: Interface) -> None:
+    if observation.shape != (interface.observation_size,):
+        raise ValueError(
+            f"the observation has shape {observation.shape}, its space says "
+            f"({interface.observation_size},)"
+        )
+    if np.isnan(observation).any() or not math.isfinite(reward):
+        raise ValueError(f"observation {observation}, reward {reward}: NaN, or not finite")
+
+
+def _steps(
+    env: gym.Env[Any, Any], seed: int, actions: NDArray[Any]
+) -> Iterator[tuple[NDArray[np.float32], float, bool, bool]]:
+    """One episode: observation, reward and ends of the reset and of every step."""
+    yield env.reset(seed=seed)[0], 0.0, False, False
+    for action in actions:
+        observation, reward, terminated, truncated, _ = env.step(action)
+        yield observation, float(reward), bool(terminated), bool(truncated)
+        if terminated or truncated:
+            return
+
+
+def _step_digest(observation: NDArray[np.float32], reward: float, ends: Sequence[bool]) -> str:
+    values = _coarse(np.append(observation, np.float32(reward)))
+    return hashlib.sha256(values.tobytes() + bytes(ends)).hexdigest()[:WIDTH]
+
+
+def _coarse(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Float32 bits rounded to `DECIMALS` decimals and to `MANTISSA_BITS` bits of mantissa."""
+    rounded = np.round(values.astype(np.float64), DECIMALS).astype(np.float32) + np.float32(0.0)
+    dropped = 23 - MANTISSA_BITS
+    bits = rounded.view(np.uint32).astype(np.uint64) + (1 << (dropped - 1))
+    return (bits >> dropped).astype(np.uint32)

@@ -1,0 +1,127 @@
+"""What a policy sees and answers: sizes, bounds, and the rule that turns outputs into actions.
+
+Needs numpy alone, so that a server can check requests and decode answers without an environment.
+`srghn.envs.spaces` derives an `Interface` from Gymnasium's spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.errors import EnvVersionError
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+ActionKind = Literal["discrete", "multidiscrete", "box"]
+Bounds = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """`action = clip(output, low, high) * half + centre`, elementwise in float32.
+
+    Every field has shape (k,). An element with two finite bounds is clipped to [-1, 1] and scaled;
+    any other passes as it is, clipped only at a side that is finite.
+    """
+
+    low: Float32
+    high: Float32
+    half: Float32
+    centre: Float32
+
+    def __call__(self, outputs: Float32) -> Float32:
+        """Outputs (n, k) -> actions (n, k), both float32."""
+        clipped = np.minimum(np.maximum(outputs, self.low), self.high)
+        return np.asarray(clipped * self.half + self.centre, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Observations are flat float32 vectors; actions are one of three kinds.
+
+    `observation_low` and `observation_high` hold one bound per element, or a single bound that all
+    elements share; None is unbounded. So do `action_low` and `action_high` of a box. `choices` is
+    empty for a box, holds n for `Discrete(n)` and one count a block for multi-discrete actions;
+    `starts` is the first value of each block. `action_shape` is the shape of one native action.
+    """
+
+    observation_size: int
+    observation_low: Bounds
+    observation_high: Bounds
+    action_kind: ActionKind
+    action_shape: tuple[int, ...] = ()
+    choices: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+    action_low: Bounds = ()
+    action_high: Bounds = ()
+    observation_dtype: str = "float32"
+
+    @cached_property
+    def action_size(self) -> int:
+        """Outputs a policy network must have."""
+        return sum(self.choices) if self.choices else int(np.prod(self.action_shape, dtype=int))
+
+    @cached_property
+    def box_rule(self) -> BoxRule:
+        """Clipping and scaling of box actions; raises for any other kind."""
+        if self.action_kind != "box":
+            raise EnvVersionError(f"box_rule is for box actions, these are {self.action_kind}")
+        size = self.action_size
+        low = _expand(self.action_low, size, -np.inf)
+        high = _expand(self.action_high, size, np.inf)
+        scaled = np.isfinite(low) & np.isfinite(high)
+        safe_low, safe_high = np.where(scaled, low, -1.0), np.where(scaled, high, 1.0)
+        return BoxRule(
+            low=np.where(scaled, -1.0, low).astype(np.float32),
+            high=np.where(scaled, 1.0, high).astype(np.float32),
+            half=((safe_high - safe_low) / 2).astype(np.float32),
+            centre=((safe_high + safe_low) / 2).astype(np.float32),
+        )
+
+    def decode(self, outputs: NDArray[Any]) -> Int64 | Float32:
+        """Raw outputs (n, action_size) -> n native actions.
+
+        - discrete: int64 (n,), the index of the largest output; the first of equals wins;
+        - multidiscrete: int64 (n, blocks), the same within each block of outputs;
+        - box: float32 (n, k) by `BoxRule`: clipped to [-1, 1] and scaled linearly to [low, high];
+          elements without both bounds are the output itself, clipped at a finite side if any.
+
+        A NaN output has no action: evaluators count it as a crash before they decode.
+        """
+        if outputs.ndim != 2 or outputs.shape[1] != self.action_size:
+            raise EnvVersionError(
+                f"outputs must have shape (n, {self.action_size}), got {outputs.shape}; "
+                "the policy's last layer must have as many units as the interface's action_size"
+            )
+        if self.action_kind == "box":
+            return self.box_rule(outputs.astype(np.float32, copy=False))
+        if self.action_kind == "discrete":
+            chosen: Int64 = outputs.argmax(axis=1).astype(np.int64) + self.starts[0]
+            return chosen
+        edges = np.cumsum(self.choices)[:-1]
+        best = [block.argmax(axis=1) for block in np.split(outputs, edges, axis=1)]
+        return np.stack(best, axis=1).astype(np.int64) + np.array(self.starts, dtype=np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; `from_dict` is the inverse."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Interface:
+        """Read `to_dict`'s form; raises `EnvVersionError` naming an unknown or missing key."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise EnvVersionError(f"not an interface: {error}; got keys {sorted(data)}") from error
+
+
+def _expand(bounds: Bounds, size: int, unbounded: float) -> NDArray[np.float64]:
+    values = np.array([unbounded if b is None else b for b in bounds], dtype=np.float64)
+    return np.broadcast_to(values, (size,))

@@ -1,0 +1,150 @@
+"""Pin a world, check that it is still the one that was pinned, and say how two differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.config import EnvParams
+from srghn.envs.build import flatten, native, time_limit
+from srghn.envs.fingerprint import Behaviour, first_difference, observe
+from srghn.envs.interface import Interface
+from srghn.envs.registry import WorldSpec, find
+from srghn.envs.spaces import read_interface
+from srghn.envs.version import EnvVersion
+from srghn.errors import ConfigError, EnvVersionError, FingerprintMismatch
+from srghn.files import canonical_json
+
+#: What to do about a world that moved.
+NEW_LINEAGE = (
+    "pin the new world (srghn env pin) and start a new lineage in it (srghn run --from scratch; "
+    "in a checkout: dvc repro --force --single-item pin, then dvc repro)"
+)
+
+
+def pin(params: EnvParams) -> EnvVersion:
+    """Build the world in each of its modes, watch what it does, and write all of it down.
+
+    Raises `ConfigError` for a schedule with a mode that the world does not have, `EnvVersionError`
+    where it cannot be built, is endless, or does not answer the same to the same seed and actions.
+    """
+    spec = find(params.id)
+    _check(params, spec)
+    packages = spec.moving_packages(params.backend)
+    interface, limit = _shape(params, spec)
+    behaviour, seen = {}, []
+    for mode in spec.modes:
+        behaviour[mode], observations = _watch(params, spec, mode, interface)
+        seen.append(observations)
+    return EnvVersion(
+        id=params.id,
+        kwargs=params.kwargs,
+        wrappers=params.wrappers,
+        modes=spec.modes,
+        schedule=params.schedule,
+        backend=params.backend,
+        packages=packages,
+        interface=interface,
+        max_episode_steps=limit,
+        observation_scale=_spread(np.concatenate(seen)),
+        behaviour=behaviour,
+        history=spec.history,
+    )
+
+
+def verify(version: EnvVersion) -> None:
+    """Pin the same parameters here and now; raises `FingerprintMismatch` naming what moved."""
+    now = pin(version.params)
+    if now.fingerprint == version.fingerprint:
+        return
+    raise FingerprintMismatch(
+        f"{version.id} is no longer the world that was pinned: fingerprint {version.fingerprint} "
+        f"then, {now.fingerprint} now; {'; '.join(diff(version, now))}. Fitness of two worlds is "
+        f"never compared: restore what moved, or {NEW_LINEAGE}"
+    )
+
+
+def diff(a: EnvVersion, b: EnvVersion) -> list[str]:
+    """One line for each field that differs: its path, both values, first differing step."""
+    lines = []
+    left, right = a.to_dict(), b.to_dict()
+    for name in left:
+        if name == "behaviour":
+            lines += list(_behaviour_lines(a, b))
+        else:
+            lines += list(_lines(name, left[name], right[name]))
+    return lines
+
+
+def _check(params: EnvParams, spec: WorldSpec) -> None:
+    for switch in params.schedule:
+        if switch.mode not in spec.modes:
+            raise ConfigError(
+                f"env.schedule: {spec.id} has no mode {switch.mode!r} (generation "
+                f"{switch.generation}); modes: {', '.join(spec.modes)}"
+            )
+    try:
+        canonical_json(params.kwargs)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"env.kwargs must be plain JSON values: {error}") from error
+
+
+def _shape(params: EnvParams, spec: WorldSpec) -> tuple[Interface, int]:
+    env = native(spec, spec.modes[0], params)
+    try:
+        return read_interface(env, spec.id), time_limit(env, spec.id)
+    finally:
+        env.close()
+
+
+def _watch(
+    params: EnvParams, spec: WorldSpec, mode: str, interface: Interface
+) -> tuple[Behaviour, NDArray[np.float32]]:
+    env = native(spec, mode, params)
+    name = f"{spec.id} in mode {mode}"
+    try:
+        if read_interface(env, name) != interface:
+            raise EnvVersionError(
+                f"{name} has other spaces than in mode {spec.modes[0]}; one policy must fit all"
+            )
+        return observe(flatten(env, name), interface, name)
+    finally:
+        env.close()
+
+
+def _spread(observations: NDArray[np.float32]) -> tuple[float, ...]:
+    """Standard deviation of each element, to three digits: the unit of observation noise.
+
+    0 for flags, elements that are never anything but 0 or 1: noise would make them nonsense.
+    """
+    flags = np.isin(observations, (0.0, 1.0)).all(axis=0)
+    deviations = np.where(flags, 0.0, observations.astype(np.float64).std(axis=0))
+    return tuple(float(f"{deviation:.3g}") for deviation in deviations)
+
+
+def _lines(path: str, a: Any, b: Any) -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            yield from _lines(f"{path}.{key}", a.get(key), b.get(key))
+    elif a != b:
+        yield f"{path}: {_short(a)} became {_short(b)}"
+
+
+def _behaviour_lines(a: EnvVersion, b: EnvVersion) -> Iterator[str]:
+    for mode in sorted({*a.behaviour, *b.behaviour}):
+        before = a.behaviour.get(mode, Behaviour({}))
+        after = b.behaviour.get(mode, Behaviour({}))
+        parted = first_difference(before, after)
+        if parted:
+            yield (
+                f"behaviour.{mode}: {before.digest[:12]} became {after.digest[:12]}, first "
+                f"differing step: seed {parted[0]}, step {parted[1]}"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,181 @@
+"""Which worlds there are: the registered ones, Gymnasium's own by id, anyone's by import path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module, metadata
+from inspect import cleandoc
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.wrappers import TimeLimit
+
+from srghn.envs import worlds
+from srghn.errors import EnvVersionError
+
+HISTORY = "## version history"
+BASE_PACKAGES = ("gymnasium", "numpy")
+ANYWHERE = ("observation_noise:0.05", "observation_noise:0.1", "action_drop:0.1", "action_drop:0.2")
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """How a world is built, and what is known of it before it is.
+
+    `build(mode, **kwargs)` gives the native environment. `packages` are the distributions that move
+    it beside Gymnasium and numpy, `extra` the dependency group that brings them. `dynamics` maps
+    the name of a perturbation to a function of (unwrapped environment, factor); `cells` are the
+    perturbations, as text, that a gate plays where nobody chose others. `pooled` worlds also run on
+    EnvPool, which brings its own physics.
+    """
+
+    id: str
+    build: Callable[..., worlds.Env]
+    modes: tuple[str, ...] = ("normal",)
+    packages: tuple[str, ...] = ()
+    extra: str | None = None
+    dynamics: worlds.Dynamics = field(default_factory=dict)
+    cells: tuple[str, ...] = ANYWHERE
+    doc: str = ""
+    pooled: bool = False
+
+    @property
+    def history(self) -> str:
+        """The section 'Version history' of the world's docstring; '' where it has none."""
+        text = cleandoc(self.doc or self.build.__doc__ or "")
+        start = text.lower().find(HISTORY)
+        return text[start + len(HISTORY) :].split("\n##")[0].strip() if start >= 0 else ""
+
+    def moving_packages(self, backend: str) -> dict[str, str]:
+        """Distribution -> version installed; raises `EnvVersionError` naming the extra."""
+        own, extra = (("envpool",), "envpool") if backend == "envpool" else (self.packages, None)
+        found = {}
+        for name in (*BASE_PACKAGES, *own):
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError as error:
+                raise self.missing(name, extra) from error
+        return found
+
+    def missing(self, what: str, extra: str | None = None) -> EnvVersionError:
+        """The error for a package that this world needs and that is not installed."""
+        group = extra or self.extra
+        command = f"pip install 'srghn[{group}]'" if group else f"pip install {what}"
+        return EnvVersionError(f"{self.id} needs {what}, which is not installed: {command}")
+
+
+_CARTPOLE: dict[str, Any] = {
+    "dynamics": worlds.CARTPOLE,
+    "cells": worlds.CARTPOLE_CELLS,
+    "pooled": True,
+}
+_LUNAR_LANDER: dict[str, Any] = {
+    "packages": ("box2d",),
+    "extra": "box2d",
+    "dynamics": worlds.LUNAR_LANDER,
+    "cells": worlds.LUNAR_LANDER_CELLS,
+    "pooled": True,
+}
+_ANT: dict[str, Any] = {
+    "packages": ("mujoco",),
+    "extra": "mujoco",
+    "dynamics": worlds.ANT,
+    "cells": worlds.ANT_CELLS,
+    "pooled": True,
+}
+_SPECS = (
+    WorldSpec("CartPole-v1", worlds.cartpole, **_CARTPOLE),
+    WorldSpec("CartPoleSwitch-v1", worlds.cartpole_switch, ("normal", "flipped"), **_CARTPOLE),
+    WorldSpec("LunarLander-v3", worlds.lunar_lander, **_LUNAR_LANDER),
+    WorldSpec(
+        "LunarLanderSwitch-v3", worlds.lunar_lander_switch, ("normal", "reversed"), **_LUNAR_LANDER
+    ),
+    WorldSpec("Ant-v5", worlds.ant, **_ANT),
+)
+
+
+def registered() -> dict[str, WorldSpec]:
+    """Every world that comes with srghn, by id."""
+    return {spec.id: spec for spec in _SPECS}
+
+
+def find(world: str) -> WorldSpec:
+    """The spec of a registered id, of an id of Gymnasium's, or of an import path `module:name`.
+
+    What an import path names is called with the kwargs and gives a `gymnasium.Env`. It may carry
+    two attributes: `modes` (names; it is then also given `mode=`) and `perturbations` (as
+    `WorldSpec.dynamics`). Raises `EnvVersionError` that guesses what was meant.
+    """
+    known = registered()
+    if world in known:
+        return known[world]
+    if ":" in world:
+        return _imported(world)
+    if world in gym.registry:
+        return WorldSpec(world, lambda mode, **kwargs: worlds.make(world, **kwargs))
+    raise EnvVersionError(_unknown(world, list(known)))
+
+
+def _imported(path: str) -> WorldSpec:
+    target = load_object(path, "environment")
+    modes = tuple(getattr(target, "modes", ()))
+
+    def build(mode: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> worlds.Env:
+        env: worlds.Env = target(**kwargs, mode=mode) if modes else target(**kwargs)
+        return TimeLimit(env, max_episode_steps) if max_episode_steps else env
+
+    return WorldSpec(
+        path,
+        build,
+        modes or ("normal",),
+        packages=_distribution(path.partition(":")[0].partition(".")[0]),
+        dynamics=getattr(target, "perturbations", {}),
+        doc=target.__doc__ or "",
+    )
+
+
+@cache
+def _distribution(package: str) -> tuple[str, ...]:
+    """The distribution that has the import package's name, if it is installed as one."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ()
+    return () if package in BASE_PACKAGES else (package,)
+
+
+def load_object(path: str, what: str) -> Any:
+    """What an import path `module:name` names; raises `EnvVersionError` with the nearest name."""
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise EnvVersionError(f"{what} {path!r} is not an import path of the form module:name")
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise EnvVersionError(
+            f"cannot import {module_name!r} for {what} {path!r}: {error}; install it, or add its "
+            "folder to PYTHONPATH"
+        ) from error
+    if not hasattr(module, name):
+        near = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"did you mean {module_name}:{near[0]}?" if near else "check the spelling"
+        raise EnvVersionError(f"{what} {path!r}: {module_name} has no {name!r}; {hint}")
+    return getattr(module, name)
+
+
+def _unknown(world: str, known: list[str]) -> str:
+    ids = [*known, *gym.registry]
+    same = [i for i in ids if _base(i) == _base(world)]
+    near = same[:1] or difflib.get_close_matches(world, ids, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return (
+        f"unknown environment {world!r}; {hint}Registered: {', '.join(known)}; any other by its "
+        "Gymnasium id or by import path module:Class"
+    )
+
+
+def _base(world: str) -> str:
+    return world.lower().rpartition("-v")[0] or world.lower()

@@ -1,0 +1,121 @@
+"""Gymnasium's spaces as an `Interface`, and the wrapper that makes observations flat.
+
+Observations: Box -> its elements in row-major order; Discrete -> one-hot; Dict, Tuple,
+MultiDiscrete, MultiBinary and Text -> Gymnasium's own `flatten`; all as one float32 vector. Spaces
+whose values have no fixed size (Graph, Sequence) are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatten, flatten_space
+from numpy.typing import NDArray
+
+from srghn.envs.interface import ActionKind, Bounds, Float32, Interface
+from srghn.errors import EnvVersionError
+
+Space = gym.Space[Any]
+
+
+def read_interface(env: gym.Env[Any, Any], name: str) -> Interface:
+    """What a policy for `env` sees and answers; `EnvVersionError` where it cannot be flat."""
+    observations = _flat_box(env.observation_space, name)
+    return Interface(
+        observation_size=int(np.prod(observations.shape, dtype=int)),
+        observation_low=_bounds(observations.low),
+        observation_high=_bounds(observations.high),
+        **_actions(env.action_space, name),
+    )
+
+
+def _flat_box(space: Space, name: str) -> spaces.Box:
+    flat = flatten_space(space) if space.is_np_flattenable else None
+    if not isinstance(flat, spaces.Box) or not flat.shape[0]:
+        raise EnvVersionError(
+            f"{name} observes {space}, which has no fixed-size flat form; expected Box, Discrete, "
+            "MultiDiscrete, MultiBinary, or Dict and Tuple of these: add a wrapper that makes it so"
+        )
+    return flat
+
+
+def _actions(space: Space, name: str) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return _choices("discrete", (), [int(space.n)], [int(space.start)])
+    if isinstance(space, spaces.MultiDiscrete):
+        return _choices("multidiscrete", space.shape, space.nvec.ravel(), space.start.ravel())
+    if isinstance(space, spaces.MultiBinary):
+        size = int(np.prod(space.shape, dtype=int))
+        return _choices("multidiscrete", space.shape, [2] * size, [0] * size)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return {
+            "action_kind": "box",
+            "action_shape": space.shape,
+            "action_low": _bounds(space.low),
+            "action_high": _bounds(space.high),
+        }
+    raise EnvVersionError(
+        f"{name} takes actions {space}; expected Discrete, MultiDiscrete, MultiBinary or a Box of "
+        "floats: add a wrapper that makes it so"
+    )
+
+
+def _choices(kind: ActionKind, shape: tuple[int, ...], counts: Any, starts: Any) -> dict[str, Any]:
+    return {
+        "action_kind": kind,
+        "action_shape": shape,
+        "choices": tuple(int(n) for n in counts),
+        "starts": tuple(int(n) for n in starts),
+    }
+
+
+def _bounds(values: NDArray[Any]) -> Bounds:
+    """One bound per element, one for all where they agree; None where unbounded."""
+    listed = [float(v) if np.isfinite(v) else None for v in values.ravel()]
+    return (listed[0],) if len(set(listed)) == 1 else tuple(listed)
+
+
+class FlatWorld(gym.Wrapper[Any, Any, Any, Any]):
+    """Flat float32 observations; actions in the form that `Interface.decode` gives.
+
+    Action rows of an n-dimensional space come flat and are reshaped here. The action space stays
+    the world's own.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], interface: Interface) -> None:
+        super().__init__(env)
+        self._flatten = _flattener(env.observation_space)
+        self._shape = interface.action_shape if len(interface.action_shape) > 1 else None
+        size = interface.observation_size
+        self.observation_space = spaces.Box(
+            _full(interface.observation_low, size, -np.inf),
+            _full(interface.observation_high, size, np.inf),
+            dtype=np.float32,
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._flatten(observation), info
+
+    def step(self, action: Any) -> tuple[Float32, Any, bool, bool, dict[str, Any]]:
+        if self._shape is not None:
+            action = np.reshape(action, self._shape)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._flatten(observation), reward, terminated, truncated, info
+
+
+def _flattener(space: Space) -> Callable[[Any], Float32]:
+    if isinstance(space, spaces.Box):
+        if len(space.shape) == 1:
+            return lambda observation: np.asarray(observation, dtype=np.float32)
+        return lambda observation: np.asarray(observation, dtype=np.float32).ravel()
+    return lambda observation: np.asarray(flatten(space, observation), dtype=np.float32)
+
+
+def _full(bounds: Bounds, size: int, unbounded: float) -> Float32:
+    values = [unbounded if b is None else b for b in bounds]
+    return np.broadcast_to(np.array(values, dtype=np.float32), (size,)).copy()

@@ -1,0 +1,171 @@
+"""A pinned world: everything that could move it, and one fingerprint over all of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from srghn.config import EnvParams, Switch
+from srghn.envs.fingerprint import Behaviour
+from srghn.envs.interface import Float32, Interface
+from srghn.errors import ConfigError, EnvVersionError
+from srghn.files import atomic_write, canonical_json, sha256_bytes
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from srghn.envs.perturb import Perturbation
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EnvVersion:
+    """One world as `srghn.envs.pin` found it. Fitness is comparable only within one fingerprint.
+
+    `packages`: distribution -> version of what moves the world; `observation_scale`
+    (observation_size,): spread of each element under random actions, which noise is a share of (0
+    for flags, elements that are only ever 0 or 1); `behaviour`: mode -> digests of what fixed
+    actions bring about; `history`: for people, and the one field that the fingerprint leaves out.
+    """
+
+    id: str
+    kwargs: Mapping[str, Any]
+    wrappers: tuple[str, ...]
+    modes: tuple[str, ...]
+    schedule: tuple[Switch, ...]
+    backend: str
+    packages: Mapping[str, str]
+    interface: Interface
+    max_episode_steps: int
+    observation_scale: tuple[float, ...]
+    behaviour: Mapping[str, Behaviour]
+    history: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all that moves this world."""
+        moving = {k: v for k, v in self.to_dict().items() if k != "history"}
+        return sha256_bytes(canonical_json(moving))
+
+    @property
+    def params(self) -> EnvParams:
+        """The parameters that pin this world again."""
+        return EnvParams.model_validate(
+            {
+                "id": self.id,
+                "kwargs": dict(self.kwargs),
+                "wrappers": self.wrappers,
+                "schedule": self.schedule,
+                "backend": self.backend,
+            }
+        )
+
+    def mode_at(self, generation: int) -> str:
+        """The mode of that lineage generation: the first mode until the first switch."""
+        mode = self.modes[0]
+        for switch in self.schedule:
+            if switch.generation <= generation:
+                mode = switch.mode
+        return mode
+
+    def check_mode(self, mode: str) -> None:
+        """Raise `ConfigError`, naming the modes there are, for any other."""
+        if mode not in self.modes:
+            raise ConfigError(f"{self.id} has no mode {mode!r}; modes: {', '.join(self.modes)}")
+
+    def make(self, mode: str, perturbation: Perturbation | None = None) -> gym.Env[Any, Any]:
+        """The world in a mode: flat float32 observations, native actions, its time limit.
+
+        Raises `ConfigError` for an unknown mode or perturbation, `EnvVersionError` where the world
+        cannot be built.
+        """
+        from srghn.envs.build import build
+
+        self.check_mode(mode)
+        return build(self, mode, perturbation)
+
+    @property
+    def noise_scale(self) -> Float32:
+        """`observation_scale` as float32 (observation_size,)."""
+        return np.array(self.observation_scale, dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data of every field."""
+        return {
+            "id": self.id,
+            "kwargs": dict(self.kwargs),
+            "wrappers": list(self.wrappers),
+            "modes": list(self.modes),
+            "schedule": [switch.model_dump() for switch in self.schedule],
+            "backend": self.backend,
+            "packages": dict(self.packages),
+            "interface": self.interface.to_dict(),
+            "max_episode_steps": self.max_episode_steps,
+            "observation_scale": list(self.observation_scale),
+            "behaviour": {mode: seen.to_dict() for mode, seen in self.behaviour.items()},
+            "history": self.history,
+        }
+
+    def to_json(self) -> str:
+        """Readable JSON with the fingerprint, and a digest over every field, history too."""
+        data = self.to_dict()
+        seal = {"format": FORMAT, "fingerprint": self.fingerprint, "digest": _digest(data)}
+        return json.dumps({**seal, **data}, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "environment version") -> EnvVersion:
+        """Read `to_json`'s form; raises `EnvVersionError` for anything torn or tampered with."""
+        try:
+            data = json.loads(text)
+            seal = {name: data.pop(name) for name in ("format", "fingerprint", "digest")}
+            version = cls._from_dict(data)
+        except (EnvVersionError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EnvVersionError(f"{source} is not an environment version: {error!r}") from error
+        if seal["format"] != FORMAT:
+            raise EnvVersionError(f"{source}: format {seal['format']}, expected {FORMAT}")
+        if version.to_json().encode() != (text.encode() if isinstance(text, str) else text):
+            raise EnvVersionError(
+                f"{source} was changed after it was written: it states fingerprint "
+                f"{seal['fingerprint']} and digest {seal['digest']}, its contents have "
+                f"{version.fingerprint} and {_digest(version.to_dict())}; restore it, or pin again"
+            )
+        return version
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any]) -> EnvVersion:
+        behaviour = data["behaviour"].items()
+        changed = {
+            "wrappers": tuple(data["wrappers"]),
+            "modes": tuple(data["modes"]),
+            "schedule": tuple(Switch(**switch) for switch in data["schedule"]),
+            "interface": Interface.from_dict(data["interface"]),
+            "observation_scale": tuple(data["observation_scale"]),
+            "behaviour": {mode: Behaviour.from_dict(seen) for mode, seen in behaviour},
+        }
+        return cls(**{**data, **changed})
+
+    def save(self, path: Path) -> None:
+        """Write the JSON form, whole or not at all."""
+        atomic_write(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> EnvVersion:
+        """Read a saved version; raises `EnvVersionError` naming the file."""
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise EnvVersionError(
+                f"cannot read environment version {path}: {error.strerror}"
+            ) from error
+        return cls.from_json(text, str(path))
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return sha256_bytes(canonical_json(data))

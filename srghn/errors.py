@@ -1,0 +1,73 @@
+"""Every error a user can meet.
+
+A message says what was wrong, what was expected, what came, and what to do next; the command line
+prints it as one line and exits with `exit_code`. A bug is any other exception.
+"""
+
+from __future__ import annotations
+
+
+class SrghnError(Exception):
+    """Base of all errors meant for a user's eyes."""
+
+    exit_code: int = 3
+
+
+class ConfigError(SrghnError):
+    """A setting or parameter is unknown, mistyped or out of range."""
+
+
+class GraphError(SrghnError):
+    """A module cannot be read as a computational graph."""
+
+
+class ArchitectureMismatch(GraphError):
+    """A checkpoint or genome was made for another architecture."""
+
+
+class EnvVersionError(SrghnError):
+    """An environment cannot be built, pinned or run as described."""
+
+
+class FingerprintMismatch(EnvVersionError):
+    """Two worlds that are not the same world were about to be mixed."""
+
+
+class EvaluationError(SrghnError):
+    """Episodes could not be played."""
+
+
+class CheckpointError(SrghnError):
+    """A checkpoint is missing, torn or tampered with."""
+
+
+class ArtefactError(SrghnError):
+    """A stored file is missing or does not have the digest it should have."""
+
+
+class ReplayMismatch(SrghnError):
+    """A rebuilt individual differs from the recorded one."""
+
+    exit_code = 1
+
+
+class GateError(SrghnError):
+    """The gate cannot sit: attempts are used up, or what it was told does not fit together."""
+
+
+class LedgerError(SrghnError):
+    """The ledger cannot be read or written."""
+
+
+class TransitionRefused(LedgerError):
+    """The state machine does not allow this step; nothing was changed."""
+
+    exit_code = 1
+
+
+class StaleGeneration(TransitionRefused):
+    """The champion changed since the caller last looked (compare-and-set failed)."""
+
+
+class ServiceError(SrghnError):
+    """A server this process needs did not start, or cannot be reached."""

@@ -1,0 +1,200 @@
+"""Ant-v5 by MuJoCo's own step, with rewards and observations computed for all lanes at once.
+
+The same returns as Gymnasium's `AntEnv`, bit for bit, on the same seeds and actions: the same
+MuJoCo calls on the same model, the same NumPy sums in the same order. Whatever kwargs Ant-v5 has
+are read from a real environment, and so are dynamics that a perturbation changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.config import PolicyParams
+from srghn.envs.spaces import FlatWorld
+from srghn.evaluation.base import (
+    Backend,
+    Evaluation,
+    Float32,
+    Float64,
+    Int64,
+    Policies,
+    Progress,
+)
+from srghn.evaluation.episodes import Episodes, Mask
+from srghn.evaluation.forward import Forward, make_forward
+from srghn.evaluation.gymnasium_backend import LANES, GymnasiumBackend, check_call
+
+if TYPE_CHECKING:
+    from srghn.envs.perturb import Perturbation
+    from srghn.envs.version import EnvVersion
+
+    Env = gym.Env[Any, Any]
+
+#: Episodes abreast: few enough for the simulations' memory to stay near the processor.
+ABREAST = 32
+
+
+class AntBackend(Backend):
+    """Plays Ant-v5; where a wrapper perturbs it, the general backend does."""
+
+    name = "mujoco"
+
+    def __init__(self, version: EnvVersion, policy: PolicyParams) -> None:
+        super().__init__(version, policy)
+        self._worlds: dict[tuple[str, ...], _World | None] = {}
+
+    @classmethod
+    def supports(cls, version: EnvVersion, policy: PolicyParams) -> bool:
+        ant = version.id == "Ant-v5" and version.backend == "gymnasium"
+        return ant and _time_limit(version.make(version.modes[0])) is not None
+
+    def evaluate(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        *,
+        perturbation: Perturbation | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        world = self._world(version, mode, perturbation)
+        if world is None:
+            return self.general.evaluate(
+                policies, version, mode, seeds, perturbation=perturbation, progress=progress
+            )
+        check_call(policies, version, seeds)
+        forward = make_forward(policies, version.interface, LANES)
+        return _Episodes(forward, len(policies), seeds, world).run(progress)
+
+    def _world(
+        self, version: EnvVersion, mode: str, perturbation: Perturbation | None
+    ) -> _World | None:
+        key = (version.fingerprint, mode, str(perturbation))
+        if key not in self._worlds:
+            env = version.make(mode, perturbation)
+            limit = _time_limit(env)
+            self._worlds[key] = None if limit is None else _World(env.unwrapped, limit)
+        return self._worlds[key]
+
+    @cached_property
+    def general(self) -> Backend:
+        """Plays what this backend does not."""
+        return GymnasiumBackend(self.version, self.policy)
+
+    def close(self) -> None:
+        if "general" in self.__dict__:
+            self.general.close()
+
+
+def _time_limit(env: Env) -> int | None:
+    """The time limit of a plain Ant-v5; None if anything else is wrapped around it or in it."""
+    from gymnasium.envs.mujoco.ant_v5 import AntEnv
+
+    limits = []
+    while isinstance(env, gym.Wrapper):
+        if type(env) is gym.wrappers.TimeLimit:
+            limits.append(env._max_episode_steps)
+        elif type(env) not in (FlatWorld, gym.wrappers.OrderEnforcing):
+            return None
+        env = env.env
+    return min(limits) if type(env) is AntEnv and limits else None
+
+
+class _World:
+    """A real `AntEnv`, which resets, and simulations that share its model, which step."""
+
+    def __init__(self, ant: Any, limit: int) -> None:
+        import mujoco
+
+        self.ant, self.limit = ant, limit
+        self.copy, self.step = mujoco.mj_copyData, mujoco.mj_step
+        self.finish = mujoco.mj_rnePostConstraint
+        self.lanes: list[_Lane] = []
+
+    def lane(self, lane: int) -> _Lane:
+        """That lane's simulation, made when it is first used."""
+        import mujoco
+
+        while len(self.lanes) <= lane:
+            data = mujoco.MjData(self.ant.model)
+            self.lanes.append(_Lane.of(data, self.ant.data.body(self.ant._main_body).id))
+        return self.lanes[lane]
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """One simulation and views into its memory, which stay where they are."""
+
+    data: Any
+    control: Float64
+    position: Float64
+    velocity: Float64
+    contact: Float64
+    place: Float64
+
+    @classmethod
+    def of(cls, data: Any, body: int) -> _Lane:
+        contact = data.cfrc_ext.reshape(-1)
+        return cls(data, data.ctrl, data.qpos, data.qvel, contact, data.xpos[body, :1])
+
+
+class _Episodes(Episodes):
+    def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: _World) -> None:
+        super().__init__(forward, individuals, seeds, world.limit, ABREAST)
+        model, self.world, self.ant = world.ant.model, world, world.ant
+        self.state = np.zeros((LANES, model.nq + model.nv))
+        self.contact = np.zeros((LANES, model.nbody * 6))
+        self.place, self.nq = np.zeros(LANES), model.nq
+
+    def begin(self, lane: int, seed: int) -> None:
+        self.ant.reset(seed=int(self.seeds[seed]))
+        self.world.copy(self.world.lane(lane).data, self.ant.model, self.ant.data)
+        self._read(lane)
+
+    def _read(self, lane: int) -> None:
+        simulation = self.world.lanes[lane]
+        self.state[lane, : self.nq] = simulation.position
+        self.state[lane, self.nq :] = simulation.velocity
+        self.contact[lane] = simulation.contact
+        self.place[lane] = simulation.place[0]
+
+    def _forces(self) -> Float64:
+        low, high = self.ant._contact_force_range
+        return np.clip(self.contact, low, high)
+
+    def observe(self) -> Float32:
+        skipped = 2 if self.ant._exclude_current_positions_from_observation else 0
+        parts = [self.state[:, skipped:]]
+        if self.ant._include_cfrc_ext_in_observation:
+            parts.append(self._forces()[:, 6:])
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
+        world, model, skip = self.world, self.ant.model, self.ant.frame_skip
+        before = self.place[running]
+        for lane in running.tolist():
+            simulation = world.lanes[lane]
+            simulation.control[:] = actions[lane]
+            world.step(model, simulation.data, skip)
+            world.finish(model, simulation.data)
+            self._read(lane)
+        return self._reward(actions[running], before, running)
+
+    def _reward(self, actions: Float32, before: Float64, running: Int64) -> tuple[Float64, Mask]:
+        """`AntEnv._get_rew`, in its order and its widths: the control cost is float32 there too."""
+        ant, state = self.ant, self.state[running]
+        low, high = ant._healthy_z_range
+        healthy = np.isfinite(state).all(axis=1) & (low <= state[:, 2]) & (state[:, 2] <= high)
+        forward = (self.place[running] - before) / ant.dt * ant._forward_reward_weight
+        gains = forward + healthy * ant._healthy_reward
+        control = ant._ctrl_cost_weight * np.sum(np.square(actions), axis=1)
+        contact = ant._contact_cost_weight * np.sum(np.square(self._forces()[running]), axis=1)
+        over = ~healthy if ant._terminate_when_unhealthy else np.zeros(len(running), dtype=bool)
+        return gains - (control + contact), over

@@ -1,0 +1,229 @@
+"""The contract of evaluation: policies, a pinned world and episode seeds in; returns out.
+
+All individuals of one call play the same seeds. An episode's result depends on its policy, world,
+mode, perturbation and seed, and on nothing else: not on who else is in the batch, the backend's
+batch size, the number of workers or the order in which they finish.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.config import PolicyParams, Settings
+from srghn.envs.interface import Interface
+from srghn.errors import ConfigError, EvaluationError
+
+if TYPE_CHECKING:
+    from srghn.envs.perturb import Perturbation
+    from srghn.envs.version import EnvVersion
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+#: Called with (episodes finished, episodes planned), from the caller's thread.
+Progress = Callable[[int, int], None]
+#: Observations (k, observation_size) float32 -> k native actions.
+PolicyFunction = Callable[[Float32], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One episode that could not be played to its end; its return is minus infinity."""
+
+    individual: int
+    seed: int
+    step: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`returns` float64 (individuals, episodes), `lengths` int64 of the same shape in steps.
+
+    `steps` counts every environment step really taken, those of crashed and repeated episodes
+    included; `retries` counts shards that were played again.
+    """
+
+    returns: Float64
+    lengths: Int64
+    steps: int
+    retries: int = 0
+    crashes: tuple[Crash, ...] = ()
+
+    @property
+    def fitness(self) -> Float64:
+        """Mean return (individuals,), to be maximised; minus infinity where an episode crashed."""
+        return np.asarray(self.returns.mean(axis=1), dtype=np.float64)
+
+
+class Recipe(Protocol):
+    """How to make weights where they are needed, so that seeds travel and not genomes.
+
+    Must pickle. `rebuild` gives the same bytes whatever the choice and order of indices.
+    """
+
+    def __len__(self) -> int: ...
+
+    def rebuild(self, indices: Int64) -> Float32:
+        """Individuals' indices (k,) -> flat policy weights (k, parameters)."""
+
+
+@dataclass(frozen=True)
+class WeightedPolicies:
+    """A population of one architecture: `weights` float32 (n, parameters), or a recipe for them.
+
+    Weights are flat, in `module.named_parameters()` order, each tensor in row-major order.
+    """
+
+    policy: PolicyParams
+    interface: Interface
+    weights: Float32 | None = None
+    recipe: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        if (self.weights is None) == (self.recipe is None):
+            raise EvaluationError("give either weights or a recipe for them, and not both")
+        if self.weights is not None and self.weights.ndim != 2:
+            raise EvaluationError(
+                f"weights must have shape (individuals, parameters), got {self.weights.shape}"
+            )
+
+    def __len__(self) -> int:
+        if self.recipe is not None:
+            return len(self.recipe)
+        assert self.weights is not None
+        return len(self.weights)
+
+    def take(self, indices: Int64) -> Float32:
+        """Weights (k, parameters) of those individuals."""
+        if self.recipe is not None:
+            return self.recipe.rebuild(indices)
+        assert self.weights is not None
+        return np.ascontiguousarray(self.weights[indices], dtype=np.float32)
+
+    def dense(self) -> Float32:
+        """Weights (n, parameters) of all."""
+        return self.take(np.arange(len(self), dtype=np.int64))
+
+
+Policies = WeightedPolicies | Sequence[PolicyFunction]
+
+
+class Evaluator(ABC):
+    """Plays populations. A context manager: `close` ends whatever it started.
+
+    `remote`: episodes are played in other processes, so a recipe is worth more than weights.
+    """
+
+    remote: bool = False
+
+    @abstractmethod
+    def evaluate(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        *,
+        perturbation: Perturbation | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Every policy plays every seed (episodes,) once in `mode`.
+
+        A crash, or a NaN observation, reward or output, makes that episode's return minus infinity
+        and adds a `Crash`; the call goes on. Raises `EvaluationError` where nothing can be played.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Backend, engine and workers, for people and for the run's record."""
+
+    def close(self) -> None:
+        """End workers and environments. Safe to call twice."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Backend(Evaluator):
+    """An evaluator within this process. Built as `Class(version, policy)`; listed in `BACKENDS`."""
+
+    name: str
+
+    def __init__(self, version: EnvVersion, policy: PolicyParams) -> None:
+        self.version = version
+        self.policy = policy
+
+    @classmethod
+    @abstractmethod
+    def supports(cls, version: EnvVersion, policy: PolicyParams) -> bool:
+        """Whether this backend plays that world with that architecture (asked by 'auto')."""
+
+    def describe(self) -> str:
+        return f"{self.name}, in process"
+
+
+#: Name -> import path of a `Backend`, fastest first: 'auto' takes the first that supports the work.
+BACKENDS: dict[str, str] = {
+    "compiled": "srghn.evaluation.cartpole:CompiledCartPole",
+    "vectorised": "srghn.evaluation.cartpole_vector:VectorisedCartPole",
+    "mujoco": "srghn.evaluation.ant:AntBackend",
+    "envpool": "srghn.evaluation.envpool_backend:EnvPoolBackend",
+    "gymnasium": "srghn.evaluation.gymnasium_backend:GymnasiumBackend",
+}
+#: Name -> import path of an `Evaluator` built as `Class(settings, backend name, version, policy)`.
+ENGINES: dict[str, str] = {
+    "processes": "srghn.evaluation.processes:ProcessEvaluator",
+    "dask": "srghn.evaluation.dask_engine:DaskEvaluator",
+}
+
+
+def make_evaluator(
+    settings: Settings, version: EnvVersion, policy: PolicyParams, backend: str = "auto"
+) -> Evaluator:
+    """The evaluator that `settings.engine` asks for, over the named or the fastest backend."""
+    name = choose_backend(version, policy) if backend == "auto" else backend
+    if settings.engine == "inprocess":
+        evaluator: Evaluator = make_backend(name, version, policy)
+    else:
+        evaluator = _load(ENGINES, settings.engine, "engine")(settings, name, version, policy)
+    return evaluator
+
+
+def make_backend(name: str, version: EnvVersion, policy: PolicyParams) -> Backend:
+    """One backend by name; raises `ConfigError` naming those there are."""
+    backend: Backend = _load(BACKENDS, name, "backend")(version, policy)
+    return backend
+
+
+def choose_backend(version: EnvVersion, policy: PolicyParams) -> str:
+    """The first name in `BACKENDS` whose class supports this world and architecture."""
+    for name in BACKENDS:
+        if _load(BACKENDS, name, "backend").supports(version, policy):
+            return name
+    raise EvaluationError(f"no backend plays {version.id} with {policy.module}")
+
+
+def _load(table: dict[str, str], name: str, kind: str) -> Any:
+    if name not in table:
+        raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(table) or 'none'}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)

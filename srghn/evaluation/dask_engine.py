@@ -1,0 +1,173 @@
+"""The engine over a Dask cluster, by the scheduler's address.
+
+Dask itself plays a dead worker's shards elsewhere; a shard that has ended several workers comes
+back as failed and is halved. A shard that exceeds its deadline ends its worker process, which
+cannot be interrupted otherwise; Dask's nanny starts a new one.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import pickle
+import threading
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import distributed
+
+from srghn.config import PolicyParams, Settings
+from srghn.errors import ConfigError, ServiceError, SrghnError
+from srghn.evaluation.base import (
+    Backend,
+    Evaluation,
+    Evaluator,
+    Float32,
+    Int64,
+    Policies,
+    Progress,
+    WeightedPolicies,
+    make_backend,
+)
+from srghn.evaluation.shards import Board, Shard, Work
+from srghn.evaluation.worker import Player
+
+if TYPE_CHECKING:
+    from srghn.envs.perturb import Perturbation
+    from srghn.envs.version import EnvVersion
+
+# distributed is typed in part: its own words for what it leaves out
+Client: Any = distributed.Client
+Future = Any
+wait: Any = distributed.wait
+
+#: Seconds to wait for the scheduler, and for a first or another worker.
+PATIENCE = 60.0
+
+
+class DaskEvaluator(Evaluator):
+    """Every worker of the cluster at `settings.dask_address`, each with the named backend.
+
+    Workers need this package installed, and one thread each: `dask worker ADDRESS --nthreads 1`.
+    """
+
+    remote = True
+
+    def __init__(
+        self, settings: Settings, backend: str, version: EnvVersion, policy: PolicyParams
+    ) -> None:
+        if not settings.dask_address:
+            raise ConfigError(
+                "the engine 'dask' needs a scheduler's address, got none; start `dask scheduler` "
+                "and set SRGHN_DASK_ADDRESS=tcp://HOST:8786"
+            )
+        self.address, self.deadline = settings.dask_address, settings.shard_deadline
+        self.backend, self.version, self.policy = backend, version, policy
+
+    def describe(self) -> str:
+        return f"{self.backend}, Dask at {self.address}"
+
+    @cached_property
+    def client(self) -> Any:
+        try:
+            return Client(self.address, timeout=PATIENCE, set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            raise ServiceError(
+                f"no Dask scheduler answers at {self.address} ({error}); start `dask scheduler`, "
+                "or set SRGHN_DASK_ADDRESS to the one that runs"
+            ) from error
+
+    def evaluate(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        *,
+        perturbation: Perturbation | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        if not isinstance(policies, WeightedPolicies):  # callables need not pickle
+            return self._local.evaluate(
+                policies, version, mode, seeds, perturbation=perturbation, progress=progress
+            )
+        board = Board.plan(policies, seeds, progress, self._workers())
+        work = Work.of(self.backend, policies, version, mode, seeds, perturbation)
+        # a task of its own, so that each worker is sent the work once and a lost copy is remade
+        shared = self.client.submit(pickle.loads, pickle.dumps(work), pure=False)
+        running: dict[Future, Shard] = {}
+        try:
+            while not board.finished:
+                self._submit(shared, board, running)
+                for future in self._first(running):
+                    self._take(future, running.pop(future), board)
+        finally:
+            self.client.cancel([shared, *running])
+        return board.result()
+
+    @cached_property
+    def _local(self) -> Backend:
+        return make_backend(self.backend, self.version, self.policy)
+
+    def _workers(self) -> int:
+        """How many there are now; waits for a first one."""
+        try:
+            self.client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise ServiceError(
+                f"the Dask scheduler at {self.address} has had no worker for {PATIENCE:g} s; start "
+                f"one: dask worker {self.address} --nthreads 1"
+            ) from error
+        return len(self.client.nthreads())
+
+    def _submit(self, shared: Future, board: Board, running: dict[Future, Shard]) -> None:
+        while board.waiting:
+            shard = board.waiting.popleft()
+            future = self.client.submit(
+                _play, shared, shard.indices, board.weights(shard), self.deadline, pure=False
+            )
+            running[future] = shard
+
+    def _first(self, running: dict[Future, Shard]) -> list[Future]:
+        """The shards that came back, at least one."""
+        while True:
+            try:
+                with self.client.as_current():
+                    return list(wait(list(running), PATIENCE, "FIRST_COMPLETED").done)
+            except TimeoutError:
+                self._workers()
+
+    def _take(self, future: Future, shard: Shard, board: Board) -> None:
+        error = future.exception() if future.status == "error" else None
+        if isinstance(error, SrghnError):
+            raise error
+        if error is not None:
+            board.failed(shard, f"{type(error).__name__}: {error}")
+        elif future.status != "finished":
+            board.failed(shard, f"Dask calls it {future.status}")
+        else:
+            board.done(shard, future.result())
+
+    def close(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+            del self.client
+
+
+def _play(work: Work, indices: Int64, weights: Float32 | None, deadline: float) -> Evaluation:
+    """One shard, on a worker; beyond its deadline the worker process ends itself."""
+    with _playing:
+        faulthandler.dump_traceback_later(deadline, exit=True)
+        try:
+            return _player().play(work, indices, weights)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+@lru_cache(maxsize=1)
+def _player() -> Player:
+    """This worker process's own, kept from shard to shard."""
+    return Player()
+
+
+#: A worker with several threads still plays one shard at a time.
+_playing = threading.Lock()

@@ -1,0 +1,199 @@
+"""What every algorithm is: `init`, `ask`, `tell` over a frozen state of arrays and scalars.
+
+Fitness is maximised. A strategy holds hyper-parameters only; all that changes is in its state, so a
+run is resumed from the state alone, and every random draw is named by (seed, generation, row).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.errors import ArchitectureMismatch, CheckpointError
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+#: The parent of an individual that has none.
+NO_PARENT = -1
+
+
+@dataclass(frozen=True)
+class Population:
+    """Individuals in rows; all arrays have the same length n.
+
+    genomes      (n, G) float32, what is inherited
+    weights      (n, P) float32, the policies' weights, flat
+    ids          (n,) int64, unique within a run and increasing with birth
+    parents      (n,) int64, the parent's id, or `NO_PARENT` for a founder
+    noise_seeds  (n,) int64, the seed of the birth; for a founder the seed of its genome
+    births       (n,) int64, the generation of birth
+    rates        (n, nodes) float32, the mutation rates the birth was made with
+    """
+
+    genomes: F32
+    weights: F32
+    ids: I64
+    parents: I64
+    noise_seeds: I64
+    births: I64
+    rates: F32
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: I64) -> Population:
+        """The individuals at `rows`, in that order."""
+        fields = dataclasses.fields(self)
+        return Population(**{f.name: getattr(self, f.name)[rows] for f in fields})
+
+
+@dataclass(frozen=True)
+class State:
+    """What an algorithm knows between generations; subclasses add arrays and scalars only.
+
+    seed        root seed of the run
+    generation  the generation that `ask` will make, counted along the lineage
+    next_id     the id of the next individual to be born
+    """
+
+    seed: int
+    generation: int
+    next_id: int
+
+
+S = TypeVar("S", bound=State)
+
+
+class Encoding(Protocol):
+    """Genomes: how they begin, become weights and are mutated. `srghn.ghn.GHN` is one.
+
+    Rows are independent: the same bytes alone or in a batch.
+    """
+
+    @property
+    def genome_size(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def node_names(self) -> Sequence[str]: ...
+
+    def init(self, seed: int) -> F32:
+        """A founder's genome, (G,)."""
+        ...
+
+    def generate(self, genomes: F32) -> F32:
+        """Policy weights (n, P) of genomes (n, G)."""
+        ...
+
+    def mutate(
+        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None
+    ) -> tuple[F32, F32]:
+        """(children (n, G), the rates they were made with (n, nodes)), one per noise seed.
+
+        Child i is of parent `index[i]`, by default of parent i.
+        """
+        ...
+
+    def rates(self, genomes: F32) -> F32:
+        """The rates (n, nodes) at which these genomes would mutate themselves."""
+        ...
+
+
+class Strategy(Protocol[S]):
+    """An evolutionary algorithm.
+
+    name         as in `STRATEGIES`
+    digest       of everything that decides what a genome means; a genome made under another
+                 digest cannot be used
+    state_type   the class of its state
+    node_names   names of the columns of `Population.rates`
+    encoding     genomes as pure functions of their lineage, what `lineage.rebuild` needs; None for
+                 algorithms that draw individuals from a distribution
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def state_type(self) -> type[S]: ...
+    @property
+    def node_names(self) -> tuple[str, ...]: ...
+    @property
+    def encoding(self) -> Encoding | None: ...
+
+    def init(self, seed: int, genome: F32 | None = None, generation: int = 0) -> S:
+        """The state before `generation`: from fresh founders, or from an earlier genome (G,).
+
+        Raises `ArchitectureMismatch` for a genome of another size.
+        """
+        ...
+
+    def ask(self, state: S) -> Population:
+        """The individuals to be played in this generation. Pure: asked twice, the same bytes."""
+        ...
+
+    def tell(self, state: S, population: Population, fitness: F64) -> S:
+        """The next generation's state; `population` is what `ask(state)` gave, fitness is (n,).
+
+        Fitness that is not finite ranks last.
+        """
+        ...
+
+
+def check_told(population: Population, fitness: F64) -> None:
+    """Raise `ValueError` unless there is one fitness per individual."""
+    if fitness.shape != (len(population),):
+        raise ValueError(
+            f"tell takes one fitness per individual, shape ({len(population)},), "
+            f"got {fitness.shape}; average over episodes first"
+        )
+
+
+def check_genome(genome: F32, size: int) -> None:
+    """Raise `ArchitectureMismatch` unless the genome has the size that the strategy works on."""
+    if genome.shape != (size,):
+        raise ArchitectureMismatch(
+            f"this run's genomes have shape ({size},), the genome to start from has "
+            f"{genome.shape}: it was made for another policy or strategy; use its own parameters, "
+            "or start a new lineage without an ancestor"
+        )
+
+
+def pack(state: State) -> tuple[dict[str, NDArray[Any]], dict[str, int | str | bool]]:
+    """A state as (arrays, scalars), for a checkpoint; floats travel as 0-d arrays, to the bit."""
+    arrays: dict[str, NDArray[Any]] = {}
+    scalars: dict[str, int | str | bool] = {}
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, np.ndarray | float):
+            arrays[field.name] = np.asarray(value)
+        elif isinstance(value, int | str):
+            scalars[field.name] = value
+        else:
+            raise TypeError(
+                f"{type(state).__name__}.{field.name} must be an array, int, float, bool or str "
+                f"to be kept in a checkpoint, got {type(value).__name__}"
+            )
+    return arrays, scalars
+
+
+def unpack(state_type: type[S], arrays: dict[str, NDArray[Any]], scalars: dict[str, Any]) -> S:
+    """The inverse of `pack`; raises `CheckpointError` where the fields are not the type's own."""
+    values: dict[str, Any] = {**arrays, **scalars}
+    expected = {field.name: field.type for field in dataclasses.fields(state_type)}
+    if set(values) != set(expected):
+        raise CheckpointError(
+            f"a checkpoint of {state_type.__name__} holds {sorted(expected)}, this one has "
+            f"{sorted(values)}: it was written by another version or strategy; start a new run"
+        )
+    floats = {name for name, kind in expected.items() if kind in ("float", float)}
+    values = {k: float(v) if k in floats else v for k, v in values.items()}
+    return state_type(**values)

@@ -1,0 +1,104 @@
+"""A genome that is the policy's own flat weights, mutated by Gaussian noise of one step size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from srghn.config import PolicyParams
+from srghn.envs.interface import Interface
+from srghn.evolution.base import F32, I64
+from srghn.files import canonical_json, sha256_bytes
+from srghn.policies import build_policy
+from srghn.seeding import stream
+
+
+@dataclass(frozen=True)
+class PolicyWeights:
+    """The flat weights (P,) of one policy module, in `named_parameters()` order."""
+
+    policy: PolicyParams
+    interface: Interface
+
+    @cached_property
+    def _reference(self) -> tuple[F32, F32]:
+        """The module's own initial weights (P,), and the spread (P,) that founders have there.
+
+        A tensor's spread is its root mean square; one that begins as all zeros or all ones (a
+        norm's shift and gain) begins so in every founder.
+        """
+        sizes = self.interface.observation_size, self.interface.action_size
+        tensors = [
+            p.detach().numpy().ravel() for p in build_policy(self.policy, *sizes).parameters()
+        ]
+        spreads = np.array([_spread(t) for t in tensors], dtype=np.float32)
+        return np.concatenate(tensors), np.repeat(spreads, [t.size for t in tensors])
+
+    @property
+    def size(self) -> int:
+        return len(self._reference[0])
+
+    def initial(self, seed: int) -> F32:
+        """A founder's weights (P,), normal with the spread of the module's own initialisation."""
+        weights, spread = self._reference
+        drawn = stream(seed, "founder").standard_normal(self.size, dtype=np.float32) * spread
+        return np.where(spread > 0, drawn, weights)
+
+    def digest(self, strategy: str, **constants: float) -> str:
+        """Of the strategy's name, the policy, and the constants that a mutation depends on."""
+        facts = {
+            "strategy": strategy,
+            "policy": self.policy.model_dump(mode="json"),
+            "interface": self.interface.to_dict(),
+            "constants": constants,
+        }
+        return sha256_bytes(canonical_json(facts))
+
+
+@dataclass(frozen=True)
+class Direct:
+    """`child = parent + sigma * N(0, I)`: an `Encoding` for the plain genetic algorithms."""
+
+    name: str
+    layout: PolicyWeights
+    sigma: float
+
+    node_names = ("sigma",)
+
+    @property
+    def genome_size(self) -> int:
+        return self.layout.size
+
+    @property
+    def digest(self) -> str:
+        return self.layout.digest(self.name, sigma=self.sigma)
+
+    def init(self, seed: int) -> F32:
+        return self.layout.initial(seed)
+
+    def generate(self, genomes: F32) -> F32:
+        return genomes
+
+    def mutate(
+        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None
+    ) -> tuple[F32, F32]:
+        step = np.float32(self.sigma) * normal(noise_seeds, parents.shape[1])
+        children: F32 = (parents if index is None else parents[index]) + step
+        return children, self.rates(children)
+
+    def rates(self, genomes: F32) -> F32:
+        return np.full((len(genomes), 1), self.sigma, dtype=np.float32)
+
+
+def _spread(tensor: F32) -> float:
+    fixed = (tensor == tensor[0]).all() and tensor[0] in (0, 1)
+    return 0.0 if fixed else float(np.sqrt((tensor**2).mean()))
+
+
+def normal(seeds: I64 | Sequence[int], size: int) -> F32:
+    """The standard normal noise (n, size) that belongs to each of n noise seeds."""
+    rows = [stream(int(s), "noise").standard_normal(size, dtype=np.float32) for s in seeds]
+    return np.array(rows, dtype=np.float32).reshape(-1, size)

@@ -1,0 +1,143 @@
+"""The loop that all lineage-keeping strategies share: survivors make children, the best survive.
+
+What a genome is and how it is mutated is the `Encoding`'s business: a `GHN` that mutates itself, a
+GHN at a constant rate, or a policy's own flat weights. A child is a pure function of (parent
+genome, noise seed), so an individual is its lineage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from srghn import seeding
+from srghn.config import EvolutionParams
+from srghn.evolution import selection
+from srghn.evolution.base import (
+    F32,
+    F64,
+    I64,
+    NO_PARENT,
+    Encoding,
+    Population,
+    State,
+    check_genome,
+    check_told,
+)
+
+
+@dataclass(frozen=True)
+class GeneticState(State):
+    """The survivors, best first: the fields of `Population` but for the weights."""
+
+    genomes: F32
+    ids: I64
+    parents: I64
+    noise_seeds: I64
+    births: I64
+    rates: F32
+
+
+G = TypeVar("G", bound=GeneticState)
+
+
+@dataclass(frozen=True)
+class Genetic:
+    """Selection over an encoding; `immigrants` fresh founders join the children of a generation."""
+
+    name: str
+    encoding: Encoding
+    params: EvolutionParams
+    immigrants: int = 0
+
+    state_type = GeneticState
+
+    @property
+    def digest(self) -> str:
+        return self.encoding.digest
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(self.encoding.node_names)
+
+    def init(self, seed: int, genome: F32 | None = None, generation: int = 0) -> GeneticState:
+        """An earlier genome is the only survivor at first, so that all children are its own."""
+        if genome is None:
+            seeds = [seeding.seed(seed, "founder", i) for i in range(self.params.parents)]
+            genomes = self._found(seeds)
+        else:
+            check_genome(genome, self.encoding.genome_size)
+            seeds, genomes = [0], genome[None]
+        count = len(seeds)
+        return GeneticState(
+            seed=seed,
+            generation=generation,
+            next_id=count,
+            genomes=genomes,
+            ids=np.arange(count, dtype=np.int64),
+            parents=np.full(count, NO_PARENT, dtype=np.int64),
+            noise_seeds=np.array(seeds, dtype=np.int64),
+            births=np.full(count, generation, dtype=np.int64),
+            rates=self.encoding.rates(genomes),
+        )
+
+    def ask(self, state: GeneticState) -> Population:
+        """Survivors that are played again, then children in turn of all survivors, immigrants."""
+        fresh_founders = bool((state.births == state.generation).all())
+        kept = selection.evaluated_again(self.params, len(state.ids), fresh_founders)
+        brood = self.params.parents * self.params.children - self.immigrants
+        mothers = np.arange(brood) % len(state.ids)
+        seeds = [seeding.seed(state.seed, "birth", state.generation, i) for i in range(brood)]
+        noise = np.array(seeds, dtype=np.int64)
+        children, rates = self.encoding.mutate(state.genomes, noise, index=mothers)
+        strangers = [
+            seeding.seed(state.seed, "immigrant", state.generation, i)
+            for i in range(self.immigrants)
+        ]
+        fresh = self._found(strangers)
+        born = brood + self.immigrants
+        genomes = np.concatenate([state.genomes[:kept], children, fresh])
+        return Population(
+            genomes=genomes,
+            weights=self.encoding.generate(genomes),
+            ids=np.append(state.ids[:kept], state.next_id + np.arange(born)),
+            parents=np.concatenate(
+                [state.parents[:kept], state.ids[mothers], np.full(len(strangers), NO_PARENT)]
+            ),
+            noise_seeds=np.concatenate(
+                [state.noise_seeds[:kept], noise, np.array(strangers, dtype=np.int64)]
+            ),
+            births=np.append(state.births[:kept], np.full(born, state.generation)),
+            rates=np.concatenate([state.rates[:kept], rates, self._rates(fresh)]),
+        )
+
+    def tell(self, state: G, population: Population, fitness: F64) -> G:
+        check_told(population, fitness)
+        rows = selection.survivors(
+            self.params, fitness, population.ids < state.next_id, state.seed, state.generation
+        )
+        best = population.take(rows)
+        return dataclasses.replace(
+            state,
+            generation=state.generation + 1,
+            next_id=max(state.next_id, int(population.ids.max()) + 1),
+            genomes=best.genomes,
+            ids=best.ids,
+            parents=best.parents,
+            noise_seeds=best.noise_seeds,
+            births=best.births,
+            rates=best.rates,
+        )
+
+    def _found(self, seeds: Sequence[int]) -> F32:
+        genomes = [self.encoding.init(seed) for seed in seeds]
+        return np.array(genomes, dtype=np.float32).reshape(-1, self.encoding.genome_size)
+
+    def _rates(self, genomes: F32) -> F32:
+        if len(genomes) == 0:
+            return np.zeros((0, len(self.node_names)), dtype=np.float32)
+        return self.encoding.rates(genomes)

@@ -1,0 +1,141 @@
+"""Every individual ever born, and how any of them is made again from a founder's seed.
+
+The lineage table has one row per individual and generation in which it was played: what it is
+(id, parent, birth, noise seed, a summary of its nodes' rates) and what it scored there. A world is
+named by fingerprint (in the table's metadata) and mode (a column), so fitness is never without it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from srghn.errors import ArtefactError
+from srghn.evolution import tables
+from srghn.evolution.ancestry import Ancestor
+from srghn.evolution.base import F32, F64, I64, NO_PARENT, Population
+from srghn.evolution.metrics import rate_of
+
+
+def schema(episodes: int, fingerprint: str) -> pa.Schema:
+    """`fitness` is what was selected on; `returns` are its episodes, rounded to float32.
+
+    `rate` is the individual's median over nodes (`metrics.rate_of`).
+    """
+    return pa.schema(
+        [
+            ("generation", pa.int32()),
+            ("id", pa.int64()),
+            ("parent", pa.int64()),
+            ("birth", pa.int32()),
+            ("noise_seed", pa.int64()),
+            ("rate", pa.float32()),
+            ("rate_mean", pa.float32()),
+            ("rate_min", pa.float32()),
+            ("rate_max", pa.float32()),
+            ("mode", pa.string()),
+            ("fitness", pa.float64()),
+            ("returns", pa.list_(pa.float32(), episodes)),
+        ],
+        metadata={"fingerprint": fingerprint},
+    )
+
+
+def rows(
+    population: Population, generation: int, mode: str, fitness: F64, returns: F64, fingerprint: str
+) -> pa.Table:
+    """One generation of the lineage table; fitness (n,), returns (n, episodes)."""
+    count, episodes = returns.shape
+    flat = pa.array(returns.astype(np.float32).ravel())
+    return pa.table(
+        [
+            np.full(count, generation, dtype=np.int32),
+            population.ids,
+            population.parents,
+            population.births.astype(np.int32),
+            population.noise_seeds,
+            rate_of(population.rates).astype(np.float32),
+            population.rates.mean(axis=1, dtype=np.float64).astype(np.float32),
+            population.rates.min(axis=1),
+            population.rates.max(axis=1),
+            pa.array([mode] * count),
+            fitness,
+            pa.FixedSizeListArray.from_arrays(flat, episodes),
+        ],
+        schema=schema(episodes, fingerprint),
+    )
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The lineage table as arrays, one entry per individual and generation played.
+
+    generation, id, parent, birth, noise_seed, rate, fitness (n,);
+    returns (n, episodes); mode (n,) str; `fingerprint` of the world.
+    """
+
+    fingerprint: str
+    generation: I64
+    id: I64
+    parent: I64
+    birth: I64
+    noise_seed: I64
+    rate: F32
+    fitness: F64
+    returns: F32
+    mode: np.ndarray[tuple[int], np.dtype[np.str_]]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def chain(self, individual: int) -> list[Ancestor]:
+        """From the founder to `individual`, each as it stood in the generation of its birth.
+
+        Raises `ArtefactError` for an id that was never born.
+        """
+        ids, first = np.unique(self.id, return_index=True)
+        found: list[Ancestor] = []
+        while individual != NO_PARENT:
+            place = int(np.searchsorted(ids, individual))
+            if place == len(ids) or ids[place] != individual:
+                raise ArtefactError(
+                    f"individual {individual} is not in this lineage; "
+                    f"it holds {len(ids)} with ids from {ids[0]} to {ids[-1]}"
+                )
+            row = int(first[place])
+            found.append(self._ancestor(row))
+            individual = int(self.parent[row])
+        return found[::-1]
+
+    def _ancestor(self, row: int) -> Ancestor:
+        fitness = float(self.fitness[row])
+        return Ancestor(
+            generation=int(self.birth[row]),
+            id=int(self.id[row]),
+            noise_seed=int(self.noise_seed[row]),
+            fitness=fitness if math.isfinite(fitness) else None,
+            rate=float(self.rate[row]),
+            fingerprint=self.fingerprint,
+            mode=str(self.mode[row]),
+        )
+
+
+def load(run_dir: Path) -> Lineage:
+    """Read `run_dir/lineage`; a second for 10,000 generations of 64."""
+    table = tables.read(run_dir / "lineage")
+    returns = table["returns"].combine_chunks()
+    mode = table["mode"].combine_chunks().dictionary_encode()
+    names = np.array(mode.dictionary.to_pylist(), dtype=np.str_)
+    plain = ("generation", "id", "parent", "birth", "noise_seed")
+    return Lineage(
+        fingerprint=table.schema.metadata[b"fingerprint"].decode(),
+        **{name: table[name].to_numpy().astype(np.int64) for name in plain},
+        rate=table["rate"].to_numpy(),
+        fitness=table["fitness"].to_numpy(),
+        returns=returns.values.to_numpy().reshape(len(table), -1),
+        mode=names[mode.indices.to_numpy()],
+    )

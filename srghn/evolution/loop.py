@@ -1,0 +1,168 @@
+"""Evolve: ask, play, tell, keep; killed at any moment, go on to the same bytes.
+
+A generation's result depends on the parameters, the world and the state before it, and every random
+draw has a name, so a checkpoint holds no generator. Rows of the tables are written just before the
+checkpoint that names them; what a kill left beyond the checkpoint is dropped and made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from srghn import seeding
+from srghn.config import RunParams
+from srghn.envs.version import EnvVersion
+from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies
+from srghn.evolution import lineage, metrics, run, selection, summary, tables
+from srghn.evolution.base import NO_PARENT, Population, State, Strategy
+from srghn.evolution.genetic import GeneticState
+from srghn.evolution.metrics import GenerationRecord, GenerationRow
+from srghn.evolution.progress import TABLES, Progress, prune, restore, save
+from srghn.evolution.registry import make_strategy
+from srghn.evolution.run import Founder
+from srghn.evolution.self_referential import BirthRecipe
+from srghn.files import sweep
+
+
+def evolve(
+    params: RunParams,
+    version: EnvVersion,
+    evaluator: Evaluator,
+    run_dir: Path,
+    *,
+    on_generation: Callable[[GenerationRecord], None] | None = None,
+    founder: Founder | None = None,
+) -> None:
+    """Run `params.evolution.generations` generations in `run_dir`, or go on with those missing.
+
+    The lineage's generation counter, and with it the world's schedule, goes on from the founder's.
+    Raises `FingerprintMismatch` where the folder belongs to another world, `CheckpointError` where
+    it belongs to other parameters or is held by another process.
+    """
+    strategy = make_strategy(params, version.interface)
+    run.check_founder(params, strategy, founder)
+    with run.locked(run_dir):
+        sweep(run_dir)
+        run.open_run(run_dir, run.describe(params, version, strategy, founder), version)
+        loop = _Loop(params, version, evaluator, strategy, run_dir, on_generation)
+        progress = restore(run_dir, strategy) or loop.begin(founder)
+        prune(run_dir)
+        while progress.done < params.evolution.generations:
+            progress = loop.leg(progress)
+        summary.write(run_dir, progress, version.fingerprint)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    params: RunParams
+    version: EnvVersion
+    evaluator: Evaluator
+    strategy: Strategy[Any]
+    run_dir: Path
+    on_generation: Callable[[GenerationRecord], None] | None
+
+    def begin(self, founder: Founder | None) -> Progress:
+        seed = self.params.evolution.seed
+        state = (
+            self.strategy.init(seed)
+            if founder is None
+            else self.strategy.init(seed, founder.genome, founder.generation + 1)
+        )
+        nobody = self.strategy.ask(state).take(np.array([], dtype=np.int64))
+        return Progress(
+            done=0,
+            state=state,
+            finalists=nobody,
+            fitness=np.array([]),
+            mode=self.version.mode_at(state.generation),
+            evaluations=0,
+            steps=0,
+            parts={name: () for name in TABLES},
+        )
+
+    def leg(self, progress: Progress) -> Progress:
+        """The generations up to the next checkpoint, its tables, and the checkpoint."""
+        every = self.params.evolution.checkpoint_every
+        stop = min(progress.done - progress.done % every + every, self._total)
+        first = progress.state.generation
+        rows: list[GenerationRow] = []
+        births: list[pa.Table] = []
+        while progress.done < stop:
+            progress, row, born = self._generation(progress)
+            rows.append(row)
+            births.append(born)
+        new = {
+            "lineage": pa.concat_tables(births),
+            "generations": metrics.table(rows, self.version.fingerprint),
+        }
+        last = progress.state.generation - 1
+        parts = {
+            name: tuple(
+                tables.append(self.run_dir / name, progress.parts[name], table, first, last)
+            )
+            for name, table in new.items()
+        }
+        progress = dataclasses.replace(progress, parts=parts)
+        save(self.run_dir, progress)
+        return progress
+
+    @property
+    def _total(self) -> int:
+        return self.params.evolution.generations
+
+    def _generation(self, before: Progress) -> tuple[Progress, GenerationRow, pa.Table]:
+        generation = before.state.generation
+        mode = self.version.mode_at(generation)
+        population = self.strategy.ask(before.state)
+        played = self._play(before.state, population, mode)
+        fitness, _ = selection.clean(played.fitness)
+        best = selection.rank(fitness)[: self.params.evolution.parents]
+        after = Progress(
+            done=before.done + 1,
+            state=self.strategy.tell(before.state, population, fitness),
+            finalists=population.take(best),
+            fitness=fitness[best],
+            mode=mode,
+            evaluations=before.evaluations + played.returns.size,
+            steps=before.steps + int(played.lengths.sum()),
+            parts=before.parts,
+        )
+        row = metrics.measure(
+            population,
+            fitness,
+            generation,
+            mode,
+            crashes=len(played.crashes),
+            evaluations=after.evaluations,
+            steps=after.steps,
+        )
+        if self.on_generation is not None:
+            self.on_generation(metrics.record(row, self._total))
+        born = lineage.rows(
+            population, generation, mode, fitness, played.returns, self.version.fingerprint
+        )
+        return after, row, born
+
+    def _play(self, state: State, population: Population, mode: str) -> Evaluation:
+        """Everyone plays the generation's own episodes, the same for all."""
+        evolution = self.params.evolution
+        episodes = seeding.seeds(evolution.seed, "episode", evolution.episodes, state.generation)
+        return self.evaluator.evaluate(
+            self._policies(state, population), self.version, mode, episodes
+        )
+
+    def _policies(self, state: State, population: Population) -> WeightedPolicies:
+        """Seeds of births for workers elsewhere where there are such, weights for all others."""
+        policy, interface = self.params.policy, self.version.interface
+        strangers = (population.parents == NO_PARENT) & (population.ids >= state.next_id)
+        encoding = self.strategy.encoding if self.evaluator.remote else None
+        if encoding is None or not isinstance(state, GeneticState) or strangers.any():
+            return WeightedPolicies(policy, interface, population.weights)
+        recipe = BirthRecipe.of(encoding, state, population)
+        return WeightedPolicies(policy, interface, recipe=recipe)

@@ -1,0 +1,149 @@
+"""What a generation is measured by: one row of the generations table, one record for listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from srghn.evolution.base import F32, F64, Population
+
+#: Quantiles of fitness and of mutation rates that are kept.
+QUANTILES = {"q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
+
+
+@dataclass(frozen=True)
+class GenerationRow:
+    """Fitness figures leave out individuals whose fitness is not finite; `nonfinite` counts them.
+
+    `rate` is the mean over individuals of `rate_of`; `rate_mean`, `rate_min` and `rate_max` are
+    over all individuals and nodes. `evaluations` (episodes) and `steps` are totals since the run
+    began. Fitness is minus infinity where nobody's was finite.
+    """
+
+    generation: int
+    mode: str
+    best: float
+    mean: float
+    worst: float
+    q10: float
+    q25: float
+    median: float
+    q75: float
+    q90: float
+    rate: float
+    rate_mean: float
+    rate_min: float
+    rate_max: float
+    diversity: float
+    nonfinite: int
+    crashes: int
+    born: int
+    evaluations: int
+    steps: int
+
+
+SCHEMA = pa.schema(
+    [
+        (name, {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}[str(kind)])
+        for name, kind in GenerationRow.__annotations__.items()
+    ]
+)
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """Told to listeners after each generation; `total` generations are planned in this run.
+
+    `rate` is the mean over individuals of their median over nodes; `evaluations` (episodes) and
+    `steps` are totals of the run.
+    After a resume the generations since the last checkpoint are told again, with equal content.
+    """
+
+    generation: int
+    total: int
+    mode: str
+    best: float
+    mean: float
+    rate: float
+    diversity: float
+    steps: int
+    evaluations: int
+
+
+def measure(
+    population: Population,
+    fitness: F64,
+    generation: int,
+    mode: str,
+    *,
+    crashes: int,
+    evaluations: int,
+    steps: int,
+) -> GenerationRow:
+    """The row of one generation; `fitness` (n,) as it was told, not finite is minus infinity."""
+    finite = fitness[np.isfinite(fitness)]
+    values = finite if len(finite) else np.array([-np.inf])
+    levels = list(QUANTILES.values())
+    quantiles = np.quantile(values, levels) if len(finite) else np.full(len(levels), -np.inf)
+    rates = population.rates.astype(np.float64)
+    return GenerationRow(
+        generation=generation,
+        mode=mode,
+        best=float(values.max()),
+        mean=float(values.mean()),
+        worst=float(values.min()),
+        **dict(zip(QUANTILES, map(float, quantiles), strict=True)),
+        rate=float(rate_of(population.rates).mean()),
+        rate_mean=float(rates.mean()),
+        rate_min=float(rates.min()),
+        rate_max=float(rates.max()),
+        diversity=diversity(population.weights),
+        nonfinite=len(fitness) - len(finite),
+        crashes=crashes,
+        born=int((population.births == generation).sum()),
+        evaluations=evaluations,
+        steps=steps,
+    )
+
+
+def rate_of(rates: F32) -> F64:
+    """Each individual's mutation rate (n,), the median over its nodes of rates (n, nodes).
+
+    Not the mean: the few nodes whose rate has a high floor would hide what all the others do.
+    """
+    return np.median(rates.astype(np.float64), axis=1)
+
+
+def diversity(weights: F32) -> float:
+    """Root mean square difference between the policies of two individuals, per weight.
+
+    Over all pairs of rows of (n, P), which is `2n/(n-1)` times the variance; 0 for one individual.
+    Weights that are not finite are left out with their individual.
+    """
+    rows = weights[np.isfinite(weights).all(axis=1)].astype(np.float64)
+    if len(rows) < 2:
+        return 0.0
+    return float(np.sqrt(2 * len(rows) / (len(rows) - 1) * rows.var(axis=0).mean()))
+
+
+def record(row: GenerationRow, total: int) -> GenerationRecord:
+    return GenerationRecord(
+        generation=row.generation,
+        total=total,
+        mode=row.mode,
+        best=row.best,
+        mean=row.mean,
+        rate=row.rate,
+        diversity=row.diversity,
+        steps=row.steps,
+        evaluations=row.evaluations,
+    )
+
+
+def table(rows: Sequence[GenerationRow], fingerprint: str) -> pa.Table:
+    """Rows as a table that carries the world's fingerprint in its metadata."""
+    schema = SCHEMA.with_metadata({"fingerprint": fingerprint})
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)

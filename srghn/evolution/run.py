@@ -1,0 +1,225 @@
+"""A run's folder: the record it may only be resumed under, its lock, and how to read it back."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from srghn import checkpoint as checkpoints
+from srghn.config import RunParams
+from srghn.envs.version import EnvVersion
+from srghn.errors import ArchitectureMismatch, CheckpointError, FingerprintMismatch
+from srghn.evolution import lineage
+from srghn.evolution.ancestry import Ancestry, genome_digest
+from srghn.evolution.base import F32, F64, I64, Population, Strategy
+from srghn.evolution.progress import CHECKPOINTS, Progress, restore
+from srghn.evolution.registry import make_strategy
+from srghn.files import atomic_write, seal, unseal
+from srghn.provenance import platform_note
+
+FORMAT = 1
+RECORD, WORLD, LOCK = "run.json", "env_version.json", ".lock"
+FINALISTS = "finalists.json"  # written last: the run is finished
+#: The sections of the parameters that evolution depends on; the others may change under a run.
+SECTIONS = {"env", "policy", "ghn", "evolution"}
+
+
+@dataclass(frozen=True)
+class Founder:
+    """The candidate that a lineage goes on from: its genome, where it stood, and where it is from.
+
+    `digest` is the candidate's; `generation` the lineage generation in which it was chosen.
+    """
+
+    genome: F32
+    generation: int
+    digest: str
+    ancestry: Ancestry
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run's folder; raises `CheckpointError` if another process does."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another process is evolving in {run_dir}; wait for it, or use another folder"
+            ) from error
+        yield
+
+
+def describe(
+    params: RunParams, version: EnvVersion, strategy: Strategy[Any], founder: Founder | None
+) -> dict[str, Any]:
+    """The record of a run: everything its bytes depend on."""
+    return {
+        "format": FORMAT,
+        "params": params.model_dump(mode="json", include=SECTIONS),
+        "fingerprint": version.fingerprint,
+        "strategy": strategy.name,
+        "architecture": strategy.digest,
+        "nodes": list(strategy.node_names),
+        "platform": platform_note(),
+        "founder": None if founder is None else _founder_record(founder),
+    }
+
+
+def _founder_record(founder: Founder) -> dict[str, Any]:
+    return {
+        "digest": founder.digest,
+        "generation": founder.generation,
+        "genome_digest": genome_digest(founder.genome),
+        "ancestry": founder.ancestry.to_json(),
+    }
+
+
+def check_founder(params: RunParams, strategy: Strategy[Any], founder: Founder | None) -> None:
+    """Raise unless the founder is the ancestor the parameters name, of this architecture."""
+    digest = None if founder is None else founder.digest
+    if params.evolution.ancestor != digest:
+        raise CheckpointError(
+            f"evolution.ancestor is {params.evolution.ancestor}, the founder given is {digest}; "
+            "give the candidate that the parameters name"
+        )
+    if founder is not None and founder.ancestry.architecture != strategy.digest:
+        raise ArchitectureMismatch(
+            f"the ancestor was evolved under architecture {founder.ancestry.architecture}, this "
+            f"run has {strategy.digest}; keep its policy and ghn parameters, or start a new "
+            "lineage without an ancestor"
+        )
+
+
+def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> None:
+    """Write the record of a new run, or check that an old one is resumed as what it was.
+
+    Raises `FingerprintMismatch` for another world, `CheckpointError` for other parameters, another
+    founder or another platform.
+    """
+    path = run_dir / RECORD
+    if not path.exists():
+        if checkpoints.steps(run_dir / CHECKPOINTS):
+            raise CheckpointError(f"{path} is missing beside checkpoints; restore it (dvc pull)")
+        version.save(run_dir / WORLD)
+        atomic_write(path, seal(record))
+        return
+    old = read_record(run_dir)
+    if old["fingerprint"] != record["fingerprint"]:
+        raise FingerprintMismatch(
+            f"{run_dir} was evolved in world {old['fingerprint']}, this is world "
+            f"{record['fingerprint']} ({version.id}); fitness of one says nothing about the other. "
+            "Pin the new world (srghn env pin) and start a new lineage in it "
+            "(srghn run --from scratch)"
+        )
+    if moved := list(_differences(old, record)):
+        raise CheckpointError(
+            f"{run_dir} cannot be resumed: {'; '.join(moved)}. Resume it as it was begun, or "
+            "start a new run"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path.removeprefix('params.')} was {old!r}, now is {new!r}"
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """The record of a run; raises `CheckpointError` naming the file."""
+    path = run_dir / RECORD
+    try:
+        record = unseal(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read the run's record {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} was torn or changed: {error}; restore it") from error
+    if record["format"] != FORMAT:
+        raise CheckpointError(f"{path}: expected format {FORMAT}, found {record['format']!r}")
+    return record
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as later stages read it. `finalists` are best first, `fitness` (n,) theirs in `mode`.
+
+    `generation` is the last lineage generation that was played, `done` how many this run has.
+    """
+
+    run_dir: Path
+    record: Mapping[str, Any]
+    params: RunParams
+    version: EnvVersion
+    strategy: Strategy[Any]
+    progress: Progress
+
+    @property
+    def generation(self) -> int:
+        return self.progress.state.generation - 1
+
+    @property
+    def finalists(self) -> Population:
+        return self.progress.finalists
+
+    @property
+    def fitness(self) -> F64:
+        return self.progress.fitness
+
+    @property
+    def mode(self) -> str:
+        return self.progress.mode
+
+    @cached_property
+    def lineage(self) -> lineage.Lineage:
+        return lineage.load(self.run_dir)
+
+    def ancestry(self, individual: int) -> Ancestry:
+        """Of a finalist by id; raises `CheckpointError` for another id, or where there is none."""
+        if self.strategy.encoding is None:
+            raise CheckpointError(
+                f"{self.strategy.name} draws individuals from a distribution: they have no "
+                "lineage to be rebuilt from; use a strategy that keeps one, self-referential"
+            )
+        row = _row_of(self.finalists.ids, individual)
+        chain = tuple(self.lineage.chain(individual))
+        if founder := self.record["founder"]:
+            chain = Ancestry.from_json(founder["ancestry"]).chain + chain[1:]
+        digest = genome_digest(self.finalists.genomes[row])
+        return Ancestry(self.strategy.digest, chain, digest)
+
+
+def _row_of(ids: I64, individual: int) -> int:
+    rows = (ids == individual).nonzero()[0]
+    if len(rows) == 0:
+        raise CheckpointError(f"individual {individual} is no finalist; finalists: {ids.tolist()}")
+    return int(rows[0])
+
+
+def load_run(run_dir: Path) -> Run:
+    """Read a run that has at least one checkpoint; raises `CheckpointError` otherwise."""
+    record = read_record(run_dir)
+    params = RunParams.model_validate(record["params"])
+    version = EnvVersion.load(run_dir / WORLD)
+    if version.fingerprint != record["fingerprint"]:
+        raise FingerprintMismatch(
+            f"{run_dir / WORLD} is world {version.fingerprint}, the run was evolved in "
+            f"{record['fingerprint']}; restore the file (dvc pull)"
+        )
+    strategy = make_strategy(params, version.interface)
+    progress = restore(run_dir, strategy)
+    if progress is None:
+        raise CheckpointError(f"{run_dir} has no checkpoint yet; run it first (srghn run)")
+    if progress.done < params.evolution.generations and (run_dir / FINALISTS).exists():
+        raise CheckpointError(
+            f"{run_dir} is finished, but its last checkpoint was refused; the newest good one is "
+            f"of generation {progress.done}: evolve again to make the last one anew (srghn run)"
+        )
+    return Run(run_dir, record, params, version, strategy, progress)

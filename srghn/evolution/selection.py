@@ -1,0 +1,74 @@
+"""Who survives: truncation with parents (plus), without (comma), tournaments; elites; ties.
+
+Everyone in the population has just been played on the same seeds, parents included: fitness from an
+earlier generation is never used, because in a world that has switched it would keep the dead alive.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.config import EvolutionParams
+from srghn.evolution.base import F64, I64
+from srghn.seeding import stream
+
+
+def clean(fitness: F64) -> tuple[F64, int]:
+    """(fitness with everything that is not finite as minus infinity, how many there were)."""
+    bad = ~np.isfinite(fitness)
+    return np.where(bad, -np.inf, fitness), int(bad.sum())
+
+
+def rank(fitness: F64, key: NDArray[np.floating] | I64 | None = None) -> I64:
+    """Rows from best to worst, (n,). Equal fitness: smaller `key` first, then the earlier row."""
+    cleaned, _ = clean(fitness)
+    rows = np.arange(len(cleaned)) if key is None else key
+    return np.lexsort((rows, -cleaned)).astype(np.int64)
+
+
+def tie_key(
+    params: EvolutionParams, is_parent: NDArray[np.bool_], seed: int, generation: int
+) -> I64:
+    """What settles equal fitness, (n,): parents first, children first, or a named random order."""
+    rows = np.arange(len(is_parent), dtype=np.int64)
+    if params.ties == "random":
+        return stream(seed, "ties", generation).permutation(rows)
+    last = ~is_parent if params.ties == "parents" else is_parent
+    return rows + last * len(rows)
+
+
+def evaluated_again(params: EvolutionParams, survivors: int, founders: bool = False) -> int:
+    """How many of last generation's survivors, best first, are played beside the children.
+
+    With comma only the elites; but founders, who have not been played at all, always.
+    """
+    if params.selection == "comma" and not founders:
+        return min(params.elites, survivors)
+    return survivors
+
+
+def survivors(
+    params: EvolutionParams, fitness: F64, is_parent: NDArray[np.bool_], seed: int, generation: int
+) -> I64:
+    """The rows that become the next generation's parents, best first, (min(parents, n),).
+
+    plus        the best of parents and children
+    comma       the best of the children and of the `elites` best parents
+    tournament  the `elites` best, then winners of tournaments among the rest, each winning once
+    """
+    order = rank(fitness, tie_key(params, is_parent, seed, generation))
+    if params.selection != "tournament":
+        return order[: params.parents]
+    return _tournament(params, order, stream(seed, "tournament", generation))
+
+
+def _tournament(params: EvolutionParams, order: I64, rng: np.random.Generator) -> I64:
+    """Positions in `order` are ranks, so the winner of a tournament is the smallest drawn."""
+    places = list(range(len(order)))
+    chosen = places[: min(params.elites, params.parents)]
+    left = places[len(chosen) :]
+    while len(chosen) < params.parents and left:
+        drawn = rng.choice(len(left), size=min(params.tournament_size, len(left)), replace=False)
+        chosen.append(left.pop(int(drawn.min())))
+    return order[sorted(chosen)]

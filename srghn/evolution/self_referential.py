@@ -1,0 +1,72 @@
+"""SR-GHN: every genome mutates its own copies (Pedersen et al. 2025, arXiv:2512.16406).
+
+Nothing but fitness is selected, and so good mutators are: the loop is `Genetic`'s, and all that is
+particular to the method is in the encoding, a `GHN`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from srghn.config import RunParams
+from srghn.envs.interface import Interface
+from srghn.evolution.base import F32, I64, Encoding, Population
+from srghn.evolution.genetic import Genetic, GeneticState
+from srghn.evolution.options import NoOptions, options
+from srghn.ghn import GHN
+from srghn.graph import trace
+from srghn.policies import build_policy
+
+
+def make_ghn(params: RunParams, interface: Interface) -> GHN:
+    """The hypernetwork that generates this run's policy; raises what building and tracing raise."""
+    policy = build_policy(params.policy, interface.observation_size, interface.action_size)
+    return GHN(params.ghn, trace(policy, torch.zeros(1, interface.observation_size)))
+
+
+def self_referential(params: RunParams, interface: Interface) -> Genetic:
+    options(NoOptions, params.evolution)
+    return Genetic("self-referential", make_ghn(params, interface), params.evolution)
+
+
+@dataclass(frozen=True)
+class BirthRecipe:
+    """A population as survivors' genomes, sent once, and a noise seed for each of their children.
+
+    A `srghn.evaluation.base.Recipe`: it pickles, and workers make the weights where they play them.
+
+    encoding     how genomes are mutated and turned into weights
+    survivors    (m, G) float32, the genomes that children copy
+    mothers      (n,) int64, row of `survivors` for each individual
+    noise_seeds  (n,) int64 of each birth; -1 where the individual is the survivor itself
+    """
+
+    encoding: Encoding
+    survivors: F32
+    mothers: I64
+    noise_seeds: I64
+
+    @classmethod
+    def of(cls, encoding: Encoding, state: GeneticState, population: Population) -> BirthRecipe:
+        """The recipe of `population`, which a `Genetic` over `encoding` made from `state`."""
+        row = {int(i): k for k, i in enumerate(state.ids)}
+        born = population.ids >= state.next_id
+        sources = np.where(born, population.parents, population.ids)
+        mothers = np.array([row[int(i)] for i in sources], dtype=np.int64)
+        seeds = np.where(born, population.noise_seeds, -1)
+        return cls(encoding, state.genomes, mothers, seeds)
+
+    def __len__(self) -> int:
+        return len(self.mothers)
+
+    def rebuild(self, indices: I64) -> F32:
+        """Policy weights (k, P) of those individuals: the bytes that the population has."""
+        genomes = self.survivors[self.mothers[indices]]
+        seeds = self.noise_seeds[indices]
+        born = np.flatnonzero(seeds >= 0)
+        if len(born):
+            genomes[born], _ = self.encoding.mutate(genomes[born], seeds[born])
+        return self.encoding.generate(genomes)

@@ -1,0 +1,90 @@
+"""Files that are whole or not there, and the digests that say which bytes they are.
+
+Torch-free: the server uses these too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write `data` so that a reader, or a crash at any moment, sees the old file or the new one.
+
+    Written aside in the same folder, synced, renamed over `path`, and the folder synced. Text is
+    written as UTF-8. Missing parent folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode() if isinstance(data, str) else data
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed `atomic_write` left aside in `folder`."""
+    for aside in folder.glob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of `data` in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(obj: Any) -> bytes:
+    """The one JSON form whose bytes are digested: sorted keys, no spaces, UTF-8.
+
+    Raises `ValueError` for NaN and infinities, which JSON does not have, and `TypeError` for what
+    JSON cannot hold.
+    """
+    text = json.dumps(
+        obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def seal(body: Mapping[str, Any]) -> bytes:
+    """`body` as canonical JSON with one more key, `digest`: the SHA-256 of all the rest."""
+    return canonical_json({**body, "digest": sha256_bytes(canonical_json(body))})
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The inverse of `seal`; raises `ValueError` unless these are the very bytes it gave."""
+    body = json.loads(data)
+    if not isinstance(body, dict) or "digest" not in body:
+        raise ValueError("it has no digest of its own")
+    digest = body.pop("digest")
+    if seal(body) != data:
+        raise ValueError(f"its content does not have the digest {digest} it names")
+    return body

@@ -1,0 +1,242 @@
+"""The Self-Referential Graph HyperNetwork (Pedersen et al. 2025, arXiv:2512.16406)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from srghn.config import GHNParams
+from srghn.errors import ArchitectureMismatch, GraphError
+from srghn.files import canonical_json, sha256_bytes
+from srghn.ghn.heads import Head, Tensors, deviations, make_head, mutation_rates
+from srghn.ghn.noise import birth_noise, fixed_basis
+from srghn.ghn.own import RATE_HEAD, own_graph, own_kinds, own_tensors
+from srghn.ghn.plan import Float32, Plan, make_plan, spread
+from srghn.ghn.propagate import node_vectors
+from srghn.graph import CompGraph
+from srghn.seeding import stream
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Target:
+    plan: Plan
+    head: Head
+
+
+class GHN:
+    """Generates the weights of its targets, and the mutations of its own copies.
+
+    Genomes are flat float32 vectors, and every method takes and gives whole populations of them.
+    Nothing here changes after construction, and nothing is random but `init` and `mutate`, by the
+    seeds given to them. What one individual gets has the same bytes alone and in any batch.
+
+        ghn = GHN(GHNParams(), trace(policy, example))
+        parents = np.stack([ghn.init(i) for i in range(8)])
+        children, rates = ghn.mutate(parents, noise_seeds=np.arange(8))
+        weights = ghn.generate(children)
+
+    `targets` is one graph or several: one genome makes the weights of each. `seed` (by default
+    `params.basis_seed`) fixes the random basis and nothing else.
+
+    Raises `GraphError` for a target without parameters.
+    """
+
+    def __init__(
+        self,
+        params: GHNParams,
+        targets: CompGraph | Sequence[CompGraph],
+        seed: int | None = None,
+    ) -> None:
+        self.params = params
+        self.targets = (targets,) if isinstance(targets, CompGraph) else tuple(targets)
+        self.seed = params.basis_seed if seed is None else int(seed)
+        if not self.targets or any(t.size == 0 for t in self.targets):
+            raise GraphError("a hypernetwork needs targets that have parameters; got one without")
+        kinds = own_kinds(params).union(*(t.kinds for t in self.targets))
+        self.vocabulary = tuple(sorted(kinds))
+        self.largest = max(node.size for t in self.targets for node in t.parameters)
+        self._tensors = own_tensors(params, len(self.vocabulary), self.largest)
+        self.own_graph = own_graph(self._tensors, params.head)
+        self.genome_size = self.own_graph.size
+        self.node_names = self.own_graph.layout
+        self._slices = self.own_graph.slices()
+        self._own_plan = make_plan(self.own_graph, self.vocabulary)
+        self._scales = np.array([t.scale for t in self._tensors], dtype=np.float32)
+        self.basis = fixed_basis(self.seed, params.basis_width, self._own_plan.widest)
+        self._known: dict[str, _Target] = {}  # by digest
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what genomes of this hypernetwork depend on: parameters, targets, basis."""
+        described = {
+            "params": self.params.model_dump(mode="json"),
+            "vocabulary": list(self.vocabulary),
+            "targets": [t.digest for t in self.targets],
+            "own": self.own_graph.digest,
+            "seed": self.seed,
+        }
+        return sha256_bytes(canonical_json(described))
+
+    def init(self, seed: int) -> Float32:
+        """A founder's genome (genome_size,): weights normal, biases zero."""
+        draws = stream(seed, "founder").standard_normal(self.genome_size, dtype=np.float32)
+        deviation = np.array([0 if t.starts_at_zero else t.scale for t in self._tensors])
+        sizes = [node.size for node in self.own_graph.parameters]
+        drawn = draws * np.repeat(deviation.astype(np.float32), sizes)
+        return drawn + np.float32(0)  # no negative zeros, which adding nothing would change
+
+    def generate(self, genomes: ArrayLike, target: int | CompGraph = 0) -> Float32:
+        """Policy weights (n, P) of genomes (n, genome_size), for a known target or another graph.
+
+        Weights lie in the target's layout order. A graph that is not among the targets may have
+        widths and depths never seen, as long as its node types are known. Raises `GraphError` for
+        an unknown node type, `ArchitectureMismatch` for genomes of another size.
+        """
+        made = self._target(self._graph(target))
+        tensors = self._named(self._checked(genomes))
+        vectors = self._vectors(tensors, made.plan)
+        weights = made.head(tensors, vectors)
+        weights *= np.float32(self.params.output_gain)
+        return weights
+
+    def mutate(
+        self,
+        parents: ArrayLike,
+        noise_seeds: ArrayLike,
+        *,
+        index: ArrayLike | None = None,
+        rates: ArrayLike | None = None,
+    ) -> tuple[Float32, Float32]:
+        """Children (n, genome_size), and the mutation rates (n, parameters) that made them.
+
+        Child i copies parent `index[i]` (by default parent i) and adds what that parent's
+        stochastic branch draws with `noise_seeds[i]`, scaled by its rate for each tensor. `rates`,
+        a number or an array that broadcasts to (n, parameters), replaces the parent's own: a rate
+        of zero gives an identical child. With `birth_decay`, every weight first loses that share.
+        """
+        genomes = self._checked(parents)
+        seeds = _checked_seeds(noise_seeds)
+        rows = np.arange(len(genomes)) if index is None else np.asarray(index, dtype=np.intp)
+        if len(rows) != len(seeds):
+            raise ArchitectureMismatch(
+                f"mutate needs one noise seed a child: {len(rows)} children, {len(seeds)} seeds"
+            )
+        sigma, own_rates = self._stochastic(genomes)
+        used = own_rates[rows] if rates is None else self._broadcast(rates, len(rows))
+        noise = birth_noise(seeds, sigma.shape[1:])
+        noise *= sigma[rows]
+        noise *= (used * self._scales)[:, :, None]
+        children = spread(noise, self.basis, self._own_plan.spans)
+        children += genomes[rows] * np.float32(1 - self.params.birth_decay)
+        return children, used
+
+    def rates(self, genomes: ArrayLike) -> Float32:
+        """The mutation rates (n, parameters) these genomes would use; columns are `node_names`."""
+        return self._stochastic(self._checked(genomes))[1]
+
+    def _stochastic(self, genomes: Float32) -> tuple[Float32, Float32]:
+        tensors = self._named(genomes)
+        vectors = self._vectors(tensors, self._own_plan)
+        rates = mutation_rates(self.params, tensors, vectors)
+        floored = [self.node_names.index(name) for name in RATE_HEAD]
+        rates[:, floored] = np.maximum(rates[:, floored], np.float32(self.params.meta_floor))
+        return deviations(tensors, vectors), rates
+
+    def _vectors(self, tensors: Tensors, plan: Plan) -> Float32:
+        """Vectors (n, parameters, hidden) of a graph's parameter nodes, in layout order."""
+        every = node_vectors(tensors, plan, self.params.rounds, self.params.messages)
+        return np.take(every, plan.rows, axis=1)
+
+    def _named(self, genomes: Float32) -> dict[str, Float32]:
+        n = len(genomes)
+        return {
+            t.name: genomes[:, self._slices[t.name]].reshape(n, *t.shape) for t in self._tensors
+        }
+
+    def _graph(self, target: int | CompGraph) -> CompGraph:
+        if isinstance(target, CompGraph):
+            return target
+        if not 0 <= target < len(self.targets):
+            raise GraphError(
+                f"there are targets 0 to {len(self.targets) - 1}, got {target}; pass one of them, "
+                "or a CompGraph"
+            )
+        return self.targets[target]
+
+    def _target(self, graph: CompGraph) -> _Target:
+        if graph.digest not in self._known:
+            self._check_target(graph)
+            plan = make_plan(graph, self.vocabulary)
+            self._known[graph.digest] = _Target(plan, make_head(self.params, plan, self.seed))
+        return self._known[graph.digest]
+
+    def _check_target(self, graph: CompGraph) -> None:
+        known = set(self.vocabulary)
+        unknown = [node for node in graph.nodes if node.kind not in known]
+        if unknown:
+            usable = ", ".join(kind for kind in self.vocabulary if not kind.startswith("ghn."))
+            raise GraphError(
+                f"node {unknown[0].name!r} is of type {unknown[0].kind!r}, which this hypernetwork "
+                f"does not know (known: {usable}); "
+                "give it a target with that type when it is made"
+            )
+        widest = max(graph.parameters, key=lambda node: node.size)
+        if self.params.head == "dense" and widest.size > self.largest:
+            raise GraphError(
+                f"parameter {widest.name!r} has {widest.size} values, the dense head makes at most "
+                f"{self.largest} a tensor; use ghn.head 'chunked' or 'basis', or give it a target "
+                "as large when it is made"
+            )
+
+    def _checked(self, genomes: ArrayLike) -> Float32:
+        array = np.ascontiguousarray(genomes, dtype=np.float32)
+        if array.ndim != 2 or array.shape[1] != self.genome_size:
+            raise ArchitectureMismatch(
+                f"genomes must have shape (n, {self.genome_size}), got {array.shape}: they were "
+                "made for other policy or hypernetwork parameters; use those, or start a new run"
+            )
+        return array
+
+    def _broadcast(self, rates: ArrayLike, n: int) -> Float32:
+        shape = (n, len(self.node_names))
+        try:
+            return np.array(np.broadcast_to(np.asarray(rates, dtype=np.float32), shape))
+        except ValueError as error:
+            raise ArchitectureMismatch(
+                f"rates must be a number or broadcast to (children, parameters) {shape}, "
+                f"got shape {np.shape(rates)}"
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its recipe, and made once a process however often it arrives."""
+        return _remade, (self.params, self.targets, self.seed)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(str(target.size) for target in self.targets)
+        plural = "" if len(self.targets) == 1 else "s"
+        return (
+            f"GHN({self.params.head} head, genome of {self.genome_size}, "
+            f"{len(self.targets)} target{plural} of {sizes})"
+        )
+
+
+@lru_cache(maxsize=8)
+def _remade(params: GHNParams, targets: tuple[CompGraph, ...], seed: int) -> GHN:
+    return GHN(params, targets, seed)
+
+
+def _checked_seeds(noise_seeds: ArrayLike) -> Int64:
+    seeds = np.asarray(noise_seeds)
+    if seeds.ndim != 1 or seeds.dtype.kind not in "iu" or (seeds.size and seeds.min() < 0):
+        raise ArchitectureMismatch(
+            f"noise seeds must be whole numbers from 0 on, shape (n,), got {seeds.dtype} of shape "
+            f"{seeds.shape}; use srghn.seeding.seed"
+        )
+    return seeds.astype(np.int64)

@@ -1,0 +1,28 @@
+"""Quiet and offline by default: no telemetry, no update checks, unless a user turns them on."""
+
+from __future__ import annotations
+
+import os
+
+#: What keeps every tool underneath quiet, offline and quick to give up, unless the user chose.
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # A tracking server that does not answer costs seconds: what it missed is delivered later.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def be_quiet() -> None:
+    """Set the quiet-and-offline defaults for this process and its children."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,92 @@
+"""A whole tiny run through the real stages, judged and recorded, that these tests share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.release import Release
+from pipelines.stages import STAGES
+from pipelines.workspace import Workspace, create_workspace
+from srghn.config import RunParams, Settings, parse_params
+
+Tiny = Callable[..., RunParams]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    """Parameters of a run of seconds; keyword arguments replace those of `evolution`."""
+
+    def make(**evolution: Any) -> RunParams:
+        chosen = {
+            "generations": 7,
+            "parents": 2,
+            "children": 2,
+            "episodes": 2,
+            "checkpoint_every": 2,
+            "seed": 3,
+        }
+        return parse_params(
+            {
+                "env": {"schedule": [{"generation": 4, "mode": "flipped"}]},
+                "policy": {"kwargs": {"hidden": [2]}},
+                "ghn": {"hidden": 4, "rounds": 2, "basis_width": 4},
+                "evolution": chosen | evolution,
+                "evaluate": {"finalists": 2, "episodes": 4, "cell_episodes": 0},
+                "gate": {
+                    "episodes": 20,
+                    "cell_episodes": 20,
+                    "min_return": 5.0,
+                    "min_cell_return": 5.0,
+                    "max_latency_ms": 1000.0,
+                    "perturbations": ["action_drop:0.1"],
+                },
+            },
+            "test",
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home folder in which run `tiny` is finished and its version 1 has passed."""
+
+    settings: Settings
+    workspace: Workspace
+    version: int = 1
+
+    @property
+    def release(self) -> Release:
+        return Release(self.settings)
+
+
+def home_at(folder: Path) -> Settings:
+    return Settings(home=folder).resolved()
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Only to be read; see `home` for a copy to be changed."""
+    settings = home_at(tmp_path_factory.mktemp("home"))
+    workspace = create_workspace(settings, "tiny", tiny())
+    for stage in ("pin", "evolve", "evaluate", "gate"):
+        STAGES[stage](workspace, settings)
+    release = Release(settings)
+    version = release.register(workspace.candidate, "tiny")
+    release.begin(version, workspace.params().gate, "tiny")
+    assert release.record(version, workspace.report, "tiny").passed
+    return Home(settings, workspace, version)
+
+
+@pytest.fixture
+def home(finished: Home, tmp_path: Path) -> Home:
+    """A copy of the finished home."""
+    shutil.copytree(finished.settings.home, tmp_path / "home")
+    settings = home_at(tmp_path / "home")
+    return Home(settings, Workspace(settings.home / "workspaces" / "tiny"), finished.version)

@@ -1,0 +1,78 @@
+"""Bad input to the commands: one clear line, an exit code that is not 0, nothing half-written."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Srghn
+
+RUN = ("run", "--preset", "cartpole-switch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--preset", "cartpol-switch"), "did you mean 'cartpole-switch'"),
+        ((*RUN, "--set", "evolution.generation=3"), "did you mean 'generations'"),
+        ((*RUN, "--set", "evolution.generations=many"), "valid integer"),
+        ((*RUN, "--set", "evolution.generations=0"), "greater than or equal to 1"),
+        ((*RUN, "--set", "generations"), "--set takes section.key=value"),
+        ((*RUN, "--set", "env.id=CartPoleSwich"), "did you mean CartPoleSwitch-v1"),
+        ((*RUN, "--set", "policy.module=srghn.policies:MPL"), "did you mean 'MLP'"),
+        ((*RUN, "--from", "yesterday"), "--from takes champion, scratch"),
+        ((*RUN, "--resume", "no-such-run"), "no run 'no-such-run'"),
+        (("report", "4"), "there is no version 4"),
+        (("approve", "4", "--reason", "because"), "there is no version 4"),
+        (("env", "verify", "0000"), "no one version"),
+    ],
+)
+def test_a_bad_argument_is_one_line_on_stderr(
+    srghn_here: Srghn, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    done = srghn_here(*arguments)
+    assert done.returncode not in (0, 2), done.stdout
+    assert said in done.stderr
+    assert done.stderr.startswith("srghn: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.glob(".srghn/workspaces/*"))
+
+
+def test_a_home_that_cannot_be_written(srghn_here: Srghn, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = srghn_here(*RUN, env={"SRGHN_HOME": str(tmp_path / "file" / "home")})
+    assert done.returncode == 3
+    assert "cannot be written" in done.stderr
+    assert "SRGHN_HOME" in done.stderr
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_busy_port(srghn: Srghn) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = srghn("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 3
+    assert "Address already in use" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_corrupted_ledger_is_named_and_left_as_it_is(srghn_here: Srghn, tmp_path: Path) -> None:
+    home = tmp_path / ".srghn"
+    home.mkdir()
+    garbage = bytes(range(256)) * 20
+    (home / "ledger.db").write_bytes(garbage)
+    for command in (("status",), ("demo",), ("serve", "--port", "0")):
+        done = srghn_here(*command)
+        assert done.returncode == 3
+        assert "ledger.db" in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert (home / "ledger.db").read_bytes() == garbage
+
+
+def test_a_usage_error_never_looks_like_an_inconclusive_gate(srghn_here: Srghn) -> None:
+    assert srghn_here("gate").returncode == 3
+    assert srghn_here("gate", "--no-such-option", "1").returncode == 3

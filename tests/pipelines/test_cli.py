@@ -1,0 +1,104 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.prepare import load_preset, presets
+from srghn.config import RunParams, load_params
+from tests.conftest import Srghn
+
+
+def test_help_names_every_job(srghn: Srghn) -> None:
+    done = srghn("--help")
+    assert done.returncode == 0
+    for command in ("demo", "run", "gate", "status", "report", "serve", "schedule", "doctor"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("candidates",), ("history",), ("env", "list")], ids=" ".join
+)
+def test_json_is_one_document_even_when_there_is_nothing(
+    srghn_here: Srghn, command: tuple[str, ...]
+) -> None:
+    done = srghn_here(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+
+
+def test_status_of_an_empty_home_says_how_to_begin(srghn_here: Srghn) -> None:
+    said = srghn_here("status").stdout
+    assert "no champion yet" in said
+    assert "srghn demo" in said
+
+
+def test_doctor_finds_a_fresh_home_in_order(srghn_here: Srghn) -> None:
+    done = srghn_here("doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert findings["ledger"]["ok"]
+    assert findings["champion"]["found"] == "none yet"
+
+
+def test_every_preset_is_a_valid_run() -> None:
+    assert "cartpole-switch" in presets()
+    for name in presets():
+        assert isinstance(load_preset(name), RunParams)
+
+
+def test_params_yaml_is_the_default_preset_written_out(pytestconfig: pytest.Config) -> None:
+    assert load_params(pytestconfig.rootpath / "params.yaml") == load_preset("cartpole-switch")
+
+
+WORLD = """
+import gymnasium as gym
+import numpy as np
+
+
+class Walk(gym.Env):
+    observation_space = gym.spaces.Box(-10, 10, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.at, {}
+
+    def step(self, action):
+        self.at = np.clip(self.at + (action * 2 - 1), -10, 10).astype(np.float32)
+        return self.at, -float(abs(self.at[0])), False, False, {}
+"""
+
+
+def test_a_world_of_the_current_folder_is_found_by_import_path(
+    srghn: Srghn, tmp_path: Path
+) -> None:
+    (tmp_path / "my_world.py").write_text(WORLD)
+    (tmp_path / "mine.yaml").write_text(
+        "env: {id: 'my_world:Walk', kwargs: {max_episode_steps: 9}}"
+    )
+    done = srghn("env", "pin", "mine.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["id"] == "my_world:Walk"
+
+
+def test_help_imports_nothing_slow() -> None:
+    """`srghn --help` answers at once: what takes long is imported by the command that needs it."""
+    check = (
+        "import sys; sys.argv = ['srghn', '--help']\n"
+        "from pipelines.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "slow = {'pydantic', 'numpy', 'torch', 'sqlalchemy', 'prefect', 'mlflow', 'httpx'}\n"
+        "sys.exit(' '.join(slow & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == ""

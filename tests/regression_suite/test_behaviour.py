@@ -1,0 +1,92 @@
+"""How a policy acts, for every kind of action."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from regression_suite.behaviour import judge_behaviour, judge_latency, latency_ms, observe
+from regression_suite.episodes import Recorder
+from srghn.config import GateParams
+from srghn.envs.interface import Interface
+
+OBSERVATIONS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+DISCRETE = Interface(3, (None,), (None,), "discrete", (), (3,), (0,))
+MULTI = Interface(3, (None,), (None,), "multidiscrete", (2,), (2, 4), (0, 1))
+BOX = Interface(3, (None,), (None,), "box", (2,), (), (), (-2.0,), (2.0,))
+Actions = NDArray[np.int64]
+
+
+def sign(observations: NDArray[np.float32]) -> Actions:
+    return (observations[:, 0] > 0).astype(np.int64)
+
+
+def test_shares_and_disagreement_of_discrete_actions() -> None:
+    seen = observe(DISCRETE, OBSERVATIONS, sign, lambda o: sign(o) * 2)
+    assert seen.candidate.shape == (1, 3)
+    assert seen.candidate.sum() == pytest.approx(1)
+    assert seen.candidate[0, 2] == 0
+    assert seen.disagreement == pytest.approx(seen.candidate[0, 1])
+    assert judge_behaviour(seen)[0].outcome == "passed"
+
+
+def test_blocks_of_multidiscrete_actions_count_from_their_start() -> None:
+    seen = observe(MULTI, OBSERVATIONS, lambda o: np.stack([sign(o), sign(o) + 3], axis=1), None)
+    assert seen.candidate.shape == (2, 4)
+    assert seen.candidate[1, 2:].sum() == pytest.approx(1)
+    assert seen.incumbent is None
+    assert seen.disagreement is None
+
+
+def test_saturation_of_box_actions() -> None:
+    seen = observe(BOX, OBSERVATIONS, lambda o: np.clip(o[:, :2] * 9, -2, 2), lambda o: o[:, :2])
+    assert seen.columns == ("low bound", "between", "high bound")
+    assert seen.candidate.sum(axis=1) == pytest.approx([1, 1])
+    assert (seen.candidate[:, 0] > 0.3).all()
+    assert seen.disagreement is not None
+    assert seen.disagreement > 0.5
+
+
+def test_a_policy_that_remembers_is_refused() -> None:
+    calls: list[int] = []
+
+    def fickle(observations: NDArray[np.float32]) -> Actions:
+        calls.append(1)
+        return sign(observations) if len(calls) == 1 else 1 - sign(observations)
+
+    check = judge_behaviour(observe(DISCRETE, OBSERVATIONS, fickle, None))[0]
+    assert check.outcome == "failed"
+    assert "differently" in check.reason
+
+
+def test_a_policy_that_looks_at_the_batch_is_refused() -> None:
+    def crowd(observations: NDArray[np.float32]) -> Actions:
+        return (observations[:, 0] > observations[:, 0].mean()).astype(np.int64)
+
+    assert not observe(DISCRETE, OBSERVATIONS, crowd, None).repeatable
+
+
+def test_a_constant_policy_is_refused_and_nothing_seen_is_an_error() -> None:
+    constant = observe(DISCRETE, OBSERVATIONS, lambda o: np.ones(len(o), np.int64), None)
+    assert judge_behaviour(constant)[0].outcome == "failed"
+    assert judge_behaviour(None)[0].outcome == "error"
+
+
+def test_latency_is_judged_without_its_figure() -> None:
+    measured = latency_ms(sign, OBSERVATIONS[:1])
+    assert measured > 0
+    check = judge_latency(measured, GateParams())
+    assert check.outcome == "passed"
+    assert check.value is None
+    assert judge_latency(1e9, GateParams()).outcome == "failed"
+    assert judge_latency(None, GateParams()).outcome == "error"
+
+
+def test_the_recorder_samples_evenly_and_changes_nothing() -> None:
+    recorder = Recorder(sign)
+    assert recorder.sample(5).size == 0
+    for rows in np.split(OBSERVATIONS, 20):
+        np.testing.assert_array_equal(recorder(rows), sign(rows))
+    np.testing.assert_array_equal(recorder.sample(1000), OBSERVATIONS)
+    np.testing.assert_array_equal(recorder.sample(2), OBSERVATIONS[[0, -1]])

@@ -1,0 +1,304 @@
+"""Whole judgements by the real gate: who passes, who does not and why, and the same bytes again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+from regression_suite.gate import judge, policy_digest
+from regression_suite.verdict import Verdict
+from srghn.candidate import Candidate
+from srghn.config import EnvParams, GateParams
+from srghn.envs import EnvVersion, pin
+from srghn.errors import GateError
+from srghn.files import sha256_file
+from tests.regression_suite.conftest import BALANCE, Make, seal
+
+#: Fewer episodes than by default, and one harder world: each judgement takes about a second.
+PARAMS = GateParams(episodes=24, cell_episodes=20, perturbations=("force:1.2",), bootstrap=1000)
+WEAK = (0.0, 0.0, 0.3, 1.0)
+#: Balances for 500 steps from the starts it was selected on; on fresh ones it often drifts away.
+OVERFITTED = (0.0, -0.2, 1.0, 0.3)
+Judge = Callable[..., Verdict]
+
+
+@pytest.fixture
+def rule(tmp_path: Path, version: EnvVersion, run_dir: Path) -> Judge:
+    def decide(
+        candidate: Candidate | Path,
+        incumbent: Candidate | None = None,
+        params: GateParams = PARAMS,
+        mode: str = "normal",
+        **options: object,
+    ) -> Verdict:
+        folder = candidate if isinstance(candidate, Path) else candidate.path
+        given = {"run_dir": run_dir, **options}
+        champion = None if incumbent is None else incumbent.path
+        return judge(  # type: ignore[arg-type]
+            folder, version, mode, params, tmp_path / "out", incumbent_dir=champion, **given
+        )
+
+    return decide
+
+
+def test_a_first_champion_must_reach_the_bar(make: Make, rule: Judge) -> None:
+    verdict = rule(make("good"))
+    assert verdict.passed, verdict.summary
+    assert verdict.incumbent_digest is None
+    assert {c.outcome for c in verdict.checks if c.binding} == {"passed"}
+
+
+def test_a_better_candidate_replaces_the_champion(make: Make, rule: Judge) -> None:
+    verdict = rule(make("good"), make("weak", WEAK))
+    assert verdict.passed, verdict.summary
+    primary = next(c for c in verdict.checks if c.name == "primary")
+    assert primary.low is not None
+    assert primary.low > 0
+
+
+def test_no_better_at_the_ceiling_is_a_fail_with_that_reason(make: Make, rule: Judge) -> None:
+    verdict = rule(make("good"), make("also good", (0.0, 0.0, 1.0, 0.05)))
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "primary")
+    assert "ceiling of 500" in verdict.summary
+
+
+def test_a_champion_in_another_mode_is_played_there_again(make: Make, rule: Judge) -> None:
+    """In the flipped world the champion of the normal one falls, and its mirror image balances."""
+    mirror = tuple(-gain for gain in BALANCE)
+    verdict = rule(make("mirror", mirror), make("champion"), mode="flipped")
+    assert verdict.passed, verdict.summary
+    assert verdict.mode == "flipped"
+
+
+# ------------------------------------------------------------------------ known-bad candidates
+
+
+def test_a_constant_action_is_refused_as_such(make: Make, rule: Judge) -> None:
+    verdict = rule(make("constant", (0.0, 0.0, 0.0, 0.0), bias=1.0))
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "behaviour")
+    assert "one and the same action" in verdict.summary
+
+
+def test_random_weights_are_refused_for_their_return(make: Make, rule: Judge) -> None:
+    verdict = rule(make("random", (0.31, -0.95, 0.02, -0.4), bias=0.1))
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "primary")
+    assert "below the required 475" in verdict.summary
+
+
+def test_nan_weights_are_refused_before_they_play(make: Make, rule: Judge, tmp_path: Path) -> None:
+    verdict = rule(make("nan", (float("nan"), 0.0, 1.0, 1.0)))
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "finite weights")
+    assert "policy.onnx" in verdict.summary
+    assert not (tmp_path / "out" / "episodes.parquet").exists()
+
+
+def test_a_nan_genome_is_refused(make: Make, rule: Judge) -> None:
+    verdict = rule(make("nan genome", genome=float("nan")))
+    assert verdict.bound_by == "finite weights"
+    assert "genome.safetensors" in verdict.summary
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["policy.onnx", "genome.safetensors", "golden.json", "ancestry.json", "env_version.json"],
+)
+def test_one_flipped_bit_is_refused(make: Make, rule: Judge, name: str) -> None:
+    path = make("tampered").path / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    verdict = rule(path.parent)
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "integrity")
+    assert name in verdict.summary
+
+
+def test_another_world_is_refused_and_both_are_named(
+    make: Make, rule: Judge, version: EnvVersion
+) -> None:
+    folder = make("alien").path
+    other = pin(EnvParams(id="CartPole-v1"))
+    (folder / "env_version.json").write_text(other.to_json())
+    seal(folder, other, {})
+    verdict = rule(folder)
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "environment")
+    assert other.fingerprint[:16] in verdict.summary
+    assert version.fingerprint[:16] in verdict.summary
+    assert "srghn env pin" in verdict.checks[-1].remedy
+
+
+def test_a_manifest_that_names_another_world_than_its_files_is_refused(
+    make: Make, rule: Judge
+) -> None:
+    verdict = rule(make("two-faced", manifest={"env_fingerprint": "f" * 64}))
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "integrity")
+    assert "ffffffffffffffff" in verdict.summary
+
+
+def test_a_world_that_no_longer_behaves_as_pinned_is_an_error(
+    make: Make, rule: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patched constant: neither candidate nor champion can be judged in it."""
+    make_world = CartPoleEnv.__init__
+
+    def heavier(self: CartPoleEnv, *args: object, **kwargs: object) -> None:
+        make_world(self, *args, **kwargs)  # type: ignore[arg-type]
+        self.gravity = 9.9
+
+    candidate = make("good")
+    monkeypatch.setattr(CartPoleEnv, "__init__", heavier)
+    verdict = rule(candidate)
+    assert (verdict.verdict, verdict.bound_by) == ("error", "world")
+    assert "first differing step" in verdict.summary
+
+
+def test_golden_outputs_that_say_nothing_are_refused(
+    make: Make, rule: Judge, version: EnvVersion
+) -> None:
+    folder = make("silent").path
+    for text in ('{"observations":[],"actions":[]}', '{"observations":3}'):
+        (folder / "golden.json").write_text(text)
+        seal(folder, version, {})
+        assert rule(folder).bound_by == "serving artefact"
+
+
+def test_an_overfitted_past_champion_is_refused_on_fresh_seeds(make: Make, rule: Judge) -> None:
+    verdict = rule(make("overfitted", OVERFITTED))
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "primary")
+
+
+def test_a_policy_that_is_not_the_evolved_one_is_refused(
+    make: Make, rule: Judge, version: EnvVersion
+) -> None:
+    folder = make("swapped").path
+    other = make("other", WEAK).path
+    (folder / "policy.onnx").write_bytes((other / "policy.onnx").read_bytes())
+    seal(folder, version, {})  # digests match again, answers do not
+    assert rule(folder).bound_by == "serving artefact"
+
+
+def test_a_genome_that_is_not_its_lineage_s_is_refused(
+    make: Make, rule: Judge, version: EnvVersion
+) -> None:
+    folder = make("changeling").path
+    other = make("other", genome=0.25).path
+    (folder / "genome.safetensors").write_bytes((other / "genome.safetensors").read_bytes())
+    seal(folder, version, {})
+    assert rule(folder).bound_by == "lineage"
+
+
+def test_no_run_tables_never_pass(make: Make, rule: Judge, tmp_path: Path) -> None:
+    candidate = make("good")
+    assert rule(candidate, run_dir=None).bound_by == "data quality"
+    assert rule(candidate, run_dir=tmp_path / "nowhere").bound_by == "data quality"
+
+
+def test_budgets_are_kept(make: Make, rule: Judge) -> None:
+    heavy = PARAMS.model_copy(update={"max_policy_bytes": 100})
+    assert rule(make("heavy"), params=heavy).bound_by == "size"
+    slow = PARAMS.model_copy(update={"max_latency_ms": 1e-6})
+    assert rule(make("slow"), params=slow).bound_by == "latency"
+
+
+# ----------------------------------------------------------------------- the champion, the rules
+
+
+def test_a_broken_champion_is_an_error_and_never_a_pass(make: Make, rule: Judge) -> None:
+    champion = make("champion", WEAK)
+    (champion.path / "policy.onnx").write_bytes(b"torn")
+    verdict = rule(make("good"), champion)
+    assert (verdict.verdict, verdict.bound_by) == ("error", "incumbent")
+
+
+def test_the_champion_must_be_the_one_the_policy_names(make: Make, rule: Judge) -> None:
+    named = PARAMS.model_copy(update={"incumbent": "e" * 64})
+    verdict = rule(make("good"), make("weak", WEAK), params=named)
+    assert (verdict.verdict, verdict.bound_by) == ("error", "incumbent")
+    with pytest.raises(GateError, match=r"gate\.incumbent"):
+        rule(make("alone"), params=named)
+
+
+@pytest.mark.parametrize("attempt", [0, 4])
+def test_attempts_are_bounded(make: Make, rule: Judge, attempt: int) -> None:
+    with pytest.raises(GateError, match="3 times"):
+        rule(make("again"), attempt=attempt)
+
+
+def test_an_inconclusive_cell_never_passes(make: Make, rule: Judge) -> None:
+    """Better where it counts, but too little is known of a harder world."""
+    params = PARAMS.model_copy(update={"episodes": 100, "perturbations": ("action_drop:0.2",)})
+    verdict = rule(make("candidate", OVERFITTED), make("weak", WEAK), params=params)
+    assert verdict.verdict == "inconclusive"
+    assert verdict.bound_by == "action_drop:0.2"
+
+
+def test_a_secondary_gain_may_carry_a_candidate_only_if_named(make: Make, rule: Judge) -> None:
+    champion = make("champion", (0.0, -0.1, 1.0, 0.3))
+    candidate = make("good")
+    plain = PARAMS.model_copy(update={"episodes": 60})
+    named = plain.model_copy(update={"secondary_gains": ("worst_tenth",)})
+    assert rule(candidate, champion, params=plain).bound_by == "primary"
+    verdict = rule(candidate, champion, params=named)
+    assert verdict.passed, verdict.summary
+    primary = next(c for c in verdict.checks if c.name == "primary")
+    assert "carried by gain: worst_tenth" in primary.reason
+
+
+def test_the_rules_have_a_digest_without_the_champion() -> None:
+    assert policy_digest(PARAMS) == policy_digest(PARAMS.model_copy(update={"incumbent": "a"}))
+    assert policy_digest(PARAMS) != policy_digest(PARAMS.model_copy(update={"margin": 0.06}))
+
+
+# ----------------------------------------------------------------------------------- the files
+
+
+def test_the_same_inputs_give_the_same_bytes(make: Make, rule: Judge, tmp_path: Path) -> None:
+    candidate, champion, names = make("good"), make("weak", WEAK), ("report.html", "report.json")
+    history = [
+        {
+            "seq": 1,
+            "from_state": "REGISTERED",
+            "to_state": "EVALUATING",
+            "actor": "a",
+            "reason": "r",
+        }
+    ]
+    found = []
+    for _ in range(2):
+        verdict = rule(candidate, champion, history=history)
+        out = tmp_path / "out"
+        found.append([(out / n).read_bytes() for n in (*names, "verdict.json", "episodes.parquet")])
+    assert found[0] == found[1]
+    assert verdict.report_digest == sha256_file(tmp_path / "out" / "report.html")
+
+
+def test_another_attempt_plays_other_episodes(make: Make, rule: Judge, tmp_path: Path) -> None:
+    candidate, seeds = make("good"), []
+    for attempt in (1, 2):
+        rule(candidate, attempt=attempt)
+        table = pq.read_table(tmp_path / "out" / "episodes.parquet")
+        seeds.append(set(table["seed"].to_pylist()))
+    assert len(seeds[0]) == 24 + 2 * 20
+    assert not seeds[0] & seeds[1]
+
+
+def test_one_digest_stands_for_all_the_evidence(make: Make, rule: Judge, tmp_path: Path) -> None:
+    rule(make("good"), make("weak", WEAK))
+    out = tmp_path / "out"
+    report = json.loads((out / "report.json").read_bytes())
+    assert sha256_file(out / "report.json") in (out / "report.html").read_text()
+    assert report["episodes_digest"] == sha256_file(out / "episodes.parquet")
+    stored = Verdict.from_json((out / "verdict.json").read_bytes())
+    assert stored.to_dict() | {"report_digest": ""} == report["verdict"] | {"report_digest": ""}
+
+
+def test_progress_is_told(make: Make, rule: Judge) -> None:
+    told: list[tuple[int, int, str]] = []
+    rule(make("good"), progress=lambda *step: told.append(step))
+    assert [done for done, _, _ in told] == [24, 44, 64]
+    assert told[-1][:2] == (64, 64)
+    assert told[0][2] == "primary"

@@ -1,0 +1,325 @@
+"""Real, tiny candidates: a linear policy in ONNX, with every file and digest of a frozen one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from serving.registry.artefacts import ArtefactStore
+from serving.registry.ledger import Ledger
+from srghn.candidate import Candidate, OnnxPolicy
+from srghn.config import Settings
+from srghn.errors import TransitionRefused
+from srghn.files import canonical_json, sha256_bytes, sha256_file
+
+POLICY_DIGEST = "p" * 64
+SUITE = "1"
+_FOLDER = tempfile.TemporaryDirectory(prefix="reports-")
+REPORT = Path(_FOLDER.name) / "report.html"
+REPORT.write_text("<p>good</p>")
+REPORT_DIGEST = sha256_file(REPORT)
+
+
+def write_policy(path: Path, weights: np.ndarray, brittle: bool = False) -> None:
+    """argmax(obs @ weights) with weights (4, n); brittle: obs / obs, which is NaN at zero."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    if brittle:
+        shape = ["batch", weights.shape[0]]
+        graph = helper.make_graph(
+            [helper.make_node("Div", ["obs", "obs"], ["action"])],
+            "policy",
+            [helper.make_tensor_value_info("obs", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("action", TensorProto.FLOAT, shape)],
+        )
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+            path,
+        )
+        return
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["obs", "w"], ["out"]),
+            helper.make_node("ArgMax", ["out"], ["action"], axis=1, keepdims=0),
+        ],
+        "policy",
+        [helper.make_tensor_value_info("obs", TensorProto.FLOAT, ["batch", weights.shape[0]])],
+        [helper.make_tensor_value_info("action", TensorProto.INT64, ["batch"])],
+        [numpy_helper.from_array(weights.astype(np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
+def write_candidate(
+    folder: Path,
+    *,
+    bias: float = 0.0,
+    flip: bool = False,
+    brittle: bool = False,
+    fingerprint: str = "e" * 64,
+    **extra: Any,
+) -> Path:
+    """A candidate that pushes the cart to where the pole falls, or away; `bias` makes others."""
+    folder.mkdir(parents=True)
+    way = -1 if flip else 1
+    weights = np.array([[0, 0], [0, bias], [-way, way], [-way, way]], np.float32)
+    write_policy(folder / "policy.onnx", weights, brittle)
+    observations = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
+    actions = OnnxPolicy(folder / "policy.onnx")(observations)
+    golden = {"observations": observations.tolist(), "actions": actions.tolist()}
+    (folder / "golden.json").write_text(json.dumps(golden))
+    (folder / "genome.safetensors").write_bytes(save({"genome": weights.ravel()}))
+    (folder / "ancestry.json").write_text("{}")
+    (folder / "env_version.json").write_text("{}")
+    manifest = {
+        "format": 1,
+        "name": "linear",
+        "run_id": "run",
+        "generation": 3,
+        "mode": "normal",
+        "env_fingerprint": fingerprint,
+        "genome_digest": sha256_file(folder / "genome.safetensors"),
+        "policy_digest": sha256_file(folder / "policy.onnx"),
+        "lineage_digest": sha256_file(folder / "ancestry.json"),
+        "golden_digest": sha256_file(folder / "golden.json"),
+        "env_digest": sha256_file(folder / "env_version.json"),
+        "interface": {"observation_size": 4, "kind": "discrete", "n": 2},
+        "bias": bias,
+        **extra,
+    }
+    (folder / "manifest.json").write_bytes(canonical_json(manifest))
+    return folder
+
+
+def maker(folder: Path) -> Callable[..., Candidate]:
+    count = iter(range(1000))
+
+    def make(**options: Any) -> Candidate:
+        return Candidate.load(write_candidate(folder / f"candidate{next(count)}", **options))
+
+    return make
+
+
+@pytest.fixture
+def make_candidate(tmp_path: Path) -> Callable[..., Candidate]:
+    return maker(tmp_path)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Any:
+    opened = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield opened
+    opened.close()
+
+
+class Steps:
+    """The usual way of a version through the ledger, one call a stage."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.count = 0
+
+    def register(self, digest: str | None = None, fingerprint: str = "e" * 64, **more: Any) -> int:
+        self.count += 1
+        return self.ledger.register(
+            digest or sha256_bytes(str(self.count).encode()),
+            env_fingerprint=fingerprint,
+            mode="normal",
+            run_id="run",
+            manifest=more.get("manifest", {}),
+            actor="pipeline",
+            reason="frozen",
+        )
+
+    def begin(self, version: int, **more: Any) -> Any:
+        champion = self.ledger.champion()
+        return self.ledger.begin_evaluation(
+            version,
+            **{
+                "suite_version": SUITE,
+                "policy_digest": POLICY_DIGEST,
+                "incumbent_digest": champion.digest if champion else None,
+                "actor": "pipeline",
+                "reason": "judge",
+                **more,
+            },
+        )
+
+    def verdict(self, version: int, word: str = "passed", **more: Any) -> dict[str, Any]:
+        found = self.ledger.version(version)
+        return {
+            "verdict": word,
+            "checks": [{"name": "primary", "outcome": word}],
+            "candidate_digest": found.digest,
+            "env_fingerprint": found.env_fingerprint,
+            "mode": found.mode,
+            "suite_version": found.suite_version,
+            "policy_digest": found.policy_digest,
+            "incumbent_digest": found.incumbent_digest,
+            "attempt": found.attempt,
+            "report_digest": REPORT_DIGEST,
+            **more,
+        }
+
+    def judge(self, version: int, word: str = "passed", report: Path = REPORT, **more: Any) -> str:
+        return self.ledger.record_verdict(
+            version,
+            self.verdict(version, word, **more),
+            report_path=report,
+            report_digest=REPORT_DIGEST,
+            actor="gate",
+            reason="judged",
+        )
+
+    def approve(self, version: int, **more: Any) -> None:
+        self.ledger.approve(
+            version, **{"report_digest": REPORT_DIGEST, "actor": "ann", "reason": "read it", **more}
+        )
+
+    def approved(self, digest: str | None = None, **more: Any) -> int:
+        version = self.register(digest, **more)
+        self.begin(version)
+        self.judge(version)
+        self.approve(version)
+        return version
+
+    def first(self, digest: str | None = None, **more: Any) -> int:
+        version = self.approved(digest, **more)
+        self.ledger.promote(version, expected_generation=0, actor="ann", reason="first")
+        return version
+
+    def canary(self, version: int, **more: Any) -> Any:
+        from srghn.config import CanaryParams
+
+        loaded = {"digest": self.ledger.version(version).digest, "golden": 8}
+        return self.ledger.start_canary(
+            version,
+            **{
+                "params": CanaryParams(min_episodes=5),
+                "loaded": loaded,
+                "actor": "server",
+                "reason": "try it",
+                **more,
+            },
+        )
+
+    def play(self, canary: Any, champion_return: float, canary_return: float, count: int) -> None:
+        """`count` episodes of each arm, with their outcomes."""
+        from serving.registry.records import Pin
+
+        champion = self.ledger.champion()
+        assert champion is not None
+        arms = [("champion", champion.version, champion_return)]
+        arms.append(("canary", canary.version, canary_return))
+        for route, version, value in arms:
+            for _ in range(count):
+                self.count += 1
+                name = f"episode-{self.count}"
+                self.ledger.pin(
+                    Pin(name, version, route, canary.epoch, champion.generation, 0.0, False, False)
+                )
+                self.ledger.record_outcome(name, return_=value, length=10, terminated=True)
+
+    def second(self, digest: str | None = None, **more: Any) -> int:
+        """A second champion, by way of a trial it wins."""
+        version = self.approved(digest, **more)
+        self.play(self.canary(version), 10.0, 490.0, 12)
+        champion = self.ledger.champion()
+        assert champion is not None
+        with contextlib.suppress(TransitionRefused):  # a server that watches may be quicker
+            self.ledger.promote(
+                version, expected_generation=champion.generation, actor="server", reason="better"
+            )
+        found = self.ledger.champion()
+        assert found is not None
+        assert found.version == version
+        return version
+
+
+@pytest.fixture
+def steps(ledger: Ledger) -> Steps:
+    return Steps(ledger)
+
+
+class Home:
+    """A home folder with a ledger and a store, and candidates that went through both."""
+
+    def __init__(self, folder: Path, make: Callable[..., Candidate]) -> None:
+        self.settings = Settings(home=folder).resolved()
+        self.ledger = Ledger(self.settings.database_url)
+        self.store = ArtefactStore(folder / "artefacts")
+        self.steps = Steps(self.ledger)
+        self._make = make
+
+    def candidate(self, **options: Any) -> str:
+        return self.store.put(self._make(**options).path)
+
+    def first(self, **options: Any) -> int:
+        return self.steps.first(**self._new(**options))
+
+    def approved(self, **options: Any) -> int:
+        return self.steps.approved(**self._new(**options))
+
+    def second(self, **options: Any) -> int:
+        return self.steps.second(**self._new(**options))
+
+    def _new(self, **options: Any) -> dict[str, Any]:
+        digest = self.candidate(**options)
+        return {"digest": digest, "manifest": self.store.load(digest).manifest}
+
+
+@pytest.fixture
+def home(tmp_path: Path, make_candidate: Callable[..., Candidate]) -> Iterator[Home]:
+    made = Home(tmp_path / "home", make_candidate)
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home with one champion, for tests that change nothing in it."""
+    folder = tmp_path_factory.mktemp("shared")
+    made = Home(folder / "home", maker(folder))
+    made.first()
+    yield made
+    made.ledger.close()
+
+
+@contextlib.contextmanager
+def run_server(home: Any, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`python -m serving` on a free port, until the block ends; gives its URL and process."""
+    command = [sys.executable, "-m", "serving", "--port", "0", "--home", str(home.settings.home)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
+    log = (home.settings.home / "server.log").open("w")
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("srghn serves http://127.0.0.1:"), line
+        yield line.split()[-1], process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(30)
+        log.close()
+
+
+@pytest.fixture
+def running() -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    """`with running(home, *options) as (url, process)`: a real server."""
+    return run_server

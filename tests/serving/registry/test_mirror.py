@@ -1,0 +1,95 @@
+"""MLflow's registry shows what the ledger says, sooner or later, and decides nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.registry.ledger import Ledger
+from serving.registry.mirror import MODEL, Mirror
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    patch = pytest.MonkeyPatch()
+    for name in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
+        patch.setenv(name, "true")
+    yield f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'deep' / 'mlflow.db'}"
+    patch.undo()
+
+
+def shown(uri: str) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """(ledger version -> tags, alias -> ledger version) as MLflow has them."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri, uri)
+    entries = {
+        str(entry.version): entry.tags for entry in client.search_model_versions(f"name='{MODEL}'")
+    }
+    aliases = client.get_registered_model(MODEL).aliases
+    return (
+        {tags["srghn.version"]: tags for tags in entries.values()},
+        {alias: entries[str(version)]["srghn.version"] for alias, version in aliases.items()},
+    )
+
+
+def test_the_mirror_follows_the_ledger(
+    ledger: Ledger, steps: Any, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = steps.first()
+    dead = Mirror(ledger, "http://127.0.0.1:1")
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        assert dead.deliver() == 0
+    assert dead.failure is not None
+    assert "it stays pending" in caplog.text
+    assert len(ledger.pending()) == 5
+
+    mirror = Mirror(ledger, uri)
+    assert mirror.deliver() == 5
+    assert mirror.failure is None
+    assert ledger.pending() == []
+    tags, aliases = shown(uri)
+    assert aliases == {"champion": str(first)}
+    assert tags[str(first)]["srghn.state"] == "CHAMPION"
+    assert tags[str(first)]["srghn.digest"] == ledger.version(first).digest
+    assert mirror.deliver() == 0
+
+    trial = steps.approved()
+    canary = steps.canary(trial)
+    mirror.deliver()
+    assert shown(uri)[1] == {"champion": str(first), "canary": str(trial)}
+    steps.play(canary, 10.0, 490.0, 12)
+    ledger.promote(trial, expected_generation=1, actor="server", reason="better")
+    mirror.deliver()
+    tags, aliases = shown(uri)
+    assert aliases == {"champion": str(trial)}
+    assert tags[str(first)]["srghn.state"] == "RETIRED"
+
+    # somebody moves the alias by hand: the ledger is not impressed, and reconciling mends it
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient(uri, uri).set_registered_model_alias(MODEL, "champion", "1")
+    assert ledger.champion().version == trial  # type: ignore[union-attr]
+    before = len(tags)
+    assert mirror.reconcile() == 2
+    tags, aliases = shown(uri)
+    assert aliases == {"champion": str(trial)}
+    assert len(tags) == before
+
+
+def test_a_home_that_cannot_be_written_stays_pending(
+    ledger: Ledger, steps: Any, tmp_path: Path
+) -> None:
+    steps.first()
+    (tmp_path / "file").write_text("")
+    mirror = Mirror(ledger, f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
+    assert mirror.deliver() == 0
+    assert mirror.failure is not None
+    assert len(ledger.pending()) == 5

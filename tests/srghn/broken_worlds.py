@@ -1,0 +1,147 @@
+"""Worlds that misbehave on purpose, for the tests to import by path."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Counter(gym.Env[Any, Any]):
+    """Ends after 5 to 14 steps, as the seed says; the return is the number of steps."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space: gym.Space[Any] = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(5, 15))
+        self.length = self.left
+        return self.look(), {}
+
+    def look(self) -> Any:
+        return np.array([self.left, self.length, 1.0], dtype=np.float32)
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        return self.look(), 1.0, self.left == 0, False, {}
+
+
+class Breaks(Counter):
+    """Fails in one of five ways in every episode of exactly 9 steps, at its start or third step."""
+
+    def __init__(self, way: str = "raise") -> None:
+        self.way = way
+        self.armed = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        found = super().reset(seed=seed)
+        if self.way == "reset" and self.length == 9:
+            raise RuntimeError("no start")
+        if self.way == "start" and self.length == 9:
+            return found[0] * np.float32(np.nan), {}
+        return found
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        if self.length == 9 and self.left == 6:
+            if self.way == "raise":
+                raise RuntimeError("gears jammed")
+            if self.way == "observation":
+                observation = observation * np.float32(np.nan)
+            if self.way == "reward":
+                reward = float("nan")
+        return observation, reward, *rest
+
+
+class Forgetful(Counter):
+    """Lets a hidden counter survive reset: not reproducible."""
+
+    calls = 0
+
+    def look(self) -> Any:
+        type(self).calls += 1
+        return np.array([self.left, self.calls, 1.0], dtype=np.float32)
+
+
+class Mixed(Counter):
+    """Dict observations and a multi-discrete action whose blocks start at 1 and 0."""
+
+    observation_space = spaces.Dict(
+        {
+            "grid": spaces.Box(0, 1, (2, 2), np.float64),
+            "kind": spaces.Discrete(3),
+            "pair": spaces.Tuple((spaces.MultiBinary(2), spaces.Box(-1, 1, (1,), np.float32))),
+        }
+    )
+    action_space = spaces.MultiDiscrete([3, 2], start=[1, 0])
+
+    def look(self) -> Any:
+        return {
+            "grid": np.full((2, 2), self.left / 20),
+            "kind": np.int64(self.left % 3),
+            "pair": (np.array([1, 0], dtype=np.int8), np.zeros(1, dtype=np.float32)),
+        }
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(np.asarray(action)), action
+        return super().step(action)
+
+
+class Matrix(Counter):
+    """A 2 x 2 box action with an unbounded column."""
+
+    action_space = spaces.Box(
+        np.array([[0.0, -np.inf], [-2.0, 0.0]], dtype=np.float32),
+        np.array([[10.0, np.inf], [2.0, np.inf]], dtype=np.float32),
+    )
+
+    def step(self, action: Any) -> Any:
+        assert action.shape == (2, 2)
+        observation, _, *rest = super().step(action)
+        return observation, float(action.sum()), *rest
+
+
+class Talks(Counter):
+    """Observes sequences, which have no fixed size."""
+
+    observation_space = spaces.Sequence(spaces.Discrete(3))  # type: ignore[assignment]
+
+
+class Moody(Counter):
+    """A world with modes of its own and a knob to perturb."""
+
+    modes = ("calm", "wild")
+    perturbations: ClassVar = {"gift": lambda env, factor: setattr(env, "gift", env.gift * factor)}
+
+    def __init__(self, mode: str) -> None:
+        self.gift = 1.0 if mode == "calm" else -1.0
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, self.gift, *rest
+
+
+class Shifty(Counter):
+    """A world whose modes do not have the same spaces."""
+
+    modes = ("two", "three")
+
+    def __init__(self, mode: str) -> None:
+        self.action_space = spaces.Discrete(2 if mode == "two" else 3)
+
+
+def make_counter(**kwargs: Any) -> gym.Env[Any, Any]:
+    """A factory.
+
+    ## Version history
+    * v1: counts.
+    """
+    return gym.wrappers.TimeLimit(Counter(**kwargs), 50)
+
+
+def shout(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """A wrapper that doubles rewards."""
+    return gym.wrappers.TransformReward(env, lambda reward: 2 * reward)

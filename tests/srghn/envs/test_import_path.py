@@ -1,0 +1,128 @@
+"""Worlds that anyone brings by import path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srghn.config import EnvParams
+from srghn.envs import EnvVersion, kinds, parse, pin, verify
+from srghn.envs.registry import find
+from srghn.errors import ConfigError, EnvVersionError
+
+
+@pytest.fixture(autouse=True)
+def worlds_by_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+
+
+def pinned(name: str, **kwargs: object) -> EnvVersion:
+    return pin(EnvParams(id=f"broken_worlds:{name}", kwargs={"max_episode_steps": 20, **kwargs}))
+
+
+@pytest.mark.parametrize("name", ["Counter", "Mixed", "Matrix", "Moody"])
+def test_a_class_is_pinned_saved_and_verified(name: str, tmp_path: Path) -> None:
+    version = pinned(name)
+    assert version.max_episode_steps == 20
+    version.save(tmp_path / "v.json")
+    verify(EnvVersion.load(tmp_path / "v.json"))
+
+
+def test_a_factory_brings_its_own_limit_and_history() -> None:
+    version = pin(EnvParams(id="broken_worlds:make_counter"))
+    assert version.max_episode_steps == 50
+    assert version.history == "* v1: counts."
+
+
+def test_a_world_may_have_modes_and_knobs_of_its_own() -> None:
+    version = pinned("Moody")
+    assert version.modes == ("calm", "wild")
+    assert "gift" in kinds(find(version.id))
+    gifts = []
+    for mode, perturbation in (("calm", None), ("wild", None), ("wild", parse("gift:3"))):
+        env = version.make(mode, perturbation)
+        env.reset(seed=1)
+        gifts.append(env.step(0)[1])
+    assert gifts == [1.0, -1.0, -3.0]
+
+
+def test_modes_with_other_spaces_are_refused() -> None:
+    with pytest.raises(EnvVersionError, match="mode three has other spaces than in mode two"):
+        pinned("Shifty")
+
+
+def test_the_time_limit_ends_episodes() -> None:
+    version = pin(EnvParams(id="broken_worlds:Counter", kwargs={"max_episode_steps": 3}))
+    env = version.make("normal")
+    env.reset(seed=1)
+    assert [env.step(0)[3] for _ in range(3)] == [False, False, True]
+
+
+def test_wrappers_are_applied_and_pinned() -> None:
+    params = EnvParams(
+        id="broken_worlds:Counter",
+        kwargs={"max_episode_steps": 20},
+        wrappers=("broken_worlds:shout",),
+    )
+    version = pin(params)
+    env = version.make("normal")
+    env.reset(seed=1)
+    assert env.step(0)[1] == 2.0
+    assert version.behaviour != pinned("Counter").behaviour
+
+
+def test_an_endless_world_is_refused_with_the_setting_that_ends_it() -> None:
+    with pytest.raises(EnvVersionError, match=r"max_episode_steps=1000"):
+        pin(EnvParams(id="broken_worlds:Counter"))
+
+
+def test_a_world_that_keeps_state_across_resets_is_refused() -> None:
+    with pytest.raises(EnvVersionError, match=r"reset\(seed=0\).*step 0.*np_random"):
+        pinned("Forgetful")
+
+
+@pytest.mark.parametrize(("way", "message"), [("reward", "nan"), ("observation", "NaN")])
+def test_a_world_that_gives_nan_is_refused(way: str, message: str) -> None:
+    with pytest.raises(EnvVersionError, match=message):
+        pinned("Breaks", way=way)
+
+
+def test_a_world_that_fails_while_it_is_watched_is_named() -> None:
+    with pytest.raises(EnvVersionError, match=r"Breaks.*seed \d, step 3: RuntimeError: gears"):
+        pinned("Breaks")
+
+
+def test_a_world_without_a_flat_form_is_refused() -> None:
+    with pytest.raises(EnvVersionError, match=r"Talks.*Sequence"):
+        pinned("Talks")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("broken_worlds:Countr", "did you mean broken_worlds:Counter"),
+        ("no_such_module:World", "no_such_module.*PYTHONPATH"),
+        ("broken_worlds:", "module:name"),
+        ("broken_worlds:np", "could not be built"),
+        ("broken_worlds:shout", "could not be built"),
+        ("pathlib:Path", r"must give a gymnasium\.Env, got PosixPath"),
+    ],
+)
+def test_paths_that_name_no_world_are_refused(path: str, message: str) -> None:
+    with pytest.raises(EnvVersionError, match=message):
+        pin(EnvParams(id=path))
+
+
+def test_unknown_wrapper_is_refused() -> None:
+    with pytest.raises(EnvVersionError, match=r"wrapper.*shout"):
+        pin(EnvParams(id="CartPole-v1", wrappers=("broken_worlds:shot",)))
+
+
+def test_a_perturbation_that_a_world_does_not_know_is_named() -> None:
+    version = pinned("Counter")
+    with pytest.raises(ConfigError, match=r"'gravity'.*observation_noise, action_delay"):
+        version.make("normal", parse("gravity:1.1"))
+    noisy = version.make("normal", parse("observation_noise:0.1"))
+    assert not np.array_equal(noisy.reset(seed=1)[0], version.make("normal").reset(seed=1)[0])

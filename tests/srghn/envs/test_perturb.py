@@ -1,0 +1,191 @@
+"""Every perturbation does what it says, reproducibly, and nothing at its neutral severity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srghn.config import EnvParams
+from srghn.envs import EnvVersion, Perturbation, default_cells, kinds, parse, pin, registered
+from srghn.envs.disturb import ActionDelay, ActionDrop, ObservationNoise
+from srghn.errors import ConfigError, EnvVersionError
+
+NEEDS = {"box2d": "Box2D", "mujoco": "mujoco"}
+NEUTRAL = {"observation_noise": 0, "action_delay": 0, "action_drop": 0, "wind": 0}
+STRONG = {"observation_noise": 0.5, "action_delay": 2, "action_drop": 0.5, "gravity": 0.5}
+_PINNED: dict[str, EnvVersion] = {}
+
+
+def version_of(world: str) -> EnvVersion:
+    spec = registered()[world]
+    if spec.extra:
+        pytest.importorskip(NEEDS[spec.extra], reason=f"needs srghn[{spec.extra}]")
+    if world not in _PINNED:
+        _PINNED[world] = pin(EnvParams(id=world))
+    return _PINNED[world]
+
+
+def episode(env: Any, version: EnvVersion, seed: int, steps: int = 12) -> np.ndarray:
+    """Observations and rewards of fixed outputs, (steps, size + 1)."""
+    rng = np.random.default_rng(seed)
+    outputs = rng.standard_normal((steps, version.interface.action_size)).astype(np.float32)
+    rows = [np.append(env.reset(seed=seed)[0], 0.0)]
+    for action in version.interface.decode(outputs):
+        observation, reward, terminated, truncated, _ = env.step(action)
+        rows.append(np.append(observation, float(reward)))
+        if terminated or truncated:
+            break
+    return np.stack(rows)
+
+
+WORLDS_AND_KINDS = [(world, kind) for world, spec in registered().items() for kind in kinds(spec)]
+
+
+@pytest.mark.parametrize(("world", "kind"), WORLDS_AND_KINDS)
+def test_perturbation_acts_is_reproducible_and_can_be_neutral(world: str, kind: str) -> None:
+    version = version_of(world)
+    mode = version.modes[-1]
+    plain = episode(version.make(mode), version, 3)
+    strong = Perturbation(kind, STRONG.get(kind, 0.5))
+    env = version.make(mode, strong)
+    first = episode(env, version, 3)
+    other = episode(env, version, 4)
+    again = episode(env, version, 3)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, episode(version.make(mode, strong), version, 3))
+    assert not np.array_equal(first, plain)
+    assert not np.array_equal(first, other)
+    if kind != "wind":  # enabling wind draws from the world's generator, at any strength
+        neutral = version.make(mode, Perturbation(kind, NEUTRAL.get(kind, 1)))
+        np.testing.assert_array_equal(episode(neutral, version, 3), plain)
+
+
+@given(st.from_regex(r"[a-z_]{3,20}", fullmatch=True), st.floats(0.001, 1))
+def test_text_form_is_read_back(name: str, severity: float) -> None:
+    if name == "action_delay":
+        severity = 2.0
+    perturbation = Perturbation(name, severity)
+    assert parse(str(perturbation)) == perturbation
+
+
+def test_text_form_is_short() -> None:
+    assert str(parse("observation_noise:0.10")) == "observation_noise:0.1"
+    assert str(parse(" action_delay:2 ")) == "action_delay:2"
+
+
+@pytest.mark.parametrize("text", ["", "gravity", "gravity:", ":1", "gravity:heavy", "gravity:nan"])
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="kind:severity"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("observation_noise:-0.1", "0 or more"),
+        ("action_delay:1.5", "whole number"),
+        ("action_drop:1.1", "probability"),
+        ("gravity:0", "above 0"),
+        ("gravity:inf", "above 0"),
+    ],
+)
+def test_severity_out_of_range_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        parse(text)
+
+
+def test_lunar_lander_refuses_more_gravity_than_gymnasium_does() -> None:
+    with pytest.raises(EnvVersionError, match="-12"):
+        version_of("LunarLander-v3").make("normal", parse("gravity:1.3"))
+
+
+class Echo:
+    """Records what reaches the world."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.got.clear()
+        return np.zeros(2, dtype=np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.got.append(action)
+        return np.zeros(2, dtype=np.float32), 0.0, False, False, {}
+
+
+def sent(wrapper: Any, echo: Echo, actions: list[int], seed: int = 1) -> list[int]:
+    wrapper.reset(seed=seed)
+    for action in actions:
+        wrapper.step(action)
+    return list(echo.got)
+
+
+def wrap(kind: type, severity: Any) -> tuple[Any, Echo]:
+    echo = Echo()
+    wrapper = kind.__new__(kind)
+    import gymnasium as gym
+
+    class World(gym.Env):  # type: ignore[type-arg]
+        reset = staticmethod(echo.reset)  # type: ignore[assignment]
+        step = staticmethod(echo.step)  # type: ignore[assignment]
+
+    wrapper.__init__(World(), severity)
+    return wrapper, echo
+
+
+def test_delay_executes_what_was_chosen_before() -> None:
+    wrapper, echo = wrap(ActionDelay, 2)
+    assert sent(wrapper, echo, [7, 1, 2, 3, 4]) == [7, 7, 7, 1, 2]
+    assert sent(wrapper, echo, [5, 6]) == [5, 5]
+
+
+def test_drop_repeats_the_last_executed_action_at_its_rate() -> None:
+    wrapper, echo = wrap(ActionDrop, 0.25)
+    chosen = list(range(4000))
+    got = sent(wrapper, echo, chosen)
+    lost = sum(a != b for a, b in zip(chosen, got, strict=True))
+    assert 0.22 < lost / len(chosen) < 0.28
+    assert got[0] == 0
+    assert all(b in (a, got[i - 1]) for i, (a, b) in enumerate(zip(chosen, got, strict=True)) if i)
+
+
+def test_noise_has_the_standard_deviation_it_says() -> None:
+    wrapper, _ = wrap(ObservationNoise, np.array([0.5, 0.0], dtype=np.float32))
+    wrapper.reset(seed=3)
+    seen = np.stack([wrapper.step(0)[0] for _ in range(4000)])
+    assert abs(seen[:, 0].std() - 0.5) < 0.03
+    assert abs(seen[:, 0].mean()) < 0.03
+    assert (seen[:, 1] == 0).all()
+    assert seen.dtype == np.float32
+
+
+def test_flags_keep_still_under_noise() -> None:
+    version = version_of("LunarLander-v3")
+    assert version.observation_scale[6:] == (0.0, 0.0)
+    assert min(version.observation_scale[:6]) > 0
+    env = version.make("normal", parse("observation_noise:1"))
+    rows = episode(env, version, 3)
+    assert np.isin(rows[:, 6:8], (0, 1)).all()
+
+
+@pytest.mark.parametrize("world", registered())
+def test_default_cells_are_known_to_the_world_and_go_by_twos(world: str) -> None:
+    version = version_of(world)
+    cells = default_cells(version)
+    assert 6 <= len(cells) <= 10
+    assert len(set(cells)) == len(cells)
+    names = [cell.name for cell in cells]
+    assert set(names) <= set(kinds(registered()[world]))
+    assert all(names.count(name) == 2 for name in names)
+    for cell in cells:
+        version.make(version.modes[0], cell).close()
+
+
+def test_unknown_kind_guesses() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'pole_length'"):
+        version_of("CartPole-v1").make("normal", parse("pole_lenght:2"))

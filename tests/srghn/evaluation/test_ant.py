@@ -1,0 +1,57 @@
+"""Ant-v5 stepped by MuJoCo directly, against Gymnasium's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srghn.config import EnvParams, PolicyParams
+from srghn.envs import Perturbation, pin
+from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
+from srghn.seeding import seeds, stream
+
+pytest.importorskip("mujoco")
+
+POLICY = PolicyParams(kwargs={"hidden": [4], "activation": "tanh"})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "perturbation"),
+    [
+        ({}, None),
+        ({}, Perturbation("gravity", 0.8)),
+        ({}, Perturbation("action_drop", 0.5)),
+        ({"frame_skip": 2, "exclude_current_positions_from_observation": False}, None),
+        ({"include_cfrc_ext_in_observation": False, "terminate_when_unhealthy": False}, None),
+    ],
+)
+def test_returns_are_gymnasiums(kwargs: dict[str, Any], perturbation: Perturbation | None) -> None:
+    version = pin(EnvParams(id="Ant-v5", kwargs={"max_episode_steps": 40, **kwargs}))
+    assert choose_backend(version, POLICY) == "mujoco"
+    face, chosen = version.interface, seeds(3, "test", 2)
+    size = 4 * (face.observation_size + 1) + 5 * face.action_size
+    weights = stream(2, "test").normal(size=(4, size)).astype(np.float32)
+    policies, seen = WeightedPolicies(POLICY, face, weights), []
+    for name in ("mujoco", "gymnasium"):
+        with make_backend(name, version, POLICY) as backend:
+            seen.append(
+                backend.evaluate(policies, version, "normal", chosen, perturbation=perturbation)
+            )
+    assert seen[0].returns.tobytes() == seen[1].returns.tobytes()
+    assert seen[0].lengths.tobytes() == seen[1].lengths.tobytes()
+    assert seen[0].steps == seen[1].steps
+    assert len(np.unique(seen[0].returns)) == 8
+
+
+def test_actions_that_are_not_numbers_crash_alone() -> None:
+    version = pin(EnvParams(id="Ant-v5", kwargs={"max_episode_steps": 10}))
+    face = version.interface
+    weights = np.zeros((3, 4 * (face.observation_size + 1) + 5 * face.action_size), np.float32)
+    weights[1] = np.nan
+    policies = WeightedPolicies(POLICY, face, weights)
+    with make_backend("mujoco", version, POLICY) as backend:
+        result = backend.evaluate(policies, version, "normal", seeds(3, "test", 2))
+    assert np.isneginf(result.fitness).tolist() == [False, True, False]
+    assert [crash.individual for crash in result.crashes] == [1, 1]

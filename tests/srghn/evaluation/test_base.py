@@ -1,0 +1,84 @@
+"""The contract types, and how a backend is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from srghn.config import EnvParams, PolicyParams, Settings
+from srghn.envs import pin
+from srghn.envs.interface import Interface
+from srghn.errors import ConfigError, EvaluationError
+from srghn.evaluation.base import (
+    BACKENDS,
+    Backend,
+    Evaluation,
+    Float32,
+    Int64,
+    WeightedPolicies,
+    choose_backend,
+    make_backend,
+    make_evaluator,
+)
+
+FACE = Interface(4, (None,), (None,), "discrete", (), (2,), (0,))
+
+
+class Doubling:
+    """A recipe of three individuals: index i has weights 2 i."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def rebuild(self, indices: Int64) -> Float32:
+        return np.repeat(2 * indices[:, None], 5, axis=1).astype(np.float32)
+
+
+def test_policies_are_weights_or_a_recipe() -> None:
+    weights = np.arange(15, dtype=np.float32).reshape(3, 5)
+    given = WeightedPolicies(PolicyParams(), FACE, weights)
+    assert len(given) == 3
+    np.testing.assert_array_equal(given.take(np.array([2, 0])), weights[[2, 0]])
+    made = WeightedPolicies(PolicyParams(), FACE, recipe=Doubling())
+    assert len(made) == 3
+    np.testing.assert_array_equal(made.dense()[:, 0], [0, 2, 4])
+
+
+def test_policies_need_exactly_one_of_weights_and_recipe() -> None:
+    with pytest.raises(EvaluationError, match="not both"):
+        WeightedPolicies(PolicyParams(), FACE)
+    with pytest.raises(EvaluationError, match="not both"):
+        WeightedPolicies(PolicyParams(), FACE, np.zeros((1, 5), np.float32), Doubling())
+    with pytest.raises(EvaluationError, match=r"\(5,\)"):
+        WeightedPolicies(PolicyParams(), FACE, np.zeros(5, np.float32))
+
+
+def test_fitness_is_the_mean_return_and_a_crash_is_the_worst() -> None:
+    returns = np.array([[1.0, 3.0], [5.0, -np.inf]])
+    fitness = Evaluation(returns, np.ones((2, 2), np.int64), 4).fitness
+    np.testing.assert_array_equal(fitness, [2.0, -np.inf])
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_has_its_name_and_says_what_it_supports(name: str) -> None:
+    version = pin(EnvParams(id="CartPole-v1"))
+    backend = make_backend(name, version, PolicyParams())
+    assert isinstance(backend, Backend)
+    assert backend.name == name
+    assert name in backend.describe()
+    assert isinstance(backend.supports(version, PolicyParams()), bool)
+    backend.close()
+    backend.close()
+
+
+def test_auto_takes_the_first_backend_that_supports_the_work() -> None:
+    version = pin(EnvParams(id="Pendulum-v1"))
+    assert choose_backend(version, PolicyParams()) == "gymnasium"
+    with make_evaluator(Settings(), version, PolicyParams()) as evaluator:
+        assert evaluator.describe() == "gymnasium, in process"
+
+
+def test_unknown_backend_names_the_known() -> None:
+    version = pin(EnvParams(id="CartPole-v1"))
+    with pytest.raises(ConfigError, match=r"'gym'.*gymnasium"):
+        make_evaluator(Settings(), version, PolicyParams(), "gym")

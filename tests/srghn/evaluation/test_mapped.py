@@ -1,0 +1,78 @@
+"""Torch modules over lanes: a lane's outputs are its own, wherever it lies."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from srghn.config import PolicyParams
+from srghn.evaluation.mapped import MappedModule, _scripted
+from srghn.policies import build_policy
+
+LANES = 128
+
+
+class Branching(nn.Module):
+    """Control flow that depends on data: nothing that `vmap` can map."""
+
+    def __init__(self, observation_size: int, action_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(observation_size, action_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(x)
+        return outputs if bool(x.sum() > 0) else -outputs
+
+
+@pytest.mark.parametrize("width", [5, 37, 64])
+def test_lanes_that_change_places_take_their_outputs_with_them(width: int) -> None:
+    """At width 37 a plain batched product adds up in an order that depends on the lane."""
+    policy = PolicyParams(module="srghn.policies:ResidualMLP", kwargs={"width": width, "blocks": 1})
+    mapped, reference = MappedModule(policy, 7, 3, LANES), build_policy(policy, 7, 3)
+    generator, room = torch.Generator().manual_seed(1), mapped.room()
+    flat = torch.randn((LANES, sum(room.sizes)), generator=generator) * 0.3
+    observations = torch.randn((LANES, 7), generator=generator)
+    room.rows[:] = room.spread(flat)
+    outputs = mapped(room.tensors, observations, list(range(LANES)))
+    order = torch.randperm(LANES, generator=generator)
+    room.rows[:] = room.spread(flat[order])
+    moved = mapped(room.tensors, observations[order], list(range(LANES)))
+    assert torch.equal(moved, outputs[order])
+    for lane in (0, 100):
+        nn.utils.vector_to_parameters(flat[lane], reference.parameters())
+        with torch.no_grad():
+            alone = reference(observations[lane : lane + 1])[0]
+        assert torch.allclose(alone, outputs[lane], atol=1e-5)
+
+
+def test_a_partial_call_is_recognised() -> None:
+    policy = PolicyParams(kwargs={"hidden": [3], "activation": "gelu"})
+    mapped = MappedModule(policy, 2, 2, LANES)
+    assert mapped._call is not None
+    ramp = torch.arange(LANES)[:, None] * 1e-3
+    assert not mapped._impartial(lambda w, x: x + ramp, 2)
+
+
+def test_what_cannot_be_mapped_is_called_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "branching_policy", sys.modules[__name__])
+    mapped = MappedModule(PolicyParams(module="branching_policy:Branching", kwargs={}), 3, 2, 8)
+    assert mapped._call is None
+    room = mapped.room()
+    room.rows[2] = room.spread(torch.ones((1, 8)))[0]
+    outputs = mapped(room.tensors, torch.eye(8)[:, :3] * -1, [2])
+    assert outputs[2].tolist() == [-0.0, -0.0]
+    outputs = mapped(room.tensors, torch.eye(8)[:, :3], [2])
+    assert outputs[2].tolist() == [2.0, 2.0]
+
+
+def test_without_torchscript_the_record_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("TorchScript is gone")
+
+    monkeypatch.setattr(torch.jit, "trace", gone)
+    assert _scripted(lambda w, x: x, [], torch.zeros(1)) is None
+    policy = PolicyParams(kwargs={"hidden": [3], "activation": "gelu"})
+    assert MappedModule(policy, 2, 2, LANES)._call is not None

@@ -1,0 +1,94 @@
+"""OpenES and CMA-ES: what the contract of all strategies does not say about them."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from srghn import seeding
+from srghn.config import PolicyParams, parse_params
+from srghn.envs.interface import Interface
+from srghn.errors import ConfigError
+from srghn.evolution import make_strategy
+from srghn.evolution.cmaes import CMAES, CMAOptions, make_pycma
+from srghn.evolution.direct import PolicyWeights
+from srghn.evolution.openes import OpenES, OpenESOptions, centered_ranks
+from srghn.evolution.selection import clean
+
+#: Four inputs, three outputs: 15 weights with the biases, and no hidden layer.
+WIDE = Interface(4, (None,), (None,), "box", (3,), action_low=(None,), action_high=(None,))
+LAYOUT = PolicyWeights(PolicyParams(kwargs={"hidden": []}), WIDE)
+
+
+def valley(solutions: np.ndarray, generation: int) -> np.ndarray:
+    """A moving, ill-conditioned bowl with ties (rounded) and now and then a NaN."""
+    centre = 3.0 * (generation // 30 % 2) + 0.1 * np.arange(15)
+    fitness = -((solutions - centre) ** 2 * 4.0 ** (np.arange(15) / 3)).sum(axis=1).round(2)
+    fitness[1] = np.nan if generation % 7 == 0 else fitness[1]
+    return fitness
+
+
+@pytest.mark.parametrize("size", [6, 24])
+def test_pycma_from_arrays_equals_an_undisturbed_pycma_to_the_bit(size: int) -> None:
+    strategy = CMAES(LAYOUT, CMAOptions(sigma=0.5), size)
+    state = strategy.init(3)
+    whole = make_pycma(state.mean, 0.5, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for generation in range(80):
+            noise = seeding.stream(3, "birth", generation)
+            whole.sm.randn = lambda *shape, noise=noise: noise.standard_normal(shape)
+            solutions = whole.ask()
+            population = strategy.ask(state)
+            assert population.weights.tobytes() == np.array(solutions, np.float32).tobytes()
+            fitness = valley(np.array(solutions), generation)
+            ranks = np.unique(-clean(fitness)[0], return_inverse=True)[1]
+            whole.tell(solutions, ranks.astype(float).tolist())
+            state = strategy.tell(state, population, fitness)
+            assert (state.sigma, state.told) == (whole.sigma, whole.countiter)
+            assert state.covariance.tobytes() == np.array(whole.sm.C).tobytes()
+
+
+def test_cmaes_refuses_a_policy_it_could_never_finish() -> None:
+    params = parse_params(
+        {"policy": {"kwargs": {"hidden": [600]}}, "evolution": {"strategy": "cmaes"}}, "test"
+    )
+    with pytest.raises(ConfigError, match="4803 x 4803 matrix"):
+        make_strategy(params, WIDE)
+
+
+def test_openes_climbs_a_slope_with_either_optimizer() -> None:
+    for optimizer in ("adam", "sgd"):
+        options = OpenESOptions(sigma=0.1, learning_rate=0.02, optimizer=optimizer)
+        strategy = OpenES(LAYOUT, options, pairs=16)
+        state = strategy.init(1)
+        start = state.mean[0]
+        for _ in range(20):
+            population = strategy.ask(state)
+            state = strategy.tell(state, population, population.weights[:, 0].astype(np.float64))
+        assert state.mean[0] > start + 0.2
+
+
+def test_openes_takes_no_step_on_a_plateau() -> None:
+    strategy = OpenES(LAYOUT, OpenESOptions(), pairs=8)
+    state = strategy.init(1)
+    population = strategy.ask(state)
+    assert (strategy.tell(state, population, np.zeros(17)).mean == state.mean).all()
+
+
+def test_openes_is_antithetic_about_its_mean_and_decays() -> None:
+    strategy = OpenES(LAYOUT, OpenESOptions(weight_decay=0.5), pairs=5)
+    state = strategy.init(1)
+    weights = strategy.ask(state).weights
+    assert (weights[0] == state.mean).all()
+    assert np.allclose(weights[1:6] + weights[6:], 2 * state.mean, atol=1e-6)
+    told = strategy.tell(state, strategy.ask(state), np.zeros(11))
+    assert np.allclose(told.mean, state.mean / 2)
+
+
+def test_centered_ranks_share_the_rank_of_equals_and_put_nan_last() -> None:
+    assert centered_ranks(np.array([3.0, 1.0, 2.0])).tolist() == [0.5, -0.5, 0.0]
+    assert centered_ranks(np.array([1.0, 1.0, 5.0])).tolist() == [-0.25, -0.25, 0.5]
+    assert centered_ranks(np.array([np.nan, 0.0, -9.0])).tolist() == [-0.5, 0.5, 0.0]

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from srghn.errors import ArchitectureMismatch, ArtefactError, CheckpointError, ReplayMismatch
+from srghn.evolution import Ancestor, Ancestry, Founder, lineage, load_run, rebuild, tables
+from srghn.evolution.ancestry import genome_digest
+from srghn.evolution.base import Population
+
+Play = Callable[..., None]
+
+
+def generation(number: int, episodes: int = 8, count: int = 64, survivors: int = 8) -> pa.Table:
+    """A generation as a run writes it: incompressible seeds, rates and returns."""
+    rng = np.random.default_rng(number)
+    born = np.arange(count - survivors) + survivors + number * (count - survivors)
+    ids = np.append(rng.integers(0, born[0], survivors), born)
+    population = Population(
+        genomes=np.zeros((count, 1), np.float32),
+        weights=np.zeros((count, 1), np.float32),
+        ids=ids,
+        parents=np.where(ids >= born[0], ids[0], ids - 1),
+        noise_seeds=rng.integers(0, 2**63, count),
+        births=np.full(count, number),
+        rates=rng.random((count, 12), np.float32),
+    )
+    returns = rng.normal(size=(count, episodes)) * 100
+    return lineage.rows(population, number, "normal", returns.mean(1), returns, "f" * 64)
+
+
+def test_parts_merge_and_read_back_in_order(tmp_path: Path) -> None:
+    parts: list[tables.Part] = []
+    for number in range(300):
+        parts = tables.append(tmp_path, parts, pa.table({"g": [number, number]}), number, number)
+        tables.prune(tmp_path, parts)
+    assert [part.level for part in parts] == [2] + [1] * 2 + [0] * 12
+    assert len(list(tmp_path.iterdir())) == 15
+    tables.verify(tmp_path, parts)
+    assert tables.read(tmp_path)["g"].to_pylist() == [g for g in range(300) for _ in range(2)]
+
+
+def test_a_part_within_a_merged_one_is_not_read_twice(tmp_path: Path) -> None:
+    parts: list[tables.Part] = []
+    for number in range(tables.FAN):
+        parts = tables.append(tmp_path, parts, pa.table({"g": [number]}), number, number)
+    assert len(list(tmp_path.iterdir())) == tables.FAN + 1
+    assert tables.read(tmp_path)["g"].to_pylist() == list(range(tables.FAN))
+
+
+def test_an_empty_folder_has_no_table(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no table yet"):
+        tables.read(tmp_path)
+
+
+def test_a_thousand_generations_of_64_stay_under_10_megabytes(tmp_path: Path) -> None:
+    parts: list[tables.Part] = []
+    for first in range(0, 1000, 100):
+        rows = pa.concat_tables([generation(g) for g in range(first, first + 100)])
+        parts = tables.append(tmp_path / "lineage", parts, rows, first, first + 99)
+    size = sum(p.stat().st_size for p in (tmp_path / "lineage").iterdir())
+    assert 2_000_000 < size < 10_000_000
+    assert len(lineage.load(tmp_path)) == 64_000
+
+
+def test_everyone_ever_born_is_there_with_every_episode(finished: Path, small_run: Any) -> None:
+    found = lineage.load(finished)
+    params = small_run().evolution
+    assert len(found) == params.generations * 6
+    assert found.returns.shape == (len(found), params.episodes)
+    assert np.array_equal(np.unique(found.id), np.arange(2 + 4 * params.generations))
+    assert np.allclose(found.fitness, found.returns.mean(axis=1))
+    assert found.fingerprint == load_run(finished).version.fingerprint
+    switched = found.generation >= 4
+    assert set(found.mode[switched]) == {"flipped"}
+    assert set(found.mode[~switched]) == {"normal"}
+
+
+def test_any_individual_is_its_lineage(finished: Path) -> None:
+    run = load_run(finished)
+    assert run.strategy.encoding is not None
+    for i, genome in zip(run.finalists.ids, run.finalists.genomes, strict=True):
+        ancestry = Ancestry.from_json(run.ancestry(int(i)).to_json())
+        assert ancestry == run.ancestry(int(i))
+        assert rebuild(ancestry, run.strategy.encoding).tobytes() == genome.tobytes()
+        births = [a.generation for a in ancestry.chain]
+        assert births[0] == 0
+        assert births == sorted(births)
+
+
+def test_a_lineage_spans_runs(small_run: Any, play: Play, finished: Path, tmp_path: Path) -> None:
+    first = load_run(finished)
+    best = int(first.finalists.ids[0])
+    ancestry = first.ancestry(best)
+    founder = Founder(first.finalists.genomes[0], first.generation, "d" * 64, ancestry)
+    params = small_run(ancestor="d" * 64, generations=3, seed=8)
+    play(params, tmp_path, founder)
+    second = load_run(tmp_path)
+    assert second.generation == 9
+    assert second.mode == "flipped"  # the schedule goes on: its switch was at 4
+    for row, i in enumerate(second.finalists.ids):
+        whole = second.ancestry(int(i))
+        assert whole.chain[: len(ancestry.chain)] == ancestry.chain
+        rebuilt = rebuild(whole, second.strategy.encoding)
+        assert rebuilt.tobytes() == second.finalists.genomes[row].tobytes()
+    assert max(len(second.ancestry(int(i)).chain) for i in second.finalists.ids) > len(
+        ancestry.chain
+    )
+
+
+def test_a_founder_must_be_the_ancestor_that_the_parameters_name(
+    small_run: Any, play: Play, finished: Path, tmp_path: Path
+) -> None:
+    run = load_run(finished)
+    ancestry = run.ancestry(int(run.finalists.ids[0]))
+    founder = Founder(run.finalists.genomes[0], run.generation, "d" * 64, ancestry)
+    with pytest.raises(CheckpointError, match=r"evolution\.ancestor is None"):
+        play(small_run(), tmp_path, founder)
+    with pytest.raises(CheckpointError, match="founder given is None"):
+        play(small_run(ancestor="d" * 64), tmp_path)
+    other = small_run(ancestor="d" * 64)
+    other = other.model_copy(update={"ghn": other.ghn.model_copy(update={"hidden": 5})})
+    with pytest.raises(ArchitectureMismatch, match="keep its policy and ghn parameters"):
+        play(other, tmp_path, founder)
+
+
+def test_a_changed_chain_or_architecture_does_not_rebuild(finished: Path, small_run: Any) -> None:
+    run = load_run(finished)
+    encoding = run.strategy.encoding
+    assert encoding is not None
+    ancestry = run.ancestry(int(run.finalists.ids[0]))
+    last = dataclasses.replace(ancestry.chain[-1], noise_seed=ancestry.chain[-1].noise_seed ^ 1)
+    forged = dataclasses.replace(ancestry, chain=(*ancestry.chain[:-1], last))
+    with pytest.raises(ReplayMismatch, match="rebuilt genome has digest"):
+        rebuild(forged, encoding)
+    with pytest.raises(ReplayMismatch, match="architecture"):
+        rebuild(dataclasses.replace(ancestry, architecture="0" * 64), encoding)
+
+
+def test_unknown_individuals_are_refused(finished: Path) -> None:
+    run = load_run(finished)
+    with pytest.raises(CheckpointError, match="is no finalist"):
+        run.ancestry(10**6)
+    with pytest.raises(ArtefactError, match="not in this lineage"):
+        run.lineage.chain(10**6)
+
+
+def test_strategies_without_lineages_say_so(small_run: Any, play: Play, tmp_path: Path) -> None:
+    play(small_run(strategy="openes", generations=1), tmp_path)
+    run = load_run(tmp_path)
+    with pytest.raises(CheckpointError, match="openes draws individuals from a distribution"):
+        run.ancestry(int(run.finalists.ids[0]))
+
+
+def test_a_hundred_births_are_a_few_kilobytes() -> None:
+    chain = tuple(
+        Ancestor(g, 56 * g, 2**62 + g, 123.456, 0.0625, "f" * 64, "normal") for g in range(100)
+    )
+    ancestry = Ancestry("a" * 64, chain, genome_digest(np.zeros(3, np.float32)))
+    text = ancestry.to_json()
+    assert len(text) < 6000
+    assert Ancestry.from_json(text) == ancestry
+
+
+def test_fitness_that_was_not_finite_is_kept_as_none() -> None:
+    chain = (Ancestor(0, 0, 1, None, 0.1, "f" * 64, "normal"),)
+    ancestry = Ancestry("a" * 64, chain, "d" * 64)
+    assert Ancestry.from_json(ancestry.to_json()).chain[0].fitness is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format":1,"chain":[[1]]}', '{"format":9,"chain":[]}']
+)
+def test_what_is_no_ancestry_is_refused(text: str) -> None:
+    with pytest.raises(ArtefactError, match="ancestry"):
+        Ancestry.from_json(text)
+
+
+def test_minus_infinity_survives_the_table(tmp_path: Path) -> None:
+    rows = generation(0, episodes=2)
+    returns = np.full((64, 2), -math.inf)
+    population = Population(
+        *[np.zeros((64, 1), np.float32)] * 2, *[np.arange(64)] * 4, np.ones((64, 1), np.float32)
+    )
+    rows = lineage.rows(population, 0, "normal", returns.mean(axis=1), returns, "f" * 64)
+    tables.append(tmp_path / "lineage", [], rows, 0, 0)
+    assert np.isneginf(lineage.load(tmp_path).returns).all()

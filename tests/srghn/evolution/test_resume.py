@@ -1,0 +1,213 @@
+"""A run killed at any moment, in the middle of a write too, ends in the same bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srghn.checkpoint import CheckpointWarning
+from srghn.config import EnvParams, RunParams, Settings
+from srghn.envs import pin
+from srghn.errors import CheckpointError, FingerprintMismatch
+from srghn.evaluation.base import make_evaluator
+from srghn.evolution import evolve, load_run
+from srghn.evolution.run import locked
+
+Play = Callable[..., None]
+Contents = Callable[[Path], dict[str, bytes]]
+#: Forked, so that a killed run costs milliseconds and not the import of torch.
+fork = multiprocessing.get_context("fork")
+
+
+def die_at_system_call(number: int, play: Play, params: RunParams, run_dir: Path) -> None:
+    """Play, but be killed at the n-th sync or rename; a file about to be synced is left half."""
+    made = 0
+
+    def counted(call: Callable[..., Any], tear: bool) -> Callable[..., Any]:
+        def wrapped(*args: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made == number:
+                if tear and not os.path.isdir(f"/proc/self/fd/{args[0]}"):
+                    os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args)
+
+        return wrapped
+
+    os.fsync = counted(os.fsync, tear=True)
+    os.replace = counted(os.replace, tear=False)
+    os.rename = counted(os.rename, tear=False)
+    play(params, run_dir)
+
+
+def survives(number: int, play: Play, params: RunParams, run_dir: Path) -> bool:
+    child = fork.Process(target=die_at_system_call, args=(number, play, params, run_dir))
+    child.start()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode == 0
+
+
+def test_killed_at_one_write_after_another(
+    small_run: Any, play: Play, contents: Contents, finished: Path, tmp_path: Path
+) -> None:
+    """Every seventh of the 59 syncs and renames of this run."""
+    expected, number = contents(finished), 1
+    while not survives(number, play, small_run(), run_dir := tmp_path / str(number)):
+        play(small_run(), run_dir)
+        assert contents(run_dir) == expected, f"killed at write {number}"
+        number += 7
+    assert number > 50  # four checkpoints, each of two tables and two files
+
+
+def test_killed_again_and_again_at_random_moments(
+    small_run: Any, play: Play, contents: Contents, finished: Path, tmp_path: Path
+) -> None:
+    """Ten kills; a run that arrives before its kill is compared, and another one begun."""
+    rng, expected, kills, runs = np.random.default_rng(0), contents(finished), 0, 0
+    started = time.monotonic()
+    alone = fork.Process(target=play, args=(small_run(), tmp_path / "alone"))
+    alone.start()
+    alone.join()
+    seconds = time.monotonic() - started
+    while kills < 10:
+        child = fork.Process(target=play, args=(small_run(), tmp_path / str(runs)))
+        child.start()
+        child.join(rng.uniform(0, 0.8 * seconds))
+        child.kill()
+        child.join()
+        assert child.exitcode in (0, -signal.SIGKILL)
+        kills += child.exitcode == -signal.SIGKILL
+        if child.exitcode == 0:
+            assert contents(tmp_path / str(runs)) == expected
+            runs += 1
+    play(small_run(), tmp_path / str(runs))
+    assert contents(tmp_path / str(runs)) == expected
+
+
+def test_a_finished_run_is_left_as_it_is(
+    small_run: Any, play: Play, contents: Contents, finished: Path
+) -> None:
+    before = contents(finished)
+    play(small_run(), finished)
+    assert contents(finished) == before
+
+
+@pytest.fixture
+def half(small_run: Any, play: Play, tmp_path: Path) -> Path:
+    """A run killed after four generations."""
+    params, run_dir = small_run(), tmp_path / "half"
+    version = pin(params.env)
+
+    class Stop(Exception):
+        pass
+
+    def stop(record: Any) -> None:
+        if record.generation == 4:
+            raise Stop
+
+    with make_evaluator(Settings(), version, params.policy) as evaluator, pytest.raises(Stop):
+        evolve(params, version, evaluator, run_dir, on_generation=stop)
+    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["00000002", "00000004"]
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoints/00000004/state.safetensors",
+        "checkpoints/00000004/manifest.json",
+        "lineage/00000002-00000003.parquet",
+        "generations/00000002-00000003.parquet",
+    ],
+)
+def test_a_flipped_bit_in_the_newest_is_named_and_the_one_before_used(
+    small_run: Any, play: Play, contents: Contents, finished: Path, half: Path, name: str
+) -> None:
+    data = bytearray((half / name).read_bytes())
+    data[len(data) // 2] ^= 4
+    (half / name).write_bytes(data)
+    with pytest.warns(CheckpointWarning, match=Path(name).name):
+        play(small_run(), half)
+    assert contents(half) == contents(finished)
+
+
+@pytest.mark.parametrize("name", ["lineage/00000000-00000001.parquet", "run.json"])
+def test_a_flipped_bit_in_what_every_checkpoint_needs_is_refused(
+    small_run: Any, play: Play, half: Path, name: str
+) -> None:
+    data = bytearray((half / name).read_bytes())
+    data[len(data) // 2] ^= 4
+    (half / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match=Path(name).name):
+        play(small_run(), half)
+
+
+def test_a_missing_record_beside_checkpoints_is_refused(
+    small_run: Any, play: Play, half: Path
+) -> None:
+    (half / "run.json").unlink()
+    with pytest.raises(CheckpointError, match=r"run\.json is missing"):
+        play(small_run(), half)
+
+
+def test_other_parameters_are_refused_and_named(small_run: Any, play: Play, half: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"evolution\.episodes was 2, now is 3"):
+        play(small_run(episodes=3), half)
+
+
+def test_parameters_of_later_stages_may_change(small_run: Any, play: Play, half: Path) -> None:
+    params = small_run()
+    gate = params.gate.model_copy(update={"episodes": 30})
+    play(params.model_copy(update={"gate": gate}), half)
+
+
+def test_another_world_is_refused_with_both_named(small_run: Any, play: Play, half: Path) -> None:
+    params = small_run()
+    other = params.model_copy(update={"env": EnvParams(id="CartPole-v1")})
+    old, new = pin(params.env).fingerprint, pin(other.env).fingerprint
+    with pytest.raises(FingerprintMismatch, match=rf"(?s){old}.*{new}.*srghn env pin"):
+        play(other, half)
+
+
+def test_another_platform_is_refused_and_named(
+    small_run: Any, play: Play, half: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("srghn.provenance.PACKAGES", ("numpy",))
+    with pytest.raises(CheckpointError, match=r"platform\.torch was .* now is None"):
+        play(small_run(), half)
+
+
+def test_two_processes_never_evolve_in_one_folder(small_run: Any, play: Play, half: Path) -> None:
+    with locked(half), pytest.raises(CheckpointError, match="another process"):
+        play(small_run(), half)
+    play(small_run(), half)
+
+
+def test_a_finished_run_whose_last_checkpoint_is_spoilt_is_not_judged_by_an_earlier_one(
+    small_run: Any, play: Play, contents: Contents, finished: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    (run_dir / "checkpoints" / "00000007" / "state.safetensors").write_bytes(b"")
+    with pytest.warns(CheckpointWarning), pytest.raises(CheckpointError, match="last checkpoint"):
+        load_run(run_dir)
+    with pytest.warns(CheckpointWarning):
+        play(small_run(), run_dir)
+    assert contents(run_dir) == contents(finished)
+
+
+def test_reading_a_run_that_has_no_checkpoint_says_so(half: Path) -> None:
+    shutil.rmtree(half / "checkpoints")
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        load_run(half)

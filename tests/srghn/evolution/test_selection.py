@@ -1,0 +1,83 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srghn.config import EvolutionParams
+from srghn.evolution import selection
+
+NAN, INF = np.nan, np.inf
+
+
+def chosen(
+    fitness: list[float], is_parent: list[bool], generation: int = 0, **kw: Any
+) -> list[int]:
+    params = EvolutionParams(**kw)
+    rows = selection.survivors(params, np.array(fitness), np.array(is_parent), 7, generation)
+    return list(map(int, rows))
+
+
+def test_clean_counts_what_is_not_finite() -> None:
+    cleaned, count = selection.clean(np.array([1.0, NAN, INF, -INF, 2.0]))
+    assert cleaned.tolist() == [1.0, -INF, -INF, -INF, 2.0]
+    assert count == 3
+
+
+def test_rank_puts_the_best_first_and_nan_last() -> None:
+    assert selection.rank(np.array([NAN, 1.0, 3.0, INF, 2.0])).tolist() == [2, 4, 1, 0, 3]
+
+
+def test_plus_takes_the_best_of_parents_and_children() -> None:
+    assert chosen([5, 1, 4, 9, 2], [True, True, False, False, False], parents=2) == [3, 0]
+
+
+@pytest.mark.parametrize(("ties", "expected"), [("parents", [0, 1]), ("children", [2, 3])])
+def test_the_tie_rule_decides_among_equals(ties: str, expected: list[int]) -> None:
+    assert chosen([5, 5, 5, 5], [True, True, False, False], parents=2, ties=ties) == expected
+
+
+def test_random_ties_have_a_name_and_change_with_the_generation() -> None:
+    def draw(generation: int) -> list[int]:
+        return chosen([5.0] * 12, [True] * 6 + [False] * 6, generation, parents=4, ties="random")
+
+    assert draw(3) == draw(3)
+    assert len({tuple(draw(g)) for g in range(8)}) > 1
+
+
+def test_a_better_child_beats_any_tie_rule() -> None:
+    assert chosen([5, 6], [True, False], parents=1, ties="parents") == [1]
+
+
+def test_comma_plays_only_the_elites_again() -> None:
+    comma = EvolutionParams(selection="comma", elites=2)
+    assert selection.evaluated_again(comma, 8) == 2
+    assert selection.evaluated_again(comma, 1) == 1
+    assert selection.evaluated_again(comma, 8, founders=True) == 8
+    assert selection.evaluated_again(EvolutionParams(selection="plus"), 8) == 8
+
+
+def test_tournament_keeps_elites_and_nobody_twice() -> None:
+    fitness = [float(i) for i in range(20)]
+    for generation in range(10):
+        rows = chosen(
+            fitness, [False] * 20, generation, selection="tournament", parents=6, elites=2
+        )
+        assert rows[:2] == [19, 18]
+        assert len(set(rows)) == 6
+
+
+def test_tournament_pressure_grows_with_its_size() -> None:
+    def mean(size: int) -> float:
+        kw: dict[str, Any] = {"selection": "tournament", "parents": 5, "elites": 0}
+        rows = [
+            chosen([float(i) for i in range(40)], [False] * 40, g, tournament_size=size, **kw)
+            for g in range(40)
+        ]
+        return float(np.mean(rows))
+
+    assert mean(2) + 3 < mean(8)
+
+
+def test_fewer_individuals_than_parents_all_survive() -> None:
+    for rule in ("plus", "comma", "tournament"):
+        assert sorted(chosen([1, 2], [True, False], selection=rule, parents=8)) == [0, 1]

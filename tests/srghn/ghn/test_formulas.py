@@ -1,0 +1,153 @@
+"""Against the formulas written out one node and one individual at a time."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from srghn.config import GHNParams
+from srghn.ghn import GHN
+from srghn.ghn.noise import birth_noise, fixed_basis
+from srghn.graph import CompGraph, Node, trace
+from srghn.policies import ResidualMLP
+
+Float = NDArray[np.float64]
+
+
+def tensors_of(ghn: GHN, genome: NDArray[np.float32]) -> dict[str, Float]:
+    return {
+        node.name: genome[ghn.own_graph.slices()[node.name]].astype(float).reshape(node.shape)
+        for node in ghn.own_graph.parameters
+    }
+
+
+def vectors_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> dict[str, Float]:
+    before: dict[str, list[str]] = {n.name: [] for n in graph.nodes}
+    after: dict[str, list[str]] = {n.name: [] for n in graph.nodes}
+    for a, b in graph.edges:
+        before[b].append(a)
+        after[a].append(b)
+    h = {n.name: t["embed"][ghn.vocabulary.index(n.kind)] for n in graph.nodes}
+
+    def heard(sources: list[str], vectors: dict[str, Float]) -> Float:
+        return (
+            np.mean([vectors[s] for s in sources], axis=0)
+            if sources
+            else np.zeros(len(t["message.bias"]))
+        )
+
+    for _ in range(ghn.params.rounds):
+        if ghn.params.messages == "synchronous":
+            h = {
+                n: np.tanh(
+                    h[n] @ t["message.self"]
+                    + heard(before[n], h) @ t["message.forward"]
+                    + heard(after[n], h) @ t["message.backward"]
+                    + t["message.bias"]
+                )
+                for n in h
+            }
+            continue
+        for order, sources, weight in (
+            (graph.nodes, before, "message.forward"),
+            (graph.nodes[::-1], after, "message.backward"),
+        ):
+            new: dict[str, Float] = {}
+            for node in order:
+                own = h[node.name] @ t["message.self"] + t["message.bias"]
+                new[node.name] = np.tanh(own + heard(sources[node.name], new) @ t[weight])
+            h = new
+    return h
+
+
+def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
+    h, parts = vectors_by_hand(ghn, t, graph), []
+    for node in graph.parameters:
+        v = h[node.name]
+        if ghn.params.head == "dense":
+            out = (v @ t["decode.weight"] + t["decode.bias"])[: node.size]
+        elif ghn.params.head == "basis":
+            basis = fixed_basis(ghn.seed, ghn.params.basis_width, node.size)
+            out = (v @ t["decode.weight"] + t["decode.bias"]) @ basis
+        else:
+            chunks, width = -(-node.size // ghn.params.chunk), ghn.params.hidden
+            rows = []
+            for place in range(chunks):
+                angles = place * 1000.0 ** -(np.arange(width // 2) / (width // 2))
+                wave = np.stack([np.sin(angles), np.cos(angles)], axis=1).ravel()
+                z = np.tanh(v + wave @ t["decode.position"])
+                rows.append(z @ t["decode.weight"] + t["decode.bias"])
+            out = np.concatenate(rows)[: node.size]
+        parts.append(out * ghn.params.output_gain)
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("head", ["dense", "chunked", "basis"])
+@pytest.mark.parametrize("messages", ["generations", "synchronous"])
+def test_birth_follows_the_formulas(head: str, messages: str) -> None:
+    graph = trace_residual()
+    params = GHNParams(
+        head=head, messages=messages, rounds=2, chunk=5, output_gain=0.7, birth_decay=0.25
+    )
+    ghn = GHN(params, graph, seed=11)
+    parent = ghn.mutate(ghn.init(0)[None], [3])[0][0]
+    t = tensors_of(ghn, parent)
+    np.testing.assert_allclose(
+        ghn.generate(parent[None])[0], weights_by_hand(ghn, t, graph), atol=2e-5
+    )
+
+    child, rates = ghn.mutate(parent[None], [5])
+    h = vectors_by_hand(ghn, t, ghn.own_graph)
+    noise = birth_noise(np.array([5]), (len(ghn.node_names), params.basis_width))[0]
+    for row, node in enumerate(ghn.own_graph.parameters):
+        v = h[node.name]
+        rate = np.exp(np.log(params.initial_rate) + v @ t["rate.weight"] + t["rate.bias"])[0]
+        rate = np.clip(rate, params.rate_min, params.rate_max)
+        rate = max(rate, params.meta_floor) if node.name.startswith("rate.") else rate
+        assert rates[0, row] == pytest.approx(rate, rel=1e-4)
+        hidden = np.tanh(v @ t["sigma.hidden.weight"] + t["sigma.hidden.bias"])
+        sigma = np.log1p(np.exp(hidden @ t["sigma.out.weight"] + t["sigma.out.bias"]))
+        unit = 1.0 if node.name == "embed" else params.hidden**-0.5
+        basis = fixed_basis(11, params.basis_width, node.size)
+        span = ghn.own_graph.slices()[node.name]
+        expected = 0.75 * parent[span] + rate * unit * (sigma * noise[row]) @ basis
+        np.testing.assert_allclose(child[0, span], expected, atol=2e-5)
+
+
+def trace_residual() -> CompGraph:
+    """Branches and joins, so that averages over several neighbours are tested."""
+    return trace(ResidualMLP(3, 2, width=4, blocks=2), torch.zeros(1, 3))
+
+
+def test_noise_is_one_philox_generator_a_seed() -> None:
+    seeds = np.array([0, 7, 2**63 - 1])
+    noise = birth_noise(seeds, (3, 5))
+    for row, seed in zip(noise, seeds, strict=True):
+        generator = np.random.Generator(np.random.Philox(key=int(seed)))
+        assert row.tobytes() == generator.standard_normal((3, 5), dtype=np.float32).tobytes()
+    assert birth_noise(seeds[:0], (3,)).shape == (0, 3)
+
+
+def test_a_longer_basis_begins_with_the_shorter_one() -> None:
+    short, long = fixed_basis(1, 16, 10), fixed_basis(1, 16, 5000)
+    assert long[:, :10].tobytes() == short.tobytes()
+    assert long.std() == pytest.approx(0.25, rel=0.02)
+    assert fixed_basis(2, 16, 10).tobytes() != short.tobytes()
+
+
+def test_messages_by_generation_tell_deep_layers_apart() -> None:
+    """Three synchronous rounds reach three edges; a sweep reaches every node."""
+    names = [f"n{i:02}" for i in range(14)]
+    nodes = [Node("in", "input"), *(Node(n, "linear.bias", (3,)) for n in names)]
+    order = ["in", *names]
+    graph = CompGraph(tuple(nodes), tuple(pairwise(order)), tuple(names))
+
+    def middle_layers_alike(messages: str, rounds: int) -> bool:
+        ghn = GHN(GHNParams(messages=messages, rounds=rounds), graph)
+        weights = ghn.generate(ghn.init(0)[None])[0].reshape(len(names), 3)
+        return bool(np.allclose(weights[6], weights[7], atol=1e-7))
+
+    assert middle_layers_alike("synchronous", 3)
+    assert not middle_layers_alike("generations", 1)

@@ -1,0 +1,270 @@
+"""The hypernetwork: births are pure functions of parent and seed, whatever the batch."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from srghn.config import GHNParams
+from srghn.errors import ArchitectureMismatch, GraphError
+from srghn.ghn import GHN
+from srghn.graph import CompGraph, Node, trace
+from srghn.policies import MLP, ResidualMLP
+
+HEADS = ("dense", "chunked", "basis")
+
+
+def founders(ghn: GHN, count: int) -> np.ndarray:
+    return np.stack([ghn.init(i) for i in range(count)])
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("messages", ["generations", "synchronous"])
+@pytest.mark.parametrize("net", [(4, 2, (8,)), (3, 1, ()), (5, 3, (7, 1, 9))], ids=str)
+def test_a_birth_has_the_same_bytes_alone_and_in_any_batch(
+    head: str, messages: str, net: tuple[int, int, tuple[int, ...]]
+) -> None:
+    graph = trace(MLP(*net), torch.zeros(1, net[0]))
+    params = GHNParams(head=head, messages=messages, chunk=5, hidden=7, basis_width=3)
+    ghn = GHN(params, graph, seed=0)
+    parents, seeds = founders(ghn, 64), np.arange(64) + 100
+    children, rates = ghn.mutate(parents, seeds)
+    weights = ghn.generate(children)
+    for size in (1, 2, 3, 7):
+        for start in (0, 5, 57):
+            rows = slice(start, start + size)
+            some, some_rates = ghn.mutate(parents[rows], seeds[rows])
+            assert some.tobytes() == children[rows].tobytes()
+            assert some_rates.tobytes() == rates[rows].tobytes()
+            assert ghn.generate(some).tobytes() == weights[rows].tobytes()
+            assert ghn.rates(parents[rows]).tobytes() == rates[rows].tobytes()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_births_of_a_larger_policy_too(head: str) -> None:
+    """Matrices large enough for other kernels, and for BLAS to think of threads."""
+    graph = trace(MLP(105, 8, (64, 64)), torch.zeros(1, 105))
+    ghn = GHN(GHNParams(head=head), graph)
+    parents, seeds = founders(ghn, 64), np.arange(64)
+    children, _ = ghn.mutate(parents, seeds)
+    weights = ghn.generate(children)
+    for rows in (slice(0, 1), slice(63, 64), slice(5, 8), slice(20, 33)):
+        some, _ = ghn.mutate(parents[rows], seeds[rows])
+        assert some.tobytes() == children[rows].tobytes()
+        assert ghn.generate(some).tobytes() == weights[rows].tobytes()
+
+
+def test_a_birth_has_the_same_bytes_whatever_the_number_of_blas_threads() -> None:
+    program = (
+        "import hashlib, sys, numpy as np\n"
+        "from srghn.ghn import GHN, GHNParams; from srghn.graph import CompGraph\n"
+        "graph = CompGraph.from_json(sys.stdin.read())\n"
+        "for head in ('dense', 'chunked', 'basis'):\n"
+        "    ghn = GHN(GHNParams(head=head), graph)\n"
+        "    c, _ = ghn.mutate(np.stack([ghn.init(i) for i in range(3)]), [1, 2, 3])\n"
+        "    print(hashlib.sha256(c.tobytes() + ghn.generate(c).tobytes()).hexdigest())\n"
+    )
+    graph = trace(MLP(105, 8, (64, 64)), torch.zeros(1, 105)).to_json()
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            input=graph,
+            env={"OPENBLAS_NUM_THREADS": threads, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "5")
+    }
+    assert len(outputs) == 1
+    assert len(outputs.pop().split()) == 3
+
+
+def test_children_of_repeated_parents_by_index(ghn: GHN) -> None:
+    parents, index, seeds = founders(ghn, 3), np.array([2, 0, 2, 1]), [5, 6, 7, 8]
+    by_index, rates = ghn.mutate(parents, seeds, index=index)
+    by_copy, copied_rates = ghn.mutate(parents[index], seeds)
+    assert by_index.tobytes() == by_copy.tobytes()
+    assert rates.tobytes() == copied_rates.tobytes()
+
+
+def test_rate_zero_gives_an_identical_child_and_any_other_does_not(ghn: GHN) -> None:
+    parents = founders(ghn, 4)
+    same, used = ghn.mutate(parents, range(4), rates=0)
+    assert same.tobytes() == parents.tobytes()
+    assert not used.any()
+    other, _ = ghn.mutate(parents, range(4), rates=1e-3)
+    assert (other != parents).any(axis=1).all()
+
+
+def test_another_seed_or_another_parent_gives_another_child(ghn: GHN) -> None:
+    parents = founders(ghn, 2)
+    children, _ = ghn.mutate(parents[[0, 0, 1]], [1, 2, 1])
+    assert len({child.tobytes() for child in children}) == 3
+    steps = children - parents[[0, 0, 1]]
+    assert len({step.tobytes() for step in steps}) == 3
+
+
+def test_nan_stays_in_its_own_row(ghn: GHN) -> None:
+    parents = founders(ghn, 3)
+    clean_weights, (clean, _) = ghn.generate(parents), ghn.mutate(parents, [1, 2, 3])
+    parents[1, :] = np.nan
+    weights, (children, _) = ghn.generate(parents), ghn.mutate(parents, [1, 2, 3])
+    for row in (0, 2):
+        assert weights[row].tobytes() == clean_weights[row].tobytes()
+        assert children[row].tobytes() == clean[row].tobytes()
+    assert np.isnan(weights[1]).all()
+
+
+def test_rates_stay_within_their_bounds_and_the_meta_floor_holds(small: CompGraph) -> None:
+    params = GHNParams(rate_min=0.01, rate_max=0.3, meta_floor=0.8)
+    ghn = GHN(params, small)
+    extreme = founders(ghn, 2)
+    bias = ghn.own_graph.slices()["rate.bias"]
+    extreme[0, bias], extreme[1, bias] = 1000, -1000
+    rates = ghn.rates(extreme)
+    meta = [ghn.node_names.index(name) for name in ("rate.weight", "rate.bias")]
+    rest = [i for i in range(len(ghn.node_names)) if i not in meta]
+    assert (rates[0, rest] == np.float32(0.3)).all()
+    assert (rates[1, rest] == np.float32(0.01)).all()
+    assert (rates[:, meta] == np.float32(0.8)).all()
+    low = GHN(params.model_copy(update={"meta_floor": 0.0}), small).rates(extreme)
+    assert (low[1] == np.float32(0.01)).all()
+
+
+def test_without_rate_gain_every_rate_is_the_initial_one_forever(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(rate_gain=0, initial_rate=0.05, meta_floor=0), small)
+    genomes = founders(ghn, 2)
+    for generation in range(3):
+        genomes, rates = ghn.mutate(genomes, [generation, 50 + generation])
+        assert np.allclose(rates, 0.05)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"initial_rate": 0.9}, {"initial_rate": 1e-4}, {"head": "sparse"}, {"hiden": 4}]
+)
+def test_parameters_out_of_bounds_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        GHNParams.model_validate(bad)
+
+
+def test_rates_can_be_given_per_tensor(ghn: GHN) -> None:
+    parents = founders(ghn, 2)
+    rates = np.zeros(len(ghn.node_names), dtype=np.float32)
+    rates[0] = 0.5
+    children, used = ghn.mutate(parents, [1, 2], rates=rates)
+    first = ghn.own_graph.slices()[ghn.node_names[0]]
+    assert (children != parents)[:, first].all()
+    assert not (children != parents)[:, first.stop :].any()
+    assert used.shape == (2, len(rates))
+    with pytest.raises(ArchitectureMismatch, match="broadcast to"):
+        ghn.mutate(parents, [1, 2], rates=[0.1, 0.2, 0.3])
+
+
+def test_birth_decay_shrinks_every_weight(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(birth_decay=0.25), small)
+    parents = founders(ghn, 2)
+    children, _ = ghn.mutate(parents, [1, 2], rates=0)
+    np.testing.assert_array_equal(children, parents * np.float32(0.75))
+
+
+def test_output_gain_scales_the_policy(small: CompGraph) -> None:
+    weights = [
+        (ghn := GHN(GHNParams(output_gain=gain), small)).generate(founders(ghn, 2))
+        for gain in (1.0, 0.25)
+    ]
+    np.testing.assert_allclose(weights[1], weights[0] * 0.25, rtol=1e-6)
+
+
+def test_one_genome_generates_several_architectures(small: CompGraph) -> None:
+    residual = trace(ResidualMLP(4, 2, width=6, blocks=1), torch.zeros(1, 4))
+    ghn = GHN(GHNParams(), [small, residual])
+    genomes = founders(ghn, 3)
+    assert ghn.generate(genomes, 0).shape == (3, small.size)
+    assert ghn.generate(genomes, 1).shape == (3, residual.size)
+    assert ghn.generate(genomes, residual).tobytes() == ghn.generate(genomes, 1).tobytes()
+    with pytest.raises(GraphError, match="targets 0 to 1, got 2"):
+        ghn.generate(genomes, 2)
+
+
+@pytest.mark.parametrize("head", ["chunked", "basis"])
+@pytest.mark.parametrize("hidden", [(32,), (8, 8, 8, 8), (2,)], ids=str)
+def test_widths_and_depths_never_seen(small: CompGraph, head: str, hidden: tuple[int, ...]) -> None:
+    ghn = GHN(GHNParams(head=head), small)
+    unseen = trace(MLP(4, 2, hidden), torch.zeros(1, 4))
+    weights = ghn.generate(founders(ghn, 2), unseen)
+    assert weights.shape == (2, unseen.size)
+    assert np.isfinite(weights).all()
+    assert weights.std() > 0.05
+
+
+def test_the_dense_head_says_what_it_cannot_make(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(head="dense"), small)
+    deeper = trace(MLP(4, 2, (5, 5)), torch.zeros(1, 4))
+    assert ghn.generate(founders(ghn, 1), deeper).shape == (1, deeper.size)
+    with pytest.raises(GraphError, match=r"'layers.0.weight' has 36 values, .*32.*'chunked'"):
+        ghn.generate(founders(ghn, 1), trace(MLP(4, 2, (9,)), torch.zeros(1, 4)))
+
+
+def test_an_unknown_node_type_is_named(ghn: GHN) -> None:
+    relu = trace(MLP(4, 2, (8,), "relu"), torch.zeros(1, 4))
+    with pytest.raises(GraphError, match=r"'%layers_1' is of type 'relu'.*known: input.*tanh"):
+        ghn.generate(founders(ghn, 1), relu)
+
+
+def test_genomes_of_another_architecture_are_refused(ghn: GHN) -> None:
+    other = np.zeros((2, ghn.genome_size + 1), dtype=np.float32)
+    calls = (ghn.generate, ghn.rates, lambda g: ghn.mutate(g, [0, 1]))
+    for call in calls:
+        with pytest.raises(ArchitectureMismatch, match=rf"\(n, {ghn.genome_size}\), got"):
+            call(other)
+        with pytest.raises(ArchitectureMismatch):
+            call(ghn.init(0))  # a genome, not a population of one
+
+
+@pytest.mark.parametrize("seeds", [[1], [-1, 2], [0.5, 1.5], [[1, 2]]])
+def test_bad_noise_seeds_are_refused(ghn: GHN, seeds: list[object]) -> None:
+    with pytest.raises(ArchitectureMismatch, match="noise seed"):
+        ghn.mutate(founders(ghn, 2), seeds)
+
+
+def test_a_target_needs_parameters() -> None:
+    with pytest.raises(GraphError, match="parameters"):
+        GHN(GHNParams(), CompGraph((Node("a", "input"),), (), ()))
+    with pytest.raises(GraphError, match="parameters"):
+        GHN(GHNParams(), [])
+
+
+def test_the_digest_is_of_everything_a_genome_depends_on(small: CompGraph) -> None:
+    base = GHN(GHNParams(), small, seed=0)
+    wider = trace(MLP(4, 2, (9,)), torch.zeros(1, 4))
+    others = [
+        GHN(GHNParams(hidden=8), small, seed=0),
+        GHN(GHNParams(meta_floor=0), small, seed=0),
+        GHN(GHNParams(), small, seed=1),
+        GHN(GHNParams(), wider, seed=0),
+    ]
+    assert GHN(GHNParams(), small, seed=0).digest == base.digest
+    assert len({base.digest, *(g.digest for g in others)}) == 5
+
+
+def test_pickled_it_is_small_and_comes_back_the_same(ghn: GHN) -> None:
+    data = pickle.dumps(ghn)
+    assert len(data) < 5000
+    first, second = pickle.loads(data), pickle.loads(data)  # noqa: S301  our own bytes
+    assert first is second  # made once a process
+    assert first.digest == ghn.digest
+    parents = founders(ghn, 2)
+    assert first.mutate(parents, [1, 2])[0].tobytes() == ghn.mutate(parents, [1, 2])[0].tobytes()
+
+
+def test_breeding_needs_no_torch() -> None:
+    program = (
+        "import sys; from srghn.ghn import GHN, GHNParams; from srghn.graph import CompGraph\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
