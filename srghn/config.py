@@ -70,8 +70,16 @@ class GHNParams(Params):
     basis_seed: int = Field(0, ge=0, description="of the fixed basis; a lineage never changes it")
     initial_rate: float = Field(0.1, gt=0, lt=1)
     rate_min: float = Field(1e-3, gt=0)
-    rate_max: float = Field(0.5, gt=0, le=10)
-    rate_gain: float = Field(1.0, ge=0, description="gain of the rate head at initialisation")
+    rate_max: float = Field(2.0, gt=0, le=10)
+    rate_bounds: Literal["fold", "clip"] = Field(
+        "fold", description="what a rate does at its bounds: turn back, or stay (and hide beyond)"
+    )
+    rate_step: float = Field(
+        2.0, ge=0, description="unit in which the logarithm that all rates share mutates"
+    )
+    rate_decay: float = Field(
+        0.1, ge=0, lt=1, description="share lost at birth by what tells the nodes' rates apart"
+    )
     meta_floor: float = Field(1.0, ge=0, description="least rate of the rate head's own tensors")
     output_gain: float = Field(1.0, gt=0, description="scale of generated policy weights")
     birth_decay: float = Field(0.0, ge=0, lt=1, description="share of every weight lost at birth")
@@ -93,20 +101,23 @@ class EvolutionParams(Params):
     options: dict[str, Any] = Field({}, description="options of that strategy")
     seed: int = Field(0, ge=0, lt=2**31)
     generations: int = Field(60, ge=1)
-    parents: int = Field(8, ge=1)
-    children: int = Field(7, ge=1, description="children per parent")
+    parents: int = Field(6, ge=1)
+    children: int = Field(10, ge=1, description="children per parent")
     episodes: int = Field(8, ge=1, description="episodes per individual and generation")
     selection: Literal["plus", "comma", "tournament"] = Field(
         "plus", description="plus comes back from a switch most surely (experiment ablation)"
     )
     tournament_size: int = Field(3, ge=2)
     elites: int = Field(1, ge=0, description="best individuals kept, with comma and tournament")
-    ties: Literal["parents", "children", "random"] = Field(
-        "parents",
-        description="who wins at equal fitness: at a ceiling, parents keep the mutation rates they "
-        "came there with; random lets rates fall more than tenfold, and recovery takes longer",
+    family_limit: int = Field(
+        2, ge=0, description="most survivors among a parent and its children; 0: no limit"
     )
-    checkpoint_every: int = Field(10, ge=1)
+    ties: Literal["parents", "children", "random"] = Field(
+        "random",
+        description="who wins at equal fitness: at a ceiling, parents keep the mutation rates they "
+        "came there with; at random, those prevail whose children stay there",
+    )
+    checkpoint_every: int = Field(20, ge=1, description="generations between checkpoints")
     ancestor: str | None = Field(
         None, description="digest of the candidate this lineage goes on from"
     )

@@ -126,13 +126,18 @@ def functions_2d(quick: bool) -> Experiment:
 
 #: One change each from the defaults of `EvolutionParams` and `GHNParams`.
 CHANGES: Arms = {
-    "ties random": {"evolution": {"ties": "random"}},
+    "ties parents": {"evolution": {"ties": "parents"}},
     "ties children": {"evolution": {"ties": "children"}},
     "comma": {"evolution": {"selection": "comma"}},
     "tournament": {"evolution": {"selection": "tournament"}},
+    "no family limit": {"evolution": {"family_limit": 0}},
+    "one of a family": {"evolution": {"family_limit": 1}},
+    "8 parents x 7 children": {"evolution": {"parents": 8, "children": 7}},
     "32 parents x 1 child": {"evolution": {"parents": 32, "children": 1}},
     "no meta floor": {"ghn": {"meta_floor": 0.0}},
-    "rate gain 0.3": {"ghn": {"rate_gain": 0.3}},
+    "clipped rates": {"ghn": {"rate_bounds": "clip"}},
+    "rate step 0.25": {"ghn": {"rate_step": 0.25}},
+    "no rate decay": {"ghn": {"rate_decay": 0.0}},
     "decay 0.01": {"ghn": {"birth_decay": 0.01}},
 }
 

@@ -91,8 +91,8 @@ class Genetic:
         kept = selection.evaluated_again(self.params, len(state.ids), fresh_founders)
         brood = self.params.parents * self.params.children - self.immigrants
         mothers = np.arange(brood) % len(state.ids)
-        seeds = [seeding.seed(state.seed, "birth", state.generation, i) for i in range(brood)]
-        noise = np.array(seeds, dtype=np.int64)
+        draws = seeding.stream(state.seed, "birth", state.generation)
+        noise = draws.integers(0, 2**63, size=brood, dtype=np.int64, endpoint=False)
         children, rates = self.encoding.mutate(state.genomes, noise, index=mothers)
         strangers = [
             seeding.seed(state.seed, "immigrant", state.generation, i)
@@ -117,8 +117,11 @@ class Genetic:
 
     def tell(self, state: G, population: Population, fitness: F64) -> G:
         check_told(population, fitness)
+        parent = population.ids < state.next_id
+        stranger = population.parents == NO_PARENT
+        families = np.where(parent | stranger, population.ids, population.parents)
         rows = selection.survivors(
-            self.params, fitness, population.ids < state.next_id, state.seed, state.generation
+            self.params, fitness, parent, families, state.seed, state.generation
         )
         best = population.take(rows)
         return dataclasses.replace(

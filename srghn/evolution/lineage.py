@@ -8,11 +8,14 @@ named by fingerprint (in the table's metadata) and mode (a column), so fitness i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from srghn.errors import ArtefactError
 from srghn.evolution import tables
@@ -45,29 +48,38 @@ def schema(episodes: int, fingerprint: str) -> pa.Schema:
     )
 
 
-def rows(
-    population: Population, generation: int, mode: str, fitness: F64, returns: F64, fingerprint: str
-) -> pa.Table:
+Columns = dict[str, NDArray[Any]]
+
+
+def columns(
+    population: Population, generation: int, mode: str, fitness: F64, returns: F64
+) -> Columns:
     """One generation of the lineage table; fitness (n,), returns (n, episodes)."""
-    count, episodes = returns.shape
-    flat = pa.array(returns.astype(np.float32).ravel())
-    return pa.table(
-        [
-            np.full(count, generation, dtype=np.int32),
-            population.ids,
-            population.parents,
-            population.births.astype(np.int32),
-            population.noise_seeds,
-            rate_of(population.rates).astype(np.float32),
-            population.rates.mean(axis=1, dtype=np.float64).astype(np.float32),
-            population.rates.min(axis=1),
-            population.rates.max(axis=1),
-            pa.array([mode] * count),
-            fitness,
-            pa.FixedSizeListArray.from_arrays(flat, episodes),
-        ],
-        schema=schema(episodes, fingerprint),
-    )
+    rates = population.rates
+    return {
+        "generation": np.full(len(fitness), generation),
+        "id": population.ids,
+        "parent": population.parents,
+        "birth": population.births,
+        "noise_seed": population.noise_seeds,
+        "rate": rate_of(rates),
+        "rate_mean": rates.mean(axis=1, dtype=np.float64),
+        "rate_min": rates.min(axis=1),
+        "rate_max": rates.max(axis=1),
+        "mode": np.full(len(fitness), mode),
+        "fitness": fitness,
+        "returns": returns,
+    }
+
+
+def table(generations: Sequence[Columns], fingerprint: str) -> pa.Table:
+    """Generations as one table: making one for each would cost as much as the births."""
+    whole = {name: np.concatenate([g[name] for g in generations]) for name in generations[0]}
+    kept = schema(whole["returns"].shape[1], fingerprint)
+    flat = pa.array(whole["returns"].astype(np.float32).ravel())
+    arrays = {name: pa.array(values) for name, values in whole.items() if name != "returns"}
+    arrays["returns"] = pa.FixedSizeListArray.from_arrays(flat, whole["returns"].shape[1])
+    return pa.table([arrays[field.name].cast(field.type, safe=False) for field in kept], kept)
 
 
 @dataclass(frozen=True)

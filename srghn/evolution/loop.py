@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from srghn import seeding
 from srghn.config import RunParams
@@ -92,13 +91,13 @@ class _Loop:
         stop = min(progress.done - progress.done % every + every, self._total)
         first = progress.state.generation
         rows: list[GenerationRow] = []
-        births: list[pa.Table] = []
+        births: list[lineage.Columns] = []
         while progress.done < stop:
             progress, row, born = self._generation(progress)
             rows.append(row)
             births.append(born)
         new = {
-            "lineage": pa.concat_tables(births),
+            "lineage": lineage.table(births, self.version.fingerprint),
             "generations": metrics.table(rows, self.version.fingerprint),
         }
         last = progress.state.generation - 1
@@ -116,7 +115,7 @@ class _Loop:
     def _total(self) -> int:
         return self.params.evolution.generations
 
-    def _generation(self, before: Progress) -> tuple[Progress, GenerationRow, pa.Table]:
+    def _generation(self, before: Progress) -> tuple[Progress, GenerationRow, lineage.Columns]:
         generation = before.state.generation
         mode = self.version.mode_at(generation)
         population = self.strategy.ask(before.state)
@@ -144,9 +143,7 @@ class _Loop:
         )
         if self.on_generation is not None:
             self.on_generation(metrics.record(row, self._total))
-        born = lineage.rows(
-            population, generation, mode, fitness, played.returns, self.version.fingerprint
-        )
+        born = lineage.columns(population, generation, mode, fitness, played.returns)
         return after, row, born
 
     def _play(self, state: State, population: Population, mode: str) -> Evaluation:

@@ -86,8 +86,9 @@ def measure(
     """The row of one generation; `fitness` (n,) as it was told, not finite is minus infinity."""
     finite = fitness[np.isfinite(fitness)]
     values = finite if len(finite) else np.array([-np.inf])
-    levels = list(QUANTILES.values())
-    quantiles = np.quantile(values, levels) if len(finite) else np.full(len(levels), -np.inf)
+    # numpy.quantile's own rule, at a tenth of its price
+    places = np.array(list(QUANTILES.values())) * (len(values) - 1)
+    quantiles = np.interp(places, np.arange(len(values)), np.sort(values))
     rates = population.rates.astype(np.float64)
     return GenerationRow(
         generation=generation,

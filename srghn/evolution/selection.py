@@ -49,26 +49,45 @@ def evaluated_again(params: EvolutionParams, survivors: int, founders: bool = Fa
 
 
 def survivors(
-    params: EvolutionParams, fitness: F64, is_parent: NDArray[np.bool_], seed: int, generation: int
+    params: EvolutionParams,
+    fitness: F64,
+    is_parent: NDArray[np.bool_],
+    families: I64,
+    seed: int,
+    generation: int,
 ) -> I64:
     """The rows that become the next generation's parents, best first, (min(parents, n),).
+
+    A parent and its children have one number in `families`, (n,); those beyond `family_limit`
+    come after everyone else.
 
     plus        the best of parents and children
     comma       the best of the children and of the `elites` best parents
     tournament  the `elites` best, then winners of tournaments among the rest, each winning once
     """
     order = rank(fitness, tie_key(params, is_parent, seed, generation))
-    if params.selection != "tournament":
-        return order[: params.parents]
-    return _tournament(params, order, stream(seed, "tournament", generation))
+    places = _limited(families[order], params.family_limit)
+    if params.selection == "tournament":
+        places = _tournament(params, places, stream(seed, "tournament", generation))
+    return order[np.sort(places[: params.parents])]
 
 
-def _tournament(params: EvolutionParams, order: I64, rng: np.random.Generator) -> I64:
-    """Positions in `order` are ranks, so the winner of a tournament is the smallest drawn."""
-    places = list(range(len(order)))
-    chosen = places[: min(params.elites, params.parents)]
-    left = places[len(chosen) :]
+def _limited(families: I64, limit: int) -> I64:
+    """Places (n,), those first that have fewer than `limit` of their family before them."""
+    if not limit:
+        return np.arange(len(families))
+    by_family = np.argsort(families, kind="stable")
+    starts = np.searchsorted(families[by_family], families[by_family])
+    before = np.empty_like(families)
+    before[by_family] = np.arange(len(families)) - starts
+    return np.argsort(before >= limit, kind="stable")
+
+
+def _tournament(params: EvolutionParams, places: I64, rng: np.random.Generator) -> I64:
+    """The winner of a tournament is the one drawn that stands first in `places`."""
+    left = places.tolist()
+    chosen = [left.pop(0) for _ in range(min(params.elites, params.parents, len(left)))]
     while len(chosen) < params.parents and left:
         drawn = rng.choice(len(left), size=min(params.tournament_size, len(left)), replace=False)
         chosen.append(left.pop(int(drawn.min())))
-    return order[sorted(chosen)]
+    return np.array(chosen, dtype=np.int64)

@@ -98,9 +98,22 @@ def deviations(tensors: Tensors, vectors: Float32) -> Float32:
 def mutation_rates(params: GHNParams, tensors: Tensors, vectors: Float32) -> Float32:
     """The rate head: (n, parameters), around the initial rate and within its bounds.
 
-    Differs from the paper: bounded, since an unbounded rate runs away.
+    Differs from the paper: bounded, since an unbounded rate runs away. Logarithms beyond a bound
+    are folded back. Clipped, they would wander on unseen while the world rests, and a population
+    would need hundreds of generations to find its rates again when the world moves.
     """
-    exponent = np.clip(linear(tensors, "rate", vectors)[:, :, 0], -40, 40)
-    rates = np.float32(params.initial_rate) * np.exp(exponent)
-    bounds = np.float32(params.rate_min), np.float32(params.rate_max)
-    return np.asarray(np.clip(rates, *bounds), dtype=np.float32)
+    low, high = np.log(params.rate_min), np.log(params.rate_max)
+    level = linear(tensors, "rate", vectors)[:, :, 0] + np.float32(np.log(params.initial_rate))
+    if params.rate_bounds == "fold":
+        level = _folded(np.clip(level, -1e4, 1e4), low, high)  # beyond that nothing is left of it
+    rates: Float32 = np.exp(np.clip(level, np.float32(low), np.float32(high)))
+    return rates
+
+
+def _folded(values: Float32, low: float, high: float) -> Float32:
+    """Values reflected at both bounds as often as it takes, as between two mirrors."""
+    width = np.float32(high - low)
+    if width == 0:
+        return np.full_like(values, low)
+    folded: Float32 = np.float32(low) + np.abs((values - np.float32(high)) % (2 * width) - width)
+    return folded

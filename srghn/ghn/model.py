@@ -117,9 +117,12 @@ class GHN:
         """Children (n, genome_size), and the mutation rates (n, parameters) that made them.
 
         Child i copies parent `index[i]` (by default parent i) and adds what that parent's
-        stochastic branch draws with `noise_seeds[i]`, scaled by its rate for each tensor. `rates`,
-        a number or an array that broadcasts to (n, parameters), replaces the parent's own: a rate
-        of zero gives an identical child. With `birth_decay`, every weight first loses that share.
+        stochastic branch draws with `noise_seeds[i]`, scaled by a rate for each tensor. The rate
+        head comes first, and the child's own rates scale all the rest, so that what is selected
+        is the rate that made it (Beyer and Schwefel 2002; in the paper the parent's rates do).
+        `rates`, a number or an array that broadcasts to (n, parameters), replaces them all: a rate
+        of zero gives an identical child. With `birth_decay`, every weight first loses that share,
+        the rate head's weights `rate_decay`.
         """
         genomes = self._checked(parents)
         seeds = _checked_seeds(noise_seeds)
@@ -128,26 +131,52 @@ class GHN:
             raise ArchitectureMismatch(
                 f"mutate needs one noise seed a child: {len(rows)} children, {len(seeds)} seeds"
             )
-        sigma, own_rates = self._stochastic(genomes)
-        used = own_rates[rows] if rates is None else self._broadcast(rates, len(rows))
+        tensors = self._named(genomes)
+        vectors = self._vectors(tensors, self._own_plan)
+        sigma = deviations(tensors, vectors)
         noise = birth_noise(seeds, sigma.shape[1:])
         noise *= sigma[rows]
-        noise *= (used * self._scales)[:, :, None]
+        noise *= self._scales[:, None]
+        kept = genomes[rows] * np.float32(1 - self.params.birth_decay)
+        if rates is None:
+            head = self._rate_heads(tensors, vectors, rows, noise)
+            used = self._rates(head, vectors[rows])
+        else:
+            head, used = {}, self._broadcast(rates, len(rows))
+        noise *= used[:, :, None]
         children = spread(noise, self.basis, self._own_plan.spans)
-        children += genomes[rows] * np.float32(1 - self.params.birth_decay)
+        children += kept
+        for name, values in head.items():
+            children[:, self._slices[name]] = values.reshape(len(rows), -1)
         return children, used
 
     def rates(self, genomes: ArrayLike) -> Float32:
-        """The mutation rates (n, parameters) these genomes would use; columns are `node_names`."""
-        return self._stochastic(self._checked(genomes))[1]
+        """The mutation rates (n, parameters) of these genomes; columns are `node_names`.
 
-    def _stochastic(self, genomes: Float32) -> tuple[Float32, Float32]:
-        tensors = self._named(genomes)
-        vectors = self._vectors(tensors, self._own_plan)
+        Their children's own are drawn around them.
+        """
+        tensors = self._named(self._checked(genomes))
+        return self._rates(tensors, self._vectors(tensors, self._own_plan))
+
+    def _rate_heads(
+        self, tensors: Tensors, vectors: Float32, rows: NDArray[np.intp], noise: Float32
+    ) -> dict[str, Float32]:
+        """The rate heads (n, ...) of children of `rows`, mutated at their parents' rates."""
+        steps = noise * self._rates(tensors, vectors)[rows][:, :, None]
+        heads: dict[str, Float32] = {}
+        for name in RATE_HEAD:
+            node, shape = self.node_names.index(name), tensors[name].shape[1:]
+            decay = self.params.rate_decay if name == RATE_HEAD[0] else self.params.birth_decay
+            size = int(np.prod(shape))
+            step = np.matmul(steps[:, node : node + 1], self.basis[:, :size])
+            heads[name] = tensors[name][rows] * np.float32(1 - decay) + step.reshape(-1, *shape)
+        return heads
+
+    def _rates(self, tensors: Tensors, vectors: Float32) -> Float32:
         rates = mutation_rates(self.params, tensors, vectors)
         floored = [self.node_names.index(name) for name in RATE_HEAD]
         rates[:, floored] = np.maximum(rates[:, floored], np.float32(self.params.meta_floor))
-        return deviations(tensors, vectors), rates
+        return rates
 
     def _vectors(self, tensors: Tensors, plan: Plan) -> Float32:
         """Vectors (n, parameters, hidden) of a graph's parameter nodes, in layout order."""

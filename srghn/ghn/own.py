@@ -20,7 +20,8 @@ RATE_HEAD = ("rate.weight", "rate.bias")
 class Tensor:
     """`scale` is a weight's standard deviation at initialisation, and the unit of its mutations.
 
-    Biases start at zero and mutate in the unit of the weights beside them.
+    Biases start at zero and mutate in the unit of the weights beside them, but for that of the rate
+    head: it is the level that all rates share, and `rate_step` is its unit.
     """
 
     name: str
@@ -59,8 +60,8 @@ def own_tensors(params: GHNParams, kinds: int, largest: int) -> tuple[Tensor, ..
         Tensor("sigma.hidden.bias", (h,), unit, ("sigma.hidden.weight",)),
         Tensor("sigma.out.weight", (h, params.basis_width), unit, ("sigma.hidden.bias",)),
         Tensor("sigma.out.bias", (params.basis_width,), unit, ("sigma.out.weight",)),
-        Tensor("rate.weight", (h, 1), unit * params.rate_gain, vector),
-        Tensor("rate.bias", (1,), unit * params.rate_gain, ("rate.weight",)),
+        Tensor("rate.weight", (h, 1), unit, vector),
+        Tensor("rate.bias", (1,), params.rate_step, ("rate.weight",)),
     )
 
 

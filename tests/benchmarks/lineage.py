@@ -40,7 +40,8 @@ def generation(number: int, children: int, survivors: int) -> pa.Table:
         rates=rng.random((count, NODES), np.float32),
     )
     returns = rng.normal(size=(count, EPISODES)) * 100
-    return lineage.rows(population, number, "normal", returns.mean(1), returns, "f" * 64)
+    columns = lineage.columns(population, number, "normal", returns.mean(1), returns)
+    return lineage.table([columns], "f" * 64)
 
 
 def least(work: Callable[[], object], repeats: int = 5) -> float:

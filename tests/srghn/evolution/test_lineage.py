@@ -33,7 +33,8 @@ def generation(number: int, episodes: int = 8, count: int = 64, survivors: int =
         rates=rng.random((count, 12), np.float32),
     )
     returns = rng.normal(size=(count, episodes)) * 100
-    return lineage.rows(population, number, "normal", returns.mean(1), returns, "f" * 64)
+    columns = lineage.columns(population, number, "normal", returns.mean(1), returns)
+    return lineage.table([columns], "f" * 64)
 
 
 def test_parts_merge_and_read_back_in_order(tmp_path: Path) -> None:
@@ -189,6 +190,7 @@ def test_minus_infinity_survives_the_table(tmp_path: Path) -> None:
     population = Population(
         *[np.zeros((64, 1), np.float32)] * 2, *[np.arange(64)] * 4, np.ones((64, 1), np.float32)
     )
-    rows = lineage.rows(population, 0, "normal", returns.mean(axis=1), returns, "f" * 64)
+    columns = lineage.columns(population, 0, "normal", returns.mean(axis=1), returns)
+    rows = lineage.table([columns], "f" * 64)
     tables.append(tmp_path / "lineage", [], rows, 0, 0)
     assert np.isneginf(lineage.load(tmp_path).returns).all()

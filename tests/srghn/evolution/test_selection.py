@@ -10,10 +10,17 @@ NAN, INF = np.nan, np.inf
 
 
 def chosen(
-    fitness: list[float], is_parent: list[bool], generation: int = 0, **kw: Any
+    fitness: list[float],
+    is_parent: list[bool],
+    generation: int = 0,
+    families: list[int] | None = None,
+    **kw: Any,
 ) -> list[int]:
     params = EvolutionParams(**kw)
-    rows = selection.survivors(params, np.array(fitness), np.array(is_parent), 7, generation)
+    family = np.array(families or range(len(fitness)), dtype=np.int64)
+    rows = selection.survivors(
+        params, np.array(fitness), np.array(is_parent), family, 7, generation
+    )
     return list(map(int, rows))
 
 
@@ -34,6 +41,27 @@ def test_plus_takes_the_best_of_parents_and_children() -> None:
 @pytest.mark.parametrize(("ties", "expected"), [("parents", [0, 1]), ("children", [2, 3])])
 def test_the_tie_rule_decides_among_equals(ties: str, expected: list[int]) -> None:
     assert chosen([5, 5, 5, 5], [True, True, False, False], parents=2, ties=ties) == expected
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, [0, 1, 2]), (1, [0, 3, 5]), (2, [0, 1, 3])])
+def test_a_family_has_no_more_survivors_than_its_limit(limit: int, expected: list[int]) -> None:
+    families = [4, 4, 4, 9, 9, 7]
+    assert (
+        chosen([9, 8, 7, 6, 5, 4], [False] * 6, families=families, parents=3, family_limit=limit)
+        == expected
+    )
+
+
+def test_where_families_are_few_the_best_of_the_others_fill_the_places() -> None:
+    found = chosen([9, 8, 7, 6], [True] + [False] * 3, families=[1] * 4, parents=3, family_limit=1)
+    assert found == [0, 1, 2]  # best first
+
+
+def test_the_limit_holds_in_tournaments() -> None:
+    families = [1, 1, 1, 1, 2, 3]
+    options = {"selection": "tournament", "tournament_size": 6, "elites": 1, "family_limit": 1}
+    found = chosen([9, 8, 7, 6, 5, 4], [False] * 6, families=families, parents=3, **options)
+    assert found == [0, 4, 5]
 
 
 def test_random_ties_have_a_name_and_change_with_the_generation() -> None:

@@ -99,21 +99,32 @@ def test_birth_follows_the_formulas(head: str, messages: str) -> None:
     )
 
     child, rates = ghn.mutate(parent[None], [5])
-    h = vectors_by_hand(ghn, t, ghn.own_graph)
+    made, h = tensors_of(ghn, child[0]), vectors_by_hand(ghn, t, ghn.own_graph)
     noise = birth_noise(np.array([5]), (len(ghn.node_names), params.basis_width))[0]
     for row, node in enumerate(ghn.own_graph.parameters):
         v = h[node.name]
-        rate = np.exp(np.log(params.initial_rate) + v @ t["rate.weight"] + t["rate.bias"])[0]
-        rate = np.clip(rate, params.rate_min, params.rate_max)
-        rate = max(rate, params.meta_floor) if node.name.startswith("rate.") else rate
-        assert rates[0, row] == pytest.approx(rate, rel=1e-4)
+        head = node.name.startswith("rate.")
+        own = rate_by_hand(params, v @ t["rate.weight"] + t["rate.bias"], head)
+        childs = rate_by_hand(params, v @ made["rate.weight"] + made["rate.bias"], head)
+        assert rates[0, row] == pytest.approx(childs, rel=1e-4)
+        rate = own if head else childs  # the rate head comes first
         hidden = np.tanh(v @ t["sigma.hidden.weight"] + t["sigma.hidden.bias"])
         sigma = np.log1p(np.exp(hidden @ t["sigma.out.weight"] + t["sigma.out.bias"]))
-        unit = 1.0 if node.name == "embed" else params.hidden**-0.5
+        unit = {"embed": 1.0, "rate.bias": params.rate_step}.get(node.name, params.hidden**-0.5)
+        kept = 1 - (params.rate_decay if node.name == "rate.weight" else params.birth_decay)
         basis = fixed_basis(11, params.basis_width, node.size)
         span = ghn.own_graph.slices()[node.name]
-        expected = 0.75 * parent[span] + rate * unit * (sigma * noise[row]) @ basis
+        expected = kept * parent[span] + rate * unit * (sigma * noise[row]) @ basis
         np.testing.assert_allclose(child[0, span], expected, atol=2e-5)
+
+
+def rate_by_hand(params: GHNParams, logarithm: np.ndarray, is_head: bool) -> float:
+    """Between two mirrors: step by step back from whichever bound was crossed."""
+    low, high = np.log(params.rate_min), np.log(params.rate_max)
+    level = float(np.log(params.initial_rate) + logarithm[0])
+    while not low <= level <= high:
+        level = 2 * high - level if level > high else 2 * low - level
+    return max(float(np.exp(level)), params.meta_floor if is_head else 0.0)
 
 
 def trace_residual() -> CompGraph:

@@ -33,7 +33,7 @@ def test_a_birth_has_the_same_bytes_alone_and_in_any_batch(
     ghn = GHN(params, graph, seed=0)
     parents, seeds = founders(ghn, 64), np.arange(64) + 100
     children, rates = ghn.mutate(parents, seeds)
-    weights = ghn.generate(children)
+    weights, own = ghn.generate(children), ghn.rates(parents)
     for size in (1, 2, 3, 7):
         for start in (0, 5, 57):
             rows = slice(start, start + size)
@@ -41,7 +41,7 @@ def test_a_birth_has_the_same_bytes_alone_and_in_any_batch(
             assert some.tobytes() == children[rows].tobytes()
             assert some_rates.tobytes() == rates[rows].tobytes()
             assert ghn.generate(some).tobytes() == weights[rows].tobytes()
-            assert ghn.rates(parents[rows]).tobytes() == rates[rows].tobytes()
+            assert ghn.rates(parents[rows]).tobytes() == own[rows].tobytes()
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -121,7 +121,7 @@ def test_nan_stays_in_its_own_row(ghn: GHN) -> None:
 
 
 def test_rates_stay_within_their_bounds_and_the_meta_floor_holds(small: CompGraph) -> None:
-    params = GHNParams(rate_min=0.01, rate_max=0.3, meta_floor=0.8)
+    params = GHNParams(rate_min=0.01, rate_max=0.3, meta_floor=0.8, rate_bounds="clip")
     ghn = GHN(params, small)
     extreme = founders(ghn, 2)
     bias = ghn.own_graph.slices()["rate.bias"]
@@ -129,23 +129,70 @@ def test_rates_stay_within_their_bounds_and_the_meta_floor_holds(small: CompGrap
     rates = ghn.rates(extreme)
     meta = [ghn.node_names.index(name) for name in ("rate.weight", "rate.bias")]
     rest = [i for i in range(len(ghn.node_names)) if i not in meta]
-    assert (rates[0, rest] == np.float32(0.3)).all()
-    assert (rates[1, rest] == np.float32(0.01)).all()
+    np.testing.assert_allclose(rates[0, rest], 0.3, rtol=1e-6)
+    np.testing.assert_allclose(rates[1, rest], 0.01, rtol=1e-6)
     assert (rates[:, meta] == np.float32(0.8)).all()
     low = GHN(params.model_copy(update={"meta_floor": 0.0}), small).rates(extreme)
-    assert (low[1] == np.float32(0.01)).all()
+    np.testing.assert_allclose(low[1], 0.01, rtol=1e-6)
 
 
-def test_without_rate_gain_every_rate_is_the_initial_one_forever(small: CompGraph) -> None:
-    ghn = GHN(GHNParams(rate_gain=0, initial_rate=0.05, meta_floor=0), small)
+def test_folded_rates_turn_back_at_their_bounds(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(rate_min=0.01, rate_max=1.0, initial_rate=0.1, meta_floor=0.0), small)
+    genomes = np.repeat(founders(ghn, 1), 5, axis=0)
+    slices = ghn.own_graph.slices()
+    genomes[:, slices["rate.weight"]] = 0
+    # whole widths of the range away from 0.1, and a little beyond a bound
+    width = np.log(100)
+    genomes[:, slices["rate.bias"]] = np.array(
+        [[0.0], [2 * width], [-4 * width], [np.log(10) + 0.5], [-np.log(10) - 0.5]]
+    )
+    expected = np.array([0.1, 0.1, 0.1, np.exp(-0.5), 0.01 * np.exp(0.5)])
+    np.testing.assert_allclose(
+        ghn.rates(genomes), np.tile(expected[:, None], len(ghn.node_names)), rtol=1e-4
+    )
+
+
+def test_a_child_is_made_with_the_rates_of_its_own_head(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(rate_decay=0.0), small)
+    parents = founders(ghn, 1)
+    children, used = ghn.mutate(np.repeat(parents, 6, axis=0), range(6))
+    head = [i for i, name in enumerate(ghn.node_names) if name.startswith("rate.")]
+    rest = [i for i in range(len(ghn.node_names)) if i not in head]
+    assert len({row.tobytes() for row in used}) == 6  # not their mother's, which is one
+    hybrid = parents.copy()  # the mother's body, the child's head
+    slices = ghn.own_graph.slices()
+    for name in ("rate.weight", "rate.bias"):
+        hybrid[0, slices[name]] = children[0, slices[name]]
+    np.testing.assert_allclose(ghn.rates(hybrid)[0, rest], used[0, rest], rtol=1e-5)
+
+
+def test_rate_decay_brings_the_nodes_rates_together(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(rate_decay=0.5, meta_floor=0.0, rate_min=1e-9, initial_rate=1e-8), small)
+    parents = founders(ghn, 2)
+    children, _ = ghn.mutate(parents, [1, 2])
+    weight = ghn.own_graph.slices()["rate.weight"]
+    np.testing.assert_allclose(children[:, weight], 0.5 * parents[:, weight], atol=1e-5)
+    outside = np.ones(ghn.genome_size, dtype=bool)
+    outside[weight] = False
+    np.testing.assert_allclose(children[:, outside], parents[:, outside], atol=1e-3)
+
+
+def test_without_a_rate_step_or_weights_every_rate_is_the_initial_one(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(rate_step=0, rate_decay=0.99, initial_rate=0.05, meta_floor=0), small)
     genomes = founders(ghn, 2)
-    for generation in range(3):
-        genomes, rates = ghn.mutate(genomes, [generation, 50 + generation])
-        assert np.allclose(rates, 0.05)
+    genomes[:, ghn.own_graph.slices()["rate.weight"]] = 0
+    _, rates = ghn.mutate(genomes, [1, 2])
+    assert np.allclose(rates, 0.05, rtol=0.2)
 
 
 @pytest.mark.parametrize(
-    "bad", [{"initial_rate": 0.9}, {"initial_rate": 1e-4}, {"head": "sparse"}, {"hiden": 4}]
+    "bad",
+    [
+        {"initial_rate": 0.9, "rate_max": 0.5},
+        {"initial_rate": 1e-4},
+        {"head": "sparse"},
+        {"hiden": 4},
+    ],
 )
 def test_parameters_out_of_bounds_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
