@@ -21,6 +21,7 @@ from pipelines.workspace import Workspace, create_workspace, new_run_id, open_wo
 from regression_suite.verdict import Verdict
 from srghn.candidate import Candidate
 from srghn.config import Settings, load_settings
+from srghn.errors import TransitionRefused
 from srghn.files import atomic_write
 
 
@@ -33,16 +34,32 @@ def stage_task(run_id: str, stage: str) -> None:
 
 @task
 def register_task(run_id: str) -> int:
-    """Store the candidate and take the lease to judge it against the champion of this moment."""
+    """Store the candidate and give it a version number.
+
+    Raises `TransitionRefused` if another run came to the very same candidate before.
+    """
+    settings = load_settings()
+    release = Release(settings)
+    version = release.register(open_workspace(settings, run_id).candidate, run_id)
+    found = release.ledger.version(version)
+    if found.run_id != run_id:
+        raise TransitionRefused(
+            f"run {run_id} came to the candidate of run {found.run_id}, byte for byte: version "
+            f"{version}, which is {found.state}. srghn gate {version} judges it (again)"
+        )
+    return version
+
+
+@task
+def lease_task(run_id: str, version: int) -> None:
+    """Take the lease to judge a version against the champion of this moment, or go on with it."""
     settings = load_settings()
     workspace, release = open_workspace(settings, run_id), Release(settings)
-    version = release.register(workspace.candidate, run_id)
     champion = release.incumbent()
     params = workspace.params()
     gate = params.gate.model_copy(update={"incumbent": champion.digest if champion else None})
     atomic_write(workspace.params_file, params.model_copy(update={"gate": gate}).to_yaml())
     release.begin(version, gate, run_id)
-    return version
 
 
 @task
@@ -83,8 +100,11 @@ def evolve_and_gate(
             for stage in ("pin", "evolve", "evaluate"):
                 stage_task(run_id, stage)
         version = register_task(run_id)
-        stage_task(run_id, "gate")
-        verdict = record_task(run_id, version)
+        verdict = Release(settings).recorded(version)
+        if verdict is None:
+            lease_task(run_id, version)
+            stage_task(run_id, "gate")
+            verdict = record_task(run_id, version)
         if approve == "auto" and verdict.passed:
             release_task(run_id, version)
         return _conclude(workspace, settings, version, verdict)

@@ -91,22 +91,44 @@ class Release:
     # ------------------------------------------------------------------------------- verdict
 
     def begin(self, version: int, params: GateParams, key: str) -> int:
-        """Take the lease to judge a version against the champion of now; returns the attempt."""
+        """Take the lease to judge a version against the champion of now; returns the attempt.
+
+        With the key of an attempt that was cut off before its verdict, that one goes on.
+        """
         self.require_world(version)
         from regression_suite.gate import policy_digest
         from regression_suite.suite import SUITE_VERSION
 
-        evaluation = self.ledger.begin_evaluation(
+        rules: dict[str, Any] = {
+            "suite_version": SUITE_VERSION,
+            "policy_digest": policy_digest(params),
+            "actor": PIPELINE,
+        }
+        rival = params.incumbent
+        begun = [e for e in self.ledger.events(version) if e.action == "begin_evaluation"]
+        for attempt, event in enumerate(begun, start=1):
+            if event.idempotency_key == f"{key}:begin":
+                why = "judge on: the process that held the lease is gone"
+                self.ledger.resume_evaluation(
+                    version, attempt=attempt, incumbent_digest=rival, reason=why, **rules
+                )
+                return attempt
+        return self.ledger.begin_evaluation(
             version,
-            suite_version=SUITE_VERSION,
-            policy_digest=policy_digest(params),
-            incumbent_digest=params.incumbent,
+            incumbent_digest=rival,
             max_attempts=params.attempts,
-            actor=PIPELINE,
             reason="judge the frozen candidate on fresh episodes",
             idempotency_key=f"{key}:begin",
-        )
-        return evaluation.attempt
+            **rules,
+        ).attempt
+
+    def recorded(self, version: int) -> Verdict | None:
+        """The verdict of the last evaluation; None while it is without one, or was never begun."""
+        steps = ("begin_evaluation", "record_verdict")
+        judging = [e for e in self.ledger.events(version) if e.action in steps]
+        if not judging or judging[-1].evidence_sha256 is None:
+            return None
+        return Verdict.from_dict(self.ledger.evidence(judging[-1].evidence_sha256))
 
     def record(self, version: int, report_dir: Path, key: str) -> Verdict:
         """Keep the report under its digest, then the verdict that cites it in the ledger."""

@@ -18,6 +18,7 @@ from pipelines.workspace import (
     require_writable,
     unfinished,
 )
+from serving.registry.states import State
 from srghn.config import RunParams, Settings
 from srghn.envs import EnvVersion
 
@@ -64,32 +65,35 @@ def execute(settings: Settings, run_id: str, approve: Approval) -> dict[str, Any
 def judge_again(settings: Settings, version: int) -> tuple[Verdict, Path]:
     """A new attempt at the gate, on fresh episodes, against the champion of now.
 
-    Raises `TransitionRefused` when the attempts are used up or the version cannot be judged.
+    An attempt of this kind that was killed goes on instead. Raises `TransitionRefused` when the
+    attempts are used up or the version cannot be judged, `ConfigError` while it is being judged.
     """
     from regression_suite.gate import judge
 
     release = Release(settings)
-    found = release.ledger.version(version)
-    workspace = open_workspace(settings, found.run_id)
-    champion = release.incumbent()
-    params = workspace.params().gate.model_copy(
-        update={"incumbent": champion.digest if champion else None}
-    )
-    key = f"{found.run_id}:again:{found.attempt + 1}"
-    attempt = release.begin(version, params, key)
-    out_dir = workspace.root / "attempts" / str(attempt)
-    with share_bar("gate") as progress:
-        verdict = judge(
-            release.store.path(found.digest),
-            EnvVersion.load(workspace.env_version),
-            found.mode,
-            params,
-            out_dir,
-            incumbent_dir=release.store.path(champion.digest) if champion else None,
-            run_dir=workspace.run,
-            attempt=attempt,
-            history=[vars(event) for event in release.ledger.events(version)],
-            progress=progress,
+    workspace = open_workspace(settings, release.ledger.version(version).run_id)
+    with workspace.held():
+        found = release.ledger.version(version)
+        champion = release.incumbent()
+        params = workspace.params().gate.model_copy(
+            update={"incumbent": champion.digest if champion else None}
         )
-    release.record(version, out_dir, key)
+        begun = found.state is State.EVALUATING
+        key = f"{found.run_id}:again:{found.attempt if begun else found.attempt + 1}"
+        attempt = release.begin(version, params, key)
+        out_dir = workspace.root / "attempts" / str(attempt)
+        with share_bar("gate") as progress:
+            verdict = judge(
+                release.store.path(found.digest),
+                EnvVersion.load(workspace.env_version),
+                found.mode,
+                params,
+                out_dir,
+                incumbent_dir=release.store.path(champion.digest) if champion else None,
+                run_dir=workspace.run,
+                attempt=attempt,
+                history=[vars(event) for event in release.ledger.events(version)],
+                progress=progress,
+            )
+        release.record(version, out_dir, key)
     return verdict, release.reports(verdict.report_digest) / "report.html"

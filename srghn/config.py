@@ -69,7 +69,7 @@ class GHNParams(Params):
     basis_width: int = Field(16, ge=1, le=1024, description="columns of the fixed random basis")
     basis_seed: int = Field(0, ge=0, description="of the fixed basis; a lineage never changes it")
     initial_rate: float = Field(0.1, gt=0, lt=1)
-    rate_min: float = Field(1e-3, gt=0)
+    rate_min: float = Field(2e-3, gt=0)
     rate_max: float = Field(2.0, gt=0, le=10)
     rate_bounds: Literal["fold", "clip"] = Field(
         "fold", description="what a rate does at its bounds: turn back, or stay (and hide beyond)"
@@ -77,8 +77,11 @@ class GHNParams(Params):
     rate_step: float = Field(
         2.0, ge=0, description="unit in which the logarithm that all rates share mutates"
     )
-    rate_decay: float = Field(
-        0.1, ge=0, lt=1, description="share lost at birth by what tells the nodes' rates apart"
+    mutator_decay: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share lost at birth by what tells nodes' rates and noise apart",
     )
     meta_floor: float = Field(1.0, ge=0, description="least rate of the rate head's own tensors")
     output_gain: float = Field(1.0, gt=0, description="scale of generated policy weights")

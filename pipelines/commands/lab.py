@@ -20,6 +20,9 @@ def experiment(
         str, typer.Argument(help="cartpole-switch, start-rate, functions-2d or ablation.")
     ],
     seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="Only this beside the method; repeatable.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A fast schedule: minutes.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the results.")] = None,
     json: JsonOption = False,
@@ -31,7 +34,7 @@ def experiment(
     from pipelines.experiments import run_experiment
 
     folder = to or load_settings().home / "experiments" / (f"{name}-quick" if quick else name)
-    result = run_experiment(name, seeds=seeds, quick=quick, out=folder)
+    result = run_experiment(name, seeds=seeds, arms=arm or (), quick=quick, out=folder)
     if json:
         print_json(result)
     else:

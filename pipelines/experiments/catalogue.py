@@ -15,21 +15,26 @@ from pipelines.experiments.spec import Experiment
 METHOD = "self-referential"
 Arms = Mapping[str, Mapping[str, Any]]
 
+#: The controls have plain truncation: no limit on families, and parents win ties.
+TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
 #: Settings at which each control did best on CartPole-Switch.
 CONTROLS: Arms = {
-    "constant-rate": {"evolution": {"strategy": "constant-rate"}},
-    "ga": {"evolution": {"strategy": "ga", "options": {"sigma": 0.3}}},
-    "self-adaptive-ga-plus": {"evolution": {"strategy": "self-adaptive-ga"}},
+    "constant-rate": {"evolution": {**TRUNCATION, "strategy": "constant-rate"}},
+    "ga": {"evolution": {**TRUNCATION, "strategy": "ga", "options": {"sigma": 0.3}}},
+    "self-adaptive-ga-plus": {"evolution": {**TRUNCATION, "strategy": "self-adaptive-ga"}},
     "self-adaptive-ga-comma": {
         "evolution": {
+            **TRUNCATION,
             "strategy": "self-adaptive-ga",
             "selection": "comma",
             "elites": 0,
             "children": 8,  # (8, 64): as many evaluations as the others
         }
     },
-    "immigrants": {"evolution": {"strategy": "immigrants", "options": {"share": 1.0}}},
-    "restart": {"evolution": {"strategy": "restart"}},
+    "immigrants": {
+        "evolution": {**TRUNCATION, "strategy": "immigrants", "options": {"share": 1.0}}
+    },
+    "restart": {"evolution": {**TRUNCATION, "strategy": "restart"}},
     "openes": {
         "evolution": {"strategy": "openes", "options": {"sigma": 0.5, "learning_rate": 0.1}}
     },
@@ -84,7 +89,7 @@ def start_rate(quick: bool) -> Experiment:
     for rate in START_RATES:
         low = {"ghn": {"initial_rate": rate}}
         arms[f"{METHOD} {rate:g}"] = low
-        arms[f"constant-rate {rate:g}"] = {**low, "evolution": {"strategy": "constant-rate"}}
+        arms[f"constant-rate {rate:g}"] = {**low, **CONTROLS["constant-rate"]}
     return Experiment(
         name="start-rate",
         title="CartPole-Switch from a mutation rate that is wrong to begin with",
@@ -137,7 +142,7 @@ CHANGES: Arms = {
     "no meta floor": {"ghn": {"meta_floor": 0.0}},
     "clipped rates": {"ghn": {"rate_bounds": "clip"}},
     "rate step 0.25": {"ghn": {"rate_step": 0.25}},
-    "no rate decay": {"ghn": {"rate_decay": 0.0}},
+    "no mutator decay": {"ghn": {"mutator_decay": 0.0}},
     "decay 0.01": {"ghn": {"birth_decay": 0.01}},
 }
 

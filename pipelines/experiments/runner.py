@@ -6,15 +6,15 @@ import difflib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.experiments import page
-from pipelines.experiments.catalogue import EXPERIMENTS
+from pipelines.experiments.catalogue import EXPERIMENTS, METHOD
 from pipelines.experiments.play import play
 from pipelines.experiments.spec import Experiment, Outcome, Recovery
 from pipelines.processes import PARENT, die_with_parent
@@ -31,6 +31,7 @@ def run_experiment(
     name: str,
     *,
     seeds: int | None = None,
+    arms: Sequence[str] = (),
     quick: bool = False,
     out: Path,
     workers: int = 2,
@@ -40,13 +41,13 @@ def run_experiment(
 
     `out` then holds `index.html`, `report.json`, `results.csv` (a row per run and phase, with its
     parameters and seed), `curves.csv` (a row per run and generation) and the runs themselves, from
-    which a stopped experiment goes on. Raises `ConfigError` for an unknown name.
+    which a stopped experiment goes on. `arms` are those to run beside the method's own,
+    by default all. Raises `ConfigError` for an unknown name or arm.
     """
-    if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(EXPERIMENTS)}"
-        raise ConfigError(f"there is no experiment {name!r}; {hint}")
+    _check_known("experiment", name, EXPERIMENTS)
     experiment = EXPERIMENTS[name](quick)
+    if arms:
+        experiment = only(experiment, arms)
     count = seeds or experiment.seeds
     todo = [(arm, seed) for seed in range(count) for arm in experiment.arms]
     outcomes: dict[tuple[str, int], Outcome] = {}
@@ -60,6 +61,21 @@ def run_experiment(
             note = "{}, seed {}".format(*waiting[future])
             update(done, note)
     return page.write(experiment, [outcomes[run] for run in todo], out, quick)
+
+
+def only(experiment: Experiment, arms: Sequence[str]) -> Experiment:
+    """The experiment with the method's own arms and those named."""
+    for arm in arms:
+        _check_known(f"arm of {experiment.name}", arm, experiment.arms)
+    kept = {k: v for k, v in experiment.arms.items() if METHOD in k or k in arms}
+    return replace(experiment, arms=kept)
+
+
+def _check_known(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"there is no {what} {name!r}; {hint}")
 
 
 def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:

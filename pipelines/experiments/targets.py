@@ -91,7 +91,8 @@ def start_rate(outcomes: Sequence[Outcome]) -> list[Target]:
                 back >= SHARE * len(runs),
             )
         )
-        if not any(map(recovered, of_arm(outcomes, f"constant-rate {rate}"))):
+        held = of_arm(outcomes, f"constant-rate {rate}")
+        if held and not any(map(recovered, held)):
             lost_rows.append(rate)
     lost = Target(
         "what a constant rate loses",

@@ -22,6 +22,38 @@ def short(digest: str | None) -> str:
     return f"{digest[:16]}…" if digest else "nobody"
 
 
+def check_incumbent(step: Step, version: int, meant: str | None) -> None:
+    champion = step.champion()
+    now = champion.digest if champion else None
+    if meant != now:
+        raise TransitionRefused(
+            f"version {version} was to be judged against {short(meant)}, but the champion is "
+            f"{short(now)}; judge it against that one"
+        )
+
+
+def check_unleased(found: Version) -> None:
+    if found.state is State.EVALUATING:
+        raise TransitionRefused(
+            f"version {found.version} is EVALUATING: attempt {found.attempt} holds the lease. Wait "
+            f"for its verdict; if it was killed, srghn run --resume {found.run_id} goes on with it"
+        )
+
+
+def check_unjudged(connection: Connection, found: Version, attempt: int) -> None:
+    """The attempt is the last one and no verdict ended it: at most its lease ran out."""
+    table = schema.events
+    last = (
+        select(table.c.action).where(table.c.version == found.version).order_by(table.c.seq.desc())
+    )
+    lost = found.state is State.ERROR and connection.execute(last).scalar() == "expire"
+    if found.attempt != attempt or not (lost or found.state is State.EVALUATING):
+        raise TransitionRefused(
+            f"attempt {attempt} of version {found.version} is over: the version is {found.state} "
+            f"after attempt {found.attempt}; srghn report {found.version} shows what came of it"
+        )
+
+
 def check_attempts(connection: Connection, version: int, allowed: int) -> None:
     """Refuse one more evaluation of the same tuple after `allowed` of them."""
     table = schema.events
@@ -31,7 +63,7 @@ def check_attempts(connection: Connection, version: int, allowed: int) -> None:
     made = connection.execute(
         select(func.count()).where(
             table.c.version == version,
-            table.c.to_state == State.EVALUATING,
+            table.c.action == "begin_evaluation",
             table.c.seq > last_stale.scalar_subquery(),
         )
     ).scalar_one()

@@ -8,190 +8,28 @@ the gate to what is served.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, update
 
 from serving.registry import guards, schema
-from serving.registry.book import LedgerBook
-from serving.registry.records import Canary, Champion, Evaluation
-from serving.registry.states import VERDICTS, State
+from serving.registry.judging import LedgerJudging
+from serving.registry.records import Canary, Champion
+from serving.registry.states import State
 from serving.registry.steps import Step
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
-from srghn.files import canonical_json, sha256_bytes
-
-LEASE_SECONDS = 3600.0
-#: A pass that nobody acted on for so long is judged again.
-PASS_SECONDS = 30 * 24 * 3600.0
 
 
-class Ledger(LedgerBook):
+class Ledger(LedgerJudging):
     """Versions, their states, the champion and the canary. Safe to use from many processes.
 
     Every method that takes a step wants `actor` (who), `reason` (why) and, to be safe against
     being sent twice, `idempotency_key`: the same key with the same request answers as the first
     time and does nothing; with another request it is refused.
     """
-
-    # ---------------------------------------------------------------- the way to a verdict
-
-    def register(
-        self,
-        digest: str,
-        *,
-        env_fingerprint: str,
-        mode: str,
-        run_id: str,
-        manifest: Mapping[str, Any],
-        actor: str,
-        reason: str,
-        idempotency_key: str | None = None,
-    ) -> int:
-        """Give a candidate its version number; a known digest keeps the one it has."""
-
-        def work(step: Step) -> int:
-            table = schema.versions
-            known = select(table.c.version).where(table.c.digest == digest)
-            found = step.connection.execute(known).scalar()
-            if found is not None:
-                return int(found)
-            last = step.connection.execute(select(func.max(table.c.version))).scalar()
-            number = (last or 0) + 1
-            step.connection.execute(
-                insert(table).values(
-                    version=number,
-                    digest=digest,
-                    env_fingerprint=env_fingerprint,
-                    mode=mode,
-                    run_id=run_id,
-                    manifest=canonical_json(manifest).decode(),
-                    state=State.REGISTERED,
-                    quarantined=False,
-                    attempt=0,
-                    incumbent_generation=0,
-                    registered_at=step.at,
-                )
-            )
-            step.record(number, None, State.REGISTERED)
-            return number
-
-        request = {"digest": digest, "env_fingerprint": env_fingerprint, "mode": mode}
-        return int(self._step("register", actor, reason, idempotency_key, request, work))
-
-    def begin_evaluation(
-        self,
-        version: int,
-        *,
-        suite_version: str,
-        policy_digest: str,
-        actor: str,
-        reason: str,
-        incumbent_digest: str | None = None,
-        max_attempts: int = 3,
-        lease_seconds: float = LEASE_SECONDS,
-        idempotency_key: str | None = None,
-    ) -> Evaluation:
-        """Take the lease to judge a version, and freeze what its verdict will hold for.
-
-        `incumbent_digest` is who the caller means to judge against (`None`: nobody); it must be
-        the champion as it is now. Raises `TransitionRefused` if it is not, if another evaluation
-        holds the lease, or if `max_attempts` evaluations of this tuple were made.
-        """
-
-        def work(step: Step) -> dict[str, Any]:
-            found, champion = step.version(version), step.champion()
-            now = champion.digest if champion else None
-            if incumbent_digest != now:
-                raise TransitionRefused(
-                    f"version {version} was to be judged against {guards.short(incumbent_digest)}, "
-                    f"but the champion is {guards.short(now)}; judge it against that one"
-                )
-            guards.check_attempts(step.connection, version, max_attempts)
-            lease = step.now + lease_seconds
-            step.move(
-                version,
-                State.EVALUATING,
-                policy=policy_digest,
-                attempt=found.attempt + 1,
-                deadline=lease,
-                suite_version=suite_version,
-                policy_digest=policy_digest,
-                incumbent_digest=now,
-                incumbent_generation=champion.generation if champion else 0,
-            )
-            return {
-                "version": version,
-                "attempt": found.attempt + 1,
-                "incumbent_digest": now,
-                "incumbent_generation": champion.generation if champion else 0,
-                "lease_until": lease,
-            }
-
-        request = {"version": version, "suite": suite_version, "policy": policy_digest}
-        return Evaluation(
-            **self._step("begin_evaluation", actor, reason, idempotency_key, request, work)
-        )
-
-    def renew_lease(self, evaluation: Evaluation, lease_seconds: float = LEASE_SECONDS) -> None:
-        """Keep the lease of a long evaluation; raises `TransitionRefused` if it was lost."""
-        with self._database.write() as connection:
-            table = schema.versions
-            change = update(table).where(
-                table.c.version == evaluation.version,
-                table.c.state == State.EVALUATING,
-                table.c.attempt == evaluation.attempt,
-            )
-            values = {"deadline": self._clock() + lease_seconds}
-            if connection.execute(change.values(values)).rowcount != 1:
-                raise TransitionRefused(
-                    f"the lease of version {evaluation.version}, attempt {evaluation.attempt}, "
-                    f"is lost; begin a new evaluation"
-                )
-
-    def record_verdict(
-        self,
-        version: int,
-        verdict: Mapping[str, Any],
-        *,
-        report_path: Path | str,
-        report_digest: str,
-        actor: str,
-        reason: str,
-        idempotency_key: str | None = None,
-    ) -> State:
-        """End an evaluation with the gate's verdict; returns the version's new state.
-
-        The verdict must be about the tuple that was frozen when the evaluation began, hold at
-        least one check, name the report that lies at `report_path`, and come before the lease
-        runs out. If the champion changed meanwhile, a pass is recorded and is stale at once.
-        """
-
-        def work(step: Step) -> str:
-            found = step.version(version)
-            guards.check_verdict(found, verdict)
-            guards.check_report(Path(report_path), report_digest, verdict)
-            state = VERDICTS[str(verdict["verdict"])]
-            step.move(
-                version,
-                state,
-                evidence=verdict,
-                policy=found.policy_digest,
-                deadline=step.now + PASS_SECONDS if state is State.PASSED else None,
-                report_path=str(report_path),
-                report_digest=report_digest,
-            )
-            if state is State.PASSED and step.generation() != found.incumbent_generation:
-                why = f"the champion changed to generation {step.generation()} during evaluation"
-                step.by("ledger", "outdate", why).move(version, State.STALE, deadline=None)
-            return step.version(version).state
-
-        request = {"version": version, "verdict": dict(verdict), "report": report_digest}
-        return State(self._step("record_verdict", actor, reason, idempotency_key, request, work))
 
     # ------------------------------------------------------------------------------ review
 
@@ -432,36 +270,6 @@ class Ledger(LedgerBook):
         self._step("revoke", actor, reason, idempotency_key, {"version": version}, work)
 
     # ------------------------------------------------------------------------------- inner
-
-    def _step(
-        self,
-        action: str,
-        actor: str,
-        reason: str,
-        key: str | None,
-        request: Mapping[str, Any],
-        work: Callable[[Step], Any],
-    ) -> Any:
-        """Run `work` in one transaction, once per idempotency key; returns its JSON result."""
-        if not actor.strip() or not reason.strip():
-            raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
-        self.expire()
-        said = sha256_bytes(canonical_json({"action": action, **request}))
-        with self._database.write() as connection:
-            if key is not None:
-                query = select(schema.requests).where(schema.requests.c.key == key)
-                known = connection.execute(query).one_or_none()
-                if known is not None and known.request_sha256 != said:
-                    raise TransitionRefused(
-                        f"idempotency key {key!r} was used for another request; use a new one"
-                    )
-                if known is not None:
-                    return json.loads(known.result)
-            result = work(Step(connection, action, actor, reason, key, self._clock()))
-            if key is not None:
-                row = {"key": key, "request_sha256": said, "result": json.dumps(result)}
-                connection.execute(insert(schema.requests).values(row))
-            return result
 
     def _crown(
         self,

@@ -15,7 +15,7 @@ from srghn.errors import ArchitectureMismatch, GraphError
 from srghn.files import canonical_json, sha256_bytes
 from srghn.ghn.heads import Head, Tensors, deviations, make_head, mutation_rates
 from srghn.ghn.noise import birth_noise, fixed_basis
-from srghn.ghn.own import RATE_HEAD, own_graph, own_kinds, own_tensors
+from srghn.ghn.own import ELASTIC, RATE_HEAD, own_graph, own_kinds, own_tensors
 from srghn.ghn.plan import Float32, Plan, make_plan, spread
 from srghn.ghn.propagate import node_vectors
 from srghn.graph import CompGraph
@@ -69,6 +69,9 @@ class GHN:
         self._slices = self.own_graph.slices()
         self._own_plan = make_plan(self.own_graph, self.vocabulary)
         self._scales = np.array([t.scale for t in self._tensors], dtype=np.float32)
+        self._kept = np.full(self.genome_size, 1 - params.birth_decay, dtype=np.float32)
+        for name in ELASTIC:
+            self._kept[self._slices[name]] = 1 - max(params.mutator_decay, params.birth_decay)
         self.basis = fixed_basis(self.seed, params.basis_width, self._own_plan.widest)
         self._known: dict[str, _Target] = {}  # by digest
 
@@ -121,8 +124,8 @@ class GHN:
         head comes first, and the child's own rates scale all the rest, so that what is selected
         is the rate that made it (Beyer and Schwefel 2002; in the paper the parent's rates do).
         `rates`, a number or an array that broadcasts to (n, parameters), replaces them all: a rate
-        of zero gives an identical child. With `birth_decay`, every weight first loses that share,
-        the rate head's weights `rate_decay`.
+        of zero gives an identical child. With `birth_decay`, every weight first loses that share;
+        what tells nodes' rates and noise apart loses `mutator_decay`, unless rates are given.
         """
         genomes = self._checked(parents)
         seeds = _checked_seeds(noise_seeds)
@@ -137,11 +140,12 @@ class GHN:
         noise = birth_noise(seeds, sigma.shape[1:])
         noise *= sigma[rows]
         noise *= self._scales[:, None]
-        kept = genomes[rows] * np.float32(1 - self.params.birth_decay)
         if rates is None:
-            head = self._rate_heads(tensors, vectors, rows, noise)
+            kept = genomes[rows] * self._kept
+            head = self._rate_heads(kept, self._rates(tensors, vectors)[rows], noise)
             used = self._rates(head, vectors[rows])
         else:
+            kept = genomes[rows] * np.float32(1 - self.params.birth_decay)
             head, used = {}, self._broadcast(rates, len(rows))
         noise *= used[:, :, None]
         children = spread(noise, self.basis, self._own_plan.spans)
@@ -158,18 +162,14 @@ class GHN:
         tensors = self._named(self._checked(genomes))
         return self._rates(tensors, self._vectors(tensors, self._own_plan))
 
-    def _rate_heads(
-        self, tensors: Tensors, vectors: Float32, rows: NDArray[np.intp], noise: Float32
-    ) -> dict[str, Float32]:
-        """The rate heads (n, ...) of children of `rows`, mutated at their parents' rates."""
-        steps = noise * self._rates(tensors, vectors)[rows][:, :, None]
+    def _rate_heads(self, kept: Float32, rates: Float32, noise: Float32) -> dict[str, Float32]:
+        """The rate heads (n, ...) of children, from what they keep and their parents' rates."""
         heads: dict[str, Float32] = {}
         for name in RATE_HEAD:
-            node, shape = self.node_names.index(name), tensors[name].shape[1:]
-            decay = self.params.rate_decay if name == RATE_HEAD[0] else self.params.birth_decay
-            size = int(np.prod(shape))
-            step = np.matmul(steps[:, node : node + 1], self.basis[:, :size])
-            heads[name] = tensors[name][rows] * np.float32(1 - decay) + step.reshape(-1, *shape)
+            node, span = self.node_names.index(name), self._slices[name]
+            step = noise[:, node : node + 1] * rates[:, node, None, None]
+            child = kept[:, span] + np.matmul(step, self.basis[:, : span.stop - span.start])[:, 0]
+            heads[name] = child.reshape(len(kept), *self._tensors[node].shape)
         return heads
 
     def _rates(self, tensors: Tensors, vectors: Float32) -> Float32:

@@ -14,6 +14,9 @@ from srghn.graph import CompGraph, Node
 
 #: The rate head's own tensors, to which the meta floor applies.
 RATE_HEAD = ("rate.weight", "rate.bias")
+#: What makes one node's steps unlike another's, to which the mutator decay applies. Left alone,
+#: it only ever grows, until rates are drawn anew at each birth and nothing about them is inherited.
+ELASTIC = ("rate.weight", "sigma.out.weight", "sigma.out.bias")
 
 
 @dataclass(frozen=True)

@@ -144,18 +144,23 @@ class Steps:
             reason="frozen",
         )
 
-    def begin(self, version: int, **more: Any) -> Any:
+    def rules(self) -> dict[str, Any]:
         champion = self.ledger.champion()
-        return self.ledger.begin_evaluation(
-            version,
-            **{
-                "suite_version": SUITE,
-                "policy_digest": POLICY_DIGEST,
-                "incumbent_digest": champion.digest if champion else None,
-                "actor": "pipeline",
-                "reason": "judge",
-                **more,
-            },
+        return {
+            "suite_version": SUITE,
+            "policy_digest": POLICY_DIGEST,
+            "incumbent_digest": champion.digest if champion else None,
+            "actor": "pipeline",
+            "reason": "judge",
+        }
+
+    def begin(self, version: int, **more: Any) -> Any:
+        return self.ledger.begin_evaluation(version, **{**self.rules(), **more})
+
+    def resume(self, version: int, **more: Any) -> Any:
+        attempt = self.ledger.version(version).attempt
+        return self.ledger.resume_evaluation(
+            version, **{"attempt": attempt, **self.rules(), **more}
         )
 
     def verdict(self, version: int, word: str = "passed", **more: Any) -> dict[str, Any]:

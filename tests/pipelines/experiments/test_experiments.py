@@ -170,6 +170,17 @@ def test_an_experiment_ends_in_a_page_two_tables_and_a_report(
     assert (tmp_path / "index.html").read_text() == text
 
 
+def test_chosen_arms_run_beside_the_method(tmp_path: Path) -> None:
+    experiment = runner.only(catalogue.start_rate(True), ["constant-rate 0.1"])
+    assert list(experiment.arms) == [
+        *(f"self-referential {rate:g}" for rate in (0.003, 0.01, 0.03, 0.1)),
+        "constant-rate 0.1",
+        "self-referential 0.3",
+    ]
+    with pytest.raises(ConfigError, match=r"no arm of cartpole-switch 'gaa'; did you mean 'ga'"):
+        runner.run_experiment("cartpole-switch", arms=["gaa"], out=tmp_path, quick=True)
+
+
 @pytest.mark.usefixtures("in_place")
 def test_a_stopped_run_goes_on_to_the_same_outcome(tmp_path: Path) -> None:
     experiment = small()

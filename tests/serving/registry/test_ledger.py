@@ -97,8 +97,75 @@ def test_attempts_are_bounded(steps: Any) -> None:
 def test_only_one_evaluation_holds_the_lease(steps: Any) -> None:
     version = steps.register()
     steps.begin(version)
-    with pytest.raises(TransitionRefused, match="EVALUATING"):
+    with pytest.raises(TransitionRefused, match=r"attempt 1 holds the lease.*--resume run goes on"):
         steps.begin(version)
+
+
+def test_a_cut_off_evaluation_goes_on_as_the_same_attempt(ledger: Ledger, steps: Any) -> None:
+    version = steps.register()
+    steps.begin(version)
+    events = ledger.events()
+    assert steps.resume(version).attempt == 1
+    assert ledger.events() == events  # its lease is longer, and nothing else happened
+    assert steps.judge(version) is State.PASSED
+    with pytest.raises(TransitionRefused, match="attempt 1 of version 1 is over"):
+        steps.resume(version)
+
+
+def test_after_a_cut_the_verdict_is_against_the_champion_of_now(ledger: Ledger, steps: Any) -> None:
+    version = steps.register()
+    steps.begin(version)
+    old = steps.verdict(version)
+    champion = steps.first()
+    with pytest.raises(TransitionRefused, match="judge it against that one"):
+        steps.resume(version, incumbent_digest=None)
+    evaluation = steps.resume(version)
+    assert (evaluation.attempt, evaluation.incumbent_generation) == (1, 1)
+    assert evaluation.incumbent_digest == ledger.version(champion).digest
+    with pytest.raises(TransitionRefused, match="incumbent_digest should be"):
+        steps.judge(version, incumbent_digest=old["incumbent_digest"])
+    assert steps.judge(version) is State.PASSED
+    path = [event.to_state for event in ledger.events(version)]
+    assert path == ["REGISTERED", "EVALUATING", "ERROR", "EVALUATING", "PASSED"]
+    ledger.verify()
+
+
+def test_the_same_champion_of_a_later_generation_is_another_one(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    version = steps.register()
+    steps.begin(version)
+    steps.second()
+    ledger.rollback(actor="ann", reason="back to the first")
+    assert steps.resume(version).incumbent_generation == 3
+    assert steps.judge(version) is State.PASSED
+
+
+@pytest.mark.parametrize("changed", [{"suite_version": "2"}, {"policy_digest": "q" * 64}])
+def test_after_a_cut_the_verdict_is_by_the_rules_of_now(
+    ledger: Ledger, steps: Any, changed: dict[str, str]
+) -> None:
+    version = steps.register()
+    steps.begin(version)
+    steps.resume(version, **changed)
+    assert vars(ledger.version(version)).items() >= changed.items()
+    assert [event.action for event in ledger.events(version)][-2:] == [
+        "cut_off",
+        "resume_evaluation",
+    ]
+
+
+def test_being_cut_off_uses_no_attempt_up_and_an_old_attempt_never_goes_on(steps: Any) -> None:
+    version = steps.register()
+    steps.begin(version)
+    for rules in "abcd":
+        steps.resume(version, policy_digest=rules * 64)
+    steps.judge(version, "inconclusive")
+    steps.begin(version)
+    with pytest.raises(TransitionRefused, match="EVALUATING after attempt 2"):
+        steps.resume(version, attempt=1)
+    steps.judge(version, "error")
+    with pytest.raises(TransitionRefused, match="ERROR after attempt 2"):
+        steps.resume(version)
 
 
 def test_an_expired_lease_is_an_error(tmp_path: Any, steps: Any) -> None:
@@ -106,17 +173,17 @@ def test_an_expired_lease_is_an_error(tmp_path: Any, steps: Any) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'l.db'}", clock=lambda: now[0])
     steps = type(steps)(ledger)
     version = steps.register()
-    lease = steps.begin(version, lease_seconds=10)
+    steps.begin(version, lease_seconds=10)
     now[0] = 1009
-    ledger.renew_lease(lease, 10)
+    steps.resume(version, lease_seconds=10)
     now[0] = 1018
     assert ledger.expire() == []
     now[0] = 1020
     with pytest.raises(TransitionRefused, match="no evaluation holds its lease"):
         steps.judge(version)
     assert ledger.version(version).state is State.ERROR
-    with pytest.raises(TransitionRefused, match="lease"):
-        ledger.renew_lease(lease)
+    assert steps.resume(version, lease_seconds=10).attempt == 1
+    now[0] = 1031
     assert steps.begin(version).attempt == 2
     assert steps.judge(version) is State.PASSED
     now[0] += 31 * 24 * 3600

@@ -62,6 +62,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin(self, version: int) -> None:
         self.attempt(self.steps.begin, version, lease_seconds=50)
 
+    @rule(version=VERSION)
+    def resume(self, version: int) -> None:
+        self.attempt(self.steps.resume, version, lease_seconds=50)
+
     @rule(version=VERSION, word=WORDS)
     def judge(self, version: int, word: str) -> None:
         self.attempt(self.steps.judge, version, word)

@@ -89,7 +89,13 @@ def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
 def test_birth_follows_the_formulas(head: str, messages: str) -> None:
     graph = trace_residual()
     params = GHNParams(
-        head=head, messages=messages, rounds=2, chunk=5, output_gain=0.7, birth_decay=0.25
+        head=head,
+        messages=messages,
+        rounds=2,
+        chunk=5,
+        output_gain=0.7,
+        birth_decay=0.25,
+        mutator_decay=0.3,
     )
     ghn = GHN(params, graph, seed=11)
     parent = ghn.mutate(ghn.init(0)[None], [3])[0][0]
@@ -111,7 +117,8 @@ def test_birth_follows_the_formulas(head: str, messages: str) -> None:
         hidden = np.tanh(v @ t["sigma.hidden.weight"] + t["sigma.hidden.bias"])
         sigma = np.log1p(np.exp(hidden @ t["sigma.out.weight"] + t["sigma.out.bias"]))
         unit = {"embed": 1.0, "rate.bias": params.rate_step}.get(node.name, params.hidden**-0.5)
-        kept = 1 - (params.rate_decay if node.name == "rate.weight" else params.birth_decay)
+        elastic = node.name in ("rate.weight", "sigma.out.weight", "sigma.out.bias")
+        kept = 1 - (params.mutator_decay if elastic else params.birth_decay)
         basis = fixed_basis(11, params.basis_width, node.size)
         span = ghn.own_graph.slices()[node.name]
         expected = kept * parent[span] + rate * unit * (sigma * noise[row]) @ basis

@@ -153,7 +153,7 @@ def test_folded_rates_turn_back_at_their_bounds(small: CompGraph) -> None:
 
 
 def test_a_child_is_made_with_the_rates_of_its_own_head(small: CompGraph) -> None:
-    ghn = GHN(GHNParams(rate_decay=0.0), small)
+    ghn = GHN(GHNParams(mutator_decay=0.0), small)
     parents = founders(ghn, 1)
     children, used = ghn.mutate(np.repeat(parents, 6, axis=0), range(6))
     head = [i for i, name in enumerate(ghn.node_names) if name.startswith("rate.")]
@@ -166,19 +166,20 @@ def test_a_child_is_made_with_the_rates_of_its_own_head(small: CompGraph) -> Non
     np.testing.assert_allclose(ghn.rates(hybrid)[0, rest], used[0, rest], rtol=1e-5)
 
 
-def test_rate_decay_brings_the_nodes_rates_together(small: CompGraph) -> None:
-    ghn = GHN(GHNParams(rate_decay=0.5, meta_floor=0.0, rate_min=1e-9, initial_rate=1e-8), small)
+def test_mutator_decay_brings_the_nodes_together(small: CompGraph) -> None:
+    ghn = GHN(GHNParams(mutator_decay=0.5, meta_floor=0.0, rate_min=1e-9, initial_rate=1e-8), small)
     parents = founders(ghn, 2)
     children, _ = ghn.mutate(parents, [1, 2])
-    weight = ghn.own_graph.slices()["rate.weight"]
-    np.testing.assert_allclose(children[:, weight], 0.5 * parents[:, weight], atol=1e-5)
     outside = np.ones(ghn.genome_size, dtype=bool)
-    outside[weight] = False
+    for name in ("rate.weight", "sigma.out.weight", "sigma.out.bias"):
+        span = ghn.own_graph.slices()[name]
+        np.testing.assert_allclose(children[:, span], 0.5 * parents[:, span], atol=1e-5)
+        outside[span] = False
     np.testing.assert_allclose(children[:, outside], parents[:, outside], atol=1e-3)
 
 
 def test_without_a_rate_step_or_weights_every_rate_is_the_initial_one(small: CompGraph) -> None:
-    ghn = GHN(GHNParams(rate_step=0, rate_decay=0.99, initial_rate=0.05, meta_floor=0), small)
+    ghn = GHN(GHNParams(rate_step=0, mutator_decay=0.99, initial_rate=0.05, meta_floor=0), small)
     genomes = founders(ghn, 2)
     genomes[:, ghn.own_graph.slices()["rate.weight"]] = 0
     _, rates = ghn.mutate(genomes, [1, 2])
