@@ -25,6 +25,7 @@ from tests.pipelines.test_moved_worlds import PATCH
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("pin", "evolve", "evaluate", "gate")
+METRICS = ("evolution", "evaluation", "verdict")
 pytestmark = pytest.mark.slow
 
 
@@ -191,6 +192,34 @@ def test_an_experiment_runs_what_depends_on_its_change_and_shows_it(
         assert name in plots
     assert '"best"' in plots
     assert '"rate_mean"' in plots
+
+
+def test_an_experiment_with_another_seed_evolves_anew(in_project: Path) -> None:
+    before = lock(in_project)
+    assert dvc(["exp", "run", "--quiet", "-n", "luck", "-S", "evolution.seed=4"]) == 0
+    after = lock(in_project)
+    assert [name for name in STAGES if after[name] != before[name]] == list(STAGES[1:])
+    assert json.loads((in_project / "data/run/run.json").read_bytes())["params"]["evolution"][
+        "seed"
+    ] == 4  # fmt: skip
+
+
+def test_a_run_lands_in_the_checkout(in_project: Path, tiny: Tiny) -> None:
+    """As the README says: what a run in a workspace made, committed and in the checkout's cache."""
+    workspace = create_workspace(home_at(in_project / ".srghn"), "landing", tiny(seed=5))
+    for stage in STAGES:
+        workspace.run_stage(stage, home_at(in_project / ".srghn"))
+    for name in ("params.yaml", "dvc.lock"):
+        shutil.copyfile(workspace.root / name, in_project / name)
+    shutil.copytree(workspace.root / "data", in_project / "data", dirs_exist_ok=True)
+    assert dvc(["commit", "--quiet"]) == 0
+    assert dvc(["status", "--quiet"]) == 0
+    assert lock(in_project) == lock(workspace.root)
+    moved = {line.split()[1] for line in git(in_project, "status", "--porcelain").splitlines()}
+    assert moved == {"params.yaml", "dvc.lock", *(f"data/{n}.json" for n in METRICS)}
+    shutil.rmtree(in_project / "data" / "run")
+    assert dvc(["checkout", "--quiet"]) == 0
+    assert Workspace(in_project).generations_done == 7
 
 
 def test_two_runs_at_once_both_finish_and_leave_the_tree_alone(

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from srghn.config import load_params
 from tests.conftest import Srghn
 
 TINY = (
@@ -44,41 +45,51 @@ def up(tmp_path: Path) -> Iterator[str]:
         assert process.wait(60) == 130
 
 
-def wait_for(what: str, srghn: Srghn, *command: str) -> list[dict[str, object]]:
+def wait_for(srghn: Srghn, count: int, *command: str) -> list[dict[str, object]]:
+    """What a command lists, once that is so much and none of it is still being judged."""
     end = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < end:
         found: list[dict[str, object]] = json.loads(srghn(*command, "--json").stdout)
-        if found:
+        if sum(each.get("state") not in ("REGISTERED", "EVALUATING") for each in found) >= count:
             return found
         time.sleep(2)
-    raise AssertionError(f"no {what} within {DEADLINE_SECONDS:.0f} s")
+    raise AssertionError(f"no {count} of {' '.join(command)} within {DEADLINE_SECONDS:.0f} s")
 
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_schedule_runs_and_its_candidate_waits_in_the_ledger(
+def test_schedules_run_and_their_candidates_wait_in_the_ledger(
     srghn: Srghn, up: str, tmp_path: Path
 ) -> None:
     bad = srghn("schedule", "add", "nightly", "--cron", "every day")
     assert bad.returncode == 3
     assert "five fields" in bad.stderr
 
-    done = srghn("schedule", "add", "nightly", "--cron", "* * * * *", *TINY)
-    assert done.returncode == 0, done.stderr
-    listed = wait_for("schedule", srghn, "schedule", "list")
+    names = ("nightly", "other")
+    before = {path.name for path in tmp_path.iterdir()}
+    for seed, name in enumerate(names):
+        seeded = ("--set", f"evolution.seed={seed}")
+        done = srghn("schedule", "add", name, "--cron", "* * * * *", *TINY, *seeded)
+        assert done.returncode == 0, done.stderr
+    listed = wait_for(srghn, 2, "schedule", "list")
     assert [(s["name"], s["cron"], s["paused"]) for s in listed] == [
-        ("nightly", "* * * * *", False)
+        (name, "* * * * *", False) for name in names
     ]
 
-    versions = wait_for("version", srghn, "candidates")
-    assert str(versions[0]["run_id"]).startswith("cartpole-switch-")
-    assert srghn("schedule", "pause", "nightly").returncode == 0
-    assert json.loads(srghn("schedule", "list", "--json").stdout)[0]["paused"]
+    versions = wait_for(srghn, 2, "candidates")
+    for name in names:
+        assert srghn("schedule", "pause", name).returncode == 0
+    assert [s["paused"] for s in json.loads(srghn("schedule", "list", "--json").stdout)] == [
+        True,
+        True,
+    ]
     missing = srghn("schedule", "pause", "weekly")
-    assert "no schedule 'weekly'; there are: nightly" in missing.stderr
+    assert "no schedule 'weekly'; there are: nightly, other" in missing.stderr
 
-    while json.loads(srghn("candidates", "--json").stdout)[0]["state"] == "EVALUATING":
-        time.sleep(2)
+    runs = [tmp_path / ".srghn" / "workspaces" / str(v["run_id"]) for v in versions]
+    assert {load_params(run / "params.yaml").evolution.seed for run in runs} == {0, 1}
+    assert {path.name for path in tmp_path.iterdir()} == before
     assert httpx.get(f"{up}/health/ready").status_code == 503  # nothing passed: nothing is served
-    assert srghn("schedule", "remove", "nightly").returncode == 0
+    for name in names:
+        assert srghn("schedule", "remove", name).returncode == 0
     assert json.loads(srghn("schedule", "list", "--json").stdout) == []
