@@ -54,10 +54,8 @@ class Episodes(ABC):
         for lane in range(min(self.abreast, len(self.episode))):
             self._next(lane)
         observations = self.observe()
-        running = np.flatnonzero(self.episode != IDLE)
-        while len(running):
+        while (running := np.flatnonzero(self.episode != IDLE)).size:
             observations = self._step(observations, running, progress)
-            running = np.flatnonzero(self.episode != IDLE)
         return Evaluation(
             returns=self.returns.reshape(self.shape),
             lengths=self.lengths.reshape(self.shape),
@@ -69,24 +67,26 @@ class Episodes(ABC):
         actions, failed = self.forward(before)
         # a policy without an answer takes no step
         acting = running[~np.isin(running, list(failed))] if failed else running
-        over = np.zeros(len(self.episode), dtype=bool)
-        over[list(failed)] = True
-        playing = self.episode[acting]
-        if len(acting):
-            rewards, over[acting] = self.advance(actions, acting)
+        if acting.size:
+            rewards, ended = self.advance(actions, acting)
+            playing = self.episode[acting]
             self.returns[playing] += rewards
             self.lengths[playing] += 1
-        after = self.observe()
-        over[acting[self.lengths[playing] >= self.limit]] = True
-        nan, endless = np.isnan(after.min(axis=1))[acting], ~np.isfinite(self.returns[playing])
-        for lane in acting[nan | endless].tolist():
-            total = self.returns[self.episode[lane]]
-            known = math.isfinite(total)
-            failed[lane] = "an observation is NaN" if known else f"the return became {total}"
-            over[lane] = True
-        if not over.any():
+            after, totals = self.observe(), self.returns[playing]
+            ended = ended | (self.lengths[playing] >= self.limit)
+            if np.isnan(after.max()) or not np.isfinite(totals).all():
+                nan = np.isnan(after[acting]).any(axis=1)
+                for k in np.flatnonzero(nan | ~np.isfinite(totals)).tolist():
+                    known = math.isfinite(totals[k])
+                    failed[int(acting[k])] = (
+                        "an observation is NaN" if known else f"the return became {totals[k]}"
+                    )
+            over = {*acting[ended].tolist(), *failed}
+        else:
+            after, over = before, set(failed)
+        if not over:
             return after
-        for lane in np.flatnonzero(over).tolist():
+        for lane in sorted(over):
             self._finish(lane, failed.get(lane))
             self._next(lane)
         if progress is not None:

@@ -1,8 +1,8 @@
 """Policies over lanes: each lane is one running episode, and belongs to one individual.
 
-A forward pass always has the same shape, however many lanes are in use, and a lane's answer is
-computed from its own observation and its individual's weights by operations whose order does not
-depend on the other lanes. So an action is the same bytes whoever else is in the batch.
+A lane's answer is computed from its own observation and its individual's weights by operations
+whose order does not depend on the other lanes. So an action is the same bytes whoever else is in
+the batch.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srghn.envs.interface import Interface
 from srghn.errors import EvaluationError
-from srghn.evaluation.base import Float32, Policies, PolicyFunction, WeightedPolicies
+from srghn.evaluation.base import Float32, Int64, Policies, PolicyFunction, WeightedPolicies
+
+if TYPE_CHECKING:
+    from srghn.evaluation.mapped import MappedModule
 
 #: Rows that a policy function is asked about at once; fewer are padded with zeros.
 BLOCK = 64
@@ -123,35 +126,59 @@ def _check_count(weights: Float32, expected: int) -> None:
 
 
 class ModuleForward(_Outputs):
-    """Any `torch.nn.Module`, mapped over lanes that each hold a copy of their weights."""
+    """Any `torch.nn.Module`, mapped over lanes that each hold a copy of their weights.
+
+    Lanes in use are moved together where fewer of them can be asked for the same bytes.
+    """
 
     def __init__(self, policies: WeightedPolicies, lanes: int) -> None:
         import torch
 
-        from srghn.evaluation.mapped import mapped_module
+        from srghn.evaluation.mapped import mapped_modules
 
         super().__init__(policies.interface, lanes)
         face, self._torch = policies.interface, torch
         policy = policies.policy.model_dump_json()
-        self._module = mapped_module(policy, face.observation_size, face.action_size, lanes)
-        self._room, weights = self._module.room(), policies.dense()
-        _check_count(weights, sum(self._room.sizes))
-        self._weights = self._room.spread(torch.from_numpy(weights))
+        self._modules = mapped_modules(policy, face.observation_size, face.action_size, lanes)
+        weights = policies.dense()
+        _check_count(weights, sum(self._modules[-1].room().sizes))
+        self._weights = self._modules[-1].room().spread(torch.from_numpy(weights))
+        self._take(self._modules[-1], np.arange(lanes))
+
+    def _take(self, module: MappedModule, lanes: Int64) -> None:
+        """Go on with this module, whose first rows are these lanes'; the others have none."""
+        self._module, self._room = module, module.room()
+        self._rows = np.full(len(self.who), IDLE)
+        self._rows[lanes] = np.arange(len(lanes))
+        used = lanes[self.who[lanes] != IDLE]
+        self._room.rows[self._rows[used]] = self._weights[self.who[used]]
 
     def assign(self, lane: int, individual: int) -> None:
         super().assign(lane, individual)
-        if individual != IDLE:
-            self._room.rows[lane] = self._weights[individual]
+        if individual == IDLE:
+            used = np.flatnonzero(self.who != IDLE)
+            fit = next(module for module in self._modules if module.lanes >= len(used))
+            if fit.lanes < self._module.lanes:
+                self._take(fit, used)
+        elif self._rows[lane] == IDLE:
+            self._take(self._modules[-1], np.arange(len(self.who)))
+        else:
+            self._room.rows[self._rows[lane]] = self._weights[individual]
 
     def outputs(self, observations: Float32) -> Float32:
-        torch, used = self._torch, np.flatnonzero(self.who != IDLE).tolist()
+        torch, used = self._torch, np.flatnonzero(self.who != IDLE)
+        rows = self._rows[used]
+        seen = np.zeros((self._module.lanes, observations.shape[1]), dtype=np.float32)
+        seen[rows] = observations[used]
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            found = self._module(self._room.tensors, torch.from_numpy(observations), used)
+            found = self._module(self._room.tensors, torch.from_numpy(seen), rows.tolist())
         finally:
             torch.set_num_threads(threads)
-        return np.asarray(found.numpy(), dtype=np.float32)
+        outputs = np.zeros((len(observations), found.shape[1]), dtype=np.float32)
+        outputs[used] = found.numpy()[rows]
+        return outputs
 
 
 class FunctionForward(Forward):

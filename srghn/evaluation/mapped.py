@@ -26,6 +26,8 @@ from srghn.policies import build_policy
 Call = Callable[[Sequence[Tensor], Tensor], Tensor]
 #: Floats in 64 bytes, the widest unit in which processors load.
 _ALIGNMENT = 16
+#: What a call costs grows with its lanes, used or not, from about the cost of these.
+FEWER_LANES = (8, 32)
 
 
 class LaneWeights:
@@ -109,9 +111,8 @@ class MappedModule:
     def _impartial(self, call: Call, observation_size: int) -> bool:
         """Whether lanes that change places take their outputs with them, bit for bit."""
         generator = torch.Generator().manual_seed(0)
-        room, size = self.room(), sum(math.prod(shape) for shape in self.shapes)
-        flat = torch.randn((self.lanes, size), generator=generator)
-        observations = torch.randn((self.lanes, observation_size), generator=generator)
+        flat, observations = self._trial(observation_size, generator)
+        room = self.room()
         room.rows[:] = room.spread(flat)
         expected = call(room.tensors, observations)
         for _ in range(4):
@@ -120,6 +121,27 @@ class MappedModule:
             if not torch.equal(call(room.tensors, observations[order]), expected[order]):
                 return False
         return True
+
+    def agrees(self, fewer: MappedModule, observation_size: int) -> bool:
+        """Whether the same architecture for fewer lanes gives each lane the same bytes."""
+        if self._call is None or fewer._call is None:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        room, few, used = self.room(), fewer.room(), list(range(fewer.lanes))
+        for _ in range(4):
+            flat, observations = self._trial(observation_size, generator)
+            room.rows[:] = room.spread(flat)
+            few.rows[:] = room.rows[: fewer.lanes]
+            expected = self(room.tensors, observations, used)[: fewer.lanes]
+            if not torch.equal(fewer(few.tensors, observations[: fewer.lanes], used), expected):
+                return False
+        return True
+
+    def _trial(self, observation_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Flat weights and observations of all lanes, at random."""
+        size = sum(math.prod(shape) for shape in self.shapes)
+        flat = torch.randn((self.lanes, size), generator=generator)
+        return flat, torch.randn((self.lanes, observation_size), generator=generator)
 
 
 def _drop_products_with_one(recorded: Any) -> None:
@@ -163,7 +185,19 @@ def _scripted(recorded: Call, weights: Sequence[Tensor], observations: Tensor) -
 
 
 @lru_cache(maxsize=4)
-def mapped_module(policy: str, observation_size: int, action_size: int, lanes: int) -> MappedModule:
-    """The mapped module of `PolicyParams` given as JSON; recorded once a process."""
+def mapped_modules(
+    policy: str, observation_size: int, action_size: int, lanes: int
+) -> tuple[MappedModule, ...]:
+    """The module of `PolicyParams` given as JSON for `lanes` lanes, after ones for fewer.
+
+    Those are for the end of a batch, when only its longest episodes go on; there are none where
+    they would not give a lane the very bytes that the largest gives it. Recorded once a process.
+    """
     params = PolicyParams.model_validate_json(policy)
-    return MappedModule(params, observation_size, action_size, lanes)
+    largest = MappedModule(params, observation_size, action_size, lanes)
+    fewer = [
+        MappedModule(params, observation_size, action_size, few)
+        for few in FEWER_LANES
+        if few < lanes
+    ]
+    return (*(m for m in fewer if largest.agrees(m, observation_size)), largest)

@@ -16,7 +16,7 @@ from srghn.errors import ConfigError, EvaluationError
 from srghn.evaluation import forward
 from srghn.evaluation.base import Evaluation, Float32, WeightedPolicies
 from srghn.evaluation.gymnasium_backend import LANES, GymnasiumBackend
-from srghn.evaluation.mapped import mapped_module
+from srghn.evaluation.mapped import mapped_modules
 from srghn.policies import build_policy
 
 MLP = PolicyParams(module="srghn.policies:MLP", kwargs={"hidden": [8]})
@@ -116,9 +116,8 @@ def test_module_that_cannot_be_mapped_is_played_lane_by_lane(
 ) -> None:
     policies = population(POLICIES["residual"], cartpole, 2)
     mapped = play(policies, cartpole, [1, 2])
-    monkeypatch.setattr(
-        mapped_module(policies.policy.model_dump_json(), 4, 2, LANES), "_call", None
-    )
+    for module in mapped_modules(policies.policy.model_dump_json(), 4, 2, LANES):
+        monkeypatch.setattr(module, "_call", None)
     np.testing.assert_array_equal(play(policies, cartpole, [1, 2]).returns, mapped.returns)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from srghn.config import PolicyParams
-from srghn.evaluation.mapped import MappedModule, _scripted
+from srghn.config import EnvParams, PolicyParams
+from srghn.envs import pin
+from srghn.evaluation.forward import IDLE, ModuleForward
+from srghn.evaluation.mapped import MappedModule, _scripted, mapped_modules
 from srghn.policies import build_policy
+from tests.srghn.evaluation.test_gymnasium_backend import population
 
 LANES = 128
 
@@ -46,6 +50,39 @@ def test_lanes_that_change_places_take_their_outputs_with_them(width: int) -> No
         with torch.no_grad():
             alone = reference(observations[lane : lane + 1])[0]
         assert torch.allclose(alone, outputs[lane], atol=1e-5)
+
+
+RESIDUAL = PolicyParams(module="srghn.policies:ResidualMLP", kwargs={"width": 32, "blocks": 1})
+
+
+def test_fewer_lanes_are_taken_only_where_they_give_the_same_bytes() -> None:
+    modules = mapped_modules(RESIDUAL.model_dump_json(), 4, 2, LANES)
+    assert [module.lanes for module in modules] == [8, 32, LANES]
+    few = MappedModule(RESIDUAL, 4, 2, 8)
+    assert modules[-1].agrees(few, 4)
+    call = few._call
+    assert call is not None
+    few._call = lambda w, x: torch.nextafter(call(w, x), torch.ones(1))
+    assert not modules[-1].agrees(few, 4)
+
+
+def test_lanes_move_together_as_they_end_and_apart_as_they_begin() -> None:
+    policies = population(RESIDUAL, pin(EnvParams(id="CartPole-v1")), 20)
+    forward = ModuleForward(policies, LANES)
+    observations = np.random.default_rng(0).standard_normal((LANES, 4)).astype(np.float32)
+    for lane in range(LANES):
+        forward.assign(lane, lane % 20)
+    expected = forward.outputs(observations)
+    for lane in range(LANES):
+        if lane % 31:
+            forward.assign(lane, IDLE)
+    assert forward._module.lanes == 8
+    used = np.flatnonzero(forward.who != IDLE)
+    assert forward.outputs(observations)[used].tobytes() == expected[used].tobytes()
+    forward.assign(5, 5)
+    used = np.flatnonzero(forward.who != IDLE)
+    assert len(used) == 6
+    assert forward.outputs(observations)[used].tobytes() == expected[used].tobytes()
 
 
 def test_a_partial_call_is_recognised() -> None:
