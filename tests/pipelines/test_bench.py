@@ -41,7 +41,7 @@ def test_rows_are_ratios_of_one_run(rows: tuple[list[Row], list[str]]) -> None:
         ours.steps_per_cpu_second / found[PLAIN].steps_per_cpu_second, rel=1e-2
     )
     assert ours.ratio_to_plain_loop > 5
-    assert found["physics alone, numpy"].share_of_limit == 1.0
+    assert found["physics alone"].share_of_limit == 1.0
     assert found["policy alone"].share_of_limit is None
     assert set(json.loads(json.dumps(asdict(ours)))) == {
         "work", "contestant", "steps_per_cpu_second", "ratio_to_plain_loop", "share_of_limit",
