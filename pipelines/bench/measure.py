@@ -6,10 +6,23 @@ waiting, but not a busy sibling core; that only ever slows, so the fastest round
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from pipelines.bench.loops import Play
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Threads and processes that begin in here share one core with this thread."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def rates(contestants: Mapping[str, Play], rounds: int, seconds: float) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.bench import loops, peers
 from pipelines.bench.loops import Play
-from pipelines.bench.measure import rates
+from pipelines.bench.measure import one_core, rates
 from pipelines.bench.works import Work
 from srghn.config import Settings
 from srghn.envs import pin
@@ -36,15 +36,16 @@ def measure_work(
     work: Work, home: Path, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> list[Row]:
     """The rows of one work, fastest last; peers that are missing or fail are told to `say`."""
-    found = rates(_contestants(work), rounds, seconds)
-    for peer in _peers(work):
-        if not peer.installed(home):
-            say(f"{peer.name}: not installed, skipped (srghn bench --install-peers)")
-            continue
-        try:
-            found[peer.name] = peers.rate(peer, work, home, rounds, seconds)
-        except SrghnError as error:
-            say(f"{work.name}: {error}")
+    with one_core():
+        found = rates(_contestants(work), rounds, seconds)
+        for peer in _peers(work):
+            if not peer.installed(home):
+                say(f"{peer.name}: not installed, skipped (srghn bench --install-peers)")
+                continue
+            try:
+                found[peer.name] = peers.rate(peer, work, home, rounds, seconds)
+            except SrghnError as error:
+                say(f"{work.name}: {error}")
     limit = found[LIMITS.get(work.env, "environment alone")]
     return [
         Row(
