@@ -16,21 +16,9 @@ from pathlib import Path
 from srghn.config import Settings, load_params, parse_params
 from srghn.quiet import be_quiet
 from tests.pipelines.killing import Yard, trial
+from tests.tiny import tiny_params
 
-SMALL = {
-    "env": {"schedule": [{"generation": 4, "mode": "flipped"}]},
-    "policy": {"kwargs": {"hidden": [2]}},
-    "ghn": {"hidden": 4, "rounds": 2, "basis_width": 4},
-    "evolution": {
-        "generations": 7,
-        "parents": 2,
-        "children": 2,
-        "episodes": 2,
-        "checkpoint_every": 2,
-        "seed": 3,
-    },
-    "evaluate": {"finalists": 2, "episodes": 4, "cell_episodes": 0},
-}
+SMALL = {**tiny_params(), "evaluate": {"finalists": 2, "episodes": 4, "cell_episodes": 0}}
 
 
 def main() -> int:

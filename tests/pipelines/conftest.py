@@ -14,6 +14,7 @@ from pipelines.release import Release
 from pipelines.stages import STAGES
 from pipelines.workspace import Workspace, create_workspace
 from srghn.config import RunParams, Settings, parse_params
+from tests.tiny import tiny_params
 
 Tiny = Callable[..., RunParams]
 
@@ -23,20 +24,9 @@ def tiny() -> Tiny:
     """Parameters of a run of seconds; keyword arguments replace those of `evolution`."""
 
     def make(**evolution: Any) -> RunParams:
-        chosen = {
-            "generations": 7,
-            "parents": 2,
-            "children": 2,
-            "episodes": 2,
-            "checkpoint_every": 2,
-            "seed": 3,
-        }
         return parse_params(
             {
-                "env": {"schedule": [{"generation": 4, "mode": "flipped"}]},
-                "policy": {"kwargs": {"hidden": [2]}},
-                "ghn": {"hidden": 4, "rounds": 2, "basis_width": 4},
-                "evolution": chosen | evolution,
+                **tiny_params(**evolution),
                 "evaluate": {"finalists": 2, "episodes": 4, "cell_episodes": 0},
                 "gate": {
                     "episodes": 20,

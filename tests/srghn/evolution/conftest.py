@@ -13,6 +13,7 @@ from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import evolve
 from srghn.evolution.run import Founder
+from tests.tiny import tiny_params
 
 
 @pytest.fixture(scope="session")
@@ -20,23 +21,7 @@ def small_run() -> Callable[..., RunParams]:
     """Parameters of the run; keyword arguments replace those of `evolution`."""
 
     def make(**evolution: Any) -> RunParams:
-        chosen = {
-            "generations": 7,
-            "parents": 2,
-            "children": 2,
-            "episodes": 2,
-            "checkpoint_every": 2,
-            "seed": 3,
-        }
-        return parse_params(
-            {
-                "env": {"schedule": [{"generation": 4, "mode": "flipped"}]},
-                "policy": {"kwargs": {"hidden": [2]}},
-                "ghn": {"hidden": 4, "rounds": 2, "basis_width": 4},
-                "evolution": chosen | evolution,
-            },
-            "test",
-        )
+        return parse_params(tiny_params(**evolution), "test")
 
     return make
 
