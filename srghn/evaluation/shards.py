@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 #: Failures of one shard before it is halved, or its only individual is given up.
 ATTEMPTS = 2
-#: Shards for each worker: enough to even out long and short episodes, few enough to stay cheap;
-#: fewer where they would have less than so many episodes, which backends play abreast.
-SHARDS_PER_WORKER, EPISODES_PER_SHARD = 4, 16
+#: Least episodes of a shard, as long as every worker gets one: backends play them abreast.
+EPISODES_PER_SHARD = 16
 
 
 @dataclass(frozen=True)
@@ -101,14 +100,17 @@ class Board:
     def plan(
         cls, policies: WeightedPolicies, seeds: Int64, progress: Progress | None, workers: int
     ) -> Board:
-        """Cut a population into one to `SHARDS_PER_WORKER` shards a worker."""
-        board, count = cls(policies, seeds, progress), len(policies)
-        sensible = max(workers, count * len(seeds) // EPISODES_PER_SHARD)
-        shards = min(count, sensible, workers * SHARDS_PER_WORKER)
-        indices = np.arange(count, dtype=np.int64)
-        board.waiting.extend(
-            Shard(part) for part in np.array_split(indices, shards or 1) if len(part)
-        )
+        """Cut a population into shards, each half of what would be a worker's part of the rest.
+
+        Large ones first are few messages, small ones last end at about the same time (guided
+        self-scheduling, Polychronopoulos and Kuck 1987).
+        """
+        board, rest = cls(policies, seeds, progress), np.arange(len(policies), dtype=np.int64)
+        least = min(-(-EPISODES_PER_SHARD // len(seeds)), -(-len(policies) // workers))
+        while len(rest):
+            size = max(least, len(rest) // (2 * workers))
+            board.waiting.append(Shard(rest[:size]))
+            rest = rest[size:]
         return board
 
     @property

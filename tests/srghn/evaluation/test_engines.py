@@ -301,3 +301,16 @@ def test_a_crash_names_the_individual_of_the_population(version: EnvVersion) -> 
         crash = Crash(0, int(SEEDS[0]), 1, "broken")
         board.done(shard, Evaluation(returns, np.ones((1, 3), dtype=np.int64), 3, 0, (crash,)))
     assert [crash.individual for crash in board.result().crashes] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, 4), (5, 2), (64, 2), (64, 3), (1000, 7)])
+def test_shards_shrink_towards_the_end_and_hold_everyone_once(
+    version: EnvVersion, count: int, workers: int
+) -> None:
+    board = Board.plan(population(version, count), SEEDS, None, workers)
+    sizes = [len(shard.indices) for shard in board.waiting]
+    assert np.array_equal(
+        np.concatenate([shard.indices for shard in board.waiting]), np.arange(count)
+    )
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) >= min(count, workers)
