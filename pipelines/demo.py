@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from rich.table import Table
@@ -93,11 +94,10 @@ class _Demo:
 
     def ask(self, url: str, version: EnvVersion, mode: str) -> None:
         _step(3, f"Ask the served champion for every action of an episode ({mode})")
-        champion = self._champion()
-        seed = seeding.seed(self.seed, "demo-ask", champion.digest) & 0x7FFFFFFF
+        seed = seeding.seed(self.seed, "demo-ask", self._champion().digest) & 0x7FFFFFFF
         with closing(Client(url)) as client, bar("episode over HTTP", 1) as update:
             served = client.get("/v1/champion")
-            played = client.play(version, served["mode"], seed, f"ask-{champion.generation}")
+            played = client.play(version, served["mode"], seed, f"ask-{uuid4().hex}")
             update(1, "")
         chance = _random_return(version, served["mode"], seed)
         _say(
@@ -111,16 +111,19 @@ class _Demo:
 
     def trial(self, url: str, version: EnvVersion) -> None:
         _step(5, "Try it as a canary: clients live in the flipped world and post their outcomes")
-        canary = self.ledger.canary()
-        if canary is None:
+        if self.ledger.canary() is None:
             self._tell_trial()
             return
-        seeds = seeding.seeds(self.seed, "demo-clients", TRIAL_EPISODES, canary.epoch).tolist()
+        # Episodes of this start alone: those of a killed demo are evidence already, and a seed that
+        # is played twice would count twice.
+        start = uuid4().hex
+        seeds = seeding.seeds(self.seed, "demo-clients", TRIAL_EPISODES, start).tolist()
         returns: dict[str, list[float]] = {"champion": [], "canary": []}
         with bar("clients' episodes", TRIAL_EPISODES) as update:
-            episodes = play_many(url, version, "flipped", seeds, f"trial-{canary.epoch}")
+            episodes = play_many(url, version, "flipped", seeds, f"trial-{start}")
             for count, played in enumerate(episodes, start=1):
-                returns[played.route].append(played.return_)
+                if played.route in returns:  # an episode drains if the decision came meanwhile
+                    returns[played.route].append(played.return_)
                 update(count, _arms(returns))
                 if self.ledger.canary() is None:
                     break

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from serving.registry.ledger import Ledger
 from tests.conftest import Srghn
 
-#: Seconds after which a demo is killed; on any machine somewhere in the first and second run.
-KILLS = (15.0, 35.0)
+DEADLINE_SECONDS = 300.0
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -43,18 +45,42 @@ def command_lines(folder: Path) -> list[str]:
     return found
 
 
+def posted(folder: Path, version: int) -> bool:
+    """Whether an outcome of `version` is in the ledger."""
+    path = folder / ".srghn" / "ledger.db"
+    if not path.exists():
+        return False
+    with closing(Ledger(f"sqlite:///{path}")) as ledger:
+        return bool(ledger.outcomes(version))
+
+
+def saved(folder: Path) -> bool:
+    """Whether the first run has a checkpoint."""
+    return any((folder / ".srghn/workspaces/demo-first/data/run/checkpoints").glob("*"))
+
+
+def kill_when(come: Callable[[], bool], folder: Path) -> None:
+    """Start the demo and kill it as soon as `come`; what it had started ends by itself."""
+    process = start(folder)
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not come():
+        assert process.poll() is None, "the demo ended before it could be killed"
+        assert time.monotonic() < end, "the moment to kill the demo never came"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    end = time.monotonic() + 20
+    while (left := command_lines(folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert left == []
+
+
 @pytest.mark.slow
 @pytest.mark.services
 def test_the_whole_loop_survives_kills_and_a_second_run(srghn: Srghn, tmp_path: Path) -> None:
-    for seconds in KILLS:
-        process = start(tmp_path)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    end = time.monotonic() + 20
-    while (left := command_lines(tmp_path)) and time.monotonic() < end:
-        time.sleep(0.5)
-    assert left == []
+    kill_when(lambda: saved(tmp_path), tmp_path)
+    kill_when(lambda: posted(tmp_path, 1), tmp_path)  # its episode is over: not to be played again
+    kill_when(lambda: posted(tmp_path, 2), tmp_path)  # in the middle of the canary's trial
 
     done = srghn("demo", "--json", timeout=900)
     assert done.returncode == 0, done.stderr
@@ -67,9 +93,10 @@ def test_the_whole_loop_survives_kills_and_a_second_run(srghn: Srghn, tmp_path: 
     promoted = [e["actor"] for e in events if e["to_state"] == "CHAMPION"]
     assert promoted == ["policy:auto", "canary controller"]
 
-    again = srghn("demo", "--json", timeout=900)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout) == result
+    for _ in range(2):
+        again = srghn("demo", "--json", timeout=900)
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout) == result
     assert json.loads(srghn("history", "--json").stdout) == events
     status = json.loads(srghn("status", "--json").stdout)
     assert status["champion"]["digest"] == result["champion"]["digest"]
