@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from pipelines.prefect_server import prefect_environment, prefect_server
 from pipelines.processes import (
@@ -44,8 +45,9 @@ def http_server(settings: Settings, port: int) -> Iterator[str]:
 
 
 def run_all(settings: Settings) -> None:
-    """Everything on this machine until Ctrl-C, or until one part ends, which ends the others."""
+    """Everything on this machine until Ctrl-C or SIGTERM, or until one part ends: all end then."""
     require_writable(settings.home)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how systemd and scripts stop it
     with (
         prefect_server(settings, spinner("starting the Prefect server")) as api_url,
         _worker(settings, api_url) as worker,
@@ -63,7 +65,7 @@ def run_all(settings: Settings) -> None:
         raise ServiceError(f"the worker ended with {worker.returncode}; see {log}")
 
 
-def run_worker(settings: Settings) -> None:
+def run_worker(settings: Settings) -> NoReturn:
     """The worker alone, until it is stopped."""
     from pipelines.prefect_server import running_server
 
@@ -73,8 +75,8 @@ def run_worker(settings: Settings) -> None:
             "no Prefect server is up: start everything with srghn up, or set "
             "SRGHN_PREFECT_API_URL to the server's address, such as http://127.0.0.1:4200/api"
         )
-    environment = {**os.environ, **prefect_environment(settings, url)}
-    raise SystemExit(subprocess.call(_worker_command(), env=environment))
+    command = _worker_command()  # takes this process's place, so signals reach it
+    os.execve(command[0], command, {**os.environ, **prefect_environment(settings, url)})
 
 
 @contextmanager

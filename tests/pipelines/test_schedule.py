@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -41,7 +40,7 @@ def up(tmp_path: Path) -> Iterator[str]:
         url = next(line.split()[1] for line in process.stderr if line.startswith("policies"))
         yield url
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(60) == 130
 
 
