@@ -196,8 +196,9 @@ def policy_alone(work: Work) -> Play:
         forward.assign(lane, lane % work.individuals)
 
     def play(least: int) -> int:
-        for _ in range(0, least, LANES):
-            forward(rows)
+        with forward:
+            for _ in range(0, least, LANES):
+                forward(rows)
         return -(-least // LANES) * LANES
 
     return play

@@ -11,17 +11,24 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
 from pipelines.bench.loops import Play
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Threads and processes that begin in here share one core with this thread."""
-    before = os.sched_getaffinity(0)
+    """Threads and processes that begin in here share one core with this thread.
+
+    Torch has one thread, as where there is one core: a second would take turns with it, spinning.
+    """
+    before, threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {max(before)})
+    torch.set_num_threads(1)
     try:
         yield
     finally:
+        torch.set_num_threads(threads)
         os.sched_setaffinity(0, before)
 
 

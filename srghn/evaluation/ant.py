@@ -70,8 +70,8 @@ class AntBackend(Backend):
                 policies, version, mode, seeds, perturbation=perturbation, progress=progress
             )
         check_call(policies, version, seeds)
-        forward = make_forward(policies, version.interface, LANES)
-        return _Episodes(forward, len(policies), seeds, world).run(progress)
+        with make_forward(policies, version.interface, LANES) as forward:
+            return _Episodes(forward, len(policies), seeds, world).run(progress)
 
     def _world(
         self, version: EnvVersion, mode: str, perturbation: Perturbation | None

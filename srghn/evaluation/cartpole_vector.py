@@ -43,8 +43,8 @@ class VectorisedCartPole(CartPoleBackend):
         starts: Float64,
         progress: Progress | None,
     ) -> Evaluation:
-        forward = make_forward(policies, version.interface, LANES)
-        return _Episodes(forward, len(policies), seeds, world, starts).run(progress)
+        with make_forward(policies, version.interface, LANES) as forward:
+            return _Episodes(forward, len(policies), seeds, world, starts).run(progress)
 
 
 class _Episodes(Episodes):

@@ -62,8 +62,8 @@ class EnvPoolBackend(Backend):
                 policies, version, mode, seeds, perturbation=perturbation, progress=progress
             )
         check_call(policies, version, seeds)
-        forward = make_forward(policies, version.interface, LANES)
-        return _Episodes(forward, len(policies), seeds, pool).run(progress)
+        with make_forward(policies, version.interface, LANES) as forward:
+            return _Episodes(forward, len(policies), seeds, pool).run(progress)
 
     @cached_property
     def general(self) -> Backend:

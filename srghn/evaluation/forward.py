@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,20 @@ ACTIVATIONS: dict[str, Callable[[Float32], NDArray[Any]]] = {
 
 
 class Forward(ABC):
-    """One forward pass for all lanes. `who` int64 (lanes,): a lane's individual, or `IDLE`."""
+    """One forward pass for all lanes. `who` int64 (lanes,): a lane's individual, or `IDLE`.
+
+    To be entered before it is asked, and left when the last episode has ended.
+    """
 
     def __init__(self, interface: Interface, lanes: int) -> None:
         self.interface = interface
         self.who = np.full(lanes, IDLE, dtype=np.int64)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
     def assign(self, lane: int, individual: int) -> None:
         """From now on this lane asks that individual (`IDLE`: nobody)."""
@@ -128,7 +137,9 @@ def _check_count(weights: Float32, expected: int) -> None:
 class ModuleForward(_Outputs):
     """Any `torch.nn.Module`, mapped over lanes that each hold a copy of their weights.
 
-    Lanes in use are moved together where fewer of them can be asked for the same bytes.
+    Lanes in use are moved together where fewer of them can be asked for the same bytes. Torch has
+    one thread from entering to leaving: on lanes so narrow a second would only wait, and for all
+    episodes, because every change of the number wakes the others up.
     """
 
     def __init__(self, policies: WeightedPolicies, lanes: int) -> None:
@@ -144,6 +155,14 @@ class ModuleForward(_Outputs):
         _check_count(weights, sum(self._modules[-1].room().sizes))
         self._weights = self._modules[-1].room().spread(torch.from_numpy(weights))
         self._take(self._modules[-1], np.arange(lanes))
+        self._threads = torch.get_num_threads()
+
+    def __enter__(self) -> Self:
+        self._torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._torch.set_num_threads(self._threads)
 
     def _take(self, module: MappedModule, lanes: Int64) -> None:
         """Go on with this module, whose first rows are these lanes'; the others have none."""
@@ -170,12 +189,7 @@ class ModuleForward(_Outputs):
         rows = self._rows[used]
         seen = np.zeros((self._module.lanes, observations.shape[1]), dtype=np.float32)
         seen[rows] = observations[used]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            found = self._module(self._room.tensors, torch.from_numpy(seen), rows.tolist())
-        finally:
-            torch.set_num_threads(threads)
+        found = self._module(self._room.tensors, torch.from_numpy(seen), rows.tolist())
         outputs = np.zeros((len(observations), found.shape[1]), dtype=np.float32)
         outputs[used] = found.numpy()[rows]
         return outputs

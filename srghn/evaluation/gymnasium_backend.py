@@ -66,8 +66,8 @@ class GymnasiumBackend(Backend):
     ) -> Evaluation:
         check_call(policies, version, seeds)
         worlds = self._open(version, mode, perturbation)
-        forward = make_forward(policies, version.interface, LANES)
-        return _Play(worlds, forward, len(policies), seeds, progress).run()
+        with make_forward(policies, version.interface, LANES) as forward:
+            return _Play(worlds, forward, len(policies), seeds, progress).run()
 
     def close(self) -> None:
         if self._worlds is not None:
