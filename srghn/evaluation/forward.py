@@ -155,9 +155,9 @@ class ModuleForward(_Outputs):
         _check_count(weights, sum(self._modules[-1].room().sizes))
         self._weights = self._modules[-1].room().spread(torch.from_numpy(weights))
         self._take(self._modules[-1], np.arange(lanes))
-        self._threads = torch.get_num_threads()
 
     def __enter__(self) -> Self:
+        self._threads = self._torch.get_num_threads()
         self._torch.set_num_threads(1)
         return self
 
