@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from srghn.compiled import TANH_LIMIT, TANH_P, TANH_Q, compiled
 from srghn.evaluation.lanes import (
     WIDTH,
     above,
@@ -36,21 +34,6 @@ from srghn.evaluation.lanes import (
 
 #: Activation name -> code known to the kernel. All are those of `torch.nn`, within a few ulp.
 ACTIVATIONS = {"tanh": 0, "relu": 1, "sigmoid": 2, "silu": 3, "elu": 4}
-
-# tanh(x) = x * P(x*x) / Q(x*x) on [-9.02, 9.02], beyond which float32 tanh is 1. A relative
-# minimax fit in float64 (iteratively reweighted least squares), error 2e-8 before rounding.
-_LIMIT = np.float32(9.02)
-_P = tuple(np.float32(c) for c in (1.0, 0.13379718, 0.0034940347, 2.0583484e-05, 1.3319075e-08))
-_Q = tuple(np.float32(c) for c in (1.0, 0.46713033, 0.025871073, 0.00032830931, 7.762021e-07))
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile to machine code, kept on disk where numba finds a writable place for it."""
-    options: Any = {"error_model": "numpy", "nogil": True}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable cache directory: compile in every process
-        return numba.njit(**options)(function)
 
 
 def packing(widths: tuple[int, ...]) -> NDArray[np.int64]:
@@ -80,12 +63,12 @@ def _block(left: int) -> int:
 
 @compiled
 def _tanh(x):
-    x = larger(smaller(x, splat(_LIMIT)), splat(-_LIMIT))
+    x = larger(smaller(x, splat(TANH_LIMIT)), splat(-TANH_LIMIT))
     z = mul(x, x)
-    p = fma(splat(_P[4]), z, splat(_P[3]))
-    p = fma(fma(fma(p, z, splat(_P[2])), z, splat(_P[1])), z, splat(_P[0]))
-    q = fma(splat(_Q[4]), z, splat(_Q[3]))
-    q = fma(fma(fma(q, z, splat(_Q[2])), z, splat(_Q[1])), z, splat(_Q[0]))
+    p = fma(splat(TANH_P[4]), z, splat(TANH_P[3]))
+    p = fma(fma(fma(p, z, splat(TANH_P[2])), z, splat(TANH_P[1])), z, splat(TANH_P[0]))
+    q = fma(splat(TANH_Q[4]), z, splat(TANH_Q[3]))
+    q = fma(fma(fma(q, z, splat(TANH_Q[2])), z, splat(TANH_Q[1])), z, splat(TANH_Q[0]))
     return div(mul(x, p), q)
 
 

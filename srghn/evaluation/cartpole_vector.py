@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srghn.compiled import compiled
 from srghn.evaluation.base import (
     Evaluation,
     Float32,
@@ -19,7 +20,6 @@ from srghn.evaluation.base import (
     Policies,
     Progress,
 )
-from srghn.evaluation.cartpole_kernel import compiled
 from srghn.evaluation.cartpole_world import CartPoleBackend, World
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.forward import Forward, make_forward

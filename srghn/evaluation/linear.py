@@ -6,17 +6,16 @@ this order in float32, on every machine; the inner loop runs over outputs and is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from srghn.compiled import compiled
 
 Float32 = NDArray[np.float32]
 
 
-def _linear(values: Float32, weights: Float32, biases: Float32, who: NDArray[np.int64]) -> Float32:
+@compiled
+def linear(values: Float32, weights: Float32, biases: Float32, who: NDArray[np.int64]) -> Float32:
     """Values (lanes, inputs) -> (lanes, outputs), by the weights of `who` (lanes,).
 
     `weights` (individuals, inputs, outputs), `biases` (individuals, outputs).
@@ -31,13 +30,3 @@ def _linear(values: Float32, weights: Float32, biases: Float32, who: NDArray[np.
             for k in range(out.shape[1]):
                 out[lane, k] += weights[individual, j, k] * value
     return out
-
-
-def _compile(function: Callable[..., Float32]) -> Any:
-    try:
-        return numba.njit(cache=True)(function)
-    except RuntimeError:  # no writable place for a cache: compile in every process
-        return numba.njit(function)
-
-
-linear = _compile(_linear)

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from srghn.config import GHNParams
 from srghn.errors import ArchitectureMismatch, GraphError
 from srghn.files import canonical_json, sha256_bytes
-from srghn.ghn.heads import Head, Tensors, deviations, make_head, mutation_rates
-from srghn.ghn.noise import birth_noise, fixed_basis
+from srghn.ghn import kernels
+from srghn.ghn.heads import Head, make_head
+from srghn.ghn.noise import Float32, birth_noise, fixed_basis
 from srghn.ghn.own import ELASTIC, RATE_HEAD, own_graph, own_kinds, own_tensors
-from srghn.ghn.plan import Float32, Plan, make_plan, spread
-from srghn.ghn.propagate import node_vectors
+from srghn.ghn.plan import Plan, make_plan
 from srghn.graph import CompGraph
 from srghn.seeding import stream
 
@@ -66,13 +66,24 @@ class GHN:
         self.own_graph = own_graph(self._tensors, params.head)
         self.genome_size = self.own_graph.size
         self.node_names = self.own_graph.layout
-        self._slices = self.own_graph.slices()
+        slices = self.own_graph.slices()
+        starts = {name: span.start for name, span in slices.items()}
+        self._messages, self._sigma = starts["message.self"], starts["sigma.hidden.weight"]
         self._own_plan = make_plan(self.own_graph, self.vocabulary)
         self._scales = np.array([t.scale for t in self._tensors], dtype=np.float32)
         self._kept = np.full(self.genome_size, 1 - params.birth_decay, dtype=np.float32)
         for name in ELASTIC:
-            self._kept[self._slices[name]] = 1 - max(params.mutator_decay, params.birth_decay)
+            self._kept[slices[name]] = 1 - max(params.mutator_decay, params.birth_decay)
         self.basis = fixed_basis(self.seed, params.basis_width, self._own_plan.widest)
+        bounds = params.initial_rate, params.rate_min, params.rate_max
+        limits = (*map(np.float32, np.log(bounds)), params.rate_bounds == "fold")
+        floors = np.array([params.meta_floor * (t.name in RATE_HEAD) for t in self._tensors])
+        self._rate_head = starts["rate.weight"], limits, floors.astype(np.float32)
+        self._decoder = (
+            starts["decode.position" if params.head == "chunked" else "decode.weight"],
+            slices["decode.bias"].stop - starts["decode.bias"],
+            self.seed,
+        )
         self._known: dict[str, _Target] = {}  # by digest
 
     @cached_property
@@ -103,9 +114,8 @@ class GHN:
         an unknown node type, `ArchitectureMismatch` for genomes of another size.
         """
         made = self._target(self._graph(target))
-        tensors = self._named(self._checked(genomes))
-        vectors = self._vectors(tensors, made.plan)
-        weights = made.head(tensors, vectors)
+        checked = self._checked(genomes)
+        weights: Float32 = made.head(checked, self._vectors(checked, made.plan))
         weights *= np.float32(self.params.output_gain)
         return weights
 
@@ -129,29 +139,34 @@ class GHN:
         """
         genomes = self._checked(parents)
         seeds = _checked_seeds(noise_seeds)
-        rows = np.arange(len(genomes)) if index is None else np.asarray(index, dtype=np.intp)
+        rows = np.arange(len(genomes))
+        if index is not None:
+            rows = rows[np.asarray(index, dtype=np.intp)]  # refuses rows that there are not
         if len(rows) != len(seeds):
             raise ArchitectureMismatch(
                 f"mutate needs one noise seed a child: {len(rows)} children, {len(seeds)} seeds"
             )
-        tensors = self._named(genomes)
-        vectors = self._vectors(tensors, self._own_plan)
-        sigma = deviations(tensors, vectors)
-        noise = birth_noise(seeds, sigma.shape[1:])
-        noise *= sigma[rows]
-        noise *= self._scales[:, None]
+        vectors = self._vectors(genomes, self._own_plan)
+        width = self.params.basis_width
+        sigma = _softplus(kernels.deviations(genomes, self._sigma, width, vectors))
+        sigma *= self._scales[:, None]
         if rates is None:
-            kept = genomes[rows] * self._kept
-            head = self._rate_heads(kept, self._rates(tensors, vectors)[rows], noise)
-            used = self._rates(head, vectors[rows])
+            kept, used = self._kept, self._rates(genomes, vectors)[rows]
         else:
-            kept = genomes[rows] * np.float32(1 - self.params.birth_decay)
-            head, used = {}, self._broadcast(rates, len(rows))
-        noise *= used[:, :, None]
-        children = spread(noise, self.basis, self._own_plan.spans)
-        children += kept
-        for name, values in head.items():
-            children[:, self._slices[name]] = values.reshape(len(rows), -1)
+            kept = np.full_like(self._kept, 1 - self.params.birth_decay)
+            used = self._broadcast(rates, len(rows))
+        children: Float32 = kernels.births(
+            genomes,
+            rows,
+            kept,
+            birth_noise(seeds, sigma.shape[1:]),
+            sigma,
+            vectors,
+            self.basis,
+            self._own_plan.bounds,
+            used,
+            (self.node_names.index(RATE_HEAD[0]), *self._rate_head, rates is None),
+        )
         return children, used
 
     def rates(self, genomes: ArrayLike) -> Float32:
@@ -159,35 +174,25 @@ class GHN:
 
         Their children's own are drawn around them.
         """
-        tensors = self._named(self._checked(genomes))
-        return self._rates(tensors, self._vectors(tensors, self._own_plan))
+        checked = self._checked(genomes)
+        return self._rates(checked, self._vectors(checked, self._own_plan))
 
-    def _rate_heads(self, kept: Float32, rates: Float32, noise: Float32) -> dict[str, Float32]:
-        """The rate heads (n, ...) of children, from what they keep and their parents' rates."""
-        heads: dict[str, Float32] = {}
-        for name in RATE_HEAD:
-            node, span = self.node_names.index(name), self._slices[name]
-            step = noise[:, node : node + 1] * rates[:, node, None, None]
-            child = kept[:, span] + np.matmul(step, self.basis[:, : span.stop - span.start])[:, 0]
-            heads[name] = child.reshape(len(kept), *self._tensors[node].shape)
-        return heads
-
-    def _rates(self, tensors: Tensors, vectors: Float32) -> Float32:
-        rates = mutation_rates(self.params, tensors, vectors)
-        floored = [self.node_names.index(name) for name in RATE_HEAD]
-        rates[:, floored] = np.maximum(rates[:, floored], np.float32(self.params.meta_floor))
+    def _rates(self, genomes: Float32, vectors: Float32) -> Float32:
+        start, limits, floors = self._rate_head
+        rates: Float32 = kernels.mutation_rates(genomes, start, vectors, limits, floors)
         return rates
 
-    def _vectors(self, tensors: Tensors, plan: Plan) -> Float32:
+    def _vectors(self, genomes: Float32, plan: Plan) -> Float32:
         """Vectors (n, parameters, hidden) of a graph's parameter nodes, in layout order."""
-        every = node_vectors(tensors, plan, self.params.rounds, self.params.messages)
-        return np.take(every, plan.rows, axis=1)
-
-    def _named(self, genomes: Float32) -> dict[str, Float32]:
-        n = len(genomes)
-        return {
-            t.name: genomes[:, self._slices[t.name]].reshape(n, *t.shape) for t in self._tensors
-        }
+        vectors: Float32 = kernels.node_vectors(
+            genomes,
+            self.params.hidden,
+            self._messages,
+            (plan.kinds, plan.incoming, plan.outgoing, plan.rows),
+            self.params.rounds,
+            self.params.messages == "generations",
+        )
+        return vectors
 
     def _graph(self, target: int | CompGraph) -> CompGraph:
         if isinstance(target, CompGraph):
@@ -203,7 +208,7 @@ class GHN:
         if graph.digest not in self._known:
             self._check_target(graph)
             plan = make_plan(graph, self.vocabulary)
-            self._known[graph.digest] = _Target(plan, make_head(self.params, plan, self.seed))
+            self._known[graph.digest] = _Target(plan, make_head(self.params, plan, *self._decoder))
         return self._known[graph.digest]
 
     def _check_target(self, graph: CompGraph) -> None:
@@ -225,7 +230,9 @@ class GHN:
             )
 
     def _checked(self, genomes: ArrayLike) -> Float32:
-        array = np.ascontiguousarray(genomes, dtype=np.float32)
+        array = np.require(
+            genomes, np.float32, ["C", "W"]
+        )  # kernels are compiled for writable arrays
         if array.ndim != 2 or array.shape[1] != self.genome_size:
             raise ArchitectureMismatch(
                 f"genomes must have shape (n, {self.genome_size}), got {array.shape}: they were "
@@ -259,6 +266,12 @@ class GHN:
 @lru_cache(maxsize=8)
 def _remade(params: GHNParams, targets: tuple[CompGraph, ...], seed: int) -> GHN:
     return GHN(params, targets, seed)
+
+
+def _softplus(values: Float32) -> Float32:
+    """log(1 + exp(x)), in a way that never overflows."""
+    positive: Float32 = np.maximum(values, 0) + np.log(1 + np.exp(-np.abs(values)))
+    return positive
 
 
 def _checked_seeds(noise_seeds: ArrayLike) -> Int64:

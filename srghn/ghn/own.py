@@ -48,6 +48,9 @@ _FIXED = {
 def own_tensors(params: GHNParams, kinds: int, largest: int) -> tuple[Tensor, ...]:
     """Every evolvable tensor, in genome order.
 
+    The kernels rely on it: a bias lies right behind its weight, the three message matrices lie side
+    by side, and the rate head is last.
+
     `kinds` is the number of node types, `largest` the most values in one tensor of any target
     (the width P_max of the dense head).
     """

@@ -1,4 +1,4 @@
-"""What a graph means for tensor operations: index arrays and matrices, computed once per graph."""
+"""What a graph means for the kernels: index arrays and matrices, computed once per graph."""
 
 from __future__ import annotations
 
@@ -9,68 +9,46 @@ from numpy.typing import NDArray
 
 from srghn.graph import CompGraph
 
-Float32 = NDArray[np.float32]
 Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Nodes are in topological order, so each generation is a contiguous range.
+    """Nodes are in topological order.
 
     - `kinds` (nodes,): row of each node in the table of type embeddings;
-    - `generations`: (first, end) of each;
-    - `incoming`, `outgoing` (nodes, nodes): rows average a node's predecessors and successors;
+    - `incoming`, `outgoing`: (starts (nodes + 1,), nodes (edges,)), of each node in turn its
+      predecessors and its successors;
     - `rows` (parameters,): node of each parameter tensor, in layout order;
-    - `spans`: where each tensor's values lie in the flat vector.
+    - `bounds` (parameters + 1,): where each tensor's values begin and end in the flat vector.
     """
 
     kinds: Index
-    generations: tuple[tuple[int, int], ...]
-    incoming: Float32
-    outgoing: Float32
+    incoming: tuple[Index, Index]
+    outgoing: tuple[Index, Index]
     rows: Index
-    spans: tuple[slice, ...]
+    bounds: Index
 
     @property
     def widest(self) -> int:
         """Values in the largest tensor."""
-        return max(int(span.stop - span.start) for span in self.spans)
+        return int(np.diff(self.bounds).max())
 
 
 def make_plan(graph: CompGraph, vocabulary: tuple[str, ...]) -> Plan:
     """`vocabulary` must hold every kind in the graph."""
     place = {node.name: i for i, node in enumerate(graph.nodes)}
     row = {kind: i for i, kind in enumerate(vocabulary)}
-    incoming = np.zeros((len(place), len(place)), dtype=np.float32)
-    for a, b in graph.edges:
-        incoming[place[b], place[a]] = 1
+    edges = [(place[a], place[b]) for a, b in graph.edges]
     return Plan(
         kinds=np.array([row[n.kind] for n in graph.nodes], dtype=np.intp),
-        generations=tuple((g[0], g[-1] + 1) for g in graph.generations),
-        incoming=_averaging(incoming),
-        outgoing=_averaging(incoming.T),
+        incoming=_neighbours(len(place), [(b, a) for a, b in edges]),
+        outgoing=_neighbours(len(place), edges),
         rows=np.array([place[name] for name in graph.layout], dtype=np.intp),
-        spans=tuple(graph.slices().values()),
+        bounds=np.array([0, *(span.stop for span in graph.slices().values())], dtype=np.intp),
     )
 
 
-def _averaging(adjacency: Float32) -> Float32:
-    degree = np.maximum(adjacency.sum(axis=1, keepdims=True), 1)
-    return np.ascontiguousarray(adjacency / degree, dtype=np.float32)
-
-
-def spread(
-    rows: Float32, matrix: Float32, spans: tuple[slice, ...], bias: Float32 | None = None
-) -> Float32:
-    """Flat values (n, P): for tensor t the first values of `rows[:, t] @ matrix + bias`.
-
-    rows (n, tensors, k); matrix (k, widest), shared, or (n, k, widest); bias (n, widest). One
-    product a tensor, straight to its place: padding tensors to share one costs more than it saves.
-    """
-    flat = np.empty((len(rows), spans[-1].stop), dtype=np.float32)
-    for t, span in enumerate(spans):
-        size = span.stop - span.start
-        np.matmul(rows[:, t : t + 1], matrix[..., :size], out=flat[:, None, span])
-        if bias is not None:
-            flat[:, span] += bias[:, :size]
-    return flat
+def _neighbours(nodes: int, edges: list[tuple[int, int]]) -> tuple[Index, Index]:
+    pairs = np.array(sorted(edges), dtype=np.intp).reshape(-1, 2)
+    return np.searchsorted(pairs[:, 0], np.arange(nodes + 1)), pairs[:, 1].copy()

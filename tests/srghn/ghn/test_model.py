@@ -90,6 +90,15 @@ def test_children_of_repeated_parents_by_index(ghn: GHN) -> None:
     by_copy, copied_rates = ghn.mutate(parents[index], seeds)
     assert by_index.tobytes() == by_copy.tobytes()
     assert rates.tobytes() == copied_rates.tobytes()
+    with pytest.raises(IndexError):
+        ghn.mutate(parents, seeds, index=[0, 1, 2, 3])
+
+
+def test_read_only_genomes_are_as_good_as_others(ghn: GHN) -> None:
+    parents = founders(ghn, 2)
+    made = ghn.generate(parents)
+    parents.flags.writeable = False
+    assert ghn.generate(parents).tobytes() == made.tobytes()
 
 
 def test_rate_zero_gives_an_identical_child_and_any_other_does_not(ghn: GHN) -> None:
