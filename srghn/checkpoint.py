@@ -88,12 +88,12 @@ def steps(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("[0-9]*") if p.is_dir())
 
 
-def readable(folder: Path) -> list[Checkpoint]:
-    """Those in `folder` whose bytes are good, oldest first."""
+def metas(folder: Path) -> list[dict[str, Any]]:
+    """The `meta` of those in `folder` whose manifests are good, oldest first."""
     found = []
     for path in steps(folder):
         with suppress(CheckpointError):
-            found.append(read(path))
+            found.append(_read_manifest(path / MANIFEST)["meta"])
     return found
 
 

@@ -50,8 +50,7 @@ class Population:
 
     def take(self, rows: I64) -> Population:
         """The individuals at `rows`, in that order."""
-        fields = dataclasses.fields(self)
-        return Population(**{f.name: getattr(self, f.name)[rows] for f in fields})
+        return Population(*(array[rows] for array in vars(self).values()))
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class CMAES:
         """pycma uses ranks alone, so it is told ranks, equal ones for equal fitness."""
         check_told(population, fitness)
         es, solutions = self._asked(state)
-        cleaned, _ = clean(fitness)
+        cleaned = clean(fitness)
         es.tell(solutions, np.unique(-cleaned, return_inverse=True)[1].astype(float).tolist())
         return dataclasses.replace(
             state,

@@ -21,13 +21,13 @@ from srghn.errors import ArtefactError
 from srghn.evolution import tables
 from srghn.evolution.ancestry import Ancestor
 from srghn.evolution.base import F32, F64, I64, NO_PARENT, Population
-from srghn.evolution.metrics import rate_of
+from srghn.evolution.metrics import over_nodes
 
 
 def schema(episodes: int, fingerprint: str) -> pa.Schema:
     """`fitness` is what was selected on; `returns` are its episodes, rounded to float32.
 
-    `rate` is the individual's median over nodes (`metrics.rate_of`).
+    `rate` is the individual's median over nodes (`metrics.over_nodes`).
     """
     return pa.schema(
         [
@@ -54,19 +54,18 @@ Columns = dict[str, NDArray[Any]]
 def columns(
     population: Population, generation: int, mode: str, fitness: F64, returns: F64
 ) -> Columns:
-    """One generation of the lineage table; fitness (n,), returns (n, episodes)."""
-    rates = population.rates
+    """One generation of the lineage table; fitness (n,), returns (n, episodes).
+
+    What all its rows share, generation and mode, is there once.
+    """
     return {
-        "generation": np.full(len(fitness), generation),
+        "generation": np.array([generation]),
         "id": population.ids,
         "parent": population.parents,
         "birth": population.births,
         "noise_seed": population.noise_seeds,
-        "rate": rate_of(rates),
-        "rate_mean": rates.mean(axis=1, dtype=np.float64),
-        "rate_min": rates.min(axis=1),
-        "rate_max": rates.max(axis=1),
-        "mode": np.full(len(fitness), mode),
+        **over_nodes(population.rates),
+        "mode": np.array([mode]),
         "fitness": fitness,
         "returns": returns,
     }
@@ -75,11 +74,13 @@ def columns(
 def table(generations: Sequence[Columns], fingerprint: str) -> pa.Table:
     """Generations as one table: making one for each would cost as much as the births."""
     whole = {name: np.concatenate([g[name] for g in generations]) for name in generations[0]}
-    kept = schema(whole["returns"].shape[1], fingerprint)
-    flat = pa.array(whole["returns"].astype(np.float32).ravel())
-    arrays = {name: pa.array(values) for name, values in whole.items() if name != "returns"}
-    arrays["returns"] = pa.FixedSizeListArray.from_arrays(flat, whole["returns"].shape[1])
-    return pa.table([arrays[field.name].cast(field.type, safe=False) for field in kept], kept)
+    sizes = [len(g["id"]) for g in generations]
+    whole |= {name: np.repeat(whole[name], sizes) for name in ("generation", "mode")}
+    returns = whole.pop("returns")
+    kept = schema(returns.shape[1], fingerprint)
+    arrays = [pa.array(whole[f.name], f.type, safe=False) for f in kept if f.name in whole]
+    flat = pa.array(returns.ravel(), pa.float32(), safe=False)
+    return pa.table([*arrays, pa.FixedSizeListArray.from_arrays(flat, returns.shape[1])], kept)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,13 @@ class _Loop:
             )
             for name, table in new.items()
         }
-        progress = dataclasses.replace(progress, parts=parts)
+        best = selection.rank(progress.fitness)[: self.params.evolution.parents]
+        progress = dataclasses.replace(
+            progress,
+            finalists=progress.finalists.take(best),
+            fitness=progress.fitness[best],
+            parts=parts,
+        )
         save(self.run_dir, progress)
         return progress
 
@@ -120,21 +126,22 @@ class _Loop:
         mode = self.version.mode_at(generation)
         population = self.strategy.ask(before.state)
         played = self._play(before.state, population, mode)
-        fitness, _ = selection.clean(played.fitness)
-        best = selection.rank(fitness)[: self.params.evolution.parents]
+        fitness = selection.clean(played.fitness)
         after = Progress(
             done=before.done + 1,
             state=self.strategy.tell(before.state, population, fitness),
-            finalists=population.take(best),
-            fitness=fitness[best],
+            finalists=population,  # all of them: which are the best, only a checkpoint asks
+            fitness=fitness,
             mode=mode,
             evaluations=before.evaluations + played.returns.size,
             steps=before.steps + int(played.lengths.sum()),
             parts=before.parts,
         )
+        born = lineage.columns(population, generation, mode, fitness, played.returns)
         row = metrics.measure(
             population,
             fitness,
+            born,
             generation,
             mode,
             crashes=len(played.crashes),
@@ -143,7 +150,6 @@ class _Loop:
         )
         if self.on_generation is not None:
             self.on_generation(metrics.record(row, self._total))
-        born = lineage.columns(population, generation, mode, fitness, played.returns)
         return after, row, born
 
     def _play(self, state: State, population: Population, mode: str) -> Evaluation:
@@ -157,9 +163,11 @@ class _Loop:
     def _policies(self, state: State, population: Population) -> WeightedPolicies:
         """Seeds of births for workers elsewhere where there are such, weights for all others."""
         policy, interface = self.params.policy, self.version.interface
-        strangers = (population.parents == NO_PARENT) & (population.ids >= state.next_id)
         encoding = self.strategy.encoding if self.evaluator.remote else None
-        if encoding is None or not isinstance(state, GeneticState) or strangers.any():
+        if encoding is None or not isinstance(state, GeneticState):
+            return WeightedPolicies(policy, interface, population.weights)
+        strangers = (population.parents == NO_PARENT) & (population.ids >= state.next_id)
+        if strangers.any():
             return WeightedPolicies(policy, interface, population.weights)
         recipe = BirthRecipe.of(encoding, state, population)
         return WeightedPolicies(policy, interface, recipe=recipe)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from srghn.evolution.base import F32, F64, Population
 
 #: Quantiles of fitness and of mutation rates that are kept.
 QUANTILES = {"q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
+_PLACES = np.array(list(QUANTILES.values()))
 
 
 @dataclass(frozen=True)
 class GenerationRow:
     """Fitness figures leave out individuals whose fitness is not finite; `nonfinite` counts them.
 
-    `rate` is the mean over individuals of `rate_of`; `rate_mean`, `rate_min` and `rate_max` are
-    over all individuals and nodes. `evaluations` (episodes) and `steps` are totals since the run
-    began. Fitness is minus infinity where nobody's was finite.
+    `rate` is the mean over individuals of their median over nodes; `rate_mean`, `rate_min` and
+    `rate_max` are over all individuals and nodes. `evaluations` (episodes) and `steps` are totals
+    since the run began. Fitness is minus infinity where nobody's was finite.
     """
 
     generation: int
@@ -76,6 +80,7 @@ class GenerationRecord:
 def measure(
     population: Population,
     fitness: F64,
+    rates: Mapping[str, NDArray[Any]],
     generation: int,
     mode: str,
     *,
@@ -83,39 +88,47 @@ def measure(
     evaluations: int,
     steps: int,
 ) -> GenerationRow:
-    """The row of one generation; `fitness` (n,) as it was told, not finite is minus infinity."""
-    finite = fitness[np.isfinite(fitness)]
+    """The row of one generation; `fitness` (n,) as it was told, not finite is minus infinity.
+
+    `rates` of each individual, as `over_nodes` gives them.
+    """
+    finite = np.sort(fitness[np.isfinite(fitness)])
     values = finite if len(finite) else np.array([-np.inf])
     # numpy.quantile's own rule, at a tenth of its price
-    places = np.array(list(QUANTILES.values())) * (len(values) - 1)
-    quantiles = np.interp(places, np.arange(len(values)), np.sort(values))
-    rates = population.rates.astype(np.float64)
+    quantiles = np.interp(_PLACES * (len(values) - 1), np.arange(len(values)), values)
     return GenerationRow(
         generation=generation,
         mode=mode,
-        best=float(values.max()),
+        best=float(values[-1]),
         mean=float(values.mean()),
-        worst=float(values.min()),
-        **dict(zip(QUANTILES, map(float, quantiles), strict=True)),
-        rate=float(rate_of(population.rates).mean()),
-        rate_mean=float(rates.mean()),
-        rate_min=float(rates.min()),
-        rate_max=float(rates.max()),
+        worst=float(values[0]),
+        **dict(zip(QUANTILES, quantiles.tolist(), strict=True)),
+        rate=float(rates["rate"].mean()),
+        rate_mean=float(rates["rate_mean"].mean()),
+        rate_min=float(rates["rate_min"].min()),
+        rate_max=float(rates["rate_max"].max()),
         diversity=diversity(population.weights),
         nonfinite=len(fitness) - len(finite),
         crashes=crashes,
-        born=int((population.births == generation).sum()),
+        born=int(np.count_nonzero(population.births == generation)),
         evaluations=evaluations,
         steps=steps,
     )
 
 
-def rate_of(rates: F32) -> F64:
-    """Each individual's mutation rate (n,), the median over its nodes of rates (n, nodes).
+def over_nodes(rates: F32) -> dict[str, NDArray[Any]]:
+    """What is kept of rates (n, nodes), each (n,): median (`rate`), mean, least and largest.
 
-    Not the mean: the few nodes whose rate has a high floor would hide what all the others do.
+    An individual's rate is the median and not the mean: the few nodes whose rate has a high floor
+    would hide what all the others do.
     """
-    return np.median(rates.astype(np.float64), axis=1)
+    ordered, middle = np.sort(rates, axis=1), (rates.shape[1] - 1) // 2
+    return {
+        "rate": ordered[:, middle : rates.shape[1] // 2 + 1].mean(axis=1, dtype=np.float64),
+        "rate_mean": rates.mean(axis=1, dtype=np.float64),
+        "rate_min": ordered[:, 0],
+        "rate_max": ordered[:, -1],
+    }
 
 
 def diversity(weights: F32) -> float:
@@ -124,10 +137,12 @@ def diversity(weights: F32) -> float:
     Over all pairs of rows of (n, P), which is `2n/(n-1)` times the variance; 0 for one individual.
     Weights that are not finite are left out with their individual.
     """
-    rows = weights[np.isfinite(weights).all(axis=1)].astype(np.float64)
+    finite = np.isfinite(weights)
+    rows = (weights if finite.all() else weights[finite.all(axis=1)]).astype(np.float64)
     if len(rows) < 2:
         return 0.0
-    return float(np.sqrt(2 * len(rows) / (len(rows) - 1) * rows.var(axis=0).mean()))
+    rows -= rows.mean(axis=0)
+    return math.sqrt(2 / (len(rows) - 1) * float(np.square(rows, out=rows).sum()) / rows.shape[1])
 
 
 def record(row: GenerationRow, total: int) -> GenerationRecord:
@@ -147,4 +162,6 @@ def record(row: GenerationRow, total: int) -> GenerationRecord:
 def table(rows: Sequence[GenerationRow], fingerprint: str) -> pa.Table:
     """Rows as a table that carries the world's fingerprint in its metadata."""
     schema = SCHEMA.with_metadata({"fingerprint": fingerprint})
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+    return pa.Table.from_pydict(
+        {n: [getattr(row, n) for row in rows] for n in SCHEMA.names}, schema
+    )

@@ -124,7 +124,7 @@ def centered_ranks(fitness: F64) -> F64:
     Differs from the paper's code, which ranks equals by row: on a plateau that is a gradient made
     of nothing.
     """
-    cleaned, _ = clean(fitness)
+    cleaned = clean(fitness)
     _, group, counts = np.unique(cleaned, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts + 1) / 2
     ranks: F64 = middle[group] / max(len(cleaned) - 1, 1) - 0.5

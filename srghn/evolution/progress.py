@@ -54,20 +54,20 @@ def save(run_dir: Path, progress: Progress) -> None:
 def prune(run_dir: Path) -> None:
     """Drop old checkpoints, and table parts that no kept one names: those beyond the last, too."""
     checkpoints.prune(run_dir / CHECKPOINTS)
-    kept = [_parts(found) for found in checkpoints.readable(run_dir / CHECKPOINTS)]
+    kept = [_parts(meta) for meta in checkpoints.metas(run_dir / CHECKPOINTS)]
     for table in TABLES:
         tables.prune(run_dir / table, [part for parts in kept for part in parts[table]])
 
 
-def _parts(checkpoint: checkpoints.Checkpoint) -> dict[str, tuple[Part, ...]]:
-    return {k: tuple(Part(*row) for row in v) for k, v in checkpoint.meta["parts"].items()}
+def _parts(meta: Mapping[str, Any]) -> dict[str, tuple[Part, ...]]:
+    return {k: tuple(Part(*row) for row in v) for k, v in meta["parts"].items()}
 
 
 def restore(run_dir: Path, strategy: Strategy[Any]) -> Progress | None:
     """The newest good checkpoint whose tables are whole; None for a run that has none yet."""
 
     def check(found: checkpoints.Checkpoint) -> None:
-        for table, parts in _parts(found).items():
+        for table, parts in _parts(found.meta).items():
             tables.verify(run_dir / table, parts)
 
     found = checkpoints.newest(run_dir / CHECKPOINTS, check)
@@ -88,5 +88,5 @@ def _progress(found: checkpoints.Checkpoint, strategy: Strategy[Any]) -> Progres
         mode=found.meta["mode"],
         evaluations=found.meta["evaluations"],
         steps=found.meta["steps"],
-        parts=_parts(found),
+        parts=_parts(found.meta),
     )

@@ -69,7 +69,7 @@ class Restart:
 
     def tell(self, state: RestartState, population: Population, fitness: F64) -> RestartState:
         told = self.genetic.tell(state, population, fitness)
-        best = float(clean(fitness)[0].max())
+        best = float(clean(fitness).max())
         below = 0 if best >= state.best else state.below + 1
         if below < self.patience:
             return dataclasses.replace(told, best=max(best, state.best), below=below)

@@ -14,17 +14,15 @@ from srghn.evolution.base import F64, I64
 from srghn.seeding import stream
 
 
-def clean(fitness: F64) -> tuple[F64, int]:
-    """(fitness with everything that is not finite as minus infinity, how many there were)."""
-    bad = ~np.isfinite(fitness)
-    return np.where(bad, -np.inf, fitness), int(bad.sum())
+def clean(fitness: F64) -> F64:
+    """Fitness with everything that is not finite as minus infinity."""
+    return np.where(np.isfinite(fitness), fitness, -np.inf)
 
 
 def rank(fitness: F64, key: NDArray[np.floating] | I64 | None = None) -> I64:
     """Rows from best to worst, (n,). Equal fitness: smaller `key` first, then the earlier row."""
-    cleaned, _ = clean(fitness)
-    rows = np.arange(len(cleaned)) if key is None else key
-    return np.lexsort((rows, -cleaned)).astype(np.int64)
+    rows = np.arange(len(fitness)) if key is None else key
+    return np.lexsort((rows, -clean(fitness))).astype(np.int64, copy=False)
 
 
 def tie_key(

@@ -62,7 +62,13 @@ def _tail(parts: Sequence[Part]) -> list[Part]:
 
 def _write(folder: Path, table: pa.Table, first: int, last: int, level: int) -> Part:
     sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        compression="zstd" if level else "lz4",  # of a part that will be merged, be quick
+        use_dictionary=[field.name for field in table.schema if field.type == pa.string()],
+        write_statistics=False,  # nobody looks for rows by them
+    )
     data = sink.getvalue().to_pybytes()
     name = f"{first:08d}-{last:08d}.parquet"
     atomic_write(folder / name, data)

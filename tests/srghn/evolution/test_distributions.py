@@ -44,7 +44,7 @@ def test_pycma_from_arrays_equals_an_undisturbed_pycma_to_the_bit(size: int) -> 
             population = strategy.ask(state)
             assert population.weights.tobytes() == np.array(solutions, np.float32).tobytes()
             fitness = valley(np.array(solutions), generation)
-            ranks = np.unique(-clean(fitness)[0], return_inverse=True)[1]
+            ranks = np.unique(-clean(fitness), return_inverse=True)[1]
             whole.tell(solutions, ranks.astype(float).tolist())
             state = strategy.tell(state, population, fitness)
             assert (state.sigma, state.told) == (whole.sigma, whole.countiter)

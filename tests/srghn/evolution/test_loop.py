@@ -16,7 +16,7 @@ from srghn.envs import EnvVersion, pin
 from srghn.errors import EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, make_evaluator
 from srghn.evolution import STRATEGIES, GenerationRecord, evolve, load_run, tables
-from srghn.evolution.metrics import diversity, rate_of
+from srghn.evolution.metrics import diversity, over_nodes
 from srghn.seeding import seeds
 
 Play = Callable[..., None]
@@ -154,4 +154,8 @@ def test_diversity_is_the_root_mean_square_difference_of_pairs() -> None:
 def test_an_individuals_rate_is_not_moved_by_a_few_floored_nodes() -> None:
     rates = np.full((2, 9), 0.004, np.float32)
     rates[:, :2] = 1.0
-    assert np.allclose(rate_of(rates), 0.004)
+    found = over_nodes(rates)
+    assert np.allclose(found["rate"], 0.004)
+    assert np.allclose(found["rate_mean"], rates.mean(axis=1))
+    assert (found["rate_min"] == rates.min(axis=1)).all()
+    assert (found["rate_max"] == rates.max(axis=1)).all()
