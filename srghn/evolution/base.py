@@ -92,11 +92,11 @@ class Encoding(Protocol):
         ...
 
     def mutate(
-        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None
+        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None, out: F32 | None = None
     ) -> tuple[F32, F32]:
         """(children (n, G), the rates they were made with (n, nodes)), one per noise seed.
 
-        Child i is of parent `index[i]`, by default of parent i.
+        Child i is of parent `index[i]`, by default of parent i; `out` is where children are put.
         """
         ...
 

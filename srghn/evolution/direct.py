@@ -83,10 +83,10 @@ class Direct:
         return genomes
 
     def mutate(
-        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None
+        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None, out: F32 | None = None
     ) -> tuple[F32, F32]:
         step = np.float32(self.sigma) * normal(noise_seeds, parents.shape[1])
-        children: F32 = (parents if index is None else parents[index]) + step
+        children: F32 = np.add(parents if index is None else parents[index], step, out=out)
         return children, self.rates(children)
 
     def rates(self, genomes: F32) -> F32:

@@ -93,14 +93,16 @@ class Genetic:
         mothers = np.arange(brood) % len(state.ids)
         draws = seeding.stream(state.seed, "birth", state.generation)
         noise = draws.integers(0, 2**63, size=brood, dtype=np.int64, endpoint=False)
-        children, rates = self.encoding.mutate(state.genomes, noise, index=mothers)
         strangers = [
             seeding.seed(state.seed, "immigrant", state.generation, i)
             for i in range(self.immigrants)
         ]
         fresh = self._found(strangers)
         born = brood + self.immigrants
-        genomes = np.concatenate([state.genomes[:kept], children, fresh])
+        genomes = np.empty((kept + born, self.encoding.genome_size), dtype=np.float32)
+        genomes[:kept], genomes[kept + brood :] = state.genomes[:kept], fresh
+        children = genomes[kept : kept + brood]  # put in their place: genomes may be long
+        _, rates = self.encoding.mutate(state.genomes, noise, index=mothers, out=children)
         return Population(
             genomes=genomes,
             weights=self.encoding.generate(genomes),

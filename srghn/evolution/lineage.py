@@ -74,10 +74,10 @@ def columns(
 def table(generations: Sequence[Columns], fingerprint: str) -> pa.Table:
     """Generations as one table: making one for each would cost as much as the births."""
     whole = {name: np.concatenate([g[name] for g in generations]) for name in generations[0]}
-    sizes = [len(g["id"]) for g in generations]
-    whole |= {name: np.repeat(whole[name], sizes) for name in ("generation", "mode")}
+    row = np.repeat(np.arange(len(generations)), [len(g["id"]) for g in generations])
     returns = whole.pop("returns")
     kept = schema(returns.shape[1], fingerprint)
+    whole |= {"generation": whole["generation"][row], "mode": pa.array(whole["mode"]).take(row)}
     arrays = [pa.array(whole[f.name], f.type, safe=False) for f in kept if f.name in whole]
     flat = pa.array(returns.ravel(), pa.float32(), safe=False)
     return pa.table([*arrays, pa.FixedSizeListArray.from_arrays(flat, returns.shape[1])], kept)

@@ -55,7 +55,7 @@ class SelfAdaptive:
         return np.ascontiguousarray(genomes[:, :-1])
 
     def mutate(
-        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None
+        self, parents: F32, noise_seeds: I64, *, index: I64 | None = None, out: F32 | None = None
     ) -> tuple[F32, F32]:
         parents = parents if index is None else parents[index]
         noise = normal(noise_seeds, parents.shape[1])
@@ -63,7 +63,7 @@ class SelfAdaptive:
         steps = np.clip(parents[:, -1:] + np.float32(self.tau) * noise[:, -1:], low, high)
         sigmas: F32 = np.exp(steps)
         children = parents[:, :-1] + sigmas * noise[:, :-1]
-        return np.concatenate([children, steps], axis=1), sigmas
+        return np.concatenate([children, steps], axis=1, out=out), sigmas
 
     def rates(self, genomes: F32) -> F32:
         return np.exp(genomes[:, -1:])

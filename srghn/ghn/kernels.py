@@ -246,8 +246,8 @@ def mutation_rates(genomes, start, vectors, limits, floors):
 
 
 @compiled
-def births(genomes, mothers, kept, noise, sigma, vectors, basis, bounds, rates, head):
-    """Children (n, genome_size); what their own rate heads say is written to `rates` (n, tensors).
+def births(genomes, mothers, kept, noise, sigma, vectors, basis, bounds, rates, head, children):
+    """`children` (n, genome_size); what their own rate heads say goes to `rates` (n, tensors).
 
     Each keeps of its mother's genome what `kept` (genome_size,) says. To tensor t it adds `noise`
     (n, tensors, k) times the mother's `sigma` (m, tensors, k) times `rates`, through the basis.
@@ -256,7 +256,6 @@ def births(genomes, mothers, kept, noise, sigma, vectors, basis, bounds, rates, 
     """
     first, start, limits, floors, own = head
     tensors, k = noise.shape[1:]
-    children = np.empty((len(mothers), genomes.shape[1]), dtype=np.float32)
     steps = np.empty((tensors, k), dtype=np.float32)
     for n in range(len(mothers)):
         m, child = mothers[n], children[n]
@@ -269,4 +268,3 @@ def births(genomes, mothers, kept, noise, sigma, vectors, basis, bounds, rates, 
             for i in range(k):
                 steps[t, i] = noise[n, t, i] * sigma[m, t, i] * rates[n, t]
             _add_product(steps, t, basis, child[bounds[t] : bounds[t + 1]])
-    return children

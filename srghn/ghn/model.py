@@ -126,6 +126,7 @@ class GHN:
         *,
         index: ArrayLike | None = None,
         rates: ArrayLike | None = None,
+        out: Float32 | None = None,
     ) -> tuple[Float32, Float32]:
         """Children (n, genome_size), and the mutation rates (n, parameters) that made them.
 
@@ -136,6 +137,7 @@ class GHN:
         `rates`, a number or an array that broadcasts to (n, parameters), replaces them all: a rate
         of zero gives an identical child. With `birth_decay`, every weight first loses that share;
         what tells nodes' rates and noise apart loses `mutator_decay`, unless rates are given.
+        `out` is where the children are put, by default in an array of their own.
         """
         genomes = self._checked(parents)
         seeds = _checked_seeds(noise_seeds)
@@ -155,7 +157,8 @@ class GHN:
         else:
             kept = np.full_like(self._kept, 1 - self.params.birth_decay)
             used = self._broadcast(rates, len(rows))
-        children: Float32 = kernels.births(
+        children = np.empty((len(rows), self.genome_size), np.float32) if out is None else out
+        kernels.births(
             genomes,
             rows,
             kept,
@@ -166,6 +169,7 @@ class GHN:
             self._own_plan.bounds,
             used,
             (self.node_names.index(RATE_HEAD[0]), *self._rate_head, rates is None),
+            children,
         )
         return children, used
 
