@@ -116,7 +116,9 @@ class _Timed(Evaluator):
         perturbation: Any = None,
         progress: Progress | None = None,
     ) -> Evaluation:
-        if isinstance(policies, WeightedPolicies):  # births are not evaluation's
+        if (
+            isinstance(policies, WeightedPolicies) and policies.recipe
+        ):  # births are not evaluation's
             policies = WeightedPolicies(policies.policy, policies.interface, policies.dense())
         begun = time.process_time()
         found = self.inner.evaluate(
@@ -130,8 +132,13 @@ class _Timed(Evaluator):
 
 
 def share_outside_evaluation(generations: int) -> Share:
-    """Births, selection and bookkeeping at 64 individuals, 8 episodes of up to 500 steps."""
-    params, ends = _params(64, 8, generations), list[float]()
+    """Births, selection and bookkeeping at 64 individuals, 8 episodes of up to 500 steps.
+
+    The last `generations` of a run, of which the first that is measured comes right after a
+    checkpoint is due: each stretch of `checkpoint_every` pays for one checkpoint and its tables.
+    """
+    before = EvolutionParams().checkpoint_every
+    params, ends = _params(64, 8, before + generations), list[float]()
     version = pin(params.env)
     with (
         make_evaluator(Settings(), version, params.policy) as inner,
@@ -144,9 +151,8 @@ def share_outside_evaluation(generations: int) -> Share:
             params, version, timed, Path(folder) / "run",
             on_generation=lambda _: ends.append(time.process_time()),
         )  # fmt: skip
-    whole = np.diff(ends)  # from the end of the first generation on
-    played = np.array([seconds for seconds, _ in timed.calls[1:]])
-    lengths = np.array([length for _, length in timed.calls[1:]])
+    whole = np.diff(ends[before - 1 :])
+    played, lengths = np.array(timed.calls[before:]).T
     long = lengths > 400
     return Share(
         outside_evaluation=1 - float(played.sum() / whole.sum()),
