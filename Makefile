@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint check install lock bench clean
+.PHONY: demo test lint check install extras lock bench clean
 
 demo: install ## set up, then the whole loop, from nothing to a served answer
 	$(BIN)/srghn demo
@@ -27,6 +27,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+extras: install ## add EnvPool (740 MB); its tests are skipped without it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint requirements.lock "envpool==1.2.5"
 
 lock: ## resolve pyproject.toml anew and write requirements.lock (needs pip 25.1 or later)
 	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .lock.json \

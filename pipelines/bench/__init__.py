@@ -7,6 +7,7 @@ may be busy with other things, which slows all contestants alike.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.bench import peers
+from pipelines.bench.engines import WORKERS, Gain, enough_cores, gain
 from pipelines.bench.growth import Share, over_policy, over_population, share_outside_evaluation
 from pipelines.bench.plot import draw
 from pipelines.bench.table import OURS, Row, measure_work
-from pipelines.bench.works import works
+from pipelines.bench.works import long_works, works
 from srghn.config import Settings
 from srghn.errors import ServiceError
 
@@ -52,6 +54,7 @@ def run_bench(
         over_policy((8, 32, 128) if quick else (8, 32, 128, 512)),
     )
     share = share_outside_evaluation(20 if quick else 60)
+    gains = [] if quick else list(_gains(rounds, say))
     path = (out or settings.home / "bench") / "bench.png"
     draw(rows, curves, path)
     if as_json:
@@ -61,6 +64,8 @@ def run_bench(
         for curve in curves:
             console.print(f"a generation grows as ({curve.name})^{curve.exponent:.2f}")
         console.print(_share_text(share))
+        for found in gains:
+            console.print(_gain_text(found))
         console.print(f"plot: {path}", markup=False)
     return rows
 
@@ -72,6 +77,15 @@ def _install(home: Path, say: peers.Say) -> None:
             peers.install(peer, home)
         except ServiceError as error:
             say(str(error))
+
+
+def _gains(rounds: int, say: peers.Say) -> Iterator[Gain]:
+    if not enough_cores():
+        say(f"engines: fewer than {WORKERS} cores, skipped")
+        return
+    for work in long_works():
+        say(f"{work.name}, {WORKERS} workers ...")
+        yield gain(work, rounds)
 
 
 def _table(rows: list[Row]) -> Table:
@@ -103,4 +117,13 @@ def _share_text(share: Share) -> str:
         f"{share.milliseconds_outside:.1f} ms a generation, {share.outside_evaluation:.0%} of its "
         f"CPU time (mean {share.mean_steps:.0f} steps "
         f"an episode); where episodes exceed 400 steps: {when}"
+    )
+
+
+def _gain_text(found: Gain) -> str:
+    dask = "not installed" if found.dask is None else f"{found.dask:.2f} of the two processes"
+    return (
+        f"{found.work}, {found.seconds:.1f} s in one process: two processes play "
+        f"{found.processes:.2f} times as many steps a second (the machine gives two evaluations at "
+        f"once {found.machine:.2f} times one's); Dask with two workers: {dask}"
     )

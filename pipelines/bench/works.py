@@ -77,5 +77,14 @@ def works(quick: bool) -> tuple[Work, ...]:
     return found if quick else found + slow
 
 
+def long_works() -> tuple[Work, ...]:
+    """Populations that take about a second and longer in one process, for two workers to share."""
+    large = _mlp(64)
+    return (
+        Work("LunarLander, P=64", "LunarLander-v3", 64, 4, large),
+        Work("Ant, P=32", "Ant-v5", 32, 2, large),
+    )
+
+
 def _mlp(width: int) -> PolicyParams:
     return PolicyParams(kwargs={"hidden": [width, width], "activation": "tanh"})

@@ -7,7 +7,6 @@ only where two outputs all but tie.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from srghn.config import PolicyParams
 from srghn.envs.interface import Interface
 from srghn.errors import EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Int64, Policies, Progress, WeightedPolicies
-from srghn.evaluation.cartpole_kernel import ACTIVATIONS, packing, play
+from srghn.evaluation.cartpole_kernel import ACTIVATIONS, packing, play, sines_and_cosines
 from srghn.evaluation.cartpole_world import CartPoleBackend, World
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def numpy_uses_libm() -> bool:
     the last bit differs, and the vectorised backend plays instead.
     """
     angles = np.linspace(-0.25, 0.25, 4001)
-    sines, cosines = [math.sin(a) for a in angles], [math.cos(a) for a in angles]
+    sines, cosines = sines_and_cosines(angles)
     return np.array_equal(np.sin(angles), sines) and np.array_equal(np.cos(angles), cosines)
 
 

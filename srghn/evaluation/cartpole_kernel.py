@@ -1,23 +1,24 @@
 # mypy: disable-error-code="no-untyped-def"
-"""CartPole and an MLP policy fused into one compiled loop, eight episodes abreast.
+"""CartPole and an MLP policy fused into one compiled loop, sixteen episodes abreast.
 
 The physics is Gymnasium's `CartPoleEnv.step`, operation for operation in float64, with `sin` and
-`cos` from the same C library; the policy sees the state rounded to float32, as there. A lane whose
-episode ends takes the next one, so no lane waits for the longest episode. Each lane has its own
-copy of its individual's weights, packed in the order in which the loop reads them: any mix of
-individuals runs at full speed, and a lane's result depends on nothing in the other lanes.
+`cos` from the same C library; the policy sees the state rounded to float32, as there. Two lanes
+share a seat: they play episodes of one individual, whose weights the seat holds, packed in the
+order in which the loop reads them, so a weight is loaded once for two steps. A lane whose episode
+ends takes the next one. A lane's result depends on nothing in the other lanes.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srghn.compiled import TANH_LIMIT, TANH_P, TANH_Q, compiled
 from srghn.evaluation.lanes import (
+    HALF,
     WIDTH,
     above,
     add,
@@ -25,7 +26,9 @@ from srghn.evaluation.lanes import (
     fma,
     larger,
     load,
+    load_twice,
     mul,
+    sincos,
     smaller,
     splat,
     store,
@@ -58,7 +61,7 @@ def packing(widths: tuple[int, ...]) -> NDArray[np.int64]:
 
 def _block(left: int) -> int:
     """Outputs computed together when `left` remain: enough to hide the latency of an fma."""
-    return 8 if left >= 8 else 2 if left >= 2 else 1
+    return 4 if left >= 4 else 2 if left >= 2 else 1
 
 
 @compiled
@@ -100,35 +103,31 @@ def _dense(packed, k, rows, x, y, n_in, n_out):
     Each output is its bias plus its inputs in order, one fma each, whatever block it falls in.
     """
     end = y + n_out
-    while y + 8 <= end:
-        a, b, c = load(packed, k), load(packed, k + 1), load(packed, k + 2)
-        d, e, f = load(packed, k + 3), load(packed, k + 4), load(packed, k + 5)
-        g, h = load(packed, k + 6), load(packed, k + 7)
+    while y + 4 <= end:
+        a, b = load_twice(packed, k), load_twice(packed, k + 1)
+        c, d = load_twice(packed, k + 2), load_twice(packed, k + 3)
         for i in range(n_in):
-            k += 8
+            k += 4
             v = load(rows, x + i)
-            a, b = fma(load(packed, k), v, a), fma(load(packed, k + 1), v, b)
-            c, d = fma(load(packed, k + 2), v, c), fma(load(packed, k + 3), v, d)
-            e, f = fma(load(packed, k + 4), v, e), fma(load(packed, k + 5), v, f)
-            g, h = fma(load(packed, k + 6), v, g), fma(load(packed, k + 7), v, h)
-        k += 8
+            a, b = fma(load_twice(packed, k), v, a), fma(load_twice(packed, k + 1), v, b)
+            c, d = fma(load_twice(packed, k + 2), v, c), fma(load_twice(packed, k + 3), v, d)
+        k += 4
         store(rows, y, a), store(rows, y + 1, b), store(rows, y + 2, c), store(rows, y + 3, d)
-        store(rows, y + 4, e), store(rows, y + 5, f), store(rows, y + 6, g), store(rows, y + 7, h)
-        y += 8
+        y += 4
     while y + 2 <= end:
-        a, b = load(packed, k), load(packed, k + 1)
+        a, b = load_twice(packed, k), load_twice(packed, k + 1)
         for i in range(n_in):
             k += 2
             v = load(rows, x + i)
-            a, b = fma(load(packed, k), v, a), fma(load(packed, k + 1), v, b)
+            a, b = fma(load_twice(packed, k), v, a), fma(load_twice(packed, k + 1), v, b)
         k += 2
         store(rows, y, a), store(rows, y + 1, b)
         y += 2
     if y < end:
-        a = load(packed, k)
+        a = load_twice(packed, k)
         for i in range(n_in):
             k += 1
-            a = fma(load(packed, k), load(rows, x + i), a)
+            a = fma(load_twice(packed, k), load(rows, x + i), a)
         k += 1
         store(rows, y, a)
     return k
@@ -153,8 +152,7 @@ def _advance(state, force, sine, cosine, physics):
     gravity, masspole, total_mass, length = physics[0], physics[1], physics[2], physics[3]
     polemass_length, tau = physics[4], physics[5]
     for lane in range(WIDTH):
-        sine[lane] = math.sin(state[2, lane])
-        cosine[lane] = math.cos(state[2, lane])
+        sincos(state[2], sine, cosine, lane)
     for lane in range(WIDTH):
         x_dot, theta_dot = state[1, lane], state[3, lane]
         sintheta, costheta = sine[lane], cosine[lane]
@@ -170,23 +168,97 @@ def _advance(state, force, sine, cosine, physics):
 
 
 @compiled
-def _seat(lane, job, weights, order, starts, packed, owner, state):
-    """Put episode `job` (individual-major) on a lane."""
-    individual = job // starts.shape[0]
-    if owner[lane] != individual:
-        for k in range(order.size):
-            packed[k, lane] = weights[individual, order[k]]
-        owner[lane] = individual
-    for i in range(4):
-        state[i, lane] = starts[job % starts.shape[0], i]
+def sines_and_cosines(angles):
+    """Of float64 angles (n,), as the kernel takes them."""
+    sine, cosine = np.empty_like(angles), np.empty_like(angles)
+    for k in range(angles.size):
+        sincos(angles, sine, cosine, k)
+    return sine, cosine
 
 
 @compiled
-def _record(trace, job, lengths, rows, out):
-    flat = trace.reshape(lengths.size, trace.shape[2], 5)
+def _decide(rows, out, forces, force, silent):
+    """The force of each lane's larger output (of equal ones the first), and which are NaN."""
+    for lane in range(WIDTH):
+        a, b = rows[out, lane], rows[out + 1, lane]
+        force[lane] = forces[1] if b > a else forces[0]
+        silent[lane] = np.isnan(a) | np.isnan(b)
+
+
+@compiled
+def _stopped(state, physics, left, silent, stop):
+    """Count a step down in all lanes; which episodes are over, and whether any is."""
+    x_limit, theta_limit, some = physics[6], physics[7], False
+    for lane in range(WIDTH):
+        left[lane] -= 1
+        # a NaN is not inside
+        inside = (abs(state[0, lane]) <= x_limit) & (abs(state[2, lane]) <= theta_limit)
+        stop[lane] = silent[lane] | (left[lane] <= 0) | (not inside)
+        some |= stop[lane]
+    return some
+
+
+class _Seats(NamedTuple):
+    """Who plays where.
+
+    packed    float32 (order.size, HALF), each seat's weights
+    owner     int64 (HALF,), the individual whose weights those are, -1 for none
+    upcoming  int64 (n,), each individual's next episode
+    begun     int64 (1,), how many individuals have begun
+    job       int64 (WIDTH,), the episode on each lane, -1 for none
+    """
+
+    packed: Any
+    owner: Any
+    upcoming: Any
+    begun: Any
+    job: Any
+
+
+@compiled
+def _next(seats, lane, episodes):
+    """Whose episode this lane plays next, -1 for nobody's.
+
+    Its seat's individual's; then, if the seat's other lane is free too, a fresh individual's; then
+    that of whom most episodes are left, with whom other seats are busy.
+    """
+    mine = seats.owner[lane % HALF]
+    if mine >= 0 and seats.upcoming[mine] < episodes:
+        return mine
+    if seats.job[(lane + HALF) % WIDTH] >= 0:
+        return -1
+    if seats.begun[0] < seats.upcoming.size:
+        seats.begun[0] += 1
+        return seats.begun[0] - 1
+    found, least = -1, episodes
+    for who in seats.owner:
+        if who >= 0 and seats.upcoming[who] < least:
+            found, least = who, seats.upcoming[who]
+    return found
+
+
+@compiled
+def _sit(seats, lane, weights, order, episodes):
+    """Give a free lane its next episode; returns which of its individual's it is, -1 for none."""
+    who, seat = _next(seats, lane, episodes), lane % HALF
+    if who < 0:
+        return -1
+    if seats.owner[seat] != who:
+        for k in range(order.size):
+            seats.packed[k, seat] = weights[who, order[k]]
+        seats.owner[seat] = who
+    episode = seats.upcoming[who]
+    seats.job[lane] = who * episodes + episode
+    seats.upcoming[who] += 1
+    return episode
+
+
+@compiled
+def _record(trace, job, left, rows, out):
+    flat = trace.reshape(trace.shape[0] * trace.shape[1], trace.shape[2], 5)
     for lane in range(WIDTH):
         if job[lane] >= 0:
-            row = flat[job[lane], lengths[job[lane]]]
+            row = flat[job[lane], trace.shape[2] - left[lane]]
             for i in range(4):
                 row[i] = rows[i, lane]
             row[4] = rows[out + 1, lane] > rows[out, lane]
@@ -201,49 +273,50 @@ def play(weights, order, widths, activation, starts, physics, forces, limit, tra
     marks episodes that met a NaN. `trace` float32 (n, e, limit, 5) receives each step's
     observation and action, or has size 0.
     """
-    jobs = weights.shape[0] * starts.shape[0]
-    lengths = np.zeros(jobs, dtype=np.int64)
-    broken = np.zeros(jobs, dtype=np.bool_)
-    packed = np.zeros((order.size, WIDTH), dtype=np.float32)
+    individuals, episodes = weights.shape[0], starts.shape[0]
+    lengths = np.zeros(individuals * episodes, dtype=np.int64)
+    broken = np.zeros(individuals * episodes, dtype=np.bool_)
+    seats = _Seats(
+        packed=np.zeros((order.size, HALF), dtype=np.float32),
+        owner=np.full(HALF, -1, dtype=np.int64),
+        upcoming=np.zeros(individuals, dtype=np.int64),
+        begun=np.zeros(1, dtype=np.int64),
+        job=np.full(WIDTH, -1, dtype=np.int64),
+    )
     rows = np.zeros((widths.sum(), WIDTH), dtype=np.float32)
-    state = np.zeros((4, WIDTH))
-    force, sine, cosine = np.zeros(WIDTH), np.zeros(WIDTH), np.zeros(WIDTH)
-    job = np.full(WIDTH, -1, dtype=np.int64)  # episode on each lane, -1 for none
-    owner = np.full(WIDTH, -1, dtype=np.int64)  # individual whose weights each lane holds
-    x_limit, theta_limit = physics[6], physics[7]
-    playing = min(jobs, WIDTH)
-    upcoming = playing
-    for lane in range(playing):
-        job[lane] = lane
-        _seat(lane, lane, weights, order, starts, packed, owner, state)
-    while playing > 0:
+    state, force = np.zeros((4, WIDTH)), np.zeros(WIDTH)
+    sine, cosine = np.zeros(WIDTH), np.zeros(WIDTH)
+    left = np.zeros(WIDTH, dtype=np.int64)  # steps until the time limit
+    silent = np.zeros(WIDTH, dtype=np.bool_)  # the policy's output is NaN: it takes no step
+    stop, some = np.ones(WIDTH, dtype=np.bool_), True
+    done = 0
+    while True:
+        for lane in range(WIDTH if some else 0):
+            if not stop[lane]:
+                continue
+            now = seats.job[lane]
+            if now >= 0:
+                nan = np.isnan(state[0, lane]) or np.isnan(state[2, lane])
+                broken[now] = silent[lane] or nan
+                lengths[now] = limit - left[lane] - silent[lane]
+                done += 1
+            seats.job[lane] = -1
+            state[:, lane], left[lane] = 0.0, limit  # a free lane goes on from there, unheeded
+            for free in (lane, (lane + HALF) % WIDTH):
+                if seats.job[free] < 0:
+                    episode = _sit(seats, free, weights, order, episodes)
+                    if episode >= 0:
+                        state[:, free], left[free], stop[free] = starts[episode], limit, False
+        if done == lengths.size:
+            break
         for i in range(4):
             for lane in range(WIDTH):
                 rows[i, lane] = np.float32(state[i, lane])
-        out = _forward(packed, rows, widths, activation)
-        for lane in range(WIDTH):
-            force[lane] = forces[1] if rows[out + 1, lane] > rows[out, lane] else forces[0]
+        out = _forward(seats.packed, rows, widths, activation)
+        _decide(rows, out, forces, force, silent)
         if trace.size:
-            _record(trace, job, lengths, rows, out)
+            _record(trace, seats.job, left, rows, out)
         _advance(state, force, sine, cosine, physics)
-        for lane in range(WIDTH):
-            now = job[lane]
-            if now < 0:
-                continue
-            x, theta = state[0, lane], state[2, lane]
-            nan = np.isnan(rows[out, lane]) or np.isnan(rows[out + 1, lane])
-            lengths[now] += not nan  # a policy without an answer takes no step
-            nan = nan or np.isnan(x) or np.isnan(theta)
-            inside = -x_limit <= x <= x_limit and -theta_limit <= theta <= theta_limit
-            if inside and not nan and lengths[now] < limit:
-                continue
-            broken[now] = nan
-            if upcoming < jobs:
-                job[lane] = upcoming
-                _seat(lane, upcoming, weights, order, starts, packed, owner, state)
-                upcoming += 1
-            else:
-                job[lane] = -1
-                playing -= 1
-    shape = (weights.shape[0], starts.shape[0])
+        some = _stopped(state, physics, left, silent, stop)
+    shape = (individuals, episodes)
     return lengths.reshape(shape), broken.reshape(shape)

@@ -1,9 +1,9 @@
-"""Eight float32 values as one vector, for numba kernels that play eight episodes at once.
+"""Sixteen float32 values as one vector, for numba kernels that play sixteen episodes at once.
 
 numba offers no vector type and leaves vectorisation to the compiler, which gives up on loops whose
-accumulators must stay in registers. Here a `Lanes` value is an LLVM `<8 x float>`; every operation
-rounds as IEEE 754 says, and `fma` is fused on every processor, so results do not depend on the
-machine's vector width.
+accumulators must stay in registers. Here a `Lanes` value is an LLVM `<16 x float>`, one register
+with AVX-512 and two with AVX2; every operation rounds as IEEE 754 says, and `fma` is fused on every
+processor, so results do not depend on the machine's vector width.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic as _intrinsic
 from numba.extending import register_model
 
-WIDTH = 8
+WIDTH = 16
+#: Values of `load_twice`: lanes k and k + HALF share what they are given.
+HALF = WIDTH // 2
 
 # numba types its decorators by the Python signature, which is not the compiled one
 intrinsic: Callable[[Callable[..., Any]], Any] = _intrinsic
 insert_function: Any = cgutils.get_or_insert_function
 
-_FLOAT = ir.FloatType()
+_FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
 _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 
 
@@ -42,11 +44,11 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, _VECTOR)  # type: ignore[no-untyped-call]
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, row: Any) -> Any:
-    """Pointer to row `row` of a C-contiguous float32 array (rows, WIDTH)."""
+def _address(context: Any, builder: Any, kind: Any, array_type: Any, array: Any, row: Any) -> Any:
+    """Pointer to row `row`, a vector of `kind`, of a C-contiguous float32 array (rows, count)."""
     view = context.make_array(array_type)(context, builder, array)
-    offset = builder.mul(row, ir.Constant(row.type, WIDTH))
-    return builder.bitcast(builder.gep(view.data, [offset]), _VECTOR.as_pointer())
+    offset = builder.mul(row, ir.Constant(row.type, kind.count))
+    return builder.bitcast(builder.gep(view.data, [offset]), kind.as_pointer())
 
 
 @intrinsic
@@ -54,8 +56,22 @@ def load(typing: Any, array: Any, row: Any) -> Any:
     """Row `row` of a float32 array (rows, WIDTH)."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(context, builder, signature.args[0], *arguments)
+        pointer = _address(context, builder, _VECTOR, signature.args[0], *arguments)
         return builder.load(pointer, align=4)
+
+    return _lanes(array, types.intp), build
+
+
+@intrinsic
+def load_twice(typing: Any, array: Any, row: Any) -> Any:
+    """Row `row` of a float32 array (rows, HALF), in the first lanes and again in the others."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(_FLOAT, HALF)
+        pointer = _address(context, builder, kind, signature.args[0], *arguments)
+        half = builder.load(pointer, align=4)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [*range(HALF)] * 2)
+        return builder.shuffle_vector(half, ir.Constant(kind, ir.Undefined), mask)
 
     return _lanes(array, types.intp), build
 
@@ -66,7 +82,7 @@ def store(typing: Any, array: Any, row: Any, value: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, row, value = arguments
-        pointer = _address(context, builder, signature.args[0], array, row)
+        pointer = _address(context, builder, _VECTOR, signature.args[0], array, row)
         builder.store(value, pointer, align=4)
         return context.get_dummy_value()
 
@@ -146,3 +162,22 @@ def above(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", a, b), yes, no)
 
     return _lanes(_lanes, _lanes, _lanes, _lanes), build
+
+
+@intrinsic
+def sincos(typing: Any, angles: Any, sines: Any, cosines: Any, lane: Any) -> Any:
+    """The C library's `sin` and `cos` of `angles[lane]`, float64, by its one call for both."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *arrays, lane = arguments
+        angle, sine, cosine = (
+            builder.gep(context.make_array(kind)(context, builder, array).data, [lane])
+            for kind, array in zip(signature.args, arrays, strict=False)
+        )
+        pointer = _DOUBLE.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [_DOUBLE, pointer, pointer])
+        function = insert_function(builder.module, kind, "sincos")
+        builder.call(function, [builder.load(angle), sine, cosine])
+        return context.get_dummy_value()
+
+    return types.none(angles, sines, cosines, types.intp), build

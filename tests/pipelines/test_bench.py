@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.bench import loops, peers
+from pipelines.bench import _gain_text, engines, loops, peers
 from pipelines.bench.growth import Curve, over_population, share_outside_evaluation
 from pipelines.bench.plot import draw
 from pipelines.bench.table import OURS, PLAIN, Row, measure_work
@@ -96,3 +96,14 @@ def test_growth_and_shares_run() -> None:
     share = share_outside_evaluation(3)
     assert 0 < share.outside_evaluation < 1
     assert share.mean_steps > 5
+
+
+@pytest.mark.services
+def test_two_workers_are_measured_against_one(tiny: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = engines.gain(tiny, rounds=1)
+    assert found.dask is not None
+    assert min(found.seconds, found.processes, found.machine, found.dask) > 0
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    without = engines.gain(tiny, rounds=1)
+    assert without.dask is None
+    assert "not installed" in _gain_text(without)

@@ -114,11 +114,14 @@ def test_the_network_is_pytorchs(
 
 
 def test_fitness_does_not_depend_on_company(version: EnvVersion) -> None:
-    policies, chosen = population(version, 40), seeds(5, "test", 3)
+    policies, chosen = population(version, 40), seeds(5, "test", 37)
     with CompiledCartPole(version, POLICY) as backend:
         together = backend.evaluate(policies, version, "normal", chosen).lengths
         for i in (0, 7, 39):
             alone = WeightedPolicies(POLICY, version.interface, policies.dense()[i : i + 1])
+            # alone with many episodes, all seats help with one individual's
+            played = backend.evaluate(alone, version, "normal", chosen)
+            assert np.array_equal(played.lengths[0], together[i])
             for k in range(3):
                 played = backend.evaluate(alone, version, "normal", chosen[k : k + 1])
                 assert played.lengths[0, 0] == together[i, k]
