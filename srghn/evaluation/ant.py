@@ -8,103 +8,47 @@ are read from a real environment, and so are dynamics that a perturbation change
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.config import PolicyParams
-from srghn.envs.spaces import FlatWorld
-from srghn.evaluation.base import (
-    Backend,
-    Evaluation,
-    Float32,
-    Float64,
-    Int64,
-    Policies,
-    Progress,
-)
+from srghn.evaluation.base import Evaluation, Float32, Float64, Int64, Policies, Progress
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.forward import Forward, make_forward
-from srghn.evaluation.gymnasium_backend import LANES, GymnasiumBackend, check_call
+from srghn.evaluation.gymnasium_backend import LANES
+from srghn.evaluation.special import Bare, Env, SpecialBackend
 
 if TYPE_CHECKING:
-    from srghn.envs.perturb import Perturbation
     from srghn.envs.version import EnvVersion
-
-    Env = gym.Env[Any, Any]
 
 #: Episodes abreast: few enough for the simulations' memory to stay near the processor.
 ABREAST = 32
 
 
-class AntBackend(Backend):
+class AntBackend(SpecialBackend["_World"]):
     """Plays Ant-v5; where a wrapper perturbs it, the general backend does."""
 
     name = "mujoco"
-
-    def __init__(self, version: EnvVersion, policy: PolicyParams) -> None:
-        super().__init__(version, policy)
-        self._worlds: dict[tuple[str, ...], _World | None] = {}
+    ids = ("Ant-v5",)
 
     @classmethod
-    def supports(cls, version: EnvVersion, policy: PolicyParams) -> bool:
-        ant = version.id == "Ant-v5" and version.backend == "gymnasium"
-        return ant and _time_limit(version.make(version.modes[0])) is not None
+    def read(cls, env: Env) -> _World | None:
+        from gymnasium.envs.mujoco.ant_v5 import AntEnv
 
-    def evaluate(
+        bare = Bare.of(env)
+        return _World(bare.env, bare.limit) if bare and type(bare.env) is AntEnv else None
+
+    def play(
         self,
         policies: Policies,
         version: EnvVersion,
-        mode: str,
+        world: _World,
         seeds: Int64,
-        *,
-        perturbation: Perturbation | None = None,
-        progress: Progress | None = None,
+        progress: Progress | None,
     ) -> Evaluation:
-        world = self._world(version, mode, perturbation)
-        if world is None:
-            return self.general.evaluate(
-                policies, version, mode, seeds, perturbation=perturbation, progress=progress
-            )
-        check_call(policies, version, seeds)
         with make_forward(policies, version.interface, LANES) as forward:
             return _Episodes(forward, len(policies), seeds, world).run(progress)
-
-    def _world(
-        self, version: EnvVersion, mode: str, perturbation: Perturbation | None
-    ) -> _World | None:
-        key = (version.fingerprint, mode, str(perturbation))
-        if key not in self._worlds:
-            env = version.make(mode, perturbation)
-            limit = _time_limit(env)
-            self._worlds[key] = None if limit is None else _World(env.unwrapped, limit)
-        return self._worlds[key]
-
-    @cached_property
-    def general(self) -> Backend:
-        """Plays what this backend does not."""
-        return GymnasiumBackend(self.version, self.policy)
-
-    def close(self) -> None:
-        if "general" in self.__dict__:
-            self.general.close()
-
-
-def _time_limit(env: Env) -> int | None:
-    """The time limit of a plain Ant-v5; None if anything else is wrapped around it or in it."""
-    from gymnasium.envs.mujoco.ant_v5 import AntEnv
-
-    limits = []
-    while isinstance(env, gym.Wrapper):
-        if type(env) is gym.wrappers.TimeLimit:
-            limits.append(env._max_episode_steps)
-        elif type(env) not in (FlatWorld, gym.wrappers.OrderEnforcing):
-            return None
-        env = env.env
-    return min(limits) if type(env) is AntEnv and limits else None
 
 
 class _World:
