@@ -198,7 +198,8 @@ class ModuleForward(_Outputs):
 class FunctionForward(Forward):
     """Policy functions, each asked about its own lanes in blocks of `BLOCK` rows.
 
-    A function that raises, or whose answer has the wrong shape or holds NaN, fails its lanes.
+    A function that raises, or whose answer has the wrong shape, holds NaN or a choice that there is
+    not, fails its lanes.
     """
 
     def __init__(
@@ -209,6 +210,8 @@ class FunctionForward(Forward):
         self._tail = (interface.action_size,) if interface.action_kind == "box" else ()
         if interface.action_kind == "multidiscrete":
             self._tail = (len(interface.choices),)
+        self._first = np.array(interface.starts)
+        self._after = self._first + interface.choices
         self._dtype = np.float32 if interface.action_kind == "box" else np.int64
 
     def __call__(self, observations: Float32) -> tuple[NDArray[Any], dict[int, str]]:
@@ -235,6 +238,9 @@ class FunctionForward(Forward):
         kept = answer[: len(rows)]
         if np.isnan(kept).any():
             raise EvaluationError("an action is NaN")
+        # a fast backend would play another action, or whatever lies beyond its memory
+        if self._after.size and ((kept < self._first) | (kept >= self._after)).any():
+            raise EvaluationError(f"actions must be of {self._first} to {self._after - 1}")
         return kept
 
 
