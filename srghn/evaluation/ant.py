@@ -96,11 +96,13 @@ class _Episodes(Episodes):
         self.state = np.zeros((LANES, model.nq + model.nv))
         self.contact = np.zeros((LANES, model.nbody * 6))
         self.place, self.nq = np.zeros(LANES), model.nq
+        self.rows = np.zeros((LANES, forward.interface.observation_size), dtype=np.float32)
 
     def begin(self, lane: int, seed: int) -> None:
         self.ant.reset(seed=int(self.seeds[seed]))
         self.world.copy(self.world.lane(lane).data, self.ant.model, self.ant.data)
         self._read(lane)
+        self._see(np.array([lane]))
 
     def _read(self, lane: int) -> None:
         simulation = self.world.lanes[lane]
@@ -109,16 +111,21 @@ class _Episodes(Episodes):
         self.contact[lane] = simulation.contact
         self.place[lane] = simulation.place[0]
 
-    def _forces(self) -> Float64:
-        low, high = self.ant._contact_force_range
-        return np.clip(self.contact, low, high)
+    def _see(self, lanes: Int64) -> tuple[Float64, Float64]:
+        """Write the observations of those lanes (k,); their states and contact forces (k, ...)."""
+        state, forces = (
+            self.state[lanes],
+            np.clip(self.contact[lanes], *self.ant._contact_force_range),
+        )
+        skipped = 2 if self.ant._exclude_current_positions_from_observation else 0
+        parts = [state[:, skipped:]]
+        if self.ant._include_cfrc_ext_in_observation:
+            parts.append(forces[:, 6:])
+        self.rows[lanes] = np.concatenate(parts, axis=1)
+        return state, forces
 
     def observe(self) -> Float32:
-        skipped = 2 if self.ant._exclude_current_positions_from_observation else 0
-        parts = [self.state[:, skipped:]]
-        if self.ant._include_cfrc_ext_in_observation:
-            parts.append(self._forces()[:, 6:])
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        return self.rows
 
     def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
         world, model, skip = self.world, self.ant.model, self.ant.frame_skip
@@ -129,16 +136,18 @@ class _Episodes(Episodes):
             world.step(model, simulation.data, skip)
             world.finish(model, simulation.data)
             self._read(lane)
-        return self._reward(actions[running], before, running)
+        moved = self.place[running] - before
+        return self._reward(actions[running], moved, *self._see(running))
 
-    def _reward(self, actions: Float32, before: Float64, running: Int64) -> tuple[Float64, Mask]:
+    def _reward(
+        self, actions: Float32, moved: Float64, state: Float64, forces: Float64
+    ) -> tuple[Float64, Mask]:
         """`AntEnv._get_rew`, in its order and its widths: the control cost is float32 there too."""
-        ant, state = self.ant, self.state[running]
+        ant, height = self.ant, state[:, 2]
         low, high = ant._healthy_z_range
-        healthy = np.isfinite(state).all(axis=1) & (low <= state[:, 2]) & (state[:, 2] <= high)
-        forward = (self.place[running] - before) / ant.dt * ant._forward_reward_weight
-        gains = forward + healthy * ant._healthy_reward
+        healthy = np.isfinite(state).all(axis=1) & (low <= height) & (height <= high)
+        gains = moved / ant.dt * ant._forward_reward_weight + healthy * ant._healthy_reward
         control = ant._ctrl_cost_weight * np.sum(np.square(actions), axis=1)
-        contact = ant._contact_cost_weight * np.sum(np.square(self._forces()[running]), axis=1)
-        over = ~healthy if ant._terminate_when_unhealthy else np.zeros(len(running), dtype=bool)
+        contact = ant._contact_cost_weight * np.sum(np.square(forces), axis=1)
+        over = ~healthy if ant._terminate_when_unhealthy else np.zeros(len(state), dtype=bool)
         return gains - (control + contact), over

@@ -43,7 +43,10 @@ class Episodes(ABC):
 
     @abstractmethod
     def observe(self) -> Float32:
-        """Observations of all lanes, (lanes, size); an idle lane's mean nothing, and are no NaN."""
+        """Observations of all lanes, (lanes, size), until the next `begin` or `advance`.
+
+        An idle lane's mean nothing, and are no NaN.
+        """
 
     @abstractmethod
     def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
