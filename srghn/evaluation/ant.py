@@ -113,10 +113,8 @@ class _Episodes(Episodes):
 
     def _see(self, lanes: Int64) -> tuple[Float64, Float64]:
         """Write the observations of those lanes (k,); their states and contact forces (k, ...)."""
-        state, forces = (
-            self.state[lanes],
-            np.clip(self.contact[lanes], *self.ant._contact_force_range),
-        )
+        state, (low, high) = self.state[lanes], self.ant._contact_force_range
+        forces = np.clip(self.contact[lanes], low, high)
         skipped = 2 if self.ant._exclude_current_positions_from_observation else 0
         parts = [state[:, skipped:]]
         if self.ant._include_cfrc_ext_in_observation:

@@ -68,13 +68,9 @@ class _Episodes(Episodes):
         super().__init__(forward, individuals, seeds, pool.limit, LANES)
         self.order = pool.order
         self.envs = pool.open(np.tile(seeds, individuals))
-        self.first = self._flat(self.envs.reset()[0])
+        self.first = self.envs.reset()[0].reshape(len(self.returns), -1)
         self.kind = self.envs.action_space.dtype
         self.rows = np.zeros((LANES, forward.interface.observation_size), dtype=np.float32)
-
-    @staticmethod
-    def _flat(observations: NDArray[Any]) -> Float32:
-        return observations.reshape(len(observations), -1).astype(np.float32)
 
     def begin(self, lane: int, seed: int) -> None:
         self.rows[lane] = self.first[self.episode[lane]]
@@ -88,6 +84,6 @@ class _Episodes(Episodes):
         seen, rewards, terminated, truncated, info = self.envs.step(
             chosen.astype(self.kind), playing
         )
-        assert np.array_equal(info["env_id"], playing)
-        self.rows[running] = self._flat(seen)
+        assert (info["env_id"] == playing).all()
+        self.rows[running] = seen.reshape(len(seen), -1)
         return rewards.astype(np.float64), terminated | truncated
