@@ -8,103 +8,47 @@ are read from a real environment, and so are dynamics that a perturbation change
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.config import PolicyParams
-from srghn.envs.spaces import FlatWorld
-from srghn.evaluation.base import (
-    Backend,
-    Evaluation,
-    Float32,
-    Float64,
-    Int64,
-    Policies,
-    Progress,
-)
+from srghn.evaluation.base import Evaluation, Float32, Float64, Int64, Policies, Progress
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.forward import Forward, make_forward
-from srghn.evaluation.gymnasium_backend import LANES, GymnasiumBackend, check_call
+from srghn.evaluation.gymnasium_backend import LANES
+from srghn.evaluation.special import Bare, Env, SpecialBackend
 
 if TYPE_CHECKING:
-    from srghn.envs.perturb import Perturbation
     from srghn.envs.version import EnvVersion
-
-    Env = gym.Env[Any, Any]
 
 #: Episodes abreast: few enough for the simulations' memory to stay near the processor.
 ABREAST = 32
 
 
-class AntBackend(Backend):
+class AntBackend(SpecialBackend["_World"]):
     """Plays Ant-v5; where a wrapper perturbs it, the general backend does."""
 
     name = "mujoco"
-
-    def __init__(self, version: EnvVersion, policy: PolicyParams) -> None:
-        super().__init__(version, policy)
-        self._worlds: dict[tuple[str, ...], _World | None] = {}
+    ids = ("Ant-v5",)
 
     @classmethod
-    def supports(cls, version: EnvVersion, policy: PolicyParams) -> bool:
-        ant = version.id == "Ant-v5" and version.backend == "gymnasium"
-        return ant and _time_limit(version.make(version.modes[0])) is not None
+    def read(cls, env: Env) -> _World | None:
+        from gymnasium.envs.mujoco.ant_v5 import AntEnv
 
-    def evaluate(
+        bare = Bare.of(env)
+        return _World(bare.env, bare.limit) if bare and type(bare.env) is AntEnv else None
+
+    def play(
         self,
         policies: Policies,
         version: EnvVersion,
-        mode: str,
+        world: _World,
         seeds: Int64,
-        *,
-        perturbation: Perturbation | None = None,
-        progress: Progress | None = None,
+        progress: Progress | None,
     ) -> Evaluation:
-        world = self._world(version, mode, perturbation)
-        if world is None:
-            return self.general.evaluate(
-                policies, version, mode, seeds, perturbation=perturbation, progress=progress
-            )
-        check_call(policies, version, seeds)
         with make_forward(policies, version.interface, LANES) as forward:
             return _Episodes(forward, len(policies), seeds, world).run(progress)
-
-    def _world(
-        self, version: EnvVersion, mode: str, perturbation: Perturbation | None
-    ) -> _World | None:
-        key = (version.fingerprint, mode, str(perturbation))
-        if key not in self._worlds:
-            env = version.make(mode, perturbation)
-            limit = _time_limit(env)
-            self._worlds[key] = None if limit is None else _World(env.unwrapped, limit)
-        return self._worlds[key]
-
-    @cached_property
-    def general(self) -> Backend:
-        """Plays what this backend does not."""
-        return GymnasiumBackend(self.version, self.policy)
-
-    def close(self) -> None:
-        if "general" in self.__dict__:
-            self.general.close()
-
-
-def _time_limit(env: Env) -> int | None:
-    """The time limit of a plain Ant-v5; None if anything else is wrapped around it or in it."""
-    from gymnasium.envs.mujoco.ant_v5 import AntEnv
-
-    limits = []
-    while isinstance(env, gym.Wrapper):
-        if type(env) is gym.wrappers.TimeLimit:
-            limits.append(env._max_episode_steps)
-        elif type(env) not in (FlatWorld, gym.wrappers.OrderEnforcing):
-            return None
-        env = env.env
-    return min(limits) if type(env) is AntEnv and limits else None
 
 
 class _World:
@@ -152,11 +96,13 @@ class _Episodes(Episodes):
         self.state = np.zeros((LANES, model.nq + model.nv))
         self.contact = np.zeros((LANES, model.nbody * 6))
         self.place, self.nq = np.zeros(LANES), model.nq
+        self.rows = np.zeros((LANES, forward.interface.observation_size), dtype=np.float32)
 
     def begin(self, lane: int, seed: int) -> None:
         self.ant.reset(seed=int(self.seeds[seed]))
         self.world.copy(self.world.lane(lane).data, self.ant.model, self.ant.data)
         self._read(lane)
+        self._see(np.array([lane]))
 
     def _read(self, lane: int) -> None:
         simulation = self.world.lanes[lane]
@@ -165,16 +111,19 @@ class _Episodes(Episodes):
         self.contact[lane] = simulation.contact
         self.place[lane] = simulation.place[0]
 
-    def _forces(self) -> Float64:
-        low, high = self.ant._contact_force_range
-        return np.clip(self.contact, low, high)
+    def _see(self, lanes: Int64) -> tuple[Float64, Float64]:
+        """Write the observations of those lanes (k,); their states and contact forces (k, ...)."""
+        state, (low, high) = self.state[lanes], self.ant._contact_force_range
+        forces = np.clip(self.contact[lanes], low, high)
+        skipped = 2 if self.ant._exclude_current_positions_from_observation else 0
+        parts = [state[:, skipped:]]
+        if self.ant._include_cfrc_ext_in_observation:
+            parts.append(forces[:, 6:])
+        self.rows[lanes] = np.concatenate(parts, axis=1)
+        return state, forces
 
     def observe(self) -> Float32:
-        skipped = 2 if self.ant._exclude_current_positions_from_observation else 0
-        parts = [self.state[:, skipped:]]
-        if self.ant._include_cfrc_ext_in_observation:
-            parts.append(self._forces()[:, 6:])
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        return self.rows
 
     def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
         world, model, skip = self.world, self.ant.model, self.ant.frame_skip
@@ -185,16 +134,18 @@ class _Episodes(Episodes):
             world.step(model, simulation.data, skip)
             world.finish(model, simulation.data)
             self._read(lane)
-        return self._reward(actions[running], before, running)
+        moved = self.place[running] - before
+        return self._reward(actions[running], moved, *self._see(running))
 
-    def _reward(self, actions: Float32, before: Float64, running: Int64) -> tuple[Float64, Mask]:
+    def _reward(
+        self, actions: Float32, moved: Float64, state: Float64, forces: Float64
+    ) -> tuple[Float64, Mask]:
         """`AntEnv._get_rew`, in its order and its widths: the control cost is float32 there too."""
-        ant, state = self.ant, self.state[running]
+        ant, height = self.ant, state[:, 2]
         low, high = ant._healthy_z_range
-        healthy = np.isfinite(state).all(axis=1) & (low <= state[:, 2]) & (state[:, 2] <= high)
-        forward = (self.place[running] - before) / ant.dt * ant._forward_reward_weight
-        gains = forward + healthy * ant._healthy_reward
+        healthy = np.isfinite(state).all(axis=1) & (low <= height) & (height <= high)
+        gains = moved / ant.dt * ant._forward_reward_weight + healthy * ant._healthy_reward
         control = ant._ctrl_cost_weight * np.sum(np.square(actions), axis=1)
-        contact = ant._contact_cost_weight * np.sum(np.square(self._forces()[running]), axis=1)
-        over = ~healthy if ant._terminate_when_unhealthy else np.zeros(len(running), dtype=bool)
+        contact = ant._contact_cost_weight * np.sum(np.square(forces), axis=1)
+        over = ~healthy if ant._terminate_when_unhealthy else np.zeros(len(state), dtype=bool)
         return gains - (control + contact), over

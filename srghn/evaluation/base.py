@@ -186,6 +186,7 @@ BACKENDS: dict[str, str] = {
     "compiled": "srghn.evaluation.cartpole:CompiledCartPole",
     "vectorised": "srghn.evaluation.cartpole_vector:VectorisedCartPole",
     "mujoco": "srghn.evaluation.ant:AntBackend",
+    "box2d": "srghn.evaluation.lunar_lander:LunarLanderBackend",
     "envpool": "srghn.evaluation.envpool_backend:EnvPoolBackend",
     "gymnasium": "srghn.evaluation.gymnasium_backend:GymnasiumBackend",
 }

@@ -11,14 +11,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from srghn.config import PolicyParams
 from srghn.envs.interface import Interface
 from srghn.errors import EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Int64, Policies, Progress, WeightedPolicies
 from srghn.evaluation.cartpole_kernel import ACTIVATIONS, packing, play, sines_and_cosines
-from srghn.evaluation.cartpole_world import CartPoleBackend, World
+from srghn.evaluation.cartpole_world import CartPoleBackend, World, start_states
 
 if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
@@ -47,7 +46,6 @@ class CompiledCartPole(CartPoleBackend):
         version: EnvVersion,
         world: World,
         seeds: Int64,
-        starts: NDArray[np.float64],
         progress: Progress | None,
     ) -> Evaluation:
         assert isinstance(policies, WeightedPolicies)
@@ -60,7 +58,7 @@ class CompiledCartPole(CartPoleBackend):
             )
         activation = ACTIVATIONS[policies.policy.kwargs.get("activation", "tanh")]
         lengths, broken = play(
-            weights, order, np.array(widths), activation, starts,
+            weights, order, np.array(widths), activation, start_states(world.env, seeds),
             world.physics, world.forces, world.limit, NO_TRACE,
         )  # fmt: skip
         if progress is not None:

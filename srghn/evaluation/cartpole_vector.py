@@ -20,7 +20,7 @@ from srghn.evaluation.base import (
     Policies,
     Progress,
 )
-from srghn.evaluation.cartpole_world import CartPoleBackend, World
+from srghn.evaluation.cartpole_world import CartPoleBackend, World, start_states
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.forward import Forward, make_forward
 from srghn.evaluation.gymnasium_backend import LANES
@@ -40,19 +40,16 @@ class VectorisedCartPole(CartPoleBackend):
         version: EnvVersion,
         world: World,
         seeds: Int64,
-        starts: Float64,
         progress: Progress | None,
     ) -> Evaluation:
         with make_forward(policies, version.interface, LANES) as forward:
-            return _Episodes(forward, len(policies), seeds, world, starts).run(progress)
+            return _Episodes(forward, len(policies), seeds, world).run(progress)
 
 
 class _Episodes(Episodes):
-    def __init__(
-        self, forward: Forward, individuals: int, seeds: Int64, world: World, starts: Float64
-    ) -> None:
+    def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: World) -> None:
         super().__init__(forward, individuals, seeds, world.limit, LANES)
-        self.world, self.starts = world, starts
+        self.world, self.starts = world, start_states(world.env, seeds)
         self.state = np.zeros((4, LANES), dtype=np.float64)
 
     def begin(self, lane: int, seed: int) -> None:

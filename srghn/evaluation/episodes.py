@@ -43,7 +43,10 @@ class Episodes(ABC):
 
     @abstractmethod
     def observe(self) -> Float32:
-        """Observations of all lanes, (lanes, size); an idle lane's mean nothing, and are no NaN."""
+        """Observations of all lanes, (lanes, size), until the next `begin` or `advance`.
+
+        An idle lane's mean nothing, and are no NaN.
+        """
 
     @abstractmethod
     def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
@@ -54,7 +57,7 @@ class Episodes(ABC):
         for lane in range(min(self.abreast, len(self.episode))):
             self._next(lane)
         observations = self.observe()
-        while (running := np.flatnonzero(self.episode != IDLE)).size:
+        while (running := self.forward.used()).size:
             observations = self._step(observations, running, progress)
         return Evaluation(
             returns=self.returns.reshape(self.shape),
@@ -70,10 +73,9 @@ class Episodes(ABC):
         if acting.size:
             rewards, ended = self.advance(actions, acting)
             playing = self.episode[acting]
-            self.returns[playing] += rewards
-            self.lengths[playing] += 1
-            after, totals = self.observe(), self.returns[playing]
-            ended = ended | (self.lengths[playing] >= self.limit)
+            totals, lengths = self.returns[playing] + rewards, self.lengths[playing] + 1
+            self.returns[playing], self.lengths[playing] = totals, lengths
+            after, ended = self.observe(), ended | (lengths >= self.limit)
             if np.isnan(after.max()) or not np.isfinite(totals).all():
                 nan = np.isnan(after[acting]).any(axis=1)
                 for k in np.flatnonzero(nan | ~np.isfinite(totals)).tolist():

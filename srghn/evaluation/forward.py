@@ -44,6 +44,7 @@ class Forward(ABC):
     def __init__(self, interface: Interface, lanes: int) -> None:
         self.interface = interface
         self.who = np.full(lanes, IDLE, dtype=np.int64)
+        self._used: Int64 | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +55,13 @@ class Forward(ABC):
     def assign(self, lane: int, individual: int) -> None:
         """From now on this lane asks that individual (`IDLE`: nobody)."""
         self.who[lane] = individual
+        self._used = None
+
+    def used(self) -> Int64:
+        """The lanes (u,) that are not idle, in order."""
+        if self._used is None:
+            self._used = np.flatnonzero(self.who != IDLE)
+        return self._used
 
     @abstractmethod
     def __call__(self, observations: Float32) -> tuple[NDArray[Any], dict[int, str]]:
@@ -102,7 +110,7 @@ class MLPForward(_Outputs):
     def outputs(self, observations: Float32) -> Float32:
         from srghn.evaluation.linear import linear
 
-        used = np.flatnonzero(self.who != IDLE)
+        used = self.used()
         who, values = self.who[used], observations[used]
         with np.errstate(all="ignore"):
             for depth, (weights, biases) in enumerate(self._layers):
@@ -175,7 +183,7 @@ class ModuleForward(_Outputs):
     def assign(self, lane: int, individual: int) -> None:
         super().assign(lane, individual)
         if individual == IDLE:
-            used = np.flatnonzero(self.who != IDLE)
+            used = self.used()
             fit = next(module for module in self._modules if module.lanes >= len(used))
             if fit.lanes < self._module.lanes:
                 self._take(fit, used)
@@ -185,7 +193,7 @@ class ModuleForward(_Outputs):
             self._room.rows[self._rows[lane]] = self._weights[individual]
 
     def outputs(self, observations: Float32) -> Float32:
-        torch, used = self._torch, np.flatnonzero(self.who != IDLE)
+        torch, used = self._torch, self.used()
         rows = self._rows[used]
         seen = np.zeros((self._module.lanes, observations.shape[1]), dtype=np.float32)
         seen[rows] = observations[used]
@@ -198,7 +206,8 @@ class ModuleForward(_Outputs):
 class FunctionForward(Forward):
     """Policy functions, each asked about its own lanes in blocks of `BLOCK` rows.
 
-    A function that raises, or whose answer has the wrong shape or holds NaN, fails its lanes.
+    A function that raises, or whose answer has the wrong shape, holds NaN or a choice that there is
+    not, fails its lanes.
     """
 
     def __init__(
@@ -209,6 +218,8 @@ class FunctionForward(Forward):
         self._tail = (interface.action_size,) if interface.action_kind == "box" else ()
         if interface.action_kind == "multidiscrete":
             self._tail = (len(interface.choices),)
+        self._first = np.array(interface.starts)
+        self._after = self._first + interface.choices
         self._dtype = np.float32 if interface.action_kind == "box" else np.int64
 
     def __call__(self, observations: Float32) -> tuple[NDArray[Any], dict[int, str]]:
@@ -235,6 +246,9 @@ class FunctionForward(Forward):
         kept = answer[: len(rows)]
         if np.isnan(kept).any():
             raise EvaluationError("an action is NaN")
+        # a fast backend would play another action, or whatever lies beyond its memory
+        if self._after.size and ((kept < self._first) | (kept >= self._after)).any():
+            raise EvaluationError(f"actions must be of {self._first} to {self._after - 1}")
         return kept
 
 

@@ -149,6 +149,8 @@ def test_functions_play_like_the_weights_they_hold(cartpole: EnvVersion) -> None
     [
         (lambda o: np.zeros((len(o), 2)), "shape"),
         (lambda o: np.full(len(o), np.nan), "NaN"),
+        (lambda o: np.full(len(o), 2), "must be of"),
+        (lambda o: np.full(len(o), -1), "must be of"),
         (lambda o: 1 / 0, "ZeroDivisionError"),
     ],
 )
