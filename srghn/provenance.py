@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-#: Packages whose version moves the bytes of a genome or of a policy's answer.
-PACKAGES = ("numpy", "torch")
+#: Packages whose version moves the bytes of a genome or of a policy's answer; our own is one.
+PACKAGES = ("srghn", "numpy", "numba", "torch")
 
 
 def platform_note() -> dict[str, str]:
