@@ -61,12 +61,13 @@ def run_bench(
         console.print_json(json.dumps([asdict(row) for row in rows]))
     else:
         console.print(_table(rows))
-        for curve in curves:
-            console.print(f"a generation grows as ({curve.name})^{curve.exponent:.2f}")
-        console.print(_share_text(share))
-        for found in gains:
-            console.print(_gain_text(found))
-        console.print(f"plot: {path}", markup=False)
+    beside = talk if as_json else console  # the list is for scripts, and holds nothing else
+    for curve in curves:
+        beside.print(f"a generation grows as ({curve.name})^{curve.exponent:.2f}")
+    beside.print(_share_text(share))
+    for found in gains:
+        beside.print(_gain_text(found))
+    beside.print(f"plot: {path}", markup=False)
     return rows
 
 

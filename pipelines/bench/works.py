@@ -78,10 +78,10 @@ def works(quick: bool) -> tuple[Work, ...]:
 
 
 def long_works() -> tuple[Work, ...]:
-    """Populations that take about a second and longer in one process, for two workers to share."""
+    """Populations that take two seconds and longer in one process, for two workers to share."""
     large = _mlp(64)
     return (
-        Work("LunarLander, P=64", "LunarLander-v3", 64, 4, large),
+        Work("LunarLander, P=64", "LunarLander-v3", 64, 12, large),
         Work("Ant, P=32", "Ant-v5", 32, 2, large),
     )
 
