@@ -102,7 +102,7 @@ def _table(rows: list[Row]) -> Table:
             "" if row.work == previous else row.work,
             row.contestant,
             f"{row.steps_per_cpu_second:,.0f}",
-            f"{row.ratio_to_plain_loop:.3g}x",
+            row.times,
             share,
             style="bold" if row.contestant.startswith(OURS) else None,
         )

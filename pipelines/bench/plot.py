@@ -35,17 +35,11 @@ def _bars(panel: Axes, work: str, rows: Sequence[Row]) -> None:
         [row.ratio_to_plain_loop for row in rows],
         color=[colours.get(row.contestant, "#c9d1d9") for row in rows],
     )
-    panel.bar_label(
-        bars, [f"{_times(row.ratio_to_plain_loop)}x" for row in rows], padding=3, fontsize=8
-    )
+    panel.bar_label(bars, [row.times for row in rows], padding=3, fontsize=8)
     panel.set_xscale("log")
     panel.margins(x=0.2)
     panel.set_title(f"{work}: times the plain torch loop", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _growth(panel: Axes, curve: Curve) -> None:

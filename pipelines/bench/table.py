@@ -31,6 +31,12 @@ class Row:
     ratio_to_plain_loop: float
     share_of_limit: float | None
 
+    @property
+    def times(self) -> str:
+        """The ratio for people: 0.801x, 24.6x, 2,640x."""
+        ratio = self.ratio_to_plain_loop
+        return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.3g}x"
+
 
 def measure_work(
     work: Work, home: Path, rounds: int, seconds: float, say: Callable[[str], None]

@@ -48,6 +48,11 @@ def test_rows_are_ratios_of_one_run(rows: tuple[list[Row], list[str]]) -> None:
     }  # fmt: skip
 
 
+def test_ratios_are_written_for_people() -> None:
+    written = [Row("", "", 0.0, ratio, None).times for ratio in (0.8014, 24.595, 2640.391)]
+    assert written == ["0.801x", "24.6x", "2,640x"]
+
+
 def test_missing_peers_are_skipped_with_a_word(rows: tuple[list[Row], list[str]]) -> None:
     assert {row.contestant for row in rows[0]}.isdisjoint(peer.name for peer in peers.PEERS)
     assert len(rows[1]) == 3
