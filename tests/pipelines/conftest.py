@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,9 +75,19 @@ def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home(settings, workspace, version)
 
 
+def copied(home: Home, place: Path) -> Settings:
+    """The settings of a copy of that home.
+
+    Ledgers that nobody holds any more are collected first: when one's last connection closes,
+    SQLite removes its side files, and they would vanish while they are copied.
+    """
+    gc.collect()
+    shutil.copytree(home.settings.home, place)
+    return home_at(place)
+
+
 @pytest.fixture
 def home(finished: Home, tmp_path: Path) -> Home:
     """A copy of the finished home."""
-    shutil.copytree(finished.settings.home, tmp_path / "home")
-    settings = home_at(tmp_path / "home")
+    settings = copied(finished, tmp_path / "home")
     return Home(settings, Workspace(settings.home / "workspaces" / "tiny"), finished.version)

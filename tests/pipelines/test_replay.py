@@ -26,7 +26,7 @@ from srghn.errors import (
 )
 from srghn.evolution.ancestry import Ancestry
 from srghn.files import sha256_file
-from tests.pipelines.conftest import Home, Tiny, home_at
+from tests.pipelines.conftest import Home, Tiny, copied, home_at
 from tests.pipelines.test_moved_worlds import heavier
 
 __all__ = ["heavier"]
@@ -82,8 +82,7 @@ def test_an_incumbent_plays_again_where_it_is_at_hand(
     finished: Home, tiny: Tiny, tmp_path: Path
 ) -> None:
     """The second run's lineage begins in the first; its gate is against the first's candidate."""
-    shutil.copytree(finished.settings.home, tmp_path / "home")
-    settings = home_at(tmp_path / "home")
+    settings = copied(finished, tmp_path / "home")
     champion = Candidate.load(finished.workspace.candidate)
     params = tiny(ancestor=champion.digest, generations=3, seed=8)
     params = params.model_copy(
