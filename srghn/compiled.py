@@ -12,6 +12,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import intrinsic as _intrinsic
+
+# numba types its decorators by the Python signature, which is not the compiled one
+intrinsic: Callable[[Callable[..., Any]], Any] = _intrinsic
 
 #: tanh(x) = x * P(x*x) / Q(x*x) on [-LIMIT, LIMIT], beyond which float32 tanh is 1. A relative
 #: minimax fit in float64 (iteratively reweighted least squares), error 2e-8 before rounding.

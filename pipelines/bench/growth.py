@@ -116,9 +116,8 @@ class _Timed(Evaluator):
         perturbation: Any = None,
         progress: Progress | None = None,
     ) -> Evaluation:
-        if (
-            isinstance(policies, WeightedPolicies) and policies.recipe
-        ):  # births are not evaluation's
+        # births are not evaluation's
+        if isinstance(policies, WeightedPolicies) and policies.recipe is not None:
             policies = WeightedPolicies(policies.policy, policies.interface, policies.dense())
         begun = time.process_time()
         found = self.inner.evaluate(

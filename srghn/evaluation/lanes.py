@@ -8,22 +8,20 @@ processor, so results do not depend on the machine's vector width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
-from numba.extending import intrinsic as _intrinsic
 from numba.extending import register_model
+
+from srghn.compiled import intrinsic
 
 WIDTH = 16
 #: Values of `load_twice`: lanes k and k + HALF share what they are given.
 HALF = WIDTH // 2
 
-# numba types its decorators by the Python signature, which is not the compiled one
-intrinsic: Callable[[Callable[..., Any]], Any] = _intrinsic
 insert_function: Any = cgutils.get_or_insert_function
 
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()

@@ -235,9 +235,8 @@ class GHN:
             )
 
     def _checked(self, genomes: ArrayLike) -> Float32:
-        array = np.require(
-            genomes, np.float32, ["C", "W"]
-        )  # kernels are compiled for writable arrays
+        # kernels are compiled for writable arrays
+        array = np.require(genomes, np.float32, ["C", "W"])
         if array.ndim != 2 or array.shape[1] != self.genome_size:
             raise ArchitectureMismatch(
                 f"genomes must have shape (n, {self.genome_size}), got {array.shape}: they were "

@@ -8,22 +8,18 @@ longer to be given a key than to draw them, so here its stream is one compiled l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import intrinsic as _intrinsic
 from numpy.typing import NDArray
 
-from srghn.compiled import compiled
+from srghn.compiled import compiled, intrinsic
 from srghn.seeding import stream
 
 Float32 = NDArray[np.float32]
-# numba types its decorators by the Python signature, which is not the compiled one
-intrinsic: Callable[[Callable[..., Any]], Any] = _intrinsic
 
 # Philox4x64-10 (Salmon et al. 2011, 'Parallel random numbers: as easy as 1, 2, 3')
 _FACTOR_A, _FACTOR_C = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
