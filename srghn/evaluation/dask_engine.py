@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import pickle
 import threading
-from collections import deque
 from collections.abc import Collection
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -44,9 +43,9 @@ wait: Any = distributed.wait
 
 #: Seconds to wait for the scheduler, and for a first or another worker.
 PATIENCE = 60.0
-#: Shards that a worker has at a time: one it plays, and one that saves it a round trip. Left to
+#: Shards that a worker holds at a time: one it plays, and one that saves it a round trip. Left to
 #: Dask, they would gather where the work's data lies, and be spread before they are timed.
-LOOKAHEAD = 2
+HELD = 2
 
 
 class DaskEvaluator(Evaluator):
@@ -95,21 +94,22 @@ class DaskEvaluator(Evaluator):
             return self._local.evaluate(
                 policies, version, mode, seeds, perturbation=perturbation, progress=progress
             )
-        free = deque(self._workers() * LOOKAHEAD)
-        board = Board.plan(policies, seeds, progress, len(free) // LOOKAHEAD)
+        held = dict.fromkeys(self._workers(), 0)
+        board = Board.plan(policies, seeds, progress, len(held))
         work = Work.of(self.backend, policies, version, mode, seeds, perturbation)
         # a task of its own, so that each worker is sent the work once and a lost copy is remade
         shared = self.client.submit(pickle.loads, pickle.dumps(work), pure=False)
         running: dict[Future, tuple[Shard, str]] = {}
         try:
             while not board.finished:
-                while board.waiting and free:
-                    shard, worker = board.waiting.popleft(), free.popleft()
+                while board.waiting and (worker := _next(held, len(board.waiting))):
+                    shard = board.waiting.popleft()
                     running[self._submit(shared, board, shard, worker)] = shard, worker
+                    held[worker] += 1
                 for future in self._first(running):
                     shard, worker = running.pop(future)
                     self._take(future, shard, board)
-                    free.append(worker)
+                    held[worker] -= 1
         finally:
             self.client.cancel([shared, *running])
         return board.result()
@@ -159,6 +159,16 @@ class DaskEvaluator(Evaluator):
         if "client" in self.__dict__:
             self.client.close()
             del self.client
+
+
+def _next(held: dict[str, int], waiting: int) -> str | None:
+    """The worker to give the next of the shards that wait, None while all hold enough.
+
+    `held`: how many each has. The last shards, one for each, are for who is done first: given out
+    ahead, they would lie with one worker while another has nothing to do.
+    """
+    worker = min(held, key=held.__getitem__)
+    return worker if held[worker] < (HELD if waiting > len(held) else 1) else None
 
 
 def _play(work: Work, indices: Int64, weights: Float32 | None, deadline: float) -> Evaluation:
