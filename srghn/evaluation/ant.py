@@ -78,7 +78,7 @@ class _Episodes(Episodes):
     def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: _World) -> None:
         import mujoco
 
-        super().__init__(forward, individuals, seeds, world.limit, LANES)
+        super().__init__(forward, individuals, seeds, world.limit)
         self.world, self.ant, model = world, world.ant, world.model
         self.state = np.zeros((LANES, mujoco.mj_stateSize(model, world.kept)))
         self.control = self.state[:, world.columns("CTRL")]
