@@ -7,7 +7,6 @@ are read from a real environment, and so are dynamics that a perturbation change
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,6 @@ from srghn.evaluation.special import Bare, Env, SpecialBackend
 
 if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
-
-#: Episodes abreast: few enough for the simulations' memory to stay near the processor.
-ABREAST = 32
 
 
 class AntBackend(SpecialBackend["_World"]):
@@ -52,100 +48,92 @@ class AntBackend(SpecialBackend["_World"]):
 
 
 class _World:
-    """A real `AntEnv`, which resets, and simulations that share its model, which step."""
+    """A real `AntEnv`, whose one simulation steps every lane in turn.
+
+    MuJoCo's integration state is all that a step depends on: a lane is a row of it, loaded before
+    the lane's step and saved after. So the simulation's memory stays near the processor.
+    """
 
     def __init__(self, ant: Any, limit: int) -> None:
         import mujoco
 
-        self.ant, self.limit = ant, limit
-        self.copy, self.step = mujoco.mj_copyData, mujoco.mj_step
-        self.finish = mujoco.mj_rnePostConstraint
-        self.lanes: list[_Lane] = []
+        self.ant, self.limit, self.model, self.data = ant, limit, ant.model, ant.data
+        self.step, self.finish = mujoco.mj_step, mujoco.mj_rnePostConstraint
+        self.load, self.save = mujoco.mj_setState, mujoco.mj_getState
+        self.kept = mujoco.mjtState.mjSTATE_INTEGRATION.value
+        self.place = ant.data.body(ant._main_body).xpos
+        self.contact = ant.data.cfrc_ext.reshape(-1)
 
-    def lane(self, lane: int) -> _Lane:
-        """That lane's simulation, made when it is first used."""
+    def columns(self, part: str) -> slice:
+        """Where a part of the state, by its name in `mjtState`, stands in a row of it."""
         import mujoco
 
-        while len(self.lanes) <= lane:
-            data = mujoco.MjData(self.ant.model)
-            self.lanes.append(_Lane.of(data, self.ant.data.body(self.ant._main_body).id))
-        return self.lanes[lane]
-
-
-@dataclass(frozen=True)
-class _Lane:
-    """One simulation and views into its memory, which stay where they are."""
-
-    data: Any
-    control: Float64
-    position: Float64
-    velocity: Float64
-    contact: Float64
-    place: Float64
-
-    @classmethod
-    def of(cls, data: Any, body: int) -> _Lane:
-        contact = data.cfrc_ext.reshape(-1)
-        return cls(data, data.ctrl, data.qpos, data.qvel, contact, data.xpos[body, :1])
+        bit = getattr(mujoco.mjtState, f"mjSTATE_{part}").value
+        # the parts stand in the order of their bits
+        start = mujoco.mj_stateSize(self.model, self.kept & (bit - 1))
+        return slice(start, start + mujoco.mj_stateSize(self.model, bit))
 
 
 class _Episodes(Episodes):
     def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: _World) -> None:
-        super().__init__(forward, individuals, seeds, world.limit, ABREAST)
-        model, self.world, self.ant = world.ant.model, world, world.ant
-        self.state = np.zeros((LANES, model.nq + model.nv))
-        self.contact = np.zeros((LANES, model.nbody * 6))
-        self.place, self.nq = np.zeros(LANES), model.nq
+        import mujoco
+
+        super().__init__(forward, individuals, seeds, world.limit)
+        self.world, self.ant, model = world, world.ant, world.model
+        self.state = np.zeros((LANES, mujoco.mj_stateSize(model, world.kept)))
+        self.control = self.state[:, world.columns("CTRL")]
+        position, velocity = world.columns("QPOS"), world.columns("QVEL")
+        self.motion = self.state[:, position.start : velocity.stop]
+        self.contact, self.place = np.zeros((LANES, model.nbody * 6)), np.zeros(LANES)
         self.rows = np.zeros((LANES, forward.interface.observation_size), dtype=np.float32)
+        self.dt = self.ant.dt
 
     def begin(self, lane: int, seed: int) -> None:
         self.ant.reset(seed=int(self.seeds[seed]))
-        self.world.copy(self.world.lane(lane).data, self.ant.model, self.ant.data)
-        self._read(lane)
+        self._save(lane)
         self._see(np.array([lane]))
 
-    def _read(self, lane: int) -> None:
-        simulation = self.world.lanes[lane]
-        self.state[lane, : self.nq] = simulation.position
-        self.state[lane, self.nq :] = simulation.velocity
-        self.contact[lane] = simulation.contact
-        self.place[lane] = simulation.place[0]
+    def _save(self, lane: int) -> None:
+        world = self.world
+        world.save(world.model, world.data, self.state[lane], world.kept)
+        self.contact[lane], self.place[lane] = world.contact, world.place[0]
 
     def _see(self, lanes: Int64) -> tuple[Float64, Float64]:
-        """Write the observations of those lanes (k,); their states and contact forces (k, ...)."""
-        state, (low, high) = self.state[lanes], self.ant._contact_force_range
-        forces = np.clip(self.contact[lanes], low, high)
+        """Write the observations of those lanes (k,); their motion and contact forces (k, ...)."""
+        motion, (low, high) = self.motion[lanes], self.ant._contact_force_range
+        forces = self.contact[lanes].clip(low, high)
         skipped = 2 if self.ant._exclude_current_positions_from_observation else 0
-        parts = [state[:, skipped:]]
+        parts = [motion[:, skipped:]]
         if self.ant._include_cfrc_ext_in_observation:
             parts.append(forces[:, 6:])
         self.rows[lanes] = np.concatenate(parts, axis=1)
-        return state, forces
+        return motion, forces
 
     def observe(self) -> Float32:
         return self.rows
 
     def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
-        world, model, skip = self.world, self.ant.model, self.ant.frame_skip
+        world, skip = self.world, self.ant.frame_skip
+        model, data, kept = world.model, world.data, world.kept
         before = self.place[running]
+        self.control[running] = actions[running]
         for lane in running.tolist():
-            simulation = world.lanes[lane]
-            simulation.control[:] = actions[lane]
-            world.step(model, simulation.data, skip)
-            world.finish(model, simulation.data)
-            self._read(lane)
+            world.load(model, data, self.state[lane], kept)
+            world.step(model, data, skip)
+            world.finish(model, data)
+            self._save(lane)
         moved = self.place[running] - before
         return self._reward(actions[running], moved, *self._see(running))
 
     def _reward(
-        self, actions: Float32, moved: Float64, state: Float64, forces: Float64
+        self, actions: Float32, moved: Float64, motion: Float64, forces: Float64
     ) -> tuple[Float64, Mask]:
         """`AntEnv._get_rew`, in its order and its widths: the control cost is float32 there too."""
-        ant, height = self.ant, state[:, 2]
+        ant, height = self.ant, motion[:, 2]
         low, high = ant._healthy_z_range
-        healthy = np.isfinite(state).all(axis=1) & (low <= height) & (height <= high)
-        gains = moved / ant.dt * ant._forward_reward_weight + healthy * ant._healthy_reward
-        control = ant._ctrl_cost_weight * np.sum(np.square(actions), axis=1)
-        contact = ant._contact_cost_weight * np.sum(np.square(forces), axis=1)
-        over = ~healthy if ant._terminate_when_unhealthy else np.zeros(len(state), dtype=bool)
+        healthy = np.isfinite(motion).all(axis=1) & (low <= height) & (height <= high)
+        gains = moved / self.dt * ant._forward_reward_weight + healthy * ant._healthy_reward
+        control = ant._ctrl_cost_weight * np.square(actions).sum(axis=1)
+        contact = ant._contact_cost_weight * np.square(forces).sum(axis=1)
+        over = ~healthy if ant._terminate_when_unhealthy else np.zeros(len(motion), dtype=bool)
         return gains - (control + contact), over

@@ -48,7 +48,7 @@ class VectorisedCartPole(CartPoleBackend):
 
 class _Episodes(Episodes):
     def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: World) -> None:
-        super().__init__(forward, individuals, seeds, world.limit, LANES)
+        super().__init__(forward, individuals, seeds, world.limit)
         self.world, self.starts = world, start_states(world.env, seeds)
         self.state = np.zeros((4, LANES), dtype=np.float64)
 

@@ -65,7 +65,7 @@ class _Pool:
 
 class _Episodes(Episodes):
     def __init__(self, forward: Forward, individuals: int, seeds: Int64, pool: _Pool) -> None:
-        super().__init__(forward, individuals, seeds, pool.limit, LANES)
+        super().__init__(forward, individuals, seeds, pool.limit)
         self.order = pool.order
         self.envs = pool.open(np.tile(seeds, individuals))
         self.first = self.envs.reset()[0].reshape(len(self.returns), -1)

@@ -20,15 +20,10 @@ Mask = NDArray[np.bool_]
 
 
 class Episodes(ABC):
-    """One call's episodes; number `i` is individual `i // e` on seed `i % e`, e = len(seeds).
+    """One call's episodes; number `i` is individual `i // e` on seed `i % e`, e = len(seeds)."""
 
-    Of the forward pass's lanes only the first `abreast` are used at a time.
-    """
-
-    def __init__(
-        self, forward: Forward, individuals: int, seeds: Int64, limit: int, abreast: int
-    ) -> None:
-        self.forward, self.seeds, self.limit, self.abreast = forward, seeds, limit, abreast
+    def __init__(self, forward: Forward, individuals: int, seeds: Int64, limit: int) -> None:
+        self.forward, self.seeds, self.limit = forward, seeds, limit
         count, lanes = individuals * len(seeds), len(forward.who)
         self.shape = (individuals, len(seeds))
         self.returns = np.zeros(count, dtype=np.float64)
@@ -54,7 +49,7 @@ class Episodes(ABC):
 
     def run(self, progress: Progress | None) -> Evaluation:
         """Play all of them."""
-        for lane in range(min(self.abreast, len(self.episode))):
+        for lane in range(len(self.episode)):
             self._next(lane)
         observations = self.observe()
         while (running := self.forward.used()).size:

@@ -6,12 +6,31 @@ this order in float32, on every machine; the inner loop runs over outputs and is
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
-from srghn.compiled import compiled
+from srghn.compiled import compiled, intrinsic
 
 Float32 = NDArray[np.float32]
+
+
+@intrinsic
+def narrow(typing: Any) -> Any:
+    """Makes the kernel that calls it use vectors of 128 bits where wider ones would do.
+
+    After sums of wider products some processors are slower for a millisecond or two, whatever runs:
+    between two of these calls a world steps, which takes longer than they do.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # llvmlite's own `add` refuses attributes that have a value
+        set.add(builder.function.attributes, '"prefer-vector-width"="128"')
+        return context.get_dummy_value()
+
+    return types.none(), build
 
 
 @compiled
@@ -20,6 +39,7 @@ def linear(values: Float32, weights: Float32, biases: Float32, who: NDArray[np.i
 
     `weights` (individuals, inputs, outputs), `biases` (individuals, outputs).
     """
+    narrow()
     out = np.empty((values.shape[0], weights.shape[2]), dtype=np.float32)
     for lane in range(values.shape[0]):
         individual = who[lane]

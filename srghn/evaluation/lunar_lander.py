@@ -154,7 +154,7 @@ def _gust(index: float) -> float:
 
 class _Episodes(Episodes):
     def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: _World) -> None:
-        super().__init__(forward, individuals, seeds, world.limit, LANES)
+        super().__init__(forward, individuals, seeds, world.limit)
         self.world = world
         self.flights: dict[int, _Flight] = {}
         self.rows = np.zeros((LANES, len(SHIFT)), dtype=np.float32)

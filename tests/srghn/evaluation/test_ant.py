@@ -9,10 +9,11 @@ import pytest
 
 from srghn.config import EnvParams, PolicyParams
 from srghn.envs import Perturbation, pin
+from srghn.evaluation.ant import AntBackend
 from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
 from srghn.seeding import seeds, stream
 
-pytest.importorskip("mujoco")
+mujoco = pytest.importorskip("mujoco")
 
 POLICY = PolicyParams(kwargs={"hidden": [4], "activation": "tanh"})
 
@@ -43,6 +44,31 @@ def test_returns_are_gymnasiums(kwargs: dict[str, Any], perturbation: Perturbati
     assert seen[0].lengths.tobytes() == seen[1].lengths.tobytes()
     assert seen[0].steps == seen[1].steps
     assert len(np.unique(seen[0].returns)) == 8
+
+
+def test_a_saved_state_is_all_that_a_step_depends_on() -> None:
+    world = AntBackend.read(pin(EnvParams(id="Ant-v5")).make("normal"))
+    assert world is not None
+    ant, data = world.ant, world.data
+    ant.reset(seed=3)
+    row = np.zeros(mujoco.mj_stateSize(world.model, world.kept))
+    touched = False
+    for _ in range(60):
+        world.save(world.model, data, row, world.kept)
+        row[world.columns("CTRL")] = control = np.sin(row[1:9] * 50)
+        assert row[world.columns("QPOS")].tobytes() == data.qpos.tobytes()
+        assert row[world.columns("QVEL")].tobytes() == data.qvel.tobytes()
+        other = mujoco.MjData(world.model)
+        world.load(world.model, other, row, world.kept)
+        assert other.ctrl.tobytes() == control.tobytes()
+        data.ctrl[:] = control
+        for simulation in (data, other):
+            world.step(world.model, simulation, 5)
+            world.finish(world.model, simulation)
+        for name in ("qpos", "qvel", "cfrc_ext", "xpos", "qacc_warmstart"):
+            assert getattr(data, name).tobytes() == getattr(other, name).tobytes()
+        touched |= data.cfrc_ext.any()
+    assert touched
 
 
 def test_actions_that_are_not_numbers_crash_alone() -> None:
