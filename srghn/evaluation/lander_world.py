@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,12 +36,12 @@ def read_world(env: Any) -> Records:
         world["corner"][b, :size], world["normal"][b, :size] = shape.vertices, shape.normals
         world["centroid"][b] = tuple(shape.centroid)
         # b2Body::ResetMassData
-        middle = world["middle"][b]
-        middle[:] = tuple(body.localCenter)
+        center = world["center"][b]
+        center[:] = tuple(body.localCenter)
         weight, inertia, one = np.float32(mass.mass), np.float32(mass.I), np.float32(1)
-        world["light"][b] = one / weight
-        inertia -= weight * (middle[0] * middle[0] + middle[1] * middle[1])
-        world["nimble"][b] = one / inertia
+        world["inverse_mass"][b] = one / weight
+        inertia -= weight * (center[0] * center[0] + center[1] * center[1])
+        world["inverse_inertia"][b] = one / inertia
         friction = [np.float32(edge.friction) * np.float32(fixture.friction) for edge in moon]
         world["friction"][b] = np.sqrt(friction)
     world["radius"], world["gravity"] = shape.radius, env.world.gravity[1]
@@ -49,8 +50,8 @@ def read_world(env: Any) -> Records:
     for j, leg in enumerate(env.legs):
         joint, i = leg.joint, (-1, +1)[j]
         a, b = np.float32(joint.GetLocalAnchorA()), np.float32(joint.GetLocalAnchorB())
-        world["anchor"][j, :2] = a - world["middle"][0]
-        world["anchor"][j, 2:] = b - world["middle"][j + 1]
+        world["anchor"][j, :2] = a - world["center"][0]
+        world["anchor"][j, 2:] = b - world["center"][j + 1]
         world["reference"][j] = joint.GetReferenceAngle()
         world["lower"][j], world["upper"][j] = joint.lowerLimit, joint.upperLimit
         world["motor"] = world["step"] * np.float32(joint.GetMaxMotorTorque())
@@ -127,8 +128,7 @@ def start_of(worlds: Records, seed: int) -> Start:
     points = [(width / (chunks - 1) * i, y) for i, y in enumerate(smooth)]
     fleet = Fleet(worlds, 1)
     lane = fleet.lanes[0]
-    lane["edge"][0] = 0, 0, width, 0
-    lane["edge"][1:] = [(*points[i], *points[i + 1]) for i in range(chunks - 1)]
+    lane["edge"] = [((0, 0), (width, 0)), *itertools.pairwise(points)]
     for i in range(2):
         lane["force"][i] = rng.uniform(-its.INITIAL_RANDOM, its.INITIAL_RANDOM)
     if worlds["windy"][0]:
