@@ -193,7 +193,8 @@ def sincosf(typing: Any, angle: Any) -> Any:
         builder.call(function, [arguments[0], *out])
         return context.make_tuple(builder, signature.return_type, [builder.load(o) for o in out])
 
-    return types.UniTuple(types.float32, 2)(types.float32), build
+    both: Any = types.UniTuple(types.float32, 2)  # type: ignore[no-untyped-call]
+    return both(types.float32), build
 
 
 @inlined

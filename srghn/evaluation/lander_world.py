@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ def read_world(env: Any) -> Records:
     worlds = np.zeros(1, dtype=kernel.WORLD)
     world, width, height = worlds[0], its.VIEWPORT_W / its.SCALE, its.VIEWPORT_H / its.SCALE
     moon = list(env.moon.fixtures)
+    one: Any = np.float32(1)
     for b, body in enumerate((env.lander, *env.legs)):
         (fixture,) = body.fixtures
         shape, mass = fixture.shape, fixture.massData
@@ -38,10 +40,9 @@ def read_world(env: Any) -> Records:
         # b2Body::ResetMassData
         center = world["center"][b]
         center[:] = tuple(body.localCenter)
-        weight, inertia, one = np.float32(mass.mass), np.float32(mass.I), np.float32(1)
-        world["inverse_mass"][b] = one / weight
-        inertia -= weight * (center[0] * center[0] + center[1] * center[1])
-        world["inverse_inertia"][b] = one / inertia
+        weight, about_origin = np.float32(mass.mass), np.float32(mass.I)
+        inertia = about_origin - weight * (center[0] * center[0] + center[1] * center[1])
+        world["inverse_mass"][b], world["inverse_inertia"][b] = one / weight, one / inertia
         friction = [np.float32(edge.friction) * np.float32(fixture.friction) for edge in moon]
         world["friction"][b] = np.sqrt(friction)
     world["radius"], world["gravity"] = shape.radius, env.world.gravity[1]
@@ -49,9 +50,8 @@ def read_world(env: Any) -> Records:
     world["start"][0] = width / 2, height, 0.0
     for j, leg in enumerate(env.legs):
         joint, i = leg.joint, (-1, +1)[j]
-        a, b = np.float32(joint.GetLocalAnchorA()), np.float32(joint.GetLocalAnchorB())
-        world["anchor"][j, :2] = a - world["center"][0]
-        world["anchor"][j, 2:] = b - world["center"][j + 1]
+        ends = np.float32([joint.GetLocalAnchorA(), joint.GetLocalAnchorB()])
+        world["anchor"][j] = (ends - world["center"][[0, j + 1]]).ravel()
         world["reference"][j] = joint.GetReferenceAngle()
         world["lower"][j], world["upper"][j] = joint.lowerLimit, joint.upperLimit
         world["motor"] = world["step"] * np.float32(joint.GetMaxMotorTorque())
@@ -74,7 +74,7 @@ class Start(NamedTuple):
     contacts: Records
     row: NDArray[np.float32]
     noise: Float64
-    rest: dict[str, Any]
+    rest: Mapping[str, Any]
 
 
 class Fleet:
@@ -95,7 +95,7 @@ class Fleet:
     def fly(self, running: Int64, engines: Float64) -> tuple[Float64, NDArray[np.bool_]]:
         """One step, `kernel.fly`'s: rewards (r,), and whether they ended (r,)."""
         for lane in running[self.used[running] == DRAWN].tolist():
-            self.noise[lane] = _draw(self._rngs[lane], self.worlds)
+            self.noise[lane] = draw(self._rngs[lane], self.worlds)
             self.used[lane] = 0
         rewards, ended = np.empty(running.size), np.empty(running.size, dtype=np.bool_)
         kernel.fly(
@@ -110,9 +110,10 @@ class Fleet:
         self._rngs[lane].bit_generator.state = start.rest
 
 
-def _draw(rng: np.random.Generator, worlds: Records) -> Float64:
+def draw(rng: np.random.Generator, worlds: Records) -> Float64:
     """The noise of the engines; a block of it is the stream of single draws."""
-    return rng.uniform(-1.0, +1.0, DRAWN) / worlds["scale"]
+    noise: Float64 = rng.uniform(-1.0, +1.0, DRAWN) / worlds["scale"]
+    return noise
 
 
 def start_of(worlds: Records, seed: int) -> Start:
@@ -133,7 +134,7 @@ def start_of(worlds: Records, seed: int) -> Start:
         lane["force"][i] = rng.uniform(-its.INITIAL_RANDOM, its.INITIAL_RANDOM)
     if worlds["windy"][0]:
         lane["gust"] = [rng.integers(-9999, 9999) for _ in range(2)]
-    fleet.noise[0] = _draw(rng, worlds)
+    fleet.noise[0] = draw(rng, worlds)
     kernel.begin(worlds, fleet.lanes, fleet.contacts)
     fleet.fly(np.zeros(1, dtype=np.int64), np.zeros((1, 3)))
     rest = rng.bit_generator.state

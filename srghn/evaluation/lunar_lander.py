@@ -78,8 +78,9 @@ def _equal(env: Any, worlds: Records) -> bool:
 
 
 def _replays(env: Any, worlds: Records, seed: int) -> bool:
-    from gymnasium.envs.box2d.lunar_lander import heuristic
+    from gymnasium.envs.box2d import lunar_lander as its
 
+    heuristic: Any = its.heuristic
     fleet, lanes = Fleet(worlds, 1), np.zeros(1, dtype=np.int64)
     row, _ = env.reset(seed=seed)
     fleet.begin(0, start_of(worlds, seed))
