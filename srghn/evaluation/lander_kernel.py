@@ -70,7 +70,7 @@ WORLD = _record(
     unit=(_f8, 8),
     scale=_f8,
     main=(_f8, 2),  # power and place
-    side=(_f8, 3),  # power, and the heights at which it is and at which Gymnasium aims
+    side=(_f8, 4),  # power, how far away, the height where it is and the one that Gymnasium aims at
     windy=_b1,
     wind=(_f8, 2),  # power of the wind and of the turbulence
 )
@@ -1271,10 +1271,10 @@ def _steer(world, lane, engines, first, second):
         ox, oy = sine * ahead + -cosine * second, -cosine * ahead - sine * second
         _kick(world, lane, -ox * power * main, -oy * power * main, x + ox, y + oy)
     if side != 0.0:
-        across, power = 3 * second + way, world.side[0]
+        across, power = 3 * second + way * world.side[1] / scale, world.side[0]
         ox, oy = sine * first + -cosine * across, -cosine * first - sine * across
-        px = x + ox - sine * world.side[2] / scale
-        py = y + oy + cosine * world.side[1] / scale
+        px = x + ox - sine * world.side[3] / scale
+        py = y + oy + cosine * world.side[2] / scale
         _kick(world, lane, -ox * power * side, -oy * power * side, px, py)
 
 
@@ -1313,9 +1313,9 @@ def fly(
 
     `worlds`, `lanes` (l,), `contacts` (l, CONTACTS), `batches`, `constraints` (WIDTH, CONTACTS) and
     `rooms` as the types above say, (1,) where nothing else is said. `engines` float64 (r, 3) is the
-    power of the main and of a side engine (0: off, to 1), and where that one is; `noise` (l, n)
-    what is drawn for the engines, of which `used` (l,) have been. Writes `rows` float32 (l, 8),
-    `rewards` float64 (r,) and `ended` (r,).
+    power of the main and of a side engine (0: off, to 1), and that one's side (-1 or 1); `noise`
+    (l, n) what is drawn for the engines, of which `used` (l,) have been. Writes `rows` float32
+    (l, 8), `rewards` float64 (r,) and `ended` (r,).
     """
     world, room, batch = worlds[0], rooms[0], batches[0]
     for start in range(0, running.size, WIDTH):

@@ -17,7 +17,7 @@ Records = NDArray[Any]
 
 #: Random numbers drawn at once: two for each step.
 DRAWN = 256
-#: Bodies that Gymnasium makes after the moon, and what its step does not name.
+#: The height at which Gymnasium's step takes the side engines to be; it has no name there.
 AIM = 17
 
 
@@ -50,7 +50,7 @@ def read_world(env: Any) -> Records:
     world["start"][0] = width / 2, height, 0.0
     for j, leg in enumerate(env.legs):
         joint, i = leg.joint, (-1, +1)[j]
-        ends = np.float32([joint.GetLocalAnchorA(), joint.GetLocalAnchorB()])
+        ends = np.array([joint.GetLocalAnchorA(), joint.GetLocalAnchorB()], dtype=np.float32)
         world["anchor"][j] = (ends - world["center"][[0, j + 1]]).ravel()
         world["reference"][j] = joint.GetReferenceAngle()
         world["lower"][j], world["upper"][j] = joint.lowerLimit, joint.upperLimit
@@ -59,7 +59,7 @@ def read_world(env: Any) -> Records:
         world["start"][j + 1] = width / 2 - i * its.LEG_AWAY / its.SCALE, height, i * 0.05
     world["scale"] = its.SCALE
     world["main"] = its.MAIN_ENGINE_POWER, its.MAIN_ENGINE_Y_LOCATION
-    world["side"] = its.SIDE_ENGINE_POWER, its.SIDE_ENGINE_HEIGHT, AIM
+    world["side"] = its.SIDE_ENGINE_POWER, its.SIDE_ENGINE_AWAY, its.SIDE_ENGINE_HEIGHT, AIM
     world["shift"][:2] = width / 2, env.helipad_y + its.LEG_DOWN / its.SCALE
     world["gain"] = 1, 1, width / 2, height / 2, 1, 20.0, 1, 1
     world["unit"] = width / 2, height / 2, its.FPS, its.FPS, 1, its.FPS, 1, 1
@@ -90,13 +90,15 @@ class Fleet:
         self._batches = np.zeros(1, dtype=kernel.BATCH)
         self._constraints = np.zeros((kernel.WIDTH, kernel.CONTACTS), dtype=kernel.CONSTRAINT)
         self._rooms = np.zeros(1, dtype=kernel.ROOM)
-        self._rngs = [np.random.Generator(np.random.PCG64(0)) for _ in range(lanes)]
+        self._rest: dict[int, Mapping[str, Any]] = {}
 
     def fly(self, running: Int64, engines: Float64) -> tuple[Float64, NDArray[np.bool_]]:
         """One step, `kernel.fly`'s: rewards (r,), and whether they ended (r,)."""
         for lane in running[self.used[running] == DRAWN].tolist():
-            self.noise[lane] = draw(self._rngs[lane], self.worlds)
-            self.used[lane] = 0
+            bits = np.random.PCG64(0)
+            bits.state = self._rest[lane]
+            self.noise[lane] = draw(np.random.Generator(bits), self.worlds)
+            self.used[lane], self._rest[lane] = 0, bits.state
         rewards, ended = np.empty(running.size), np.empty(running.size, dtype=np.bool_)
         kernel.fly(
             self.worlds, self.lanes, self.contacts, self._batches, self._constraints, self._rooms,
@@ -107,7 +109,7 @@ class Fleet:
     def begin(self, lane: int, start: Start) -> None:
         self.lanes[lane], self.contacts[lane] = start.lane, start.contacts
         self.rows[lane], self.noise[lane], self.used[lane] = start.row, start.noise, 2
-        self._rngs[lane].bit_generator.state = start.rest
+        self._rest[lane] = start.rest
 
 
 def draw(rng: np.random.Generator, worlds: Records) -> Float64:

@@ -98,17 +98,17 @@ def _replays(env: Any, worlds: Records, seed: int) -> bool:
 
 
 def _engines(actions: NDArray[Any], continuous: bool) -> Float64:
-    """Power of the main and of a side engine (0: off, to 1), and where that one is, (r, 3)."""
-    from gymnasium.envs.box2d.lunar_lander import SCALE, SIDE_ENGINE_AWAY
-
+    """Power of the main and of a side engine (0: off, to 1), and that one's side, (r, 3)."""
+    engines = np.empty((len(actions), 3))
     if continuous:
         throttle, lateral = np.clip(actions, -1, +1).astype(np.float64).T
         power = np.abs(lateral)
-        main = np.where(throttle > 0.0, (np.clip(throttle, 0.0, 1.0) + 1.0) * 0.5, 0.0)
-        side, way = np.where(power > 0.5, np.clip(power, 0.5, 1.0), 0.0), np.sign(lateral)
+        engines[:, 0] = np.where(throttle > 0.0, (np.clip(throttle, 0.0, 1.0) + 1.0) * 0.5, 0.0)
+        engines[:, 1] = np.where(power > 0.5, np.clip(power, 0.5, 1.0), 0.0)
+        engines[:, 2] = np.sign(lateral)
     else:
-        main, side, way = actions == 2, actions % 2, actions - 2
-    return np.stack([main, side, way * SIDE_ENGINE_AWAY / SCALE], axis=1).astype(np.float64)
+        engines[:, 0], engines[:, 1], engines[:, 2] = actions == 2, actions % 2, actions - 2
+    return engines
 
 
 class _Episodes(Episodes):

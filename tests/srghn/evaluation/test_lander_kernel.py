@@ -108,7 +108,7 @@ def fly(env: Any, worlds: Any, seed: int, pilot: Pilot) -> str:
 
 def test_lanes_do_not_disturb_each_other() -> None:
     worlds = read_world(gym.make("LunarLander-v3").unwrapped)
-    engines = np.tile(np.array([[0.0, 1.0, 0.4]]), (37, 1))
+    engines = np.tile(np.array([[0.0, 1.0, 1.0]]), (37, 1))
     together, alone = Fleet(worlds, 37), Fleet(worlds, 1)
     for lane in range(37):
         together.begin(lane, start_of(worlds, lane))
