@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +73,7 @@ class Start(NamedTuple):
     contacts: Records
     row: NDArray[np.float32]
     noise: Float64
-    rest: Mapping[str, Any]
+    rest: Any
 
 
 class Fleet:
@@ -90,7 +89,7 @@ class Fleet:
         self._batches = np.zeros(1, dtype=kernel.BATCH)
         self._constraints = np.zeros((kernel.WIDTH, kernel.CONTACTS), dtype=kernel.CONSTRAINT)
         self._rooms = np.zeros(1, dtype=kernel.ROOM)
-        self._rest: dict[int, Mapping[str, Any]] = {}
+        self._rest: dict[int, Any] = {}  # states of PCG64
 
     def fly(self, running: Int64, engines: Float64) -> tuple[Float64, NDArray[np.bool_]]:
         """One step, `kernel.fly`'s: rewards (r,), and whether they ended (r,)."""
