@@ -84,8 +84,10 @@ def test_every_step_is_box2ds(kwargs: dict[str, Any]) -> None:
     assert ends["landed"] > 0 or kwargs.get("enable_wind")
 
 
-def fly(env: Any, worlds: Any, seed: int, pilot: Pilot) -> str:
-    """One episode in both; how it ended."""
+def fly(
+    env: Any, worlds: Any, seed: int, pilot: Pilot, meddle: Callable[[Any], None] | None = None
+) -> str:
+    """One episode in both; how it ended. With `meddle`, which is given the lane, it goes on."""
     fleet, lanes = Fleet(worlds, 1), np.zeros(1, dtype=np.int64)
     row, _ = env.reset(seed=seed)
     fleet.begin(0, start_of(worlds, seed))
@@ -93,6 +95,8 @@ def fly(env: Any, worlds: Any, seed: int, pilot: Pilot) -> str:
     assert row.tobytes() == fleet.rows[0].tobytes()
     for step in range(400):
         action = pilot(row, step)
+        if meddle is not None:
+            meddle(lane)
         rewards, ended = fleet.fly(lanes, ours._engines(np.array([action]), env.continuous))
         row, reward, over, _, _ = env.step(action)
         assert row.tobytes() == fleet.rows[0].tobytes()
@@ -101,9 +105,31 @@ def fly(env: Any, worlds: Any, seed: int, pilot: Pilot) -> str:
         assert [leg.ground_contact for leg in env.legs] == lane["grounded"].tolist()
         assert [body.awake for body in (env.lander, *env.legs)] == lane["awake"].tolist()
         assert env.world.contactCount == lane["count"]
-        if over:
+        if over and (meddle is None or not lane["awake"].any() or abs(row[0]) > 1.5):
             return "landed" if reward == 100 else "crashed"
     return "cut"
+
+
+def test_what_no_engine_can_do_is_box2ds_too() -> None:
+    """Landers are thrown, at up to hundreds of metres a second, and some of their bodies sleep."""
+    env: Any = gym.make("LunarLander-v3").unwrapped
+    worlds, rng = read_world(env), np.random.default_rng(5)
+
+    def meddle(lane: Any) -> None:
+        thrown, slept = rng.random(2) < 0.03
+        velocity = np.float32(rng.normal(size=3) * 10 ** rng.uniform(-1, 1.5, 3))
+        asleep = rng.permutation([True, True, False]) & slept
+        for b, body in enumerate((env.lander, *env.legs)):
+            if thrown:
+                x, y, body.angularVelocity = velocity.tolist()
+                body.linearVelocity = x, y
+                lane["velocity"][b], lane["awake"][b] = velocity, True
+            if asleep[b] and body.awake:
+                body.awake = False
+                lane["velocity"][b], lane["still"][b], lane["awake"][b] = 0, 0, False
+
+    for seed in range(20):
+        fly(env, worlds, seed, lambda row, step: 0, meddle)
 
 
 def test_lanes_do_not_disturb_each_other() -> None:
