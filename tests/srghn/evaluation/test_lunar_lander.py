@@ -1,7 +1,8 @@
-"""LunarLander stepped by Box2D directly, against Gymnasium's."""
+"""LunarLander's backend against Gymnasium's environment."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -19,9 +20,11 @@ from srghn.evaluation.base import (
     choose_backend,
     make_backend,
 )
+from srghn.evaluation.lander_world import read_world
 from srghn.seeding import seeds, stream
 
 lunar_lander = pytest.importorskip("gymnasium.envs.box2d.lunar_lander", exc_type=ImportError)
+ours = pytest.importorskip("srghn.evaluation.lunar_lander")
 
 POLICY = PolicyParams(kwargs={"hidden": [4], "activation": "tanh"})
 
@@ -172,24 +175,48 @@ def test_a_backend_is_used_again_and_again() -> None:
     assert not same(first, blown)
 
 
-def test_the_stream_is_that_of_single_draws() -> None:
-    from srghn.evaluation.lunar_lander import DRAWN, SCALE, _draws
-
-    draws, single = _draws(np.random.default_rng(3)), np.random.default_rng(3)
-    for _ in range(2 * DRAWN + 1):
-        assert next(draws) == single.uniform(-1.0, +1.0) / SCALE
+CHECKED = ("inverse_mass", "friction", "center", "speed", "motor", "main", "side", "gain", "scale")
 
 
-@pytest.mark.parametrize("constant", ["MAIN_POWER", "SIDE_POWER", "MAIN_Y", "SIDE_AWAY", "GAIN"])
-def test_one_unlike_constant_is_seen(constant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the comparisons above are worth."""
-    from srghn.evaluation import lunar_lander as ours
+def tampered(field: str) -> Callable[[Any], Any]:
+    """`read_world` with one constant a little off."""
 
+    def read(env: Any) -> Any:
+        worlds = read_world(env)
+        worlds[field] = worlds[field] * (1 + 1e-6)
+        return worlds
+
+    return read
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("field", CHECKED)
+def test_one_unlike_constant_is_seen(field: str, continuous: bool) -> None:
+    """What the backend's comparison with a real environment is worth."""
+    env = gym.make("LunarLander-v3", continuous=continuous).unwrapped
+    assert ours._equal(env, read_world(env))
+    assert not ours._equal(env, tampered(field)(env))
+
+
+def test_where_box2d_is_another_the_general_backend_plays(monkeypatch: pytest.MonkeyPatch) -> None:
     version = pin(EnvParams(id="LunarLander-v3", kwargs={"max_episode_steps": 60}))
     call = version, population(version, 4), "normal", seeds(3, "test", 2), None
     expected = play("gymnasium", *call)
-    monkeypatch.setattr(ours, constant, getattr(ours, constant) * (1 + 1e-6))
-    assert not same(play("box2d", *call), expected)
+    monkeypatch.setattr(ours, "read_world", tampered("inverse_mass"))
+    assert choose_backend(version, POLICY) == "gymnasium"
+    assert same(play("box2d", *call), expected)
+
+
+@pytest.mark.parametrize("constant", ["MAIN_ENGINE_POWER", "SIDE_ENGINE_AWAY", "LEG_SPRING_TORQUE"])
+def test_what_gymnasium_changes_is_read(constant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = pin(EnvParams(id="LunarLander-v3", kwargs={"max_episode_steps": 100}))
+    call = version, population(version, 4), "normal", seeds(3, "test", 2), None
+    before = play("box2d", *call)
+    monkeypatch.setattr(lunar_lander, constant, getattr(lunar_lander, constant) * 1.5)
+    assert choose_backend(version, POLICY) == "box2d"
+    found = play("box2d", *call)
+    assert same(found, play("gymnasium", *call))
+    assert not same(found, before)
 
 
 def test_nan_costs_its_own_episodes() -> None:
