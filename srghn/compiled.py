@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numba
 import numpy as np
 from numba.extending import intrinsic as _intrinsic
@@ -38,3 +39,8 @@ def compiled(function: Callable[..., Any]) -> Any:
 def inlined(function: Callable[..., Any]) -> Any:
     """Compiled into each kernel that calls it: passing arrays costs as much as a small product."""
     return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+def in_c_library(name: str) -> bool:
+    """Whether a kernel can call this function; glibc has some that other systems lack."""
+    return llvm.address_of_symbol(name) is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from srghn.compiled import in_c_library
 from srghn.config import PolicyParams
 from srghn.envs.interface import Interface
 from srghn.errors import EvaluationError
@@ -82,6 +83,8 @@ def numpy_uses_libm() -> bool:
     They are not where NumPy was built with vector mathematics for this processor (AVX-512): there
     the last bit differs, and the vectorised backend plays instead.
     """
+    if not in_c_library("sincos"):
+        return False
     angles = np.linspace(-0.25, 0.25, 4001)
     sines, cosines = sines_and_cosines(angles)
     return np.array_equal(np.sin(angles), sines) and np.array_equal(np.cos(angles), cosines)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srghn.compiled import in_c_library
 from srghn.evaluation.base import Evaluation, Float32, Float64, Int64, Policies, Progress
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.forward import Forward, make_forward
@@ -41,6 +42,8 @@ class LunarLanderBackend(SpecialBackend["_World"]):
 
         bare = Bare.of(env)
         if bare is None or type(bare.env) is not LunarLander or bare.env.render_mode is not None:
+            return None
+        if not in_c_library("sincosf"):
             return None
         worlds = read_world(bare.env)
         return _World(bare, worlds) if _equal(bare.env, worlds) else None

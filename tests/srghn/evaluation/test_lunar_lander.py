@@ -237,3 +237,12 @@ def test_other_worlds_go_elsewhere() -> None:
     drawn = EnvParams(id="LunarLander-v3", kwargs={"render_mode": "rgb_array"})
     for params in (drawn, EnvParams(id="LunarLander-v3", wrappers=(wrapper,))):
         assert choose_backend(pin(params), POLICY) == "gymnasium"
+
+
+def test_without_glibc_it_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    from srghn.compiled import in_c_library
+    from srghn.evaluation import lunar_lander as ours
+
+    assert [in_c_library(name) for name in ("sincosf", "sincosg")] == [True, False]
+    monkeypatch.setattr(ours, "in_c_library", lambda name: False)
+    assert choose_backend(pin(EnvParams(id="LunarLander-v3")), POLICY) == "gymnasium"
