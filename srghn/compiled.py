@@ -7,10 +7,10 @@ into: kernels that call each other stand in one file, and what changes does not 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numba
 import numpy as np
 from numba.extending import intrinsic as _intrinsic
@@ -43,4 +43,4 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 def in_c_library(name: str) -> bool:
     """Whether a kernel can call this function; glibc has some that other systems lack."""
-    return llvm.address_of_symbol(name) is not None
+    return hasattr(ctypes.CDLL(None), name)

@@ -22,7 +22,7 @@ from srghn.evaluation.worker import SINGLE_THREADED
 
 WORKERS = 2
 #: As README has workers started: Dask's own profiler takes some 7% of a busy worker's time.
-UNWATCHED = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+NO_PROFILER = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _dask(work: Work) -> Iterator[Evaluator]:
     with (
         local(
             n_workers=WORKERS, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-            env=SINGLE_THREADED | UNWATCHED,
+            env=SINGLE_THREADED | NO_PROFILER,
         ) as cluster,
         make_evaluator(
             Settings(engine="dask", dask_address=cluster.scheduler_address),

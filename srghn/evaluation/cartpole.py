@@ -81,7 +81,7 @@ def numpy_uses_libm() -> bool:
     """Whether NumPy's sine and cosine, which Gymnasium calls, are the C library's, as the kernel's.
 
     They are not where NumPy was built with vector mathematics for this processor (AVX-512): there
-    the last bit differs, and the vectorised backend plays instead.
+    the last bit differs, and the vectorised backend plays instead. So it does without glibc.
     """
     if not in_c_library("sincos"):
         return False

@@ -120,14 +120,16 @@ class DaskEvaluator(Evaluator):
 
     def _workers(self) -> list[str]:
         """The addresses of those there are now; waits for a first one."""
-        try:
-            self.client.wait_for_workers(1, timeout=PATIENCE)
-        except TimeoutError as error:
-            raise ServiceError(
-                f"the Dask scheduler at {self.address} has had no worker for {PATIENCE:g} s; start "
-                f"one: dask worker {self.address} --nthreads 1"
-            ) from error
-        return list(self.client.nthreads())
+        while True:
+            try:
+                self.client.wait_for_workers(1, timeout=PATIENCE)
+            except TimeoutError as error:
+                raise ServiceError(
+                    f"the Dask scheduler at {self.address} has had no worker for {PATIENCE:g} s; "
+                    f"start one: dask worker {self.address} --nthreads 1"
+                ) from error
+            if found := list(self.client.nthreads()):  # the only one may have left since
+                return found
 
     def _submit(self, shared: Future, board: Board, shard: Shard, worker: str) -> Future:
         return self.client.submit(
@@ -164,8 +166,8 @@ class DaskEvaluator(Evaluator):
 def _next(held: dict[str, int], waiting: int) -> str | None:
     """The worker to give the next of the shards that wait, None while all hold enough.
 
-    `held`: how many each has. The last shards, one for each, are for who is done first: given out
-    ahead, they would lie with one worker while another has nothing to do.
+    `held`: how many each has. While more shards wait than there are workers, each may hold `HELD`;
+    then only one, so that none lies with a busy worker while another has nothing to do.
     """
     worker = min(held, key=held.__getitem__)
     return worker if held[worker] < (HELD if waiting > len(held) else 1) else None

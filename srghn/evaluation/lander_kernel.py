@@ -482,9 +482,8 @@ def _plane(frame, contact, i):
         nx, ny = _rotate(frame[2], frame[3], contact.normal[0], contact.normal[1])
         px, py = _place(frame, contact.plane)
         return contact.clip[i, 0], contact.clip[i, 1], px, py, nx, ny
-    nx, ny = _rotate(ZERO, ONE, contact.normal[0], contact.normal[1])
     x, y = _place(frame, contact.clip[i])
-    return x, y, contact.plane[0], contact.plane[1], nx, ny
+    return x, y, contact.plane[0], contact.plane[1], contact.normal[0], contact.normal[1]
 
 
 @compiled
@@ -511,8 +510,7 @@ def _constrain(world, lane, contact, constraint, warm):
         arm[i, 0], arm[i, 1] = rx, ry
         for n in range(2):
             constraint.impulse[i, n] = contact.impulse[i, n] if warm else ZERO
-        constraint.mass[i, 0] = ONE / k if k > ZERO else ZERO
-        constraint.mass[i, 1] = ONE / kt if kt > ZERO else ZERO
+        constraint.mass[i, 0], constraint.mass[i, 1] = ONE / k, ONE / kt
     constraint.normal[0], constraint.normal[1] = nx, ny
     if contact.points == 2:
         one, two = arm[0, 0] * ny - arm[0, 1] * nx, arm[1, 0] * ny - arm[1, 1] * nx
@@ -521,7 +519,7 @@ def _constrain(world, lane, contact, constraint, warm):
         if not k11 * k11 < MOST_CONDITION * determinant:
             constraint.points = 1  # the points are as good as one
             return
-        inverse = ONE / determinant if determinant != ZERO else ZERO
+        inverse = ONE / determinant
         constraint.k[0], constraint.k[1], constraint.k[2] = k11, k12, k22
         constraint.inverse[0], constraint.inverse[1] = inverse * k22, -inverse * k12
         constraint.inverse[2] = inverse * k11
@@ -615,7 +613,7 @@ def _separate(world, lane, contacts, constraints, count, baumgarte):
             error = _clamp(baumgarte * (separation + LINEAR_SLOP), -MOST_SHIFT, ZERO)
             across = rx * ny - ry * nx
             mass = mb + ib * across * across
-            impulse = -error / mass if mass > ZERO else ZERO
+            impulse = -error / mass
             px, py = impulse * nx, impulse * ny
             now[0] += mb * px
             now[1] += mb * py
@@ -978,9 +976,9 @@ def _distance(room, ends, corner, size, frame, count, metric):
         now = _metric(room, count)
         if now < HALF * metric or TWO * metric < now or now < EPSILON:
             count = 0
-    a, b, w = 0, 0, room.simplex
+    w = room.simplex
     if count == 0:
-        _vertex(room, count, ends, corner, frame, a, b)
+        _vertex(room, 0, ends, corner, frame, 0, 0)
         count = 1
     for _ in range(MOST_SEARCHES):
         saved = count
@@ -1136,7 +1134,7 @@ def _advance(lane, body, alpha):
 
 @inlined
 def _first_impact(world, lane, contacts, room):
-    """The contact whose time of impact comes first, and that time: -1 and 1 if there is none."""
+    """The contact whose time of impact comes first, and that time; all but 1 if there is none."""
     found, least, moon = -1, ONE, BODIES
     for i in range(lane.count - 1, -1, -1):
         code = lane.contacts[i]
@@ -1325,9 +1323,9 @@ def fly(
 
     `worlds`, `lanes` (l,), `contacts` (l, CONTACTS), `batches`, `constraints` (WIDTH, CONTACTS) and
     `rooms` as the types above say, (1,) where nothing else is said. `engines` float64 (r, 3) is the
-    power of the main and of a side engine (0: off, to 1), and that one's side (-1 or 1); `noise`
-    (l, n) what is drawn for the engines, of which `used` (l,) have been. Writes `rows` float32
-    (l, 8), `rewards` float64 (r,) and `ended` (r,).
+    power of the main and of a side engine (0: off, to 1), and on which side that one is (-1 or
+    1, or anything while it is off); `noise` (l, n) what is drawn for the engines, of which `used`
+    (l,) have been. Writes `rows` float32 (l, 8), `rewards` float64 (r,) and `ended` (r,).
     """
     world, room, batch = worlds[0], rooms[0], batches[0]
     for start in range(0, running.size, WIDTH):

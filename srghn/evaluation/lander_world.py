@@ -67,17 +67,17 @@ def read_world(env: Any) -> Records:
 
 
 class Start(NamedTuple):
-    """An episode after its reset: state, contacts, observation, the engines' noise and its rest."""
+    """An episode after its reset; `generator` draws the noise of the engines behind `noise`."""
 
     lane: Any
     contacts: Records
     row: NDArray[np.float32]
     noise: Float64
-    rest: Any
+    generator: Any
 
 
 class Fleet:
-    """Lanes that fly in one world; a lane's state is what `begin` gives it until the next."""
+    """Lanes that fly in one world: `begin` starts an episode in one of them."""
 
     def __init__(self, worlds: Records, lanes: int) -> None:
         self.worlds = worlds
@@ -89,15 +89,15 @@ class Fleet:
         self._batches = np.zeros(1, dtype=kernel.BATCH)
         self._constraints = np.zeros((kernel.WIDTH, kernel.CONTACTS), dtype=kernel.CONSTRAINT)
         self._rooms = np.zeros(1, dtype=kernel.ROOM)
-        self._rest: dict[int, Any] = {}  # states of PCG64
+        self._generators: dict[int, Any] = {}  # states of PCG64
 
     def fly(self, running: Int64, engines: Float64) -> tuple[Float64, NDArray[np.bool_]]:
         """One step, `kernel.fly`'s: rewards (r,), and whether they ended (r,)."""
         for lane in running[self.used[running] == DRAWN].tolist():
             bits = np.random.PCG64(0)
-            bits.state = self._rest[lane]
+            bits.state = self._generators[lane]
             self.noise[lane] = draw(np.random.Generator(bits), self.worlds)
-            self.used[lane], self._rest[lane] = 0, bits.state
+            self.used[lane], self._generators[lane] = 0, bits.state
         rewards, ended = np.empty(running.size), np.empty(running.size, dtype=np.bool_)
         kernel.fly(
             self.worlds, self.lanes, self.contacts, self._batches, self._constraints, self._rooms,
@@ -108,7 +108,7 @@ class Fleet:
     def begin(self, lane: int, start: Start) -> None:
         self.lanes[lane], self.contacts[lane] = start.lane, start.contacts
         self.rows[lane], self.noise[lane], self.used[lane] = start.row, start.noise, 2
-        self._rest[lane] = start.rest
+        self._generators[lane] = start.generator
 
 
 def draw(rng: np.random.Generator, worlds: Records) -> Float64:
@@ -138,5 +138,5 @@ def start_of(worlds: Records, seed: int) -> Start:
     fleet.noise[0] = draw(rng, worlds)
     kernel.begin(worlds, fleet.lanes, fleet.contacts)
     fleet.fly(np.zeros(1, dtype=np.int64), np.zeros((1, 3)))
-    rest = rng.bit_generator.state
-    return Start(lane.copy(), fleet.contacts[0], fleet.rows[0], fleet.noise[0], rest)
+    generator = rng.bit_generator.state
+    return Start(lane.copy(), fleet.contacts[0], fleet.rows[0], fleet.noise[0], generator)

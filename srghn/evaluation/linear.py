@@ -21,8 +21,8 @@ Float32 = NDArray[np.float32]
 def narrow(typing: Any) -> Any:
     """Makes the kernel that calls it use vectors of 128 bits where wider ones would do.
 
-    After sums of wider products some processors are slower for a millisecond or two, whatever runs:
-    between two of these calls a world steps, which takes longer than they do.
+    After wide ones some processors are slower for a millisecond or two, whatever runs then; between
+    two of these calls a world steps, and would lose more than they gain.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -46,6 +46,22 @@ def test_returns_are_gymnasiums(kwargs: dict[str, Any], perturbation: Perturbati
     assert len(np.unique(seen[0].returns)) == 8
 
 
+def test_a_lane_that_begins_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lanes share one simulation, which a reset takes too."""
+    version = pin(EnvParams(id="Ant-v5", kwargs={"max_episode_steps": 200}))
+    face, chosen = version.interface, seeds(4, "test", 3)
+    size = 4 * (face.observation_size + 1) + 5 * face.action_size
+    weights = stream(3, "test").normal(size=(4, size)).astype(np.float32)
+    policies = WeightedPolicies(POLICY, face, weights)
+    with make_backend("gymnasium", version, POLICY) as backend:
+        expected = backend.evaluate(policies, version, "normal", chosen)
+    assert len(np.unique(expected.lengths)) > 3
+    monkeypatch.setattr("srghn.evaluation.ant.LANES", 3)
+    with make_backend("mujoco", version, POLICY) as backend:
+        found = backend.evaluate(policies, version, "normal", chosen)
+    assert found.returns.tobytes() == expected.returns.tobytes()
+
+
 def test_a_saved_state_is_all_that_a_step_depends_on() -> None:
     world = AntBackend.read(pin(EnvParams(id="Ant-v5")).make("normal"))
     assert world is not None

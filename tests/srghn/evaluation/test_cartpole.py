@@ -10,6 +10,7 @@ import torch
 from srghn.config import EnvParams, PolicyParams
 from srghn.envs import EnvVersion, Perturbation, pin
 from srghn.errors import EvaluationError
+from srghn.evaluation import cartpole
 from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
 from srghn.evaluation.cartpole import CompiledCartPole, mlp_widths
 from srghn.evaluation.cartpole_kernel import ACTIVATIONS, packing, play
@@ -221,3 +222,15 @@ def test_vectorised_plays_callables_and_counts_their_crashes(version: EnvVersion
     assert seen[0].crashes == seen[1].crashes
     assert len(seen[0].crashes) == 4
     assert (seen[0].lengths[0] == 500).all()
+
+
+def test_without_glibc_the_vectorised_backend_plays(
+    version: EnvVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cartpole.numpy_uses_libm()
+    monkeypatch.setattr(cartpole, "in_c_library", lambda name: False)
+    cartpole.numpy_uses_libm.cache_clear()
+    try:
+        assert choose_backend(version, POLICY) == "vectorised"
+    finally:
+        cartpole.numpy_uses_libm.cache_clear()

@@ -113,7 +113,7 @@ def fly(
 def test_what_no_engine_can_do_is_box2ds_too() -> None:
     """Landers are thrown, at up to hundreds of metres a second, and some of their bodies sleep."""
     env: Any = gym.make("LunarLander-v3").unwrapped
-    worlds, rng = read_world(env), np.random.default_rng(5)
+    worlds, rng, seen = read_world(env), np.random.default_rng(5), Counter[str]()
 
     def meddle(lane: Any) -> None:
         thrown, slept = rng.random(2) < 0.03
@@ -127,9 +127,12 @@ def test_what_no_engine_can_do_is_box2ds_too() -> None:
             if asleep[b] and body.awake:
                 body.awake = False
                 lane["velocity"][b], lane["still"][b], lane["awake"][b] = 0, 0, False
+                seen["slept"] += 1
+        seen["thrown"] += thrown
 
     for seed in range(20):
-        fly(env, worlds, seed, lambda row, step: 0, meddle)
+        seen[fly(env, worlds, seed, lambda row, step: 0, meddle)] += 1
+    assert min(seen["slept"], seen["thrown"], seen["landed"] + seen["crashed"]) > 5
 
 
 def test_lanes_do_not_disturb_each_other() -> None:
@@ -139,14 +142,19 @@ def test_lanes_do_not_disturb_each_other() -> None:
     for lane in range(37):
         together.begin(lane, start_of(worlds, lane))
     rows = []
-    for _ in range(60):
-        together.fly(np.arange(37), engines)
+    for step in range(120):
+        running = np.arange(37)[np.arange(37) % 5 != step % 2]  # some rest in every second step
+        together.fly(running, engines[running])
         rows.append(together.rows.copy())
-    for lane in (0, 15, 16, 36):
+    grounded = 0
+    for lane in range(37):
         alone.begin(0, start_of(worlds, lane))
-        for row in rows:
-            alone.fly(np.zeros(1, dtype=np.int64), engines[:1])
+        for step, row in enumerate(rows):
+            if lane % 5 != step % 2:
+                alone.fly(np.zeros(1, dtype=np.int64), engines[:1])
             assert alone.rows[0].tobytes() == row[lane].tobytes()
+            grounded += alone.lanes[0]["grounded"].any()
+    assert grounded > 100
 
 
 def test_the_stream_is_that_of_single_draws() -> None:

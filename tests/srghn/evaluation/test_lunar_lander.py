@@ -240,9 +240,13 @@ def test_other_worlds_go_elsewhere() -> None:
 
 
 def test_without_glibc_it_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    from srghn.compiled import in_c_library
-    from srghn.evaluation import lunar_lander as ours
-
-    assert [in_c_library(name) for name in ("sincosf", "sincosg")] == [True, False]
     monkeypatch.setattr(ours, "in_c_library", lambda name: False)
     assert choose_backend(pin(EnvParams(id="LunarLander-v3")), POLICY) == "gymnasium"
+
+
+def test_a_lander_of_other_parts_goes_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = pin(EnvParams(id="LunarLander-v3")).make("normal")
+    assert ours.LunarLanderBackend.read(env) is not None
+    octagon = [(-14, 5), (-5, 14), (5, 14), (14, 5), (14, -5), (5, -14), (-5, -14), (-14, -5)]
+    monkeypatch.setattr(lunar_lander, "LANDER_POLY", octagon)
+    assert ours.LunarLanderBackend.read(env) is None
