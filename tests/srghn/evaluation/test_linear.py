@@ -19,7 +19,7 @@ def test_sums_run_in_order_in_narrow_vectors() -> None:
     expected = biases[who]
     for j in range(7):
         expected = expected + weights[who, j] * values[:, j, None]
-    kernel: Any = numba.njit(**linear.targetoptions)(linear.py_func)
+    kernel: Any = numba.jit(**linear.targetoptions)(linear.py_func)
     assert kernel(values, weights, biases, who).tobytes() == expected.tobytes()
     (code,) = kernel.inspect_llvm().values()
     assert '"prefer-vector-width"="128"' in code
