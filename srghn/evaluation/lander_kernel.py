@@ -40,6 +40,7 @@ from numba import types
 from numba.core import cgutils
 
 from srghn.compiled import compiled, inlined, intrinsic
+from srghn.evaluation.lanes import insert_function
 
 BODIES, LEGS, EDGES, CORNERS = 3, 2, 11, 6
 CONTACTS = BODIES * EDGES
@@ -199,9 +200,8 @@ def sincosf(typing: Any, angle: Any) -> Any:
         kind = ir.FloatType()
         out = [cgutils.alloca_once(builder, kind) for _ in range(2)]  # type: ignore[no-untyped-call]
         pointer = kind.as_pointer()
-        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, ir.FunctionType(ir.VoidType(), [kind, pointer, pointer]), "sincosf"
-        )
+        signed = ir.FunctionType(ir.VoidType(), [kind, pointer, pointer])
+        function = insert_function(builder.module, signed, "sincosf")
         builder.call(function, [arguments[0], *out])
         return context.make_tuple(builder, signature.return_type, [builder.load(o) for o in out])
 
