@@ -5,7 +5,8 @@ The physics is Gymnasium's `CartPoleEnv.step`, operation for operation in float6
 `cos` from the same C library; the policy sees the state rounded to float32, as there. Two lanes
 share a seat: they play episodes of one individual, whose weights the seat holds, packed in the
 order in which the loop reads them, so a weight is loaded once for two steps. A lane whose episode
-ends takes the next one. A lane's result depends on nothing in the other lanes.
+ends takes the next one. A lane's result depends on nothing in the other lanes. Where a loop's sums
+must stay in registers it is spelt in the vectors of `srghn.lanes`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srghn.compiled import TANH_LIMIT, TANH_P, TANH_Q, compiled
-from srghn.evaluation.lanes import (
+from srghn.lanes import (
     HALF,
     WIDTH,
     above,

@@ -40,7 +40,7 @@ from numba import types
 from numba.core import cgutils
 
 from srghn.compiled import compiled, inlined, intrinsic
-from srghn.evaluation.lanes import insert_function
+from srghn.lanes import insert_function
 
 BODIES, LEGS, EDGES, CORNERS = 3, 2, 11, 6
 CONTACTS = BODIES * EDGES

@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from srghn.compiled import TANH_LIMIT, TANH_P, TANH_Q, compiled, inlined
+from srghn.lanes import WIDTH, add, load_at, mul, splat, store_at
 
 
 @inlined
@@ -31,58 +32,85 @@ def _tanh(values):
 
 
 @inlined
-def _add_product(rows, r, matrix, out):
-    """`out` (size,) += `rows[r]` (k,) @ the first columns of `matrix` (k, width), in order.
+def _four(rows, r, j, matrix, place, width):
+    """Entries j to j + 3 of `rows[r]` times sixteen columns of as many rows from `place` on."""
+    left = add(
+        mul(splat(rows[r, j]), load_at(matrix, place)),
+        mul(splat(rows[r, j + 1]), load_at(matrix, place + width)),
+    )
+    right = add(
+        mul(splat(rows[r, j + 2]), load_at(matrix, place + 2 * width)),
+        mul(splat(rows[r, j + 3]), load_at(matrix, place + 3 * width)),
+    )
+    return add(left, right)
 
-    Four of the k at a time, because it is reading and writing `out` that takes the time. (A row by
-    its index: to make a view of it takes as long as a small product.)
+
+@inlined
+def _add_product(rows, r, matrix, start, width, out, first, size):
+    """`out[first:first + size]` += `rows[r]` (k,) @ the first columns of a matrix, in order.
+
+    The matrix (k, width) lies in the flat array `matrix` from `start` on. Four of the k at a time;
+    sixteen columns as one vector, whose sums stay in a register. (All by index: to make a view of
+    an array, or to ask whether two overlap, takes as long as a small product.)
     """
     k = rows.shape[1]
-    for j in range(0, k - k % 4, 4):
-        a, b, c, d = rows[r, j], rows[r, j + 1], rows[r, j + 2], rows[r, j + 3]
-        for i in range(len(out)):
-            left = a * matrix[j, i] + b * matrix[j + 1, i]
-            out[i] += left + (c * matrix[j + 2, i] + d * matrix[j + 3, i])
-    for j in range(k - k % 4, k):
-        for i in range(len(out)):
-            out[i] += rows[r, j] * matrix[j, i]
-
-
-@compiled
-def _matrix(genome, start, rows, columns):
-    return genome[start : start + rows * columns].reshape((rows, columns))
-
-
-@compiled
-def _layer(genome, start, inputs, width):
-    """(weight (inputs, width), bias (width,)) of the layer at `start`."""
-    end = start + inputs * width
-    return _matrix(genome, start, inputs, width), genome[end : end + width]
-
-
-@inlined
-def _affine(rows, r, weight, bias, out):
-    """`out` = the first of the outputs of a layer for `rows[r]`."""
-    for i in range(len(out)):
-        out[i] = bias[i]
-    _add_product(rows, r, weight, out)
+    fours, i = k - k % 4, 0
+    while i + WIDTH <= size:
+        sums = load_at(out, first + i)
+        for j in range(0, fours, 4):
+            sums = add(sums, _four(rows, r, j, matrix, start + j * width + i, width))
+        for j in range(fours, k):
+            sums = add(sums, mul(splat(rows[r, j]), load_at(matrix, start + j * width + i)))
+        store_at(out, first + i, sums)
+        i += WIDTH
+    for c in range(i, size):
+        total = out[first + c]
+        for j in range(0, fours, 4):
+            at = start + j * width + c
+            left = rows[r, j] * matrix[at] + rows[r, j + 1] * matrix[at + width]
+            right = (
+                rows[r, j + 2] * matrix[at + 2 * width] + rows[r, j + 3] * matrix[at + 3 * width]
+            )
+            total += left + right
+        for j in range(fours, k):
+            total += rows[r, j] * matrix[start + j * width + c]
+        out[first + c] = total
 
 
 @inlined
-def _hear(node, neighbours, vectors, weight, mean, out):
-    """`out` += (mean of the neighbours' vectors) @ weight; `mean` (1, hidden) is room for it."""
+def _layer(start, inputs, width):
+    """Where a layer's weight (inputs, width) lies, where its bias (width,), and the width."""
+    return start, start + inputs * width, width
+
+
+@inlined
+def _affine(rows, r, genome, layer, out, first, size):
+    """`out[first:first + size]` = the first of the outputs of a layer for `rows[r]`."""
+    start, bias, width = layer
+    for i in range(size):
+        out[first + i] = genome[bias + i]
+    _add_product(rows, r, genome, start, width, out, first, size)
+
+
+@inlined
+def _hear(node, neighbours, vectors, genome, start, mean, out):
+    """`out` += (mean of the neighbours' vectors) @ the square matrix at `start`.
+
+    `mean` (1, hidden) is room for it.
+    """
     starts, nodes = neighbours
     first, end = starts[node], starts[node + 1]
     if first == end:
         return
-    for i in range(len(out)):
+    hidden = len(out)
+    for i in range(hidden):
         mean[0, i] = vectors[nodes[first], i]
     for k in range(first + 1, end):
-        for i in range(len(out)):
+        for i in range(hidden):
             mean[0, i] += vectors[nodes[k], i]
-    for i in range(len(out)):
+    for i in range(hidden):
         mean[0, i] /= np.float32(end - first)
-    _add_product(mean, 0, weight, out)
+    _add_product(mean, 0, genome, start, hidden, out, 0, hidden)
 
 
 @inlined
@@ -104,32 +132,31 @@ def node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
     """
     kinds, incoming, outgoing, rows = plan
     nodes, square = len(kinds), hidden * hidden
+    forward, backward = messages + square, messages + 2 * square
+    own = messages, messages + 3 * square, hidden
     found = np.empty((len(genomes), len(rows), hidden), dtype=np.float32)
     now, new = np.empty((nodes, hidden), dtype=np.float32), np.empty((nodes, hidden), np.float32)
     mean, out = np.empty((1, hidden), dtype=np.float32), np.empty(hidden, dtype=np.float32)
     for n in range(len(genomes)):
-        embedding = _matrix(genomes[n], 0, messages // hidden, hidden)
-        own = _matrix(genomes[n], messages, hidden, hidden)
-        forward = _matrix(genomes[n], messages + square, hidden, hidden)
-        backward, bias = _layer(genomes[n], messages + 2 * square, hidden, hidden)
+        genome = genomes[n]
         for node in range(nodes):
             for i in range(hidden):
-                now[node, i] = embedding[kinds[node], i]
+                now[node, i] = genome[kinds[node] * hidden + i]
         for _ in range(rounds):
             if in_turn:
                 for turn in range(2 * nodes):
                     if turn < nodes:
-                        node, side, weight = turn, incoming, forward
+                        node, side, start = turn, incoming, forward
                     else:
-                        node, side, weight = 2 * nodes - 1 - turn, outgoing, backward
-                    _affine(now, node, own, bias, out)
-                    _hear(node, side, now, weight, mean, out)
+                        node, side, start = 2 * nodes - 1 - turn, outgoing, backward
+                    _affine(now, node, genome, own, out, 0, hidden)
+                    _hear(node, side, now, genome, start, mean, out)
                     _set(now, node, out)
             else:
                 for node in range(nodes):
-                    _affine(now, node, own, bias, out)
-                    _hear(node, incoming, now, forward, mean, out)
-                    _hear(node, outgoing, now, backward, mean, out)
+                    _affine(now, node, genome, own, out, 0, hidden)
+                    _hear(node, incoming, now, genome, forward, mean, out)
+                    _hear(node, outgoing, now, genome, backward, mean, out)
                     _set(new, node, out)
                 now, new = new, now
         for row in range(len(rows)):
@@ -141,26 +168,30 @@ def node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
 @compiled
 def dense(genomes, start, width, vectors, bounds):
     """Values (n, P): tensor t is the first of the outputs of one layer, from `bounds[t]` on."""
-    flat = np.empty((len(genomes), bounds[-1]), dtype=np.float32)
+    flat, layer = (
+        np.empty((len(genomes), bounds[-1]), np.float32),
+        _layer(start, vectors.shape[2], width),
+    )
     for n in range(len(genomes)):
-        rows, values = vectors[n], flat[n]
-        weight, bias = _layer(genomes[n], start, rows.shape[1], width)
+        genome, rows, values = genomes[n], vectors[n], flat[n]
         for t in range(len(rows)):
-            _affine(rows, t, weight, bias, values[bounds[t] : bounds[t + 1]])
+            _affine(rows, t, genome, layer, values, bounds[t], bounds[t + 1] - bounds[t])
     return flat
 
 
 @compiled
 def spread(genomes, start, basis, vectors, bounds):
     """Values (n, P): a few coefficients a tensor by one layer, spread by the basis (k, widest)."""
+    k, widest = basis.shape
     flat = np.zeros((len(genomes), bounds[-1]), dtype=np.float32)
-    coefficients = np.empty((1, len(basis)), dtype=np.float32)
+    coefficients, columns = np.empty((1, k), dtype=np.float32), basis.reshape(basis.size)
+    layer = _layer(start, vectors.shape[2], k)
     for n in range(len(genomes)):
-        rows, values = vectors[n], flat[n]
-        weight, bias = _layer(genomes[n], start, rows.shape[1], len(basis))
+        genome, rows, values = genomes[n], vectors[n], flat[n]
         for t in range(len(rows)):
-            _affine(rows, t, weight, bias, coefficients[0])
-            _add_product(coefficients, 0, basis, values[bounds[t] : bounds[t + 1]])
+            _affine(rows, t, genome, layer, coefficients[0], 0, k)
+            size = bounds[t + 1] - bounds[t]
+            _add_product(coefficients, 0, columns, 0, widest, values, bounds[t], size)
     return flat
 
 
@@ -171,22 +202,21 @@ def chunked(genomes, start, width, waves, vectors, bounds):
     The layer of positions lies at `start`, and behind it the one that makes values.
     """
     hidden = waves.shape[1]
+    layer = _layer(start + hidden * hidden, hidden, width)
     flat = np.empty((len(genomes), bounds[-1]), dtype=np.float32)
     places, vector = np.empty_like(waves), np.empty((1, hidden), dtype=np.float32)
     for n in range(len(genomes)):
-        rows, values = vectors[n], flat[n]
-        position = _matrix(genomes[n], start, hidden, hidden)
-        weight, bias = _layer(genomes[n], start + hidden * hidden, hidden, width)
+        genome, rows, values = genomes[n], vectors[n], flat[n]
         places[:] = 0
         for c in range(len(waves)):
-            _add_product(waves, c, position, places[c])
+            _add_product(waves, c, genome, start, hidden, places[c], 0, hidden)
         for t in range(len(rows)):
             for c, first in enumerate(range(bounds[t], bounds[t + 1], width)):
                 for i in range(hidden):
                     vector[0, i] = rows[t, i] + places[c, i]
                 _tanh(vector[0])
-                end = min(first + width, bounds[t + 1])
-                _affine(vector, 0, weight, bias, values[first:end])
+                size = min(width, bounds[t + 1] - first)
+                _affine(vector, 0, genome, layer, values, first, size)
     return flat
 
 
@@ -194,15 +224,18 @@ def chunked(genomes, start, width, waves, vectors, bounds):
 def deviations(genomes, start, width, vectors):
     """The stochastic head's two layers: (n, tensors, width), to which softplus is still to come."""
     hidden = vectors.shape[2]
+    first, second = (
+        _layer(start, hidden, hidden),
+        _layer(start + hidden * (hidden + 1), hidden, width),
+    )
     raw = np.empty((len(genomes), vectors.shape[1], width), dtype=np.float32)
     inner = np.empty((1, hidden), dtype=np.float32)
     for n in range(len(genomes)):
-        first, first_bias = _layer(genomes[n], start, hidden, hidden)
-        second, second_bias = _layer(genomes[n], start + hidden * (hidden + 1), hidden, width)
+        genome = genomes[n]
         for t in range(vectors.shape[1]):
-            _affine(vectors[n], t, first, first_bias, inner[0])
+            _affine(vectors[n], t, genome, first, inner[0], 0, hidden)
             _tanh(inner[0])
-            _affine(inner, 0, second, second_bias, raw[n, t])
+            _affine(inner, 0, genome, second, raw[n, t], 0, width)
     return raw
 
 
@@ -211,11 +244,11 @@ def _rates(genome, start, vectors, limits, floors, rates):
     """`rates` (tensors,) by the rate head at `start`; the others as in `mutation_rates`."""
     initial, low, high, fold = limits
     width = high - low
-    weight, bias = _layer(genome, start, vectors.shape[1], 1)
+    hidden = vectors.shape[1]
     for t in range(len(rates)):
-        x = bias[0] + initial
-        for i in range(len(weight)):
-            x += vectors[t, i] * weight[i, 0]
+        x = genome[start + hidden] + initial
+        for i in range(hidden):
+            x += vectors[t, i] * genome[start + i]
         if fold and width > 0 and (x < low or x > high):
             x = _clipped(x, np.float32(-1e4), np.float32(1e4))  # beyond, nothing is left of it
             x = low + abs((x - high) % (np.float32(2) * width) - width)
@@ -256,15 +289,17 @@ def births(genomes, mothers, kept, noise, sigma, vectors, basis, bounds, rates, 
     """
     first, start, limits, floors, own = head
     tensors, k = noise.shape[1:]
-    steps = np.empty((tensors, k), dtype=np.float32)
+    columns, widest = basis.reshape(basis.size), basis.shape[1]
+    steps = np.empty((1, k), dtype=np.float32)
     for n in range(len(mothers)):
-        m, child = mothers[n], children[n]
+        child, mother, vector = children[n], genomes[mothers[n]], vectors[mothers[n]]
         for i in range(len(child)):
-            child[i] = genomes[m, i] * kept[i]
+            child[i] = mother[i] * kept[i]
         for turn in range(tensors):
             t = (first + turn) % tensors
             if t == 0 and own:
-                _rates(child, start, vectors[m], limits, floors, rates[n])
+                _rates(child, start, vector, limits, floors, rates[n])
             for i in range(k):
-                steps[t, i] = noise[n, t, i] * sigma[m, t, i] * rates[n, t]
-            _add_product(steps, t, basis, child[bounds[t] : bounds[t + 1]])
+                steps[0, i] = noise[n, t, i] * sigma[mothers[n], t, i] * rates[n, t]
+            begin = bounds[t]
+            _add_product(steps, 0, columns, 0, widest, child, begin, bounds[t + 1] - begin)

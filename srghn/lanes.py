@@ -1,4 +1,4 @@
-"""Sixteen float32 values as one vector, for numba kernels that play sixteen episodes at once.
+"""Sixteen float32 values as one vector, for numba kernels: sixteen episodes, or sixteen outputs.
 
 numba offers no vector type and leaves vectorisation to the compiler, which gives up on loops whose
 accumulators must stay in registers. Here a `Lanes` value is an LLVM `<16 x float>`, one register
@@ -85,6 +85,33 @@ def store(typing: Any, array: Any, row: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(array, types.intp, _lanes), build
+
+
+@intrinsic
+def load_at(typing: Any, array: Any, place: Any) -> Any:
+    """The WIDTH values of a flat float32 array from `place` on."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_place(context, builder, signature, arguments), align=4)
+
+    return _lanes(array, types.intp), build
+
+
+@intrinsic
+def store_at(typing: Any, array: Any, place: Any, value: Any) -> Any:
+    """Write `value` to a flat float32 array from `place` on."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _place(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, _lanes), build
+
+
+def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Pointer to a vector that begins at index `arguments[1]` of the array `arguments[0]`."""
+    view = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(builder.gep(view.data, [arguments[1]]), _VECTOR.as_pointer())
 
 
 @intrinsic
