@@ -69,6 +69,16 @@ class _World:
     def __init__(self, bare: Bare, worlds: Records) -> None:
         self.worlds, self.limit, self.continuous = worlds, bare.limit, bare.env.continuous
         self.order = None if bare.order is None else np.array(bare.order)
+        self._seeds, self._starts = list[int](), dict[int, Start]()
+
+    def starts(self, seeds: Int64) -> dict[int, Start]:
+        """The known starts by their number in `seeds`, kept while those are the same.
+
+        All shards of a call have the same, and a small one would spend a tenth of its time on them.
+        """
+        if self._seeds != seeds.tolist():
+            self._seeds, self._starts = seeds.tolist(), {}
+        return self._starts
 
 
 #: Worlds that were compared, and whether they were equal.
@@ -125,7 +135,7 @@ class _Episodes(Episodes):
     def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: _World) -> None:
         super().__init__(forward, individuals, seeds, world.limit)
         self.world, self.fleet = world, Fleet(world.worlds, LANES)
-        self.starts: dict[int, Start] = {}
+        self.starts = world.starts(seeds)
 
     def begin(self, lane: int, seed: int) -> None:
         if seed not in self.starts:

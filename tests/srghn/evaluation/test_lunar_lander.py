@@ -88,6 +88,15 @@ def test_returns_are_gymnasiums(kwargs: dict[str, Any], perturbation: Perturbati
         assert len(np.unique(found.returns)) > found.returns.size / 2
 
 
+def test_starts_are_kept_for_the_same_seeds_only() -> None:
+    version = pin(EnvParams(id="LunarLander-v3", kwargs={"max_episode_steps": 100}))
+    policies, first, second = population(version, 3), seeds(7, "test", 4), seeds(8, "test", 4)
+    with make_backend("box2d", version, POLICY) as backend:
+        for chosen in (first, first, second, first, first[:2]):
+            found = backend.evaluate(policies, version, "normal", chosen)
+            assert same(found, play("box2d", version, policies, "normal", chosen, None))
+
+
 @pytest.mark.parametrize("mode", ["normal", "reversed"])
 def test_modes_are_gymnasiums(mode: str) -> None:
     version = pin(EnvParams(id="LunarLanderSwitch-v3"))
