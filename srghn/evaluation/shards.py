@@ -100,17 +100,17 @@ class Board:
     def plan(
         cls, policies: WeightedPolicies, seeds: Int64, progress: Progress | None, workers: int
     ) -> Board:
-        """Cut a population into shards, each half of what would be a worker's part of the rest.
+        """Cut a population into rounds: one shard a worker, all equal, of half of what is left.
 
-        Large ones first are few messages, small ones last end at about the same time (guided
-        self-scheduling, Polychronopoulos and Kuck 1987).
+        Large ones first are few, for every shard ends in a few long episodes that fill few lanes;
+        small ones last end at about the same time (factoring, Hummel, Schonberg and Flynn 1992).
         """
         board, rest = cls(policies, seeds, progress), np.arange(len(policies), dtype=np.int64)
         least = min(-(-EPISODES_PER_SHARD // len(seeds)), -(-len(policies) // workers))
         while len(rest):
             size = max(least, len(rest) // (2 * workers))
-            board.waiting.append(Shard(rest[:size]))
-            rest = rest[size:]
+            half, rest = np.split(rest, [size * workers])
+            board.waiting.extend(map(Shard, np.split(half, range(size, len(half), size))))
         return board
 
     @property

@@ -313,6 +313,12 @@ def test_a_crash_names_the_individual_of_the_population(version: EnvVersion) -> 
     assert [crash.individual for crash in board.result().crashes] == [0, 1, 2, 3]
 
 
+def test_each_worker_gets_an_equal_shard_of_half_of_what_is_left(version: EnvVersion) -> None:
+    board = Board.plan(population(version, 64), np.arange(16), None, 2)
+    sizes = [len(shard.indices) for shard in board.waiting]
+    assert sizes == [16, 16, 8, 8, 4, 4, 2, 2, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(("count", "workers"), [(1, 4), (5, 2), (64, 2), (64, 3), (1000, 7)])
 def test_shards_shrink_towards_the_end_and_hold_everyone_once(
     version: EnvVersion, count: int, workers: int
