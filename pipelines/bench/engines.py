@@ -6,12 +6,14 @@ nothing to do with each other, at once, is measured beside it and bounds the fir
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -47,7 +49,7 @@ def enough_cores() -> bool:
 
 
 def gain(work: Work, rounds: int) -> Gain:
-    """Each contestant in turn, `rounds` times; the fastest round counts."""
+    """Processes first, then Dask against them: even an idle cluster takes some of the cores."""
     with ExitStack() as stack:
         one, other = (stack.enter_context(_processes(work, 1)) for _ in range(2))
         two = stack.enter_context(_processes(work, WORKERS))
@@ -57,28 +59,33 @@ def gain(work: Work, rounds: int) -> Gain:
             for done in [pool.submit(_play, work, evaluator) for evaluator in (one, other)]:
                 done.result()
 
-        contestants: dict[str, Callable[[], None]] = {
-            "one": lambda: _play(work, one),
-            "both": both,
-            "two": lambda: _play(work, two),
-        }
+        alone, at_once, shared = _fastest(
+            (partial(_play, work, one), both, partial(_play, work, two)), rounds
+        )
+        dask = None
         if find_spec("distributed"):
-            dask = stack.enter_context(_dask(work))
-            contestants["dask"] = lambda: _play(work, dask)
-        best = dict.fromkeys(contestants, float("inf"))
-        for round_ in range(rounds + 1):
-            for name, play in contestants.items():
-                begun = time.perf_counter()
-                play()
-                if round_:  # the first one starts the workers
-                    best[name] = min(best[name], time.perf_counter() - begun)
+            cluster = partial(_play, work, stack.enter_context(_dask(work)))
+            beside, clustered = _fastest((partial(_play, work, two), cluster), rounds)
+            dask = beside / clustered
     return Gain(
         work=work.name,
-        seconds=best["one"],
-        processes=best["one"] / best["two"],
-        machine=2 * best["one"] / best["both"],
-        dask=best["two"] / best["dask"] if "dask" in best else None,
+        seconds=alone,
+        processes=alone / shared,
+        machine=2 * alone / at_once,
+        dask=dask,
     )
+
+
+def _fastest(contestants: Sequence[Callable[[], None]], rounds: int) -> list[float]:
+    """Wall-clock seconds of each one's fastest round; they take turns."""
+    best = [math.inf] * len(contestants)
+    for round_ in range(rounds + 1):
+        for place, play in enumerate(contestants):
+            begun = time.perf_counter()
+            play()
+            if round_:  # the first one starts the workers
+                best[place] = min(best[place], time.perf_counter() - begun)
+    return best
 
 
 def _play(work: Work, evaluator: Evaluator) -> None:

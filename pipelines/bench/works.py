@@ -81,7 +81,7 @@ def long_works() -> tuple[Work, ...]:
     """Populations that take two seconds and longer in one process, for two workers to share."""
     large = _mlp(64)
     return (
-        Work("LunarLander, P=64, 64 episodes", "LunarLander-v3", 64, 64, large),
+        Work("LunarLander, P=64, 128 episodes", "LunarLander-v3", 64, 128, large),
         Work("Ant, P=32, 2 episodes", "Ant-v5", 32, 2, large),
     )
 
