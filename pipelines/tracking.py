@@ -117,23 +117,22 @@ def _pending(
     workspace: Workspace, done: int, finished: bool
 ) -> tuple[list[tuple[int, dict[str, Any]]], int]:
     """Rows of the generations table to be delivered, by their place in it, and its length."""
-    from srghn.evolution.tables import read
+    from srghn.evolution.progress import CHECKPOINTS, rows
 
-    folder = workspace.run / "generations"
-    parts = [path.stat().st_mtime for path in folder.glob("*.parquet")]
-    if not parts:
+    points = (workspace.run / CHECKPOINTS).glob("[0-9]*/manifest.json")
+    table, times = rows(workspace.run, "generations"), [path.stat().st_mtime for path in points]
+    if table is None:
         return [], 0
-    table = read(folder)
     total = len(table)
-    seconds = (max(parts) - (workspace.run / "run.json").stat().st_mtime) / total
+    seconds = (max(times) - (workspace.run / "run.json").stat().st_mtime) / total
     stride = math.ceil(ROW_SECONDS / max(SHARE * seconds, ROW_SECONDS / total))
     wanted = [
         place
         for place in range(done, total)
         if place < ALWAYS or place % stride == 0 or (finished and place == total - 1)
     ]
-    rows = table.take(np.array(wanted, dtype=np.int64)).to_pylist()
-    return list(zip(wanted, rows, strict=True)), total
+    found = table.take(np.array(wanted, dtype=np.int64)).to_pylist()
+    return list(zip(wanted, found, strict=True)), total
 
 
 def _note_file(workspace: Workspace) -> Path:

@@ -1,8 +1,8 @@
 """Checkpoints: arrays as safetensors beside a JSON manifest that knows both files' digests.
 
-A checkpoint is a folder that is whole or not there: written aside, synced, renamed. The last two
-are kept; one whose bytes are not those that were written is refused, and the one before it is
-used, with a warning. Nothing is ever unpickled.
+A checkpoint is a folder that is whole or not there: written aside, synced, renamed. One whose bytes
+are not those that were written is refused, and the one before it is used, with a warning, so two of
+a kind are kept (see `prune`). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from safetensors.numpy import save as save_tensors
 from srghn.errors import CheckpointError
 from srghn.files import seal, sha256_bytes, sync_folder, unseal
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 
@@ -61,10 +60,15 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def prune(folder: Path) -> None:
-    """Remove all but the last `KEPT`."""
-    for old in steps(folder)[:-KEPT]:
-        shutil.rmtree(old)
+def prune(folder: Path, step: int, lasting: Sequence[int]) -> None:
+    """Keep the last two of the `lasting` steps up to `step`, and the last two after them all.
+
+    What lies beyond `step` was refused: it stays until it is written again.
+    """
+    found = {int(path.name): path for path in steps(folder) if int(path.name) <= step}
+    between = [number for number in found if number > max(lasting, default=0)]
+    for number in found.keys() - {*lasting[-KEPT:], *between[-KEPT:]}:
+        shutil.rmtree(found[number])
 
 
 def read(path: Path) -> Checkpoint:
@@ -86,15 +90,6 @@ def read(path: Path) -> Checkpoint:
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; what was left aside is not one."""
     return sorted(p for p in folder.glob("[0-9]*") if p.is_dir())
-
-
-def metas(folder: Path) -> list[dict[str, Any]]:
-    """The `meta` of those in `folder` whose manifests are good, oldest first."""
-    found = []
-    for path in steps(folder):
-        with suppress(CheckpointError):
-            found.append(_read_manifest(path / MANIFEST)["meta"])
-    return found
 
 
 def newest(folder: Path, check: Callable[[Checkpoint], None]) -> Checkpoint | None:

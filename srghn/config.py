@@ -122,7 +122,12 @@ class EvolutionParams(Params):
         description="who wins at equal fitness: at a ceiling, parents keep the mutation rates they "
         "came there with; at random, those prevail whose children stay there",
     )
-    checkpoint_every: int = Field(20, ge=1, description="generations between checkpoints")
+    checkpoint_every: int = Field(
+        256,
+        ge=1,
+        description="generations between checkpoints at which a part of the tables ends; beside "
+        "these there is one every five seconds",
+    )
     ancestor: str | None = Field(
         None, description="digest of the candidate this lineage goes on from"
     )

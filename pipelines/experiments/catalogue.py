@@ -64,7 +64,6 @@ def _switching(first: int, second: int, total: int, there: str, back: str) -> di
 def _cartpole(first: int, second: int, total: int) -> dict[str, Any]:
     base = _switching(first, second, total, "flipped", "normal")
     base["env"]["id"] = "CartPoleSwitch-v1"
-    base["evolution"]["checkpoint_every"] = 50
     return base
 
 
@@ -107,7 +106,7 @@ def start_rate(quick: bool) -> Experiment:
 def functions_2d(quick: bool) -> Experiment:
     base = _switching(*((80, 160, 240) if quick else (200, 400, 600)), "away", "home")
     base["env"]["id"] = "pipelines.experiments.functions:MovingFunction"
-    base["evolution"] |= {"episodes": 1, "checkpoint_every": 50}
+    base["evolution"]["episodes"] = 1
     arms: dict[str, dict[str, Any]] = {}
     for function in FUNCTIONS[:1] if quick else FUNCTIONS:
         world = {"env": {"kwargs": {"function": function, "max_episode_steps": 1}}}

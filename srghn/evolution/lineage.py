@@ -139,7 +139,11 @@ class Lineage:
 
 def load(run_dir: Path) -> Lineage:
     """Read `run_dir/lineage`; a second for 10,000 generations of 64."""
-    table = tables.read(run_dir / "lineage")
+    return of(tables.read(run_dir / "lineage"))
+
+
+def of(table: pa.Table) -> Lineage:
+    """The lineage table's rows as arrays."""
     returns = table["returns"].combine_chunks()
     mode = table["mode"].combine_chunks().dictionary_encode()
     names = np.array(mode.dictionary.to_pylist(), dtype=np.str_)

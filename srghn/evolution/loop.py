@@ -1,13 +1,14 @@
 """Evolve: ask, play, tell, keep; killed at any moment, go on to the same bytes.
 
 A generation's result depends on the parameters, the world and the state before it, and every random
-draw has a name, so a checkpoint holds no generator. Rows of the tables are written just before the
-checkpoint that names them; what a kill left beyond the checkpoint is dropped and made again.
+draw has a name, so a checkpoint holds no generator. A kill costs `SECONDS`, or the generation at
+hand: what it left beyond the last checkpoint is dropped and made again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
 from srghn.evolution.self_referential import BirthRecipe
 from srghn.files import sweep
+
+#: Between two checkpoints, where no part of the tables ends sooner.
+SECONDS = 5.0
 
 
 def evolve(
@@ -51,7 +55,7 @@ def evolve(
         run.open_run(run_dir, run.describe(params, version, strategy, founder), version)
         loop = _Loop(params, version, evaluator, strategy, run_dir, on_generation)
         progress = restore(run_dir, strategy) or loop.begin(founder)
-        prune(run_dir)
+        prune(run_dir, progress)
         while progress.done < params.evolution.generations:
             progress = loop.leg(progress)
         summary.write(run_dir, progress, version.fingerprint)
@@ -83,36 +87,37 @@ class _Loop:
             evaluations=0,
             steps=0,
             parts={name: () for name in TABLES},
+            pending={name: () for name in TABLES},
         )
 
     def leg(self, progress: Progress) -> Progress:
-        """The generations up to the next checkpoint, its tables, and the checkpoint."""
+        """The generations up to the next checkpoint and, where it is due, a part of each table."""
         every = self.params.evolution.checkpoint_every
         stop = min(progress.done - progress.done % every + every, self._total)
-        first = progress.state.generation
+        due = time.monotonic() + SECONDS
         rows: list[GenerationRow] = []
         births: list[lineage.Columns] = []
         while progress.done < stop:
             progress, row, born = self._generation(progress)
             rows.append(row)
             births.append(born)
+            if time.monotonic() >= due:
+                break
         new = {
             "lineage": lineage.table(births, self.version.fingerprint),
             "generations": metrics.table(rows, self.version.fingerprint),
         }
-        last = progress.state.generation - 1
-        parts = {
-            name: tuple(
-                tables.append(self.run_dir / name, progress.parts[name], table, first, last)
-            )
-            for name, table in new.items()
-        }
+        parts, pending = progress.parts, {k: (*progress.pending[k], new[k]) for k in TABLES}
+        if progress.done == stop:
+            parts = {k: (*parts[k], tables.write(self.run_dir / k, pending[k])) for k in TABLES}
+            pending = {k: () for k in TABLES}
         best = selection.rank(progress.fitness)[: self.params.evolution.parents]
         progress = dataclasses.replace(
             progress,
             finalists=progress.finalists.take(best),
             fitness=progress.fitness[best],
             parts=parts,
+            pending=pending,
         )
         save(self.run_dir, progress)
         return progress
@@ -136,6 +141,7 @@ class _Loop:
             evaluations=before.evaluations + played.returns.size,
             steps=before.steps + int(played.lengths.sum()),
             parts=before.parts,
+            pending=before.pending,
         )
         born = lineage.columns(population, generation, mode, fitness, played.returns)
         row = metrics.measure(

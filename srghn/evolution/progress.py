@@ -1,11 +1,20 @@
-"""What a run goes on from: all that one checkpoint holds, and the tables that it names."""
+"""What a run goes on from: all that one checkpoint holds, and the tables that it names.
+
+Where a part of the tables ends, there is a checkpoint. One in between, which the clock asks for,
+itself holds the rows that are in no part yet, so the clock decides neither where parts end nor what
+a finished run leaves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from srghn import checkpoint as checkpoints
 from srghn.evolution import tables
@@ -21,6 +30,7 @@ class Progress:
 
     finalists  the best of the last generation, best first, and their fitness (n,) in `mode`
     parts      of each table
+    pending    of each table the rows that are in no part yet: none where a part has just ended
     """
 
     done: int
@@ -31,14 +41,16 @@ class Progress:
     evaluations: int
     steps: int
     parts: Mapping[str, tuple[Part, ...]]
+    pending: Mapping[str, tuple[pa.Table, ...]]
 
 
 def save(run_dir: Path, progress: Progress) -> None:
-    """Write the checkpoint, then remove table parts that no kept checkpoint names."""
+    """Write the checkpoint, then remove those that it makes superfluous."""
     arrays, scalars = pack(progress.state)
     named = {f"state.{key}": value for key, value in arrays.items()}
     named |= {f"finalists.{key}": value for key, value in vars(progress.finalists).items()}
     named["finalists.fitness"] = progress.fitness
+    named |= {f"pending.{key}": _to_bytes(rows) for key, rows in progress.pending.items() if rows}
     meta = {
         "scalars": scalars,
         "mode": progress.mode,
@@ -48,19 +60,47 @@ def save(run_dir: Path, progress: Progress) -> None:
     }
     point = checkpoints.Checkpoint(progress.done, named, meta)
     checkpoints.write(run_dir / CHECKPOINTS, point)
-    prune(run_dir)
+    _prune_checkpoints(run_dir, progress)
 
 
-def prune(run_dir: Path) -> None:
-    """Drop old checkpoints, and table parts that no kept one names: those beyond the last, too."""
-    checkpoints.prune(run_dir / CHECKPOINTS)
-    kept = [_parts(meta) for meta in checkpoints.metas(run_dir / CHECKPOINTS)]
+def prune(run_dir: Path, progress: Progress) -> None:
+    """Remove what a killed run left: superfluous checkpoints, and parts beyond those named."""
+    _prune_checkpoints(run_dir, progress)
     for table in TABLES:
-        tables.prune(run_dir / table, [part for parts in kept for part in parts[table]])
+        tables.prune(run_dir / table, progress.parts[table])
+
+
+def _prune_checkpoints(run_dir: Path, progress: Progress) -> None:
+    """Those where a part ended last; one in between is of no use after the next of them."""
+    first = progress.state.generation - progress.done
+    ends = [part.last + 1 - first for part in progress.parts["generations"]]
+    checkpoints.prune(run_dir / CHECKPOINTS, progress.done, ends)
+
+
+def _to_bytes(rows: Sequence[pa.Table]) -> NDArray[np.uint8]:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows[0].schema) as stream:
+        for table in rows:
+            stream.write_table(table)
+    return np.frombuffer(sink.getvalue(), np.uint8)
 
 
 def _parts(meta: Mapping[str, Any]) -> dict[str, tuple[Part, ...]]:
     return {k: tuple(Part(*row) for row in v) for k, v in meta["parts"].items()}
+
+
+def _pending(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[pa.Table, ...]]:
+    found = {table: arrays.get(f"pending.{table}") for table in TABLES}
+    return {k: () if v is None else (pa.ipc.open_stream(v).read_all(),) for k, v in found.items()}
+
+
+def rows(run_dir: Path, table: str) -> pa.Table | None:
+    """All rows up to the newest good checkpoint, in a part or not; None where there is none yet."""
+    found = checkpoints.newest(run_dir / CHECKPOINTS, lambda _: None)
+    if found is None:
+        return None
+    parts, pending = _parts(found.meta)[table], _pending(found.arrays)[table]
+    return tables.read(run_dir / table, parts, *pending)
 
 
 def restore(run_dir: Path, strategy: Strategy[Any]) -> Progress | None:
@@ -75,7 +115,7 @@ def restore(run_dir: Path, strategy: Strategy[Any]) -> Progress | None:
 
 
 def _progress(found: checkpoints.Checkpoint, strategy: Strategy[Any]) -> Progress:
-    groups: dict[str, dict[str, Any]] = {"state": {}, "finalists": {}}
+    groups: dict[str, dict[str, Any]] = {"state": {}, "finalists": {}, "pending": {}}
     for name, array in found.arrays.items():
         group, _, field = name.partition(".")
         groups[group][field] = array
@@ -89,4 +129,5 @@ def _progress(found: checkpoints.Checkpoint, strategy: Strategy[Any]) -> Progres
         evaluations=found.meta["evaluations"],
         steps=found.meta["steps"],
         parts=_parts(found.meta),
+        pending=_pending(found.arrays),
     )

@@ -1,9 +1,7 @@
 """Tables that grow by whole Parquet files, the same bytes however often a run was interrupted.
 
-A part covers generations `first` to `last` and is named by them. Sixteen parts of one level become
-one of the next, so a run of 10,000 generations has a few dozen. The checkpoint names its parts with
-their digests: what it does not name is removed when the run goes on from it, and parts that were
-merged stay until no kept checkpoint names them.
+A part is named by the generations of its first and last row, and a checkpoint names its parts with
+their digests: what it does not name is removed when the run goes on from it, and made again.
 """
 
 from __future__ import annotations
@@ -18,61 +16,36 @@ import pyarrow.parquet as pq
 from srghn.errors import CheckpointError
 from srghn.files import atomic_write, sha256_bytes, sha256_file, sweep
 
-FAN = 16
-
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a table: its name in the table's folder, SHA-256, and level of merging."""
+    """One file of a table: its name in the table's folder, and SHA-256."""
 
     name: str
     digest: str
-    level: int
 
     @property
-    def span(self) -> tuple[int, int]:
-        return _span(self.name)
+    def last(self) -> int:
+        """The generation that it ends with."""
+        return int(self.name.removesuffix(".parquet").split("-")[1])
 
 
-def _span(name: str) -> tuple[int, int]:
-    first, last = name.removesuffix(".parquet").split("-")
-    return int(first), int(last)
-
-
-def append(
-    folder: Path, parts: Sequence[Part], table: pa.Table, first: int, last: int
-) -> list[Part]:
-    """Write rows of generations `first` to `last`; merge what is due. Gives the new list of parts.
-
-    Nothing is removed: see `prune`.
-    """
-    grown = [*parts, _write(folder, table, first, last, level=0)]
-    while len(tail := _tail(grown)) == FAN:
-        merged = pa.concat_tables([pq.read_table(folder / part.name) for part in tail])
-        whole = _write(folder, merged, tail[0].span[0], last, level=tail[0].level + 1)
-        grown = [*grown[:-FAN], whole]
-    return grown
-
-
-def _tail(parts: Sequence[Part]) -> list[Part]:
-    """The parts at the end that share the last one's level."""
-    same = [part for part in parts if part.level == parts[-1].level]
-    return same[-FAN:]
-
-
-def _write(folder: Path, table: pa.Table, first: int, last: int, level: int) -> Part:
+def write(folder: Path, rows: Sequence[pa.Table]) -> Part:
+    """Write rows, in order of their column `generation`, as one part."""
+    table = pa.concat_tables(rows).combine_chunks()  # nothing is left of how they came together
+    first, last = table["generation"][0].as_py(), table["generation"][-1].as_py()
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.combine_chunks(),
+        table,
         sink,
-        compression="zstd" if level else "lz4",  # of a part that will be merged, be quick
+        compression="zstd",
         use_dictionary=[field.name for field in table.schema if field.type == pa.string()],
         write_statistics=False,  # nobody looks for rows by them
     )
     data = sink.getvalue().to_pybytes()
     name = f"{first:08d}-{last:08d}.parquet"
     atomic_write(folder / name, data)
-    return Part(name, sha256_bytes(data), level)
+    return Part(name, sha256_bytes(data))
 
 
 def verify(folder: Path, parts: Iterable[Part]) -> None:
@@ -89,7 +62,7 @@ def verify(folder: Path, parts: Iterable[Part]) -> None:
 
 
 def prune(folder: Path, named: Iterable[Part]) -> None:
-    """Remove every file that no kept checkpoint names, and what killed writes left aside."""
+    """Remove every file that is not named, and what killed writes left aside."""
     keep = {part.name for part in named}
     sweep(folder)
     for path in folder.glob("*.parquet"):
@@ -97,23 +70,14 @@ def prune(folder: Path, named: Iterable[Part]) -> None:
             path.unlink()
 
 
-def read(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The whole table, in order of generation; a part that lies within another is left out.
+def read(folder: Path, parts: Iterable[Part] | None = None, *more: pa.Table) -> pa.Table:
+    """Rows of these parts, by default of all there are, in order of generation, and `more` of them.
 
-    Raises `CheckpointError` if there is no part at all.
+    Raises `CheckpointError` if there is nothing at all.
     """
-    spans = sorted((_span(p.name) for p in folder.glob("[0-9]*.parquet")), key=_widest_first)
-    if not spans:
-        raise CheckpointError(f"{folder} holds no table yet; the run wrote no checkpoint")
-    chosen, end = [], -1
-    for first, last in spans:
-        if first > end:
-            chosen.append(folder / f"{first:08d}-{last:08d}.parquet")
-            end = last
-    return pa.concat_tables(
-        [pq.read_table(path, columns=list(columns) if columns else None) for path in chosen]
-    )
-
-
-def _widest_first(span: tuple[int, int]) -> tuple[int, int]:
-    return span[0], -span[1]
+    names = [p.name for p in folder.glob("[0-9]*.parquet") if parts is None]
+    names += [part.name for part in parts or ()]
+    found = [*(pq.read_table(folder / name) for name in sorted(names)), *more]
+    if not found:
+        raise CheckpointError(f"{folder} holds no table yet; the run's first part is still to come")
+    return pa.concat_tables(found)

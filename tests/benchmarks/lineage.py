@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from srghn.config import EvolutionParams
 from srghn.evolution import lineage, tables
 from srghn.evolution.base import Population
 
-EPISODES, NODES, EVERY = 8, 12, 10
+EPISODES, NODES = 8, 12
 
 
 def generation(number: int, children: int, survivors: int) -> pa.Table:
@@ -62,14 +63,11 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="srghn-lineage-") as folder:
         run = Path(folder)
-        parts: list[tables.Part] = []
-        for first in range(0, chosen.generations, EVERY):
-            last = min(first + EVERY, chosen.generations) - 1
-            rows = [
-                generation(g, chosen.children, chosen.survivors) for g in range(first, last + 1)
-            ]
-            parts = tables.append(run / "lineage", parts, pa.concat_tables(rows), first, last)
-            tables.prune(run / "lineage", parts)
+        every = EvolutionParams().checkpoint_every
+        for first in range(0, chosen.generations, every):
+            numbers = range(first, min(first + every, chosen.generations))
+            rows = [generation(g, chosen.children, chosen.survivors) for g in numbers]
+            tables.write(run / "lineage", rows)
         files = sorted((run / "lineage").iterdir())
         size = sum(file.stat().st_size for file in files)
         raw = least(lambda: [file.read_bytes() for file in files])

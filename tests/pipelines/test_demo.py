@@ -54,9 +54,9 @@ def posted(folder: Path, version: int) -> bool:
         return bool(ledger.outcomes(version))
 
 
-def saved(folder: Path) -> bool:
-    """Whether the first run has a checkpoint."""
-    return any((folder / ".srghn/workspaces/demo-first/data/run/checkpoints").glob("*"))
+def begun(folder: Path) -> bool:
+    """Whether the first run evolves."""
+    return (folder / ".srghn/workspaces/demo-first/data/run/run.json").exists()
 
 
 def kill_when(come: Callable[[], bool], folder: Path) -> None:
@@ -78,7 +78,7 @@ def kill_when(come: Callable[[], bool], folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.services
 def test_the_whole_loop_survives_kills_and_a_second_run(srghn: Srghn, tmp_path: Path) -> None:
-    kill_when(lambda: saved(tmp_path), tmp_path)
+    kill_when(lambda: begun(tmp_path), tmp_path)
     kill_when(lambda: posted(tmp_path, 1), tmp_path)  # its episode is over: not to be played again
     kill_when(lambda: posted(tmp_path, 2), tmp_path)  # in the middle of the canary's trial
 

@@ -18,6 +18,9 @@ from pipelines.stages import STAGES
 from pipelines.tracking import deliver, deliver_all, delivering
 from pipelines.workspace import create_workspace
 from srghn.config import Settings
+from srghn.envs import pin
+from srghn.evaluation.base import make_evaluator
+from srghn.evolution import loop
 from srghn.evolution.metrics import GenerationRow
 from srghn.files import sha256_file
 from tests.pipelines.conftest import Home, Tiny
@@ -119,7 +122,7 @@ def test_of_a_long_fast_run_as_many_are_delivered_as_its_time_affords(
     workspace = create_workspace(alive.settings, "fast", tiny(generations=23))
     for stage in ("pin", "evolve"):
         STAGES[stage](workspace, alive.settings)
-    last = max(p.stat().st_mtime for p in (workspace.run / "generations").iterdir())
+    last = (workspace.run / "checkpoints/00000023/manifest.json").stat().st_mtime
     each = (last - (workspace.run / "run.json").stat().st_mtime) / 23
     monkeypatch.setattr(tracking, "ALWAYS", 2)
     monkeypatch.setattr(tracking, "ROW_SECONDS", 4.5 * tracking.SHARE * each)
@@ -186,6 +189,23 @@ def test_rows_are_delivered_while_a_run_goes_on(
             time.sleep(0.05)
     assert tracking._noted(workspace).generations == 20
     assert history(alive.settings, "evolution/diversity") == list(range(20))
+
+
+def test_rows_that_are_in_no_part_of_the_tables_yet_are_delivered(
+    alive: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A world whose generations take longer than the clock waits is watched one by one."""
+    monkeypatch.setattr(loop, "SECONDS", 0.0)
+    workspace = create_workspace(alive.settings, "slow", tiny(checkpoint_every=4))
+    params, version = workspace.params(), pin(workspace.params().env)
+    had: list[int] = []
+
+    def listen(_: object) -> None:
+        had.append(deliver(workspace, alive.settings).generations)
+
+    with make_evaluator(alive.settings, version, params.policy) as evaluator:
+        loop.evolve(params, version, evaluator, workspace.run, on_generation=listen)
+    assert had == list(range(7))
 
 
 def test_a_run_at_work_delivers_for_itself(alive: Home) -> None:

@@ -31,16 +31,38 @@ def test_round_trip_to_the_bit(tmp_path: Path) -> None:
         assert back.arrays[name].tobytes() == array.tobytes()
 
 
-def test_the_last_two_are_kept_and_the_newest_is_used(tmp_path: Path) -> None:
-    for step in (1, 2, 3, 10):
+def kept(folder: Path) -> list[int]:
+    return [int(path.name) for path in steps(folder)]
+
+
+def test_two_of_a_kind_are_kept_and_the_newest_is_used(tmp_path: Path) -> None:
+    """Lasting are 3, 6 and 9; what is in between goes as soon as the next of them is there."""
+    found = {}
+    for step in range(1, 11):
         write(tmp_path, make(step))
-        prune(tmp_path)
-    assert [p.name for p in steps(tmp_path)] == ["00000003", "00000010"]
+        prune(tmp_path, step, range(3, step + 1, 3))
+        found[step] = kept(tmp_path)
+    assert [found[step] for step in (1, 2, 3)] == [[1], [1, 2], [3]]
+    assert [found[step] for step in (4, 5, 6)] == [[3, 4], [3, 4, 5], [3, 6]]
+    assert [found[step] for step in (7, 8, 9)] == [[3, 6, 7], [3, 6, 7, 8], [6, 9]]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = newest(tmp_path, anything)
     assert found is not None
     assert found.step == 10
+
+
+def test_refused_ones_ahead_do_not_count_and_stay_until_they_are_reached(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 7, 8):
+        write(tmp_path, make(step))
+    prune(tmp_path, 5, [4])
+    assert kept(tmp_path) == [4, 6, 7, 8]
+    write(tmp_path, make(5))
+    prune(tmp_path, 5, [4])
+    assert kept(tmp_path) == [4, 5, 6, 7, 8]
+    write(tmp_path, make(9))
+    prune(tmp_path, 9, [4])
+    assert kept(tmp_path) == [4, 8, 9]
 
 
 def test_nothing_yet_is_not_an_error(tmp_path: Path) -> None:
@@ -113,6 +135,6 @@ def test_what_a_killed_write_left_aside_is_no_checkpoint(tmp_path: Path) -> None
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, make(1))
-    monkeypatch.setattr("srghn.checkpoint.FORMAT", 2)
-    with pytest.raises(CheckpointError, match="expected format 2, found 1"):
+    monkeypatch.setattr("srghn.checkpoint.FORMAT", 3)
+    with pytest.raises(CheckpointError, match="expected format 3, found 2"):
         read(path)

@@ -37,23 +37,29 @@ def generation(number: int, episodes: int = 8, count: int = 64, survivors: int =
     return lineage.table([columns], "f" * 64)
 
 
-def test_parts_merge_and_read_back_in_order(tmp_path: Path) -> None:
-    parts: list[tables.Part] = []
-    for number in range(300):
-        parts = tables.append(tmp_path, parts, pa.table({"g": [number, number]}), number, number)
-        tables.prune(tmp_path, parts)
-    assert [part.level for part in parts] == [2] + [1] * 2 + [0] * 12
-    assert len(list(tmp_path.iterdir())) == 15
+def rows(*numbers: int) -> pa.Table:
+    return pa.table({"generation": [number for number in numbers for _ in range(2)]})
+
+
+def numbers(table: pa.Table) -> list[int]:
+    return list(table["generation"].to_pylist()[::2])
+
+
+def test_parts_are_named_by_their_generations_and_read_back_in_order(tmp_path: Path) -> None:
+    parts = [tables.write(tmp_path, [rows(g, g + 1), rows(g + 2)]) for g in range(7, 40, 3)]
+    assert (parts[0].name, parts[0].last) == ("00000007-00000009.parquet", 9)
     tables.verify(tmp_path, parts)
-    assert tables.read(tmp_path)["g"].to_pylist() == [g for g in range(300) for _ in range(2)]
+    assert numbers(tables.read(tmp_path)) == list(range(7, 40))
+    assert numbers(tables.read(tmp_path, parts[:2], rows(13))) == list(range(7, 14))
+    assert numbers(tables.read(tmp_path, [], rows(13))) == [13]
+    tables.prune(tmp_path, parts[:2])
+    assert numbers(tables.read(tmp_path)) == list(range(7, 13))
 
 
-def test_a_part_within_a_merged_one_is_not_read_twice(tmp_path: Path) -> None:
-    parts: list[tables.Part] = []
-    for number in range(tables.FAN):
-        parts = tables.append(tmp_path, parts, pa.table({"g": [number]}), number, number)
-    assert len(list(tmp_path.iterdir())) == tables.FAN + 1
-    assert tables.read(tmp_path)["g"].to_pylist() == list(range(tables.FAN))
+def test_how_rows_came_together_is_not_in_a_parts_bytes(tmp_path: Path) -> None:
+    made = [generation(g) for g in range(5)]
+    split = [[pa.concat_tables(made)], made, [pa.concat_tables(made[:3]), *made[3:]]]
+    assert len({tables.write(tmp_path, each).digest for each in split}) == 1
 
 
 def test_an_empty_folder_has_no_table(tmp_path: Path) -> None:
@@ -62,10 +68,8 @@ def test_an_empty_folder_has_no_table(tmp_path: Path) -> None:
 
 
 def test_a_thousand_generations_of_64_stay_under_10_megabytes(tmp_path: Path) -> None:
-    parts: list[tables.Part] = []
-    for first in range(0, 1000, 100):
-        rows = pa.concat_tables([generation(g) for g in range(first, first + 100)])
-        parts = tables.append(tmp_path / "lineage", parts, rows, first, first + 99)
+    for first in range(0, 1000, 250):
+        tables.write(tmp_path / "lineage", [generation(g) for g in range(first, first + 250)])
     size = sum(p.stat().st_size for p in (tmp_path / "lineage").iterdir())
     assert 2_000_000 < size < 10_000_000
     assert len(lineage.load(tmp_path)) == 64_000
@@ -105,6 +109,7 @@ def test_a_lineage_spans_runs(small_run: Any, play: Play, finished: Path, tmp_pa
     play(params, tmp_path, founder)
     second = load_run(tmp_path)
     assert second.generation == 9
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000002", "00000003"]
     assert second.mode == "flipped"  # the schedule goes on: its switch was at 4
     for row, i in enumerate(second.finalists.ids):
         whole = second.ancestry(int(i))
@@ -185,12 +190,10 @@ def test_what_is_no_ancestry_is_refused(text: str) -> None:
 
 
 def test_minus_infinity_survives_the_table(tmp_path: Path) -> None:
-    rows = generation(0, episodes=2)
     returns = np.full((64, 2), -math.inf)
     population = Population(
         *[np.zeros((64, 1), np.float32)] * 2, *[np.arange(64)] * 4, np.ones((64, 1), np.float32)
     )
     columns = lineage.columns(population, 0, "normal", returns.mean(axis=1), returns)
-    rows = lineage.table([columns], "f" * 64)
-    tables.append(tmp_path / "lineage", [], rows, 0, 0)
+    tables.write(tmp_path / "lineage", [lineage.table([columns], "f" * 64)])
     assert np.isneginf(lineage.load(tmp_path).returns).all()

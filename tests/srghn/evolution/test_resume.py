@@ -19,7 +19,9 @@ from srghn.config import EnvParams, RunParams, Settings
 from srghn.envs import pin
 from srghn.errors import CheckpointError, FingerprintMismatch
 from srghn.evaluation.base import make_evaluator
-from srghn.evolution import evolve, load_run
+from srghn.evolution import evolve, load_run, loop
+from srghn.evolution.metrics import GenerationRecord
+from srghn.evolution.progress import rows
 from srghn.evolution.run import locked
 
 Play = Callable[..., None]
@@ -58,10 +60,13 @@ def survives(number: int, play: Play, params: RunParams, run_dir: Path) -> bool:
     return child.exitcode == 0
 
 
+@pytest.mark.parametrize("seconds", [5.0, 0.0])
 def test_killed_at_one_write_after_another(
-    small_run: Any, play: Play, contents: Contents, finished: Path, tmp_path: Path
-) -> None:
-    """Every seventh of the 59 syncs and renames of this run."""
+    seconds: float, small_run: Any, play: Play, contents: Contents, finished: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Every seventh of the syncs and renames of this run, and of one that often saves."""
+    monkeypatch.setattr(loop, "SECONDS", seconds)
     expected, number = contents(finished), 1
     while not survives(number, play, small_run(), run_dir := tmp_path / str(number)):
         play(small_run(), run_dir)
@@ -103,23 +108,112 @@ def test_a_finished_run_is_left_as_it_is(
     assert contents(finished) == before
 
 
-@pytest.fixture
-def half(small_run: Any, play: Play, tmp_path: Path) -> Path:
-    """A run killed after four generations."""
-    params, run_dir = small_run(), tmp_path / "half"
-    version = pin(params.env)
+def stopped(params: RunParams, run_dir: Path, generation: int) -> list[int]:
+    """Play, or go on, and be killed in this generation; gives the generations played."""
+    version, played = pin(params.env), list[int]()
 
     class Stop(Exception):
         pass
 
-    def stop(record: Any) -> None:
-        if record.generation == 4:
+    def stop(record: GenerationRecord) -> None:
+        played.append(record.generation)
+        if record.generation == generation:
             raise Stop
 
     with make_evaluator(Settings(), version, params.policy) as evaluator, pytest.raises(Stop):
         evolve(params, version, evaluator, run_dir, on_generation=stop)
-    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["00000002", "00000004"]
+    return played
+
+
+def kept(run_dir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (run_dir / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def half(small_run: Any, tmp_path: Path) -> Path:
+    """A run killed after four generations."""
+    stopped(small_run(), run_dir := tmp_path / "half", generation=4)
+    assert kept(run_dir) == [2, 4]
     return run_dir
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock asks for a checkpoint after every generation."""
+    monkeypatch.setattr(loop, "SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("every", [3, 5, 100])
+def test_a_kill_between_parts_costs_the_generation_at_hand(
+    every: int, small_run: Any, play: Play, contents: Contents, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Killed in every generation; what an undisturbed run that heeds no clock leaves is left."""
+    params, run_dir = small_run(checkpoint_every=every), tmp_path / "hasty"
+    assert stopped(params, run_dir, 0) == [0]
+    for generation in range(1, 7):
+        assert stopped(params, run_dir, generation) == [generation - 1, generation]
+    play(params, run_dir)
+    monkeypatch.setattr(loop, "SECONDS", float("inf"))
+    play(params, tmp_path / "calm")
+    assert contents(run_dir) == contents(tmp_path / "calm")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_between_parts_two_checkpoints_are_kept(small_run: Any, play: Play, tmp_path: Path) -> None:
+    params = small_run(generations=9, checkpoint_every=4)
+    found = {}
+    for generation in range(1, 9):  # as this generation was being played
+        stopped(params, tmp_path, generation)
+        found[generation] = kept(tmp_path)
+    assert [found[g] for g in range(1, 5)] == [[1], [1, 2], [2, 3], [4]]
+    assert [found[g] for g in range(5, 9)] == [[4, 5], [4, 5, 6], [4, 6, 7], [4, 8]]
+    play(params, tmp_path)
+    assert kept(tmp_path) == [8, 9]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("torn", [1, 2])
+def test_a_torn_checkpoint_between_parts_is_named_and_the_one_before_used(
+    torn: int, small_run: Any, play: Play, contents: Contents, tmp_path: Path
+) -> None:
+    """With both of them torn, the one before is that at the end of a part."""
+    params = small_run(checkpoint_every=4)
+    stopped(params, tmp_path / "run", 6)
+    assert kept(tmp_path / "run") == [4, 5, 6]
+    for name in ("00000006", "00000005")[:torn]:
+        state = tmp_path / "run" / "checkpoints" / name / "state.safetensors"
+        state.write_bytes(state.read_bytes()[:-1])
+    with pytest.warns(CheckpointWarning) as told:
+        assert stopped(params, tmp_path / "run", 6) == [*range(6 - torn, 7)]
+    assert len(told) == torn
+    assert all(f"Going on from 0000000{6 - torn} instead" in str(each.message) for each in told)
+    play(params, tmp_path / "run")
+    play(params, tmp_path / "undisturbed")
+    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_run_is_read_up_to_its_last_checkpoint(
+    small_run: Any, play: Play, tmp_path: Path
+) -> None:
+    """With the rows that are in no part yet; while it goes on, not those that came later."""
+    params = small_run(checkpoint_every=4)
+    stopped(params, tmp_path, 6)
+    run = load_run(tmp_path)
+    later = load_run(tmp_path)
+    assert np.unique(run.lineage.generation).tolist() == [*range(6)]
+    assert run.ancestry(int(run.finalists.ids[0])).chain
+    shown = rows(tmp_path, "generations")
+    assert shown is not None
+    assert shown["generation"].to_pylist() == [*range(6)]
+    play(params, tmp_path)
+    assert np.array_equal(later.lineage.id, run.lineage.id)
+
+
+def test_before_the_first_checkpoint_there_is_nothing_to_read(tmp_path: Path) -> None:
+    assert rows(tmp_path, "generations") is None
 
 
 @pytest.mark.parametrize(
