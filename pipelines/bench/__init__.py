@@ -53,7 +53,7 @@ def run_bench(
         over_population((16, 64, 256) if quick else (16, 64, 256, 1024, 4096)),
         over_policy((8, 32, 128) if quick else (8, 32, 128, 512)),
     )
-    share = share_outside_evaluation(20 if quick else 60)
+    share = share_outside_evaluation(1 if quick else 3)
     gains = [] if quick else list(_gains(rounds, say))
     path = (out or settings.home / "bench") / "bench.png"
     draw(rows, curves, path)

@@ -130,14 +130,14 @@ class _Timed(Evaluator):
         return self.inner.describe()
 
 
-def share_outside_evaluation(generations: int) -> Share:
+def share_outside_evaluation(stretches: int) -> Share:
     """Births, selection and bookkeeping at 64 individuals, 8 episodes of up to 500 steps.
 
-    The last `generations` of a run, of which the first that is measured comes right after a
-    checkpoint is due: each stretch of `checkpoint_every` pays for one checkpoint and its tables.
+    In stretches of `checkpoint_every` generations, after one more that is not measured: each begins
+    when a part of the tables is due, so that it pays for a whole one and its checkpoint.
     """
     before = EvolutionParams().checkpoint_every
-    params, ends = _params(64, 8, before + generations), list[float]()
+    params, ends = _params(64, 8, before * (1 + stretches)), list[float]()
     version = pin(params.env)
     with (
         make_evaluator(Settings(), version, params.policy) as inner,

@@ -98,7 +98,7 @@ def test_exponent_and_plot(rows: tuple[list[Row], list[str]], tmp_path: Path) ->
 
 def test_growth_and_shares_run() -> None:
     assert min(over_population((16, 32)).seconds) > 0
-    share = share_outside_evaluation(3)
+    share = share_outside_evaluation(1)
     assert 0 < share.outside_evaluation < 1
     assert share.mean_steps > 5
 
