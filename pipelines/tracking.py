@@ -119,12 +119,15 @@ def _pending(
     """Rows of the generations table to be delivered, by their place in it, and its length."""
     from srghn.evolution.progress import CHECKPOINTS, rows
 
-    points = (workspace.run / CHECKPOINTS).glob("[0-9]*/manifest.json")
-    table, times = rows(workspace.run, "generations"), [path.stat().st_mtime for path in points]
+    table = rows(workspace.run, "generations")
     if table is None:
         return [], 0
     total = len(table)
-    seconds = (max(times) - (workspace.run / "run.json").stat().st_mtime) / total
+    begun, last = (
+        (workspace.run / name).stat().st_mtime  # of the folder: when a checkpoint was put there
+        for name in ("run.json", CHECKPOINTS)
+    )
+    seconds = (last - begun) / total
     stride = math.ceil(ROW_SECONDS / max(SHARE * seconds, ROW_SECONDS / total))
     wanted = [
         place

@@ -63,12 +63,14 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
 def prune(folder: Path, step: int, lasting: Sequence[int]) -> None:
     """Keep the last two of the `lasting` steps up to `step`, and the last two after them all.
 
-    What lies beyond `step` was refused: it stays until it is written again.
+    What lies beyond `step` was refused and will be made again; what killed writes left goes, too.
     """
-    found = {int(path.name): path for path in steps(folder) if int(path.name) <= step}
-    between = [number for number in found if number > max(lasting, default=0)]
+    found = {int(path.name): path for path in steps(folder)}
+    between = [number for number in found if max(lasting, default=0) < number <= step]
     for number in found.keys() - {*lasting[-KEPT:], *between[-KEPT:]}:
         shutil.rmtree(found[number])
+    for aside in folder.glob(".*.tmp"):
+        shutil.rmtree(aside)
 
 
 def read(path: Path) -> Checkpoint:
@@ -95,8 +97,8 @@ def steps(folder: Path) -> list[Path]:
 def newest(folder: Path, check: Callable[[Checkpoint], None]) -> Checkpoint | None:
     """The newest checkpoint that can be read and passes `check`; None where there is none at all.
 
-    Each one refused with a `CheckpointError` is named in a `CheckpointWarning`, and stays until it
-    is written again; if none is left, an error names them all.
+    Each one refused with a `CheckpointError` is named in a `CheckpointWarning`; if none is left, an
+    error names them all.
     """
     refused: list[CheckpointError] = []
     for path in reversed(steps(folder)):
@@ -104,7 +106,8 @@ def newest(folder: Path, check: Callable[[Checkpoint], None]) -> Checkpoint | No
             checkpoint = read(path)
             check(checkpoint)
         except CheckpointError as error:
-            refused.append(error)
+            if path.exists():  # or else a run at work has removed it meanwhile
+                refused.append(error)
             continue
         for reason in refused:
             warnings.warn(

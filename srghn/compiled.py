@@ -2,7 +2,8 @@
 
 Without `fastmath` nothing is reordered or contracted, so a kernel's results are those that its
 source spells out. numba's cache looks at the time of a kernel's own file and not at those it calls
-into: kernels that call each other stand in one file, and what changes does not come from another.
+into: kernels that call each other stand in one file, and what changes does not come from another
+(after a change of `srghn.lanes`, touch the kernels that use it).
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def load_at(typing: Any, array: Any, place: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_place(context, builder, signature, arguments), align=4)
 
-    return _lanes(array, types.intp), build
+    return (_lanes(array, types.intp), build) if _is_flat(array) else None
 
 
 @intrinsic
@@ -105,7 +105,12 @@ def store_at(typing: Any, array: Any, place: Any, value: Any) -> Any:
         builder.store(arguments[2], _place(context, builder, signature, arguments), align=4)
         return context.get_dummy_value()
 
-    return types.none(array, types.intp, _lanes), build
+    return (types.none(array, types.intp, _lanes), build) if _is_flat(array) else None
+
+
+def _is_flat(array: Any) -> bool:
+    """Whether its values lie side by side; of any other no kernel is compiled."""
+    return bool((array.ndim, array.layout, array.dtype) == (1, "C", types.float32))
 
 
 def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -75,9 +75,11 @@ def read(folder: Path, parts: Iterable[Part] | None = None, *more: pa.Table) -> 
 
     Raises `CheckpointError` if there is nothing at all.
     """
-    names = [p.name for p in folder.glob("[0-9]*.parquet") if parts is None]
-    names += [part.name for part in parts or ()]
-    found = [*(pq.read_table(folder / name) for name in sorted(names)), *more]
+    if parts is None:
+        paths = sorted(folder.glob("[0-9]*.parquet"))
+    else:
+        paths = [folder / part.name for part in parts]
+    found = [*map(pq.read_table, paths), *more]
     if not found:
         raise CheckpointError(f"{folder} holds no table yet; the run's first part is still to come")
     return pa.concat_tables(found)

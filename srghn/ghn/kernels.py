@@ -168,10 +168,8 @@ def node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
 @compiled
 def dense(genomes, start, width, vectors, bounds):
     """Values (n, P): tensor t is the first of the outputs of one layer, from `bounds[t]` on."""
-    flat, layer = (
-        np.empty((len(genomes), bounds[-1]), np.float32),
-        _layer(start, vectors.shape[2], width),
-    )
+    flat = np.empty((len(genomes), bounds[-1]), dtype=np.float32)
+    layer = _layer(start, vectors.shape[2], width)
     for n in range(len(genomes)):
         genome, rows, values = genomes[n], vectors[n], flat[n]
         for t in range(len(rows)):
@@ -224,10 +222,8 @@ def chunked(genomes, start, width, waves, vectors, bounds):
 def deviations(genomes, start, width, vectors):
     """The stochastic head's two layers: (n, tensors, width), to which softplus is still to come."""
     hidden = vectors.shape[2]
-    first, second = (
-        _layer(start, hidden, hidden),
-        _layer(start + hidden * (hidden + 1), hidden, width),
-    )
+    first = _layer(start, hidden, hidden)
+    second = _layer(start + hidden * (hidden + 1), hidden, width)
     raw = np.empty((len(genomes), vectors.shape[1], width), dtype=np.float32)
     inner = np.empty((1, hidden), dtype=np.float32)
     for n in range(len(genomes)):

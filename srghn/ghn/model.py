@@ -158,7 +158,10 @@ class GHN:
             kept = np.full_like(self._kept, 1 - self.params.birth_decay)
             used = self._broadcast(rates, len(rows))
         children = np.empty((len(rows), self.genome_size), np.float32) if out is None else out
-        assert children.shape == (len(rows), self.genome_size)  # no kernel looks where it writes
+        # no kernel looks where it writes
+        assert children.shape == (len(rows), self.genome_size)
+        assert children.dtype == np.float32
+        assert children.flags.c_contiguous
         kernels.births(
             genomes,
             rows,

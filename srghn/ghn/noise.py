@@ -26,7 +26,8 @@ _FACTOR_A, _FACTOR_C = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A8263951211
 _KEY_STEPS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
-#: Bytes; a vector that lies across two lines takes twice as long to load.
+#: Bytes; a vector that lies across two lines takes twice as long to load. Rows of the basis are of
+#: any length, and so begin at a line's start only where it is a multiple of sixteen.
 CACHE_LINE = 64
 
 _TAIL = 3.6541528853610088  # where the ziggurat's lowest layer becomes the normal curve's tail

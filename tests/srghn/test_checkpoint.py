@@ -52,17 +52,30 @@ def test_two_of_a_kind_are_kept_and_the_newest_is_used(tmp_path: Path) -> None:
     assert found.step == 10
 
 
-def test_refused_ones_ahead_do_not_count_and_stay_until_they_are_reached(tmp_path: Path) -> None:
+def test_refused_ones_ahead_go_and_so_does_what_a_kill_left_aside(tmp_path: Path) -> None:
     for step in (2, 4, 6, 7, 8):
         write(tmp_path, make(step))
+    (tmp_path / ".00000009.tmp").mkdir()
     prune(tmp_path, 5, [4])
-    assert kept(tmp_path) == [4, 6, 7, 8]
-    write(tmp_path, make(5))
-    prune(tmp_path, 5, [4])
-    assert kept(tmp_path) == [4, 5, 6, 7, 8]
-    write(tmp_path, make(9))
-    prune(tmp_path, 9, [4])
-    assert kept(tmp_path) == [4, 8, 9]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000004"]
+    for step in (5, 6, 7):
+        write(tmp_path, make(step))
+        prune(tmp_path, step, [4])
+    assert kept(tmp_path) == [4, 6, 7]
+
+
+def test_one_that_a_run_at_work_removes_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, make(1))
+    gone = write(tmp_path, make(2))
+    listed = steps(tmp_path)
+    shutil.rmtree(gone)
+    monkeypatch.setattr("srghn.checkpoint.steps", lambda folder: listed)
+    with warnings.catch_warnings(action="error"):
+        found = newest(tmp_path, anything)
+    assert found is not None
+    assert found.step == 1
 
 
 def test_nothing_yet_is_not_an_error(tmp_path: Path) -> None:
