@@ -22,7 +22,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from srghn.errors import CheckpointError
-from srghn.files import seal, sha256_bytes, sync_folder, unseal
+from srghn.files import seal, sha256_bytes, sweep, sync_folder, unseal
 
 FORMAT = 2
 KEPT = 2
@@ -69,8 +69,7 @@ def prune(folder: Path, step: int, lasting: Sequence[int]) -> None:
     between = [number for number in found if max(lasting, default=0) < number <= step]
     for number in found.keys() - {*lasting[-KEPT:], *between[-KEPT:]}:
         shutil.rmtree(found[number])
-    for aside in folder.glob(".*.tmp"):
-        shutil.rmtree(aside)
+    sweep(folder)
 
 
 def read(path: Path) -> Checkpoint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,9 +47,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed `atomic_write` left aside in `folder`."""
+    """Remove the files and folders that killed writes left aside in `folder`."""
     for aside in folder.glob(".*.tmp"):
-        aside.unlink(missing_ok=True)
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
 
 
 def sha256_bytes(data: bytes) -> str:

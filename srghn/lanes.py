@@ -42,11 +42,16 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, _VECTOR)  # type: ignore[no-untyped-call]
 
 
-def _address(context: Any, builder: Any, kind: Any, array_type: Any, array: Any, row: Any) -> Any:
-    """Pointer to row `row`, a vector of `kind`, of a C-contiguous float32 array (rows, count)."""
+def _address(context: Any, builder: Any, kind: Any, array_type: Any, array: Any, place: Any) -> Any:
+    """Pointer to the vector of `kind` that begins at `place`, an index into all values in order."""
     view = context.make_array(array_type)(context, builder, array)
-    offset = builder.mul(row, ir.Constant(row.type, kind.count))
-    return builder.bitcast(builder.gep(view.data, [offset]), kind.as_pointer())
+    return builder.bitcast(builder.gep(view.data, [place]), kind.as_pointer())
+
+
+def _row(context: Any, builder: Any, kind: Any, array_type: Any, array: Any, row: Any) -> Any:
+    """Pointer to row `row`, a vector of `kind`, of a C-contiguous float32 array (rows, count)."""
+    place = builder.mul(row, ir.Constant(row.type, kind.count))
+    return _address(context, builder, kind, array_type, array, place)
 
 
 @intrinsic
@@ -54,7 +59,7 @@ def load(typing: Any, array: Any, row: Any) -> Any:
     """Row `row` of a float32 array (rows, WIDTH)."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(context, builder, _VECTOR, signature.args[0], *arguments)
+        pointer = _row(context, builder, _VECTOR, signature.args[0], *arguments)
         return builder.load(pointer, align=4)
 
     return _lanes(array, types.intp), build
@@ -66,7 +71,7 @@ def load_twice(typing: Any, array: Any, row: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.VectorType(_FLOAT, HALF)
-        pointer = _address(context, builder, kind, signature.args[0], *arguments)
+        pointer = _row(context, builder, kind, signature.args[0], *arguments)
         half = builder.load(pointer, align=4)
         mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [*range(HALF)] * 2)
         return builder.shuffle_vector(half, ir.Constant(kind, ir.Undefined), mask)
@@ -80,7 +85,7 @@ def store(typing: Any, array: Any, row: Any, value: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, row, value = arguments
-        pointer = _address(context, builder, _VECTOR, signature.args[0], array, row)
+        pointer = _row(context, builder, _VECTOR, signature.args[0], array, row)
         builder.store(value, pointer, align=4)
         return context.get_dummy_value()
 
@@ -92,7 +97,8 @@ def load_at(typing: Any, array: Any, place: Any) -> Any:
     """The WIDTH values of a flat float32 array from `place` on."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_place(context, builder, signature, arguments), align=4)
+        pointer = _address(context, builder, _VECTOR, signature.args[0], *arguments)
+        return builder.load(pointer, align=4)
 
     return (_lanes(array, types.intp), build) if _is_flat(array) else None
 
@@ -102,7 +108,9 @@ def store_at(typing: Any, array: Any, place: Any, value: Any) -> Any:
     """Write `value` to a flat float32 array from `place` on."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _place(context, builder, signature, arguments), align=4)
+        array, place, value = arguments
+        pointer = _address(context, builder, _VECTOR, signature.args[0], array, place)
+        builder.store(value, pointer, align=4)
         return context.get_dummy_value()
 
     return (types.none(array, types.intp, _lanes), build) if _is_flat(array) else None
@@ -111,12 +119,6 @@ def store_at(typing: Any, array: Any, place: Any, value: Any) -> Any:
 def _is_flat(array: Any) -> bool:
     """Whether its values lie side by side; of any other no kernel is compiled."""
     return bool((array.ndim, array.layout, array.dtype) == (1, "C", types.float32))
-
-
-def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Pointer to a vector that begins at index `arguments[1]` of the array `arguments[0]`."""
-    view = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.bitcast(builder.gep(view.data, [arguments[1]]), _VECTOR.as_pointer())
 
 
 @intrinsic
@@ -161,26 +163,20 @@ mul = _binary("fmul", "`a * b`.")
 div = _binary("fdiv", "`a / b`.")
 
 
-@intrinsic
-def smaller(typing: Any, a: Any, b: Any) -> Any:
-    """Lane by lane `b if a > b else a`: a NaN in `a` stays."""
+def _bound(comparison: str, doc: str) -> Any:
+    def typer(typing: Any, a: Any, b: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, b = arguments
+            return builder.select(builder.fcmp_ordered(comparison, a, b), b, a)
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b = arguments
-        return builder.select(builder.fcmp_ordered(">", a, b), b, a)
+        return _lanes(_lanes, _lanes), build
 
-    return _lanes(_lanes, _lanes), build
+    typer.__doc__ = doc
+    return intrinsic(typer)
 
 
-@intrinsic
-def larger(typing: Any, a: Any, b: Any) -> Any:
-    """Lane by lane `b if a < b else a`: a NaN in `a` stays."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b = arguments
-        return builder.select(builder.fcmp_ordered("<", a, b), b, a)
-
-    return _lanes(_lanes, _lanes), build
+smaller = _bound(">", "Lane by lane `b if a > b else a`: a NaN in `a` stays.")
+larger = _bound("<", "Lane by lane `b if a < b else a`: a NaN in `a` stays.")
 
 
 @intrinsic

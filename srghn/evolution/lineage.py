@@ -8,7 +8,7 @@ named by fingerprint (in the table's metadata) and mode (a column), so fitness i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from srghn.evolution import tables
 from srghn.evolution.ancestry import Ancestor
 from srghn.evolution.base import F32, F64, I64, NO_PARENT, Population
 from srghn.evolution.metrics import over_nodes
+from srghn.evolution.tables import Part
 
 
 def schema(episodes: int, fingerprint: str) -> pa.Schema:
@@ -137,13 +138,9 @@ class Lineage:
         )
 
 
-def load(run_dir: Path) -> Lineage:
-    """Read `run_dir/lineage`; a second for 10,000 generations of 64."""
-    return of(tables.read(run_dir / "lineage"))
-
-
-def of(table: pa.Table) -> Lineage:
-    """The lineage table's rows as arrays."""
+def load(run_dir: Path, parts: Iterable[Part] | None = None, *more: pa.Table) -> Lineage:
+    """Read `run_dir/lineage`, as `tables.read` does; a second for 10,000 generations of 64."""
+    table = tables.read(run_dir / "lineage", parts, *more)
     returns = table["returns"].combine_chunks()
     mode = table["mode"].combine_chunks().dictionary_encode()
     names = np.array(mode.dictionary.to_pylist(), dtype=np.str_)

@@ -132,7 +132,8 @@ class _Loop:
         population = self.strategy.ask(before.state)
         played = self._play(before.state, population, mode)
         fitness = selection.clean(played.fitness)
-        after = Progress(
+        after = dataclasses.replace(
+            before,
             done=before.done + 1,
             state=self.strategy.tell(before.state, population, fitness),
             finalists=population,  # all of them: which are the best, only a checkpoint asks
@@ -140,8 +141,6 @@ class _Loop:
             mode=mode,
             evaluations=before.evaluations + played.returns.size,
             steps=before.steps + int(played.lengths.sum()),
-            parts=before.parts,
-            pending=before.pending,
         )
         born = lineage.columns(population, generation, mode, fitness, played.returns)
         row = metrics.measure(

@@ -14,7 +14,7 @@ from srghn import checkpoint as checkpoints
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
 from srghn.errors import ArchitectureMismatch, CheckpointError, FingerprintMismatch
-from srghn.evolution import lineage, tables
+from srghn.evolution import lineage
 from srghn.evolution.ancestry import Ancestry, genome_digest
 from srghn.evolution.base import F32, F64, I64, Population, Strategy
 from srghn.evolution.progress import CHECKPOINTS, Progress, restore
@@ -181,7 +181,7 @@ class Run:
     def lineage(self) -> lineage.Lineage:
         """Up to the checkpoint, though the run may be going on."""
         parts, pending = self.progress.parts["lineage"], self.progress.pending["lineage"]
-        return lineage.of(tables.read(self.run_dir / "lineage", parts, *pending))
+        return lineage.load(self.run_dir, parts, *pending)
 
     def ancestry(self, individual: int) -> Ancestry:
         """Of a finalist by id; raises `CheckpointError` for another id, or where there is none."""

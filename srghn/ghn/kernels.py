@@ -133,7 +133,7 @@ def node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
     kinds, incoming, outgoing, rows = plan
     nodes, square = len(kinds), hidden * hidden
     forward, backward = messages + square, messages + 2 * square
-    own = messages, messages + 3 * square, hidden
+    own = messages, messages + 3 * square, hidden  # a layer whose bias lies behind all three
     found = np.empty((len(genomes), len(rows), hidden), dtype=np.float32)
     now, new = np.empty((nodes, hidden), dtype=np.float32), np.empty((nodes, hidden), np.float32)
     mean, out = np.empty((1, hidden), dtype=np.float32), np.empty(hidden, dtype=np.float32)

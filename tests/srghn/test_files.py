@@ -31,6 +31,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_sweep_removes_only_what_was_left_aside(tmp_path: Path) -> None:
     (tmp_path / ".file.bin.abc.tmp").write_bytes(b"half")
+    (tmp_path / ".folder.tmp").mkdir()
+    (tmp_path / ".folder.tmp" / "file.bin").write_bytes(b"half")
     (tmp_path / "file.tmp").write_bytes(b"a user's own")
     sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["file.tmp"]
