@@ -43,7 +43,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _address(context: Any, builder: Any, kind: Any, array_type: Any, array: Any, place: Any) -> Any:
-    """Pointer to the vector of `kind` that begins at `place`, an index into all values in order."""
+    """Pointer to the `kind` that begins at `place`, an index into all values in order."""
     view = context.make_array(array_type)(context, builder, array)
     return builder.bitcast(builder.gep(view.data, [place]), kind.as_pointer())
 
@@ -121,17 +121,45 @@ def _is_flat(array: Any) -> bool:
     return bool((array.ndim, array.layout, array.dtype) == (1, "C", types.float32))
 
 
+def _splat(builder: Any, value: Any) -> Any:
+    empty = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+    return builder.shuffle_vector(first, empty, mask)
+
+
 @intrinsic
 def splat(typing: Any, value: Any) -> Any:
     """The same float32 in every lane."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        empty = ir.Constant(_VECTOR, ir.Undefined)
-        first = builder.insert_element(empty, arguments[0], ir.Constant(ir.IntType(32), 0))
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
-        return builder.shuffle_vector(first, empty, mask)
+        return _splat(builder, *arguments)
 
     return _lanes(types.float32), build
+
+
+@intrinsic
+def splat_at(typing: Any, array: Any, place: Any) -> Any:
+    """The value at `place` of a flat float32 array in every lane.
+
+    `splat(array[place])` would first ask whether to count from the array's end.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(context, builder, _FLOAT, signature.args[0], *arguments)
+        return _splat(builder, builder.load(pointer))
+
+    return (_lanes(array, types.intp), build) if _is_flat(array) else None
+
+
+@intrinsic
+def splat_lane(typing: Any, vector: Any, lane: Any) -> Any:
+    """The value in one lane, a constant after unrolling, in every lane."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _splat(builder, builder.extract_element(*arguments))
+
+    return (_lanes(_lanes, types.intp), build) if vector is _lanes else None
 
 
 @intrinsic

@@ -4,6 +4,9 @@
 So what one individual gets never depends on who else is in the batch, nor on any library's blocks
 or threads. Genomes (n, genome_size) are read by place: a matrix begins at an index, row by row, and
 a layer's bias lies right behind its weight, as `own_tensors` lays them out. All floats are float32.
+
+The default width is that of a vector, and kernels with small products are compiled once more for
+it as a constant: unrolled, they take half the time.
 """
 
 from __future__ import annotations
@@ -13,112 +16,193 @@ import math
 import numpy as np
 
 from srghn.compiled import TANH_LIMIT, TANH_P, TANH_Q, compiled, inlined
-from srghn.lanes import WIDTH, add, load_at, mul, splat, store_at
+from srghn.lanes import (
+    WIDTH,
+    add,
+    div,
+    larger,
+    load_at,
+    mul,
+    smaller,
+    splat,
+    splat_at,
+    splat_lane,
+    store_at,
+)
 
 
 @inlined
-def _tanh(values):
-    """In place, within a few ulp; without a branch, so that the loop is vectorised."""
-    for i in range(len(values)):
-        x = values[i]
-        x = TANH_LIMIT if x > TANH_LIMIT else x
-        x = -TANH_LIMIT if x < -TANH_LIMIT else x  # a NaN stays
-        z = x * x
-        p = TANH_P[3] + z * TANH_P[4]
-        p = TANH_P[0] + z * (TANH_P[1] + z * (TANH_P[2] + z * p))
-        q = TANH_Q[3] + z * TANH_Q[4]
-        q = TANH_Q[0] + z * (TANH_Q[1] + z * (TANH_Q[2] + z * q))
-        values[i] = x * p / q
+def _tanh(x):
+    """Within a few ulp; a NaN stays."""
+    x = larger(smaller(x, splat(TANH_LIMIT)), splat(-TANH_LIMIT))
+    z = mul(x, x)
+    p = add(splat(TANH_P[3]), mul(z, splat(TANH_P[4])))
+    p = add(splat(TANH_P[1]), mul(z, add(splat(TANH_P[2]), mul(z, p))))
+    q = add(splat(TANH_Q[3]), mul(z, splat(TANH_Q[4])))
+    q = add(splat(TANH_Q[1]), mul(z, add(splat(TANH_Q[2]), mul(z, q))))
+    p, q = add(splat(TANH_P[0]), mul(z, p)), add(splat(TANH_Q[0]), mul(z, q))
+    return div(mul(x, p), q)
 
 
 @inlined
-def _four(rows, r, j, matrix, place, width):
-    """Entries j to j + 3 of `rows[r]` times sixteen columns of as many rows from `place` on."""
-    left = add(
-        mul(splat(rows[r, j]), load_at(matrix, place)),
-        mul(splat(rows[r, j + 1]), load_at(matrix, place + width)),
-    )
-    right = add(
-        mul(splat(rows[r, j + 2]), load_at(matrix, place + 2 * width)),
-        mul(splat(rows[r, j + 3]), load_at(matrix, place + 3 * width)),
-    )
-    return add(left, right)
+def _times(factor, matrix, place):
+    """Sixteen values of the flat `matrix`, each times `factor`."""
+    return mul(factor, load_at(matrix, place))
 
 
 @inlined
-def _add_product(rows, r, matrix, start, width, out, first, size):
-    """`out[first:first + size]` += `rows[r]` (k,) @ the first columns of a matrix, in order.
+def _plus_product(sums, row, k, matrix, start, width):
+    """`sums` + k values @ sixteen columns of as many rows, four of the k at a time, in order.
 
-    The matrix (k, width) lies in the flat array `matrix` from `start` on. Four of the k at a time;
-    sixteen columns as one vector, whose sums stay in a register. (All by index: to make a view of
-    an array, or to ask whether two overlap, takes as long as a small product.)
+    `row` is (values, index of the first of the k); the columns begin at `start` in the flat
+    `matrix`, whose rows are `width` apart. (All by index: to make a view of an array takes as long
+    as a small product.)
     """
-    k = rows.shape[1]
-    fours, i = k - k % 4, 0
-    while i + WIDTH <= size:
+    values, first = row
+    fours = k - k % 4
+    for j in range(0, fours, 4):
+        i, at = first + j, start + j * width
+        a = _times(splat_at(values, i), matrix, at)
+        b = _times(splat_at(values, i + 1), matrix, at + width)
+        c = _times(splat_at(values, i + 2), matrix, at + 2 * width)
+        d = _times(splat_at(values, i + 3), matrix, at + 3 * width)
+        sums = add(sums, add(add(a, b), add(c, d)))
+    for j in range(fours, k):
+        sums = add(sums, _times(splat_at(values, first + j), matrix, start + j * width))
+    return sums
+
+
+@inlined
+def _plus_sixteen(sums, values, matrix, start, width):
+    """The same for the sixteen `values` of one vector: they stay in registers."""
+    for j in range(0, WIDTH, 4):
+        at = start + j * width
+        a = _times(splat_lane(values, j), matrix, at)
+        b = _times(splat_lane(values, j + 1), matrix, at + width)
+        c = _times(splat_lane(values, j + 2), matrix, at + 2 * width)
+        d = _times(splat_lane(values, j + 3), matrix, at + 3 * width)
+        sums = add(sums, add(add(a, b), add(c, d)))
+    return sums
+
+
+@inlined
+def _add_product(row, k, matrix, start, width, out, first, size):
+    """`out[first:first + size]` += k values @ the first columns of a matrix (k, width).
+
+    As `_plus_product`, for any `size`.
+    """
+    values, begin = row
+    fours, whole = k - k % 4, size - size % WIDTH
+    for i in range(0, whole, WIDTH):
         sums = load_at(out, first + i)
+        store_at(out, first + i, _plus_product(sums, row, k, matrix, start + i, width))
+    for i in range(whole, size):
+        total = out[first + i]
         for j in range(0, fours, 4):
-            sums = add(sums, _four(rows, r, j, matrix, start + j * width + i, width))
-        for j in range(fours, k):
-            sums = add(sums, mul(splat(rows[r, j]), load_at(matrix, start + j * width + i)))
-        store_at(out, first + i, sums)
-        i += WIDTH
-    for c in range(i, size):
-        total = out[first + c]
-        for j in range(0, fours, 4):
-            at = start + j * width + c
-            left = rows[r, j] * matrix[at] + rows[r, j + 1] * matrix[at + width]
+            at, place = begin + j, start + j * width + i
+            left = values[at] * matrix[place] + values[at + 1] * matrix[place + width]
             right = (
-                rows[r, j + 2] * matrix[at + 2 * width] + rows[r, j + 3] * matrix[at + 3 * width]
+                values[at + 2] * matrix[place + 2 * width]
+                + values[at + 3] * matrix[place + 3 * width]
             )
             total += left + right
         for j in range(fours, k):
-            total += rows[r, j] * matrix[start + j * width + c]
-        out[first + c] = total
+            total += values[begin + j] * matrix[start + j * width + i]
+        out[first + i] = total
 
 
 @inlined
-def _layer(start, inputs, width):
-    """Where a layer's weight (inputs, width) lies, where its bias (width,), and the width."""
-    return start, start + inputs * width, width
+def _affine(row, k, genome, layer, out, first, size):
+    """`out[first:first + size]` = the first of the outputs of a layer for k values.
 
-
-@inlined
-def _affine(rows, r, genome, layer, out, first, size):
-    """`out[first:first + size]` = the first of the outputs of a layer for `rows[r]`."""
-    start, bias, width = layer
+    `layer` is (where its weight (k, width) lies, width); its bias lies behind it.
+    """
+    start, width = layer
+    bias = start + k * width
     for i in range(size):
         out[first + i] = genome[bias + i]
-    _add_product(rows, r, genome, start, width, out, first, size)
+    _add_product(row, k, genome, start, width, out, first, size)
 
 
 @inlined
-def _hear(node, neighbours, vectors, genome, start, mean, out):
-    """`out` += (mean of the neighbours' vectors) @ the square matrix at `start`.
+def _padded(size):
+    """The next multiple of WIDTH."""
+    return -(-size // WIDTH) * WIDTH
 
-    `mean` (1, hidden) is room for it.
-    """
+
+@inlined
+def _set_tanh(values):
+    """All values, in place; their number is a multiple of WIDTH."""
+    for i in range(0, len(values), WIDTH):
+        store_at(values, i, _tanh(load_at(values, i)))
+
+
+@inlined
+def _heard(node, neighbours, vectors, side, width, room):
+    """Where in `vectors` the mean of the neighbours' lies, at `room` if need be; -1 without any."""
     starts, nodes = neighbours
-    first, end = starts[node], starts[node + 1]
-    if first == end:
-        return
-    hidden = len(out)
-    for i in range(hidden):
-        mean[0, i] = vectors[nodes[first], i]
-    for k in range(first + 1, end):
-        for i in range(hidden):
-            mean[0, i] += vectors[nodes[k], i]
-    for i in range(hidden):
-        mean[0, i] /= np.float32(end - first)
-    _add_product(mean, 0, genome, start, hidden, out, 0, hidden)
+    begin, end = starts[node], starts[node + 1]
+    if end - begin == 1:
+        return side + nodes[begin] * width
+    if begin == end:
+        return -1
+    for i in range(0, width, WIDTH):
+        total = load_at(vectors, side + nodes[begin] * width + i)
+        for k in range(begin + 1, end):
+            total = add(total, load_at(vectors, side + nodes[k] * width + i))
+        store_at(vectors, room + i, div(total, splat(np.float32(end - begin))))
+    return room
 
 
 @inlined
-def _set(vectors, node, out):
-    """`vectors[node]` = tanh of `out`, which is lost."""
-    _tanh(out)
-    for i in range(len(out)):
-        vectors[node, i] = out[i]
+def _node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
+    kinds, incoming, outgoing, rows = plan
+    nodes, sweeps, height = len(kinds), rounds * (2 if in_turn else 1), 3 * hidden + 1
+    width = _padded(hidden)  # of rows that are whole vectors, zeros at their end
+    # each node's vector before a sweep and after it, in turn; at the end room for two means
+    half, room = nodes * width, 2 * nodes * width
+    vectors = np.zeros(room + 2 * width, dtype=np.float32)
+    matrix = np.zeros(height * width + WIDTH, dtype=np.float32)
+    own = -(matrix.ctypes.data // 4) % WIDTH  # aligned, as genomes are not
+    square = hidden * width
+    forward, backward, bias = own + square, own + 2 * square, own + 3 * square
+    found = np.empty((len(genomes), len(rows), hidden), dtype=np.float32)
+    for n in range(len(genomes)):
+        genome = genomes[n]
+        for node in range(nodes):
+            for i in range(hidden):
+                vectors[node * width + i] = genome[kinds[node] * hidden + i]
+        if width == hidden:
+            for i in range(0, height * width, WIDTH):
+                store_at(matrix, own + i, load_at(genome, messages + i))
+        else:
+            for row in range(height):
+                for i in range(hidden):
+                    matrix[own + row * width + i] = genome[messages + row * hidden + i]
+        for sweep in range(sweeps):
+            old, new = sweep % 2 * half, (sweep + 1) % 2 * half
+            near, back = new if in_turn else old, in_turn and sweep % 2
+            for turn in range(nodes):
+                node = nodes - 1 - turn if back else turn
+                first = last = -1
+                if not back:
+                    first = _heard(node, incoming, vectors, near, width, room)
+                if back or not in_turn:
+                    last = _heard(node, outgoing, vectors, near, width, room + width)
+                for i in range(0, width, WIDTH):
+                    row, sums = old + node * width, load_at(matrix, bias + i)
+                    sums = _plus_product(sums, (vectors, row), hidden, matrix, own + i, width)
+                    if first >= 0:
+                        ear = vectors, first
+                        sums = _plus_product(sums, ear, hidden, matrix, forward + i, width)
+                    if last >= 0:
+                        ear = vectors, last
+                        sums = _plus_product(sums, ear, hidden, matrix, backward + i, width)
+                    store_at(vectors, new + node * width + i, _tanh(sums))
+        for row in range(len(rows)):
+            for i in range(hidden):
+                found[n, row, i] = vectors[sweeps % 2 * half + rows[row] * width + i]
+    return found
 
 
 @compiled
@@ -126,70 +210,50 @@ def node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
     """Vectors (n, parameters, hidden) in (-1, 1) after `rounds` of messages forward and backward.
 
     `plan` is (kinds, incoming, outgoing, rows) of a `Plan`; the embeddings lie at 0, the message
-    matrices at `messages`. `in_turn`: forward and then backward, each node after those before it
-    (Zhang et al. 2018, eq. 3-4), so that one round brings news of all nodes before and after.
-    Otherwise all nodes at once, from both sides: what a node knows travels one edge a round.
+    matrices and their bias at `messages`. `in_turn`: forward and then backward, each node after
+    those before it (Zhang et al. 2018, eq. 3-4), so that one round brings news of all nodes before
+    and after. Otherwise all nodes at once, from both sides: what a node knows travels one edge a
+    round.
     """
-    kinds, incoming, outgoing, rows = plan
-    nodes, square = len(kinds), hidden * hidden
-    forward, backward = messages + square, messages + 2 * square
-    own = messages, messages + 3 * square, hidden  # a layer whose bias lies behind all three
-    found = np.empty((len(genomes), len(rows), hidden), dtype=np.float32)
-    now, new = np.empty((nodes, hidden), dtype=np.float32), np.empty((nodes, hidden), np.float32)
-    mean, out = np.empty((1, hidden), dtype=np.float32), np.empty(hidden, dtype=np.float32)
-    for n in range(len(genomes)):
-        genome = genomes[n]
-        for node in range(nodes):
-            for i in range(hidden):
-                now[node, i] = genome[kinds[node] * hidden + i]
-        for _ in range(rounds):
-            if in_turn:
-                for turn in range(2 * nodes):
-                    if turn < nodes:
-                        node, side, start = turn, incoming, forward
-                    else:
-                        node, side, start = 2 * nodes - 1 - turn, outgoing, backward
-                    _affine(now, node, genome, own, out, 0, hidden)
-                    _hear(node, side, now, genome, start, mean, out)
-                    _set(now, node, out)
-            else:
-                for node in range(nodes):
-                    _affine(now, node, genome, own, out, 0, hidden)
-                    _hear(node, incoming, now, genome, forward, mean, out)
-                    _hear(node, outgoing, now, genome, backward, mean, out)
-                    _set(new, node, out)
-                now, new = new, now
-        for row in range(len(rows)):
-            for i in range(hidden):
-                found[n, row, i] = now[rows[row], i]
-    return found
+    if hidden == WIDTH:
+        return _node_vectors(genomes, WIDTH, messages, plan, rounds, in_turn)
+    return _node_vectors(genomes, hidden, messages, plan, rounds, in_turn)
+
+
+@inlined
+def _dense(genomes, start, width, vectors, hidden, bounds):
+    count, tensors = vectors.shape[:2]
+    flat, rows = np.empty((count, bounds[-1]), dtype=np.float32), vectors.reshape(vectors.size)
+    for n in range(count):
+        genome, values = genomes[n], flat[n]
+        for t in range(tensors):
+            row, size = (rows, (n * tensors + t) * hidden), bounds[t + 1] - bounds[t]
+            _affine(row, hidden, genome, (start, width), values, bounds[t], size)
+    return flat
 
 
 @compiled
 def dense(genomes, start, width, vectors, bounds):
     """Values (n, P): tensor t is the first of the outputs of one layer, from `bounds[t]` on."""
-    flat = np.empty((len(genomes), bounds[-1]), dtype=np.float32)
-    layer = _layer(start, vectors.shape[2], width)
-    for n in range(len(genomes)):
-        genome, rows, values = genomes[n], vectors[n], flat[n]
-        for t in range(len(rows)):
-            _affine(rows, t, genome, layer, values, bounds[t], bounds[t + 1] - bounds[t])
-    return flat
+    hidden = vectors.shape[2]
+    if hidden == WIDTH:
+        return _dense(genomes, start, width, vectors, WIDTH, bounds)
+    return _dense(genomes, start, width, vectors, hidden, bounds)
 
 
 @compiled
 def spread(genomes, start, basis, vectors, bounds):
     """Values (n, P): a few coefficients a tensor by one layer, spread by the basis (k, widest)."""
+    count, tensors, hidden = vectors.shape
     k, widest = basis.shape
-    flat = np.zeros((len(genomes), bounds[-1]), dtype=np.float32)
-    coefficients, columns = np.empty((1, k), dtype=np.float32), basis.reshape(basis.size)
-    layer = _layer(start, vectors.shape[2], k)
-    for n in range(len(genomes)):
-        genome, rows, values = genomes[n], vectors[n], flat[n]
-        for t in range(len(rows)):
-            _affine(rows, t, genome, layer, coefficients[0], 0, k)
-            size = bounds[t + 1] - bounds[t]
-            _add_product(coefficients, 0, columns, 0, widest, values, bounds[t], size)
+    flat, rows = np.zeros((count, bounds[-1]), dtype=np.float32), vectors.reshape(vectors.size)
+    coefficients, columns = np.empty(k, dtype=np.float32), basis.reshape(basis.size)
+    for n in range(count):
+        genome, values = genomes[n], flat[n]
+        for t in range(tensors):
+            row, size = (rows, (n * tensors + t) * hidden), bounds[t + 1] - bounds[t]
+            _affine(row, hidden, genome, (start, k), coefficients, 0, k)
+            _add_product((coefficients, 0), k, columns, 0, widest, values, bounds[t], size)
     return flat
 
 
@@ -199,52 +263,77 @@ def chunked(genomes, start, width, waves, vectors, bounds):
 
     The layer of positions lies at `start`, and behind it the one that makes values.
     """
-    hidden = waves.shape[1]
-    layer = _layer(start + hidden * hidden, hidden, width)
-    flat = np.empty((len(genomes), bounds[-1]), dtype=np.float32)
-    places, vector = np.empty_like(waves), np.empty((1, hidden), dtype=np.float32)
-    for n in range(len(genomes)):
-        genome, rows, values = genomes[n], vectors[n], flat[n]
+    count, tensors, hidden = vectors.shape
+    layer, positions = (start + hidden * hidden, width), waves.reshape(waves.size)
+    flat = np.empty((count, bounds[-1]), dtype=np.float32)
+    places, vector = np.empty(waves.size, np.float32), np.zeros(_padded(hidden), dtype=np.float32)
+    for n in range(count):
+        genome, values = genomes[n], flat[n]
         places[:] = 0
-        for c in range(len(waves)):
-            _add_product(waves, c, genome, start, hidden, places[c], 0, hidden)
-        for t in range(len(rows)):
+        for first in range(0, waves.size, hidden):
+            row = positions, first
+            _add_product(row, hidden, genome, start, hidden, places, first, hidden)
+        for t in range(tensors):
             for c, first in enumerate(range(bounds[t], bounds[t + 1], width)):
                 for i in range(hidden):
-                    vector[0, i] = rows[t, i] + places[c, i]
-                _tanh(vector[0])
+                    vector[i] = vectors[n, t, i] + places[c * hidden + i]
+                _set_tanh(vector)
                 size = min(width, bounds[t + 1] - first)
-                _affine(vector, 0, genome, layer, values, first, size)
+                _affine((vector, 0), hidden, genome, layer, values, first, size)
     return flat
+
+
+@inlined
+def _deviations(genomes, start, width, vectors, hidden):
+    count, tensors = vectors.shape[:2]
+    first, second = (start, hidden), (start + hidden * (hidden + 1), width)
+    raw, rows = np.empty((count, tensors, width), np.float32), vectors.reshape(vectors.size)
+    flat, inner = raw.reshape(raw.size), np.zeros(_padded(hidden), dtype=np.float32)
+    for n in range(count):
+        for row in range(n * tensors, (n + 1) * tensors):
+            _affine((rows, row * hidden), hidden, genomes[n], first, inner, 0, hidden)
+            _set_tanh(inner)
+            _affine((inner, 0), hidden, genomes[n], second, flat, row * width, width)
+    return raw
 
 
 @compiled
 def deviations(genomes, start, width, vectors):
     """The stochastic head's two layers: (n, tensors, width), to which softplus is still to come."""
     hidden = vectors.shape[2]
-    first = _layer(start, hidden, hidden)
-    second = _layer(start + hidden * (hidden + 1), hidden, width)
-    raw = np.empty((len(genomes), vectors.shape[1], width), dtype=np.float32)
-    inner = np.empty((1, hidden), dtype=np.float32)
-    for n in range(len(genomes)):
-        genome = genomes[n]
-        for t in range(vectors.shape[1]):
-            _affine(vectors[n], t, genome, first, inner[0], 0, hidden)
-            _tanh(inner[0])
-            _affine(inner, 0, genome, second, raw[n, t], 0, width)
-    return raw
+    if hidden == WIDTH and width == WIDTH:
+        return _deviations(genomes, start, WIDTH, vectors, WIDTH)
+    return _deviations(genomes, start, width, vectors, hidden)
 
 
 @inlined
-def _rates(genome, start, vectors, limits, floors, rates):
-    """`rates` (tensors,) by the rate head at `start`; the others as in `mutation_rates`."""
+def _turned(vectors):
+    """Vectors (n, tensors, hidden) as flat (n, hidden, tensors), tensors padded with zeros."""
+    count, tensors, hidden = vectors.shape
+    width = _padded(tensors)
+    turned = np.zeros(count * hidden * width, dtype=np.float32)
+    for n in range(count):
+        for t in range(tensors):
+            for i in range(hidden):
+                turned[(n * hidden + i) * width + t] = vectors[n, t, i]
+    return turned
+
+
+@inlined
+def _rates(genome, start, hidden, turned, first, limits, floors, room, rates):
+    """`rates` (tensors,) by the rate head at `start`, of the vectors from `turned[first]` on.
+
+    `room` (padded tensors,) is for their logarithms; the others as in `mutation_rates`.
+    """
     initial, low, high, fold = limits
-    width = high - low
-    hidden = vectors.shape[1]
-    for t in range(len(rates)):
-        x = genome[start + hidden] + initial
+    tensors, width = len(room), high - low
+    for t in range(0, tensors, WIDTH):
+        sums = splat(genome[start + hidden] + initial)
         for i in range(hidden):
-            x += vectors[t, i] * genome[start + i]
+            sums = add(sums, _times(splat_at(genome, start + i), turned, first + i * tensors + t))
+        store_at(room, t, sums)
+    for t in range(len(rates)):
+        x = room[t]
         if fold and width > 0 and (x < low or x > high):
             x = _clipped(x, np.float32(-1e4), np.float32(1e4))  # beyond, nothing is left of it
             x = low + abs((x - high) % (np.float32(2) * width) - width)
@@ -268,9 +357,12 @@ def mutation_rates(genomes, start, vectors, limits, floors):
     are folded back. Clipped, they would wander on unseen while the world rests, and a population
     would need hundreds of generations to find its rates again when the world moves.
     """
-    rates = np.empty((len(genomes), vectors.shape[1]), dtype=np.float32)
-    for n in range(len(genomes)):
-        _rates(genomes[n], start, vectors[n], limits, floors, rates[n])
+    count, tensors, hidden = vectors.shape
+    turned, room = _turned(vectors), np.empty(_padded(tensors), dtype=np.float32)
+    rates = np.empty((count, tensors), dtype=np.float32)
+    for n in range(count):
+        first = n * hidden * len(room)
+        _rates(genomes[n], start, hidden, turned, first, limits, floors, room, rates[n])
     return rates
 
 
@@ -284,18 +376,33 @@ def births(genomes, mothers, kept, noise, sigma, vectors, basis, bounds, rates, 
     use their own). The rate head's are the last tensors, and come first.
     """
     first, start, limits, floors, own = head
-    tensors, k = noise.shape[1:]
-    columns, widest = basis.reshape(basis.size), basis.shape[1]
-    steps = np.empty((1, k), dtype=np.float32)
+    tensors, hidden = vectors.shape[1:]
+    k, widest = basis.shape
+    columns = basis.reshape(basis.size)
+    turned, room = _turned(vectors), np.empty(_padded(tensors), dtype=np.float32)
+    steps = np.empty(k, dtype=np.float32)
     for n in range(len(mothers)):
-        child, mother, vector = children[n], genomes[mothers[n]], vectors[mothers[n]]
-        for i in range(len(child)):
-            child[i] = mother[i] * kept[i]
+        m = mothers[n]
+        child, mother = children[n], genomes[m]
         for turn in range(tensors):
             t = (first + turn) % tensors
             if t == 0 and own:
-                _rates(child, start, vector, limits, floors, rates[n])
+                vector = m * hidden * len(room)
+                _rates(child, start, hidden, turned, vector, limits, floors, room, rates[n])
             for i in range(k):
-                steps[0, i] = noise[n, t, i] * sigma[mothers[n], t, i] * rates[n, t]
-            begin = bounds[t]
-            _add_product(steps, 0, columns, 0, widest, child, begin, bounds[t + 1] - begin)
+                steps[i] = noise[n, t, i] * sigma[m, t, i] * rates[n, t]
+            begin, end = bounds[t], bounds[t + 1]
+            whole = end - (end - begin) % WIDTH
+            if k == WIDTH:
+                held = load_at(steps, 0)  # in registers, not read anew for every sixteen columns
+                for i in range(begin, whole, WIDTH):
+                    sums = mul(load_at(mother, i), load_at(kept, i))
+                    store_at(child, i, _plus_sixteen(sums, held, columns, i - begin, widest))
+            else:
+                for i in range(begin, whole, WIDTH):
+                    sums = mul(load_at(mother, i), load_at(kept, i))
+                    sums = _plus_product(sums, (steps, 0), k, columns, i - begin, widest)
+                    store_at(child, i, sums)
+            for i in range(whole, end):
+                child[i] = mother[i] * kept[i]
+            _add_product((steps, 0), k, columns, whole - begin, widest, child, whole, end - whole)

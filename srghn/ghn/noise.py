@@ -16,7 +16,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numpy.typing import NDArray
 
-from srghn.compiled import compiled, intrinsic
+from srghn.compiled import compiled, inlined, intrinsic
 from srghn.seeding import stream
 
 Float32 = NDArray[np.float32]
@@ -24,7 +24,9 @@ Float32 = NDArray[np.float32]
 # Philox4x64-10 (Salmon et al. 2011, 'Parallel random numbers: as easy as 1, 2, 3')
 _FACTOR_A, _FACTOR_C = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _KEY_STEPS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+#: Most words of a stream that are made at a time, for the processor then works on several blocks.
+_ROOM = 512
 
 #: Bytes; a vector that lies across two lines takes twice as long to load. Rows of the basis are of
 #: any length, and so begin at a line's start only where it is a multiple of sixteen.
@@ -37,7 +39,8 @@ def _ziggurat() -> tuple[Float32, Float32, Float32]:
     """256 layers of equal area (Marsaglia and Tsang 2000), numpy's own for float32 to the bit.
 
     Tail first, then from the top down: how much of a layer lies under the curve at any height, in
-    2**-23 of its width; that unit; the curve's height at the layer's edge.
+    2**-23 of its width; that unit, and once more for the curve's other side; the curve's height at
+    the layer's edge.
     """
     foot = math.exp(-0.5 * _TAIL**2)
     area = _TAIL * foot + math.sqrt(math.pi / 2) * math.erfc(_TAIL / math.sqrt(2))
@@ -48,7 +51,7 @@ def _ziggurat() -> tuple[Float32, Float32, Float32]:
     layer = np.array([0, *range(255, 0, -1)])
     width, inner = np.array(edges)[layer], np.array([*edges, 0])[layer + 1]
     height = np.where(layer == 0, 1, np.exp(-0.5 * width**2))
-    parts = np.rint(inner / width * 2**23), width * 2**-23, height
+    parts = np.rint(inner / width * 2**23), np.append(width, -width) * 2**-23, height
     return tuple(part.astype(np.float32) for part in parts)  # type: ignore[return-value]
 
 
@@ -67,40 +70,38 @@ def _high(typing: Any, a: Any, b: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), build
 
 
-@compiled
+@inlined
 def _philox(key, block, words):
-    """Block `block` (from 0 on) of the stream, as `words` (8,) int64 of 32 bits each."""
+    """Block `block` (from 0 on) of the stream, to `words` (4,): twice 32 bits each, lower first."""
     a, b, c, d = np.uint64(block + 1), np.uint64(0), np.uint64(0), np.uint64(0)
     k, m = np.uint64(key), np.uint64(0)
     for _ in range(10):
         high_a, high_c = _high(_FACTOR_A, a), _high(_FACTOR_C, c)
         a, b, c, d = high_c ^ b ^ k, _FACTOR_C * c, high_a ^ d ^ m, _FACTOR_A * a
         k, m = k + _KEY_STEPS[0], m + _KEY_STEPS[1]
-    words[0], words[1] = a & _LOW, a >> _HALF
-    words[2], words[3] = b & _LOW, b >> _HALF
-    words[4], words[5] = c & _LOW, c >> _HALF
-    words[6], words[7] = d & _LOW, d >> _HALF
+    words[0], words[1], words[2], words[3] = a, b, c, d
 
 
 @compiled
-def _uniform(key, at, words):
+def _uniform(key, at, block):
     """Word `at` as a float32 in [0, 1); for the few draws that need one, its block is made anew."""
-    _philox(key, at >> 3, words)
-    return np.float32(words[at & 7] >> 8) * np.float32(2**-24)
+    _philox(key, at >> 3, block)
+    word = block[at % 8 >> 1] >> np.uint64(at % 2 * 32) & np.uint64(0xFFFFFFFF)
+    return np.float32(word >> np.uint64(8)) * np.float32(2**-24)
 
 
 @compiled
-def _near_the_curve(key, at, words, layer, place, x):
+def _near_the_curve(key, at, block, layer, place, x):
     """(draw or NaN to try again, next word) for an `x` where the layer crosses the curve."""
     if layer == 0:
         while True:
-            beyond = np.float32(-1 / _TAIL) * np.float32(math.log1p(-_uniform(key, at, words)))
-            y = -np.float32(math.log1p(-_uniform(key, at + 1, words)))
+            beyond = np.float32(-1 / _TAIL) * np.float32(math.log1p(-_uniform(key, at, block)))
+            y = -np.float32(math.log1p(-_uniform(key, at + 1, block)))
             at += 2
             if y + y > beyond * beyond:
                 far = np.float32(_TAIL) + beyond
                 return -far if place & 0x100 else far, at
-    rise = (_HEIGHT[layer - 1] - _HEIGHT[layer]) * _uniform(key, at, words)
+    rise = (_HEIGHT[layer - 1] - _HEIGHT[layer]) * _uniform(key, at, block)
     under = rise + _HEIGHT[layer] < math.exp(-0.5 * np.float64(x) * np.float64(x))
     return x if under else np.float32(np.nan), at + 1
 
@@ -108,23 +109,27 @@ def _near_the_curve(key, at, words, layer, place, x):
 @compiled
 def _fill(keys, noise):
     """`noise` (n, size): row by row the draws of that row's key, by the ziggurat."""
-    words, others = np.empty(8, dtype=np.int64), np.empty(8, dtype=np.int64)
+    size = noise.shape[1]
+    blocks = min(size // 8 + 2, _ROOM // 8)  # few draws need more than a word
+    made, other = np.empty((blocks, 4), dtype=np.uint64), np.empty(4, dtype=np.uint64)
+    words = made.reshape(made.size).view(np.uint32)
     for i in range(len(keys)):
-        at, block = 0, -1
-        for j in range(noise.shape[1]):
-            x = np.float32(np.nan)
-            while np.isnan(x):
-                if at >> 3 != block:
-                    block = at >> 3
-                    _philox(keys[i], block, words)
-                word = words[at & 7]
+        at, first, end = 0, 0, 0
+        for j in range(size):
+            while True:
+                if at >= end:
+                    first, end = at - at % 8, at - at % 8 + len(words)
+                    for block in range(blocks):
+                        _philox(keys[i], at // 8 + block, made[block])
+                word = np.int32(words[at - first])
                 at += 1
-                layer, place = word & 0xFF, word >> 9
-                x = np.float32(place) * _UNIT[layer]
-                if word & 0x100:
-                    x = -x
-                if place >= _WITHIN[layer]:
-                    x, at = _near_the_curve(keys[i], at, others, layer, place, x)
+                layer, place = word & 0xFF, word >> 9 & 0x7FFFFF
+                x = np.float32(place) * _UNIT[word & 0x1FF]
+                if place < _WITHIN[layer]:
+                    break
+                x, at = _near_the_curve(keys[i], at, other, layer, place, x)
+                if not np.isnan(x):
+                    break
             noise[i, j] = x
 
 
