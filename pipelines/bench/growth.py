@@ -100,11 +100,12 @@ class Share:
 
 
 class _Timed(Evaluator):
-    """Another evaluator, with the CPU time of each call and its mean episode length kept."""
+    """Another evaluator, with the CPU time of each call and its episodes' lengths kept."""
 
     def __init__(self, inner: Evaluator) -> None:
         self.inner = inner
-        self.calls: list[tuple[float, float]] = []
+        self.seconds: list[float] = []
+        self.lengths: list[Int64] = []
 
     def evaluate(
         self,
@@ -123,7 +124,8 @@ class _Timed(Evaluator):
         found = self.inner.evaluate(
             policies, version, mode, seeds, perturbation=perturbation, progress=progress
         )
-        self.calls.append((time.process_time() - begun, float(found.lengths.mean())))
+        self.seconds.append(time.process_time() - begun)
+        self.lengths.append(found.lengths)
         return found
 
     def describe(self) -> str:
@@ -151,7 +153,8 @@ def share_outside_evaluation(stretches: int) -> Share:
             on_generation=lambda _: ends.append(time.process_time()),
         )  # fmt: skip
     whole = np.diff(ends[before - 1 :])
-    played, lengths = np.array(timed.calls[before:]).T
+    played = np.array(timed.seconds[before:])
+    lengths = np.array([each.mean() for each in timed.lengths[before:]])
     long = lengths > 400
     return Share(
         outside_evaluation=1 - float(played.sum() / whole.sum()),

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from srghn.errors import ArtefactError
 from srghn.evolution import tables
 from srghn.evolution.ancestry import Ancestor
-from srghn.evolution.base import F32, F64, I64, NO_PARENT, Population
-from srghn.evolution.metrics import over_nodes
+from srghn.evolution.base import F32, F64, I64, NO_PARENT
+from srghn.evolution.metrics import GenerationRecord, over_nodes
 from srghn.evolution.tables import Part
 
 
@@ -49,37 +49,27 @@ def schema(episodes: int, fingerprint: str) -> pa.Schema:
     )
 
 
-Columns = dict[str, NDArray[Any]]
-
-
-def columns(
-    population: Population, generation: int, mode: str, fitness: F64, returns: F64
-) -> Columns:
-    """One generation of the lineage table; fitness (n,), returns (n, episodes).
-
-    What all its rows share, generation and mode, is there once.
-    """
-    return {
-        "generation": np.array([generation]),
-        "id": population.ids,
-        "parent": population.parents,
-        "birth": population.births,
-        "noise_seed": population.noise_seeds,
-        **over_nodes(population.rates),
-        "mode": np.array([mode]),
-        "fitness": fitness,
-        "returns": returns,
-    }
-
-
-def table(generations: Sequence[Columns], fingerprint: str) -> pa.Table:
+def table(generations: Sequence[GenerationRecord], fingerprint: str) -> pa.Table:
     """Generations as one table: making one for each would cost as much as the births."""
-    whole = {name: np.concatenate([g[name] for g in generations]) for name in generations[0]}
-    row = np.repeat(np.arange(len(generations)), [len(g["id"]) for g in generations])
-    returns = whole.pop("returns")
+
+    def whole(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(generation, name) for generation in generations])
+
+    sizes = [len(generation.ids) for generation in generations]
+    row = np.repeat(np.arange(len(generations)), sizes)
+    returns = whole("returns")
+    columns = {
+        "generation": np.array([generation.generation for generation in generations])[row],
+        "id": whole("ids"),
+        "parent": whole("parents"),
+        "birth": whole("births"),
+        "noise_seed": whole("noise_seeds"),
+        **over_nodes(whole("rates")),
+        "mode": pa.array([generation.mode for generation in generations]).take(row),
+        "fitness": whole("fitness"),
+    }
     kept = schema(returns.shape[1], fingerprint)
-    whole |= {"generation": whole["generation"][row], "mode": pa.array(whole["mode"]).take(row)}
-    arrays = [pa.array(whole[f.name], f.type, safe=False) for f in kept if f.name in whole]
+    arrays = [pa.array(columns[f.name], f.type, safe=False) for f in kept if f.name in columns]
     flat = pa.array(returns.ravel(), pa.float32(), safe=False)
     return pa.table([*arrays, pa.FixedSizeListArray.from_arrays(flat, returns.shape[1])], kept)
 

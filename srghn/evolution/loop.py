@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
 from srghn.evolution.base import NO_PARENT, Population, State, Strategy
 from srghn.evolution.genetic import GeneticState
-from srghn.evolution.metrics import GenerationRecord, GenerationRow
+from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import TABLES, Progress, prune, restore, save
 from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
@@ -31,6 +31,8 @@ from srghn.files import sweep
 
 #: Between two checkpoints, where no part of the tables ends sooner.
 SECONDS = 5.0
+#: Bytes of policies in generations whose rows are still to be made, many at once.
+HELD = 1 << 20
 
 
 def evolve(
@@ -95,19 +97,16 @@ class _Loop:
         every = self.params.evolution.checkpoint_every
         stop = min(progress.done - progress.done % every + every, self._total)
         due = time.monotonic() + SECONDS
-        rows: list[GenerationRow] = []
-        births: list[lineage.Columns] = []
+        records: list[GenerationRecord] = []
         while progress.done < stop:
-            progress, row, born = self._generation(progress)
-            rows.append(row)
-            births.append(born)
+            progress, record = self._generation(progress)
+            records.append(record)
+            if len(records) * record.weights.nbytes > HELD:
+                progress, records = self._with_rows(progress, records), []
             if time.monotonic() >= due:
                 break
-        new = {
-            "lineage": lineage.table(births, self.version.fingerprint),
-            "generations": metrics.table(rows, self.version.fingerprint),
-        }
-        parts, pending = progress.parts, {k: (*progress.pending[k], new[k]) for k in TABLES}
+        progress = self._with_rows(progress, records)
+        parts, pending = progress.parts, progress.pending
         if progress.done == stop:
             parts = {k: (*parts[k], tables.write(self.run_dir / k, pending[k])) for k in TABLES}
             pending = {k: () for k in TABLES}
@@ -122,11 +121,21 @@ class _Loop:
         save(self.run_dir, progress)
         return progress
 
+    def _with_rows(self, progress: Progress, records: Sequence[GenerationRecord]) -> Progress:
+        if not records:
+            return progress
+        fingerprint, pending = self.version.fingerprint, progress.pending
+        new = {
+            "lineage": lineage.table(records, fingerprint),
+            "generations": metrics.table(records, fingerprint),
+        }
+        return dataclasses.replace(progress, pending={k: (*pending[k], new[k]) for k in TABLES})
+
     @property
     def _total(self) -> int:
         return self.params.evolution.generations
 
-    def _generation(self, before: Progress) -> tuple[Progress, GenerationRow, lineage.Columns]:
+    def _generation(self, before: Progress) -> tuple[Progress, GenerationRecord]:
         generation = before.state.generation
         mode = self.version.mode_at(generation)
         population = self.strategy.ask(before.state)
@@ -142,20 +151,25 @@ class _Loop:
             evaluations=before.evaluations + played.returns.size,
             steps=before.steps + int(played.lengths.sum()),
         )
-        born = lineage.columns(population, generation, mode, fitness, played.returns)
-        row = metrics.measure(
-            population,
-            fitness,
-            born,
-            generation,
-            mode,
+        record = GenerationRecord(
+            generation=generation,
+            total=self._total,
+            mode=mode,
+            ids=population.ids,
+            parents=population.parents,
+            noise_seeds=population.noise_seeds,
+            births=population.births,
+            rates=population.rates,
+            weights=population.weights,
+            fitness=fitness,
+            returns=played.returns,
             crashes=len(played.crashes),
             evaluations=after.evaluations,
             steps=after.steps,
         )
         if self.on_generation is not None:
-            self.on_generation(metrics.record(row, self._total))
-        return after, row, born
+            self.on_generation(record)
+        return after, record
 
     def _play(self, state: State, population: Population, mode: str) -> Evaluation:
         """Everyone plays the generation's own episodes, the same for all."""

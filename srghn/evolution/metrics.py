@@ -1,119 +1,138 @@
-"""What a generation is measured by: one row of the generations table, one record for listeners."""
+"""What a generation is measured by: a row of the generations table; what listeners are told."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from srghn.evolution.base import F32, F64, Population
+from srghn.evolution.base import F32, F64, I64
 
-#: Quantiles of fitness and of mutation rates that are kept.
+#: Quantiles of fitness that are kept.
 QUANTILES = {"q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
 _PLACES = np.array(list(QUANTILES.values()))
 
-
-@dataclass(frozen=True)
-class GenerationRow:
-    """Fitness figures leave out individuals whose fitness is not finite; `nonfinite` counts them.
-
-    `rate` is the mean over individuals of their median over nodes; `rate_mean`, `rate_min` and
-    `rate_max` are over all individuals and nodes. `evaluations` (episodes) and `steps` are totals
-    since the run began. Fitness is minus infinity where nobody's was finite.
-    """
-
-    generation: int
-    mode: str
-    best: float
-    mean: float
-    worst: float
-    q10: float
-    q25: float
-    median: float
-    q75: float
-    q90: float
-    rate: float
-    rate_mean: float
-    rate_min: float
-    rate_max: float
-    diversity: float
-    nonfinite: int
-    crashes: int
-    born: int
-    evaluations: int
-    steps: int
-
-
+#: Fitness figures leave out individuals whose fitness is not finite; `nonfinite` counts them, and
+#: where nobody's is finite they are minus infinity. `rate` is the mean over individuals of their
+#: median over nodes; `rate_mean`, `rate_min` and `rate_max` are over all individuals and nodes.
+#: `evaluations` (episodes) and `steps` are totals since the run began.
 SCHEMA = pa.schema(
     [
-        (name, {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}[str(kind)])
-        for name, kind in GenerationRow.__annotations__.items()
+        ("generation", pa.int64()),
+        ("mode", pa.string()),
+        *((name, pa.float64()) for name in ("best", "mean", "worst", *QUANTILES)),
+        *((name, pa.float64()) for name in ("rate", "rate_mean", "rate_min", "rate_max")),
+        ("diversity", pa.float64()),
+        *((name, pa.int64()) for name in ("nonfinite", "crashes", "born", "evaluations", "steps")),
     ]
 )
 
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """Told to listeners after each generation; `total` generations are planned in this run.
+    """A generation that has been played, as listeners are told of it and tables are made from it.
 
-    `rate` is the mean over individuals of their median over nodes; `evaluations` (episodes) and
-    `steps` are totals of the run.
     After a resume the generations since the last checkpoint are told again, with equal content.
+
+    total        generations planned in this run
+    fitness      (n,) float64, minus infinity where it was not finite
+    returns      (n, episodes) float64
+    evaluations, steps   episodes and steps of the run so far
+    The others are those of its `Population`.
     """
 
     generation: int
     total: int
     mode: str
-    best: float
-    mean: float
-    rate: float
-    diversity: float
-    steps: int
+    ids: I64
+    parents: I64
+    noise_seeds: I64
+    births: I64
+    rates: F32
+    weights: F32
+    fitness: F64
+    returns: F64
+    crashes: int
     evaluations: int
+    steps: int
+
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """Its row of the generations table."""
+        return {name: column[0] for name, column in _columns([self]).items()}
+
+    @property
+    def best(self) -> float:
+        return float(self.row["best"])
+
+    @property
+    def mean(self) -> float:
+        return float(self.row["mean"])
+
+    @property
+    def rate(self) -> float:
+        return float(self.row["rate"])
+
+    @property
+    def diversity(self) -> float:
+        return float(self.row["diversity"])
 
 
-def measure(
-    population: Population,
-    fitness: F64,
-    rates: Mapping[str, NDArray[Any]],
-    generation: int,
-    mode: str,
-    *,
-    crashes: int,
-    evaluations: int,
-    steps: int,
-) -> GenerationRow:
-    """The row of one generation; `fitness` (n,) as it was told, not finite is minus infinity.
+def table(records: Sequence[GenerationRecord], fingerprint: str) -> pa.Table:
+    """Their rows, with the world's fingerprint as metadata.
 
-    `rates` of each individual, as `over_nodes` gives them.
+    Many at once, since one at a time takes ten times as long.
     """
-    finite = np.sort(fitness[np.isfinite(fitness)])
-    values = finite if len(finite) else np.array([-np.inf])
-    # numpy.quantile's own rule, at a tenth of its price
-    quantiles = np.interp(_PLACES * (len(values) - 1), np.arange(len(values)), values)
-    return GenerationRow(
-        generation=generation,
-        mode=mode,
-        best=float(values[-1]),
-        mean=float(values.mean()),
-        worst=float(values[0]),
-        **dict(zip(QUANTILES, quantiles.tolist(), strict=True)),
-        rate=float(rates["rate"].mean()),
-        rate_mean=float(rates["rate_mean"].mean()),
-        rate_min=float(rates["rate_min"].min()),
-        rate_max=float(rates["rate_max"].max()),
-        diversity=diversity(population.weights),
-        nonfinite=len(fitness) - len(finite),
-        crashes=crashes,
-        born=int(np.count_nonzero(population.births == generation)),
-        evaluations=evaluations,
-        steps=steps,
-    )
+    schema = SCHEMA.with_metadata({"fingerprint": fingerprint})
+    alike = (list(group) for _, group in groupby(records, key=lambda r: r.weights.shape))
+    return pa.concat_tables(pa.Table.from_pydict(_columns(group), schema) for group in alike)
+
+
+def _columns(records: Sequence[GenerationRecord]) -> dict[str, Any]:
+    """The table's columns, for generations of equally many individuals.
+
+    Each (generations,), and each entry has the same bytes whatever the others are.
+    """
+    shape = len(records), len(records[0].ids)
+    kept = over_nodes(np.concatenate([record.rates for record in records]))
+    rates = {name: values.reshape(shape) for name, values in kept.items()}
+    names = "generation", "mode", "crashes", "evaluations", "steps"
+    return {
+        **{name: [getattr(record, name) for record in records] for name in names},
+        **_of_fitness(np.array([record.fitness for record in records])),
+        "rate": rates["rate"].mean(axis=1),
+        "rate_mean": rates["rate_mean"].mean(axis=1),
+        "rate_min": rates["rate_min"].min(axis=1),
+        "rate_max": rates["rate_max"].max(axis=1),
+        "diversity": diversity(np.array([record.weights for record in records])),
+        "born": [np.count_nonzero(r.births == r.generation) for r in records],
+    }
+
+
+def _of_fitness(fitness: F64) -> dict[str, Any]:
+    """Of (generations, n): best, mean, worst and quantiles of what is finite."""
+    ordered = np.sort(fitness, axis=1)  # minus infinity first
+    finite = np.isfinite(ordered)
+    count, values = finite.sum(axis=1), np.where(finite, ordered, 0)
+    first, last = fitness.shape[1] - np.maximum(count, 1), fitness.shape[1] - 1
+    places = first[:, None] + _PLACES * (last - first)[:, None]  # numpy.quantile's own rule
+    below = places.astype(np.int64)
+    low = np.take_along_axis(values, below, axis=1)
+    high = np.take_along_axis(values, np.minimum(below + 1, last), axis=1)
+    figures = {
+        "best": values[:, -1],
+        "mean": values.sum(axis=1) / np.maximum(count, 1),
+        "worst": values[np.arange(len(values)), first],
+        **dict(zip(QUANTILES, (low + (high - low) * (places - below)).T, strict=True)),
+    }
+    anyone = {name: np.where(count > 0, column, -np.inf) for name, column in figures.items()}
+    return anyone | {"nonfinite": fitness.shape[1] - count}
 
 
 def over_nodes(rates: F32) -> dict[str, NDArray[Any]]:
@@ -131,37 +150,17 @@ def over_nodes(rates: F32) -> dict[str, NDArray[Any]]:
     }
 
 
-def diversity(weights: F32) -> float:
+def diversity(weights: F32) -> F64:
     """Root mean square difference between the policies of two individuals, per weight.
 
-    Over all pairs of rows of (n, P), which is `2n/(n-1)` times the variance; 0 for one individual.
-    Weights that are not finite are left out with their individual.
+    Over all pairs of rows of (generations, n, P), which is `2n/(n-1)` times the variance; 0 for one
+    individual. Weights that are not finite are left out with their individual.
     """
-    finite = np.isfinite(weights)
-    rows = (weights if finite.all() else weights[finite.all(axis=1)]).astype(np.float64)
-    if len(rows) < 2:
-        return 0.0
-    rows -= rows.mean(axis=0)
-    return math.sqrt(2 / (len(rows) - 1) * float(np.square(rows, out=rows).sum()) / rows.shape[1])
-
-
-def record(row: GenerationRow, total: int) -> GenerationRecord:
-    return GenerationRecord(
-        generation=row.generation,
-        total=total,
-        mode=row.mode,
-        best=row.best,
-        mean=row.mean,
-        rate=row.rate,
-        diversity=row.diversity,
-        steps=row.steps,
-        evaluations=row.evaluations,
-    )
-
-
-def table(rows: Sequence[GenerationRow], fingerprint: str) -> pa.Table:
-    """Rows as a table that carries the world's fingerprint in its metadata."""
-    schema = SCHEMA.with_metadata({"fingerprint": fingerprint})
-    return pa.Table.from_pydict(
-        {n: [getattr(row, n) for row in rows] for n in SCHEMA.names}, schema
-    )
+    finite = np.isfinite(weights).all(axis=2, keepdims=True)
+    count = finite.sum(axis=1)
+    rows = np.where(finite, weights, 0).astype(np.float64)
+    rows -= rows.sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None]
+    np.square(rows, out=rows)
+    sums = np.where(finite, rows, 0).sum(axis=(1, 2))
+    pairs = np.maximum(count[:, 0] - 1, 1) * weights.shape[2]
+    return np.where(count[:, 0] > 1, np.sqrt(2 / pairs * sums), 0.0)

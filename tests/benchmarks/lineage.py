@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from srghn.config import EvolutionParams
 from srghn.evolution import lineage, tables
-from srghn.evolution.base import Population
+from srghn.evolution.metrics import GenerationRecord
 
 EPISODES, NODES = 8, 12
 
@@ -31,18 +31,24 @@ def generation(number: int, children: int, survivors: int) -> pa.Table:
     count = children + survivors
     first = survivors + number * children
     ids = np.append(first - survivors + np.arange(survivors), first + np.arange(children))
-    population = Population(
-        genomes=np.zeros((count, 1), np.float32),
-        weights=np.zeros((count, 1), np.float32),
+    returns = rng.normal(size=(count, EPISODES)) * 100
+    record = GenerationRecord(
+        generation=number,
+        total=number + 1,
+        mode="normal",
         ids=ids,
         parents=np.maximum(ids - children, -1),
         noise_seeds=rng.integers(0, 2**63, count),
         births=np.append(np.full(survivors, max(number - 1, 0)), np.full(children, number)),
         rates=rng.random((count, NODES), np.float32),
+        weights=np.zeros((count, 1), np.float32),
+        fitness=returns.mean(axis=1),
+        returns=returns,
+        crashes=0,
+        evaluations=0,
+        steps=0,
     )
-    returns = rng.normal(size=(count, EPISODES)) * 100
-    columns = lineage.columns(population, number, "normal", returns.mean(1), returns)
-    return lineage.table([columns], "f" * 64)
+    return lineage.table([record], "f" * 64)
 
 
 def least(work: Callable[[], object], repeats: int = 5) -> float:

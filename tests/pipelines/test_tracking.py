@@ -21,7 +21,7 @@ from srghn.config import Settings
 from srghn.envs import pin
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import loop
-from srghn.evolution.metrics import GenerationRow
+from srghn.evolution.metrics import SCHEMA
 from srghn.files import sha256_file
 from tests.pipelines.conftest import Home, Tiny
 from tests.pipelines.killing import outcome
@@ -75,7 +75,7 @@ def test_a_run_is_delivered_whole(alive: Home) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["evolution.generations"] == "7"
     assert run.data.params["env.id"] == "CartPoleSwitch-v1"
-    columns = {f"evolution/{name}" for name in GenerationRow.__annotations__}
+    columns = {f"evolution/{name}" for name in SCHEMA.names}
     assert columns - set(run.data.metrics) == {"evolution/generation", "evolution/mode"}
     assert {"validation/mean", "gate/passed"} <= set(run.data.metrics)
     assert history(settings, "evolution/median") == list(range(7))

@@ -13,28 +13,36 @@ import pytest
 from srghn.errors import ArchitectureMismatch, ArtefactError, CheckpointError, ReplayMismatch
 from srghn.evolution import Ancestor, Ancestry, Founder, lineage, load_run, rebuild, tables
 from srghn.evolution.ancestry import genome_digest
-from srghn.evolution.base import Population
+from srghn.evolution.metrics import GenerationRecord
 
 Play = Callable[..., None]
 
 
-def generation(number: int, episodes: int = 8, count: int = 64, survivors: int = 8) -> pa.Table:
+def generation(
+    number: int, episodes: int = 8, count: int = 64, survivors: int = 8, level: float = 0
+) -> pa.Table:
     """A generation as a run writes it: incompressible seeds, rates and returns."""
     rng = np.random.default_rng(number)
     born = np.arange(count - survivors) + survivors + number * (count - survivors)
     ids = np.append(rng.integers(0, born[0], survivors), born)
-    population = Population(
-        genomes=np.zeros((count, 1), np.float32),
-        weights=np.zeros((count, 1), np.float32),
+    returns = rng.normal(size=(count, episodes)) * 100 + level
+    record = GenerationRecord(
+        generation=number,
+        total=number + 1,
+        mode="normal",
         ids=ids,
         parents=np.where(ids >= born[0], ids[0], ids - 1),
         noise_seeds=rng.integers(0, 2**63, count),
         births=np.full(count, number),
         rates=rng.random((count, 12), np.float32),
+        weights=np.zeros((count, 1), np.float32),
+        fitness=returns.mean(axis=1),
+        returns=returns,
+        crashes=0,
+        evaluations=0,
+        steps=0,
     )
-    returns = rng.normal(size=(count, episodes)) * 100
-    columns = lineage.columns(population, number, "normal", returns.mean(1), returns)
-    return lineage.table([columns], "f" * 64)
+    return lineage.table([record], "f" * 64)
 
 
 def rows(*numbers: int) -> pa.Table:
@@ -190,10 +198,6 @@ def test_what_is_no_ancestry_is_refused(text: str) -> None:
 
 
 def test_minus_infinity_survives_the_table(tmp_path: Path) -> None:
-    returns = np.full((64, 2), -math.inf)
-    population = Population(
-        *[np.zeros((64, 1), np.float32)] * 2, *[np.arange(64)] * 4, np.ones((64, 1), np.float32)
-    )
-    columns = lineage.columns(population, 0, "normal", returns.mean(axis=1), returns)
-    tables.write(tmp_path / "lineage", [lineage.table([columns], "f" * 64)])
+    tables.write(tmp_path / "lineage", [generation(0, level=-math.inf)])
     assert np.isneginf(lineage.load(tmp_path).returns).all()
+    assert np.isneginf(lineage.load(tmp_path).fitness).all()
