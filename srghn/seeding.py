@@ -8,11 +8,16 @@ champion need no saved generator. Purposes are separate: no evolution run can dr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
+
+#: Generations whose draws are made together.
+AHEAD = 64
 
 
 class _Key(ISeedSequence):
@@ -36,6 +41,24 @@ def _digest(root_seed: int, purpose: str, ids: tuple[int | str, ...]) -> bytes:
 def seed(root_seed: int, purpose: str, *ids: int | str) -> int:
     """One seed in [0, 2**63) for a name such as `(7, "birth", generation, child)`."""
     return int.from_bytes(_digest(root_seed, purpose, ids)[:8], "little") >> 1
+
+
+def ahead(draw: Callable[..., NDArray[np.int64]]) -> Callable[..., NDArray[np.int64]]:
+    """A pure `draw(generation, *names)`, made for `AHEAD` generations at a time and kept for them.
+
+    One after another, draws take half the time that one takes amid all else of its generation.
+    """
+
+    @lru_cache(maxsize=4)
+    def block(first: int, *names: int) -> list[NDArray[np.int64]]:
+        return [draw(generation, *names) for generation in range(first, first + AHEAD)]
+
+    @wraps(draw)
+    def made(generation: int, *names: int) -> NDArray[np.int64]:
+        place = generation % AHEAD
+        return block(generation - place, *names)[place].copy()
+
+    return made
 
 
 def seeds(root_seed: int, purpose: str, count: int, *ids: int | str) -> NDArray[np.int64]:

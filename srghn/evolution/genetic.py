@@ -90,31 +90,35 @@ class Genetic:
         fresh_founders = bool((state.births == state.generation).all())
         kept = selection.evaluated_again(self.params, len(state.ids), fresh_founders)
         brood = self.params.parents * self.params.children - self.immigrants
-        mothers = np.arange(brood) % len(state.ids)
-        draws = seeding.stream(state.seed, "birth", state.generation)
-        noise = draws.integers(0, 2**63, size=brood, dtype=np.int64, endpoint=False)
-        strangers = [
-            seeding.seed(state.seed, "immigrant", state.generation, i)
-            for i in range(self.immigrants)
-        ]
-        fresh = self._found(strangers)
         born = brood + self.immigrants
+        mothers = np.arange(brood) % len(state.ids)
+        noise = _birth_seeds(state.generation, state.seed, brood)
         genomes = np.empty((kept + born, self.encoding.genome_size), dtype=np.float32)
-        genomes[:kept], genomes[kept + brood :] = state.genomes[:kept], fresh
+        genomes[:kept] = state.genomes[:kept]
         children = genomes[kept : kept + brood]  # put in their place: genomes may be long
-        _, rates = self.encoding.mutate(state.genomes, noise, index=mothers, out=children)
+        _, made = self.encoding.mutate(state.genomes, noise, index=mothers, out=children)
+        parents, seeds = (
+            [state.parents[:kept], state.ids[mothers]],
+            [state.noise_seeds[:kept], noise],
+        )
+        rates = [state.rates[:kept], made]
+        if self.immigrants:
+            strangers = [
+                seeding.seed(state.seed, "immigrant", state.generation, i)
+                for i in range(self.immigrants)
+            ]
+            genomes[kept + brood :] = fresh = self._found(strangers)
+            parents.append(np.full(self.immigrants, NO_PARENT))
+            seeds.append(np.array(strangers, dtype=np.int64))
+            rates.append(self.encoding.rates(fresh))
         return Population(
             genomes=genomes,
             weights=self.encoding.generate(genomes),
-            ids=np.append(state.ids[:kept], state.next_id + np.arange(born)),
-            parents=np.concatenate(
-                [state.parents[:kept], state.ids[mothers], np.full(len(strangers), NO_PARENT)]
-            ),
-            noise_seeds=np.concatenate(
-                [state.noise_seeds[:kept], noise, np.array(strangers, dtype=np.int64)]
-            ),
-            births=np.append(state.births[:kept], np.full(born, state.generation)),
-            rates=np.concatenate([state.rates[:kept], rates, self._rates(fresh)]),
+            ids=np.concatenate([state.ids[:kept], np.arange(state.next_id, state.next_id + born)]),
+            parents=np.concatenate(parents),
+            noise_seeds=np.concatenate(seeds),
+            births=np.concatenate([state.births[:kept], np.full(born, state.generation)]),
+            rates=np.concatenate(rates),
         )
 
     def tell(self, state: G, population: Population, fitness: F64) -> G:
@@ -122,27 +126,26 @@ class Genetic:
         parent = population.ids < state.next_id
         stranger = population.parents == NO_PARENT
         families = np.where(parent | stranger, population.ids, population.parents)
-        rows = selection.survivors(
+        best = selection.survivors(
             self.params, fitness, parent, families, state.seed, state.generation
         )
-        best = population.take(rows)
         return dataclasses.replace(
             state,
             generation=state.generation + 1,
             next_id=max(state.next_id, int(population.ids.max()) + 1),
-            genomes=best.genomes,
-            ids=best.ids,
-            parents=best.parents,
-            noise_seeds=best.noise_seeds,
-            births=best.births,
-            rates=best.rates,
+            genomes=population.genomes[best],
+            ids=population.ids[best],
+            parents=population.parents[best],
+            noise_seeds=population.noise_seeds[best],
+            births=population.births[best],
+            rates=population.rates[best],
         )
 
     def _found(self, seeds: Sequence[int]) -> F32:
-        genomes = [self.encoding.init(seed) for seed in seeds]
-        return np.array(genomes, dtype=np.float32).reshape(-1, self.encoding.genome_size)
+        return np.array([self.encoding.init(seed) for seed in seeds], dtype=np.float32)
 
-    def _rates(self, genomes: F32) -> F32:
-        if len(genomes) == 0:
-            return np.zeros((0, len(self.node_names)), dtype=np.float32)
-        return self.encoding.rates(genomes)
+
+@seeding.ahead
+def _birth_seeds(generation: int, seed: int, count: int) -> I64:
+    draws = seeding.stream(seed, "birth", generation)
+    return draws.integers(0, 2**63, size=count, dtype=np.int64, endpoint=False)

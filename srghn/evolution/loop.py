@@ -20,7 +20,7 @@ from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
 from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
-from srghn.evolution.base import NO_PARENT, Population, State, Strategy
+from srghn.evolution.base import I64, NO_PARENT, Population, State, Strategy
 from srghn.evolution.genetic import GeneticState
 from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import TABLES, Progress, prune, restore, save
@@ -174,7 +174,7 @@ class _Loop:
     def _play(self, state: State, population: Population, mode: str) -> Evaluation:
         """Everyone plays the generation's own episodes, the same for all."""
         evolution = self.params.evolution
-        episodes = seeding.seeds(evolution.seed, "episode", evolution.episodes, state.generation)
+        episodes = _episodes(state.generation, evolution.seed, evolution.episodes)
         return self.evaluator.evaluate(
             self._policies(state, population), self.version, mode, episodes
         )
@@ -190,3 +190,8 @@ class _Loop:
             return WeightedPolicies(policy, interface, population.weights)
         recipe = BirthRecipe.of(encoding, state, population)
         return WeightedPolicies(policy, interface, recipe=recipe)
+
+
+@seeding.ahead
+def _episodes(generation: int, seed: int, count: int) -> I64:
+    return seeding.seeds(seed, "episode", count, generation)

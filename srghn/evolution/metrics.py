@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from srghn.compiled import compiled
 from srghn.evolution.base import F32, F64, I64
 
 #: Quantiles of fitness that are kept.
@@ -150,17 +151,28 @@ def over_nodes(rates: F32) -> dict[str, NDArray[Any]]:
     }
 
 
+@compiled
 def diversity(weights: F32) -> F64:
     """Root mean square difference between the policies of two individuals, per weight.
 
     Over all pairs of rows of (generations, n, P), which is `2n/(n-1)` times the variance; 0 for one
     individual. Weights that are not finite are left out with their individual.
     """
-    finite = np.isfinite(weights).all(axis=2, keepdims=True)
-    count = finite.sum(axis=1)
-    rows = np.where(finite, weights, 0).astype(np.float64)
-    rows -= rows.sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None]
-    np.square(rows, out=rows)
-    sums = np.where(finite, rows, 0).sum(axis=(1, 2))
-    pairs = np.maximum(count[:, 0] - 1, 1) * weights.shape[2]
-    return np.where(count[:, 0] > 1, np.sqrt(2 / pairs * sums), 0.0)
+    generations, n, size = weights.shape
+    found, middle, squares = np.zeros(generations), np.empty(size), np.empty(size)
+    finite = np.empty(n, dtype=np.bool_)
+    for g in range(generations):
+        middle[:], squares[:], count = 0, 0, 0
+        for i in range(n):
+            finite[i] = np.isfinite(weights[g, i]).all()
+            if finite[i]:
+                count += 1
+                for p in range(size):
+                    middle[p] += weights[g, i, p]
+        for i in range(n):
+            if finite[i]:
+                for p in range(size):
+                    squares[p] += (weights[g, i, p] - middle[p] / count) ** 2
+        if count > 1:
+            found[g] = np.sqrt(2 / (count - 1) * squares.sum() / size)
+    return found

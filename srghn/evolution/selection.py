@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from srghn.config import EvolutionParams
 from srghn.evolution.base import F64, I64
-from srghn.seeding import stream
+from srghn.seeding import ahead, stream
 
 
 def clean(fitness: F64) -> F64:
@@ -29,11 +29,15 @@ def tie_key(
     params: EvolutionParams, is_parent: NDArray[np.bool_], seed: int, generation: int
 ) -> I64:
     """What settles equal fitness, (n,): parents first, children first, or a named random order."""
-    rows = np.arange(len(is_parent), dtype=np.int64)
     if params.ties == "random":
-        return stream(seed, "ties", generation).permutation(rows)
+        return _shuffled(generation, seed, len(is_parent))
     last = ~is_parent if params.ties == "parents" else is_parent
-    return rows + last * len(rows)
+    return np.arange(len(is_parent)) + last * len(is_parent)
+
+
+@ahead
+def _shuffled(generation: int, seed: int, rows: int) -> I64:
+    return stream(seed, "ties", generation).permutation(rows)
 
 
 def evaluated_again(params: EvolutionParams, survivors: int, founders: bool = False) -> int:
@@ -64,28 +68,37 @@ def survivors(
     tournament  the `elites` best, then winners of tournaments among the rest, each winning once
     """
     order = rank(fitness, tie_key(params, is_parent, seed, generation))
-    places = _limited(families[order], params.family_limit)
-    if params.selection == "tournament":
+    tournament = params.selection == "tournament"
+    count = len(order) if tournament else params.parents
+    places = _limited(families[order], params.family_limit, count)
+    if tournament:
         places = _tournament(params, places, stream(seed, "tournament", generation))
-    return order[np.sort(places[: params.parents])]
+    return order[sorted(places)]
 
 
-def _limited(families: I64, limit: int) -> I64:
-    """Places (n,), those first that have fewer than `limit` of their family before them."""
+def _limited(families: I64, limit: int, count: int) -> list[int]:
+    """The first `count` places that have fewer than `limit` of their family before them.
+
+    If there are fewer, the first of all others follow.
+    """
     if not limit:
-        return np.arange(len(families))
-    by_family = np.argsort(families, kind="stable")
-    starts = np.searchsorted(families[by_family], families[by_family])
-    before = np.empty_like(families)
-    before[by_family] = np.arange(len(families)) - starts
-    return np.argsort(before >= limit, kind="stable")
+        return list(range(len(families)))[:count]
+    within: list[int] = []
+    beyond: list[int] = []
+    members: dict[int, int] = {}
+    for place, family in enumerate(families.tolist()):
+        members[family] = members.get(family, 0) + 1
+        (within if members[family] <= limit else beyond).append(place)
+        if len(within) == count:
+            break
+    return (within + beyond)[:count]
 
 
-def _tournament(params: EvolutionParams, places: I64, rng: np.random.Generator) -> I64:
+def _tournament(params: EvolutionParams, places: list[int], rng: np.random.Generator) -> list[int]:
     """The winner of a tournament is the one drawn that stands first in `places`."""
-    left = places.tolist()
+    left = list(places)
     chosen = [left.pop(0) for _ in range(min(params.elites, params.parents, len(left)))]
     while len(chosen) < params.parents and left:
         drawn = rng.choice(len(left), size=min(params.tournament_size, len(left)), replace=False)
         chosen.append(left.pop(int(drawn.min())))
-    return np.array(chosen, dtype=np.int64)
+    return chosen

@@ -367,30 +367,37 @@ def mutation_rates(genomes, start, vectors, limits, floors):
 
 
 @compiled
-def births(genomes, mothers, kept, noise, sigma, vectors, basis, bounds, rates, head, children):
-    """`children` (n, genome_size); what their own rate heads say goes to `rates` (n, tensors).
+def births(
+    genomes, mothers, kept, noise, sigma, scales, vectors, basis, bounds, rates, head, children
+):
+    """`children` (n, genome_size), and in `rates` (n, tensors) those that they were made with.
 
     Each keeps of its mother's genome what `kept` (genome_size,) says. To tensor t it adds `noise`
-    (n, tensors, k) times the mother's `sigma` (m, tensors, k) times `rates`, through the basis.
-    `head` is (index of the rate head's first tensor, its place, limits, floors, whether children
-    use their own). The rate head's are the last tensors, and come first.
+    (n, tensors, k) times the mother's `sigma` (m, tensors, k) in units of `scales` (tensors,) times
+    `rates`, through the basis. `head` is (index of the rate head's first tensor, its place, limits,
+    floors, whether rates are its own). If so, the rate head's tensors, which are the last, come
+    first and by the mother's rates, and the child's own are the rates of all others.
     """
     first, start, limits, floors, own = head
     tensors, hidden = vectors.shape[1:]
     k, widest = basis.shape
     columns = basis.reshape(basis.size)
     turned, room = _turned(vectors), np.empty(_padded(tensors), dtype=np.float32)
-    steps = np.empty(k, dtype=np.float32)
+    steps, theirs = np.empty(k, dtype=np.float32), np.empty(vectors.shape[:2], dtype=np.float32)
+    for m in range(len(genomes) if own else 0):
+        vector = m * hidden * len(room)
+        _rates(genomes[m], start, hidden, turned, vector, limits, floors, room, theirs[m])
     for n in range(len(mothers)):
         m = mothers[n]
-        child, mother = children[n], genomes[m]
+        child, mother, vector = children[n], genomes[m], m * hidden * len(room)
+        if own:
+            rates[n, :] = theirs[m]
         for turn in range(tensors):
             t = (first + turn) % tensors
             if t == 0 and own:
-                vector = m * hidden * len(room)
                 _rates(child, start, hidden, turned, vector, limits, floors, room, rates[n])
             for i in range(k):
-                steps[i] = noise[n, t, i] * sigma[m, t, i] * rates[n, t]
+                steps[i] = noise[n, t, i] * (sigma[m, t, i] * scales[t]) * rates[n, t]
             begin, end = bounds[t], bounds[t + 1]
             whole = end - (end - begin) % WIDTH
             if k == WIDTH:

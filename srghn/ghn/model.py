@@ -151,9 +151,8 @@ class GHN:
         vectors = self._vectors(genomes, self._own_plan)
         width = self.params.basis_width
         sigma = _softplus(kernels.deviations(genomes, self._sigma, width, vectors))
-        sigma *= self._scales[:, None]
         if rates is None:
-            kept, used = self._kept, self._rates(genomes, vectors)[rows]
+            kept, used = self._kept, np.empty((len(rows), len(self.node_names)), dtype=np.float32)
         else:
             kept = np.full_like(self._kept, 1 - self.params.birth_decay)
             used = self._broadcast(rates, len(rows))
@@ -168,6 +167,7 @@ class GHN:
             kept,
             birth_noise(seeds, sigma.shape[1:]),
             sigma,
+            self._scales,
             vectors,
             self.basis,
             self._own_plan.bounds,
@@ -183,11 +183,8 @@ class GHN:
         Their children's own are drawn around them.
         """
         checked = self._checked(genomes)
-        return self._rates(checked, self._vectors(checked, self._own_plan))
-
-    def _rates(self, genomes: Float32, vectors: Float32) -> Float32:
-        start, limits, floors = self._rate_head
-        rates: Float32 = kernels.mutation_rates(genomes, start, vectors, limits, floors)
+        vectors, (start, limits, floors) = self._vectors(checked, self._own_plan), self._rate_head
+        rates: Float32 = kernels.mutation_rates(checked, start, vectors, limits, floors)
         return rates
 
     def _vectors(self, genomes: Float32, plan: Plan) -> Float32:

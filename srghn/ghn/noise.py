@@ -35,7 +35,7 @@ CACHE_LINE = 64
 _TAIL = 3.6541528853610088  # where the ziggurat's lowest layer becomes the normal curve's tail
 
 
-def _ziggurat() -> tuple[Float32, Float32, Float32]:
+def _ziggurat() -> tuple[NDArray[np.int32], Float32, Float32]:
     """256 layers of equal area (Marsaglia and Tsang 2000), numpy's own for float32 to the bit.
 
     Tail first, then from the top down: how much of a layer lies under the curve at any height, in
@@ -51,8 +51,9 @@ def _ziggurat() -> tuple[Float32, Float32, Float32]:
     layer = np.array([0, *range(255, 0, -1)])
     width, inner = np.array(edges)[layer], np.array([*edges, 0])[layer + 1]
     height = np.where(layer == 0, 1, np.exp(-0.5 * width**2))
-    parts = np.rint(inner / width * 2**23), np.append(width, -width) * 2**-23, height
-    return tuple(part.astype(np.float32) for part in parts)  # type: ignore[return-value]
+    unit = np.append(width, -width) * 2**-23
+    within = np.rint(inner / width * 2**23).astype(np.int32)
+    return within, unit.astype(np.float32), height.astype(np.float32)
 
 
 _WITHIN, _UNIT, _HEIGHT = _ziggurat()
@@ -121,13 +122,13 @@ def _fill(keys, noise):
                     first, end = at - at % 8, at - at % 8 + len(words)
                     for block in range(blocks):
                         _philox(keys[i], at // 8 + block, made[block])
-                word = np.int32(words[at - first])
+                word = words[np.uint64(at - first)]  # no index can be below zero
                 at += 1
-                layer, place = word & 0xFF, word >> 9 & 0x7FFFFF
-                x = np.float32(place) * _UNIT[word & 0x1FF]
+                layer, place = word & np.uint32(0xFF), np.int32(word >> np.uint32(9))
+                x = np.float32(place) * _UNIT[word & np.uint32(0x1FF)]
                 if place < _WITHIN[layer]:
                     break
-                x, at = _near_the_curve(keys[i], at, other, layer, place, x)
+                x, at = _near_the_curve(keys[i], at, other, np.int64(layer), place, x)
                 if not np.isnan(x):
                     break
             noise[i, j] = x
