@@ -33,14 +33,15 @@ class _Key(ISeedSequence):
         return self.key
 
 
-def _digest(root_seed: int, purpose: str, ids: tuple[int | str, ...]) -> bytes:
+def _named(root_seed: int, purpose: str, ids: tuple[int | str, ...]) -> Any:
+    """SHA-256 of a draw's name, to which more may be added."""
     name = "\x1f".join([str(int(root_seed)), purpose, *map(str, ids)])
-    return hashlib.sha256(name.encode()).digest()
+    return hashlib.sha256(name.encode())
 
 
 def seed(root_seed: int, purpose: str, *ids: int | str) -> int:
     """One seed in [0, 2**63) for a name such as `(7, "birth", generation, child)`."""
-    return int.from_bytes(_digest(root_seed, purpose, ids)[:8], "little") >> 1
+    return int.from_bytes(_named(root_seed, purpose, ids).digest()[:8], "little") >> 1
 
 
 def ahead(draw: Callable[..., NDArray[np.int64]]) -> Callable[..., NDArray[np.int64]]:
@@ -63,14 +64,19 @@ def ahead(draw: Callable[..., NDArray[np.int64]]) -> Callable[..., NDArray[np.in
 
 def seeds(root_seed: int, purpose: str, count: int, *ids: int | str) -> NDArray[np.int64]:
     """`count` seeds, shape (count,), each in [0, 2**31): what `reset(seed=)` takes."""
-    return np.array(
-        [seed(root_seed, purpose, *ids, i) & 0x7FFFFFFF for i in range(count)], dtype=np.int64
-    )
+    shared, found = _named(root_seed, purpose, ids), np.empty(count, dtype=np.int64)
+    for i in range(
+        count
+    ):  # each what `seed(root_seed, purpose, *ids, i)` is, but for its upper bits
+        name = shared.copy()
+        name.update(b"\x1f%d" % i)
+        found[i] = int.from_bytes(name.digest()[:4], "little") >> 1
+    return found
 
 
 def stream(root_seed: int, purpose: str, *ids: int | str) -> np.random.Generator:
     """An independent generator (Philox, keyed by SHA-256 of the name)."""
-    key = np.frombuffer(_digest(root_seed, purpose, ids)[:16], dtype="<u8")
+    key = np.frombuffer(_named(root_seed, purpose, ids).digest()[:16], dtype="<u8")
     return np.random.Generator(np.random.Philox(_Key(key)))  # type: ignore[arg-type]
 
 

@@ -87,8 +87,7 @@ class Genetic:
 
     def ask(self, state: GeneticState) -> Population:
         """Survivors that are played again, then children in turn of all survivors, immigrants."""
-        fresh_founders = bool((state.births == state.generation).all())
-        kept = selection.evaluated_again(self.params, len(state.ids), fresh_founders)
+        kept = selection.evaluated_again(self.params, state.births, state.generation)
         brood = self.params.parents * self.params.children - self.immigrants
         born = brood + self.immigrants
         mothers = np.arange(brood) % len(state.ids)
@@ -132,7 +131,7 @@ class Genetic:
         return dataclasses.replace(
             state,
             generation=state.generation + 1,
-            next_id=max(state.next_id, int(population.ids.max()) + 1),
+            next_id=max(state.next_id, int(population.ids[-1]) + 1),
             genomes=population.genomes[best],
             ids=population.ids[best],
             parents=population.parents[best],

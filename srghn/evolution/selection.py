@@ -40,14 +40,15 @@ def _shuffled(generation: int, seed: int, rows: int) -> I64:
     return stream(seed, "ties", generation).permutation(rows)
 
 
-def evaluated_again(params: EvolutionParams, survivors: int, founders: bool = False) -> int:
+def evaluated_again(params: EvolutionParams, births: I64, generation: int) -> int:
     """How many of last generation's survivors, best first, are played beside the children.
 
-    With comma only the elites; but founders, who have not been played at all, always.
+    With comma only the elites; but founders, who are born in this generation and so have not been
+    played at all, always.
     """
-    if params.selection == "comma" and not founders:
-        return min(params.elites, survivors)
-    return survivors
+    if params.selection == "comma" and (births < generation).any():
+        return min(params.elites, len(births))
+    return len(births)
 
 
 def survivors(

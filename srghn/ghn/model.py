@@ -116,7 +116,8 @@ class GHN:
         made = self._target(self._graph(target))
         checked = self._checked(genomes)
         weights: Float32 = made.head(checked, self._vectors(checked, made.plan))
-        weights *= np.float32(self.params.output_gain)
+        if self.params.output_gain != 1:
+            weights *= np.float32(self.params.output_gain)
         return weights
 
     def mutate(
@@ -235,8 +236,9 @@ class GHN:
             )
 
     def _checked(self, genomes: ArrayLike) -> Float32:
-        # kernels are compiled for writable arrays
-        array = np.require(genomes, np.float32, ["C", "W"])
+        array = np.ascontiguousarray(genomes, dtype=np.float32)
+        if not array.flags.writeable:
+            array = array.copy()  # kernels are compiled for writable arrays
         if array.ndim != 2 or array.shape[1] != self.genome_size:
             raise ArchitectureMismatch(
                 f"genomes must have shape (n, {self.genome_size}), got {array.shape}: they were "

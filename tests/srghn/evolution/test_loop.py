@@ -16,7 +16,8 @@ from srghn.envs import EnvVersion, pin
 from srghn.errors import EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, make_evaluator
 from srghn.evolution import STRATEGIES, GenerationRecord, evolve, load_run, tables
-from srghn.evolution.metrics import diversity, over_nodes
+from srghn.evolution.metrics import QUANTILES, diversity, over_nodes
+from srghn.evolution.metrics import table as metrics_table
 from srghn.seeding import seeds
 
 Play = Callable[..., None]
@@ -140,6 +141,44 @@ def test_every_strategy_runs_and_resumes_in_a_real_world(
         evolve(params, version, evaluator, tmp_path / "broken", on_generation=stop)
     play(params, tmp_path / "broken")
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_figures_are_those_of_whose_fitness_is_finite() -> None:
+    rng = np.random.default_rng(0)
+    fitness = rng.normal(size=(5, 9)) * 100
+    fitness[1, 3:5] = fitness[2, 1:] = fitness[3] = -np.inf
+    records = [played(row) for row in fitness]
+    table = metrics_table(records, "f" * 64).to_pylist()
+    for row, record in zip(table, records, strict=True):
+        assert record.row == row  # the same bytes alone
+        finite = record.fitness[np.isfinite(record.fitness)]
+        assert row["nonfinite"] == 9 - len(finite)
+        values = finite if len(finite) else np.array([-np.inf])
+        assert (row["best"], row["worst"]) == (values.max(), values.min())
+        assert np.isclose(row["mean"], values.mean())
+        for name, place in QUANTILES.items():
+            wanted = np.quantile(values, place) if len(finite) else -np.inf
+            assert np.isclose(row[name], wanted), name
+
+
+def played(fitness: Any) -> GenerationRecord:
+    nobody, rng = np.zeros(len(fitness), dtype=np.int64), np.random.default_rng(0)
+    return GenerationRecord(
+        generation=0,
+        total=1,
+        mode="normal",
+        ids=nobody,
+        parents=nobody,
+        noise_seeds=nobody,
+        births=nobody,
+        rates=rng.random((len(fitness), 4), np.float32),
+        weights=rng.random((len(fitness), 6), np.float32),
+        fitness=fitness,
+        returns=fitness[:, None],
+        crashes=0,
+        evaluations=0,
+        steps=0,
+    )
 
 
 def test_diversity_is_the_root_mean_square_difference_of_pairs() -> None:

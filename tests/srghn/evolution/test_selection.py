@@ -76,11 +76,11 @@ def test_a_better_child_beats_any_tie_rule() -> None:
 
 
 def test_comma_plays_only_the_elites_again() -> None:
-    comma = EvolutionParams(selection="comma", elites=2)
-    assert selection.evaluated_again(comma, 8) == 2
-    assert selection.evaluated_again(comma, 1) == 1
-    assert selection.evaluated_again(comma, 8, founders=True) == 8
-    assert selection.evaluated_again(EvolutionParams(selection="plus"), 8) == 8
+    comma, born = EvolutionParams(selection="comma", elites=2), np.array([3, 4, 4, 1])
+    assert selection.evaluated_again(comma, born, 5) == 2
+    assert selection.evaluated_again(comma, born[:1], 5) == 1
+    assert selection.evaluated_again(comma, np.full(8, 5), 5) == 8  # founders
+    assert selection.evaluated_again(EvolutionParams(selection="plus"), born, 5) == 4
 
 
 def test_tournament_keeps_elites_and_nobody_twice() -> None:
