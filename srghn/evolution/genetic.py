@@ -122,12 +122,7 @@ class Genetic:
 
     def tell(self, state: G, population: Population, fitness: F64) -> G:
         check_told(population, fitness)
-        parent = population.ids < state.next_id
-        stranger = population.parents == NO_PARENT
-        families = np.where(parent | stranger, population.ids, population.parents)
-        best = selection.survivors(
-            self.params, fitness, parent, families, state.seed, state.generation
-        )
+        best = selection.survivors(self.params, fitness, population, state)
         return dataclasses.replace(
             state,
             generation=state.generation + 1,

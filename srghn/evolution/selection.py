@@ -7,10 +7,10 @@ earlier generation is never used, because in a world that has switched it would 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from srghn.compiled import compiled
 from srghn.config import EvolutionParams
-from srghn.evolution.base import F64, I64
+from srghn.evolution.base import F64, I64, NO_PARENT, Population, State
 from srghn.seeding import ahead, stream
 
 
@@ -19,25 +19,22 @@ def clean(fitness: F64) -> F64:
     return np.where(np.isfinite(fitness), fitness, -np.inf)
 
 
-def rank(fitness: F64, key: NDArray[np.floating] | I64 | None = None) -> I64:
-    """Rows from best to worst, (n,). Equal fitness: smaller `key` first, then the earlier row."""
-    rows = np.arange(len(fitness)) if key is None else key
-    return np.lexsort((rows, -clean(fitness))).astype(np.int64, copy=False)
+def rank(fitness: F64) -> I64:
+    """Rows from best to worst, (n,); of equal ones the earlier first."""
+    return np.argsort(-clean(fitness), kind="stable")
 
 
-def tie_key(
-    params: EvolutionParams, is_parent: NDArray[np.bool_], seed: int, generation: int
-) -> I64:
-    """What settles equal fitness, (n,): parents first, children first, or a named random order."""
+def _settled(params: EvolutionParams, population: Population, state: State) -> I64:
+    """Rows (n,) in the order that settles ties: parents first, children first, or at random."""
     if params.ties == "random":
-        return _shuffled(generation, seed, len(is_parent))
-    last = ~is_parent if params.ties == "parents" else is_parent
-    return np.arange(len(is_parent)) + last * len(is_parent)
+        return _shuffled(state.generation, state.seed, len(population))
+    parent = population.ids < state.next_id
+    return np.argsort(~parent if params.ties == "parents" else parent, kind="stable")
 
 
 @ahead
 def _shuffled(generation: int, seed: int, rows: int) -> I64:
-    return stream(seed, "ties", generation).permutation(rows)
+    return np.argsort(stream(seed, "ties", generation).permutation(rows))
 
 
 def evaluated_again(params: EvolutionParams, births: I64, generation: int) -> int:
@@ -51,55 +48,70 @@ def evaluated_again(params: EvolutionParams, births: I64, generation: int) -> in
     return len(births)
 
 
-def survivors(
-    params: EvolutionParams,
-    fitness: F64,
-    is_parent: NDArray[np.bool_],
-    families: I64,
-    seed: int,
-    generation: int,
-) -> I64:
+def survivors(params: EvolutionParams, fitness: F64, population: Population, state: State) -> I64:
     """The rows that become the next generation's parents, best first, (min(parents, n),).
 
-    A parent and its children have one number in `families`, (n,); those beyond `family_limit`
-    come after everyone else.
+    Of a parent and its children, those beyond `family_limit` come after everyone else.
 
     plus        the best of parents and children
     comma       the best of the children and of the `elites` best parents
     tournament  the `elites` best, then winners of tournaments among the rest, each winning once
     """
-    order = rank(fitness, tie_key(params, is_parent, seed, generation))
     tournament = params.selection == "tournament"
-    count = len(order) if tournament else params.parents
-    places = _limited(families[order], params.family_limit, count)
+    count = len(fitness) if tournament else params.parents
+    ranked, places = _ranked(
+        fitness,
+        _settled(params, population, state),
+        population.ids,
+        population.parents,
+        state.next_id,
+        params.family_limit,
+        count,
+    )
     if tournament:
-        places = _tournament(params, places, stream(seed, "tournament", generation))
-    return order[sorted(places)]
+        places = _tournament(params, places, stream(state.seed, "tournament", state.generation))
+    best: I64 = ranked[np.sort(places)]
+    return best
 
 
-def _limited(families: I64, limit: int, count: int) -> list[int]:
-    """The first `count` places that have fewer than `limit` of their family before them.
+@compiled
+def _ranked(fitness, rows, ids, parents, next_id, limit, count):  # type: ignore[no-untyped-def]
+    """Rows from best to worst (n,), and `count` places among them that are to be preferred.
 
-    If there are fewer, the first of all others follow.
+    Equals are ranked in the order of `rows`. Preferred are places with fewer than `limit` of their
+    family before them, and if these are too few, the first of the others.
     """
-    if not limit:
-        return list(range(len(families)))[:count]
-    within: list[int] = []
-    beyond: list[int] = []
-    members: dict[int, int] = {}
-    for place, family in enumerate(families.tolist()):
-        members[family] = members.get(family, 0) + 1
-        (within if members[family] <= limit else beyond).append(place)
-        if len(within) == count:
-            break
-    return (within + beyond)[:count]
+    costs = np.empty(len(rows), dtype=np.float64)
+    for i, row in enumerate(rows):
+        costs[i] = -fitness[row] if np.isfinite(fitness[row]) else np.inf
+    ranked = rows[np.argsort(costs, kind="mergesort")]
+    families = np.empty_like(ranked)
+    for i, row in enumerate(ranked):
+        own = ids[row] < next_id or parents[row] == NO_PARENT
+        families[i] = ids[row] if own else parents[row]
+    places, others = np.empty_like(ranked), np.empty_like(ranked)
+    within = beyond = 0
+    for i in range(len(ranked)):
+        kin = 0
+        for k in range(within):
+            kin += families[places[k]] == families[i]
+        if kin < limit or not limit:
+            places[within] = i
+            within += 1
+            if within == count:
+                break
+        else:
+            others[beyond] = i
+            beyond += 1
+    places[within : within + beyond] = others[:beyond]
+    return ranked, places[:count]
 
 
-def _tournament(params: EvolutionParams, places: list[int], rng: np.random.Generator) -> list[int]:
+def _tournament(params: EvolutionParams, places: I64, rng: np.random.Generator) -> I64:
     """The winner of a tournament is the one drawn that stands first in `places`."""
-    left = list(places)
+    left = places.tolist()
     chosen = [left.pop(0) for _ in range(min(params.elites, params.parents, len(left)))]
     while len(chosen) < params.parents and left:
         drawn = rng.choice(len(left), size=min(params.tournament_size, len(left)), replace=False)
         chosen.append(left.pop(int(drawn.min())))
-    return chosen
+    return np.array(chosen, dtype=np.int64)

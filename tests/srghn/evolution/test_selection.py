@@ -5,6 +5,7 @@ import pytest
 
 from srghn.config import EvolutionParams
 from srghn.evolution import selection
+from srghn.evolution.base import Population, State
 
 NAN, INF = np.nan, np.inf
 
@@ -16,12 +17,21 @@ def chosen(
     families: list[int] | None = None,
     **kw: Any,
 ) -> list[int]:
-    params = EvolutionParams(**kw)
     family = np.array(families or range(len(fitness)), dtype=np.int64)
-    rows = selection.survivors(
-        params, np.array(fitness), np.array(is_parent), family, 7, generation
+    rows, parent = np.arange(len(fitness)), np.array(is_parent)
+    nothing = np.zeros((len(fitness), 1), dtype=np.float32)
+    population = Population(
+        genomes=nothing,
+        weights=nothing,
+        ids=np.where(parent, family, 100 + rows),
+        parents=np.where(parent, 50 + rows, family),
+        noise_seeds=rows,
+        births=rows,
+        rates=nothing,
     )
-    return list(map(int, rows))
+    state = State(seed=7, generation=generation, next_id=100)
+    found = selection.survivors(EvolutionParams(**kw), np.array(fitness, float), population, state)
+    return list(map(int, found))
 
 
 def test_clean_leaves_nothing_that_is_not_finite_but_minus_infinity() -> None:
