@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ from srghn.files import sweep
 
 #: Between two checkpoints, where no part of the tables ends sooner.
 SECONDS = 5.0
-#: Bytes of policies in generations whose rows are still to be made, many at once.
-HELD = 1 << 20
 
 
 def evolve(
@@ -101,12 +99,14 @@ class _Loop:
         while progress.done < stop:
             progress, record = self._generation(progress)
             records.append(record)
-            if len(records) * record.weights.nbytes > HELD:
-                progress, records = self._with_rows(progress, records), []
             if time.monotonic() >= due:
                 break
-        progress = self._with_rows(progress, records)
-        parts, pending = progress.parts, progress.pending
+        fingerprint, parts = self.version.fingerprint, progress.parts
+        new = {
+            "lineage": lineage.table(records, fingerprint),
+            "generations": metrics.table(records, fingerprint),
+        }
+        pending = {k: (*progress.pending[k], new[k]) for k in TABLES}
         if progress.done == stop:
             parts = {k: (*parts[k], tables.write(self.run_dir / k, pending[k])) for k in TABLES}
             pending = {k: () for k in TABLES}
@@ -120,16 +120,6 @@ class _Loop:
         )
         save(self.run_dir, progress)
         return progress
-
-    def _with_rows(self, progress: Progress, records: Sequence[GenerationRecord]) -> Progress:
-        if not records:
-            return progress
-        fingerprint, pending = self.version.fingerprint, progress.pending
-        new = {
-            "lineage": lineage.table(records, fingerprint),
-            "generations": metrics.table(records, fingerprint),
-        }
-        return dataclasses.replace(progress, pending={k: (*pending[k], new[k]) for k in TABLES})
 
     @property
     def _total(self) -> int:
@@ -160,9 +150,9 @@ class _Loop:
             noise_seeds=population.noise_seeds,
             births=population.births,
             rates=population.rates,
-            weights=population.weights,
             fitness=fitness,
             returns=played.returns,
+            diversity=metrics.diversity(population.weights),
             crashes=len(played.crashes),
             evaluations=after.evaluations,
             steps=after.steps,

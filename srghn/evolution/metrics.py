@@ -44,6 +44,7 @@ class GenerationRecord:
     total        generations planned in this run
     fitness      (n,) float64, minus infinity where it was not finite
     returns      (n, episodes) float64
+    diversity    of the policies' weights
     evaluations, steps   episodes and steps of the run so far
     The others are those of its `Population`.
     """
@@ -56,9 +57,9 @@ class GenerationRecord:
     noise_seeds: I64
     births: I64
     rates: F32
-    weights: F32
     fitness: F64
     returns: F64
+    diversity: float
     crashes: int
     evaluations: int
     steps: int
@@ -80,10 +81,6 @@ class GenerationRecord:
     def rate(self) -> float:
         return float(self.row["rate"])
 
-    @property
-    def diversity(self) -> float:
-        return float(self.row["diversity"])
-
 
 def table(records: Sequence[GenerationRecord], fingerprint: str) -> pa.Table:
     """Their rows, with the world's fingerprint as metadata.
@@ -91,7 +88,7 @@ def table(records: Sequence[GenerationRecord], fingerprint: str) -> pa.Table:
     Many at once, since one at a time takes ten times as long.
     """
     schema = SCHEMA.with_metadata({"fingerprint": fingerprint})
-    alike = (list(group) for _, group in groupby(records, key=lambda r: r.weights.shape))
+    alike = (list(group) for _, group in groupby(records, key=lambda r: len(r.ids)))
     return pa.concat_tables(pa.Table.from_pydict(_columns(group), schema) for group in alike)
 
 
@@ -103,16 +100,21 @@ def _columns(records: Sequence[GenerationRecord]) -> dict[str, Any]:
     shape = len(records), len(records[0].ids)
     kept = over_nodes(np.concatenate([record.rates for record in records]))
     rates = {name: values.reshape(shape) for name, values in kept.items()}
-    names = "generation", "mode", "crashes", "evaluations", "steps"
+    generation = np.array([record.generation for record in records])
+    births = np.array([record.births for record in records])
     return {
-        **{name: [getattr(record, name) for record in records] for name in names},
+        "generation": generation,
+        "mode": [record.mode for record in records],
         **_of_fitness(np.array([record.fitness for record in records])),
         "rate": rates["rate"].mean(axis=1),
         "rate_mean": rates["rate_mean"].mean(axis=1),
         "rate_min": rates["rate_min"].min(axis=1),
         "rate_max": rates["rate_max"].max(axis=1),
-        "diversity": diversity(np.array([record.weights for record in records])),
-        "born": [np.count_nonzero(r.births == r.generation) for r in records],
+        "diversity": [record.diversity for record in records],
+        "crashes": [record.crashes for record in records],
+        "born": (births == generation[:, None]).sum(axis=1),
+        "evaluations": [record.evaluations for record in records],
+        "steps": [record.steps for record in records],
     }
 
 
@@ -152,27 +154,25 @@ def over_nodes(rates: F32) -> dict[str, NDArray[Any]]:
 
 
 @compiled
-def diversity(weights: F32) -> F64:
+def diversity(weights: F32) -> float:
     """Root mean square difference between the policies of two individuals, per weight.
 
-    Over all pairs of rows of (generations, n, P), which is `2n/(n-1)` times the variance; 0 for one
-    individual. Weights that are not finite are left out with their individual.
+    Over all pairs of rows of (n, P), which is `2n/(n-1)` times the variance; 0 for one individual.
+    Weights that are not finite are left out with their individual.
     """
-    generations, n, size = weights.shape
-    found, middle, squares = np.zeros(generations), np.empty(size), np.empty(size)
-    finite = np.empty(n, dtype=np.bool_)
-    for g in range(generations):
-        middle[:], squares[:], count = 0, 0, 0
-        for i in range(n):
-            finite[i] = np.isfinite(weights[g, i]).all()
-            if finite[i]:
-                count += 1
-                for p in range(size):
-                    middle[p] += weights[g, i, p]
-        for i in range(n):
-            if finite[i]:
-                for p in range(size):
-                    squares[p] += (weights[g, i, p] - middle[p] / count) ** 2
-        if count > 1:
-            found[g] = np.sqrt(2 / (count - 1) * squares.sum() / size)
-    return found
+    n, size = weights.shape
+    finite, count = np.empty(n, dtype=np.bool_), 0
+    middle, squares = np.zeros(size), np.zeros(size)
+    for i in range(n):
+        finite[i] = True
+        for p in range(size):
+            finite[i] &= np.isfinite(weights[i, p])
+        if finite[i]:
+            count += 1
+            for p in range(size):
+                middle[p] += weights[i, p]
+    for i in range(n):
+        if finite[i]:
+            for p in range(size):
+                squares[p] += (weights[i, p] - middle[p] / count) ** 2
+    return np.sqrt(2 / (count - 1) * squares.sum() / size) if count > 1 else 0.0
