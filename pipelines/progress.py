@@ -23,6 +23,8 @@ from rich.progress import (
 Update = Callable[[int, str], None]
 
 LOG_EVERY_SECONDS = 5.0
+#: Where steps are short, a bar that is moved more often costs more than it shows.
+REFRESH_SECONDS = 0.1
 console = Console(stderr=True, highlight=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipelines.prepare import find_founder
 from pipelines.processes import die_with_parent, extend_import_path
-from pipelines.progress import bar, share_bar, spinner
+from pipelines.progress import REFRESH_SECONDS, bar, share_bar, spinner
 from pipelines.workspace import Workspace
 from srghn import seeding
 from srghn.candidate import Candidate
@@ -63,11 +64,15 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
         make_evaluator(settings, version, params.policy) as evaluator,
         bar("evolve", params.evolution.generations) as update,
     ):
-        first = founder.generation + 1 if founder else 0
+        first, shown = founder.generation + 1 if founder else 0, 0.0
 
         def tell(record: GenerationRecord) -> None:
-            note = f"{record.mode}  best {record.best:.1f}  rate {record.rate:.3f}"
-            update(record.generation - first + 1, note)
+            nonlocal shown
+            done, now = record.generation - first + 1, time.monotonic()
+            if now - shown >= REFRESH_SECONDS or done == record.total:
+                note = f"{record.mode}  best {record.best:.1f}  rate {record.rate:.3f}"
+                update(done, note)
+                shown = now
 
         run_evolution(
             params, version, evaluator, workspace.run, on_generation=tell, founder=founder
