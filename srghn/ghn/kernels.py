@@ -5,13 +5,14 @@ So what one individual gets never depends on who else is in the batch, nor on an
 or threads. Genomes (n, genome_size) are read by place: a matrix begins at an index, row by row, and
 a layer's bias lies right behind its weight, as `own_tensors` lays them out. All floats are float32.
 
-The default width is that of a vector, and kernels with small products are compiled once more for
-it as a constant: unrolled, they take half the time.
+The default width is that of a vector, and kernels with small products are compiled for it as a
+constant: unrolled, they take half the time. Each is compiled when it is first called.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -206,7 +207,18 @@ def _node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
 
 
 @compiled
-def node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
+def _node_vectors_unrolled(genomes, messages, plan, rounds, in_turn):
+    return _node_vectors(genomes, WIDTH, messages, plan, rounds, in_turn)
+
+
+@compiled
+def _node_vectors_of_any(genomes, hidden, messages, plan, rounds, in_turn):
+    return _node_vectors(genomes, hidden, messages, plan, rounds, in_turn)
+
+
+def node_vectors(
+    genomes: Any, hidden: int, messages: int, plan: Any, rounds: int, in_turn: bool
+) -> Any:
     """Vectors (n, parameters, hidden) in (-1, 1) after `rounds` of messages forward and backward.
 
     `plan` is (kinds, incoming, outgoing, rows) of a `Plan`; the embeddings lie at 0, the message
@@ -216,8 +228,8 @@ def node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
     round.
     """
     if hidden == WIDTH:
-        return _node_vectors(genomes, WIDTH, messages, plan, rounds, in_turn)
-    return _node_vectors(genomes, hidden, messages, plan, rounds, in_turn)
+        return _node_vectors_unrolled(genomes, messages, plan, rounds, in_turn)
+    return _node_vectors_of_any(genomes, hidden, messages, plan, rounds, in_turn)
 
 
 @inlined
@@ -233,12 +245,19 @@ def _dense(genomes, start, width, vectors, hidden, bounds):
 
 
 @compiled
-def dense(genomes, start, width, vectors, bounds):
+def _dense_unrolled(genomes, start, width, vectors, bounds):
+    return _dense(genomes, start, width, vectors, WIDTH, bounds)
+
+
+@compiled
+def _dense_of_any(genomes, start, width, vectors, bounds):
+    return _dense(genomes, start, width, vectors, vectors.shape[2], bounds)
+
+
+def dense(genomes: Any, start: int, width: int, vectors: Any, bounds: Any) -> Any:
     """Values (n, P): tensor t is the first of the outputs of one layer, from `bounds[t]` on."""
-    hidden = vectors.shape[2]
-    if hidden == WIDTH:
-        return _dense(genomes, start, width, vectors, WIDTH, bounds)
-    return _dense(genomes, start, width, vectors, hidden, bounds)
+    kernel = _dense_unrolled if vectors.shape[2] == WIDTH else _dense_of_any
+    return kernel(genomes, start, width, vectors, bounds)
 
 
 @compiled
@@ -298,12 +317,20 @@ def _deviations(genomes, start, width, vectors, hidden):
 
 
 @compiled
-def deviations(genomes, start, width, vectors):
+def _deviations_unrolled(genomes, start, vectors):
+    return _deviations(genomes, start, WIDTH, vectors, WIDTH)
+
+
+@compiled
+def _deviations_of_any(genomes, start, width, vectors):
+    return _deviations(genomes, start, width, vectors, vectors.shape[2])
+
+
+def deviations(genomes: Any, start: int, width: int, vectors: Any) -> Any:
     """The stochastic head's two layers: (n, tensors, width), to which softplus is still to come."""
-    hidden = vectors.shape[2]
-    if hidden == WIDTH and width == WIDTH:
-        return _deviations(genomes, start, WIDTH, vectors, WIDTH)
-    return _deviations(genomes, start, width, vectors, hidden)
+    if vectors.shape[2] == width == WIDTH:
+        return _deviations_unrolled(genomes, start, vectors)
+    return _deviations_of_any(genomes, start, width, vectors)
 
 
 @inlined
