@@ -45,9 +45,10 @@ def seed(root_seed: int, purpose: str, *ids: int | str) -> int:
 
 
 def ahead(draw: Callable[..., NDArray[np.int64]]) -> Callable[..., NDArray[np.int64]]:
-    """A pure `draw(generation, *names)`, made for `AHEAD` generations at a time and kept for them.
+    """`draw(generation, *names)`, a pure function, called for `AHEAD` generations together.
 
-    One after another, draws take half the time that one takes amid all else of its generation.
+    Four such blocks are kept. Draws one after another take half as long as each would among all
+    else that a generation does.
     """
 
     @lru_cache(maxsize=4)
@@ -65,9 +66,8 @@ def ahead(draw: Callable[..., NDArray[np.int64]]) -> Callable[..., NDArray[np.in
 def seeds(root_seed: int, purpose: str, count: int, *ids: int | str) -> NDArray[np.int64]:
     """`count` seeds, shape (count,), each in [0, 2**31): what `reset(seed=)` takes."""
     shared, found = _named(root_seed, purpose, ids), np.empty(count, dtype=np.int64)
-    for i in range(
-        count
-    ):  # each what `seed(root_seed, purpose, *ids, i)` is, but for its upper bits
+    # each the lower bits of `seed(root_seed, purpose, *ids, i)`
+    for i in range(count):
         name = shared.copy()
         name.update(b"\x1f%d" % i)
         found[i] = int.from_bytes(name.digest()[:4], "little") >> 1

@@ -96,10 +96,8 @@ class Genetic:
         genomes[:kept] = state.genomes[:kept]
         children = genomes[kept : kept + brood]  # put in their place: genomes may be long
         _, made = self.encoding.mutate(state.genomes, noise, index=mothers, out=children)
-        parents, seeds = (
-            [state.parents[:kept], state.ids[mothers]],
-            [state.noise_seeds[:kept], noise],
-        )
+        parents = [state.parents[:kept], state.ids[mothers]]
+        seeds = [state.noise_seeds[:kept], noise]
         rates = [state.rates[:kept], made]
         if self.immigrants:
             strangers = [
@@ -126,7 +124,7 @@ class Genetic:
         return dataclasses.replace(
             state,
             generation=state.generation + 1,
-            next_id=max(state.next_id, int(population.ids[-1]) + 1),
+            next_id=int(population.ids[-1]) + 1,  # who was born last stands last
             genomes=population.genomes[best],
             ids=population.ids[best],
             parents=population.parents[best],

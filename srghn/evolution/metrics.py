@@ -35,18 +35,21 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GenerationRecord:
     """A generation that has been played, as listeners are told of it and tables are made from it.
 
-    After a resume the generations since the last checkpoint are told again, with equal content.
+    After a resume the generations since the last checkpoint are told again, with equal content. The
+    arrays are the run's own: who changes them changes the run.
 
     total        generations planned in this run
     fitness      (n,) float64, minus infinity where it was not finite
     returns      (n, episodes) float64
     diversity    of the policies' weights
+    crashes      crashed episodes of this generation
     evaluations, steps   episodes and steps of the run so far
-    The others are those of its `Population`.
+
+    From `ids` to `rates` as in its `Population`.
     """
 
     generation: int

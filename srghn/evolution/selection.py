@@ -24,7 +24,7 @@ def rank(fitness: F64) -> I64:
     return np.argsort(-clean(fitness), kind="stable")
 
 
-def _settled(params: EvolutionParams, population: Population, state: State) -> I64:
+def _tie_order(params: EvolutionParams, population: Population, state: State) -> I64:
     """Rows (n,) in the order that settles ties: parents first, children first, or at random."""
     if params.ties == "random":
         return _shuffled(state.generation, state.seed, len(population))
@@ -61,7 +61,7 @@ def survivors(params: EvolutionParams, fitness: F64, population: Population, sta
     count = len(fitness) if tournament else params.parents
     ranked, places = _ranked(
         fitness,
-        _settled(params, population, state),
+        _tie_order(params, population, state),
         population.ids,
         population.parents,
         state.next_id,
@@ -93,9 +93,9 @@ def _ranked(fitness, rows, ids, parents, next_id, limit, count):  # type: ignore
     within = beyond = 0
     for i in range(len(ranked)):
         kin = 0
-        for k in range(within):
+        for k in range(within if limit else 0):
             kin += families[places[k]] == families[i]
-        if kin < limit or not limit:
+        if not limit or kin < limit:
             places[within] = i
             within += 1
             if within == count:

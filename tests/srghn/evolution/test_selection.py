@@ -47,6 +47,11 @@ def test_plus_takes_the_best_of_parents_and_children() -> None:
     assert chosen([5, 1, 4, 9, 2], [True, True, False, False, False], parents=2) == [3, 0]
 
 
+def test_what_is_not_finite_survives_last() -> None:
+    found = chosen([NAN, 1, INF, 2, -INF], [False] * 5, parents=5, ties="children")
+    assert found == [3, 1, 0, 2, 4]
+
+
 @pytest.mark.parametrize(("ties", "expected"), [("parents", [0, 1]), ("children", [2, 3])])
 def test_the_tie_rule_decides_among_equals(ties: str, expected: list[int]) -> None:
     assert chosen([5, 5, 5, 5], [True, True, False, False], parents=2, ties=ties) == expected

@@ -75,8 +75,9 @@ def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
             chunks, width = -(-node.size // ghn.params.chunk), ghn.params.hidden
             rows = []
             for place in range(chunks):
-                angles = place * 1000.0 ** -(np.arange(width // 2) / (width // 2))
-                wave = np.stack([np.sin(angles), np.cos(angles)], axis=1).ravel()
+                half = (width + 1) // 2
+                angles = place * 1000.0 ** -(np.arange(half) / half)
+                wave = np.stack([np.sin(angles), np.cos(angles)], axis=1).ravel()[:width]
                 z = np.tanh(v + wave @ t["decode.position"])
                 rows.append(z @ t["decode.weight"] + t["decode.bias"])
             out = np.concatenate(rows)[: node.size]
@@ -86,9 +87,13 @@ def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
 
 @pytest.mark.parametrize("head", ["dense", "chunked", "basis"])
 @pytest.mark.parametrize("messages", ["generations", "synchronous"])
-def test_birth_follows_the_formulas(head: str, messages: str) -> None:
+@pytest.mark.parametrize(("hidden", "width"), [(16, 16), (5, 7), (17, 16), (32, 19)])
+def test_birth_follows_the_formulas(head: str, messages: str, hidden: int, width: int) -> None:
+    """Of vectors as wide as a register, of part of one, of more than one and of two."""
     graph = trace_residual()
     params = GHNParams(
+        hidden=hidden,
+        basis_width=width,
         head=head,
         messages=messages,
         rounds=2,
@@ -109,13 +114,13 @@ def test_birth_follows_the_formulas(head: str, messages: str) -> None:
     noise = birth_noise(np.array([5]), (len(ghn.node_names), params.basis_width))[0]
     for row, node in enumerate(ghn.own_graph.parameters):
         v = h[node.name]
-        head = node.name.startswith("rate.")
-        own = rate_by_hand(params, v @ t["rate.weight"] + t["rate.bias"], head)
-        childs = rate_by_hand(params, v @ made["rate.weight"] + made["rate.bias"], head)
+        floored = node.name.startswith("rate.")
+        own = rate_by_hand(params, v @ t["rate.weight"] + t["rate.bias"], floored)
+        childs = rate_by_hand(params, v @ made["rate.weight"] + made["rate.bias"], floored)
         assert rates[0, row] == pytest.approx(childs, rel=1e-4)
-        rate = own if head else childs  # the rate head comes first
-        hidden = np.tanh(v @ t["sigma.hidden.weight"] + t["sigma.hidden.bias"])
-        sigma = np.log1p(np.exp(hidden @ t["sigma.out.weight"] + t["sigma.out.bias"]))
+        rate = own if floored else childs  # the rate head comes first
+        inner = np.tanh(v @ t["sigma.hidden.weight"] + t["sigma.hidden.bias"])
+        sigma = np.log1p(np.exp(inner @ t["sigma.out.weight"] + t["sigma.out.bias"]))
         unit = {"embed": 1.0, "rate.bias": params.rate_step}.get(node.name, params.hidden**-0.5)
         elastic = node.name in ("rate.weight", "sigma.out.weight", "sigma.out.bias")
         kept = 1 - (params.mutator_decay if elastic else params.birth_decay)
