@@ -1,8 +1,12 @@
-"""A run of seconds that many tests share: CartPole with a switch, and a network of two units."""
+"""What many tests share: a run of seconds, CartPole with a switch and a network of two units."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
+
+from srghn.evolution.metrics import GenerationRecord
 
 
 def tiny_params(**evolution: Any) -> dict[str, Any]:
@@ -21,3 +25,22 @@ def tiny_params(**evolution: Any) -> dict[str, Any]:
             **evolution,
         },
     }
+
+
+def record_of(generation: int, returns: Any, rates: Any, **columns: Any) -> GenerationRecord:
+    """A generation as if it had been played; individuals that are not described are all alike."""
+    alike = np.zeros(len(returns), dtype=np.int64)
+    described = {"ids": alike, "parents": alike, "noise_seeds": alike, "births": alike, **columns}
+    return GenerationRecord(
+        generation=generation,
+        total=generation + 1,
+        mode="normal",
+        rates=rates,
+        fitness=returns.mean(axis=1),
+        returns=returns,
+        diversity=0.5,
+        crashes=0,
+        evaluations=0,
+        steps=0,
+        **described,
+    )

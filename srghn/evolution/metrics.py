@@ -88,7 +88,7 @@ class GenerationRecord:
 def table(records: Sequence[GenerationRecord], fingerprint: str) -> pa.Table:
     """Their rows, with the world's fingerprint as metadata.
 
-    Many at once, since one at a time takes ten times as long.
+    Many at once: of 256 each takes a thirtieth of the time that one takes alone.
     """
     schema = SCHEMA.with_metadata({"fingerprint": fingerprint})
     alike = (list(group) for _, group in groupby(records, key=lambda r: len(r.ids)))

@@ -14,6 +14,7 @@ from srghn.evolution.base import F64, I64, NO_PARENT, Population, State
 from srghn.seeding import ahead, stream
 
 
+@compiled
 def clean(fitness: F64) -> F64:
     """Fitness with everything that is not finite as minus infinity."""
     return np.where(np.isfinite(fitness), fitness, -np.inf)
@@ -81,10 +82,7 @@ def _ranked(fitness, rows, ids, parents, next_id, limit, count):  # type: ignore
     Equals are ranked in the order of `rows`. Preferred are places with fewer than `limit` of their
     family before them, and if these are too few, the first of the others.
     """
-    costs = np.empty(len(rows), dtype=np.float64)
-    for i, row in enumerate(rows):
-        costs[i] = -fitness[row] if np.isfinite(fitness[row]) else np.inf
-    ranked = rows[np.argsort(costs, kind="mergesort")]
+    ranked = rows[np.argsort(-clean(fitness)[rows], kind="mergesort")]
     families = np.empty_like(ranked)
     for i, row in enumerate(ranked):
         own = ids[row] < next_id or parents[row] == NO_PARENT

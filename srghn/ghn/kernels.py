@@ -6,7 +6,7 @@ or threads. Genomes (n, genome_size) are read by place: a matrix begins at an in
 a layer's bias lies right behind its weight, as `own_tensors` lays them out. All floats are float32.
 
 The default width is that of a vector, and kernels with small products are compiled for it as a
-constant: unrolled, they take half the time. Each is compiled when it is first called.
+constant: unrolled, node vectors take half the time. Each is compiled when it is first called.
 """
 
 from __future__ import annotations
@@ -410,10 +410,7 @@ def births(
     k, widest = basis.shape
     columns = basis.reshape(basis.size)
     turned, room = _turned(vectors), np.empty(_padded(tensors), dtype=np.float32)
-    steps, theirs = np.empty(k, dtype=np.float32), np.empty(vectors.shape[:2], dtype=np.float32)
-    for m in range(len(genomes) if own else 0):
-        vector = m * hidden * len(room)
-        _rates(genomes[m], start, hidden, turned, vector, limits, floors, room, theirs[m])
+    theirs, steps = mutation_rates(genomes, start, vectors, limits, floors), np.empty(k, np.float32)
     for n in range(len(mothers)):
         m = mothers[n]
         child, mother, vector = children[n], genomes[m], m * hidden * len(room)

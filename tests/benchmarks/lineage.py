@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from srghn.config import EvolutionParams
 from srghn.evolution import lineage, tables
-from srghn.evolution.metrics import GenerationRecord
+from tests.tiny import record_of
 
 EPISODES, NODES = 8, 12
 
@@ -32,23 +32,16 @@ def generation(number: int, children: int, survivors: int) -> pa.Table:
     first = survivors + number * children
     ids = np.append(first - survivors + np.arange(survivors), first + np.arange(children))
     returns = rng.normal(size=(count, EPISODES)) * 100
-    record = GenerationRecord(
-        generation=number,
-        total=number + 1,
-        mode="normal",
+    played = record_of(
+        number,
+        returns,
+        rates=rng.random((count, NODES), np.float32),
         ids=ids,
         parents=np.maximum(ids - children, -1),
         noise_seeds=rng.integers(0, 2**63, count),
         births=np.append(np.full(survivors, max(number - 1, 0)), np.full(children, number)),
-        rates=rng.random((count, NODES), np.float32),
-        fitness=returns.mean(axis=1),
-        returns=returns,
-        diversity=0.5,
-        crashes=0,
-        evaluations=0,
-        steps=0,
     )
-    return lineage.table([record], "f" * 64)
+    return lineage.table([played], "f" * 64)
 
 
 def least(work: Callable[[], object], repeats: int = 5) -> float:

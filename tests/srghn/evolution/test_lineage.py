@@ -13,7 +13,7 @@ import pytest
 from srghn.errors import ArchitectureMismatch, ArtefactError, CheckpointError, ReplayMismatch
 from srghn.evolution import Ancestor, Ancestry, Founder, lineage, load_run, rebuild, tables
 from srghn.evolution.ancestry import genome_digest
-from srghn.evolution.metrics import GenerationRecord
+from tests.tiny import record_of
 
 Play = Callable[..., None]
 
@@ -26,23 +26,16 @@ def generation(
     born = np.arange(count - survivors) + survivors + number * (count - survivors)
     ids = np.append(rng.integers(0, born[0], survivors), born)
     returns = rng.normal(size=(count, episodes)) * 100 + level
-    record = GenerationRecord(
-        generation=number,
-        total=number + 1,
-        mode="normal",
+    played = record_of(
+        number,
+        returns,
+        rates=rng.random((count, 12), np.float32),
         ids=ids,
         parents=np.where(ids >= born[0], ids[0], ids - 1),
         noise_seeds=rng.integers(0, 2**63, count),
         births=np.full(count, number),
-        rates=rng.random((count, 12), np.float32),
-        fitness=returns.mean(axis=1),
-        returns=returns,
-        diversity=0.5,
-        crashes=0,
-        evaluations=0,
-        steps=0,
     )
-    return lineage.table([record], "f" * 64)
+    return lineage.table([played], "f" * 64)
 
 
 def rows(*numbers: int) -> pa.Table:

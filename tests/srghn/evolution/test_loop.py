@@ -19,6 +19,7 @@ from srghn.evolution import STRATEGIES, GenerationRecord, evolve, load_run, tabl
 from srghn.evolution.metrics import QUANTILES, diversity, over_nodes
 from srghn.evolution.metrics import table as metrics_table
 from srghn.seeding import seeds
+from tests.tiny import record_of
 
 Play = Callable[..., None]
 
@@ -147,38 +148,19 @@ def test_figures_are_those_of_whose_fitness_is_finite() -> None:
     rng = np.random.default_rng(0)
     fitness = rng.normal(size=(5, 9)) * 100
     fitness[1, 3:5] = fitness[2, 1:] = fitness[3] = -np.inf
-    records = [played(row) for row in (*fitness, fitness[0, :4])]  # the last of fewer
+    told = [row[:, None] for row in (*fitness, fitness[0, :4])]  # the last of fewer
+    records = [record_of(0, row, rng.random((len(row), 4), np.float32)) for row in told]
     table = metrics_table(records, "f" * 64).to_pylist()
-    for row, record in zip(table, records, strict=True):
-        assert record.row == row  # the same bytes alone
-        finite = record.fitness[np.isfinite(record.fitness)]
-        assert row["nonfinite"] == len(record.fitness) - len(finite)
+    for row, played in zip(table, records, strict=True):
+        assert played.row == row  # the same bytes alone
+        finite = played.fitness[np.isfinite(played.fitness)]
+        assert row["nonfinite"] == len(played.fitness) - len(finite)
         values = finite if len(finite) else np.array([-np.inf])
         assert (row["best"], row["worst"]) == (values.max(), values.min())
         assert np.isclose(row["mean"], values.mean())
         for name, place in QUANTILES.items():
             wanted = np.quantile(values, place) if len(finite) else -np.inf
             assert np.isclose(row[name], wanted), name
-
-
-def played(fitness: Any) -> GenerationRecord:
-    nobody, rng = np.zeros(len(fitness), dtype=np.int64), np.random.default_rng(0)
-    return GenerationRecord(
-        generation=0,
-        total=1,
-        mode="normal",
-        ids=nobody,
-        parents=nobody,
-        noise_seeds=nobody,
-        births=nobody,
-        rates=rng.random((len(fitness), 4), np.float32),
-        fitness=fitness,
-        returns=fitness[:, None],
-        diversity=0.5,
-        crashes=0,
-        evaluations=0,
-        steps=0,
-    )
 
 
 def test_diversity_is_the_root_mean_square_difference_of_pairs() -> None:
