@@ -24,7 +24,7 @@ from srghn.evaluation.worker import SINGLE_THREADED
 
 WORKERS = 2
 #: As README has workers started: Dask's own profiler takes some 7% of a busy worker's time.
-NO_PROFILER = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+NO_PROFILER = {"distributed.worker.profile.enabled": False}
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,15 @@ def _processes(work: Work, workers: int) -> Evaluator:
 @contextmanager
 def _dask(work: Work) -> Iterator[Evaluator]:
     """An evaluator over a cluster of this machine's own, on loopback, that ends with it."""
+    import dask
     import distributed
 
     local: Any = distributed.LocalCluster  # its stubs leave its arguments out
     with (
+        dask.config.set(NO_PROFILER),  # not as a variable: a local cluster's workers follow us
         local(
             n_workers=WORKERS, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-            env=SINGLE_THREADED | NO_PROFILER,
+            env=SINGLE_THREADED,
         ) as cluster,
         make_evaluator(
             Settings(engine="dask", dask_address=cluster.scheduler_address),

@@ -28,6 +28,7 @@ from srghn.evolution.registry import make_strategy
 
 CHILDREN = 7
 EPISODES = 8
+ROUNDS = 30
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,20 @@ def over_policy(widths: Sequence[int]) -> Curve:
     return Curve("policy parameters", tuple(7 * width + 2 for width in widths), tuple(times))
 
 
-def _generation(population: int, width: int, rounds: int = 3) -> float:
-    """The fastest of some first generations: ask, evaluate, tell."""
+def _generation(population: int, width: int) -> float:
+    """The fastest of many rounds of one and the same generation: ask, evaluate, tell."""
     params = _params(population, width, generations=1)
-    version = pin(params.env)
-    strategy = make_strategy(params, version.interface)
-    state, best = strategy.init(0), np.inf
+    version, best = pin(params.env), np.inf
+    strategy, seeds = make_strategy(params, version.interface), seeding.seeds(0, "bench", EPISODES)
+    state = strategy.init(0)
     with make_evaluator(Settings(), version, params.policy) as evaluator:
-        for generation in range(rounds + 1):
-            seeds = seeding.seeds(0, "bench", EPISODES, generation)
+        for round_ in range(ROUNDS + 1):
             begun = time.process_time()
             born = strategy.ask(state)
             policies = WeightedPolicies(params.policy, version.interface, weights=born.weights)
             fitness = evaluator.evaluate(policies, version, "normal", seeds).fitness
-            state = strategy.tell(state, born, fitness)
-            if generation:  # the first one warms caches
+            strategy.tell(state, born, fitness)
+            if round_:  # the first one warms caches
                 best = min(best, time.process_time() - begun)
     return best
 

@@ -78,11 +78,11 @@ def works(quick: bool) -> tuple[Work, ...]:
 
 
 def long_works() -> tuple[Work, ...]:
-    """Populations that take two seconds and longer in one process, for two workers to share."""
+    """Populations that take more than a second even where two workers share them."""
     large = _mlp(64)
     return (
-        Work("LunarLander, P=64, 128 episodes", "LunarLander-v3", 64, 128, large),
-        Work("Ant, P=32, 2 episodes", "Ant-v5", 32, 2, large),
+        Work("LunarLander, P=64, 256 episodes", "LunarLander-v3", 64, 256, large),
+        Work("Ant, P=32, 6 episodes", "Ant-v5", 32, 6, large),
     )
 
 

@@ -43,9 +43,6 @@ wait: Any = distributed.wait
 
 #: Seconds to wait for the scheduler, and for a first or another worker.
 PATIENCE = 60.0
-#: Shards that a worker holds at a time: one it plays, and one that saves it a round trip. Left to
-#: Dask, they would gather where the work's data lies, and be spread before they are timed.
-HELD = 2
 
 
 class DaskEvaluator(Evaluator):
@@ -94,22 +91,22 @@ class DaskEvaluator(Evaluator):
             return self._local.evaluate(
                 policies, version, mode, seeds, perturbation=perturbation, progress=progress
             )
-        held = dict.fromkeys(self._workers(), 0)
-        board = Board.plan(policies, seeds, progress, len(held))
+        free = self._workers()
+        board = Board.plan(policies, seeds, progress, len(free))
         work = Work.of(self.backend, policies, version, mode, seeds, perturbation)
         # a task of its own, so that each worker is sent the work once and a lost copy is remade
         shared = self.client.submit(pickle.loads, pickle.dumps(work), pure=False)
         running: dict[Future, tuple[Shard, str]] = {}
+        done: list[Future] = []
         try:
             while not board.finished:
-                while board.waiting and (worker := _next(held, len(board.waiting))):
-                    shard = board.waiting.popleft()
+                while board.waiting and free:
+                    shard, worker = board.waiting.popleft(), free.pop()
                     running[self._submit(shared, board, shard, worker)] = shard, worker
-                    held[worker] += 1
-                for future in self._first(running):
-                    shard, worker = running.pop(future)
-                    self._take(future, shard, board)
-                    held[worker] -= 1
+                # let go only now: Dask holds back for 10 ms what is to be sent after such a message
+                done.clear()
+                done += self._first(running)
+                free += [self._take(future, running, board) for future in done]
         finally:
             self.client.cancel([shared, *running])
         return board.result()
@@ -132,6 +129,7 @@ class DaskEvaluator(Evaluator):
                 return found
 
     def _submit(self, shared: Future, board: Board, shard: Shard, worker: str) -> Future:
+        """Left to Dask, shards would gather where the work's data lies."""
         return self.client.submit(
             _play, shared, shard.indices, board.weights(shard), self.deadline,
             workers=[worker], allow_other_workers=True, pure=False,
@@ -146,7 +144,9 @@ class DaskEvaluator(Evaluator):
             except TimeoutError:
                 self._workers()
 
-    def _take(self, future: Future, shard: Shard, board: Board) -> None:
+    def _take(self, future: Future, running: dict[Future, tuple[Shard, str]], board: Board) -> str:
+        """Put a shard's answer, or its lack, on the board; the worker that it was dealt to."""
+        shard, worker = running.pop(future)
         error = future.exception() if future.status == "error" else None
         if isinstance(error, SrghnError):
             raise error
@@ -156,21 +156,12 @@ class DaskEvaluator(Evaluator):
             board.failed(shard, f"Dask calls it {future.status}")
         else:
             board.done(shard, future.result())
+        return worker
 
     def close(self) -> None:
         if "client" in self.__dict__:
             self.client.close()
             del self.client
-
-
-def _next(held: dict[str, int], waiting: int) -> str | None:
-    """The worker to give the next of the shards that wait, None while all hold enough.
-
-    `held`: how many each has. While more shards wait than there are workers, each may hold `HELD`;
-    then only one, so that none lies with a busy worker while another has nothing to do.
-    """
-    worker = min(held, key=held.__getitem__)
-    return worker if held[worker] < (HELD if waiting > len(held) else 1) else None
 
 
 def _play(work: Work, indices: Int64, weights: Float32 | None, deadline: float) -> Evaluation:

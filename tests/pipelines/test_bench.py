@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ def test_growth_and_shares_run() -> None:
 
 
 @pytest.mark.services
+def _profiled(dask_worker: Any) -> bool:
+    return "profile" in dask_worker.periodic_callbacks
+
+
+def test_dask_workers_of_the_bench_do_not_profile(tiny: Work) -> None:
+    with engines._dask(tiny) as evaluator:
+        profiled = evaluator.client.run(_profiled)  # type: ignore[attr-defined]
+    assert list(profiled.values()) == [False] * engines.WORKERS
+
+
 def test_two_workers_are_measured_against_one(tiny: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     found = engines.gain(tiny, rounds=1)
     assert found.dask is not None

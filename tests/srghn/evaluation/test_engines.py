@@ -289,16 +289,6 @@ def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
     assert same(result, undisturbed)
 
 
-def test_the_last_shards_wait_for_whoever_is_done_first() -> None:
-    from srghn.evaluation.dask_engine import HELD, _next
-
-    assert _next({"a": 0, "b": 0}, 2) == "a"
-    assert _next({"a": 1, "b": 0}, 1) == "b"
-    assert _next({"a": 1, "b": 1}, 3) == "a"
-    assert _next({"a": 1, "b": 1}, 2) is None
-    assert _next({"a": HELD, "b": HELD}, 9) is None
-
-
 def test_dask_needs_an_address(version: EnvVersion) -> None:
     with pytest.raises(ConfigError, match="SRGHN_DASK_ADDRESS"):
         evaluator(version, "dask")
