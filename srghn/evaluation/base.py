@@ -49,8 +49,9 @@ class Crash:
 class Evaluation:
     """`returns` float64 (individuals, episodes), `lengths` int64 of the same shape in steps.
 
-    `steps` counts every environment step really taken, those of crashed and repeated episodes
-    included; `retries` counts shards that were played again.
+    `steps` counts the environment steps that were really taken for these returns, those of crashed
+    episodes included; `retries` counts shards that were played again, but for those of a lost Dask
+    worker, which Dask itself plays elsewhere.
     """
 
     returns: Float64

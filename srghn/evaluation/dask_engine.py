@@ -11,6 +11,7 @@ import faulthandler
 import pickle
 import threading
 from collections.abc import Collection
+from concurrent.futures import CancelledError
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,10 @@ class DaskEvaluator(Evaluator):
     def client(self) -> Any:
         try:
             return Client(self.address, timeout=PATIENCE, set_as_default=False)
+        except ValueError as error:
+            raise ConfigError(
+                f"SRGHN_DASK_ADDRESS must be like tcp://HOST:8786, got {self.address!r}: {error}"
+            ) from error
         except (OSError, TimeoutError) as error:
             raise ServiceError(
                 f"no Dask scheduler answers at {self.address} ({error}); start `dask scheduler`, "
@@ -91,6 +96,24 @@ class DaskEvaluator(Evaluator):
             return self._local.evaluate(
                 policies, version, mode, seeds, perturbation=perturbation, progress=progress
             )
+        try:
+            return self._evaluate(policies, version, mode, seeds, perturbation, progress)
+        except (CancelledError, OSError) as error:
+            self.close()
+            raise ServiceError(
+                f"the Dask scheduler at {self.address} went away ({type(error).__name__}); start "
+                "it and its workers again, then the run: it goes on from its last checkpoint"
+            ) from error
+
+    def _evaluate(
+        self,
+        policies: WeightedPolicies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        perturbation: Perturbation | None,
+        progress: Progress | None,
+    ) -> Evaluation:
         free = self._workers()
         board = Board.plan(policies, seeds, progress, len(free))
         work = Work.of(self.backend, policies, version, mode, seeds, perturbation)
@@ -150,6 +173,11 @@ class DaskEvaluator(Evaluator):
         error = future.exception() if future.status == "error" else None
         if isinstance(error, SrghnError):
             raise error
+        if isinstance(error, ImportError):  # a world's own would be its episode's crash
+            raise ServiceError(
+                f"a worker of {self.address} cannot read its work ({error}); install there, too, "
+                "this version of srghn with its extra 'dask', and the package of your world"
+            ) from error
         if error is not None:
             board.failed(shard, f"{type(error).__name__}: {error}")
         elif future.status != "finished":

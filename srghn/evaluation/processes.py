@@ -126,7 +126,7 @@ class ProcessEvaluator(Evaluator):
         """Start missing workers, and give a waiting shard to each that is free."""
         while len(self.workers) < min(self.count, len(board.policies)):
             self.workers.append(WorkerProcess(work, message))
-        for worker in self.workers:
+        for worker in list(self.workers):  # some may have died since the last call
             if board.waiting and worker.ready and worker.shard is None:
                 worker.shard = board.waiting.popleft()
                 worker.until = time.monotonic() + self.deadline
@@ -138,6 +138,8 @@ class ProcessEvaluator(Evaluator):
     def _collect(self, board: Board) -> None:
         """Wait until a worker answers, dies or exceeds its deadline."""
         waited_for = [w for w in self.workers if w.shard is not None or not w.ready]
+        if not waited_for:
+            return
         patience = max(0.0, min(w.until for w in waited_for) - time.monotonic())
         answered = wait([w.connection for w in waited_for], timeout=patience)
         for worker in waited_for:

@@ -106,7 +106,7 @@ class Board:
         small ones last end at about the same time (factoring, Hummel, Schonberg and Flynn 1992).
         """
         board, rest = cls(policies, seeds, progress), np.arange(len(policies), dtype=np.int64)
-        least = min(-(-EPISODES_PER_SHARD // len(seeds)), -(-len(policies) // workers))
+        least = min(-(-EPISODES_PER_SHARD // max(1, len(seeds))), -(-len(policies) // workers))
         while len(rest):
             size = max(least, len(rest) // (2 * workers))
             half, rest = np.split(rest, [size * workers])

@@ -104,17 +104,18 @@ def test_growth_and_shares_run() -> None:
     assert share.mean_steps > 5
 
 
-@pytest.mark.services
 def _profiled(dask_worker: Any) -> bool:
     return "profile" in dask_worker.periodic_callbacks
 
 
+@pytest.mark.services
 def test_dask_workers_of_the_bench_do_not_profile(tiny: Work) -> None:
     with engines._dask(tiny) as evaluator:
         profiled = evaluator.client.run(_profiled)  # type: ignore[attr-defined]
     assert list(profiled.values()) == [False] * engines.WORKERS
 
 
+@pytest.mark.services
 def test_two_workers_are_measured_against_one(tiny: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     found = engines.gain(tiny, rounds=1)
     assert found.dask is not None

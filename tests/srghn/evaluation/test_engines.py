@@ -18,7 +18,7 @@ import pytest
 
 from srghn.config import EnvParams, PolicyParams, Settings
 from srghn.envs import EnvVersion, pin
-from srghn.errors import ConfigError, EvaluationError
+from srghn.errors import ConfigError, EvaluationError, ServiceError
 from srghn.evaluation.base import (
     Crash,
     Evaluation,
@@ -51,6 +51,9 @@ def here() -> Iterator[None]:
 def perilous(peril: str = "none", flag: str = "", sleep: float = 0.0) -> EnvVersion:
     kwargs = {"peril": peril, "spared": os.getpid(), "flag": flag, "sleep": sleep}
     return pin(EnvParams(id="perilous:world", kwargs=kwargs))
+
+
+DASK = [sys.executable, "-m", "dask"]
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,7 @@ def test_an_answer_of_nan_is_a_failure_and_not_a_result(version: EnvVersion) -> 
 @dataclass(frozen=True)
 class Cluster:
     address: str
+    scheduler: subprocess.Popen[bytes]
     workers: list[subprocess.Popen[bytes]]
 
 
@@ -241,9 +245,8 @@ def cluster(here: None, tmp_path: Path) -> Iterator[Cluster]:
     """A scheduler and three workers, each a process of its own, on loopback."""
     file = tmp_path / "scheduler.json"
     common = ["--scheduler-file", str(file), "--no-dashboard"]
-    dask = [sys.executable, "-m", "dask"]
     scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *common],
+        [*DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", *common],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     workers: list[subprocess.Popen[bytes]] = []
@@ -254,17 +257,35 @@ def cluster(here: None, tmp_path: Path) -> Iterator[Cluster]:
         options = ["--nthreads", "1", "--host", "127.0.0.1", "--no-nanny", *common]
         workers += [
             subprocess.Popen(
-                [*dask, "worker", *options, "--local-directory", str(tmp_path / str(n))],
+                [*DASK, "worker", *options, "--local-directory", str(tmp_path / str(n))],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             for n in range(3)
         ]  # fmt: skip
-        yield Cluster(json.loads(file.read_text())["address"], workers)
+        yield Cluster(json.loads(file.read_text())["address"], scheduler, workers)
     finally:
         for process in (*workers, scheduler):
             process.kill()
         for process in (*workers, scheduler):
             process.wait()
+
+
+@pytest.mark.parametrize(("count", "killed"), [(1, [0]), (2, [0]), (3, [0, 2]), (2, [0, 1])])
+def test_workers_that_died_between_two_calls_are_replaced(
+    version: EnvVersion, expected: Evaluation, count: int, killed: list[int]
+) -> None:
+    with evaluator(version, "processes", workers=count) as pool:
+        pool.evaluate(population(version, 4), version, "normal", SEEDS)
+        for worker in [pool.workers[place].process for place in killed]:  # type: ignore[attr-defined]
+            worker.kill()
+            worker.wait()
+        assert same(pool.evaluate(population(version), version, "normal", SEEDS), expected)
+
+
+def test_no_seeds_are_no_episodes(version: EnvVersion) -> None:
+    with evaluator(version, "processes", workers=2) as pool:
+        found = pool.evaluate(population(version), version, "normal", SEEDS[:0])
+    assert found.returns.shape == (12, 0)
 
 
 @pytest.mark.slow
@@ -287,6 +308,55 @@ def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
     assert took > 0.3, "the worker was to die in the middle"
     assert same(calm, undisturbed)
     assert same(result, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_scheduler_that_goes_away_is_told(cluster: Cluster, here: None) -> None:
+    version = perilous(sleep=0.01)
+    with evaluator(version, "dask", dask_address=cluster.address) as dask:
+        killer = threading.Timer(0.5, cluster.scheduler.kill)
+        killer.start()
+        with pytest.raises(ServiceError, match=r"went away.*checkpoint"):
+            dask.evaluate(population(version, 24), version, "normal", SEEDS)
+        killer.join()
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_worker_without_this_package_is_told(
+    cluster: Cluster, version: EnvVersion, tmp_path: Path
+) -> None:
+    old = tmp_path / "old" / "srghn"
+    old.mkdir(parents=True)
+    (old / "__init__.py").write_text("raise ImportError('of another time')\n")
+    for worker in cluster.workers:
+        worker.kill()
+        worker.wait()
+    lame = subprocess.Popen(
+        [*DASK, "worker", cluster.address, "--nthreads", "1", "--host", "127.0.0.1", "--no-nanny",
+         "--no-dashboard", "--local-directory", str(tmp_path / "lame")],
+        cwd=old.parent, env={**os.environ, "PYTHONPATH": str(old.parent)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        with (
+            evaluator(version, "dask", dask_address=cluster.address) as dask,
+            pytest.raises(ServiceError, match=r"of another time.*install there"),
+        ):
+            dask.evaluate(population(version), version, "normal", SEEDS)
+    finally:
+        lame.kill()
+        lame.wait()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "foo://127.0.0.1:1"])
+def test_an_address_that_is_none_is_told(version: EnvVersion, address: str) -> None:
+    with (
+        evaluator(version, "dask", dask_address=address) as dask,
+        pytest.raises(ConfigError, match=f"tcp://HOST:8786, got '{address}'"),
+    ):
+        dask.evaluate(population(version), version, "normal", SEEDS)
 
 
 def test_dask_needs_an_address(version: EnvVersion) -> None:
