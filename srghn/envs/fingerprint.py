@@ -7,6 +7,7 @@ short digest, so that two records name the first step in which two worlds part.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,27 +68,39 @@ def first_difference(a: Behaviour, b: Behaviour) -> tuple[int, int] | None:
 
 
 def observe(
-    env: gym.Env[Any, Any], interface: Interface, name: str
+    env: gym.Env[Any, Any], other: gym.Env[Any, Any], interface: Interface, name: str
 ) -> tuple[Behaviour, NDArray[np.float32]]:
-    """Play the fixed seeds twice on one environment: digests, and observations (steps, size).
+    """Play the fixed seeds twice on `env`: digests, and observations (steps, size).
 
+    The second time `other`, built like it, is stepped beside it, as many are in an evaluation.
     Raises `EnvVersionError` for a world that answers the same seed and actions differently, that
     fails, gives NaN, or observes something of another size than its space says.
     """
     first, seen = _record(env, interface, name)
-    again, _ = _record(env, interface, name)
-    parted = first_difference(first, again)
+    beside, _ = _record(env, interface, name, _company(other, interface))
+    parted = first_difference(first, beside)
     if parted:
+        alone = first_difference(first, _record(env, interface, name)[0])
+        seed, step = alone or parted
         raise EnvVersionError(
-            f"{name} is not reproducible: with reset(seed={parted[0]}) and the same actions it "
-            f"differs at step {parted[1]}; draw everything random from self.np_random, and keep "
-            "no state across reset"
+            f"{name} is not reproducible: with reset(seed={seed}) and the same actions it differs "
+            f"at step {step}"
+            + ("" if alone else ", but only while another of its kind is stepped in this process")
+            + "; draw everything random from self.np_random, and keep no state across reset or in "
+            "anything that environments share"
         )
     return first, np.stack(seen)
 
 
+def _company(env: gym.Env[Any, Any], interface: Interface) -> Iterator[object]:
+    """Steps of one episode after another, of other seeds and actions than those recorded."""
+    outputs = stream(0, "company").standard_normal((STEPS, interface.action_size), dtype=np.float32)
+    for seed in itertools.count(len(SEEDS)):
+        yield from _steps(env, seed, interface.decode(outputs))
+
+
 def _record(
-    env: gym.Env[Any, Any], interface: Interface, name: str
+    env: gym.Env[Any, Any], interface: Interface, name: str, company: Iterator[object] | None = None
 ) -> tuple[Behaviour, list[NDArray[np.float32]]]:
     digits: dict[str, str] = {}
     seen: list[NDArray[np.float32]] = []
@@ -98,9 +111,11 @@ def _record(
         try:
             for observation, reward, *ends in _steps(env, seed, interface.decode(outputs)):
                 _check(observation, reward, interface)
+                if company:
+                    next(company)
                 text += _step_digest(observation, reward, ends)
                 seen.append(observation)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvVersionError(
                 f"{name} fails with seed {seed}, step {len(seen) - before}: "
                 f"{type(error).__name__}: {error}"
@@ -115,8 +130,8 @@ def _check(observation: NDArray[np.float32], reward: float, interface: Interface
             f"the observation has shape {observation.shape}, its space says "
             f"({interface.observation_size},)"
         )
-    if np.isnan(observation).any() or not math.isfinite(reward):
-        raise ValueError(f"observation {observation}, reward {reward}: NaN, or not finite")
+    if not (np.isfinite(observation).all() and math.isfinite(reward)):
+        raise ValueError(f"observation {observation}, reward {reward}: not finite in float32")
 
 
 def _steps(

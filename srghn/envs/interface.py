@@ -27,7 +27,8 @@ class BoxRule:
     """`action = clip(output, low, high) * half + centre`, elementwise in float32.
 
     Every field has shape (k,). An element with two finite bounds is clipped to [-1, 1] and scaled;
-    any other passes as it is, clipped only at a side that is finite.
+    any other passes as it is, clipped only at a side that is finite. No action lies beyond a bound,
+    not by rounding either.
     """
 
     low: Float32
@@ -73,15 +74,20 @@ class Interface:
         if self.action_kind != "box":
             raise EnvVersionError(f"box_rule is for box actions, these are {self.action_kind}")
         size = self.action_size
-        low = _expand(self.action_low, size, -np.inf)
-        high = _expand(self.action_high, size, np.inf)
+        low = -_at_most(-_expand(self.action_low, size, -np.inf))
+        high = _at_most(_expand(self.action_high, size, np.inf))
         scaled = np.isfinite(low) & np.isfinite(high)
-        safe_low, safe_high = np.where(scaled, low, -1.0), np.where(scaled, high, 1.0)
+        least = np.where(scaled, low, np.float32(-1))
+        most = np.where(scaled, high, np.float32(1))
+        centre = ((least.astype(np.float64) + most) / 2).astype(np.float32)
+        middle = centre.astype(np.float64)
+        half = _at_most(np.minimum(most - middle, middle - least))
+        beyond = (centre - half < least) | (centre + half > most)
         return BoxRule(
-            low=np.where(scaled, -1.0, low).astype(np.float32),
-            high=np.where(scaled, 1.0, high).astype(np.float32),
-            half=((safe_high - safe_low) / 2).astype(np.float32),
-            centre=((safe_high + safe_low) / 2).astype(np.float32),
+            low=np.where(scaled, np.float32(-1), low),
+            high=np.where(scaled, np.float32(1), high),
+            half=np.where(beyond, np.nextafter(half, np.float32(0)), half),
+            centre=centre,
         )
 
     def decode(self, outputs: NDArray[Any]) -> Int64 | Float32:
@@ -120,6 +126,14 @@ class Interface:
             return cls(**known)
         except TypeError as error:
             raise EnvVersionError(f"not an interface: {error}; got keys {sorted(data)}") from error
+
+
+def _at_most(values: NDArray[np.float64]) -> Float32:
+    """The largest float32 that are not above; infinity where none is finite."""
+    with np.errstate(over="ignore"):
+        nearest = values.astype(np.float32)
+    below = np.nextafter(nearest, np.float32(-np.inf))
+    return np.where(np.isfinite(nearest) & (nearest > values), below, nearest)
 
 
 def _expand(bounds: Bounds, size: int, unbounded: float) -> NDArray[np.float64]:

@@ -103,16 +103,17 @@ def _shape(params: EnvParams, spec: WorldSpec) -> tuple[Interface, int]:
 def _watch(
     params: EnvParams, spec: WorldSpec, mode: str, interface: Interface
 ) -> tuple[Behaviour, NDArray[np.float32]]:
-    env = native(spec, mode, params)
+    env, other = (native(spec, mode, params) for _ in range(2))
     name = f"{spec.id} in mode {mode}"
     try:
         if read_interface(env, name) != interface:
             raise EnvVersionError(
                 f"{name} has other spaces than in mode {spec.modes[0]}; one policy must fit all"
             )
-        return observe(flatten(env, name), interface, name)
+        return observe(flatten(env, name), flatten(other, name), interface, name)
     finally:
         env.close()
+        other.close()
 
 
 def _spread(observations: NDArray[np.float32]) -> tuple[float, ...]:

@@ -34,7 +34,10 @@ def read_interface(env: gym.Env[Any, Any], name: str) -> Interface:
 
 
 def _flat_box(space: Space, name: str) -> spaces.Box:
-    flat = flatten_space(space) if space.is_np_flattenable else None
+    try:
+        flat = flatten_space(space) if space.is_np_flattenable else None
+    except ValueError:  # a Dict or Tuple of nothing
+        flat = None
     if not isinstance(flat, spaces.Box) or not flat.shape[0]:
         raise EnvVersionError(
             f"{name} observes {space}, which has no fixed-size flat form; expected Box, Discrete, "
@@ -82,14 +85,17 @@ def _bounds(values: NDArray[Any]) -> Bounds:
 class FlatWorld(gym.Wrapper[Any, Any, Any, Any]):
     """Flat float32 observations; actions in the form that `Interface.decode` gives.
 
-    Action rows of an n-dimensional space come flat and are reshaped here. The action space stays
-    the world's own.
+    Action rows of a space that is not one-dimensional come flat and are reshaped here, and have its
+    dtype. The action space stays the world's own.
     """
 
     def __init__(self, env: gym.Env[Any, Any], interface: Interface) -> None:
         super().__init__(env)
         self._flatten = _flattener(env.observation_space)
-        self._shape = interface.action_shape if len(interface.action_shape) > 1 else None
+        rows = interface.action_kind != "discrete"
+        shape, dtype = interface.action_shape, env.action_space.dtype
+        self._shape = shape if rows and len(shape) != 1 else None
+        self._dtype = dtype if rows and dtype not in (np.float32, np.int64) else None
         size = interface.observation_size
         self.observation_space = spaces.Box(
             _full(interface.observation_low, size, -np.inf),
@@ -104,6 +110,8 @@ class FlatWorld(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Float32, Any, bool, bool, dict[str, Any]]:
         if self._shape is not None:
             action = np.reshape(action, self._shape)
+        if self._dtype is not None:
+            action = np.asarray(action, dtype=self._dtype)
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._flatten(observation), reward, terminated, truncated, info
 

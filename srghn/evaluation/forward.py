@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BLOCK = 64
 IDLE = -1
 
+#: What anyone's code, a world's or a policy's, may raise without ending the run.
+FAILURES = (Exception, SystemExit)
+
 #: What `srghn.policies.MLP` may have between its layers and numpy computes lane by lane.
 ACTIVATIONS: dict[str, Callable[[Float32], NDArray[Any]]] = {
     "tanh": np.tanh,
@@ -231,7 +234,7 @@ class FunctionForward(Forward):
                 part = lanes[start : start + BLOCK]
                 try:
                     actions[part] = self._ask(self._functions[individual], observations[part])
-                except Exception as error:  # noqa: BLE001  anyone's code; its episodes are lost
+                except FAILURES as error:  # its episodes are lost
                     failed |= {int(lane): f"policy: {describe(error)}" for lane in part}
         return actions, failed
 
@@ -252,7 +255,7 @@ class FunctionForward(Forward):
         return kept
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Kind and words of an exception, for a `Crash`."""
     return f"{type(error).__name__}: {error}"
 

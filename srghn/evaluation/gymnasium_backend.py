@@ -24,7 +24,7 @@ from srghn.evaluation.base import (
     Progress,
     WeightedPolicies,
 )
-from srghn.evaluation.forward import IDLE, Forward, describe, make_forward
+from srghn.evaluation.forward import FAILURES, IDLE, Forward, describe, make_forward
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -121,7 +121,7 @@ class _Worlds:
 def _close(env: Env) -> None:
     try:
         env.close()
-    except Exception as error:  # noqa: BLE001  a broken one may fail to close, and is gone anyway
+    except FAILURES as error:  # a broken one may fail to close, and is gone anyway
         _log.debug("an environment failed to close: %s", describe(error))
 
 
@@ -169,7 +169,7 @@ class _Play:
             env = self.worlds.lane(lane)
             try:
                 self.observations[lane], _ = env.reset(seed=int(self._seed(lane)))
-            except Exception as error:  # noqa: BLE001  anyone's code; the episode is lost
+            except FAILURES as error:  # the episode is lost
                 self._broken(lane, describe(error))
                 continue
             if np.isnan(self.observations[lane]).any():
@@ -195,8 +195,8 @@ class _Play:
                 continue
             try:
                 observations[lane], reward, terminated, truncated, _ = env.step(choices[lane])
-                sums[lane] += reward  # type: ignore[operator]  # float() would cost a tenth
-            except Exception as error:  # noqa: BLE001  anyone's code; the episode is lost
+                sums[lane] += reward if type(reward) is float else float(reward)
+            except FAILURES as error:  # the episode is lost
                 broken[lane] = describe(error)
                 continue
             if terminated or truncated:

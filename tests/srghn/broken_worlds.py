@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -30,7 +31,7 @@ class Counter(gym.Env[Any, Any]):
 
 
 class Breaks(Counter):
-    """Fails in one of five ways in every episode of exactly 9 steps, at its start or third step."""
+    """Fails in some way in every episode of exactly 9 steps, at its start or third step."""
 
     def __init__(self, way: str = "raise") -> None:
         self.way = way
@@ -49,6 +50,10 @@ class Breaks(Counter):
         if self.length == 9 and self.left == 6:
             if self.way == "raise":
                 raise RuntimeError("gears jammed")
+            if self.way == "exit":
+                sys.exit(7)
+            if self.way == "complex":
+                reward = 1j  # type: ignore[assignment]
             if self.way == "observation":
                 observation = observation * np.float32(np.nan)
             if self.way == "reward":
@@ -102,6 +107,53 @@ class Matrix(Counter):
         assert action.shape == (2, 2)
         observation, _, *rest = super().step(action)
         return observation, float(action.sum()), *rest
+
+
+class Strict(Counter):
+    """Takes no action that is not in its space, which is one of these by name."""
+
+    spaces: ClassVar[dict[str, gym.Space[Any]]] = {
+        "float64": spaces.Box(-0.1, 0.1, (2,), np.float64),
+        "float64, half": spaces.Box(0.1, np.inf, (2,), np.float64),
+        "float16": spaces.Box(-0.1, 0.3, (2,), np.float16),
+        "scalar": spaces.Box(-1, 1, (), np.float32),
+        "int8": spaces.MultiDiscrete(np.array([3, 2]), dtype=np.int8),
+        "binary": spaces.MultiBinary([2, 2]),
+    }
+
+    def __init__(self, space: str) -> None:
+        self.action_space = self.spaces[space]
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action), action
+        return super().step(action)
+
+
+class Crowded(Counter):
+    """Draws from numpy's global generator, seeded at reset: reproducible only while alone."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        np.random.seed(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, np.random.random(), *rest
+
+
+class Empty(Counter):
+    """Observes nothing at all."""
+
+    observation_space = spaces.Dict({})  # type: ignore[assignment]
+
+
+class Huge(Counter):
+    """Observes what no float32 holds."""
+
+    observation_space = spaces.Box(-1e300, 1e300, (3,), np.float64)
+
+    def look(self) -> Any:
+        return np.full(3, 1e300)
 
 
 class Talks(Counter):

@@ -83,8 +83,23 @@ def test_a_world_that_keeps_state_across_resets_is_refused() -> None:
         pinned("Forgetful")
 
 
-@pytest.mark.parametrize(("way", "message"), [("reward", "nan"), ("observation", "NaN")])
-def test_a_world_that_gives_nan_is_refused(way: str, message: str) -> None:
+def test_a_world_whose_episodes_disturb_each_other_is_refused() -> None:
+    with pytest.raises(EnvVersionError, match=r"only while another.*np_random.*share"):
+        pinned("Crowded")
+
+
+@pytest.mark.parametrize(
+    "space", ["float64", "float64, half", "float16", "scalar", "int8", "binary"]
+)
+def test_actions_are_in_the_worlds_own_space(space: str) -> None:
+    pinned("Strict", space=space)
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [("reward", "nan"), ("observation", "nan.*not finite"), ("exit", "step 3: SystemExit: 7")],
+)
+def test_a_world_that_gives_no_number_or_exits_is_refused(way: str, message: str) -> None:
     with pytest.raises(EnvVersionError, match=message):
         pinned("Breaks", way=way)
 
@@ -94,9 +109,13 @@ def test_a_world_that_fails_while_it_is_watched_is_named() -> None:
         pinned("Breaks")
 
 
-def test_a_world_without_a_flat_form_is_refused() -> None:
-    with pytest.raises(EnvVersionError, match=r"Talks.*Sequence"):
-        pinned("Talks")
+@pytest.mark.parametrize(
+    ("world", "message"),
+    [("Talks", "Talks.*Sequence"), ("Empty", "Empty.*Dict"), ("Huge", "Huge.*not finite")],
+)
+def test_a_world_without_a_flat_form_is_refused(world: str, message: str) -> None:
+    with pytest.raises(EnvVersionError, match=message):
+        pinned(world)
 
 
 @pytest.mark.parametrize(

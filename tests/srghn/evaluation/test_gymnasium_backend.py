@@ -177,6 +177,8 @@ def test_broken_function_loses_its_own_episodes(
         ("observation", "NaN", 3),
         ("start", "NaN", 0),
         ("reward", "nan", 3),
+        ("complex", "TypeError", 3),
+        ("exit", "SystemExit: 7", 3),
     ],
 )
 def test_crash_costs_its_episode_and_no_other(way: str, message: str, step: int) -> None:
