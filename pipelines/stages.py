@@ -71,6 +71,7 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
             done, now = record.generation - first + 1, time.monotonic()
             if now - shown >= REFRESH_SECONDS or done == record.total:
                 note = f"{record.mode}  best {record.best:.1f}  rate {record.rate:.3f}"
+                note += f"  {record.crashes} crashed" if record.crashes else ""
                 update(done, note)
                 shown = now
 

@@ -18,7 +18,7 @@ import numpy as np
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
-from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies
+from srghn.evaluation.base import Crash, Evaluation, Evaluator, WeightedPolicies
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
 from srghn.evolution.base import I64, NO_PARENT, Population, State, Strategy
 from srghn.evolution.genetic import GeneticState
@@ -156,6 +156,7 @@ class _Loop:
             crashes=len(played.crashes),
             evaluations=after.evaluations,
             steps=after.steps,
+            first_crash=_told(played.crashes[0], population) if played.crashes else "",
         )
         if self.on_generation is not None:
             self.on_generation(record)
@@ -180,6 +181,11 @@ class _Loop:
             return WeightedPolicies(policy, interface, population.weights)
         recipe = BirthRecipe.of(encoding, state, population)
         return WeightedPolicies(policy, interface, recipe=recipe)
+
+
+def _told(crash: Crash, population: Population) -> str:
+    individual = population.ids[crash.individual]
+    return f"individual {individual}, seed {crash.seed}, step {crash.step}: {crash.message}"
 
 
 @seeding.ahead

@@ -22,7 +22,9 @@ _PLACES = np.array(list(QUANTILES.values()))
 #: Fitness figures leave out individuals whose fitness is not finite; `nonfinite` counts them, and
 #: where nobody's is finite they are minus infinity. `rate` is the mean over individuals of their
 #: median over nodes; `rate_mean`, `rate_min` and `rate_max` are over all individuals and nodes.
-#: `evaluations` (episodes) and `steps` are totals since the run began.
+#: `evaluations` (episodes) and `steps` are totals since the run began. `first_crash` says who
+#: crashed first (individual, seed, step) and why; the others are in the lineage table the episodes
+#: whose return is minus infinity.
 SCHEMA = pa.schema(
     [
         ("generation", pa.int64()),
@@ -31,6 +33,7 @@ SCHEMA = pa.schema(
         *((name, pa.float64()) for name in ("rate", "rate_mean", "rate_min", "rate_max")),
         ("diversity", pa.float64()),
         *((name, pa.int64()) for name in ("nonfinite", "crashes", "born", "evaluations", "steps")),
+        ("first_crash", pa.string()),
     ]
 )
 
@@ -46,7 +49,7 @@ class GenerationRecord:
     fitness      (n,) float64, minus infinity where it was not finite
     returns      (n, episodes) float64
     diversity    of the policies' weights
-    crashes      crashed episodes of this generation
+    crashes      crashed episodes of this generation; `first_crash` is the first of them in words
     evaluations, steps   episodes and steps of the run so far
 
     From `ids` to `rates` as in its `Population`.
@@ -66,6 +69,7 @@ class GenerationRecord:
     crashes: int
     evaluations: int
     steps: int
+    first_crash: str = ""
 
     @cached_property
     def row(self) -> dict[str, Any]:
@@ -118,6 +122,7 @@ def _columns(records: Sequence[GenerationRecord]) -> dict[str, Any]:
         "born": (births == generation[:, None]).sum(axis=1),
         "evaluations": [record.evaluations for record in records],
         "steps": [record.steps for record in records],
+        "first_crash": [record.first_crash for record in records],
     }
 
 

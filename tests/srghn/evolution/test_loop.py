@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from srghn.config import Settings
@@ -101,6 +102,9 @@ def test_crashes_and_nan_are_counted_rank_last_and_the_run_goes_on(
     rows = tables.read(tmp_path / "generations").to_pylist()
     assert [row["nonfinite"] for row in rows] == [4] * 7
     assert [row["crashes"] for row in rows] == [1] * 7
+    assert {row["first_crash"].split(", ", 1)[1] for row in rows} == {"seed 5, step 3: fell"}
+    second = tables.read(tmp_path / "lineage").filter(pc.field("generation") == 6)["id"][1]
+    assert rows[6]["first_crash"].startswith(f"individual {second}, ")
     assert all(np.isfinite([r.best, r.mean]).all() for r in records)
     assert np.isfinite(load_run(tmp_path).fitness[:2]).all()
 
