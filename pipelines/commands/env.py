@@ -31,7 +31,14 @@ def pin(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Pin a world: play it on fixed seeds and record what it did as its fingerprint."""
+    """Pin a world: play it on fixed seeds and record what it did as its fingerprint.
+
+    Examples:
+
+      srghn env pin cartpole-switch
+
+      srghn env pin cartpole --set env.kwargs.max_episode_steps=100
+    """
     from pipelines.worlds import pin_world
 
     version, path = pin_world(load_settings(), preset, tuple(set_ or ()))
@@ -43,7 +50,10 @@ def pin(
 
 
 def verify(pinned: Pinned) -> None:
-    """Play the pinned seeds again; exit 0 if the world is still the same, else say what moved."""
+    """Play the pinned seeds again; exit 0 if the world is still the same, else say what moved.
+
+    Example: srghn env verify b8a166bb
+    """
     from pipelines.worlds import find
     from srghn.envs import verify as verify_version
 
@@ -53,7 +63,10 @@ def verify(pinned: Pinned) -> None:
 
 
 def list_(json: JsonOption = False) -> None:
-    """Worlds that come with srghn, and versions pinned here."""
+    """Worlds that come with srghn, and versions pinned here.
+
+    Example: srghn env list --json
+    """
     from pipelines.worlds import pinned_versions
     from srghn.envs import registered
 
@@ -81,7 +94,10 @@ def list_(json: JsonOption = False) -> None:
 
 
 def show(pinned: Pinned, json: JsonOption = False) -> None:
-    """A pinned version: what it is, what moves it, its history. With --json whole, as pinned."""
+    """A pinned version: what it is, what moves it, its history. With --json whole, as pinned.
+
+    Example: srghn env show b8a166bb --json
+    """
     from pipelines.worlds import describe, find
 
     version = find(load_settings(), pinned)
@@ -95,7 +111,10 @@ def show(pinned: Pinned, json: JsonOption = False) -> None:
 
 
 def diff(first: Pinned, second: Pinned) -> None:
-    """Which fields of two pinned versions differ. Exit 1 if any does."""
+    """Which fields of two pinned versions differ. Exit 1 if any does.
+
+    Example: srghn env diff b8a166bb 81f487dd
+    """
     from pipelines.worlds import find
     from srghn.envs import diff as differences
 

@@ -49,7 +49,14 @@ def bench(
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the plots.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits."""
+    """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits.
+
+    Examples:
+
+      srghn bench --quick --json
+
+      srghn bench --install-peers --out plots
+    """
     from pipelines.bench import run_bench
 
     run_bench(load_settings(), quick=quick, install_peers=install_peers, out=to, as_json=json)

@@ -46,7 +46,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(json: JsonOption = False) -> None:
-    """What is served, what is on trial, and what waits for review."""
+    """What is served, what is on trial, and what waits for review.
+
+    Example: srghn status --json
+    """
     release = _release()
     ledger = release.ledger
     champion, canary = ledger.champion(), ledger.canary()
@@ -76,7 +79,10 @@ def status(json: JsonOption = False) -> None:
 
 
 def candidates(json: JsonOption = False) -> None:
-    """Every version and its state."""
+    """Every version and its state.
+
+    Example: srghn candidates --json
+    """
     versions = _release().ledger.versions()
     if json:
         print_json(
@@ -103,7 +109,10 @@ def history(
     version: Annotated[int | None, typer.Argument(help="One version; default all.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """The ledger's events, in order; the hash chain is verified first."""
+    """The ledger's events, in order; the hash chain is verified first.
+
+    Example: srghn history 2
+    """
     ledger = _release().ledger
     ledger.verify()
     events = ledger.events(version)
@@ -122,7 +131,10 @@ def lineage(
     whole: Annotated[bool, typer.Option("--all", help="Every ancestor of a long chain.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """The ancestors of a version, founder first, with fitness and mutation rate, across runs."""
+    """The ancestors of a version, founder first, with fitness and mutation rate, across runs.
+
+    Example: srghn lineage 2 --all
+    """
     from pipelines.lineage_view import draw
     from srghn.evolution.ancestry import Ancestry
 
@@ -141,7 +153,14 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Copy the page to this file.")] = None,
 ) -> None:
-    """Where the promotion report of a version is."""
+    """Where the promotion report of a version is.
+
+    Examples:
+
+      srghn report 2 --open
+
+      srghn report 2 --out report.html
+    """
     found = _release().ledger.version(version)
     if found.report_path is None:
         raise LedgerError(
@@ -158,7 +177,10 @@ def report(
 
 
 def approve(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
-    """Approve a pass; the first champion is promoted at once, a later one goes on trial."""
+    """Approve a pass; the first champion is promoted at once, a later one goes on trial.
+
+    Example: srghn approve 2 --reason "better in the flipped world"
+    """
     from pipelines.workspace import open_workspace
 
     release = _release()
@@ -171,14 +193,20 @@ def approve(version: Version, reason: ReasonOption, json: JsonOption = False) ->
 
 
 def reject(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
-    """Turn a version down, for good."""
+    """Turn a version down, for good.
+
+    Example: srghn reject 3 --reason "worse than the champion"
+    """
     release = _release()
     release.ledger.reject(version, actor=actor(), reason=reason)
     _told(version, str(release.ledger.version(version).state), json)
 
 
 def promote(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
-    """Make an approved version champion, if its trial's evidence speaks for it."""
+    """Make an approved version champion, if its trial's evidence speaks for it.
+
+    Example: srghn promote 2 --reason "the trial speaks for it"
+    """
     release = _release()
     release.promote(version, actor(), reason)
     release.mirror().deliver()
@@ -192,7 +220,14 @@ def rollback(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring a retired champion back; the one that goes is quarantined."""
+    """Bring a retired champion back; the one that goes is quarantined.
+
+    Examples:
+
+      srghn rollback --reason "clients report oscillation"
+
+      srghn rollback --to 1 --reason "the last one that was steady"
+    """
     release = _release()
     champion = release.ledger.rollback(actor=actor(), reason=reason, to_version=to)
     release.mirror().deliver()
@@ -205,7 +240,10 @@ def canary_start(
     weight: Annotated[float | None, typer.Option(help="Share of episodes, 0 to 1.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Begin the trial of an approved version beside the champion."""
+    """Begin the trial of an approved version beside the champion.
+
+    Example: srghn canary start 2 --weight 0.1 --reason "a small share first"
+    """
     from pipelines.workspace import open_workspace
 
     release = _release()
@@ -219,7 +257,10 @@ def canary_start(
 
 
 def canary_abort(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
-    """End a trial at once; the version is quarantined."""
+    """End a trial at once; the version is quarantined.
+
+    Example: srghn canary abort 2 --reason "clients report oscillation"
+    """
     release = _release()
     release.ledger.abort_canary(version=version, actor=actor(), reason=reason)
     release.mirror().deliver()
@@ -235,6 +276,12 @@ def replay(
     """Rebuild a candidate from its lineage, compare digests, play the gate's episodes again.
 
     Exit code 1 if anything came out different, 3 if a file was changed.
+
+    Examples:
+
+      srghn replay 2
+
+      srghn replay data/candidate
     """
     from pipelines.replay import replay as make_again
 

@@ -37,6 +37,8 @@ def demo(
     """The whole loop on CartPole: evolve, judge, promote, serve, switch the world, do it again.
 
     Killed, it goes on where it was; run again, it shows what there is and asks the server anew.
+
+    Example: srghn demo --seed 1
     """
     from pipelines.demo import run_demo
 
@@ -91,6 +93,8 @@ def gate(
     """Judge a candidate against the champion of now, as a new attempt on fresh episodes.
 
     Exit code: 0 passed, 1 failed, 2 inconclusive, 3 error.
+
+    Example: srghn gate 2 --json
     """
     from pipelines.runner import judge_again
 

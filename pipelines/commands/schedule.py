@@ -65,7 +65,10 @@ def add(
 
 
 def list_(json: JsonOption = False) -> None:
-    """All schedules."""
+    """All schedules.
+
+    Example: srghn schedule list --json
+    """
     from pipelines.prefect_server import prefect_server
     from pipelines.progress import spinner
 
@@ -84,17 +87,26 @@ def list_(json: JsonOption = False) -> None:
 
 
 def pause(name: Name) -> None:
-    """Pause one; it stays paused until it is resumed."""
+    """Pause one; it stays paused until it is resumed.
+
+    Example: srghn schedule pause nightly
+    """
     _set_paused(name, True)
 
 
 def resume(name: Name) -> None:
-    """Resume a paused one."""
+    """Resume a paused one.
+
+    Example: srghn schedule resume nightly
+    """
     _set_paused(name, False)
 
 
 def remove(name: Name) -> None:
-    """Delete one; its past runs stay."""
+    """Delete one; its past runs stay.
+
+    Example: srghn schedule remove nightly
+    """
     from pipelines.prefect_server import prefect_server
     from pipelines.progress import spinner
 
@@ -106,7 +118,10 @@ def remove(name: Name) -> None:
 
 
 def worker() -> None:
-    """Run what is due, until stopped, with the Prefect server in SRGHN_PREFECT_API_URL."""
+    """Run what is due, until stopped, with the Prefect server in SRGHN_PREFECT_API_URL.
+
+    Example: SRGHN_PREFECT_API_URL=http://127.0.0.1:4200/api srghn worker
+    """
     from pipelines.up import run_worker
 
     run_worker(load_settings())

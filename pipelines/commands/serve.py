@@ -27,6 +27,8 @@ def serve(
 ) -> None:
     """Serve the champion over HTTP, until stopped.
 
+    Example: srghn serve --workers 2
+
     Ask it:
 
       curl -s localhost:8000/v1/act --json '{"observation": [0, 0, 0, 0]}'
@@ -37,14 +39,20 @@ def serve(
 
 
 def up(host: Host = None, port: Port = None) -> None:
-    """Prefect server, worker and HTTP server together, stopped together."""
+    """Prefect server, worker and HTTP server together, stopped together.
+
+    Example: srghn up --port 8001
+    """
     from pipelines.up import run_all
 
     run_all(_settings(host, port))
 
 
 def doctor(json: JsonOption = False) -> None:
-    """What is installed, reachable, writable and in order. Exit 1 if anything is broken."""
+    """What is installed, reachable, writable and in order. Exit 1 if anything is broken.
+
+    Example: srghn doctor --json
+    """
     from pipelines.doctor import examine
 
     findings = examine(load_settings())
@@ -61,7 +69,10 @@ def doctor(json: JsonOption = False) -> None:
 
 
 def sync(json: JsonOption = False) -> None:
-    """Deliver to MLflow what could not be delivered before: runs, and the registry's aliases."""
+    """Deliver to MLflow what could not be delivered before: runs, and the registry's aliases.
+
+    Example: srghn sync --json
+    """
     from pipelines.tracking import deliver_all
 
     result = deliver_all(load_settings())

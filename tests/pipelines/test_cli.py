@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from pipelines.cli import app
 from pipelines.prepare import load_preset, presets
 from srghn.config import RunParams, load_params
 from tests.conftest import Srghn
@@ -19,6 +25,28 @@ def test_help_names_every_job(srghn: Srghn) -> None:
     assert done.returncode == 0
     for command in ("demo", "run", "gate", "status", "report", "serve", "schedule", "doctor"):
         assert command in done.stdout
+
+
+def commands(called: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """What is called so, or every command below it: groups only hold commands."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield called, command
+    else:
+        for name, each in below.items():
+            yield from commands(f"{called} {name}", each)
+
+
+def test_every_command_has_an_example_that_parses() -> None:
+    without = []
+    for called, command in commands("srghn", get_command(app)):
+        line = rf"^(?:Example: |  )(?:\w+=\S+ )*{called}\b(.*)$"
+        examples = re.findall(line, command.help or "", re.MULTILINE)
+        for example in examples:
+            command.make_context(called, shlex.split(example))  # raises at what is not an option
+        if not examples:
+            without.append(called)
+    assert not without, f"no example in the help of {', '.join(without)}"
 
 
 @pytest.mark.parametrize(
