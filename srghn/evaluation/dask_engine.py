@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import distributed
+from distributed.comm.addressing import get_address_host_port
 
 from srghn.config import PolicyParams, Settings
 from srghn.errors import ConfigError, ServiceError, SrghnError
@@ -71,6 +72,7 @@ class DaskEvaluator(Evaluator):
     @cached_property
     def client(self) -> Any:
         try:
+            get_address_host_port(self.address, strict=True)  # a client that fails may hang later
             return Client(self.address, timeout=PATIENCE, set_as_default=False)
         except ValueError as error:
             raise ConfigError(

@@ -315,7 +315,8 @@ def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
 def test_a_scheduler_that_goes_away_is_told(cluster: Cluster, here: None) -> None:
     version = perilous(sleep=0.01)
     with evaluator(version, "dask", dask_address=cluster.address) as dask:
-        killer = threading.Timer(0.5, cluster.scheduler.kill)
+        dask.evaluate(population(version, 3), version, "normal", SEEDS)  # all are there
+        killer = threading.Timer(0.3, cluster.scheduler.kill)
         killer.start()
         with pytest.raises(ServiceError, match=r"went away.*checkpoint"):
             dask.evaluate(population(version, 24), version, "normal", SEEDS)
