@@ -6,6 +6,9 @@ prints it as one line and exits with `exit_code`. A bug is any other exception.
 
 from __future__ import annotations
 
+#: What anyone's code, a world's or a policy's, may raise without ending the run.
+FAILURES = (Exception, SystemExit)
+
 
 class SrghnError(Exception):
     """Base of all errors meant for a user's eyes."""

@@ -40,6 +40,7 @@ def record_of(generation: int, returns: Any, rates: Any, **columns: Any) -> Gene
         returns=returns,
         diversity=0.5,
         crashes=0,
+        first_crash="",
         evaluations=0,
         steps=0,
         **described,

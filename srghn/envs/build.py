@@ -14,7 +14,7 @@ from srghn.envs.disturb import disturb
 from srghn.envs.perturb import Perturbation
 from srghn.envs.registry import WorldSpec, find, load_object
 from srghn.envs.spaces import FlatWorld, read_interface
-from srghn.errors import EnvVersionError, SrghnError
+from srghn.errors import FAILURES, EnvVersionError, SrghnError
 
 if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
@@ -48,7 +48,7 @@ def native(spec: WorldSpec, mode: str, params: EnvParams) -> Env:
         raise
     except DependencyNotInstalled as error:
         raise spec.missing(spec.packages[0] if spec.packages else str(error)) from error
-    except Exception as error:  # anyone's code runs here
+    except FAILURES as error:
         raise EnvVersionError(
             f"{spec.id} could not be built with {params.kwargs}: {type(error).__name__}: {error}"
         ) from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srghn.envs.interface import Interface
-from srghn.errors import EnvVersionError
+from srghn.errors import FAILURES, EnvVersionError
 from srghn.seeding import stream
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _record(
                     next(company)
                 text += _step_digest(observation, reward, ends)
                 seen.append(observation)
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
             raise EnvVersionError(
                 f"{name} fails with seed {seed}, step {len(seen) - before}: "
                 f"{type(error).__name__}: {error}"

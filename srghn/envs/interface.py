@@ -82,6 +82,7 @@ class Interface:
         centre = ((least.astype(np.float64) + most) / 2).astype(np.float32)
         middle = centre.astype(np.float64)
         half = _at_most(np.minimum(most - middle, middle - least))
+        # in float64, too, a difference may be rounded up
         beyond = (centre - half < least) | (centre + half > most)
         return BoxRule(
             low=np.where(scaled, np.float32(-1), low),

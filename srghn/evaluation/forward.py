@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srghn.envs.interface import Interface
-from srghn.errors import EvaluationError
+from srghn.errors import FAILURES, EvaluationError
 from srghn.evaluation.base import Float32, Int64, Policies, PolicyFunction, WeightedPolicies
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 #: Rows that a policy function is asked about at once; fewer are padded with zeros.
 BLOCK = 64
 IDLE = -1
-
-#: What anyone's code, a world's or a policy's, may raise without ending the run.
-FAILURES = (Exception, SystemExit)
 
 #: What `srghn.policies.MLP` may have between its layers and numpy computes lane by lane.
 ACTIVATIONS: dict[str, Callable[[Float32], NDArray[Any]]] = {

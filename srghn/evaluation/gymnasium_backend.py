@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srghn.config import PolicyParams
-from srghn.errors import EvaluationError
+from srghn.errors import FAILURES, EvaluationError
 from srghn.evaluation.base import (
     Backend,
     Crash,
@@ -24,7 +24,7 @@ from srghn.evaluation.base import (
     Progress,
     WeightedPolicies,
 )
-from srghn.evaluation.forward import FAILURES, IDLE, Forward, describe, make_forward
+from srghn.evaluation.forward import IDLE, Forward, describe, make_forward
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -195,6 +195,7 @@ class _Play:
                 continue
             try:
                 observations[lane], reward, terminated, truncated, _ = env.step(choices[lane])
+                # in float64, and without a call for what most worlds give
                 sums[lane] += reward if type(reward) is float else float(reward)
             except FAILURES as error:  # the episode is lost
                 broken[lane] = describe(error)

@@ -138,7 +138,7 @@ class ProcessEvaluator(Evaluator):
     def _collect(self, board: Board) -> None:
         """Wait until a worker answers, dies or exceeds its deadline."""
         waited_for = [w for w in self.workers if w.shard is not None or not w.ready]
-        if not waited_for:
+        if not waited_for:  # all died; others are started before the next wait
             return
         patience = max(0.0, min(w.until for w in waited_for) - time.monotonic())
         answered = wait([w.connection for w in waited_for], timeout=patience)

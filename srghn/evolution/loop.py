@@ -154,9 +154,9 @@ class _Loop:
             returns=played.returns,
             diversity=metrics.diversity(population.weights),
             crashes=len(played.crashes),
+            first_crash=_told(played.crashes[0], population) if played.crashes else "",
             evaluations=after.evaluations,
             steps=after.steps,
-            first_crash=_told(played.crashes[0], population) if played.crashes else "",
         )
         if self.on_generation is not None:
             self.on_generation(record)

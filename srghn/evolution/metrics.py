@@ -23,8 +23,8 @@ _PLACES = np.array(list(QUANTILES.values()))
 #: where nobody's is finite they are minus infinity. `rate` is the mean over individuals of their
 #: median over nodes; `rate_mean`, `rate_min` and `rate_max` are over all individuals and nodes.
 #: `evaluations` (episodes) and `steps` are totals since the run began. `first_crash` says who
-#: crashed first (individual, seed, step) and why; the others are in the lineage table the episodes
-#: whose return is minus infinity.
+#: crashed first (individual, seed, step) and why; in the lineage table all crashed episodes have a
+#: return of minus infinity.
 SCHEMA = pa.schema(
     [
         ("generation", pa.int64()),
@@ -49,7 +49,8 @@ class GenerationRecord:
     fitness      (n,) float64, minus infinity where it was not finite
     returns      (n, episodes) float64
     diversity    of the policies' weights
-    crashes      crashed episodes of this generation; `first_crash` is the first of them in words
+    crashes      crashed episodes of this generation
+    first_crash  the first of them in words, empty without any
     evaluations, steps   episodes and steps of the run so far
 
     From `ids` to `rates` as in its `Population`.
@@ -67,9 +68,9 @@ class GenerationRecord:
     returns: F64
     diversity: float
     crashes: int
+    first_crash: str
     evaluations: int
     steps: int
-    first_crash: str = ""
 
     @cached_property
     def row(self) -> dict[str, Any]:

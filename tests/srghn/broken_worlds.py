@@ -61,6 +61,13 @@ class Breaks(Counter):
         return observation, reward, *rest
 
 
+class Quits(Counter):
+    """Ends the process that would build it."""
+
+    def __init__(self) -> None:
+        sys.exit(7)
+
+
 class Forgetful(Counter):
     """Lets a hidden counter survive reset: not reproducible."""
 

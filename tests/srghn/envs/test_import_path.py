@@ -125,6 +125,7 @@ def test_a_world_without_a_flat_form_is_refused(world: str, message: str) -> Non
         ("no_such_module:World", "no_such_module.*PYTHONPATH"),
         ("broken_worlds:", "module:name"),
         ("broken_worlds:np", "could not be built"),
+        ("broken_worlds:Quits", "could not be built.*SystemExit: 7"),
         ("broken_worlds:shout", "could not be built"),
         ("pathlib:Path", r"must give a gymnasium\.Env, got PosixPath"),
     ],

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ POLICY = PolicyParams(kwargs={"hidden": [3], "activation": "tanh"})
 SEEDS = seeds(4, "test", 3)
 #: The individual whose actions are above 0.9, and that no other comes near.
 GUILTY = 5
+DASK = [sys.executable, "-m", "dask"]
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +53,6 @@ def here() -> Iterator[None]:
 def perilous(peril: str = "none", flag: str = "", sleep: float = 0.0) -> EnvVersion:
     kwargs = {"peril": peril, "spared": os.getpid(), "flag": flag, "sleep": sleep}
     return pin(EnvParams(id="perilous:world", kwargs=kwargs))
-
-
-DASK = [sys.executable, "-m", "dask"]
 
 
 @dataclass(frozen=True)
@@ -240,13 +239,21 @@ class Cluster:
     workers: list[subprocess.Popen[bytes]]
 
 
+def start_worker(address: str, folder: Path, **process: Any) -> subprocess.Popen[bytes]:
+    options = ["--nthreads", "1", "--host", "127.0.0.1", "--no-nanny", "--no-dashboard"]
+    return subprocess.Popen(
+        [*DASK, "worker", address, *options, "--local-directory", str(folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **process,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def cluster(here: None, tmp_path: Path) -> Iterator[Cluster]:
     """A scheduler and three workers, each a process of its own, on loopback."""
     file = tmp_path / "scheduler.json"
-    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    options = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
     scheduler = subprocess.Popen(
-        [*DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", *common],
+        [*DASK, "scheduler", "--no-dashboard", *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     workers: list[subprocess.Popen[bytes]] = []
@@ -254,15 +261,9 @@ def cluster(here: None, tmp_path: Path) -> Iterator[Cluster]:
         while not file.exists():
             assert scheduler.poll() is None
             time.sleep(0.1)
-        options = ["--nthreads", "1", "--host", "127.0.0.1", "--no-nanny", *common]
-        workers += [
-            subprocess.Popen(
-                [*DASK, "worker", *options, "--local-directory", str(tmp_path / str(n))],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )
-            for n in range(3)
-        ]  # fmt: skip
-        yield Cluster(json.loads(file.read_text())["address"], scheduler, workers)
+        address = json.loads(file.read_text())["address"]
+        workers += [start_worker(address, tmp_path / str(n)) for n in range(3)]
+        yield Cluster(address, scheduler, workers)
     finally:
         for process in (*workers, scheduler):
             process.kill()
@@ -312,6 +313,38 @@ def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.services
+def test_a_dask_worker_holds_one_shard_at_a_time(
+    cluster: Cluster, version: EnvVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from srghn.evaluation.dask_engine import DaskEvaluator
+
+    busy: list[str] = []
+    dealt: list[int] = []
+    submit, take = DaskEvaluator._submit, DaskEvaluator._take
+
+    def submitted(self: Any, shared: Any, board: Board, shard: Shard, worker: str) -> Any:
+        assert worker not in busy
+        busy.append(worker)
+        dealt.append(len(shard.indices))
+        return submit(self, shared, board, shard, worker)
+
+    def taken(self: Any, *answer: Any) -> str:
+        worker = take(self, *answer)
+        busy.remove(worker)
+        return worker
+
+    monkeypatch.setattr(DaskEvaluator, "_submit", submitted)
+    monkeypatch.setattr(DaskEvaluator, "_take", taken)
+    with evaluator(version, "dask", dask_address=cluster.address) as dask:
+        dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
+        dask.evaluate(population(version, 90), version, "normal", SEEDS)
+    assert not busy
+    assert len(dealt) > 3
+    assert dealt == sorted(dealt, reverse=True)  # the large ones first
+
+
+@pytest.mark.slow
+@pytest.mark.services
 def test_a_scheduler_that_goes_away_is_told(cluster: Cluster, here: None) -> None:
     version = perilous(sleep=0.01)
     with evaluator(version, "dask", dask_address=cluster.address) as dask:
@@ -334,12 +367,8 @@ def test_a_worker_without_this_package_is_told(
     for worker in cluster.workers:
         worker.kill()
         worker.wait()
-    lame = subprocess.Popen(
-        [*DASK, "worker", cluster.address, "--nthreads", "1", "--host", "127.0.0.1", "--no-nanny",
-         "--no-dashboard", "--local-directory", str(tmp_path / "lame")],
-        cwd=old.parent, env={**os.environ, "PYTHONPATH": str(old.parent)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(old.parent)}
+    lame = start_worker(cluster.address, tmp_path / "lame", cwd=old.parent, env=env)
     try:
         with (
             evaluator(version, "dask", dask_address=cluster.address) as dask,
