@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import env, lab, review, run, schedule, serve
-from pipelines.processes import extend_import_path
+from pipelines.services.processes import extend_import_path
 from srghn import __version__
 from srghn.errors import SrghnError
 from srghn.quiet import be_quiet

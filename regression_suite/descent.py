@@ -5,7 +5,7 @@ from __future__ import annotations
 from regression_suite.identity import say
 from regression_suite.tables import RunTables
 from regression_suite.verdict import Check
-from srghn.candidate import Candidate
+from srghn.candidates.candidate import Candidate
 from srghn.errors import ArtefactError
 from srghn.evolution.ancestry import Ancestor, Ancestry, genome_digest
 

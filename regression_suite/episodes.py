@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from regression_suite.suite import Cell
 from srghn import seeding
-from srghn.candidate import Candidate
+from srghn.candidates.candidate import Candidate
 from srghn.envs import EnvVersion
 from srghn.evaluation.base import Crash, Evaluator, PolicyFunction
 

@@ -14,7 +14,7 @@ from regression_suite.expectations import DataQuality
 from regression_suite.report.film import Film
 from regression_suite.tables import RunTables
 from regression_suite.verdict import Check, Verdict
-from srghn.candidate import Candidate
+from srghn.candidates.candidate import Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
 

@@ -26,8 +26,8 @@ from regression_suite.report import render
 from regression_suite.report.film import Film, record
 from regression_suite.suite import SUITE_VERSION, plan
 from regression_suite.verdict import Check, Verdict, decide, summarise
-from srghn.candidate import OnnxPolicy
-from srghn.config import GateParams, PolicyParams
+from srghn.candidates.candidate import OnnxPolicy
+from srghn.config import GateParams, NetworkParams
 from srghn.envs import EnvVersion
 from srghn.errors import ArtefactError, GateError
 from srghn.evaluation.base import make_backend
@@ -103,7 +103,7 @@ def _examine(
     theirs = None if evidence.incumbent is None else evidence.incumbent.policy()
     root = gate_root(evidence.params.salt, evidence.candidate, evidence.attempt)
     cells = plan(evidence.version, evidence.mode, evidence.params)
-    with make_backend("gymnasium", evidence.version, PolicyParams()) as world:
+    with make_backend("gymnasium", evidence.version, NetworkParams()) as world:
         played, recorder = play(cells, policy, theirs, evidence.version, world, root, progress)
     evidence = replace(evidence, played=played, film=_film(evidence, policy, played[0]))
     seen = recorder.sample(behaviour.SAMPLE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from regression_suite.verdict import Check
-from srghn.candidate import MANIFEST, Candidate
+from srghn.candidates.candidate import MANIFEST, Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion, diff, verify
 from srghn.errors import ArtefactError, FingerprintMismatch, SrghnError

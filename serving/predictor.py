@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.candidate import OnnxPolicy
+from srghn.candidates.candidate import OnnxPolicy
 from srghn.errors import SrghnError
 
 

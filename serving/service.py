@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from serving.follower import Follower
+from serving.control.follower import Follower
+from serving.control.pins import NotReady, Pins
+from serving.control.routing import Served
 from serving.limits import Limits
 from serving.metrics import Metrics
-from serving.pins import NotReady, Pins
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import Ledger
-from serving.routing import Served
 from serving.tokens import Tokens
 from srghn.config import Settings
 

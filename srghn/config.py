@@ -49,7 +49,7 @@ class EnvParams(Params):
         return self
 
 
-class PolicyParams(Params):
+class NetworkParams(Params):
     """Which network the genome generates. Any `torch.nn.Module` by import path."""
 
     module: str = Field("srghn.policies:MLP", description="import path module:Class")
@@ -195,16 +195,32 @@ class CanaryParams(Params):
         return self
 
 
+def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as written by any version, in today's names.
+
+    Until 0.2 the section `network` was called `policy`. Files and manifests keep their old names.
+    """
+    return {
+        "network" if name == "policy" and "network" not in data else name: value
+        for name, value in data.items()
+    }
+
+
 class RunParams(Params):
     """All that decides the outcome of a run: the contents of `params.yaml`."""
 
     env: EnvParams = EnvParams()
-    policy: PolicyParams = PolicyParams()
+    network: NetworkParams = NetworkParams()
     ghn: GHNParams = GHNParams()
     evolution: EvolutionParams = EvolutionParams()
     evaluate: EvaluateParams = EvaluateParams()
     gate: GateParams = GateParams()
     canary: CanaryParams = CanaryParams()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, data: Any) -> Any:
+        return modernised(data) if isinstance(data, Mapping) else data
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -284,6 +300,7 @@ def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
         if not sign:
             raise ConfigError(f"--set takes section.key=value, got {assignment!r}")
         keys, node = path.strip().split("."), data
+        keys[:1] = modernised({keys[0]: None})  # the name of a section, as any version wrote it
         for depth, key in enumerate(keys):
             free = depth >= 2  # below section.key lie free-form mappings such as env.kwargs
             if not isinstance(node, dict) or (key not in node and not free):

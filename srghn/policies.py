@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from srghn.config import PolicyParams
+from srghn.config import NetworkParams
 from srghn.errors import ConfigError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -100,7 +100,7 @@ def make_activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def build_policy(params: PolicyParams, observation_size: int, action_size: int) -> nn.Module:
+def build_policy(params: NetworkParams, observation_size: int, action_size: int) -> nn.Module:
     """The policy of those parameters, in evaluation mode, checked once.
 
     The class is called as `Class(observation_size, action_size, **kwargs)`. The global random state
@@ -143,7 +143,7 @@ def _is_policy(found: object) -> bool:
 
 
 def _construct(
-    policy_class: type[nn.Module], params: PolicyParams, observation_size: int, action_size: int
+    policy_class: type[nn.Module], params: NetworkParams, observation_size: int, action_size: int
 ) -> nn.Module:
     signature = inspect.signature(policy_class.__init__)
     try:

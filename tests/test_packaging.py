@@ -40,8 +40,8 @@ def test_the_installed_wheel_prepares_a_run_far_from_the_checkout(
     shutil.unpack_archive(wheel, site, "zip")
     code = (
         "import sys, pipelines; from pathlib import Path\n"
-        "from pipelines.prepare import prepare\n"
-        "from pipelines.workspace import create_workspace\n"
+        "from pipelines.runs.prepare import prepare\n"
+        "from pipelines.runs.workspaces import create_workspace\n"
         "from srghn.config import load_settings\n"
         "assert Path(pipelines.__file__).is_relative_to(sys.argv[1]), pipelines.__file__\n"
         "settings = load_settings()\n"

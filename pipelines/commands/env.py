@@ -39,7 +39,7 @@ def pin(
 
       srghn env pin cartpole --set env.kwargs.max_episode_steps=100
     """
-    from pipelines.worlds import pin_world
+    from pipelines.runs.worlds import pin_world
 
     version, path = pin_world(load_settings(), preset, tuple(set_ or ()))
     if json:
@@ -54,7 +54,7 @@ def verify(pinned: Pinned) -> None:
 
     Example: srghn env verify b8a166bb
     """
-    from pipelines.worlds import find
+    from pipelines.runs.worlds import find
     from srghn.envs import verify as verify_version
 
     version = find(load_settings(), pinned)
@@ -67,7 +67,7 @@ def list_(json: JsonOption = False) -> None:
 
     Example: srghn env list --json
     """
-    from pipelines.worlds import pinned_versions
+    from pipelines.runs.worlds import pinned_versions
     from srghn.envs import registered
 
     versions = pinned_versions(load_settings())
@@ -98,7 +98,7 @@ def show(pinned: Pinned, json: JsonOption = False) -> None:
 
     Example: srghn env show b8a166bb --json
     """
-    from pipelines.worlds import describe, find
+    from pipelines.runs.worlds import describe, find
 
     version = find(load_settings(), pinned)
     if json:
@@ -115,7 +115,7 @@ def diff(first: Pinned, second: Pinned) -> None:
 
     Example: srghn env diff b8a166bb 81f487dd
     """
-    from pipelines.worlds import find
+    from pipelines.runs.worlds import find
     from srghn.envs import diff as differences
 
     settings = load_settings()

@@ -31,7 +31,7 @@ def experiment(
 
     Example: srghn experiment cartpole-switch --quick
     """
-    from pipelines.experiments import run_experiment
+    from pipelines.lab.experiments import run_experiment
 
     folder = to or load_settings().home / "experiments" / (f"{name}-quick" if quick else name)
     result = run_experiment(name, seeds=seeds, arms=arm or (), quick=quick, out=folder)
@@ -57,6 +57,6 @@ def bench(
 
       srghn bench --install-peers --out plots
     """
-    from pipelines.bench import run_bench
+    from pipelines.lab.bench import run_bench
 
     run_bench(load_settings(), quick=quick, install_peers=install_peers, out=to, as_json=json)

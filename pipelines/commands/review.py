@@ -23,7 +23,7 @@ from pipelines.commands.output import (
 from srghn.errors import LedgerError
 
 if TYPE_CHECKING:
-    from pipelines.release import Release
+    from pipelines.versions.release import Release
 
 Version = Annotated[int, typer.Argument(help="The version's number, as in `srghn candidates`.")]
 
@@ -135,7 +135,7 @@ def lineage(
 
     Example: srghn lineage 2 --all
     """
-    from pipelines.lineage_view import draw
+    from pipelines.versions.lineage_view import draw
     from srghn.evolution.ancestry import Ancestry
 
     release = _release()
@@ -181,7 +181,7 @@ def approve(version: Version, reason: ReasonOption, json: JsonOption = False) ->
 
     Example: srghn approve 2 --reason "better in the flipped world"
     """
-    from pipelines.workspace import open_workspace
+    from pipelines.runs.workspaces import open_workspace
 
     release = _release()
     found = release.ledger.version(version)
@@ -244,7 +244,7 @@ def canary_start(
 
     Example: srghn canary start 2 --weight 0.1 --reason "a small share first"
     """
-    from pipelines.workspace import open_workspace
+    from pipelines.runs.workspaces import open_workspace
 
     release = _release()
     found = release.ledger.version(version)
@@ -283,7 +283,7 @@ def replay(
 
       srghn replay data/candidate
     """
-    from pipelines.replay import replay as make_again
+    from pipelines.versions.replay import replay as make_again
 
     result = make_again(load_settings(), version)
     if json:
@@ -300,7 +300,7 @@ def replay(
 
 
 def _release() -> Release:
-    from pipelines.release import Release
+    from pipelines.versions.release import Release
 
     return Release(load_settings())
 

@@ -18,7 +18,7 @@ from pipelines.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.workspace import Workspace
+    from pipelines.runs.workspaces import Workspace
     from srghn.config import RunParams
 
 VERDICT_EXIT = {"passed": 0, "failed": 1, "inconclusive": 2, "error": 3}
@@ -40,7 +40,7 @@ def demo(
 
     Example: srghn demo --seed 1
     """
-    from pipelines.demo import run_demo
+    from pipelines.demo.story import run_demo
 
     result = run_demo(load_settings(), seed)
     if json:
@@ -74,7 +74,7 @@ def run(
 
       srghn run --resume cartpole-switch-20260101-120000-ab12
     """
-    from pipelines.runner import start_run
+    from pipelines.runs.runner import start_run
 
     asked = partial(_offer, ask=sys.stdin.isatty() and not json)
     result = start_run(
@@ -96,7 +96,7 @@ def gate(
 
     Example: srghn gate 2 --json
     """
-    from pipelines.runner import judge_again
+    from pipelines.runs.runner import judge_again
 
     verdict, report = judge_again(load_settings(), version)
     if json:

@@ -49,14 +49,14 @@ def add(
 
       srghn schedule add nightly --cron "0 3 * * 2" --preset cartpole-switch
     """
-    from pipelines.prefect_server import prefect_server
-    from pipelines.prepare import prepare
     from pipelines.progress import spinner
+    from pipelines.runs.prepare import prepare
+    from pipelines.services.prefect_server import prefect_server
 
     settings, overrides = load_settings(), tuple(set_ or ())
     prepare(settings, preset, overrides, start)  # a bad value is told now, not at 3 a.m.
     with prefect_server(settings, spinner("starting a Prefect server")):
-        from pipelines import schedule
+        from pipelines.runs import schedules as schedule
 
         schedule.add(name, cron, preset, overrides, start, approve.value, timezone)
     out.print(
@@ -69,11 +69,11 @@ def list_(json: JsonOption = False) -> None:
 
     Example: srghn schedule list --json
     """
-    from pipelines.prefect_server import prefect_server
     from pipelines.progress import spinner
+    from pipelines.services.prefect_server import prefect_server
 
     with prefect_server(load_settings(), spinner("starting a Prefect server")):
-        from pipelines import schedule
+        from pipelines.runs import schedules as schedule
 
         found = schedule.listed()
     if json:
@@ -107,11 +107,11 @@ def remove(name: Name) -> None:
 
     Example: srghn schedule remove nightly
     """
-    from pipelines.prefect_server import prefect_server
     from pipelines.progress import spinner
+    from pipelines.services.prefect_server import prefect_server
 
     with prefect_server(load_settings(), spinner("starting a Prefect server")):
-        from pipelines import schedule
+        from pipelines.runs import schedules as schedule
 
         schedule.remove(name)
     out.print(f"schedule {name} is removed")
@@ -122,17 +122,17 @@ def worker() -> None:
 
     Example: SRGHN_PREFECT_API_URL=http://127.0.0.1:4200/api srghn worker
     """
-    from pipelines.up import run_worker
+    from pipelines.services.up import run_worker
 
     run_worker(load_settings())
 
 
 def _set_paused(name: str, paused: bool) -> None:
-    from pipelines.prefect_server import prefect_server
     from pipelines.progress import spinner
+    from pipelines.services.prefect_server import prefect_server
 
     with prefect_server(load_settings(), spinner("starting a Prefect server")):
-        from pipelines import schedule
+        from pipelines.runs import schedules as schedule
 
         schedule.set_paused(name, paused)
     out.print(f"schedule {name} is {'paused' if paused else 'active'}")

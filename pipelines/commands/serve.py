@@ -43,7 +43,7 @@ def up(host: Host = None, port: Port = None) -> None:
 
     Example: srghn up --port 8001
     """
-    from pipelines.up import run_all
+    from pipelines.services.up import run_all
 
     run_all(_settings(host, port))
 
@@ -53,7 +53,7 @@ def doctor(json: JsonOption = False) -> None:
 
     Example: srghn doctor --json
     """
-    from pipelines.doctor import examine
+    from pipelines.services.doctor import examine
 
     findings = examine(load_settings())
     if json:
@@ -73,7 +73,7 @@ def sync(json: JsonOption = False) -> None:
 
     Example: srghn sync --json
     """
-    from pipelines.tracking import deliver_all
+    from pipelines.tracking.delivery import deliver_all
 
     result = deliver_all(load_settings())
     if json:

@@ -6,9 +6,9 @@ import math
 
 from markupsafe import Markup
 
-from serving.canary import Decision
-from serving.confidence import Interval
+from serving.trial.decision import Decision
 from srghn.config import CanaryParams
+from srghn.inference.sequences import Interval
 
 WIDTH, LEFT, RIGHT = 640, 96, 24
 _ROW = 34

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from srghn.candidate import FILES, MANIFEST, Candidate
+from srghn.candidates.candidate import FILES, MANIFEST, Candidate
 from srghn.errors import ArtefactError
 from srghn.files import sync_folder
 

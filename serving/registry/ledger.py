@@ -106,7 +106,7 @@ class Ledger(LedgerJudging):
 
         `loaded` is the proof that the serving code loaded it: `{"digest": ..., "golden": n}`
         with the candidate's digest and the number of golden outputs that matched
-        (`serving.loading.proof`).
+        (`serving.control.loading.proof`).
         """
         share = params.weight if weight is None else weight
 

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from serving.control.routing import Served
 from serving.http import answer, read_body, refusal
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
-from serving.routing import Served
 from serving.schemas import (
     EPISODE_PATTERN,
     ActRequest,

@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.canary import Decision, decide
 from serving.pages.intervals import draw
 from serving.registry.records import Canary, Version
 from serving.registry.states import State
 from serving.service import Service, service_of
+from serving.trial.decision import Decision, decide
 
 router = APIRouter(include_in_schema=False)
 

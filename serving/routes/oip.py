@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from serving.control.pins import NotReady
+from serving.control.routing import Served
 from serving.http import answer, read_body
-from serving.pins import NotReady
 from serving.predictor import Predictor
 from serving.routes.act import Answer, body_of, episode_of, measured
-from serving.routing import Served
 from serving.schemas import BadRequest
 from serving.service import Service, service_of
 from serving.tensors import INPUT, OUTPUT, InferRequest, batch, flat, read

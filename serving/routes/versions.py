@@ -11,8 +11,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from serving.control.pins import NotReady
 from serving.http import answer
-from serving.pins import NotReady
 from serving.registry.book import LedgerBook
 from serving.registry.records import Event, Version
 from serving.schemas import BadRequest

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.config import PolicyParams, Settings
+from srghn.config import NetworkParams, Settings
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, EvaluationError
 
@@ -85,7 +85,7 @@ class WeightedPolicies:
     Weights are flat, in `module.named_parameters()` order, each tensor in row-major order.
     """
 
-    policy: PolicyParams
+    network: NetworkParams
     interface: Interface
     weights: Float32 | None = None
     recipe: Recipe | None = None
@@ -169,13 +169,13 @@ class Backend(Evaluator):
 
     name: str
 
-    def __init__(self, version: EnvVersion, policy: PolicyParams) -> None:
+    def __init__(self, version: EnvVersion, network: NetworkParams) -> None:
         self.version = version
-        self.policy = policy
+        self.network = network
 
     @classmethod
     @abstractmethod
-    def supports(cls, version: EnvVersion, policy: PolicyParams) -> bool:
+    def supports(cls, version: EnvVersion, network: NetworkParams) -> bool:
         """Whether this backend plays that world with that architecture (asked by 'auto')."""
 
     def describe(self) -> str:
@@ -184,44 +184,44 @@ class Backend(Evaluator):
 
 #: Name -> import path of a `Backend`, fastest first: 'auto' takes the first that supports the work.
 BACKENDS: dict[str, str] = {
-    "compiled": "srghn.evaluation.cartpole:CompiledCartPole",
-    "vectorised": "srghn.evaluation.cartpole_vector:VectorisedCartPole",
-    "mujoco": "srghn.evaluation.ant:AntBackend",
-    "box2d": "srghn.evaluation.lunar_lander:LunarLanderBackend",
-    "envpool": "srghn.evaluation.envpool_backend:EnvPoolBackend",
-    "gymnasium": "srghn.evaluation.gymnasium_backend:GymnasiumBackend",
+    "compiled": "srghn.evaluation.backends.cartpole.compiled:CompiledCartPole",
+    "vectorised": "srghn.evaluation.backends.cartpole.vectorised:VectorisedCartPole",
+    "mujoco": "srghn.evaluation.backends.ant:AntBackend",
+    "box2d": "srghn.evaluation.backends.lunar_lander.backend:LunarLanderBackend",
+    "envpool": "srghn.evaluation.backends.envpool:EnvPoolBackend",
+    "gymnasium": "srghn.evaluation.backends.gymnasium:GymnasiumBackend",
 }
 #: Name -> import path of an `Evaluator` built as `Class(settings, backend name, version, policy)`.
 ENGINES: dict[str, str] = {
-    "processes": "srghn.evaluation.processes:ProcessEvaluator",
-    "dask": "srghn.evaluation.dask_engine:DaskEvaluator",
+    "processes": "srghn.evaluation.engines.processes:ProcessEvaluator",
+    "dask": "srghn.evaluation.engines.dask:DaskEvaluator",
 }
 
 
 def make_evaluator(
-    settings: Settings, version: EnvVersion, policy: PolicyParams, backend: str = "auto"
+    settings: Settings, version: EnvVersion, network: NetworkParams, backend: str = "auto"
 ) -> Evaluator:
     """The evaluator that `settings.engine` asks for, over the named or the fastest backend."""
-    name = choose_backend(version, policy) if backend == "auto" else backend
+    name = choose_backend(version, network) if backend == "auto" else backend
     if settings.engine == "inprocess":
-        evaluator: Evaluator = make_backend(name, version, policy)
+        evaluator: Evaluator = make_backend(name, version, network)
     else:
-        evaluator = _load(ENGINES, settings.engine, "engine")(settings, name, version, policy)
+        evaluator = _load(ENGINES, settings.engine, "engine")(settings, name, version, network)
     return evaluator
 
 
-def make_backend(name: str, version: EnvVersion, policy: PolicyParams) -> Backend:
+def make_backend(name: str, version: EnvVersion, network: NetworkParams) -> Backend:
     """One backend by name; raises `ConfigError` naming those there are."""
-    backend: Backend = _load(BACKENDS, name, "backend")(version, policy)
+    backend: Backend = _load(BACKENDS, name, "backend")(version, network)
     return backend
 
 
-def choose_backend(version: EnvVersion, policy: PolicyParams) -> str:
+def choose_backend(version: EnvVersion, network: NetworkParams) -> str:
     """The first name in `BACKENDS` whose class supports this world and architecture."""
     for name in BACKENDS:
-        if _load(BACKENDS, name, "backend").supports(version, policy):
+        if _load(BACKENDS, name, "backend").supports(version, network):
             return name
-    raise EvaluationError(f"no backend plays {version.id} with {policy.module}")
+    raise EvaluationError(f"no backend plays {version.id} with {network.module}")
 
 
 def _load(table: dict[str, str], name: str, kind: str) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srghn.evaluation.base import Crash, Evaluation, Float32, Float64, Int64, Progress
-from srghn.evaluation.forward import IDLE, Forward
+from srghn.evaluation.policies.forward import IDLE, Forward
 
 Mask = NDArray[np.bool_]
 

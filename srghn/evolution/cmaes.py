@@ -159,7 +159,7 @@ def make_pycma(mean: F64, sigma: float, population_size: int) -> Any:
 
 def cmaes(params: RunParams, interface: Interface) -> CMAES:
     chosen = options(CMAOptions, params.evolution)
-    layout = PolicyWeights(params.policy, interface)
+    layout = PolicyWeights(params.network, interface)
     if layout.size > LARGEST:
         raise ConfigError(
             f"evolution.strategy: cmaes decomposes a {layout.size} x {layout.size} matrix every "

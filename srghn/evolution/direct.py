@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from srghn.config import PolicyParams
+from srghn.config import NetworkParams
 from srghn.envs.interface import Interface
 from srghn.evolution.base import F32, I64
 from srghn.files import canonical_json, sha256_bytes
@@ -20,7 +20,7 @@ from srghn.seeding import stream
 class PolicyWeights:
     """The flat weights (P,) of one policy module, in `named_parameters()` order."""
 
-    policy: PolicyParams
+    network: NetworkParams
     interface: Interface
 
     @cached_property
@@ -32,7 +32,7 @@ class PolicyWeights:
         """
         sizes = self.interface.observation_size, self.interface.action_size
         tensors = [
-            p.detach().numpy().ravel() for p in build_policy(self.policy, *sizes).parameters()
+            p.detach().numpy().ravel() for p in build_policy(self.network, *sizes).parameters()
         ]
         spreads = np.array([_spread(t) for t in tensors], dtype=np.float32)
         return np.concatenate(tensors), np.repeat(spreads, [t.size for t in tensors])
@@ -51,7 +51,7 @@ class PolicyWeights:
         """Of the strategy's name, the policy, and the constants that a mutation depends on."""
         facts = {
             "strategy": strategy,
-            "policy": self.policy.model_dump(mode="json"),
+            "policy": self.network.model_dump(mode="json"),
             "interface": self.interface.to_dict(),
             "constants": constants,
         }

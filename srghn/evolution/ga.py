@@ -17,5 +17,5 @@ class GAOptions(Params):
 
 def ga(params: RunParams, interface: Interface) -> Genetic:
     chosen = options(GAOptions, params.evolution)
-    encoding = Direct("ga", PolicyWeights(params.policy, interface), chosen.sigma)
+    encoding = Direct("ga", PolicyWeights(params.network, interface), chosen.sigma)
     return Genetic("ga", encoding, params.evolution)

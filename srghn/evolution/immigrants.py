@@ -29,5 +29,5 @@ def immigrants(params: RunParams, interface: Interface) -> Genetic:
             f"{params.evolution.parents * params.evolution.children} is nobody; raise the share, "
             "or use the ga strategy"
         )
-    encoding = Direct("immigrants", PolicyWeights(params.policy, interface), chosen.sigma)
+    encoding = Direct("immigrants", PolicyWeights(params.network, interface), chosen.sigma)
     return Genetic("immigrants", encoding, params.evolution, immigrants=count)

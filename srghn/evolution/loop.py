@@ -172,7 +172,7 @@ class _Loop:
 
     def _policies(self, state: State, population: Population) -> WeightedPolicies:
         """Seeds of births for workers elsewhere where there are such, weights for all others."""
-        policy, interface = self.params.policy, self.version.interface
+        policy, interface = self.params.network, self.version.interface
         encoding = self.strategy.encoding if self.evaluator.remote else None
         if encoding is None or not isinstance(state, GeneticState):
             return WeightedPolicies(policy, interface, population.weights)

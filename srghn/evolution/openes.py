@@ -135,4 +135,4 @@ def openes(params: RunParams, interface: Interface) -> OpenES:
     """Plays as many individuals as `parents * (1 + children)` allows: the mean and whole pairs."""
     chosen = options(OpenESOptions, params.evolution)
     pairs = max((params.evolution.parents * (1 + params.evolution.children) - 1) // 2, 1)
-    return OpenES(PolicyWeights(params.policy, interface), chosen, pairs)
+    return OpenES(PolicyWeights(params.network, interface), chosen, pairs)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from srghn import checkpoint as checkpoints
+from srghn.evolution import checkpoint as checkpoints
 from srghn.evolution import tables
 from srghn.evolution.base import F64, Population, State, Strategy, pack, unpack
 from srghn.evolution.tables import Part

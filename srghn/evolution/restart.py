@@ -90,5 +90,5 @@ class Restart:
 
 def restart(params: RunParams, interface: Interface) -> Restart:
     chosen = options(RestartOptions, params.evolution)
-    encoding = Direct("restart", PolicyWeights(params.policy, interface), chosen.sigma)
+    encoding = Direct("restart", PolicyWeights(params.network, interface), chosen.sigma)
     return Restart(Genetic("restart", encoding, params.evolution), chosen.patience)

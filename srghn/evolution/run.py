@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from srghn import checkpoint as checkpoints
-from srghn.config import RunParams
+from srghn.config import RunParams, modernised
 from srghn.envs.version import EnvVersion
 from srghn.errors import ArchitectureMismatch, CheckpointError, FingerprintMismatch
+from srghn.evolution import checkpoint as checkpoints
 from srghn.evolution import lineage
 from srghn.evolution.ancestry import Ancestry, genome_digest
 from srghn.evolution.base import F32, F64, I64, Population, Strategy
@@ -26,7 +26,7 @@ FORMAT = 1
 RECORD, WORLD, LOCK = "run.json", "env_version.json", ".lock"
 FINALISTS = "finalists.json"  # written last: the run is finished
 #: The sections of the parameters that evolution depends on; the others may change under a run.
-SECTIONS = {"env", "policy", "ghn", "evolution"}
+SECTIONS = {"env", "network", "ghn", "evolution"}
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ def read_record(run_dir: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} was torn or changed: {error}; restore it") from error
     if record["format"] != FORMAT:
         raise CheckpointError(f"{path}: expected format {FORMAT}, found {record['format']!r}")
+    record["params"] = modernised(record["params"])
     return record
 
 

@@ -71,5 +71,5 @@ class SelfAdaptive:
 
 def self_adaptive_ga(params: RunParams, interface: Interface) -> Genetic:
     chosen = options(SelfAdaptiveOptions, params.evolution)
-    encoding = SelfAdaptive(PolicyWeights(params.policy, interface), chosen)
+    encoding = SelfAdaptive(PolicyWeights(params.network, interface), chosen)
     return Genetic("self-adaptive-ga", encoding, params.evolution)

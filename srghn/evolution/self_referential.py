@@ -23,7 +23,7 @@ from srghn.policies import build_policy
 
 def make_ghn(params: RunParams, interface: Interface) -> GHN:
     """The hypernetwork that generates this run's policy; raises what building and tracing raise."""
-    policy = build_policy(params.policy, interface.observation_size, interface.action_size)
+    policy = build_policy(params.network, interface.observation_size, interface.action_size)
     return GHN(params.ghn, trace(policy, torch.zeros(1, interface.observation_size)))
 
 

@@ -15,10 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.mlflow_run import connect
-from pipelines.prepare import load_preset
-from pipelines.tracking import deliver, delivering
-from pipelines.workspace import create_workspace
+from pipelines.runs.prepare import load_preset
+from pipelines.runs.workspaces import create_workspace
+from pipelines.tracking.delivery import deliver, delivering
+from pipelines.tracking.mlflow_run import connect
 from srghn.config import Settings, with_overrides
 from srghn.quiet import be_quiet
 

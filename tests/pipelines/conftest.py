@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.release import Release
-from pipelines.stages import STAGES
-from pipelines.workspace import Workspace, create_workspace
+from pipelines.runs.stages import STAGES
+from pipelines.runs.workspaces import Workspace, create_workspace
+from pipelines.versions.release import Release
 from srghn.config import RunParams, Settings, parse_params
 from tests.tiny import tiny_params
 

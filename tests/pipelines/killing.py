@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.stages import STAGES
-from pipelines.workspace import Workspace
-from srghn.candidate import Candidate
+from pipelines.runs.stages import STAGES
+from pipelines.runs.workspaces import Workspace
+from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams, Settings
 from srghn.files import atomic_write
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
-from srghn.candidate import FORMAT, Candidate, OnnxPolicy
+from srghn.candidates.candidate import FORMAT, Candidate, OnnxPolicy
 from srghn.config import EnvParams, EvolutionParams, RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import make_backend
@@ -116,7 +116,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, version: EnvVersion) -> Pa
     )
     params = RunParams(env=version.params, evolution=evolution)
     folder = tmp_path_factory.mktemp("run")
-    with make_backend("gymnasium", version, params.policy) as evaluator:
+    with make_backend("gymnasium", version, params.network) as evaluator:
         evolve(params, version, evaluator, folder)
     return folder
 

@@ -12,7 +12,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from regression_suite.gate import judge, policy_digest
 from regression_suite.verdict import Verdict
-from srghn.candidate import Candidate
+from srghn.candidates.candidate import Candidate
 from srghn.config import EnvParams, GateParams
 from srghn.envs import EnvVersion, pin
 from srghn.errors import GateError

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.canary import decide
 from serving.pages.intervals import draw
+from serving.trial.decision import decide
 from srghn.config import CanaryParams
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srghn.config import PolicyParams
+from srghn.config import NetworkParams
 from srghn.errors import ConfigError
 from srghn.policies import MLP, ResidualMLP, build_policy
 
@@ -51,7 +51,7 @@ def users_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("hidden", [(), (8,), (3, 5, 1)])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu", "elu", "sigmoid"])
 def test_mlp_of_any_shape(hidden: tuple[int, ...], activation: str) -> None:
-    params = PolicyParams(kwargs={"hidden": hidden, "activation": activation})
+    params = NetworkParams(kwargs={"hidden": hidden, "activation": activation})
     policy = build_policy(params, 4, 2)
     assert policy(torch.zeros(7, 4)).shape == (7, 2)
     sizes = [4, *hidden, 2]
@@ -60,7 +60,7 @@ def test_mlp_of_any_shape(hidden: tuple[int, ...], activation: str) -> None:
 
 
 def test_residual_mlp_computes_what_it_says() -> None:
-    params = PolicyParams(module="srghn.policies:ResidualMLP", kwargs={"width": 6, "blocks": 1})
+    params = NetworkParams(module="srghn.policies:ResidualMLP", kwargs={"width": 6, "blocks": 1})
     policy = build_policy(params, 4, 2)
     assert isinstance(policy, ResidualMLP)
     x, block = torch.randn(5, 4), policy.blocks[0]
@@ -70,7 +70,7 @@ def test_residual_mlp_computes_what_it_says() -> None:
 
 
 def test_a_users_module_by_import_path() -> None:
-    policy = build_policy(PolicyParams(module="users_package:Custom", kwargs={"width": 9}), 3, 2)
+    policy = build_policy(NetworkParams(module="users_package:Custom", kwargs={"width": 9}), 3, 2)
     assert isinstance(policy, Custom)
     assert not policy.training
 
@@ -79,7 +79,7 @@ def test_building_leaves_the_global_random_state_alone_and_repeats_itself() -> N
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first, second = build_policy(PolicyParams(), 4, 2), build_policy(PolicyParams(), 4, 2)
+    first, second = build_policy(NetworkParams(), 4, 2), build_policy(NetworkParams(), 4, 2)
     assert torch.equal(torch.rand(1), expected)
     assert all(map(torch.equal, first.parameters(), second.parameters()))
 
@@ -109,7 +109,7 @@ def test_building_leaves_the_global_random_state_alone_and_repeats_itself() -> N
 )
 def test_what_is_no_policy_is_refused(module: str, kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        build_policy(PolicyParams(module=module, kwargs=kwargs), 4, 2)
+        build_policy(NetworkParams(module=module, kwargs=kwargs), 4, 2)
     if "activation" not in kwargs and "hidden" not in kwargs:
         assert module in str(caught.value)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.registry.artefacts import ArtefactStore
-from srghn.candidate import FILES, MANIFEST, Candidate
+from srghn.candidates.candidate import FILES, MANIFEST, Candidate
 from srghn.errors import ArtefactError
 
 

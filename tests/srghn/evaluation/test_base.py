@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from srghn.config import EnvParams, PolicyParams, Settings
+from srghn.config import EnvParams, NetworkParams, Settings
 from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, EvaluationError
@@ -36,21 +36,21 @@ class Doubling:
 
 def test_policies_are_weights_or_a_recipe() -> None:
     weights = np.arange(15, dtype=np.float32).reshape(3, 5)
-    given = WeightedPolicies(PolicyParams(), FACE, weights)
+    given = WeightedPolicies(NetworkParams(), FACE, weights)
     assert len(given) == 3
     np.testing.assert_array_equal(given.take(np.array([2, 0])), weights[[2, 0]])
-    made = WeightedPolicies(PolicyParams(), FACE, recipe=Doubling())
+    made = WeightedPolicies(NetworkParams(), FACE, recipe=Doubling())
     assert len(made) == 3
     np.testing.assert_array_equal(made.dense()[:, 0], [0, 2, 4])
 
 
 def test_policies_need_exactly_one_of_weights_and_recipe() -> None:
     with pytest.raises(EvaluationError, match="not both"):
-        WeightedPolicies(PolicyParams(), FACE)
+        WeightedPolicies(NetworkParams(), FACE)
     with pytest.raises(EvaluationError, match="not both"):
-        WeightedPolicies(PolicyParams(), FACE, np.zeros((1, 5), np.float32), Doubling())
+        WeightedPolicies(NetworkParams(), FACE, np.zeros((1, 5), np.float32), Doubling())
     with pytest.raises(EvaluationError, match=r"\(5,\)"):
-        WeightedPolicies(PolicyParams(), FACE, np.zeros(5, np.float32))
+        WeightedPolicies(NetworkParams(), FACE, np.zeros(5, np.float32))
 
 
 def test_fitness_is_the_mean_return_and_a_crash_is_the_worst() -> None:
@@ -62,23 +62,23 @@ def test_fitness_is_the_mean_return_and_a_crash_is_the_worst() -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_has_its_name_and_says_what_it_supports(name: str) -> None:
     version = pin(EnvParams(id="CartPole-v1"))
-    backend = make_backend(name, version, PolicyParams())
+    backend = make_backend(name, version, NetworkParams())
     assert isinstance(backend, Backend)
     assert backend.name == name
     assert name in backend.describe()
-    assert isinstance(backend.supports(version, PolicyParams()), bool)
+    assert isinstance(backend.supports(version, NetworkParams()), bool)
     backend.close()
     backend.close()
 
 
 def test_auto_takes_the_first_backend_that_supports_the_work() -> None:
     version = pin(EnvParams(id="Pendulum-v1"))
-    assert choose_backend(version, PolicyParams()) == "gymnasium"
-    with make_evaluator(Settings(), version, PolicyParams()) as evaluator:
+    assert choose_backend(version, NetworkParams()) == "gymnasium"
+    with make_evaluator(Settings(), version, NetworkParams()) as evaluator:
         assert evaluator.describe() == "gymnasium, in process"
 
 
 def test_unknown_backend_names_the_known() -> None:
     version = pin(EnvParams(id="CartPole-v1"))
     with pytest.raises(ConfigError, match=r"'gym'.*gymnasium"):
-        make_evaluator(Settings(), version, PolicyParams(), "gym")
+        make_evaluator(Settings(), version, NetworkParams(), "gym")

@@ -36,7 +36,7 @@ def play() -> Callable[..., None]:
         if world not in pinned:
             pinned[world] = pin(params.env)
         version = pinned[world]
-        with make_evaluator(Settings(), version, params.policy) as evaluator:
+        with make_evaluator(Settings(), version, params.network) as evaluator:
             evolve(params, version, evaluator, run_dir, founder=founder)
 
     return run

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from srghn.config import EvolutionParams, PolicyParams, RunParams
+from srghn.config import EvolutionParams, NetworkParams, RunParams
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
 from srghn.evolution.genetic import Genetic
@@ -46,7 +46,7 @@ def test_what_is_sent_grows_by_seeds_and_not_by_genomes() -> None:
 
 
 def test_the_hypernetwork_is_made_for_the_policy_of_the_parameters() -> None:
-    params = RunParams(policy=PolicyParams(kwargs={"hidden": [5, 6]}))
+    params = RunParams(policy=NetworkParams(kwargs={"hidden": [5, 6]}))
     ghn = make_ghn(params, CARTPOLE)
     assert ghn.targets[0].size == 4 * 5 + 5 + 5 * 6 + 6 + 6 * 2 + 2
     assert ghn.digest != make_ghn(RunParams(), CARTPOLE).digest

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srghn import seeding
-from srghn.config import PolicyParams, parse_params
+from srghn.config import NetworkParams, parse_params
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
 from srghn.evolution import make_strategy
@@ -19,7 +19,7 @@ from srghn.evolution.selection import clean
 
 #: Four inputs, three outputs: 15 weights with the biases, and no hidden layer.
 WIDE = Interface(4, (None,), (None,), "box", (3,), action_low=(None,), action_high=(None,))
-LAYOUT = PolicyWeights(PolicyParams(kwargs={"hidden": []}), WIDE)
+LAYOUT = PolicyWeights(NetworkParams(kwargs={"hidden": []}), WIDE)
 
 
 def valley(solutions: np.ndarray, generation: int) -> np.ndarray:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srghn.checkpoint import CheckpointWarning
 from srghn.config import EnvParams, RunParams, Settings
 from srghn.envs import pin
 from srghn.errors import CheckpointError, FingerprintMismatch
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import evolve, load_run, loop
+from srghn.evolution.checkpoint import CheckpointWarning
 from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import rows
 from srghn.evolution.run import locked
@@ -120,7 +120,7 @@ def stopped(params: RunParams, run_dir: Path, generation: int) -> list[int]:
         if record.generation == generation:
             raise Stop
 
-    with make_evaluator(Settings(), version, params.policy) as evaluator, pytest.raises(Stop):
+    with make_evaluator(Settings(), version, params.network) as evaluator, pytest.raises(Stop):
         evolve(params, version, evaluator, run_dir, on_generation=stop)
     return played
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srghn.checkpoint import Checkpoint, read, write
-from srghn.config import PolicyParams, RunParams, parse_params
+from srghn.config import NetworkParams, RunParams, parse_params
 from srghn.envs.interface import Interface
 from srghn.errors import ArchitectureMismatch, CheckpointError, ConfigError
 from srghn.evolution import STRATEGIES, make_strategy
 from srghn.evolution.base import NO_PARENT, Population, State, Strategy, pack, unpack
+from srghn.evolution.checkpoint import Checkpoint, read, write
 from srghn.evolution.direct import PolicyWeights
 from srghn.policies import build_policy
 
@@ -178,7 +178,7 @@ def test_founders_differ(strategy: Strategy[Any]) -> None:
 
 
 def test_founders_of_plain_weights_begin_as_the_module_does() -> None:
-    params = PolicyParams(module="srghn.policies:ResidualMLP", kwargs={"width": 16, "blocks": 1})
+    params = NetworkParams(module="srghn.policies:ResidualMLP", kwargs={"width": 16, "blocks": 1})
     layout = PolicyWeights(params, LINE)
     names = [(n, p.numel()) for n, p in build_policy(params, 1, 1).named_parameters()]
     edges = np.cumsum([size for _, size in names])[:-1]

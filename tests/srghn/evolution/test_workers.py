@@ -9,7 +9,7 @@ import pytest
 from srghn.config import RunParams, Settings, with_overrides
 from srghn.envs import pin
 from srghn.evaluation.base import Evaluation, Policies, WeightedPolicies, make_evaluator
-from srghn.evaluation.processes import ProcessEvaluator
+from srghn.evaluation.engines.processes import ProcessEvaluator
 from srghn.evolution import evolve
 from srghn.files import sha256_file
 
@@ -47,7 +47,7 @@ def test_two_worker_processes_give_the_bytes_of_one(
     world = pin(params.env)
     for engine in ("inprocess", "processes"):
         settings = Settings(engine=engine, workers=2)
-        with make_evaluator(settings, world, params.policy) as evaluator:
+        with make_evaluator(settings, world, params.network) as evaluator:
             evolve(params, world, evaluator, tmp_path / engine)
     assert digests(tmp_path / "inprocess") == digests(tmp_path / "processes")
     by_seeds = {policies.recipe is not None for policies in sent}

@@ -1,0 +1,332 @@
+"""`srghn demo`: the whole loop on CartPole, through every real part, in one terminal.
+
+Every step looks at what is there before it acts, so a demo that was killed goes on where it was,
+and one that had finished shows what there is and asks the server anew.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from rich.table import Table
+
+from pipelines.demo.clients import Client, play_many
+from pipelines.progress import bar, console, share_bar, spinner
+from pipelines.runs.prepare import load_preset, prepare
+from pipelines.runs.workspaces import Workspace, create_workspace, require_writable, workspaces
+from pipelines.runs.worlds import pin_world
+from pipelines.services.prefect_server import prefect_server
+from pipelines.services.processes import free_port
+from pipelines.services.up import http_server
+from pipelines.versions.release import Release
+from regression_suite.verdict import Verdict
+from serving.registry.records import Champion
+from srghn import seeding
+from srghn.candidates.candidate import Candidate
+from srghn.config import RunParams, Settings
+from srghn.envs import EnvVersion
+from srghn.errors import ConfigError, SrghnError
+
+PRESET = "cartpole-switch"
+FIRST, SECOND, BAD = "demo-first", "demo-second", "demo-bad"
+EPISODES = 100
+#: Simulated episodes after which the demo stops waiting for the canary's evidence.
+TRIAL_EPISODES = 400
+
+
+def run_demo(settings: Settings, seed: int) -> dict[str, Any]:
+    """Run the loop; returns what the last table shows. Raises `SrghnError` naming what failed.
+
+    A home whose champion is not the demo's own is refused: the demo would judge against it.
+    """
+    require_writable(settings.home)
+    demo = _Demo(settings, seed)
+    demo.check_home()
+    with prefect_server(settings, spinner("starting a Prefect server")):
+        version = demo.pin()
+        demo.first()
+        with http_server(settings, free_port()) as url:
+            demo.ask(url, version, "normal")
+            demo.second()
+            demo.trial(url, version)
+            demo.refuse(version)
+            result = demo.sum_up(version)
+    return result
+
+
+class _Demo:
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self.release = Release(settings)
+        self.ledger = self.release.ledger
+
+    # ------------------------------------------------------------------------------- steps
+
+    def check_home(self) -> None:
+        champion = self.ledger.champion()
+        if champion and not self.ledger.version(champion.version).run_id.startswith("demo-"):
+            raise ConfigError(
+                f"{self.settings.home} serves version {champion.version}, which is not the "
+                "demo's; give the demo a home of its own: SRGHN_HOME=demo-home srghn demo"
+            )
+        workspace = self._workspace(FIRST)
+        if workspace.params_file.exists() and workspace.params().evolution.seed != self.seed:
+            raise ConfigError(
+                f"{self.settings.home} holds a demo with seed {workspace.params().evolution.seed}, "
+                f"not {self.seed}; use that seed, or another home: SRGHN_HOME=demo-home srghn demo"
+            )
+
+    def pin(self) -> EnvVersion:
+        _step(1, "Pin the world: CartPole whose actions swap meaning at generation 60")
+        with spinner("playing fixed actions on fixed seeds"):
+            version, path = pin_world(self.settings, PRESET, ())
+        _say(f"{version.id}, modes {' and '.join(version.modes)}")
+        _say(f"fingerprint {version.fingerprint}")
+        _say(f"[dim]{path}[/dim]")
+        return version
+
+    def first(self) -> None:
+        _step(2, "Evolve, freeze, judge and promote the first champion (world: normal)")
+        self._run(FIRST, "scratch")
+
+    def ask(self, url: str, version: EnvVersion, mode: str) -> None:
+        _step(3, f"Ask the served champion for every action of an episode ({mode})")
+        seed = seeding.seed(self.seed, "demo-ask", self._champion().digest) & 0x7FFFFFFF
+        with closing(Client(url)) as client, bar("episode over HTTP", 1) as update:
+            served = client.get("/v1/champion")
+            played = client.play(version, served["mode"], seed, f"ask-{uuid4().hex}")
+            update(1, "")
+        chance = _random_return(version, served["mode"], seed)
+        _say(
+            f"version {played.version} answered {played.length} requests at {url}: return "
+            f"[bold]{played.return_:.0f}[/bold]; a random policy gets {chance:.0f} on this episode"
+        )
+
+    def second(self) -> None:
+        _step(4, "The world switches: actions are flipped. Evolve on from the champion's lineage")
+        self._run(SECOND, "champion")
+
+    def trial(self, url: str, version: EnvVersion) -> None:
+        _step(5, "Try it as a canary: clients live in the flipped world and post their outcomes")
+        if self.ledger.canary() is None:
+            self._tell_trial()
+            return
+        # Episodes of this start alone: those of a killed demo are evidence already, and a seed that
+        # is played twice would count twice.
+        start = uuid4().hex
+        seeds = seeding.seeds(self.seed, "demo-clients", TRIAL_EPISODES, start).tolist()
+        returns: dict[str, list[float]] = {"champion": [], "canary": []}
+        with bar("clients' episodes", TRIAL_EPISODES) as update:
+            episodes = play_many(url, version, "flipped", seeds, f"trial-{start}")
+            for count, played in enumerate(episodes, start=1):
+                if played.route in returns:  # an episode drains if the decision came meanwhile
+                    returns[played.route].append(played.return_)
+                update(count, _arms(returns))
+                if self.ledger.canary() is None:
+                    break
+        self._tell_trial()
+
+    def refuse(self, version: EnvVersion) -> None:
+        _step(6, "A bad candidate: the founder of the lineage, before any evolution")
+        number = self._bad_version(version)
+        if self.ledger.version(number).report_path is None:
+            self._judge_bad(number, version)
+        _, verdict = self._verdict(number)
+        state = self.ledger.version(number).state
+        _say(f"version {number} is [bold]{state}[/bold]")
+        _say(verdict.summary, markup=False)
+        if verdict.passed:
+            raise SrghnError("the bad candidate passed the gate; this is a defect, report it")
+
+    def sum_up(self, version: EnvVersion) -> dict[str, Any]:
+        champion = self._champion()
+        candidate = self.release.store.load(champion.digest)
+        with spinner(f"playing {EPISODES} fresh episodes in every mode"):
+            returns = {m: _mean_return(candidate, version, m) for m in version.modes}
+        report = self.ledger.version(champion.version).report_path
+        self.release.mirror().deliver()
+        rows = Table(title="champion", title_justify="left", show_header=False)
+        rows.add_row("version", f"{champion.version}, generation {champion.generation}")
+        rows.add_row("since, by", f"{champion.since}, {champion.by}")
+        for mode, mean in returns.items():
+            rows.add_row(f"return, {mode}", f"{mean:.1f} (mean of {EPISODES} fresh episodes)")
+        console.print()
+        console.print(rows)
+        console.print(f"report: {report}", markup=False, soft_wrap=True)
+        console.print("\nGo on with:")
+        for command, what in (
+            ('srghn schedule add nightly --cron "0 3 * * *"', "schedule evolution runs"),
+            (f"srghn report {champion.version} --open", "review the promotion report"),
+            ("srghn serve", "query the champion over HTTP"),
+        ):
+            console.print(f"  [bold]{command:<48}[/bold] {what}")
+        return {
+            "champion": vars(champion),
+            "returns": returns,
+            "report": report,
+            "env_fingerprint": version.fingerprint,
+            "versions": {v.version: str(v.state) for v in self.ledger.versions()},
+        }
+
+    # ------------------------------------------------------------------------------- pieces
+
+    def _run(self, run_id: str, start: str) -> None:
+        """Evolve and gate in a workspace of a fixed name, unless its version is past the gate."""
+        done = [v for v in self.ledger.versions() if v.run_id == run_id and v.report_path]
+        if not done or done[-1].state in ("PASSED", "APPROVED"):
+            workspace = self._workspace(run_id)
+            if not workspace.params_file.exists():
+                overrides = (f"evolution.seed={self.seed}",)
+                params = prepare(self.settings, PRESET, overrides, start)
+                create_workspace(self.settings, run_id, params)
+            from pipelines.runs.flow import evolve_and_gate
+
+            evolve_and_gate(approve="auto", run_id=run_id)
+            done = [v for v in self.ledger.versions() if v.run_id == run_id]
+        else:
+            _say("[dim]done before; kept[/dim]")
+        version, verdict = self._verdict(done[-1].version)
+        manifest = self.ledger.version(version).manifest
+        _say(
+            f"candidate of generation {manifest['generation']}, "
+            f"mean return {manifest['validation']['mean']:.0f} over "
+            f"{manifest['validation']['episodes']} fresh episodes, mode {manifest['mode']}"
+        )
+        _say(verdict.summary, markup=False)
+        _say(f"version {version} is [bold]{self.ledger.version(version).state}[/bold]")
+        _say(f"[dim]{self.ledger.version(version).report_path}[/dim]")
+        if not verdict.passed:
+            raise SrghnError(f"the demo's candidate did not pass the gate: {verdict.summary}")
+
+    def _tell_trial(self) -> None:
+        events = [e for e in self.ledger.events() if e.from_state == "CANARY"]
+        if self.ledger.canary() is not None or not events:
+            _say(f"no decision after {TRIAL_EPISODES} episodes; start the demo again to go on")
+            return
+        last = events[-1]
+        _say(f"version {last.version} is [bold]{last.to_state}[/bold], decided by {last.actor}")
+        _say(last.reason, markup=False)
+
+    def _bad_version(self, version: EnvVersion) -> int:
+        known = [v.version for v in self.ledger.versions() if v.run_id == BAD]
+        if known:
+            return known[-1]
+        with spinner("freezing it"):
+            folder = freeze_founder(self._workspace(FIRST), self._workspace(BAD), version)
+        return self.release.register(folder, BAD)
+
+    def _judge_bad(self, number: int, version: EnvVersion) -> None:
+        from regression_suite.gate import judge
+
+        champion = self._champion()
+        incumbent = {"incumbent": champion.digest}
+        params = load_preset(PRESET).gate.model_copy(update=incumbent)
+        key = f"{BAD}:{champion.digest[:12]}"
+        attempt = self.release.begin(number, params, key)
+        report = self._workspace(BAD).report
+        with share_bar("judge it against the champion") as progress:
+            judge(
+                self.release.store.path(self.ledger.version(number).digest),
+                version,
+                "flipped",
+                params,
+                report,
+                incumbent_dir=self.release.store.path(champion.digest),
+                run_dir=None,
+                attempt=attempt,
+                progress=progress,
+            )
+        self.release.record(number, report, key)
+
+    def _verdict(self, number: int) -> tuple[int, Verdict]:
+        found = self.ledger.version(number)
+        folder = self.release.reports(str(found.report_digest))
+        return number, Verdict.from_json((folder / "verdict.json").read_bytes())
+
+    def _champion(self) -> Champion:
+        champion = self.ledger.champion()
+        assert champion is not None
+        return champion
+
+    def _workspace(self, run_id: str) -> Workspace:
+        return Workspace(workspaces(self.settings) / run_id)
+
+
+def freeze_founder(source: Workspace, target: Workspace, version: EnvVersion) -> Any:
+    """Freeze the founder of a run's best lineage, unevolved, as a candidate; gives its folder."""
+    from pipelines.runs.stages import meet
+    from srghn.candidates.freeze import freeze, load_weights
+    from srghn.evolution.ancestry import Ancestry, genome_digest, grow
+    from srghn.evolution.run import load_run
+    from srghn.policies import build_policy
+
+    run = load_run(source.run)
+    chain = run.ancestry(int(run.finalists.ids[0])).chain[:1]
+    encoding = run.strategy.encoding
+    assert encoding is not None
+    genome = grow(encoding, [chain[0].noise_seed])
+    weights = encoding.generate(genome[None])[0]
+    interface = version.interface
+    network = build_policy(run.params.network, interface.observation_size, interface.action_size)
+    seeds = seeding.seeds(0, "demo-bad", 4)
+    ancestry = Ancestry(run.strategy.digest, chain, genome_digest(genome))
+    freeze(
+        target.candidate,
+        network=network,
+        weights=weights,
+        genome=genome,
+        interface=interface,
+        env_version=version.to_json(),
+        ancestry=ancestry.to_json(),
+        observations=meet(version, "flipped", load_weights(network, weights), seeds),
+        manifest={
+            "name": version.id,
+            "generation": 0,
+            "mode": "flipped",
+            "env_fingerprint": version.fingerprint,
+            "architecture_digest": run.strategy.digest,
+            "params": run.record["params"],
+            "training_fitness": chain[0].fitness,
+            "validation": {"mean": 0.0, "episodes": 0},
+        },
+    )
+    return target.candidate
+
+
+def _mean_return(candidate: Candidate, version: EnvVersion, mode: str) -> float:
+    """Mean return of the served policy over fresh episodes, seeded by its digest and the mode."""
+    from srghn.evaluation.base import choose_backend, make_backend
+
+    params = RunParams.model_validate(candidate.manifest["params"]).network
+    seeds = seeding.seeds(seeding.text_seed("demo", candidate.digest), "table", EPISODES, mode)
+    with make_backend(choose_backend(version, params), version, params) as backend:
+        played = backend.evaluate([candidate.policy()], version, mode, seeds)
+    return float(played.returns.mean())
+
+
+def _random_return(version: EnvVersion, mode: str, seed: int) -> float:
+    env = version.make(mode)
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    total, over = 0.0, False
+    while not over:
+        _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        total, over = total + float(reward), terminated or truncated
+    env.close()
+    return total
+
+
+def _arms(returns: dict[str, list[float]]) -> str:
+    said = [f"{arm} {np.mean(r):.0f} ({len(r)})" for arm, r in returns.items() if r]
+    return "  ".join(said)
+
+
+def _step(number: int, title: str) -> None:
+    console.print(f"\n[bold cyan]{number}[/bold cyan] [bold]{title}[/bold]")
+
+
+def _say(text: str, markup: bool = True) -> None:
+    console.print(f"  {text}", markup=markup, soft_wrap=True)

@@ -1,5 +1,0 @@
-"""Experiments with their controls: resumable, parallel over runs, each ending in a page."""
-
-from pipelines.experiments.runner import run_experiment
-
-__all__ = ["run_experiment"]

@@ -1,0 +1,166 @@
+"""How a generation's time grows with the population and with the policy, and where it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from srghn import seeding
+from srghn.config import EnvParams, EvolutionParams, NetworkParams, RunParams, Settings
+from srghn.envs import EnvVersion, pin
+from srghn.evaluation.base import (
+    Evaluation,
+    Evaluator,
+    Int64,
+    Policies,
+    Progress,
+    WeightedPolicies,
+    make_evaluator,
+)
+from srghn.evolution.loop import evolve
+from srghn.evolution.registry import make_strategy
+
+CHILDREN = 7
+EPISODES = 8
+ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Curve:
+    """CPU-seconds of one generation over `sizes`, and the exponent of the growth at its end."""
+
+    name: str
+    sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def exponent(self) -> float:
+        """Slope of log seconds over log size through the last three sizes."""
+        x, y = np.log(self.sizes[-3:]), np.log(self.seconds[-3:])
+        return float(np.polyfit(x, y, 1)[0])
+
+
+def over_population(sizes: Sequence[int]) -> Curve:
+    """One generation of CartPole-Switch, 8 episodes each, policy 4-8-2."""
+    times = [_generation(size, 8) for size in sizes]
+    return Curve("population size", tuple(sizes), tuple(times))
+
+
+def over_policy(widths: Sequence[int]) -> Curve:
+    """The same at 64 individuals, over parameters of policies with one hidden layer."""
+    times = [_generation(64, width) for width in widths]
+    return Curve("policy parameters", tuple(7 * width + 2 for width in widths), tuple(times))
+
+
+def _generation(population: int, width: int) -> float:
+    """The fastest of many rounds of one and the same generation: ask, evaluate, tell."""
+    params = _params(population, width, generations=1)
+    version, best = pin(params.env), np.inf
+    strategy, seeds = make_strategy(params, version.interface), seeding.seeds(0, "bench", EPISODES)
+    state = strategy.init(0)
+    with make_evaluator(Settings(), version, params.network) as evaluator:
+        for round_ in range(ROUNDS + 1):
+            begun = time.process_time()
+            born = strategy.ask(state)
+            policies = WeightedPolicies(params.network, version.interface, weights=born.weights)
+            fitness = evaluator.evaluate(policies, version, "normal", seeds).fitness
+            strategy.tell(state, born, fitness)
+            if round_:  # the first one warms caches
+                best = min(best, time.process_time() - begun)
+    return best
+
+
+def _params(population: int, width: int, generations: int) -> RunParams:
+    return RunParams(
+        env=EnvParams(id="CartPoleSwitch-v1"),
+        network=NetworkParams(kwargs={"hidden": [width], "activation": "tanh"}),
+        evolution=EvolutionParams(
+            parents=population // (CHILDREN + 1),
+            children=CHILDREN,
+            episodes=EPISODES,
+            generations=generations,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of a run's CPU time, and of its generations whose episodes are long (over 400 steps)."""
+
+    outside_evaluation: float
+    outside_evaluation_when_long: float | None
+    milliseconds_outside: float
+    mean_steps: float
+
+
+class _Timed(Evaluator):
+    """Another evaluator, with the CPU time of each call and its episodes' lengths kept."""
+
+    def __init__(self, inner: Evaluator) -> None:
+        self.inner = inner
+        self.seconds: list[float] = []
+        self.lengths: list[Int64] = []
+
+    def evaluate(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        *,
+        perturbation: Any = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        # births are not evaluation's
+        if isinstance(policies, WeightedPolicies) and policies.recipe is not None:
+            policies = WeightedPolicies(policies.network, policies.interface, policies.dense())
+        begun = time.process_time()
+        found = self.inner.evaluate(
+            policies, version, mode, seeds, perturbation=perturbation, progress=progress
+        )
+        self.seconds.append(time.process_time() - begun)
+        self.lengths.append(found.lengths)
+        return found
+
+    def describe(self) -> str:
+        return self.inner.describe()
+
+
+def share_outside_evaluation(stretches: int) -> Share:
+    """Births, selection and bookkeeping at 64 individuals, 8 episodes of up to 500 steps.
+
+    In stretches of `checkpoint_every` generations, after one more that is not measured: each begins
+    when a part of the tables is due, so that it pays for a whole one and its checkpoint.
+    """
+    before = EvolutionParams().checkpoint_every
+    params, ends = _params(64, 8, before * (1 + stretches)), list[float]()
+    version = pin(params.env)
+    with (
+        make_evaluator(Settings(), version, params.network) as inner,
+        TemporaryDirectory() as folder,
+    ):
+        # a first run imports and compiles what the measured one should find ready
+        evolve(_params(64, 8, generations=1), version, inner, Path(folder) / "warm")
+        timed = _Timed(inner)
+        evolve(
+            params, version, timed, Path(folder) / "run",
+            on_generation=lambda _: ends.append(time.process_time()),
+        )  # fmt: skip
+    whole = np.diff(ends[before - 1 :])
+    played = np.array(timed.seconds[before:])
+    lengths = np.array([each.mean() for each in timed.lengths[before:]])
+    long = lengths > 400
+    return Share(
+        outside_evaluation=1 - float(played.sum() / whole.sum()),
+        outside_evaluation_when_long=(
+            1 - float(played[long].sum() / whole[long].sum()) if long.any() else None
+        ),
+        milliseconds_outside=float((whole - played).mean() * 1e3),
+        mean_steps=float(lengths.mean()),
+    )

@@ -1,0 +1,169 @@
+"""The experiments: CartPole whose actions switch, unknown starting rates, functions that move.
+
+Every one shows the controls beside the method, at settings at which they do well; what the method
+may claim is that nobody had to know the right step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.lab.experiments import targets
+from pipelines.lab.experiments.spec import Experiment
+
+METHOD = "self-referential"
+Arms = Mapping[str, Mapping[str, Any]]
+
+#: The controls have plain truncation: no limit on families, and parents win ties.
+TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
+#: Settings at which each control did best on CartPole-Switch.
+CONTROLS: Arms = {
+    "constant-rate": {"evolution": {**TRUNCATION, "strategy": "constant-rate"}},
+    "ga": {"evolution": {**TRUNCATION, "strategy": "ga", "options": {"sigma": 0.3}}},
+    "self-adaptive-ga-plus": {"evolution": {**TRUNCATION, "strategy": "self-adaptive-ga"}},
+    "self-adaptive-ga-comma": {
+        "evolution": {
+            **TRUNCATION,
+            "strategy": "self-adaptive-ga",
+            "selection": "comma",
+            "elites": 0,
+            "children": 8,  # (8, 64): as many evaluations as the others
+        }
+    },
+    "immigrants": {
+        "evolution": {**TRUNCATION, "strategy": "immigrants", "options": {"share": 1.0}}
+    },
+    "restart": {"evolution": {**TRUNCATION, "strategy": "restart"}},
+    "openes": {
+        "evolution": {"strategy": "openes", "options": {"sigma": 0.5, "learning_rate": 0.1}}
+    },
+    "cmaes": {"evolution": {"strategy": "cmaes", "options": {"sigma": 0.5}}},
+}
+#: A smaller step suits it better where fitness is smooth.
+SMOOTH_OPENES = {
+    "evolution": {"strategy": "openes", "options": {"sigma": 0.1, "learning_rate": 0.1}}
+}
+START_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+FUNCTIONS = ("sphere", "rosenbrock", "rastrigin")
+SUITED_TO_FUNCTIONS = (
+    "constant-rate",
+    "ga",
+    "self-adaptive-ga-plus",
+    "self-adaptive-ga-comma",
+    "openes",
+    "cmaes",
+)
+
+
+def _switching(first: int, second: int, total: int, there: str, back: str) -> dict[str, Any]:
+    schedule = [{"generation": first, "mode": there}, {"generation": second, "mode": back}]
+    return {"env": {"schedule": schedule}, "evolution": {"generations": total}}
+
+
+def _cartpole(first: int, second: int, total: int) -> dict[str, Any]:
+    base = _switching(first, second, total, "flipped", "normal")
+    base["env"]["id"] = "CartPoleSwitch-v1"
+    return base
+
+
+def cartpole_switch(quick: bool) -> Experiment:
+    return Experiment(
+        name="cartpole-switch",
+        title="CartPole-Switch: recovery from actions that change their meaning",
+        question="How soon does evolution recover when the two actions of CartPole swap, and swap "
+        "back? A phase counts as recovered in the first generation whose champion averages 475 "
+        "over 64 fixed test episodes.",
+        base=_cartpole(60, 100, 140) if quick else _cartpole(600, 1000, 1400),
+        arms={METHOD: {}, **CONTROLS},
+        solved=475.0,
+        test_episodes=64,
+        seeds=2 if quick else 20,
+        targets=targets.cartpole_switch,
+    )
+
+
+def start_rate(quick: bool) -> Experiment:
+    arms: dict[str, dict[str, Any]] = {}
+    for rate in START_RATES:
+        low = {"ghn": {"initial_rate": rate}}
+        arms[f"{METHOD} {rate:g}"] = low
+        arms[f"constant-rate {rate:g}"] = {**low, **CONTROLS["constant-rate"]}
+    return Experiment(
+        name="start-rate",
+        title="CartPole-Switch from a mutation rate that is wrong to begin with",
+        question="Does evolution recover whatever the rate it starts from? The same hypernetwork "
+        "at a rate that it sets itself, and at one that is held.",
+        base=_cartpole(60, 100, 140) if quick else _cartpole(200, 400, 600),
+        arms=arms,
+        solved=475.0,
+        test_episodes=64,
+        seeds=1 if quick else 20,
+        targets=targets.start_rate,
+    )
+
+
+def functions_2d(quick: bool) -> Experiment:
+    base = _switching(*((80, 160, 240) if quick else (200, 400, 600)), "away", "home")
+    base["env"]["id"] = "pipelines.lab.experiments.functions:MovingFunction"
+    base["evolution"]["episodes"] = 1
+    arms: dict[str, dict[str, Any]] = {}
+    for function in FUNCTIONS[:1] if quick else FUNCTIONS:
+        world = {"env": {"kwargs": {"function": function, "max_episode_steps": 1}}}
+        arms[f"{function} {METHOD}"] = world
+        controls = {**CONTROLS, "openes": SMOOTH_OPENES}
+        arms |= {f"{function} {name}": {**world, **controls[name]} for name in SUITED_TO_FUNCTIONS}
+    return Experiment(
+        name="functions-2d",
+        title="Functions in the plane whose optimum moves by 28",
+        question="How soon is the error below 0.001 again after the optimum has moved, and how do "
+        "mutation rate and diversity answer? Nothing is scheduled.",
+        base=base,
+        arms=arms,
+        solved=-1e-3,
+        test_episodes=0,
+        seeds=3 if quick else 20,
+        targets=targets.functions_2d,
+        log_error=True,
+    )
+
+
+#: One change each from the defaults of `EvolutionParams` and `GHNParams`.
+CHANGES: Arms = {
+    "ties parents": {"evolution": {"ties": "parents"}},
+    "ties children": {"evolution": {"ties": "children"}},
+    "comma": {"evolution": {"selection": "comma"}},
+    "tournament": {"evolution": {"selection": "tournament"}},
+    "no family limit": {"evolution": {"family_limit": 0}},
+    "one of a family": {"evolution": {"family_limit": 1}},
+    "8 parents x 7 children": {"evolution": {"parents": 8, "children": 7}},
+    "32 parents x 1 child": {"evolution": {"parents": 32, "children": 1}},
+    "no meta floor": {"ghn": {"meta_floor": 0.0}},
+    "clipped rates": {"ghn": {"rate_bounds": "clip"}},
+    "rate step 0.25": {"ghn": {"rate_step": 0.25}},
+    "no mutator decay": {"ghn": {"mutator_decay": 0.0}},
+    "decay 0.01": {"ghn": {"birth_decay": 0.01}},
+}
+
+
+def ablation(quick: bool) -> Experiment:
+    return Experiment(
+        name="ablation",
+        title="CartPole-Switch: one change at a time from the defaults",
+        question="Which of the defaults matter: who survives, who wins ties at the ceiling of 500, "
+        "the floor under the rate of the rate head, decay at birth?",
+        base=_cartpole(60, 100, 140) if quick else _cartpole(200, 400, 600),
+        arms={METHOD: {}, **CHANGES},
+        solved=475.0,
+        test_episodes=64,
+        seeds=2 if quick else 20,
+        targets=targets.ablation,
+    )
+
+
+EXPERIMENTS = {
+    "ablation": ablation,
+    "cartpole-switch": cartpole_switch,
+    "start-rate": start_rate,
+    "functions-2d": functions_2d,
+}

@@ -1,0 +1,156 @@
+"""The end of an experiment: two CSV files, a JSON report, and a page to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipelines.lab.experiments import figures, targets
+from pipelines.lab.experiments.figures import Curve
+from pipelines.lab.experiments.play import curves
+from pipelines.lab.experiments.spec import Experiment, Outcome
+from srghn.files import atomic_write
+from srghn.provenance import platform_note
+
+RATE = Curve(
+    "rate",
+    "mutation rate",
+    log=True,
+    caption="Mean over the population of each individual's median over nodes; for the direct "
+    "encodings it is their step size. Nothing schedules it.",
+)
+DIVERSITY = Curve(
+    "diversity",
+    "diversity",
+    log=True,
+    caption="Root mean square difference between two policies' weights.",
+)
+
+
+def write(
+    experiment: Experiment, outcomes: Sequence[Outcome], out: Path, quick: bool
+) -> dict[str, Any]:
+    """Write everything into `out` and give the report."""
+    from pipelines.lab.experiments.runner import folder_of
+
+    frame = pd.concat(
+        [
+            curves(folder_of(experiment, o.arm, o.seed, out)).assign(arm=o.arm, seed=o.seed)
+            for o in outcomes
+        ]
+    )
+    report = {
+        "experiment": experiment.name,
+        "quick": quick,
+        "seeds": len({o.seed for o in outcomes}),
+        "targets": [asdict(target) for target in experiment.targets(outcomes)],
+        "arms": [summary(experiment, arm, outcomes) for arm in experiment.arms],
+        "platform": platform_note(),
+    }
+    atomic_write(out / "results.csv", results(experiment, outcomes).to_csv(index=False))
+    atomic_write(out / "curves.csv", frame.to_csv(index=False))
+    atomic_write(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    atomic_write(out / "index.html", html(experiment, report, frame))
+    return report
+
+
+def results(experiment: Experiment, outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """A row per run and phase, with the run's parameters as JSON."""
+    rows = []
+    for outcome in outcomes:
+        params = experiment.params(outcome.arm, outcome.seed)
+        given = params.model_dump_json(include={"env", "network", "ghn", "evolution"})
+        for phase in outcome.phases:
+            row = asdict(phase)
+            scores = {f"score_{mode}": score for mode, score in row.pop("scores").items()}
+            generalist = is_generalist(experiment, phase.scores)
+            rows.append(
+                {"experiment": experiment.name, "arm": outcome.arm, "seed": outcome.seed}
+                | row
+                | scores
+                | {"generalist": generalist, "params": given}
+            )
+    return pd.DataFrame(rows)
+
+
+def is_generalist(experiment: Experiment, scores: Mapping[str, float]) -> bool:
+    """One policy that solves every mode: nothing is left to recover from."""
+    return min(scores.values()) >= experiment.solved
+
+
+def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """One line of the table: recovery with its interval, speed, cost, generalists, rates."""
+    runs = targets.of_arm(outcomes, arm)
+    back = sum(map(targets.recovered, runs))
+    low, high = wilson(back, len(runs))
+    switches = [_switch(column) for column in zip(*(r.after_switches for r in runs), strict=True)]
+    return {
+        "arm": arm,
+        "seeds": len(runs),
+        "recovered": back,
+        "recovered_low": low,
+        "recovered_high": high,
+        "switches": switches,
+        "generalists": sum(is_generalist(experiment, p.scores) for r in runs for p in r.phases),
+        "champions": sum(len(r.phases) for r in runs),
+        "fall": float(np.median([min(p.peak / p.rest for p in r.phases) for r in runs])),
+    }
+
+
+def _switch(phases: Sequence[Any]) -> dict[str, float | None]:
+    """Median and slowest over seeds; None where that run never recovered."""
+    taken = np.array([np.inf if p.generations is None else p.generations for p in phases], float)
+    spent = np.array([np.inf if p.evaluations is None else p.evaluations for p in phases], float)
+    found = {
+        "median": float(np.median(taken)),
+        "slowest": float(taken.max()),
+        "evaluations": float(np.median(spent)),
+    }
+    return {key: value if np.isfinite(value) else None for key, value in found.items()}
+
+
+def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927)."""
+    share = hits / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
+
+
+def html(experiment: Experiment, report: Mapping[str, Any], frame: pd.DataFrame) -> str:
+    """The page: targets, table, figures. Needs nothing but itself."""
+    if experiment.log_error:
+        frame = frame.assign(best=figures.log_error(frame["best"]))
+    best = Curve("best", "error" if experiment.log_error else "best fitness", experiment.log_error)
+    schedule = experiment.params(next(iter(experiment.arms)), 0).env.schedule
+    switches = [switch.generation for switch in schedule]
+    drawn = [
+        (curve.caption, group, figures.draw(curve, frame, arms, switches))
+        for group, arms in groups(experiment).items()
+        for curve in (best, RATE, DIVERSITY)
+    ]
+    environment = Environment(
+        loader=PackageLoader("pipelines.lab.experiments", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.j2")
+    return template.render(experiment=experiment, report=report, figures=drawn)
+
+
+def groups(experiment: Experiment) -> dict[str, list[str]]:
+    """Arms that are drawn together: those whose names begin alike, where the world differs."""
+    worlds: dict[str, list[str]] = {}
+    for arm, change in experiment.arms.items():
+        first = arm.partition(" ")[0] if "env" in change else ""
+        worlds.setdefault(first, []).append(arm)
+    return worlds

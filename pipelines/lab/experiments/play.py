@@ -1,0 +1,176 @@
+"""One run of one arm: evolve, test the champions on the way, and say how each phase went."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
+from srghn import seeding
+from srghn.config import RunParams, Settings
+from srghn.envs import EnvVersion, pin
+from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies, make_evaluator
+from srghn.evolution import GenerationRecord, evolve, tables
+from srghn.files import atomic_write
+
+#: Generations after a switch in which the mutation rate's peak is looked for.
+PEAK_WITHIN = 50
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Lineage generations `start` to `end` (not included), all in one mode."""
+
+    mode: str
+    start: int
+    end: int
+
+
+def phases(params: RunParams, version: EnvVersion) -> list[Phase]:
+    """The stretches between switches."""
+    total = params.evolution.generations
+    starts = [0, *(s.generation for s in params.env.schedule if 0 < s.generation < total)]
+    return [
+        Phase(version.mode_at(start), start, end)
+        for start, end in zip(starts, [*starts[1:], total], strict=True)
+    ]
+
+
+class Champions(Evaluator):
+    """Plays for the run, and tests each generation's champion on fixed episodes.
+
+    A champion is tested in the mode at hand until one has solved the phase, and at the end of a
+    phase in every mode. Results are appended to a file: after a kill some are there twice, alike.
+    """
+
+    def __init__(
+        self, inner: Evaluator, experiment: Experiment, params: RunParams, version: EnvVersion,
+        file: Path,
+    ) -> None:  # fmt: skip
+        self.inner, self.experiment = inner, experiment
+        self.params, self.version, self.file = params, version, file
+        self.phases = phases(params, version)
+        self.seeds = seeding.seeds(0, "champion-test", experiment.test_episodes)
+        self.solved = {
+            _phase_of(self.phases, generation)
+            for generation, scores in _mended(file).items()
+            if scores[version.mode_at(generation)] >= experiment.solved
+        }
+        self.near = experiment.solved - abs(experiment.solved) / 2  # not worth a test below
+        self.champion: Any = None
+
+    def evaluate(
+        self, policies: Any, version: EnvVersion, mode: str, seeds: Any, **kw: Any
+    ) -> Evaluation:
+        played = self.inner.evaluate(policies, version, mode, seeds, **kw)
+        best = int(np.argmax(np.nan_to_num(played.fitness, nan=-np.inf)))
+        self.champion = policies.dense()[best : best + 1]
+        return played
+
+    def describe(self) -> str:
+        return self.inner.describe()
+
+    def heard(self, record: GenerationRecord) -> None:
+        """Test the champion of the generation that has just been played."""
+        here = _phase_of(self.phases, record.generation)
+        last = record.generation + 1 == self.phases[here].end
+        if last:
+            modes = self.version.modes
+        elif here not in self.solved and record.best >= self.near:
+            modes = (record.mode,)
+        else:
+            return
+        scores = {mode: self._score(mode, record) for mode in modes}
+        if scores[record.mode] >= self.experiment.solved:
+            self.solved.add(here)
+        with self.file.open("a") as file:
+            file.write(json.dumps({"generation": record.generation, "scores": scores}) + "\n")
+
+    def _score(self, mode: str, record: GenerationRecord) -> float:
+        if not self.experiment.test_episodes and mode == record.mode:
+            return record.best
+        policies = WeightedPolicies(self.params.network, self.version.interface, self.champion)
+        seeds = self.seeds if len(self.seeds) else np.zeros(1, dtype=np.int64)
+        played = self.inner.evaluate(policies, self.version, mode, seeds)
+        return float(played.fitness[0])
+
+
+def _phase_of(stretches: list[Phase], generation: int) -> int:
+    return next(k for k, phase in enumerate(stretches) if generation < phase.end)
+
+
+def read_tests(file: Path) -> dict[int, dict[str, float]]:
+    """Generation -> mode -> the champion's test score; a line that a kill tore is left out."""
+    found: dict[int, dict[str, float]] = {}
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        found.setdefault(entry["generation"], {}).update(entry["scores"])
+    return found
+
+
+def _mended(file: Path) -> dict[int, dict[str, float]]:
+    """What `read_tests` reads, with a torn last line gone from the file, too."""
+    tests = read_tests(file)
+    lines = [json.dumps({"generation": g, "scores": scores}) for g, scores in tests.items()]
+    atomic_write(file, "".join(f"{line}\n" for line in lines))
+    return tests
+
+
+def play(experiment: Experiment, arm: str, seed: int, folder: Path) -> Outcome:
+    """Run one arm with one seed in `folder`, or go on where it was."""
+    params = experiment.params(arm, seed)
+    version = pin(params.env)
+    folder.mkdir(parents=True, exist_ok=True)
+    tests = folder / "champions.jsonl"
+    with make_evaluator(Settings(), version, params.network) as inner:
+        champions = Champions(inner, experiment, params, version, tests)
+        evolve(params, version, champions, folder / "run", on_generation=champions.heard)
+    return outcome(experiment, arm, seed, folder, phases(params, version))
+
+
+def curves(folder: Path) -> pd.DataFrame:
+    """The generations table of a run."""
+    frame: pd.DataFrame = tables.read(folder / "run" / "generations").to_pandas()
+    return frame
+
+
+def outcome(
+    experiment: Experiment, arm: str, seed: int, folder: Path, stretches: list[Phase]
+) -> Outcome:
+    frame, tests = curves(folder), read_tests(folder / "champions.jsonl")
+    found = []
+    for number, phase in enumerate(stretches):
+        solved = [
+            g
+            for g, scores in sorted(tests.items())
+            if phase.start <= g < phase.end and scores[phase.mode] >= experiment.solved
+        ]
+        found.append(_recovery(frame, number, phase, solved, tests[phase.end - 1]))
+    return Outcome(arm, seed, tuple(found))
+
+
+def _recovery(
+    frame: pd.DataFrame, number: int, phase: Phase, solved: list[int], scores: dict[str, float]
+) -> Recovery:
+    rates = frame["rate"].to_numpy()[phase.start : phase.end]
+    spent = frame["evaluations"].to_numpy()
+    before = int(spent[phase.start - 1]) if phase.start else 0
+    first = solved[0] if solved else None
+    return Recovery(
+        phase=number,
+        mode=phase.mode,
+        start=phase.start,
+        generations=None if first is None else first - phase.start,
+        evaluations=None if first is None else int(spent[first]) - before,
+        peak=float(rates[:PEAK_WITHIN].max()),
+        rest=float(np.median(rates[-max(len(rates) // 10, 1) :])),
+        scores=scores,
+    )

@@ -1,0 +1,120 @@
+"""Run an experiment: every arm with every seed, two at a time, and then the page."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.lab.experiments import page
+from pipelines.lab.experiments.catalogue import EXPERIMENTS, METHOD
+from pipelines.lab.experiments.play import play
+from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
+from pipelines.progress import bar
+from pipelines.services.processes import PARENT, die_with_parent
+from srghn.errors import ConfigError
+from srghn.evaluation.engines.worker import SINGLE_THREADED
+from srghn.files import atomic_write, canonical_json, sha256_bytes
+
+#: Called with (runs done, what the last one was); by default it is a bar on stderr.
+Progress = Callable[[int, str], None]
+
+
+def run_experiment(
+    name: str,
+    *,
+    seeds: int | None = None,
+    arms: Sequence[str] = (),
+    quick: bool = False,
+    out: Path,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run what is missing in `out` and write the page; gives the report that is in `report.json`.
+
+    `out` then holds `index.html`, `report.json`, `results.csv` (a row per run and phase, with its
+    parameters and seed), `curves.csv` (a row per run and generation) and the runs themselves, from
+    which a stopped experiment goes on. `arms` are those to run beside the method's own,
+    by default all. Raises `ConfigError` for an unknown name or arm.
+    """
+    _check_known("experiment", name, EXPERIMENTS)
+    experiment = EXPERIMENTS[name](quick)
+    if arms:
+        experiment = only(experiment, arms)
+    count = seeds or experiment.seeds
+    todo = [(arm, seed) for seed in range(count) for arm in experiment.arms]
+    outcomes: dict[tuple[str, int], Outcome] = {}
+    shown = bar(f"experiment {name}", len(todo)) if progress is None else nullcontext(progress)
+    with shown as update, _pool(workers) as pool:
+        waiting: dict[Future[Outcome], tuple[str, int]] = {
+            pool.submit(run_one, name, quick, arm, seed, out): (arm, seed) for arm, seed in todo
+        }
+        for done, future in enumerate(as_completed(waiting), start=1):
+            outcomes[waiting[future]] = future.result()
+            note = "{}, seed {}".format(*waiting[future])
+            update(done, note)
+    return page.write(experiment, [outcomes[run] for run in todo], out, quick)
+
+
+def only(experiment: Experiment, arms: Sequence[str]) -> Experiment:
+    """The experiment with the method's own arms and those named."""
+    for arm in arms:
+        _check_known(f"arm of {experiment.name}", arm, experiment.arms)
+    kept = {k: v for k, v in experiment.arms.items() if METHOD in k or k in arms}
+    return replace(experiment, arms=kept)
+
+
+def _check_known(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"there is no {what} {name!r}; {hint}")
+
+
+def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:
+    """A run's folder; other parameters have another, so nothing stale is ever taken up."""
+    params = experiment.params(arm, seed).model_dump(mode="json")
+    digest = sha256_bytes(canonical_json([params, experiment.solved, experiment.test_episodes]))
+    return out / "runs" / f"{arm.replace(' ', '-')}-{seed}-{digest[:8]}"
+
+
+def run_one(name: str, quick: bool, arm: str, seed: int, out: Path) -> Outcome:
+    """One run in its folder, or its outcome if it is done. What a worker process is sent."""
+    experiment = EXPERIMENTS[name](quick)
+    folder = folder_of(experiment, arm, seed, out)
+    done = folder / "outcome.json"
+    if done.exists():
+        return read_outcome(done)
+    found = play(experiment, arm, seed, folder)
+    atomic_write(done, json.dumps(asdict(found), indent=1) + "\n")
+    return found
+
+
+def read_outcome(path: Path) -> Outcome:
+    data = json.loads(path.read_text())
+    return Outcome(data["arm"], data["seed"], tuple(Recovery(**p) for p in data["phases"]))
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes of one thread each, that end with this one."""
+    before = dict(os.environ)
+    os.environ.update(SINGLE_THREADED | {PARENT: str(os.getpid())})
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, context, initializer=die_with_parent) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,122 @@
+"""What was promised of the method, held against what came: hit or miss, with the number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pipelines.lab.experiments.spec import Outcome, Recovery, Target
+
+METHOD = "self-referential"
+WITHIN, MEDIAN = 50, 12
+FALL, SHARE = 10.0, 0.95
+
+
+def of_arm(outcomes: Iterable[Outcome], arm: str) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.arm == arm]
+
+
+def recovered(outcome: Outcome, within: float = math.inf) -> bool:
+    """Whether every switch was recovered from within so many generations."""
+    taken = [_generations(phase) for phase in outcome.after_switches]
+    return all(math.isfinite(g) and g <= within for g in taken)
+
+
+def _generations(phase: Recovery) -> float:
+    return math.inf if phase.generations is None else phase.generations
+
+
+def medians(outcomes: Sequence[Outcome]) -> list[float]:
+    """For each switch the median of generations over seeds; a run that never recovered is inf."""
+    table = [[_generations(phase) for phase in outcome.after_switches] for outcome in outcomes]
+    return [float(np.median(column)) for column in zip(*table, strict=True)]
+
+
+def signature(outcomes: Sequence[Outcome], name: str) -> Target:
+    """The rate falls tenfold once solved and rises after the switch.
+
+    Fall: a phase's peak over its rest. Rise: the next phase's peak over this one's rest. Medians
+    over seeds for each phase, and of those the least.
+    """
+    falls = [[p.peak / p.rest for p in o.phases] for o in outcomes]
+    rises = [
+        [after.peak / p.rest for p, after in zip(o.phases, o.after_switches, strict=False)]
+        for o in outcomes
+    ]
+    fall, rise = (float(np.median(table, axis=0).min()) for table in (falls, rises))
+    both = sum(min(f) >= FALL and min(r) > 1 for f, r in zip(falls, rises, strict=True))
+    return Target(
+        name,
+        f"the mutation rate falls {FALL:g}-fold once solved and rises after the switch",
+        f"falls {fall:.1f}-fold, rises {rise:.1f}-fold (median of the weakest phase); both in "
+        f"every phase in {both} of {len(outcomes)} seeds",
+        fall >= FALL and rise > 1,
+    )
+
+
+def cartpole_switch(outcomes: Sequence[Outcome]) -> list[Target]:
+    runs = of_arm(outcomes, METHOD)
+    quick = sum(recovered(run, WITHIN) for run in runs)
+    middle = medians(runs)
+    return [
+        Target(
+            "recovery",
+            f"all seeds recover within {WITHIN} generations of each switch",
+            f"{quick} of {len(runs)}",
+            quick == len(runs),
+        ),
+        Target(
+            "speed",
+            f"median of at most {MEDIAN} generations after each switch",
+            " / ".join(f"{value:g}" for value in middle),
+            max(middle) <= MEDIAN,
+        ),
+        signature(runs, "signature on CartPole"),
+    ]
+
+
+def start_rate(outcomes: Sequence[Outcome]) -> list[Target]:
+    found, lost_rows = [], []
+    rates = dict.fromkeys(o.arm.rpartition(" ")[2] for o in outcomes)
+    for rate in rates:
+        runs = of_arm(outcomes, f"{METHOD} {rate}")
+        back = sum(map(recovered, runs))
+        found.append(
+            Target(
+                f"from {rate}",
+                f"at least {SHARE:.0%} of seeds recover",
+                f"{back} of {len(runs)}",
+                back >= SHARE * len(runs),
+            )
+        )
+        held = of_arm(outcomes, f"constant-rate {rate}")
+        if held and not any(map(recovered, held)):
+            lost_rows.append(rate)
+    lost = Target(
+        "what a constant rate loses",
+        "at least one starting rate from which no seed recovers at a constant rate",
+        ", ".join(lost_rows) or "none",
+        bool(lost_rows),
+    )
+    return [*found, lost]
+
+
+def functions_2d(outcomes: Sequence[Outcome]) -> list[Target]:
+    return [signature(of_arm(outcomes, f"sphere {METHOD}"), "signature on the moving sphere")]
+
+
+def ablation(outcomes: Sequence[Outcome]) -> list[Target]:
+    """The default should not be beaten by leaving one of its parts out or by turning one on."""
+    arms = list(dict.fromkeys(o.arm for o in outcomes))
+    slowest = {arm: max(medians(of_arm(outcomes, arm))) for arm in arms}
+    best = min(slowest, key=lambda arm: slowest[arm])
+    return [
+        Target(
+            "default",
+            "no other setting recovers faster (median of the slower switch)",
+            f"default {slowest[METHOD]:g}, fastest {best} {slowest[best]:g}",
+            slowest[METHOD] <= slowest[best],
+        )
+    ]

@@ -1,0 +1,98 @@
+"""From what a user asks for to the parameters of a run: presets, overrides, and the ancestor."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.versions.release import Release
+from srghn.config import RunParams, Settings, load_params, parse_params, read_yaml, with_overrides
+from srghn.errors import ConfigError, FingerprintMismatch
+
+if TYPE_CHECKING:
+    from srghn.envs import EnvVersion
+    from srghn.evolution.run import Founder
+
+
+def presets() -> dict[str, Path]:
+    """Name -> file of every preset that comes with srghn."""
+    folder = Path(str(files("pipelines"))) / "presets"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_preset(name: str) -> RunParams:
+    """A preset by name, or any parameter file by path.
+
+    Raises `ConfigError` naming the presets there are, and the nearest to what was asked for.
+    """
+    known = presets()
+    if name in known:
+        return parse_params(read_yaml(known[name]), f"preset {name}")
+    if name.endswith((".yaml", ".yml")):
+        return load_params(Path(name))
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "a path must end in .yaml"
+    raise ConfigError(f"unknown preset {name!r}; {hint} Presets: {', '.join(known)}")
+
+
+def prepare(settings: Settings, preset: str, overrides: Sequence[str], start: str) -> RunParams:
+    """The parameters of a new run.
+
+    `start` says where the lineage begins: 'champion' (from scratch while there is none), 'scratch',
+    or a version's number. The ancestor's digest becomes part of the parameters, so the run can be
+    repeated. World, policy, strategy and ancestor are built once here, so that what is wrong with
+    them is told before anything is started or written.
+    """
+    from srghn.envs import pin
+    from srghn.evolution.registry import make_strategy
+
+    params = with_overrides(load_preset(preset), overrides)
+    if params.evolution.ancestor is None:
+        digest = _ancestor(Release(settings), start)
+        evolution = params.evolution.model_copy(update={"ancestor": digest})
+        params = params.model_copy(update={"evolution": evolution})
+    version = pin(params.env)
+    make_strategy(params, version.interface)
+    find_founder(params, version, settings)
+    return params
+
+
+def find_founder(params: RunParams, version: EnvVersion, settings: Settings) -> Founder | None:
+    """The candidate that `evolution.ancestor` names, as evolution takes it; None for none.
+
+    Raises `FingerprintMismatch` where it lived in another world.
+    """
+    from srghn.evolution.ancestry import Ancestry
+    from srghn.evolution.run import Founder
+
+    digest = params.evolution.ancestor
+    if digest is None:
+        return None
+    candidate = Release(settings).store.load(digest)
+    if candidate.env_fingerprint != version.fingerprint:
+        raise FingerprintMismatch(
+            f"the ancestor {digest[:12]} lived in world {candidate.env_fingerprint}, this run is "
+            f"in world {version.fingerprint} ({version.id}); begin a new lineage in it: "
+            "srghn run --from scratch"
+        )
+    ancestry = Ancestry.from_json((candidate.path / "ancestry.json").read_text())
+    return Founder(candidate.load_genome(), candidate.generation, digest, ancestry)
+
+
+def _ancestor(release: Release, start: str) -> str | None:
+    if start == "scratch":
+        return None
+    if start == "champion":
+        champion = release.incumbent()
+        return champion.digest if champion else None
+    if not start.isdecimal():
+        raise ConfigError(f"--from takes champion, scratch or a version's number, got {start!r}")
+    return release.ledger.version(int(start)).digest
+
+
+def preset_name(preset: str) -> str:
+    """What a run is named after: the preset, or the parameter file without its ending."""
+    return Path(preset).stem

@@ -1,0 +1,224 @@
+"""The folder a pipeline works in: the project's root, or an isolated workspace of one run.
+
+A workspace is a DVC repository of its own that shares one cache, so two runs at once never meet,
+a run never touches a checked-out tree, and what lands is its `dvc.lock`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+from pipelines.services.processes import child_environment
+from srghn.config import RunParams, Settings, load_params
+from srghn.errors import ConfigError, SrghnError
+from srghn.files import atomic_write
+
+STAGES = ("pin", "evolve", "evaluate", "gate")
+
+
+class StageFailed(SrghnError):
+    """A stage ended with an error; its message is the stage's own."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a pipeline's inputs and outputs, as named in `dvc.yaml`."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def params_file(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def env_version(self) -> Path:
+        return self.root / "data" / "env_version.json"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "data" / "run"
+
+    @property
+    def evolution_metrics(self) -> Path:
+        return self.root / "data" / "evolution.json"
+
+    @property
+    def candidate(self) -> Path:
+        return self.root / "data" / "candidate"
+
+    @property
+    def evaluation_metrics(self) -> Path:
+        return self.root / "data" / "evaluation.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "data" / "report"
+
+    @property
+    def verdict_metrics(self) -> Path:
+        return self.root / "data" / "verdict.json"
+
+    @property
+    def error(self) -> Path:
+        """Where a failed stage leaves its one-line message for the process that started it."""
+        return self.root / ".dvc" / "tmp" / "stage-error.txt"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "run.log"
+
+    @property
+    def outcome(self) -> Path:
+        """Written last: a workspace that has it is finished."""
+        return self.root / "outcome.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Work here, alone; raises `ConfigError` while another process does."""
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"another process is at work on run {self.name}; wait for it, srghn status "
+                    "shows what came of it"
+                ) from error
+            yield
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process is at work here now."""
+        try:
+            with self.held():
+                return False
+        except ConfigError:
+            return True
+
+    @property
+    def generations_done(self) -> int:
+        """Generations of the last checkpoint; 0 where there is none."""
+        names = [p.name for p in (self.run / "checkpoints").glob("[0-9]*")]
+        return int(max(names, default="0"))
+
+    def params(self) -> RunParams:
+        return load_params(self.params_file)
+
+    def run_stage(self, stage: str, settings: Settings) -> None:
+        """`dvc repro` of one stage; skipped by DVC when nothing it depends on changed.
+
+        A world is pinned anew in every workspace: what another one pinned, DVC would take from its
+        cache of runs, and the world may have moved since. Raises `StageFailed` with the stage's
+        own message.
+        """
+        self.error.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
+        if stage == "pin":
+            command.append("--no-run-cache")
+        environment = child_environment({"SRGHN_HOME": str(settings.home)})
+        with self.log.open("ab") as log:
+            code = subprocess.run(
+                command,
+                cwd=self.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                check=False,
+            ).returncode
+        if code != 0:
+            said = self.error.read_text().strip() if self.error.exists() else ""
+            raise StageFailed(said or f"stage {stage} ended with {code}; its log is {self.log}")
+
+
+def workspaces(settings: Settings) -> Path:
+    return settings.home / "workspaces"
+
+
+def new_run_id(name: str) -> str:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{name}-{stamp}-{secrets.token_hex(2)}"
+
+
+def unfinished(settings: Settings, params: RunParams) -> list[Workspace]:
+    """Runs with the same parameters that were begun, are not finished and not at work, latest last.
+
+    Whom the gate judges against is settled when it sits, so it is not looked at.
+    """
+    found = []
+    for folder in workspaces(settings).glob("*"):
+        workspace = Workspace(folder)
+        if not workspace.params_file.is_file() or workspace.outcome.exists():
+            continue
+        with suppress(ConfigError):  # written by another version: not the same parameters
+            if _settled(workspace.params()) == _settled(params) and not workspace.busy:
+                found.append(workspace)
+    return sorted(found, key=lambda workspace: workspace.params_file.stat().st_mtime)
+
+
+def _settled(params: RunParams) -> RunParams:
+    return params.model_copy(update={"gate": params.gate.model_copy(update={"incumbent": None})})
+
+
+def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Workspace:
+    """A new workspace under the home folder with its own `params.yaml`, `dvc.yaml` and DVC setup.
+
+    Raises `ConfigError` if the home folder cannot be written.
+    """
+    workspace = Workspace(workspaces(settings) / run_id)
+    require_writable(settings.home)
+    (workspace.root / ".dvc").mkdir(parents=True)
+    cache = settings.home / "dvc-cache"
+    atomic_write(
+        workspace.root / ".dvc" / "config",
+        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+        f"[cache]\n    dir = {cache}\n",
+    )
+    (workspace.root / ".dvc" / "tmp").mkdir()
+    atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
+    atomic_write(workspace.params_file, params.to_yaml())
+    return workspace
+
+
+def open_workspace(settings: Settings, run_id: str) -> Workspace:
+    """The workspace of an earlier run; raises `ConfigError` naming those there are."""
+    workspace = Workspace(workspaces(settings) / run_id)
+    if not workspace.params_file.is_file():
+        known = sorted(p.name for p in workspaces(settings).glob("*") if p.is_dir())
+        recent = ", ".join(known[-3:]) or "none yet"
+        raise ConfigError(f"no run {run_id!r} under {workspaces(settings)}; latest: {recent}")
+    return workspace
+
+
+def require_writable(home: Path) -> None:
+    """Make the home folder and try to write in it; raises `ConfigError` naming it."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".write-test-{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"the home folder {home} cannot be written ({error.strerror}); "
+            "set SRGHN_HOME to a folder that can"
+        ) from error
+
+
+def pipeline_definition() -> str:
+    """The text of `dvc.yaml`: from the checkout's root, or as the wheel carries it."""
+    package = Path(str(files("pipelines")))
+    for path in (package.parent / "dvc.yaml", package / "dvc.yaml"):
+        if path.is_file():
+            return path.read_text()
+    raise ConfigError("dvc.yaml is missing from the installation; install srghn again")

@@ -1,0 +1,62 @@
+"""Pinned environment versions in the home folder: `envs/<fingerprint>.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.runs.prepare import load_preset
+from srghn.config import Settings, with_overrides
+from srghn.envs import EnvVersion, pin
+from srghn.errors import EnvVersionError
+
+
+def pin_world(settings: Settings, preset: str, overrides: Sequence[str]) -> tuple[EnvVersion, Path]:
+    """Pin a preset's world and keep it; pinning the same world again changes nothing."""
+    version = pin(with_overrides(load_preset(preset), overrides).env)
+    path = keep(settings, version)
+    return version, path
+
+
+def describe(version: EnvVersion) -> dict[str, str]:
+    """What a person wants to know of a version, field by field."""
+    seen, modes = version.interface, ", ".join(version.modes)
+    switches = ", ".join(f"{s.mode} from generation {s.generation}" for s in version.schedule)
+    behaviour = (f"{mode} {found.digest}" for mode, found in version.behaviour.items())
+    return {
+        "fingerprint": version.fingerprint,
+        "modes": modes,
+        "schedule": switches or f"{version.modes[0]} throughout",
+        "arguments": ", ".join(f"{k}={v}" for k, v in version.kwargs.items()) or "none",
+        "wrappers": ", ".join(version.wrappers) or "none",
+        "backend": version.backend,
+        "packages": ", ".join(f"{k} {v}" for k, v in version.packages.items()),
+        "observations": f"{seen.observation_size} numbers, {seen.observation_dtype}",
+        "actions": f"{seen.action_kind}, {seen.action_size} network outputs",
+        "longest episode": f"{version.max_episode_steps} steps",
+        "behaviour": "\n".join(behaviour),
+        "version history": version.history or "none written",
+    }
+
+
+def keep(settings: Settings, version: EnvVersion) -> Path:
+    path = settings.home / "envs" / f"{version.fingerprint}.json"
+    if not path.exists():
+        version.save(path)
+    return path
+
+
+def pinned_versions(settings: Settings) -> list[EnvVersion]:
+    """Every version kept in the home folder, by fingerprint."""
+    return [EnvVersion.load(path) for path in sorted((settings.home / "envs").glob("*.json"))]
+
+
+def find(settings: Settings, name: str) -> EnvVersion:
+    """A kept version by the start of its fingerprint, or any version's file by path."""
+    if name.endswith(".json"):
+        return EnvVersion.load(Path(name))
+    found = [p for p in (settings.home / "envs").glob("*.json") if p.stem.startswith(name)]
+    if len(found) == 1:
+        return EnvVersion.load(found[0])
+    said = "none is pinned here" if not found else f"{len(found)} begin so"
+    raise EnvVersionError(f"no one version {name!r} in {settings.home / 'envs'}: {said}")

@@ -1,0 +1,86 @@
+"""The Prefect server a command talks to: the one in settings, one already up, or one of its own.
+
+A standing server, not Prefect's ephemeral one, which loses task runs when a process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from pipelines.services.processes import (
+    child_environment,
+    free_port,
+    start_service,
+    stop_service,
+    wait_until_up,
+)
+from srghn.config import Settings
+from srghn.files import atomic_write
+
+
+def prefect_environment(settings: Settings, api_url: str) -> dict[str, str]:
+    """What Prefect reads: its home inside ours, which server, and quiet logs."""
+    return {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_API_URL": api_url,
+        # A failure is told once, by the command: Prefect would print its traceback too.
+        "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL"),
+        "PREFECT_CLI_PROMPT": "false",
+    }
+
+
+def running_server(settings: Settings) -> str | None:
+    """API URL of the configured server, or of the embedded one if it answers now."""
+    import httpx
+
+    if settings.prefect_api_url:
+        return settings.prefect_api_url
+    note = _note(settings)
+    try:
+        url = str(json.loads(note.read_text())["api_url"])
+        if httpx.get(f"{url}/health", timeout=2.0).status_code == 200:
+            return url
+    except (OSError, ValueError, KeyError, httpx.HTTPError):
+        return None
+    return None
+
+
+@contextmanager
+def prefect_server(
+    settings: Settings, waiting: AbstractContextManager[None] | None = None
+) -> Iterator[str]:
+    """A server's API URL, with this process's environment set to use it.
+
+    Starts an embedded one on a free loopback port unless one is up, and stops what it started.
+    `waiting` (a spinner) is entered while it starts. Raises `ServiceError` if it does not come up.
+    """
+    url = running_server(settings)
+    if url is not None:
+        os.environ.update(prefect_environment(settings, url))
+        yield url
+        return
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    os.environ.update(prefect_environment(settings, url))
+    log = settings.home / "prefect" / "server.log"
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    process = start_service(
+        [*command, "--host", "127.0.0.1", "--port", str(port)], log, child_environment()
+    )
+    try:
+        with waiting or nullcontext():
+            wait_until_up("the Prefect server", f"{url}/health", process, log)
+        atomic_write(_note(settings), json.dumps({"api_url": url, "pid": process.pid}))
+        yield url
+    finally:
+        _note(settings).unlink(missing_ok=True)
+        stop_service(process)
+
+
+def _note(settings: Settings) -> Path:
+    return settings.home / "prefect" / "server.json"

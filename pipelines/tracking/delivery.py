@@ -1,0 +1,151 @@
+"""Delivery to MLflow, from what a run leaves on disk.
+
+Evolution itself never talks to MLflow: it writes its tables, and this module delivers the rows that
+have not been delivered yet. So a dead tracking server costs nothing and loses nothing: the run's
+folder is the buffer, and any later delivery goes on where the last one ended. One that died between
+a call and its note sends that call again, which MLflow shows as the same value twice.
+
+MLflow takes about three milliseconds of CPU to store a generation, and CartPole plays one in
+thirty. So of a long and fast run only as many are delivered, evenly, as its time affords; MLflow's
+own charts show some three hundred. All of them are in its artefact `generations.csv`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.runs.workspaces import Workspace, workspaces
+from pipelines.tracking.mlflow_run import MlflowRun, connect, rows_per_call
+from srghn.config import Settings
+from srghn.files import atomic_write
+
+#: Pause between deliveries; doubled after each that failed, up to the second figure.
+SYNC_SECONDS, MOST_SECONDS = 5.0, 60.0
+#: CPU seconds that a generation costs, the share of a run's time they may take, and how many
+#: generations are delivered in any case.
+ROW_SECONDS, SHARE, ALWAYS = 0.003, 0.01, 100
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where delivery stands: the MLflow run, the generations it has, or why it could not go on."""
+
+    mlflow_run_id: str | None = None
+    generations: int = 0
+    finished: bool = False
+    failure: str | None = None
+
+
+def deliver(workspace: Workspace, settings: Settings, *, finished: bool = False) -> Delivery:
+    """Bring the workspace's MLflow run up to date. Never raises: a failure is in the result."""
+    try:
+        _deliver(workspace, settings, finished)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow or its store raises
+        said = (str(error).strip().splitlines() or [""])[0]
+        return Delivery(
+            **{**asdict(_noted(workspace)), "failure": f"{type(error).__name__}: {said}"}
+        )
+    return _noted(workspace)
+
+
+@contextmanager
+def delivering(workspace: Workspace, settings: Settings) -> Iterator[None]:
+    """Deliver every few seconds while the body runs, on a thread of its own."""
+    stop = threading.Event()
+
+    def work() -> None:
+        pause = SYNC_SECONDS
+        while not stop.wait(pause):
+            failed = deliver(workspace, settings).failure is not None
+            pause = min(2 * pause, MOST_SECONDS) if failed else SYNC_SECONDS
+
+    thread = threading.Thread(target=work, daemon=True, name="mlflow-delivery")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def deliver_all(settings: Settings) -> dict[str, Any]:
+    """Every run's delivery that is still to be made, and the ledger's outbox.
+
+    A run that is at work delivers for itself.
+    """
+    from pipelines.versions.release import Release
+
+    failure, runs = None, 0
+    for folder in sorted(workspaces(settings).glob("*")):
+        workspace = Workspace(folder)
+        if not workspace.run.exists() or _noted(workspace).finished or workspace.busy:
+            continue
+        delivery = deliver(workspace, settings, finished=workspace.verdict_metrics.exists())
+        failure = failure or delivery.failure
+        runs += delivery.failure is None
+    mirror = Release(settings).mirror()
+    events = mirror.deliver()
+    return {"runs": runs, "events": events, "failure": failure or mirror.failure}
+
+
+def _deliver(workspace: Workspace, settings: Settings, finished: bool) -> None:
+    noted = _noted(workspace)
+    rows, total = _pending(workspace, noted.generations, finished)
+    if noted.finished or not (rows or finished or noted.mlflow_run_id is None):
+        return
+    run = MlflowRun.of(connect(settings), workspace, noted.mlflow_run_id)
+    _note(workspace, Delivery(run.run_id, noted.generations))
+    while rows:
+        batch, rows = rows[: (count := rows_per_call(rows[0][1]))], rows[count:]
+        run.log_generations([row for _, row in batch])
+        _note(workspace, Delivery(run.run_id, batch[-1][0] + 1))
+    if finished:
+        run.finish(workspace)
+        _note(workspace, Delivery(run.run_id, total, finished=True))
+
+
+def _pending(
+    workspace: Workspace, done: int, finished: bool
+) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+    """Rows of the generations table to be delivered, by their place in it, and its length."""
+    from srghn.evolution.progress import CHECKPOINTS, rows
+
+    table = rows(workspace.run, "generations")
+    if table is None:
+        return [], 0
+    total = len(table)
+    begun, last = (
+        (workspace.run / name).stat().st_mtime  # of the folder: when a checkpoint was put there
+        for name in ("run.json", CHECKPOINTS)
+    )
+    seconds = (last - begun) / total
+    stride = math.ceil(ROW_SECONDS / max(SHARE * seconds, ROW_SECONDS / total))
+    wanted = [
+        place
+        for place in range(done, total)
+        if place < ALWAYS or place % stride == 0 or (finished and place == total - 1)
+    ]
+    found = table.take(np.array(wanted, dtype=np.int64)).to_pylist()
+    return list(zip(wanted, found, strict=True)), total
+
+
+def _note_file(workspace: Workspace) -> Path:
+    return workspace.root / "tracking.json"
+
+
+def _noted(workspace: Workspace) -> Delivery:
+    path = _note_file(workspace)
+    return Delivery(**json.loads(path.read_text())) if path.exists() else Delivery()
+
+
+def _note(workspace: Workspace, delivery: Delivery) -> None:
+    atomic_write(_note_file(workspace), json.dumps(asdict(delivery)))

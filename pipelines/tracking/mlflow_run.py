@@ -1,0 +1,177 @@
+"""One run as MLflow shows it: parameters, a metric per generation and column, artefacts, links."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.runs.workspaces import Workspace
+from srghn.candidates.candidate import Candidate
+from srghn.config import Settings
+from srghn.files import sha256_file
+from srghn.quiet import be_quiet
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "srghn"
+RUN_TAG = "srghn.run_id"
+#: MLflow takes at most 1,000 metrics and 100 parameters in one call, and 6,000 letters a value.
+METRICS_PER_CALL, PARAMS_PER_CALL, PARAM_LETTERS = 1000, 100, 6000
+#: Columns of the generations table that are no metric of their own.
+NOT_METRICS = ("generation", "mode", "first_crash")
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """The client, its experiment made; raises whatever MLflow raises for a store it cannot use.
+
+    An embedded store's folders are made and its migrations' chatter kept quiet. A server that does
+    not answer is given up after seconds (`srghn.quiet`), not after MLflow's usual minutes.
+    """
+    be_quiet()
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        local = settings.mlflow_uri.startswith("sqlite:")
+        root = (settings.home / "mlflow" / "artifacts").as_uri() if local else None
+        client.create_experiment(EXPERIMENT, artifact_location=root)
+    return client
+
+
+@dataclass(frozen=True)
+class MlflowRun:
+    """The MLflow run of one workspace."""
+
+    client: MlflowClient
+    run_id: str
+
+    @classmethod
+    def of(cls, client: MlflowClient, workspace: Workspace, known: str | None) -> MlflowRun:
+        """The run noted as `known`, else one found by its tag, else a new one."""
+        return cls(client, known or _find(client, workspace) or _start(client, workspace))
+
+    def log_generations(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A metric for each column and generation, in one call; see `rows_per_call`."""
+        from mlflow.entities import Metric
+
+        now = _now()
+        metrics = [
+            Metric(f"evolution/{name}", value, now, int(row["generation"]))
+            for row in rows
+            for name, value in _numbers(row)
+            if name not in NOT_METRICS
+        ]
+        self.client.log_batch(self.run_id, metrics=metrics)
+
+    def finish(self, workspace: Workspace) -> None:
+        """What the later stages came to, the artefacts, and the run's end."""
+        from mlflow.entities import Metric
+
+        for path, prefix in (
+            (workspace.evaluation_metrics, "validation"),
+            (workspace.verdict_metrics, "gate"),
+        ):
+            if path.exists():
+                found = _numbers(dict(_flat(json.loads(path.read_text()))))
+                metrics = [Metric(f"{prefix}/{k}", v, _now(), 0) for k, v in found]
+                self.client.log_batch(self.run_id, metrics=metrics)
+        for key, value in _links(workspace).items():
+            self.client.set_tag(self.run_id, key, value)
+        self._log_artefacts(workspace)
+        self.client.set_terminated(self.run_id)
+
+    def _log_artefacts(self, workspace: Workspace) -> None:
+        lock, curves = workspace.root / "dvc.lock", workspace.run / "generations.csv"
+        for path in (lock, curves, workspace.env_version):
+            if path.exists():
+                self.client.log_artifact(self.run_id, str(path))
+        for name in ("report.html", "report.json", "verdict.json", "episodes.parquet"):
+            if (workspace.report / name).exists():
+                self.client.log_artifact(self.run_id, str(workspace.report / name), "report")
+        if workspace.candidate.is_dir():
+            self.client.log_artifacts(self.run_id, str(workspace.candidate), "candidate")
+
+
+def rows_per_call(row: Mapping[str, Any]) -> int:
+    """Generations that fit into one call, so that no generation is ever delivered in part."""
+    return METRICS_PER_CALL // len(row)
+
+
+def _find(client: MlflowClient, workspace: Workspace) -> str | None:
+    """The run of this workspace if an earlier delivery made it and died before noting it."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs(
+        [experiment.experiment_id], f"tags.`{RUN_TAG}` = '{workspace.name}'", max_results=1
+    )
+    return str(found[0].info.run_id) if found else None
+
+
+def _start(client: MlflowClient, workspace: Workspace) -> str:
+    from mlflow.entities import Param
+
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    tags = {RUN_TAG: workspace.name, "mlflow.source.git.commit": _commit()}
+    run = client.create_run(experiment.experiment_id, run_name=workspace.name, tags=tags)
+    run_id = str(run.info.run_id)
+    flat = _flat(workspace.params().model_dump(mode="json"))
+    params = [Param(key, value[:PARAM_LETTERS]) for key, value in flat]
+    for start in range(0, len(params), PARAMS_PER_CALL):
+        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
+    client.log_artifact(run_id, str(workspace.params_file))
+    return run_id
+
+
+def _links(workspace: Workspace) -> dict[str, str]:
+    """Digests that lead from the MLflow run to what it came to."""
+    lock, found = workspace.root / "dvc.lock", {}
+    if lock.exists():
+        found["dvc.lock.sha256"] = sha256_file(lock)
+    if workspace.candidate.is_dir():
+        candidate = Candidate.load(workspace.candidate)
+        found["srghn.candidate"] = candidate.digest
+        found["srghn.env_fingerprint"] = candidate.env_fingerprint
+        found["srghn.mode"] = candidate.mode
+    return found
+
+
+def _commit() -> str:
+    """The checked-out commit, '-dirty' if the tree was changed, or 'none' outside a git tree."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "none"
+    return done.stdout.strip() if done.returncode == 0 else "none"
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The entries that are numbers, or texts of numbers; true is 1."""
+    for key, value in row.items():
+        text = {"true": "1", "false": "0"}.get(value, value) if isinstance(value, str) else value
+        try:
+            yield key, float(text)
+        except (TypeError, ValueError):
+            continue
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,138 @@
+"""A report as it was kept: its own digests checked, and its episodes played once more."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from regression_suite.verdict import Verdict
+from serving.registry.artefacts import ArtefactStore
+from srghn.candidates.candidate import Candidate, OnnxPolicy
+from srghn.config import GateParams, NetworkParams
+from srghn.envs import EnvVersion
+from srghn.errors import ArtefactError
+from srghn.files import sha256_file
+
+
+@dataclass(frozen=True)
+class KeptReport:
+    """A verdict, the rules it was found by, and the episodes it rests on."""
+
+    folder: Path
+    verdict: Verdict
+    params: GateParams
+
+    @classmethod
+    def load(cls, folder: Path, candidate: str, digest: str | None = None) -> KeptReport:
+        """Read a report about `candidate`; each file names the digest of the next.
+
+        `digest` is the page's in the ledger, where there is one. Raises `ArtefactError` naming the
+        file that was changed or is missing.
+        """
+        verdict = _verdict(folder / "verdict.json")
+        _check(folder / "report.html", digest or verdict.report_digest)
+        page, numbers = (folder / "report.html").read_text(), folder / "report.json"
+        if not numbers.is_file() or sha256_file(numbers) not in page:
+            raise _changed(numbers, "the file whose digest report.html names")
+        content = json.loads(numbers.read_bytes())
+        if content["episodes_digest"] is not None:
+            _check(folder / "episodes.parquet", content["episodes_digest"])
+        said = {k: v for k, v in verdict.to_dict().items() if k != "report_digest"}
+        if json.loads(json.dumps(said)) != content["verdict"]:
+            raise _changed(folder / "verdict.json", "the verdict that report.json holds")
+        if verdict.candidate_digest != candidate:
+            raise ArtefactError(
+                f"{folder} is a report about candidate {verdict.candidate_digest}, this one is "
+                f"{candidate}, by its manifest.json; restore what was changed (dvc pull)"
+            )
+        return cls(folder, verdict, GateParams.model_validate(content["params"]))
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The episodes of one side: a digest of all returns and lengths, each cell's mean return."""
+
+    digest: str
+    means: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, table: pa.Table, side: str) -> Episodes:
+        cells = np.array(table["cell"].to_pylist())
+        columns = [table[name].to_numpy() for name in ("seed", f"{side}_return", f"{side}_length")]
+        digest = hashlib.sha256("\n".join(cells).encode())
+        for column in columns:
+            digest.update(np.ascontiguousarray(column).tobytes())
+        _, first = np.unique(cells, return_index=True)
+        names = cells[np.sort(first)]
+        return cls(digest.hexdigest(), np.array([columns[1][cells == n].mean() for n in names]))
+
+
+def play_again(
+    report: KeptReport,
+    candidate: Candidate,
+    policy: OnnxPolicy,
+    world: EnvVersion,
+    store: ArtefactStore,
+) -> dict[str, tuple[Episodes, Episodes]]:
+    """Play the recorded attempt's episodes: side -> (as recorded, as played now).
+
+    The incumbent plays too if it is in `store`; a fresh clone does not have it. Nothing was played
+    for a candidate that failed before its first episode: then there is nothing to compare.
+    """
+    from regression_suite.episodes import gate_root, play, to_parquet
+    from regression_suite.suite import plan
+    from srghn.evaluation.base import make_backend
+
+    recorded = report.folder / "episodes.parquet"
+    if not recorded.is_file():
+        return {}
+    verdict, params = report.verdict, report.params
+    root = gate_root(params.salt, candidate, verdict.attempt)
+    theirs = _incumbent(verdict, store)
+    with make_backend("gymnasium", world, NetworkParams()) as backend:
+        cells = plan(world, verdict.mode, params)
+        played, _ = play(cells, policy, theirs, world, backend, root)
+    before = pq.read_table(recorded)
+    after = pq.read_table(pa.BufferReader(to_parquet(played)))
+    sides = ("candidate",) if theirs is None else ("candidate", "incumbent")
+    return {
+        f"the {side}'s {len(before)} gate episodes": (
+            Episodes.of(before, side),
+            Episodes.of(after, side),
+        )
+        for side in sides
+    }
+
+
+def _incumbent(verdict: Verdict, store: ArtefactStore) -> OnnxPolicy | None:
+    digest = verdict.incumbent_digest
+    if digest is None or not (store.folder / digest).is_dir():
+        return None
+    return store.load(digest).policy()
+
+
+def _verdict(path: Path) -> Verdict:
+    try:
+        return Verdict.from_json(path.read_bytes())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _changed(path, "a verdict") from error
+
+
+def _check(path: Path, expected: str) -> None:
+    if not path.is_file() or sha256_file(path) != expected:
+        raise _changed(path, f"sha256 {expected}")
+
+
+def _changed(path: Path, expected: str) -> ArtefactError:
+    found = f"its sha256 is {sha256_file(path)}" if path.is_file() else "it is missing"
+    return ArtefactError(
+        f"{path} is not as it was written: expected {expected}, {found}; restore it (dvc pull), "
+        "or judge the candidate again"
+    )

@@ -1,0 +1,177 @@
+"""Follows the ledger: loads what it says is served, swaps one reference, and judges the trial."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from dataclasses import replace
+from datetime import datetime
+
+from serving.control.controller import Controller
+from serving.control.loading import load
+from serving.control.routing import Served
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.predictor import PredictionError, Predictor
+from serving.registry.artefacts import ArtefactStore
+from serving.registry.ledger import Ledger
+from serving.registry.records import Canary, Champion
+from serving.registry.states import State
+from srghn.errors import ArtefactError, LedgerError
+
+logger = logging.getLogger(__name__)
+
+
+class Follower:
+    """Keeps `served` at what the ledger says. Only this class assigns it; readers take it once."""
+
+    def __init__(
+        self, ledger: Ledger, store: ArtefactStore, metrics: Metrics, limits: Limits
+    ) -> None:
+        self.served = Served()
+        self.controller = Controller(ledger)
+        self._ledger, self._store = ledger, store
+        self._metrics, self._limits = metrics, limits
+        self._lock = threading.Lock()
+        self._failed: dict[int, tuple[float, str]] = {}  # version -> when, why
+        self._retired: dict[int, float] = {}  # draining version -> until
+        self._seen = self._pruned = time.monotonic()
+
+    async def run(self) -> None:
+        """Look at the ledger for ever; never ends by an error."""
+        while True:
+            await asyncio.to_thread(self.poll)
+            await asyncio.sleep(self._limits.poll_seconds)
+
+    def poll(self) -> None:
+        """Look once. Blocks; called in a worker thread."""
+        with self._lock:
+            try:
+                self._follow()
+                if self.controller.judge(self.served):
+                    self._follow()
+                self._count()
+                self._prune()
+                self._seen = time.monotonic()
+            except LedgerError as error:
+                logger.error("cannot follow the ledger: %s", error)
+                self._blind(f"cannot read the ledger: {error}")
+            except Exception as error:
+                logger.exception("cannot follow the ledger")  # a bug, and no reason to stop serving
+                self._blind(f"cannot follow the ledger: {error!r}")
+
+    def _blind(self, problem: str) -> None:
+        """What was loaded is still served; after a while the server says that it may be behind."""
+        self._metrics.ledger_errors.inc()
+        if time.monotonic() - self._seen > self._limits.blind_seconds:
+            self.served = replace(self.served, problem=problem)
+
+    def hold(self, version: int) -> Predictor | None:
+        """A retired champion that an episode is pinned to, loaded for it if need be; else None."""
+        with self._lock:
+            found = self.served.find(version)
+            if found is not None or self._ledger.version(version).state is not State.RETIRED:
+                return found
+            loaded = self._load(version)
+            if loaded is not None:
+                self._retired[version] = time.monotonic() + self._limits.episode_seconds
+                draining = {**self.served.draining, version: loaded}
+                self.served = replace(self.served, draining=draining)
+            return loaded
+
+    def _follow(self) -> None:
+        self._ledger.expire()
+        champion, canary = self._ledger.served()
+        before = self.served
+        first, problem = self._champion(champion)
+        if first is not None and before.champion is not None and first is not before.champion:
+            until = time.monotonic() + self._limits.episode_seconds
+            self._retired[before.champion.version] = until
+        behind = champion is None or first is None or first.version != champion.version
+        trial = None if canary is None or behind else self._find(canary.version)
+        generation = before.generation if behind or champion is None else champion.generation
+        draining = self._draining(first, trial)
+        self.served = Served(
+            first,
+            generation,
+            trial,
+            canary.weight if canary and trial else 0.0,
+            canary.epoch if canary and trial else None,
+            draining,
+            problem,
+        )
+        self._metrics.ledger.champion, self._metrics.ledger.canary = champion, canary
+        self._metrics.served_generation.labels(str(os.getpid())).set(generation)
+        self._say(before, canary)
+
+    def _champion(self, wanted: Champion | None) -> tuple[Predictor | None, str | None]:
+        """What to serve as champion, and what is wrong with that."""
+        if wanted is None:
+            return None, "there is no champion yet: promote a version that passed the gate"
+        found = self._find(wanted.version)
+        if found is not None:
+            return found, None
+        old = self.served.champion
+        why = self._failed[wanted.version][1]
+        if old is not None and self._ledger.version(old.version).state is State.REVOKED:
+            old = None
+        keeps = f"version {old.version} is still served" if old else "nothing is served"
+        return old, f"champion version {wanted.version} did not load ({why}); {keeps}"
+
+    def _find(self, version: int) -> Predictor | None:
+        return self.served.find(version) or self._load(version)
+
+    def _load(self, version: int) -> Predictor | None:
+        """Load and verify; a failure is remembered, and tried again after a while."""
+        failed = self._failed.get(version)
+        if failed is not None and time.monotonic() - failed[0] < self._limits.retry_seconds:
+            return None
+        try:
+            predictor = load(self._ledger, self._store, version)
+        except (ArtefactError, LedgerError, PredictionError) as error:
+            self._metrics.load_failures.inc()
+            self._failed[version] = (time.monotonic(), str(error))
+            logger.error("version %s did not load: %s", version, error)
+            return None
+        self._failed.pop(version, None)
+        return predictor
+
+    def _draining(self, *served: Predictor | None) -> dict[int, Predictor]:
+        """Retired champions whose episodes may still run: not too old, and not withdrawn."""
+        now, kept = time.monotonic(), {}
+        current = {predictor.version for predictor in served if predictor is not None}
+        for version, until in list(self._retired.items()):
+            predictor = self.served.find(version)
+            retired = self._ledger.version(version).state is State.RETIRED
+            if predictor is None or version in current or now > until or not retired:
+                del self._retired[version]
+            else:
+                kept[version] = predictor
+        return kept
+
+    def _count(self) -> None:
+        view = self._metrics.ledger
+        events = self._ledger.events(since=view.seq)
+        view.add(events, [datetime.fromisoformat(event.at).timestamp() for event in events])
+        judged = [event for event in events if event.from_state == State.EVALUATING]
+        if judged and judged[-1].evidence_sha256:
+            view.add_checks(self._ledger.evidence(judged[-1].evidence_sha256))
+
+    def _prune(self) -> None:
+        if time.monotonic() - self._pruned > self._limits.prune_seconds:
+            self._ledger.prune_pins(self._limits.pin_seconds)
+            self._pruned = time.monotonic()
+
+    def _say(self, before: Served, canary: Canary | None) -> None:
+        now = self.served
+        if now.champion is not before.champion or now.generation != before.generation:
+            version = now.champion.version if now.champion else None
+            logger.info("serving version %s, generation %s", version, now.generation)
+        if now.canary is not before.canary:
+            share = f"version {canary.version} on {now.weight:.0%}" if canary else "none"
+            logger.info("canary: %s", share)
+        if now.problem and now.problem != before.problem:
+            logger.warning("not ready: %s", now.problem)

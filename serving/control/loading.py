@@ -1,0 +1,55 @@
+"""From the ledger and the store into memory, and the checks on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.predictor import Predictor
+from serving.registry.artefacts import ArtefactStore
+from serving.registry.book import LedgerBook
+from srghn.candidates.candidate import Candidate
+from srghn.errors import ArtefactError
+
+
+def load(ledger: LedgerBook, store: ArtefactStore, version: int) -> Predictor:
+    """Load a version into memory if everything about it holds, and warm it.
+
+    Checked here, by the server itself: the ledger's PASSED event and the verdict it cites are
+    about this digest and environment; every file has its digest; the policy gives the golden
+    outputs. Raises `LedgerError`, `ArtefactError` or `PredictionError`.
+    """
+    found = ledger.version(version)
+    _, verdict = ledger.passed(version)
+    said = (verdict["verdict"], verdict["candidate_digest"], verdict["env_fingerprint"])
+    if said != ("passed", found.digest, found.env_fingerprint):
+        raise ArtefactError(f"version {version}'s pass is about another candidate: {said}")
+    candidate = store.load(found.digest)
+    if candidate.env_fingerprint != found.env_fingerprint:
+        raise ArtefactError(
+            f"version {version} is recorded for environment {found.env_fingerprint[:16]}…, its "
+            f"artefact says {candidate.env_fingerprint[:16]}…; it cannot be served"
+        )
+    policy = candidate.policy()
+    candidate.check_golden(policy)
+    _, actions = candidate.golden
+    predictor = Predictor(
+        version=version,
+        digest=found.digest,
+        env_fingerprint=found.env_fingerprint,
+        mode=found.mode,
+        observation_size=policy.observation_size,
+        action_shape=actions.shape[1:],
+        action_kind=actions.dtype.kind,
+        policy=policy,
+    )
+    predictor.act(candidate.golden[0][:1])  # warm, in the shape of most requests
+    return predictor
+
+
+def proof(candidate: Candidate) -> dict[str, Any]:
+    """That the serving code loads a candidate: what `Ledger.start_canary` wants as `loaded`.
+
+    Raises `ArtefactError` if it does not.
+    """
+    candidate.check_golden()
+    return {"digest": candidate.digest, "golden": len(candidate.golden[1])}

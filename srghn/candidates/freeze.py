@@ -1,0 +1,171 @@
+"""Freeze an evolved individual as a `Candidate`: genome, ONNX policy, ancestry and golden outputs.
+
+The ONNX graph holds the network and the rule that turns its outputs into actions
+(`srghn.envs.interface.Interface.decode`), so what is judged and served is one file that needs
+neither torch nor this package.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import Tensor, nn
+
+from srghn.candidates.candidate import FORMAT, MANIFEST, Candidate
+from srghn.envs.interface import Interface
+from srghn.errors import ArchitectureMismatch, ArtefactError
+from srghn.files import atomic_write, canonical_json, sha256_bytes, sync_folder
+from srghn.provenance import platform_note
+
+#: Packages whose version is part of a candidate's record.
+RECORDED = ("torch", "numpy", "gymnasium", "onnx", "onnxscript", "onnxruntime", "srghn")
+
+
+class ServedPolicy(nn.Module):
+    """A policy network and the decode rule: float32 observations (n, d) -> actions."""
+
+    def __init__(self, network: nn.Module, interface: Interface) -> None:
+        super().__init__()
+        self.network = network
+        self.kind = interface.action_kind
+        self.choices = interface.choices
+        self.starts = interface.starts
+        if self.kind == "box":
+            rule = interface.box_rule
+            self.clip_low, self.clip_high = _constant(rule.low), _constant(rule.high)
+            self.scale, self.centre = _constant(rule.half), _constant(rule.centre)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        outputs: Tensor = self.network(obs)
+        if self.kind == "box":
+            clipped = torch.minimum(torch.maximum(outputs, self.clip_low), self.clip_high)
+            return clipped * self.scale + self.centre
+        blocks = torch.split(outputs, list(self.choices), dim=1)
+        actions = [b.argmax(dim=1) + s for b, s in zip(blocks, self.starts, strict=True)]
+        return actions[0] if self.kind == "discrete" else torch.stack(actions, dim=1)
+
+
+def _constant(values: NDArray[np.float32]) -> nn.Buffer:
+    return nn.Buffer(torch.from_numpy(values.copy()))
+
+
+def load_weights(network: nn.Module, weights: NDArray[np.float32]) -> nn.Module:
+    """Put flat weights (parameters,) into a module, in `named_parameters()` order.
+
+    Raises `ArchitectureMismatch` if the module has another number of parameters.
+    """
+    expected = sum(p.numel() for p in network.parameters())
+    if weights.shape != (expected,):
+        raise ArchitectureMismatch(
+            f"{type(network).__name__} has {expected} parameters, got weights of shape "
+            f"{weights.shape}; use the policy parameters the weights were made for"
+        )
+    with torch.no_grad():
+        nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), network.parameters())
+    return network.eval()
+
+
+def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
+    """The policy as ONNX bytes: input `obs` (batch, d), output `action`. Same weights, same bytes.
+
+    The exporter's notes on where in the source an operation came from are left out: they would
+    differ from machine to machine.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    example = torch.zeros(2, observation_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            policy,
+            (example,),
+            input_names=["obs"],
+            output_names=["action"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    graph = proto.graph
+    noted: list[Any] = [proto, graph, *graph.node, *graph.value_info, *graph.initializer]
+    for part in [*noted, *graph.input, *graph.output]:
+        del part.metadata_props[:]
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def freeze(
+    folder: Path,
+    *,
+    network: nn.Module,
+    weights: NDArray[np.float32],
+    genome: NDArray[np.float32],
+    interface: Interface,
+    env_version: str,
+    ancestry: str,
+    observations: NDArray[np.float32],
+    manifest: Mapping[str, Any],
+) -> Candidate:
+    """Write a candidate folder, whole or not at all, and return it verified.
+
+    `weights` (parameters,) is what `genome` (genome_size,) generates for `network`; `env_version`
+    and `ancestry` are JSON texts; `observations` (n, d) are ones the policy met, and become the
+    golden inputs. `manifest` adds to what is recorded here (run, generation, mode, fingerprint).
+
+    Raises `ArtefactError` if the weights are not finite, or if the exported policy does not answer
+    the golden observations as the network does.
+    """
+    if not np.isfinite(weights).all() or not np.isfinite(genome).all():
+        raise ArtefactError("the individual has NaN or infinite weights; it cannot be frozen")
+    served = ServedPolicy(load_weights(network, weights), interface).eval()
+    observations = np.ascontiguousarray(observations, dtype=np.float32)
+    with torch.no_grad():
+        actions = served(torch.from_numpy(observations)).numpy()
+    files = {
+        "genome.safetensors": save({"genome": np.ascontiguousarray(genome, np.float32)}),
+        "policy.onnx": export_onnx(served, interface.observation_size),
+        "ancestry.json": ancestry.encode(),
+        "golden.json": canonical_json(
+            {"observations": observations.tolist(), "actions": actions.tolist()}
+        ),
+        "env_version.json": env_version.encode(),
+    }
+    record = {
+        **manifest,
+        "format": FORMAT,
+        "interface": interface.to_dict(),
+        "genome_digest": sha256_bytes(files["genome.safetensors"]),
+        "policy_digest": sha256_bytes(files["policy.onnx"]),
+        "lineage_digest": sha256_bytes(files["ancestry.json"]),
+        "golden_digest": sha256_bytes(files["golden.json"]),
+        "env_digest": sha256_bytes(files["env_version.json"]),
+        "platform": platform_note(),
+        "packages": {name: package_version(name) for name in RECORDED},
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            atomic_write(aside / name, data)
+        atomic_write(aside / MANIFEST, canonical_json(record))
+        Candidate.load(aside).check_golden()
+        aside.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+    return Candidate.load(folder)

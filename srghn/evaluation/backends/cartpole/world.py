@@ -1,0 +1,63 @@
+"""Gymnasium's CartPole taken apart: what the fast backends must know to play it themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.envs.classic_control import CartPoleEnv
+from numpy.typing import NDArray
+
+from srghn.evaluation.backends.special import Bare, Env, SpecialBackend
+from srghn.evaluation.base import Int64
+
+#: Order of `World.physics`: attributes of Gymnasium's `CartPoleEnv`.
+PHYSICS = (
+    "gravity", "masspole", "total_mass", "length", "polemass_length", "tau", "x_threshold",
+    "theta_threshold_radians",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """One mode: `physics` by `PHYSICS`, the force of actions 0 and 1, the time limit in steps.
+
+    `env` is the real environment, which knows where an episode starts.
+    """
+
+    env: CartPoleEnv
+    physics: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    limit: int
+
+    @classmethod
+    def of(cls, env: Env) -> World | None:
+        """Read from a real environment; None if anything in it is not plain CartPole."""
+        bare = Bare.of(env)
+        if bare is None or type(bare.env) is not CartPoleEnv or bare.env._sutton_barto_reward:
+            return None
+        env = bare.env
+        physics = np.array([getattr(env, name) for name in PHYSICS], dtype=np.float64)
+        forces = np.array([-env.force_mag, env.force_mag])[list(bare.order or (0, 1))]
+        return cls(env, physics, forces, bare.limit)
+
+
+class CartPoleBackend(SpecialBackend[World]):
+    """What both fast backends share: which worlds they play."""
+
+    ids = ("CartPole-v1", "CartPoleSwitch-v1")
+
+    @classmethod
+    def read(cls, env: Env) -> World | None:
+        return World.of(env)
+
+
+def start_states(env: Env, seeds: Int64) -> NDArray[np.float64]:
+    """States (e, 4) that `reset(seed=...)` gives, before they are rounded for the policy."""
+    cartpole = env.unwrapped
+    assert isinstance(cartpole, CartPoleEnv)
+    states = np.empty((len(seeds), 4), dtype=np.float64)
+    for row, seed in zip(states, seeds.tolist(), strict=True):
+        cartpole.reset(seed=seed)
+        row[:] = cartpole.state
+    return states

@@ -1,0 +1,123 @@
+"""Backends that know some worlds from the inside, and step them without their environments."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import gymnasium as gym
+
+from srghn.config import NetworkParams
+from srghn.envs.spaces import FlatWorld
+from srghn.envs.switch import ActionOrder
+from srghn.evaluation.backends.gymnasium import check_call
+from srghn.evaluation.base import Backend, Evaluation, Int64, Policies, Progress, make_backend
+
+if TYPE_CHECKING:
+    from srghn.envs.perturb import Perturbation
+    from srghn.envs.version import EnvVersion
+
+Env = gym.Env[Any, Any]
+World = TypeVar("World")
+
+#: Wrappers that change nothing that an episode consists of.
+_NEUTRAL = (FlatWorld, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
+
+
+@dataclass(frozen=True)
+class Bare:
+    """An environment without its wrappers, and what they did.
+
+    `limit`: steps of an episode; `order[a]`: the action inside that action `a` is, None for itself.
+    """
+
+    env: Any
+    limit: int
+    order: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, env: Env) -> Bare | None:
+        """None if a wrapper does anything else, or nothing limits the episodes."""
+        limits: list[int] = []
+        order: tuple[int, ...] | None = None
+        while isinstance(env, gym.Wrapper):
+            if type(env) is ActionOrder:
+                order = env.order if order is None else tuple(env.order[a] for a in order)
+            elif type(env) is gym.wrappers.TimeLimit:
+                limits.append(env._max_episode_steps)
+            elif type(env) not in _NEUTRAL:
+                return None
+            env = env.env
+        return cls(env, min(limits), order) if limits else None
+
+
+class SpecialBackend(Backend, Generic[World]):
+    """Plays the worlds `ids` where they are as they come; `fallback` plays all that is not.
+
+    `World` is what a subclass reads from a real environment, kwargs and perturbed dynamics with it.
+    """
+
+    ids: tuple[str, ...] = ()
+    #: Name of the backend that plays what this one does not.
+    fallback = "gymnasium"
+
+    def __init__(self, version: EnvVersion, network: NetworkParams) -> None:
+        super().__init__(version, network)
+        self._worlds: dict[tuple[str, ...], World | None] = {}
+
+    @classmethod
+    @abstractmethod
+    def read(cls, env: Env) -> World | None:
+        """What there is to know of an environment; None if it is not one of this backend's."""
+
+    @abstractmethod
+    def play(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        world: World,
+        seeds: Int64,
+        progress: Progress | None,
+    ) -> Evaluation:
+        """Play every policy on every seed (e,); the arguments are checked."""
+
+    def plays(self, policies: Policies) -> bool:
+        """Whether these policies are for this backend."""
+        return True
+
+    @classmethod
+    def supports(cls, version: EnvVersion, network: NetworkParams) -> bool:
+        known = version.id in cls.ids and version.backend == "gymnasium"
+        return known and cls.read(version.make(version.modes[0])) is not None
+
+    def evaluate(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        *,
+        perturbation: Perturbation | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        key = (version.fingerprint, mode, str(perturbation))
+        if key not in self._worlds:
+            self._worlds[key] = self.read(version.make(mode, perturbation))
+        world = self._worlds[key]
+        if world is None or not self.plays(policies):
+            return self.general.evaluate(
+                policies, version, mode, seeds, perturbation=perturbation, progress=progress
+            )
+        check_call(policies, version, seeds)
+        return self.play(policies, version, world, seeds, progress)
+
+    @cached_property
+    def general(self) -> Backend:
+        """Plays what this backend does not."""
+        return make_backend(self.fallback, self.version, self.network)
+
+    def close(self) -> None:
+        if "general" in self.__dict__:
+            self.general.close()

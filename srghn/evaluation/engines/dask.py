@@ -1,0 +1,214 @@
+"""The engine over a Dask cluster, by the scheduler's address.
+
+Dask itself plays a dead worker's shards elsewhere; a shard that has ended several workers comes
+back as failed and is halved. A shard that exceeds its deadline ends its worker process, which
+cannot be interrupted otherwise; Dask's nanny starts a new one.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import pickle
+import threading
+from collections.abc import Collection
+from concurrent.futures import CancelledError
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import distributed
+from distributed.comm.addressing import get_address_host_port
+
+from srghn.config import NetworkParams, Settings
+from srghn.errors import ConfigError, ServiceError, SrghnError
+from srghn.evaluation.base import (
+    Backend,
+    Evaluation,
+    Evaluator,
+    Float32,
+    Int64,
+    Policies,
+    Progress,
+    WeightedPolicies,
+    make_backend,
+)
+from srghn.evaluation.engines.shards import Board, Shard, Work
+from srghn.evaluation.engines.worker import Player
+
+if TYPE_CHECKING:
+    from srghn.envs.perturb import Perturbation
+    from srghn.envs.version import EnvVersion
+
+# distributed is typed in part: its own words for what it leaves out
+Client: Any = distributed.Client
+Future = Any
+wait: Any = distributed.wait
+
+#: Seconds to wait for the scheduler, and for a first or another worker.
+PATIENCE = 60.0
+
+
+class DaskEvaluator(Evaluator):
+    """Every worker of the cluster at `settings.dask_address`, each with the named backend.
+
+    Workers need this package installed, and one thread each: `dask worker ADDRESS --nthreads 1`.
+    """
+
+    remote = True
+
+    def __init__(
+        self, settings: Settings, backend: str, version: EnvVersion, network: NetworkParams
+    ) -> None:
+        if not settings.dask_address:
+            raise ConfigError(
+                "the engine 'dask' needs a scheduler's address, got none; start `dask scheduler` "
+                "and set SRGHN_DASK_ADDRESS=tcp://HOST:8786"
+            )
+        self.address, self.deadline = settings.dask_address, settings.shard_deadline
+        self.backend, self.version, self.network = backend, version, network
+
+    def describe(self) -> str:
+        return f"{self.backend}, Dask at {self.address}"
+
+    @cached_property
+    def client(self) -> Any:
+        try:
+            get_address_host_port(self.address, strict=True)  # a client that fails may hang later
+            return Client(self.address, timeout=PATIENCE, set_as_default=False)
+        except ValueError as error:
+            raise ConfigError(
+                f"SRGHN_DASK_ADDRESS must be like tcp://HOST:8786, got {self.address!r}: {error}"
+            ) from error
+        except (OSError, TimeoutError) as error:
+            raise ServiceError(
+                f"no Dask scheduler answers at {self.address} ({error}); start `dask scheduler`, "
+                "or set SRGHN_DASK_ADDRESS to the one that runs"
+            ) from error
+
+    def evaluate(
+        self,
+        policies: Policies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        *,
+        perturbation: Perturbation | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        if not isinstance(policies, WeightedPolicies):  # callables need not pickle
+            return self._local.evaluate(
+                policies, version, mode, seeds, perturbation=perturbation, progress=progress
+            )
+        try:
+            return self._evaluate(policies, version, mode, seeds, perturbation, progress)
+        except (CancelledError, OSError) as error:
+            self.close()
+            raise ServiceError(
+                f"the Dask scheduler at {self.address} went away ({type(error).__name__}); start "
+                "it and its workers again, then the run: it goes on from its last checkpoint"
+            ) from error
+
+    def _evaluate(
+        self,
+        policies: WeightedPolicies,
+        version: EnvVersion,
+        mode: str,
+        seeds: Int64,
+        perturbation: Perturbation | None,
+        progress: Progress | None,
+    ) -> Evaluation:
+        free = self._workers()
+        board = Board.plan(policies, seeds, progress, len(free))
+        work = Work.of(self.backend, policies, version, mode, seeds, perturbation)
+        # a task of its own, so that each worker is sent the work once and a lost copy is remade
+        shared = self.client.submit(pickle.loads, pickle.dumps(work), pure=False)
+        running: dict[Future, tuple[Shard, str]] = {}
+        done: list[Future] = []
+        try:
+            while not board.finished:
+                while board.waiting and free:
+                    shard, worker = board.waiting.popleft(), free.pop()
+                    running[self._submit(shared, board, shard, worker)] = shard, worker
+                # let go only now: Dask holds back for 10 ms what is to be sent after such a message
+                done.clear()
+                done += self._first(running)
+                free += [self._take(future, running, board) for future in done]
+        finally:
+            self.client.cancel([shared, *running])
+        return board.result()
+
+    @cached_property
+    def _local(self) -> Backend:
+        return make_backend(self.backend, self.version, self.network)
+
+    def _workers(self) -> list[str]:
+        """The addresses of those there are now; waits for a first one."""
+        while True:
+            try:
+                self.client.wait_for_workers(1, timeout=PATIENCE)
+            except TimeoutError as error:
+                raise ServiceError(
+                    f"the Dask scheduler at {self.address} has had no worker for {PATIENCE:g} s; "
+                    f"start one: dask worker {self.address} --nthreads 1"
+                ) from error
+            if found := list(self.client.nthreads()):  # the only one may have left since
+                return found
+
+    def _submit(self, shared: Future, board: Board, shard: Shard, worker: str) -> Future:
+        """Left to Dask, shards would gather where the work's data lies."""
+        return self.client.submit(
+            _play, shared, shard.indices, board.weights(shard), self.deadline,
+            workers=[worker], allow_other_workers=True, pure=False,
+        )  # fmt: skip
+
+    def _first(self, running: Collection[Future]) -> list[Future]:
+        """The shards that came back, at least one."""
+        while True:
+            try:
+                with self.client.as_current():
+                    return list(wait(list(running), PATIENCE, "FIRST_COMPLETED").done)
+            except TimeoutError:
+                self._workers()
+
+    def _take(self, future: Future, running: dict[Future, tuple[Shard, str]], board: Board) -> str:
+        """Put a shard's answer, or its lack, on the board; the worker that it was dealt to."""
+        shard, worker = running.pop(future)
+        error = future.exception() if future.status == "error" else None
+        if isinstance(error, SrghnError):
+            raise error
+        if isinstance(error, ImportError):  # a world's own would be its episode's crash
+            raise ServiceError(
+                f"a worker of {self.address} cannot read its work ({error}); install there, too, "
+                "this version of srghn with its extra 'dask', and the package of your world"
+            ) from error
+        if error is not None:
+            board.failed(shard, f"{type(error).__name__}: {error}")
+        elif future.status != "finished":
+            board.failed(shard, f"Dask calls it {future.status}")
+        else:
+            board.done(shard, future.result())
+        return worker
+
+    def close(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+            del self.client
+
+
+def _play(work: Work, indices: Int64, weights: Float32 | None, deadline: float) -> Evaluation:
+    """One shard, on a worker; beyond its deadline the worker process ends itself."""
+    with _playing:
+        faulthandler.dump_traceback_later(deadline, exit=True)
+        try:
+            return _player().play(work, indices, weights)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+@lru_cache(maxsize=1)
+def _player() -> Player:
+    """This worker process's own, kept from shard to shard."""
+    return Player()
+
+
+#: A worker with several threads still plays one shard at a time.
+_playing = threading.Lock()

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.lab.experiments import catalogue, page, play, runner, targets
+from pipelines.lab.experiments.functions import FUNCTIONS, MovingFunction
+from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
+from srghn.config import EnvParams
+from srghn.envs import EnvVersion, pin
+from srghn.errors import ConfigError
+from srghn.evolution.registry import make_strategy
+
+
+def phase(number: int, generations: int | None, peak: float = 0.2, rest: float = 0.01) -> Recovery:
+    return Recovery(
+        phase=number,
+        mode="normal",
+        start=100 * number,
+        generations=generations,
+        evaluations=None if generations is None else 512 * (generations + 1),
+        peak=peak,
+        rest=rest,
+        scores={"normal": 500.0, "flipped": 9.0},
+    )
+
+
+def run(arm: str, seed: int, *taken: int | None, **rates: float) -> Outcome:
+    return Outcome(arm, seed, tuple(phase(k, g, **rates) for k, g in enumerate((3, *taken))))
+
+
+@cache
+def pinned(world: str) -> EnvVersion:
+    return pin(EnvParams.model_validate_json(world))
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("name", catalogue.EXPERIMENTS)
+def test_every_arm_of_every_experiment_can_be_begun(name: str, quick: bool) -> None:
+    experiment = catalogue.EXPERIMENTS[name](quick)
+    assert len(experiment.arms) >= 7
+    for arm in experiment.arms:
+        params = experiment.params(arm, seed=4)
+        assert params.evolution.seed == 4
+        version = pinned(params.env.model_dump_json())
+        make_strategy(params, version.interface)
+        assert len(play.phases(params, version)) == 3
+
+
+def test_functions_have_their_optimum_where_the_mode_says() -> None:
+    for name in FUNCTIONS:
+        for mode, optimum in (("home", [10, -10]), ("away", [-10, 10])):
+            env = MovingFunction(name, mode)
+            _, best, ended, _, _ = env.step(np.array(optimum, np.float32))
+            assert abs(float(best)) < 1e-9
+            assert ended
+            for shift in ([0.3, 0.0], [0.0, -0.3], [5.0, 5.0]):
+                _, worse, _, _, _ = env.step(np.array(optimum, np.float32) + np.float32(shift))
+                assert float(worse) < -0.05
+
+
+def test_targets_are_hit_and_missed_with_the_number() -> None:
+    good = [run("self-referential", s, 10, 12) for s in range(4)]
+    hits = targets.cartpole_switch(good)
+    assert [t.hit for t in hits] == [True, True, True], hits
+    assert hits[0].value == "4 of 4"
+    lost = [*good[:3], run("self-referential", 3, 10, None)]
+    assert [t.hit for t in targets.cartpole_switch(lost)] == [False, True, True]
+    slow = [run("self-referential", s, 10, 13) for s in range(4)]
+    assert targets.cartpole_switch(slow)[1].value == "10 / 13"
+    assert not targets.cartpole_switch(slow)[1].hit
+    flat = [run("self-referential", s, 10, 12, peak=0.1, rest=0.05) for s in range(4)]
+    assert [t.hit for t in targets.cartpole_switch(flat)] == [True, True, False]
+
+
+def test_a_run_that_never_recovers_is_not_recovered() -> None:
+    assert targets.recovered(run("a", 0, 7, 900))
+    assert not targets.recovered(run("a", 0, 7, None))
+    assert not targets.recovered(run("a", 0, 7, 900), within=50)
+
+
+def test_start_rate_wants_every_row_and_a_row_that_the_constant_rate_loses() -> None:
+    own = [run(f"self-referential {r}", s, 9, 9) for r in ("0.003", "0.1") for s in range(3)]
+    held = [run("constant-rate 0.003", s, None, 9) for s in range(3)]
+    held += [run("constant-rate 0.1", s, 9, 9) for s in range(3)]
+    found = targets.start_rate(own + held)
+    assert [t.hit for t in found] == [True, True, True]
+    assert found[-1].value == "0.003"
+    own[0] = run("self-referential 0.003", 0, None, 9)
+    held[0] = run("constant-rate 0.003", 0, 9, 9)
+    assert [t.hit for t in targets.start_rate(own + held)] == [False, True, False]
+
+
+def test_wilson_gives_the_textbook_interval() -> None:
+    assert page.wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
+    assert page.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert page.wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_an_unknown_experiment_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'cartpole-switch'"):
+        runner.run_experiment("cartpol-switch", out=tmp_path)
+
+
+def small(quick: bool = True) -> Experiment:
+    """Two arms and 24 generations of a real experiment."""
+    full = catalogue.cartpole_switch(quick)
+    base = catalogue._cartpole(8, 16, 24)
+    arms = {name: full.arms[name] for name in ("self-referential", "ga")}
+    return dataclasses.replace(full, base=base, arms=arms, test_episodes=8)
+
+
+class InPlace:
+    """Runs what a pool would, in this process: worker processes would not see the small one."""
+
+    def submit(self, function: Any, *args: Any) -> Any:
+        from concurrent.futures import Future
+
+        future: Any = Future()
+        future.set_result(function(*args))
+        return future
+
+    def __enter__(self) -> InPlace:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(catalogue.EXPERIMENTS, "cartpole-switch", small)
+    monkeypatch.setattr(runner, "_pool", lambda workers: InPlace())
+
+
+@pytest.mark.usefixtures("in_place")
+def test_an_experiment_ends_in_a_page_two_tables_and_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, str]] = []
+    report = runner.run_experiment(
+        "cartpole-switch", seeds=2, quick=True, out=tmp_path, progress=lambda *a: told.append(a)
+    )
+    assert [a["arm"] for a in report["arms"]] == ["self-referential", "ga"]
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert [done for done, _ in told] == [1, 2, 3, 4]
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3
+    assert {json.loads(row["params"])["evolution"]["seed"] for row in rows} == {0, 1}
+    assert all(row["score_normal"] and row["score_flipped"] for row in rows)
+    text = (tmp_path / "index.html").read_text()
+    assert text.count("<svg") == 3
+    assert not re.search(r'(src|href)="(https?:)?//', text)
+    for target in report["targets"]:
+        assert target["wanted"] in text
+
+    def never(*_: object) -> None:
+        raise AssertionError("a finished run was played again")
+
+    monkeypatch.setattr(runner, "play", never)
+    assert runner.run_experiment("cartpole-switch", seeds=2, quick=True, out=tmp_path) == report
+    assert (tmp_path / "index.html").read_text() == text
+
+
+def test_chosen_arms_run_beside_the_method(tmp_path: Path) -> None:
+    experiment = runner.only(catalogue.start_rate(True), ["constant-rate 0.1"])
+    assert list(experiment.arms) == [
+        *(f"self-referential {rate:g}" for rate in (0.003, 0.01, 0.03, 0.1)),
+        "constant-rate 0.1",
+        "self-referential 0.3",
+    ]
+    with pytest.raises(ConfigError, match=r"no arm of cartpole-switch 'gaa'; did you mean 'ga'"):
+        runner.run_experiment("cartpole-switch", arms=["gaa"], out=tmp_path, quick=True)
+
+
+@pytest.mark.usefixtures("in_place")
+def test_a_stopped_run_goes_on_to_the_same_outcome(tmp_path: Path) -> None:
+    experiment = small()
+    whole = play.play(experiment, "ga", 0, tmp_path / "whole")
+    folder = tmp_path / "torn"
+    heard = play.Champions.heard
+
+    def stop(self: Any, record: Any) -> None:
+        heard(self, record)
+        if record.generation == 19:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(play.Champions, "heard", stop)
+        with pytest.raises(KeyboardInterrupt):
+            play.play(experiment, "ga", 0, folder)
+    tests = folder / "champions.jsonl"
+    tests.write_text(tests.read_text() + '{"generation": 19, "sco')
+    assert play.play(experiment, "ga", 0, folder) == whole
+    assert [json.loads(line) for line in tests.read_text().splitlines()]
+
+
+def test_other_parameters_never_take_up_a_folder(tmp_path: Path) -> None:
+    one, other = small(), dataclasses.replace(small(), test_episodes=9)
+    assert runner.folder_of(one, "ga", 0, tmp_path) != runner.folder_of(other, "ga", 0, tmp_path)

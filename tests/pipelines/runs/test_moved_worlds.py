@@ -1,0 +1,151 @@
+"""A world that moved under its name is refused wherever fitness or trust would be mixed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium.envs.classic_control.cartpole as cartpole_module
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.runs.prepare import find_founder
+from pipelines.runs.runner import judge_again
+from pipelines.runs.stages import STAGES
+from pipelines.services.processes import child_environment
+from srghn.candidates.candidate import Candidate
+from srghn.config import CanaryParams, EnvParams
+from srghn.envs import EnvVersion, pin
+from srghn.errors import FingerprintMismatch, SrghnError
+from tests.pipelines.conftest import Home, Tiny
+
+PATCH = """
+import gymnasium.envs.classic_control.cartpole as cartpole
+made = cartpole.CartPoleEnv.__init__
+def heavier(self, *args, **kwargs):
+    made(self, *args, **kwargs)
+    self.gravity = 9.81
+cartpole.CartPoleEnv.__init__ = heavier
+"""
+
+
+@pytest.fixture
+def heavier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CartPole in this process, with another gravity under the same name."""
+    made = cartpole_module.CartPoleEnv.__init__
+
+    def patched(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        made(self, *args, **kwargs)
+        self.gravity = 9.81
+
+    monkeypatch.setattr(cartpole_module.CartPoleEnv, "__init__", patched)
+
+
+def names_both(error: SrghnError, pinned: str) -> None:
+    """The message names the pinned fingerprint, another one, and what to do."""
+    said = str(error)
+    found = set(re.findall(r"\b[0-9a-f]{64}\b", said))
+    assert pinned in found
+    assert len(found) == 2
+    assert "srghn env pin" in said
+    assert "srghn run --from scratch" in said
+    assert "first differing step" in said
+
+
+Step = Callable[[Home], object]
+STEPS: dict[str, Step] = {
+    "resume": lambda home: STAGES["evolve"](home.workspace, home.settings),
+    "choose a finalist": lambda home: STAGES["evaluate"](home.workspace, home.settings),
+    "gate again": lambda home: judge_again(home.settings, 1),
+    "approve": lambda home: home.release.approve(1, "test", "because"),
+    "promote": lambda home: home.release.promote(1, "test", "because"),
+    "canary": lambda home: home.release.start_canary(1, CanaryParams(), "test", "because"),
+}
+
+
+@pytest.mark.usefixtures("heavier")
+@pytest.mark.parametrize("step", STEPS)
+def test_a_patched_gravity_is_refused(step: str, home: Home) -> None:
+    ledger = home.release.ledger
+    before, events = ledger.version(1), len(ledger.events())
+    with pytest.raises(FingerprintMismatch) as caught:
+        STEPS[step](home)
+    names_both(caught.value, before.env_fingerprint)
+    assert ledger.version(1) == before
+    assert len(ledger.events()) == events
+
+
+def test_in_the_pinned_world_the_same_steps_are_taken(home: Home) -> None:
+    for step in ("resume", "choose a finalist", "approve", "promote"):
+        STEPS[step](home)
+    champion = home.release.ledger.champion()
+    assert champion is not None
+    assert champion.version == 1
+
+
+@pytest.mark.usefixtures("heavier")
+def test_a_rollback_needs_no_world(home: Home) -> None:
+    with pytest.raises(SrghnError, match="no champion to roll back from"):
+        home.release.ledger.rollback(actor="test", reason="emergency")
+
+
+def test_a_record_of_another_world_is_not_the_versions(home: Home) -> None:
+    release, other = home.release, "0" * 64
+    digest = "d" * 64
+    source = release.store.folder / release.ledger.version(1).digest
+    source.rename(release.store.folder / digest)
+    release.ledger.register(
+        digest, env_fingerprint=other, mode="normal", run_id="x", manifest={}, actor="a", reason="r"
+    )
+    with pytest.raises(SrghnError, match="manifest"):
+        release.require_world(2)
+
+
+def test_verify_in_another_process_names_what_moved(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(PATCH)
+    pinned = home.release.ledger.version(1).env_fingerprint
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "env", "verify", pinned[:10]],
+        env=child_environment(
+            {"SRGHN_HOME": str(home.settings.home), "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    names_both(SrghnError(done.stderr), pinned)
+
+
+def test_everything_that_a_run_leaves_names_its_world(finished: Home) -> None:
+    workspace, version = finished.workspace, finished.release.ledger.version(1)
+    tables = sorted(workspace.run.glob("*/*.parquet"))
+    stored = finished.release.reports(str(version.report_digest)) / "verdict.json"
+    named = {
+        "record": json.loads((workspace.run / "run.json").read_text())["fingerprint"],
+        "candidate": Candidate.load(workspace.candidate).env_fingerprint,
+        "ledger": version.env_fingerprint,
+        "verdict": json.loads(stored.read_text())["env_fingerprint"],
+        "training": json.loads(workspace.evolution_metrics.read_text())["fingerprint"],
+        "re-test": json.loads(workspace.evaluation_metrics.read_text())["env_fingerprint"],
+        **{t.name: pq.read_schema(t).metadata[b"fingerprint"].decode() for t in tables},
+    }
+    assert len(tables) >= 2
+    assert set(named.values()) == {EnvVersion.load(workspace.env_version).fingerprint}, named
+
+
+def test_a_lineage_does_not_go_on_in_another_world(finished: Home, tiny: Tiny) -> None:
+    digest = finished.release.ledger.version(1).digest
+    other = pin(EnvParams(id="CartPole-v1"))
+    with pytest.raises(FingerprintMismatch) as caught:
+        find_founder(tiny(ancestor=digest), other, finished.settings)
+    pinned = finished.release.ledger.version(1).env_fingerprint
+    said = str(caught.value)
+    assert pinned in said
+    assert other.fingerprint in said
+    assert "srghn run --from scratch" in said

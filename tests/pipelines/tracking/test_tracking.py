@@ -1,0 +1,237 @@
+"""MLflow gets everything, late if need be; without it nothing stops and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.runs.stages import STAGES
+from pipelines.runs.workspaces import create_workspace
+from pipelines.services.processes import free_port
+from pipelines.tracking import delivery as tracking
+from pipelines.tracking import mlflow_run
+from pipelines.tracking.delivery import deliver, deliver_all, delivering
+from srghn.config import Settings
+from srghn.envs import pin
+from srghn.evaluation.base import make_evaluator
+from srghn.evolution import loop
+from srghn.evolution.metrics import SCHEMA
+from srghn.files import sha256_file
+from tests.pipelines.conftest import Home, Tiny
+from tests.pipelines.killing import outcome
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database whose migrations, which take seconds, are done."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def alive(home: Home, migrated: Path) -> Home:
+    """The finished home with an embedded MLflow."""
+    (home.settings.home / "mlflow").mkdir()
+    shutil.copyfile(migrated, home.settings.home / "mlflow" / "mlflow.db")
+    return home
+
+
+@pytest.fixture
+def dead() -> str:
+    """The address of a tracking server that is down."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def client(settings: Settings) -> MlflowClient:
+    return MlflowClient(settings.mlflow_uri)
+
+
+def runs(settings: Settings) -> list[Run]:
+    experiment = client(settings).get_experiment_by_name(mlflow_run.EXPERIMENT)
+    return list(client(settings).search_runs([experiment.experiment_id]))
+
+
+def history(settings: Settings, metric: str) -> list[int]:
+    (run,) = runs(settings)
+    found = client(settings).get_metric_history(run.info.run_id, metric)
+    return sorted(metric.step for metric in found)
+
+
+def test_a_run_is_delivered_whole(alive: Home) -> None:
+    settings, workspace = alive.settings, alive.workspace
+    (workspace.root / "dvc.lock").write_text("stages: {}\n")
+    delivery = deliver(workspace, settings, finished=True)
+    assert delivery.failure is None
+    assert (delivery.generations, delivery.finished) == (7, True)
+    (run,) = runs(settings)
+    assert run.info.run_id == delivery.mlflow_run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["evolution.generations"] == "7"
+    assert run.data.params["env.id"] == "CartPoleSwitch-v1"
+    columns = {f"evolution/{name}" for name in SCHEMA.names}
+    words = {"evolution/generation", "evolution/mode", "evolution/first_crash"}
+    assert columns - set(run.data.metrics) == words
+    assert {"validation/mean", "gate/passed"} <= set(run.data.metrics)
+    assert history(settings, "evolution/median") == list(range(7))
+    version = alive.release.ledger.version(1)
+    assert run.data.tags["srghn.candidate"] == version.digest
+    assert run.data.tags["srghn.env_fingerprint"] == version.env_fingerprint
+    assert run.data.tags["dvc.lock.sha256"] == sha256_file(workspace.root / "dvc.lock")
+    assert run.data.tags["mlflow.source.git.commit"]
+    kept = {found.path for found in client(settings).list_artifacts(run.info.run_id)}
+    assert {"params.yaml", "dvc.lock", "generations.csv", "report", "candidate"} <= kept
+
+
+def test_delivering_again_changes_nothing(alive: Home) -> None:
+    for _ in range(2):
+        deliver(alive.workspace, alive.settings)
+    deliver(alive.workspace, alive.settings, finished=True)
+    deliver(alive.workspace, alive.settings, finished=True)
+    assert history(alive.settings, "evolution/best") == list(range(7))
+
+
+def test_no_generation_is_delivered_in_part(alive: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two calls, delivery goes on with the next whole generation."""
+    monkeypatch.setattr(mlflow_run, "METRICS_PER_CALL", 45)
+    log, calls = mlflow_run.MlflowRun.log_generations, 0
+
+    def breaking(self: mlflow_run.MlflowRun, rows: list[dict[str, object]]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise ConnectionError("gone")
+        log(self, rows)
+
+    monkeypatch.setattr(mlflow_run.MlflowRun, "log_generations", breaking)
+    broken = deliver(alive.workspace, alive.settings)
+    assert (broken.generations, broken.failure) == (4, "ConnectionError: gone")
+    assert deliver(alive.workspace, alive.settings).generations == 7
+    assert history(alive.settings, "evolution/best") == list(range(7))
+
+
+def test_of_a_long_fast_run_as_many_are_delivered_as_its_time_affords(
+    alive: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two in any case, then every fifth and the last; all are in the artefact."""
+    workspace = create_workspace(alive.settings, "fast", tiny(generations=23))
+    for stage in ("pin", "evolve"):
+        STAGES[stage](workspace, alive.settings)
+    last = (workspace.run / "checkpoints").stat().st_mtime
+    each = (last - (workspace.run / "run.json").stat().st_mtime) / 23
+    monkeypatch.setattr(tracking, "ALWAYS", 2)
+    monkeypatch.setattr(tracking, "ROW_SECONDS", 4.5 * tracking.SHARE * each)
+    for _ in range(2):
+        assert deliver(workspace, alive.settings).generations == 21
+        assert history(alive.settings, "evolution/best") == [0, 1, 5, 10, 15, 20]
+    assert deliver(workspace, alive.settings, finished=True).finished
+    assert history(alive.settings, "evolution/best") == [0, 1, 5, 10, 15, 20, 22]
+    run_id = str(tracking._noted(workspace).mlflow_run_id)
+    kept = {found.path for found in client(alive.settings).list_artifacts(run_id)}
+    assert "generations.csv" in kept
+
+
+def test_a_run_made_before_its_note_is_found_again(alive: Home) -> None:
+    first = deliver(alive.workspace, alive.settings).mlflow_run_id
+    (alive.workspace.root / "tracking.json").unlink()
+    assert deliver(alive.workspace, alive.settings).mlflow_run_id == first
+    assert len(runs(alive.settings)) == 1
+
+
+def test_a_dead_server_costs_seconds_and_loses_nothing(alive: Home, dead: str) -> None:
+    down = alive.settings.model_copy(update={"mlflow_uri": dead})
+    started = time.monotonic()
+    failed = deliver(alive.workspace, down, finished=True)
+    assert time.monotonic() - started < 30
+    assert failed.failure is not None
+    assert (failed.generations, failed.finished) == (0, False)
+    assert deliver_all(alive.settings)["runs"] == 1
+    assert history(alive.settings, "evolution/best") == list(range(7))
+    assert deliver_all(alive.settings)["runs"] == 0
+
+
+def test_a_dead_server_never_stops_evolution(
+    home: Home, dead: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SYNC_SECONDS", 0.05)
+    tried: list[str | None] = []
+
+    def counted(workspace: object, settings: Settings) -> tracking.Delivery:
+        tried.append(deliver(workspace, settings).failure)  # type: ignore[arg-type]
+        return tracking.Delivery(failure=tried[-1])
+
+    monkeypatch.setattr(tracking, "deliver", counted)
+    down = home.settings.model_copy(update={"mlflow_uri": dead})
+    workspace = create_workspace(down, "undelivered", tiny())
+    with delivering(workspace, down):
+        for stage in ("pin", "evolve", "evaluate"):
+            STAGES[stage](workspace, down)
+    assert tried
+    assert None not in tried
+    assert outcome(workspace) == outcome(home.workspace)
+
+
+def test_rows_are_delivered_while_a_run_goes_on(
+    alive: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SYNC_SECONDS", 0.05)
+    workspace = create_workspace(alive.settings, "live", tiny(generations=20))
+    with delivering(workspace, alive.settings):
+        for stage in ("pin", "evolve"):
+            STAGES[stage](workspace, alive.settings)
+        end = time.monotonic() + 30
+        while tracking._noted(workspace).generations < 20 and time.monotonic() < end:
+            time.sleep(0.05)
+    assert tracking._noted(workspace).generations == 20
+    assert history(alive.settings, "evolution/diversity") == list(range(20))
+
+
+def test_rows_that_are_in_no_part_of_the_tables_yet_are_delivered(
+    alive: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A world whose generations take longer than the clock waits is watched one by one."""
+    monkeypatch.setattr(loop, "SECONDS", 0.0)
+    workspace = create_workspace(alive.settings, "slow", tiny(checkpoint_every=4))
+    params, version = workspace.params(), pin(workspace.params().env)
+    had: list[int] = []
+
+    def listen(_: object) -> None:
+        had.append(deliver(workspace, alive.settings).generations)
+
+    with make_evaluator(alive.settings, version, params.network) as evaluator:
+        loop.evolve(params, version, evaluator, workspace.run, on_generation=listen)
+    assert had == list(range(7))
+
+
+def test_a_run_at_work_delivers_for_itself(alive: Home) -> None:
+    with alive.workspace.held():
+        assert deliver_all(alive.settings)["runs"] == 0
+
+
+def test_sync_says_what_it_delivered_or_why_not(
+    alive: Home, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRGHN_HOME", str(alive.settings.home))
+    monkeypatch.setenv("SRGHN_MLFLOW_URI", dead)
+    down = CliRunner().invoke(app, ["sync"])
+    assert down.exit_code == 1
+    assert "not all: " in down.stdout
+    monkeypatch.delenv("SRGHN_MLFLOW_URI")
+    up = CliRunner().invoke(app, ["sync"])
+    assert up.exit_code == 0, up.output
+    assert up.stdout.startswith("1 runs and ")
+
+
+def test_the_commit_says_when_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert mlflow_run._commit() == "none"

@@ -1,0 +1,220 @@
+"""A candidate is made again from its lineage, and its gate's episodes are played again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.runs.stages import STAGES
+from pipelines.runs.workspaces import create_workspace
+from pipelines.versions.replay import _close, replay
+from srghn.candidates.candidate import Candidate
+from srghn.config import Settings
+from srghn.errors import (
+    ArtefactError,
+    ConfigError,
+    FingerprintMismatch,
+    LedgerError,
+    ReplayMismatch,
+)
+from srghn.evolution.ancestry import Ancestry
+from srghn.files import sha256_file
+from tests.pipelines.conftest import Home, Tiny, copied, home_at
+from tests.pipelines.runs.test_moved_worlds import heavier
+
+__all__ = ["heavier"]
+
+EVERYTHING = [
+    "genome that the lineage names",
+    "genome",
+    "policy",
+    "the candidate's 60 gate episodes",
+]
+
+
+@dataclass(frozen=True)
+class Clone:
+    """What a fresh clone has after `dvc pull`: a candidate, the report beside it, no ledger."""
+
+    settings: Settings
+    data: Path
+
+    @property
+    def candidate(self) -> Path:
+        return self.data / "candidate"
+
+
+@pytest.fixture
+def clone(finished: Home, tmp_path: Path) -> Clone:
+    for name in ("candidate", "report"):
+        shutil.copytree(finished.workspace.root / "data" / name, tmp_path / "data" / name)
+    return Clone(home_at(tmp_path / "empty"), tmp_path / "data")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_version_is_made_again_to_the_bit(home: Home) -> None:
+    result = replay(home.settings, "1")
+    assert result.moved == ()
+    assert [finding.what for finding in result.findings] == EVERYTHING
+    assert all(finding.how == "bytes" and finding.equal for finding in result.findings)
+    assert result.candidate == home.release.ledger.version(1).digest
+
+
+def test_a_folder_needs_no_ledger(clone: Clone) -> None:
+    result = replay(clone.settings, str(clone.candidate))
+    assert [finding.what for finding in result.findings] == EVERYTHING
+    assert not clone.settings.home.exists()
+
+
+def test_an_incumbent_plays_again_where_it_is_at_hand(
+    finished: Home, tiny: Tiny, tmp_path: Path
+) -> None:
+    """The second run's lineage begins in the first; its gate is against the first's candidate."""
+    settings = copied(finished, tmp_path / "home")
+    champion = Candidate.load(finished.workspace.candidate)
+    params = tiny(ancestor=champion.digest, generations=3, seed=8)
+    params = params.model_copy(
+        update={"gate": params.gate.model_copy(update={"incumbent": champion.digest})}
+    )
+    second = create_workspace(settings, "second", params)
+    for stage in ("pin", "evolve", "evaluate", "gate"):
+        STAGES[stage](second, settings)
+    chain = Ancestry.from_json((second.candidate / "ancestry.json").read_text()).chain
+    before = Ancestry.from_json((champion.path / "ancestry.json").read_text()).chain
+    assert chain[: len(before)] == before
+    page = (second.report / "report.html").read_text()
+    assert f"{len(chain)} births from the founder to the candidate" in page
+    assert "fitness of each ancestor at birth" in page
+    result = replay(settings, str(second.candidate))
+    incumbent = "the incumbent's 60 gate episodes"
+    assert [finding.what for finding in result.findings] == [*EVERYTHING, incumbent]
+    shutil.rmtree(settings.home / "artefacts")
+    alone = replay(settings, str(second.candidate))
+    assert [finding.what for finding in alone.findings] == EVERYTHING
+
+
+def test_a_candidate_that_was_not_judged_says_so(clone: Clone) -> None:
+    shutil.rmtree(clone.data / "report")
+    result = replay(clone.settings, str(clone.candidate))
+    assert result.unplayed == "it has not been judged"
+    assert [finding.what for finding in result.findings] == EVERYTHING[:3]
+
+
+def test_on_another_platform_it_is_compared_within_tolerance(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Candidate.load(clone.candidate).manifest["platform"]
+    here = {**recorded, "machine": "riscv64"}
+    monkeypatch.setattr("pipelines.versions.replay.platform_note", lambda: here)
+    result = replay(clone.settings, str(clone.candidate))
+    assert result.moved == (f"machine: {recorded['machine']} then, riscv64 now",)
+    hows = [finding.how for finding in result.findings]
+    assert hows == ["bytes", "within tolerance", "within tolerance", "within tolerance"]
+    assert "tolerance 0.0001" in result.findings[1].found
+    assert result.to_dict()["platform"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "equal"),
+    [
+        ([1.0, -np.inf], [1.00009, -np.inf], True),
+        ([1.0, 2.0], [1.0, 2.0002], False),
+        ([1.0, -np.inf], [1.0, 3.0], False),
+        ([0, 1, 1], [0, 1, 0], False),
+    ],
+)
+def test_a_tolerance_holds_for_every_number(
+    recorded: list[float], found: list[float], equal: bool
+) -> None:
+    assert _close("x", recorded, found, 1e-4).equal == equal
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "candidate/genome.safetensors",
+        "candidate/policy.onnx",
+        "candidate/ancestry.json",
+        "candidate/golden.json",
+        "candidate/env_version.json",
+        "candidate/manifest.json",
+        "report/report.html",
+        "report/report.json",
+        "report/episodes.parquet",
+        "report/verdict.json",
+    ],
+)
+def test_a_flipped_bit_is_refused_and_the_file_named(name: str, clone: Clone) -> None:
+    flip(clone.data / name)
+    with pytest.raises(ArtefactError, match=Path(name).name):
+        replay(clone.settings, str(clone.candidate))
+
+
+def test_a_flipped_bit_in_what_the_ledger_keeps_is_named(home: Home) -> None:
+    version = home.release.ledger.version(1)
+    page = home.release.reports(str(version.report_digest)) / "report.html"
+    flip(page)
+    with pytest.raises(ArtefactError, match=str(page)):
+        replay(home.settings, "1")
+    manifest = home.release.store.folder / version.digest / "manifest.json"
+    flip(manifest)
+    with pytest.raises(ArtefactError, match=str(manifest)):
+        replay(home.settings, "1")
+
+
+def test_a_forged_lineage_does_not_lead_to_the_genome(clone: Clone) -> None:
+    """Every digest fits, but one mutation seed is another."""
+    path, manifest = clone.candidate / "ancestry.json", clone.candidate / "manifest.json"
+    data = json.loads(path.read_text())
+    data["chain"][-1][2] ^= 1
+    path.write_text(json.dumps(data))
+    record = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(record | {"lineage_digest": sha256_file(path)}))
+    shutil.rmtree(clone.data / "report")
+    with pytest.raises(ReplayMismatch, match="genome came out different"):
+        replay(clone.settings, str(clone.candidate))
+
+
+def test_another_architecture_is_named(clone: Clone) -> None:
+    manifest = clone.candidate / "manifest.json"
+    record = json.loads(manifest.read_text())
+    record["params"]["ghn"]["hidden"] = 5
+    manifest.write_text(json.dumps(record))
+    shutil.rmtree(clone.data / "report")
+    with pytest.raises(ReplayMismatch, match="under architecture"):
+        replay(clone.settings, str(clone.candidate))
+
+
+@pytest.mark.usefixtures("heavier")
+def test_in_a_moved_world_the_genome_is_made_but_no_episode_played(clone: Clone) -> None:
+    with pytest.raises(FingerprintMismatch, match=r"came out as recorded, but .*srghn env pin"):
+        replay(clone.settings, str(clone.candidate))
+
+
+def test_what_is_not_there_is_named(home: Home) -> None:
+    with pytest.raises(ConfigError, match=r"'nowhere' is neither a version's number"):
+        replay(home.settings, "nowhere")
+    with pytest.raises(LedgerError, match="no version 7"):
+        replay(home.settings, "7")
+
+
+def test_the_command_tells_what_was_compared(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRGHN_HOME", str(home.settings.home))
+    said = CliRunner().invoke(app, ["replay", "1"])
+    assert said.exit_code == 0, said.output
+    assert "all as recorded" in said.stdout
+    as_json = json.loads(CliRunner().invoke(app, ["replay", "1", "--json"]).stdout)
+    assert as_json["platform"] == "same"
+    assert [finding["what"] for finding in as_json["findings"]] == EVERYTHING

@@ -1,0 +1,236 @@
+"""The compiled CartPole against Gymnasium's, step by step."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from srghn.config import EnvParams, NetworkParams
+from srghn.envs import EnvVersion, Perturbation, pin
+from srghn.errors import EvaluationError
+from srghn.evaluation.backends.cartpole import compiled as cartpole
+from srghn.evaluation.backends.cartpole.compiled import CompiledCartPole, mlp_widths
+from srghn.evaluation.backends.cartpole.kernel import ACTIVATIONS, packing, play
+from srghn.evaluation.backends.cartpole.world import World, start_states
+from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
+from srghn.policies import build_policy
+from srghn.seeding import seeds, stream
+
+POLICY = NetworkParams(kwargs={"hidden": [8], "activation": "tanh"})
+
+
+@pytest.fixture(scope="module")
+def version() -> EnvVersion:
+    return pin(EnvParams(id="CartPoleSwitch-v1"))
+
+
+def population(version: EnvVersion, n: int, network: NetworkParams = POLICY) -> WeightedPolicies:
+    """Random networks; every second one leans the right way, so that some episodes are long."""
+    size = packing(mlp_widths(network, version.interface)).size
+    weights = stream(3, "test", n).normal(size=(n, size)).astype(np.float32) * np.float32(0.3)
+    if network.kwargs["hidden"] == [8]:
+        lean = np.zeros(size, dtype=np.float32)
+        lean[:4] = 0.1, 0.4, 1.5, 1.0
+        lean[40], lean[48] = -3.0, 3.0
+        weights[::2] = weights[::2] * np.float32(0.1) + lean
+    return WeightedPolicies(network, version.interface, weights)
+
+
+@pytest.mark.parametrize("mode", ["normal", "flipped"])
+@pytest.mark.parametrize("perturbation", [None, Perturbation("pole_length", 1.5)])
+def test_every_step_is_gymnasiums(
+    version: EnvVersion, mode: str, perturbation: Perturbation | None
+) -> None:
+    env = version.make(mode, perturbation)
+    world = World.of(env)
+    assert world is not None
+    policies, chosen = population(version, 60), seeds(1, "test", 8)
+    trace = np.zeros((60, 8, world.limit, 5), dtype=np.float32)
+    widths = mlp_widths(POLICY, version.interface)
+    lengths, broken = play(
+        policies.dense(), packing(widths), np.array(widths), 0, start_states(env, chosen),
+        world.physics, world.forces, world.limit, trace,
+    )  # fmt: skip
+    assert not broken.any()
+    assert lengths.min() < 20
+    for i in range(60):
+        for k, seed in enumerate(chosen.tolist()):
+            _replay(env, seed, trace[i, k, : lengths[i, k]])
+    if mode == "normal":
+        assert lengths.max() == 500
+
+
+def _replay(env: gym.Env, seed: int, steps: np.ndarray) -> None:
+    observation, _ = env.reset(seed=seed)
+    for t, step in enumerate(steps):
+        assert observation.dtype == np.float32
+        assert observation.tobytes() == step[:4].tobytes()
+        observation, reward, terminated, truncated, _ = env.step(int(step[4]))
+        assert reward == 1.0
+        assert (terminated or truncated) == (t == len(steps) - 1)
+
+
+def test_thousands_of_episodes_agree_with_the_general_backend(version: EnvVersion) -> None:
+    policies, chosen = population(version, 120), seeds(2, "test", 20)
+    with (
+        CompiledCartPole(version, POLICY) as fast,
+        make_backend("gymnasium", version, POLICY) as slow,
+    ):
+        mine = fast.evaluate(policies, version, "flipped", chosen)
+        general = slow.evaluate(policies, version, "flipped", chosen)
+    assert mine.returns.dtype == np.float64
+    assert mine.steps == mine.lengths.sum()
+    assert np.array_equal(mine.returns, mine.lengths)
+    # Outputs differ from PyTorch's by a few ulp, so an action may differ where they all but tie
+    assert (mine.lengths == general.lengths).mean() > 0.999
+    assert (mine.lengths != fast.evaluate(policies, version, "normal", chosen).lengths).any()
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("hidden", [(), (5,), (32, 32), (11, 3, 9)])
+def test_the_network_is_pytorchs(
+    version: EnvVersion, activation: str, hidden: tuple[int, ...]
+) -> None:
+    policy = NetworkParams(kwargs={"hidden": list(hidden), "activation": activation})
+    env, policies = version.make("normal"), population(version, 6, policy)
+    world = World.of(env)
+    assert world is not None
+    trace = np.zeros((6, 1, 500, 5), dtype=np.float32)
+    widths = mlp_widths(policy, version.interface)
+    lengths, _ = play(
+        policies.dense(), packing(widths), np.array(widths), ACTIVATIONS[activation],
+        start_states(env, seeds(0, "test", 1)), world.physics, world.forces, world.limit, trace,
+    )  # fmt: skip
+    module = build_policy(policy, 4, 2)
+    for i, flat in enumerate(torch.from_numpy(policies.dense())):
+        torch.nn.utils.vector_to_parameters(flat, module.parameters())
+        steps = torch.from_numpy(trace[i, 0, : lengths[i, 0]])
+        with torch.no_grad():
+            outputs = module(steps[:, :4])
+        clear = (outputs[:, 1] - outputs[:, 0]).abs() > 1e-5
+        assert clear.any()
+        assert torch.equal(outputs.argmax(dim=1)[clear], steps[:, 4].long()[clear])
+
+
+def test_fitness_does_not_depend_on_company(version: EnvVersion) -> None:
+    policies, chosen = population(version, 40), seeds(5, "test", 37)
+    with CompiledCartPole(version, POLICY) as backend:
+        together = backend.evaluate(policies, version, "normal", chosen).lengths
+        for i in (0, 7, 39):
+            alone = WeightedPolicies(POLICY, version.interface, policies.dense()[i : i + 1])
+            # alone with many episodes, all seats help with one individual's
+            played = backend.evaluate(alone, version, "normal", chosen)
+            assert np.array_equal(played.lengths[0], together[i])
+            for k in range(3):
+                played = backend.evaluate(alone, version, "normal", chosen[k : k + 1])
+                assert played.lengths[0, 0] == together[i, k]
+
+
+def test_a_network_of_nan_crashes_alone(version: EnvVersion) -> None:
+    policies, chosen = population(version, 5), seeds(5, "test", 2)
+    weights = policies.dense()
+    weights[3, -1] = np.nan
+    weights[1, :8] = np.inf  # inf * 0.1 - inf * 0.2: NaN after the first layer
+    with CompiledCartPole(version, POLICY) as backend:
+        whole = backend.evaluate(policies, version, "normal", chosen)
+        torn = backend.evaluate(
+            WeightedPolicies(POLICY, version.interface, weights), version, "normal", chosen
+        )
+    assert np.isneginf(torn.fitness).tolist() == [False, True, False, True, False]
+    assert {(c.individual, c.seed) for c in torn.crashes} == {
+        (i, int(seed)) for i in (1, 3) for seed in chosen
+    }
+    assert np.array_equal(torn.returns[[0, 2, 4]], whole.returns[[0, 2, 4]])
+    with make_backend("gymnasium", version, POLICY) as general:
+        broken = WeightedPolicies(POLICY, version.interface, weights)
+        assert general.evaluate(broken, version, "normal", chosen).crashes == torn.crashes
+
+
+def test_weights_of_another_network_are_refused(version: EnvVersion) -> None:
+    wrong = WeightedPolicies(POLICY, version.interface, np.zeros((2, 57), dtype=np.float32))
+    with (
+        CompiledCartPole(version, POLICY) as backend,
+        pytest.raises(EvaluationError, match="58 parameters, got 57"),
+    ):
+        backend.evaluate(wrong, version, "normal", seeds(0, "test", 1))
+
+
+def test_what_the_kernel_cannot_play_goes_elsewhere(version: EnvVersion) -> None:
+    assert choose_backend(version, POLICY) == "compiled"
+    assert World.of(version.make("normal", Perturbation("observation_noise", 0.1))) is None
+    gelu = NetworkParams(kwargs={"hidden": [8], "activation": "gelu"})
+    assert not CompiledCartPole.supports(version, gelu)
+    residual = NetworkParams(module="srghn.policies:ResidualMLP", kwargs={})
+    assert not CompiledCartPole.supports(version, residual)
+    old_reward = pin(EnvParams(id="CartPole-v1", kwargs={"sutton_barto_reward": True}))
+    assert not CompiledCartPole.supports(old_reward, POLICY)
+
+
+def test_perturbed_by_a_wrapper_is_played_by_the_general_backend(version: EnvVersion) -> None:
+    policies, chosen = population(version, 3), seeds(6, "test", 2)
+    noise = Perturbation("observation_noise", 0.5)
+    with (
+        CompiledCartPole(version, POLICY) as fast,
+        make_backend("gymnasium", version, POLICY) as general,
+    ):
+        mine = fast.evaluate(policies, version, "normal", chosen, perturbation=noise)
+        other = general.evaluate(policies, version, "normal", chosen, perturbation=noise)
+    assert mine.returns.tobytes() == other.returns.tobytes()
+
+
+RESIDUAL = NetworkParams(module="srghn.policies:ResidualMLP", kwargs={"width": 4, "blocks": 1})
+
+
+@pytest.mark.parametrize("perturbation", [None, Perturbation("gravity", 2.0)])
+def test_vectorised_gives_the_bytes_of_the_general_backend(
+    version: EnvVersion, perturbation: Perturbation | None
+) -> None:
+    assert choose_backend(version, RESIDUAL) == "vectorised"
+    size = sum(p.numel() for p in build_policy(RESIDUAL, 4, 2).parameters())
+    weights = stream(9, "test").normal(size=(40, size)).astype(np.float32)
+    policies, chosen = WeightedPolicies(RESIDUAL, version.interface, weights), seeds(7, "test", 5)
+    seen = []
+    for name in ("vectorised", "gymnasium"):
+        with make_backend(name, version, RESIDUAL) as backend:
+            seen.append(
+                backend.evaluate(policies, version, "flipped", chosen, perturbation=perturbation)
+            )
+    assert seen[0].returns.tobytes() == seen[1].returns.tobytes()
+    assert seen[0].lengths.tobytes() == seen[1].lengths.tobytes()
+    assert seen[0].steps == seen[1].steps
+    assert len(np.unique(seen[0].lengths)) > 10
+
+
+def test_vectorised_plays_callables_and_counts_their_crashes(version: EnvVersion) -> None:
+    def lean(rows: np.ndarray) -> np.ndarray:
+        return (rows @ np.array([0.1, 0.4, 1.5, 1.0], dtype=np.float32) > 0).astype(np.int64)
+
+    def wrong(rows: np.ndarray) -> np.ndarray:
+        if abs(rows[:, 2]).max() > 0.1:
+            raise ValueError("too far")
+        return np.zeros(len(rows), dtype=np.int64)
+
+    chosen = seeds(8, "test", 4)
+    seen = []
+    for name in ("compiled", "gymnasium"):
+        with make_backend(name, version, POLICY) as backend:
+            seen.append(backend.evaluate([lean, wrong], version, "normal", chosen))
+    assert (seen[0].returns == seen[1].returns).all()
+    assert (seen[0].lengths == seen[1].lengths).all()
+    assert seen[0].crashes == seen[1].crashes
+    assert len(seen[0].crashes) == 4
+    assert (seen[0].lengths[0] == 500).all()
+
+
+def test_without_glibc_the_vectorised_backend_plays(
+    version: EnvVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cartpole.numpy_uses_libm()
+    monkeypatch.setattr(cartpole, "in_c_library", lambda name: False)
+    cartpole.numpy_uses_libm.cache_clear()
+    try:
+        assert choose_backend(version, POLICY) == "vectorised"
+    finally:
+        cartpole.numpy_uses_libm.cache_clear()

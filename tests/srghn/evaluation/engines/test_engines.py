@@ -1,0 +1,422 @@
+"""Process pool and Dask: the bytes of one process, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srghn.config import EnvParams, NetworkParams, Settings
+from srghn.envs import EnvVersion, pin
+from srghn.errors import ConfigError, EvaluationError, ServiceError
+from srghn.evaluation.base import (
+    Crash,
+    Evaluation,
+    Evaluator,
+    Float32,
+    Int64,
+    WeightedPolicies,
+    make_evaluator,
+)
+from srghn.evaluation.engines.shards import Board, Shard
+from srghn.seeding import seeds, stream
+
+POLICY = NetworkParams(kwargs={"hidden": [3], "activation": "tanh"})
+SEEDS = seeds(4, "test", 3)
+#: The individual whose actions are above 0.9, and that no other comes near.
+GUILTY = 5
+DASK = [sys.executable, "-m", "dask"]
+
+
+@pytest.fixture(scope="session")
+def here() -> Iterator[None]:
+    """Make `perilous` importable here and in every process that is started from here."""
+    folder = str(Path(__file__).parents[1])
+    before = os.environ.get("PYTHONPATH")
+    sys.path.insert(0, folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *([before] if before else [])])
+    yield
+    sys.path.remove(folder)
+
+
+def perilous(peril: str = "none", flag: str = "", sleep: float = 0.0) -> EnvVersion:
+    kwargs = {"peril": peril, "spared": os.getpid(), "flag": flag, "sleep": sleep}
+    return pin(EnvParams(id="perilous:world", kwargs=kwargs))
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A recipe: each individual is a seed."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rebuild(self, indices: Int64) -> Float32:
+        rows = [stream(8, "weights", int(i)).normal(size=13) for i in indices]
+        weights = np.array(rows, dtype=np.float32).reshape(-1, 13) * np.float32(0.1)
+        weights[indices == GUILTY, -1] = 3.0
+        return weights
+
+
+def population(version: EnvVersion, count: int = 12, recipe: bool = True) -> WeightedPolicies:
+    seeded = Seeded(count)
+    if recipe:
+        return WeightedPolicies(POLICY, version.interface, recipe=seeded)
+    weights = seeded.rebuild(np.arange(count))
+    return WeightedPolicies(POLICY, version.interface, weights)
+
+
+def evaluator(version: EnvVersion, engine: str, **settings: object) -> Evaluator:
+    made = Settings.model_validate({"engine": engine, **settings})
+    return make_evaluator(made, version, POLICY)
+
+
+def same(a: Evaluation, b: Evaluation) -> bool:
+    return (
+        a.returns.tobytes() == b.returns.tobytes()
+        and a.lengths.tobytes() == b.lengths.tobytes()
+        and a.steps == b.steps
+        and a.crashes == b.crashes
+    )
+
+
+@pytest.fixture(scope="module")
+def version(here: None) -> EnvVersion:
+    return perilous()
+
+
+@pytest.fixture(scope="module")
+def expected(version: EnvVersion) -> Evaluation:
+    with evaluator(version, "inprocess") as one:
+        return one.evaluate(population(version), version, "normal", SEEDS)
+
+
+def test_processes_give_the_bytes_of_one_process(version: EnvVersion, expected: Evaluation) -> None:
+    seen: list[tuple[int, int]] = []
+    with evaluator(version, "processes", workers=3) as pool:
+        for recipe in (True, False):
+            result = pool.evaluate(
+                population(version, recipe=recipe),
+                version,
+                "normal",
+                SEEDS,
+                progress=lambda done, total: seen.append((done, total)),
+            )
+            assert same(result, expected)
+            assert result.retries == 0
+        workers = [worker.process for worker in pool.workers]  # type: ignore[attr-defined]
+        assert "3 processes" in pool.describe()
+        assert all(worker.poll() is None for worker in workers)
+    assert len(workers) == 3
+    assert all(worker.poll() is not None for worker in workers)
+    assert seen[-1] == (36, 36)
+
+
+def test_compiled_cartpole_in_processes(here: None) -> None:
+    version = pin(EnvParams(id="CartPoleSwitch-v1"))
+    weights = stream(1, "test").normal(size=(30, 5 * 3 + 4 * 2)).astype(np.float32)
+    policies = WeightedPolicies(POLICY, version.interface, weights)
+    with evaluator(version, "inprocess") as one, evaluator(version, "processes", workers=2) as two:
+        assert two.describe() == "compiled, 2 processes"
+        a = one.evaluate(policies, version, "flipped", SEEDS)
+        assert same(a, two.evaluate(policies, version, "flipped", SEEDS))
+    assert len(np.unique(a.lengths)) > 5
+
+
+@pytest.mark.parametrize("peril", ["die", pytest.param("hang", marks=pytest.mark.slow)])
+def test_a_worker_lost_once_costs_a_retry(
+    expected: Evaluation, here: None, tmp_path: Path, peril: str
+) -> None:
+    version = perilous(peril, flag=str(tmp_path / "struck"))
+    with evaluator(version, "processes", workers=2, shard_deadline=10.0) as pool:
+        result = pool.evaluate(population(version), version, "normal", SEEDS)
+    assert (tmp_path / "struck").exists()
+    assert result.retries == 1
+    assert same(result, expected)
+
+
+def test_an_individual_that_ends_every_worker_is_given_up(expected: Evaluation, here: None) -> None:
+    version = perilous("die")
+    with evaluator(version, "processes", workers=1) as pool:
+        result = pool.evaluate(population(version, 6), version, "normal", SEEDS)
+    assert np.isneginf(result.returns[GUILTY]).all()
+    assert np.array_equal(result.returns[:GUILTY], expected.returns[:GUILTY])
+    assert [(c.individual, c.seed) for c in result.crashes] == [(GUILTY, s) for s in SEEDS.tolist()]
+    assert "exit code -9" in result.crashes[0].message
+
+
+@pytest.mark.parametrize("guilty", range(0, 11, 5))
+def test_a_shard_that_fails_again_is_halved_down_to_the_guilty(
+    version: EnvVersion, guilty: int
+) -> None:
+    board = Board(population(version, 11), SEEDS, None)
+    board.waiting.append(Shard(np.arange(11)))
+    failures = 0
+    while board.waiting:
+        shard = board.waiting.popleft()
+        if guilty in shard.indices:
+            failures += 1
+            board.failed(shard, "its worker ended")
+        else:
+            shape = (len(shard.indices), 3)
+            board.done(shard, Evaluation(np.ones(shape), np.ones(shape, dtype=np.int64), 3))
+    result = board.result()
+    assert np.flatnonzero(np.isneginf(result.fitness)).tolist() == [guilty]
+    assert {crash.individual for crash in result.crashes} == {guilty}
+    assert failures == result.retries + 1 <= 7
+
+
+def test_a_users_mistake_is_told_at_once(version: EnvVersion) -> None:
+    wrong = WeightedPolicies(POLICY, version.interface, np.zeros((4, 12), dtype=np.float32))
+    with (
+        evaluator(version, "processes", workers=1) as pool,
+        pytest.raises(EvaluationError, match="13 parameters"),
+    ):
+        pool.evaluate(wrong, version, "normal", SEEDS)
+
+
+def test_workers_of_a_killed_parent_end_too(version: EnvVersion, tmp_path: Path) -> None:
+    program = tmp_path / "parent.py"
+    program.write_text(
+        "import sys, test_engines as t\n"
+        "version = t.perilous(sleep=0.02)\n"
+        "pool = t.evaluator(version, 'processes', workers=1)\n"
+        "import threading, time\n"
+        "def report():\n"
+        "    while not (pool.workers and pool.workers[0].shard): time.sleep(0.05)\n"
+        "    print(pool.workers[0].process.pid, flush=True)\n"
+        "threading.Thread(target=report, daemon=True).start()\n"
+        "pool.evaluate(t.population(version), version, 'normal', t.SEEDS)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 4  # its shard alone would take seven seconds
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_an_answer_of_nan_is_a_failure_and_not_a_result(version: EnvVersion) -> None:
+    board = Board.plan(population(version, 2), SEEDS, None, 2)
+    first, second = board.waiting.popleft(), board.waiting.popleft()
+    good = Evaluation(np.ones((1, 3)), np.ones((1, 3), dtype=np.int64), 3)
+    bad = Evaluation(np.full((1, 3), np.nan), np.ones((1, 3), dtype=np.int64), 3)
+    board.done(first, bad)
+    board.done(second, good)
+    board.done(board.waiting.popleft(), good)
+    assert board.finished
+    assert board.result().retries == 1
+    assert np.array_equal(board.result().returns, np.ones((2, 3)))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    workers: list[subprocess.Popen[bytes]]
+
+
+def start_worker(address: str, folder: Path, **process: Any) -> subprocess.Popen[bytes]:
+    options = ["--nthreads", "1", "--host", "127.0.0.1", "--no-nanny", "--no-dashboard"]
+    return subprocess.Popen(
+        [*DASK, "worker", address, *options, "--local-directory", str(folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **process,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cluster(here: None, tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler and three workers, each a process of its own, on loopback."""
+    file = tmp_path / "scheduler.json"
+    options = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
+    scheduler = subprocess.Popen(
+        [*DASK, "scheduler", "--no-dashboard", *options],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        while not file.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        workers += [start_worker(address, tmp_path / str(n)) for n in range(3)]
+        yield Cluster(address, scheduler, workers)
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+        for process in (*workers, scheduler):
+            process.wait()
+
+
+@pytest.mark.parametrize(("count", "killed"), [(1, [0]), (2, [0]), (3, [0, 2]), (2, [0, 1])])
+def test_workers_that_died_between_two_calls_are_replaced(
+    version: EnvVersion, expected: Evaluation, count: int, killed: list[int]
+) -> None:
+    with evaluator(version, "processes", workers=count) as pool:
+        pool.evaluate(population(version, 4), version, "normal", SEEDS)
+        for worker in [pool.workers[place].process for place in killed]:  # type: ignore[attr-defined]
+            worker.kill()
+            worker.wait()
+        assert same(pool.evaluate(population(version), version, "normal", SEEDS), expected)
+
+
+def test_no_seeds_are_no_episodes(version: EnvVersion) -> None:
+    with evaluator(version, "processes", workers=2) as pool:
+        found = pool.evaluate(population(version), version, "normal", SEEDS[:0])
+    assert found.returns.shape == (12, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
+    version = perilous(sleep=0.01)
+    policies = population(version, 24)
+    with evaluator(version, "inprocess") as one:
+        undisturbed = one.evaluate(policies, version, "normal", SEEDS)
+    with evaluator(version, "dask", dask_address=cluster.address) as dask:
+        calm = dask.evaluate(policies, version, "normal", SEEDS)
+        dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
+        killer = threading.Timer(0.3, cluster.workers[1].send_signal, [signal.SIGKILL])
+        killer.start()
+        begun = time.monotonic()
+        result = dask.evaluate(policies, version, "normal", SEEDS)
+        took = time.monotonic() - begun
+        killer.join()
+        assert len(dask.client.nthreads()) == 2  # type: ignore[attr-defined]
+    assert took > 0.3, "the worker was to die in the middle"
+    assert same(calm, undisturbed)
+    assert same(result, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_dask_worker_holds_one_shard_at_a_time(
+    cluster: Cluster, version: EnvVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from srghn.evaluation.engines.dask import DaskEvaluator
+
+    busy: list[str] = []
+    dealt: list[int] = []
+    submit, take = DaskEvaluator._submit, DaskEvaluator._take
+
+    def submitted(self: Any, shared: Any, board: Board, shard: Shard, worker: str) -> Any:
+        assert worker not in busy
+        busy.append(worker)
+        dealt.append(len(shard.indices))
+        return submit(self, shared, board, shard, worker)
+
+    def taken(self: Any, *answer: Any) -> str:
+        worker = take(self, *answer)
+        busy.remove(worker)
+        return worker
+
+    monkeypatch.setattr(DaskEvaluator, "_submit", submitted)
+    monkeypatch.setattr(DaskEvaluator, "_take", taken)
+    with evaluator(version, "dask", dask_address=cluster.address) as dask:
+        dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
+        dask.evaluate(population(version, 90), version, "normal", SEEDS)
+    assert not busy
+    assert len(dealt) > 3
+    assert dealt == sorted(dealt, reverse=True)  # the large ones first
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_scheduler_that_goes_away_is_told(cluster: Cluster, here: None) -> None:
+    version = perilous(sleep=0.01)
+    with evaluator(version, "dask", dask_address=cluster.address) as dask:
+        dask.evaluate(population(version, 3), version, "normal", SEEDS)  # all are there
+        killer = threading.Timer(0.3, cluster.scheduler.kill)
+        killer.start()
+        with pytest.raises(ServiceError, match=r"went away.*checkpoint"):
+            dask.evaluate(population(version, 24), version, "normal", SEEDS)
+        killer.join()
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_worker_without_this_package_is_told(
+    cluster: Cluster, version: EnvVersion, tmp_path: Path
+) -> None:
+    old = tmp_path / "old" / "srghn"
+    old.mkdir(parents=True)
+    (old / "__init__.py").write_text("raise ImportError('of another time')\n")
+    for worker in cluster.workers:
+        worker.kill()
+        worker.wait()
+    env = {**os.environ, "PYTHONPATH": str(old.parent)}
+    lame = start_worker(cluster.address, tmp_path / "lame", cwd=old.parent, env=env)
+    try:
+        with (
+            evaluator(version, "dask", dask_address=cluster.address) as dask,
+            pytest.raises(ServiceError, match=r"of another time.*install there"),
+        ):
+            dask.evaluate(population(version), version, "normal", SEEDS)
+    finally:
+        lame.kill()
+        lame.wait()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "foo://127.0.0.1:1"])
+def test_an_address_that_is_none_is_told(version: EnvVersion, address: str) -> None:
+    with (
+        evaluator(version, "dask", dask_address=address) as dask,
+        pytest.raises(ConfigError, match=f"tcp://HOST:8786, got '{address}'"),
+    ):
+        dask.evaluate(population(version), version, "normal", SEEDS)
+
+
+def test_dask_needs_an_address(version: EnvVersion) -> None:
+    with pytest.raises(ConfigError, match="SRGHN_DASK_ADDRESS"):
+        evaluator(version, "dask")
+
+
+def test_a_crash_names_the_individual_of_the_population(version: EnvVersion) -> None:
+    board = Board.plan(population(version, 4), SEEDS, None, 4)
+    for shard in list(board.waiting):
+        returns = np.full((1, 3), -np.inf)
+        crash = Crash(0, int(SEEDS[0]), 1, "broken")
+        board.done(shard, Evaluation(returns, np.ones((1, 3), dtype=np.int64), 3, 0, (crash,)))
+    assert [crash.individual for crash in board.result().crashes] == [0, 1, 2, 3]
+
+
+def test_each_worker_gets_an_equal_shard_of_half_of_what_is_left(version: EnvVersion) -> None:
+    board = Board.plan(population(version, 64), np.arange(16), None, 2)
+    sizes = [len(shard.indices) for shard in board.waiting]
+    assert sizes == [16, 16, 8, 8, 4, 4, 2, 2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, 4), (5, 2), (64, 2), (64, 3), (1000, 7)])
+def test_shards_shrink_towards_the_end_and_hold_everyone_once(
+    version: EnvVersion, count: int, workers: int
+) -> None:
+    board = Board.plan(population(version, count), SEEDS, None, workers)
+    sizes = [len(shard.indices) for shard in board.waiting]
+    assert np.array_equal(
+        np.concatenate([shard.indices for shard in board.waiting]), np.arange(count)
+    )
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) >= min(count, workers)
