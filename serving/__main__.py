@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from serving.limits import Limits
-from srghn.config import Settings, load_settings
+from serving.settings import Settings, load_settings
 from srghn.errors import ServiceError, SrghnError
 from srghn.quiet import be_quiet
 

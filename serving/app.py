@@ -18,7 +18,7 @@ from serving.limits import Limits
 from serving.routes import act, health, home, oip, review, versions
 from serving.schemas import BadRequest
 from serving.service import Service
-from srghn.config import Settings, load_settings
+from serving.settings import Settings, load_settings
 from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)

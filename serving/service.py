@@ -20,8 +20,8 @@ from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import Ledger
+from serving.settings import Settings
 from serving.tokens import Tokens
-from srghn.config import Settings
 
 
 @dataclass

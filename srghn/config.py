@@ -1,7 +1,7 @@
-"""Every knob, in one place: a run's parameters (`RunParams`) and a machine's `Settings`.
+"""A run's parameters (`RunParams`) and how a machine evaluates (`EngineSettings`).
 
-Parameters decide the result and are pinned by DVC in `params.yaml`; settings (where things are
-kept, how many workers) never change a byte of it. Models are frozen, unknown keys are refused,
+Parameters decide the result and are pinned by DVC in `params.yaml`; settings (which engine, how
+many workers) never change a byte of it. Models are frozen, unknown keys are refused,
 and an error names the path of the bad value and what was expected.
 """
 
@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from srghn.errors import ConfigError
 
@@ -226,45 +225,18 @@ class RunParams(Params):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-class Settings(BaseSettings):
-    """Where things are kept and served: environment variables `SRGHN_*`, nothing else needed."""
+class EngineSettings(BaseModel):
+    """How a machine evaluates: settings, not parameters, for they never change a byte of a result.
 
-    model_config = SettingsConfigDict(env_prefix="SRGHN_", extra="ignore", frozen=True)
+    `serving.settings.Settings` adds where things are kept and served, and reads `SRGHN_*`.
+    """
 
-    home: Path = Path(".srghn")
-    database_url: str = Field("", description="ledger; default SQLite in the home folder")
-    mlflow_uri: str = Field(
-        "", description="tracking and registry; default SQLite in the home folder"
-    )
-    prefect_api_url: str = Field("", description="Prefect server; default one started as needed")
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    auth: Literal["changes", "inference", "everything"] = Field(
-        "changes", description="what needs a token over HTTP; each includes those before it"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     engine: Literal["inprocess", "processes", "dask"] = "inprocess"
-    workers: int = Field(0, ge=0, description="0: one per core")
-    dask_address: str = ""
+    workers: int = Field(0, ge=0, description="worker processes; 0: one per core")
+    dask_address: str = Field("", description="the Dask scheduler that the dask engine uses")
     shard_deadline: float = Field(300.0, gt=0, description="seconds a shard may take")
-
-    def resolved(self) -> Settings:
-        """The same settings with absolute home and every default URL filled in."""
-        home = self.home.expanduser().absolute()
-        return self.model_copy(
-            update={
-                "home": home,
-                "database_url": self.database_url or f"sqlite:///{home / 'ledger.db'}",
-                "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
-            }
-        )
-
-
-def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment; raises `ConfigError` with the variable's name."""
-    try:
-        return Settings(**overrides).resolved()
-    except ValidationError as error:
-        raise ConfigError(_explain(error, "setting SRGHN_")) from error
 
 
 def parse_params(data: Mapping[str, Any], source: str) -> RunParams:
@@ -272,7 +244,7 @@ def parse_params(data: Mapping[str, Any], source: str) -> RunParams:
     try:
         return RunParams.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from error
+        raise ConfigError(f"{source}: {explain(error)}") from error
 
 
 def load_params(path: Path) -> RunParams:
@@ -319,7 +291,8 @@ def _unknown(path: str, node: Any) -> str:
     return f"unknown parameter {path!r}; {hint}"
 
 
-def _explain(error: ValidationError, prefix: str = "") -> str:
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """Pydantic's errors in one line: the path of each bad value, what was expected, what it got."""
     lines = []
     for item in error.errors():
         path = ".".join(map(str, item["loc"])) or "parameters"

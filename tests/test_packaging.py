@@ -42,7 +42,7 @@ def test_the_installed_wheel_prepares_a_run_far_from_the_checkout(
         "import sys, pipelines; from pathlib import Path\n"
         "from pipelines.runs.prepare import prepare\n"
         "from pipelines.runs.workspaces import create_workspace\n"
-        "from srghn.config import load_settings\n"
+        "from serving.settings import load_settings\n"
         "assert Path(pipelines.__file__).is_relative_to(sys.argv[1]), pipelines.__file__\n"
         "settings = load_settings()\n"
         "params = prepare(settings, 'cartpole-switch', (), 'scratch')\n"

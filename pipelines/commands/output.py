@@ -13,7 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from srghn.config import Settings
+    from serving.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -35,7 +35,7 @@ out = Console(highlight=False)
 
 def load_settings(**overrides: Any) -> Settings:
     """Settings, imported when a command runs: `srghn --help` must answer at once."""
-    from srghn.config import load_settings
+    from serving.settings import load_settings
 
     return load_settings(**overrides)
 

@@ -9,7 +9,7 @@ import typer
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
 
 if TYPE_CHECKING:
-    from srghn.config import Settings
+    from serving.settings import Settings
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default loopback only.")]
 Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)]

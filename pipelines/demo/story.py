@@ -24,9 +24,10 @@ from pipelines.services.up import http_server
 from pipelines.versions.release import Release
 from regression_suite.verdict import Verdict
 from serving.registry.records import Champion
+from serving.settings import Settings
 from srghn import seeding
 from srghn.candidates.candidate import Candidate
-from srghn.config import RunParams, Settings
+from srghn.config import RunParams
 from srghn.envs import EnvVersion
 from srghn.errors import ConfigError, SrghnError
 

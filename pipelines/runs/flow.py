@@ -19,8 +19,8 @@ from pipelines.services.processes import extend_import_path
 from pipelines.tracking import delivery as tracking
 from pipelines.versions.release import Approval, Release, outcome
 from regression_suite.verdict import Verdict
+from serving.settings import Settings, load_settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import Settings, load_settings
 from srghn.errors import TransitionRefused
 from srghn.files import atomic_write
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.versions.release import Release
-from srghn.config import RunParams, Settings, load_params, parse_params, read_yaml, with_overrides
+from serving.settings import Settings
+from srghn.config import RunParams, load_params, parse_params, read_yaml, with_overrides
 from srghn.errors import ConfigError, FingerprintMismatch
 
 if TYPE_CHECKING:

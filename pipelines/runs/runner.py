@@ -19,7 +19,8 @@ from pipelines.runs.workspaces import (
 from pipelines.services.prefect_server import prefect_server
 from pipelines.versions.release import Approval, Release
 from serving.registry.states import State
-from srghn.config import RunParams, Settings
+from serving.settings import Settings
+from srghn.config import RunParams
 from srghn.envs import EnvVersion
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from pipelines.progress import REFRESH_SECONDS, bar, share_bar, spinner
 from pipelines.runs.prepare import find_founder
 from pipelines.runs.workspaces import Workspace
 from pipelines.services.processes import die_with_parent, extend_import_path
+from serving.settings import Settings, load_settings
 from srghn import seeding
 from srghn.candidates.candidate import Candidate
-from srghn.config import RunParams, Settings, load_settings
+from srghn.config import RunParams
 from srghn.envs import EnvVersion, verify
 from srghn.errors import SrghnError
 from srghn.files import atomic_write, canonical_json, sha256_bytes

@@ -18,7 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from pipelines.services.processes import child_environment
-from srghn.config import RunParams, Settings, load_params
+from serving.settings import Settings
+from srghn.config import RunParams, load_params
 from srghn.errors import ConfigError, SrghnError
 from srghn.files import atomic_write
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.runs.prepare import load_preset
-from srghn.config import Settings, with_overrides
+from serving.settings import Settings
+from srghn.config import with_overrides
 from srghn.envs import EnvVersion, pin
 from srghn.errors import EnvVersionError
 

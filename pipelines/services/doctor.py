@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pipelines.runs.workspaces import require_writable
 from pipelines.services.prefect_server import running_server
 from pipelines.versions.release import Release
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.errors import SrghnError
 
 REQUIRED = (

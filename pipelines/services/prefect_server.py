@@ -19,7 +19,7 @@ from pipelines.services.processes import (
     stop_service,
     wait_until_up,
 )
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.files import atomic_write
 
 

@@ -22,7 +22,7 @@ from pipelines.services.processes import (
     wait_until_up,
 )
 from pipelines.versions.release import Release
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.errors import ConfigError, ServiceError
 
 POOL = "srghn"

@@ -25,7 +25,7 @@ import numpy as np
 
 from pipelines.runs.workspaces import Workspace, workspaces
 from pipelines.tracking.mlflow_run import MlflowRun, connect, rows_per_call
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.files import atomic_write
 
 #: Pause between deliveries; doubled after each that failed, up to the second figure.

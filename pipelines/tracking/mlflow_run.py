@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs.workspaces import Workspace
+from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import Settings
 from srghn.files import sha256_file
 from srghn.quiet import be_quiet
 

@@ -21,8 +21,9 @@ from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
 from serving.registry.records import Champion, Version
 from serving.registry.states import State
+from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import CanaryParams, GateParams, Settings
+from srghn.config import CanaryParams, GateParams
 from srghn.envs import EnvVersion, verify
 from srghn.errors import FingerprintMismatch
 from srghn.files import sync_folder

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from pipelines.progress import spinner
 from pipelines.versions.kept_report import KeptReport, play_again
 from pipelines.versions.release import Release
+from serving.settings import Settings
 from srghn.candidates.candidate import Candidate, OnnxPolicy
-from srghn.config import RunParams, Settings
+from srghn.config import RunParams
 from srghn.envs import EnvVersion, verify
 from srghn.errors import ArtefactError, ConfigError, FingerprintMismatch, ReplayMismatch
 from srghn.files import sha256_bytes

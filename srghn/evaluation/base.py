@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.config import NetworkParams, Settings
+from srghn.config import EngineSettings, NetworkParams
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, EvaluationError
 
@@ -199,7 +199,7 @@ ENGINES: dict[str, str] = {
 
 
 def make_evaluator(
-    settings: Settings, version: EnvVersion, network: NetworkParams, backend: str = "auto"
+    settings: EngineSettings, version: EnvVersion, network: NetworkParams, backend: str = "auto"
 ) -> Evaluator:
     """The evaluator that `settings.engine` asks for, over the named or the fastest backend."""
     name = choose_backend(version, network) if backend == "auto" else backend

@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from srghn.config import Settings, load_params, parse_params
+from serving.settings import Settings
+from srghn.config import load_params, parse_params
 from srghn.quiet import be_quiet
 from tests.pipelines.killing import Yard, trial
 from tests.tiny import tiny_params

@@ -19,7 +19,8 @@ from pipelines.runs.prepare import load_preset
 from pipelines.runs.workspaces import create_workspace
 from pipelines.tracking.delivery import deliver, delivering
 from pipelines.tracking.mlflow_run import connect
-from srghn.config import Settings, with_overrides
+from serving.settings import Settings
+from srghn.config import with_overrides
 from srghn.quiet import be_quiet
 
 

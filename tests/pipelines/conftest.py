@@ -14,7 +14,8 @@ import pytest
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.versions.release import Release
-from srghn.config import RunParams, Settings, parse_params
+from serving.settings import Settings
+from srghn.config import RunParams, parse_params
 from tests.tiny import tiny_params
 
 Tiny = Callable[..., RunParams]

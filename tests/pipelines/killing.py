@@ -20,8 +20,9 @@ import numpy as np
 
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace
+from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import RunParams, Settings
+from srghn.config import RunParams
 from srghn.files import atomic_write
 
 _fork = multiprocessing.get_context("fork")

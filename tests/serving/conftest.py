@@ -18,8 +18,8 @@ from safetensors.numpy import save
 
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
+from serving.settings import Settings
 from srghn.candidates.candidate import Candidate, OnnxPolicy
-from srghn.config import Settings
 from srghn.errors import TransitionRefused
 from srghn.files import canonical_json, sha256_bytes, sha256_file
 

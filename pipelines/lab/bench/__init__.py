@@ -20,7 +20,7 @@ from pipelines.lab.bench.growth import Share, over_policy, over_population, shar
 from pipelines.lab.bench.plot import draw
 from pipelines.lab.bench.table import OURS, Row, measure_work
 from pipelines.lab.bench.works import long_works, works
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.errors import ServiceError
 
 

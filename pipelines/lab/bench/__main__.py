@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pipelines.lab.bench import run_bench
-from srghn.config import load_settings
+from serving.settings import load_settings
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

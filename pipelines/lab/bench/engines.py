@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipelines.lab.bench.works import Work
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.evaluation.base import Evaluator, make_evaluator
 from srghn.evaluation.engines.worker import SINGLE_THREADED
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from serving.settings import Settings
 from srghn import seeding
-from srghn.config import EnvParams, EvolutionParams, NetworkParams, RunParams, Settings
+from srghn.config import EnvParams, EvolutionParams, NetworkParams, RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import (
     Evaluation,

@@ -11,7 +11,7 @@ from pipelines.lab.bench import loops, peers
 from pipelines.lab.bench.loops import Play
 from pipelines.lab.bench.measure import one_core, rates
 from pipelines.lab.bench.works import Work
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.envs import pin
 from srghn.errors import SrghnError
 from srghn.evaluation.base import WeightedPolicies, make_evaluator

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from serving.settings import Settings
 from srghn import seeding
-from srghn.config import EnvParams, NetworkParams, Settings
+from srghn.config import EnvParams, NetworkParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import Float32, Int64, WeightedPolicies, make_evaluator
 from srghn.policies import build_policy

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
+from serving.settings import Settings
 from srghn import seeding
-from srghn.config import RunParams, Settings
+from srghn.config import RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies, make_evaluator
 from srghn.evolution import GenerationRecord, evolve, tables

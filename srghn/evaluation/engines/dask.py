@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import distributed
 from distributed.comm.addressing import get_address_host_port
 
-from srghn.config import NetworkParams, Settings
+from srghn.config import EngineSettings, NetworkParams
 from srghn.errors import ConfigError, ServiceError, SrghnError
 from srghn.evaluation.base import (
     Backend,
@@ -56,7 +56,7 @@ class DaskEvaluator(Evaluator):
     remote = True
 
     def __init__(
-        self, settings: Settings, backend: str, version: EnvVersion, network: NetworkParams
+        self, settings: EngineSettings, backend: str, version: EnvVersion, network: NetworkParams
     ) -> None:
         if not settings.dask_address:
             raise ConfigError(

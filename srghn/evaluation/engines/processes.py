@@ -16,7 +16,7 @@ from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from srghn.config import NetworkParams, Settings
+from srghn.config import EngineSettings, NetworkParams
 from srghn.errors import EvaluationError, SrghnError
 from srghn.evaluation.base import (
     Backend,
@@ -81,7 +81,7 @@ class ProcessEvaluator(Evaluator):
     remote = True
 
     def __init__(
-        self, settings: Settings, backend: str, version: EnvVersion, network: NetworkParams
+        self, settings: EngineSettings, backend: str, version: EnvVersion, network: NetworkParams
     ) -> None:
         self.count = settings.workers or len(os.sched_getaffinity(0))
         self.deadline = settings.shard_deadline

@@ -23,7 +23,7 @@ from pipelines.runs.workspaces import Workspace, create_workspace, workspaces
 from pipelines.services.processes import child_environment
 from regression_suite import gate
 from serving.registry.states import State
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.errors import TransitionRefused
 from tests.pipelines.conftest import Home, Tiny
 

@@ -17,8 +17,9 @@ from dvc.cli import main as dvc
 from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.services.processes import child_environment
 from pipelines.versions.replay import replay
+from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import Settings, load_params
+from srghn.config import load_params
 from srghn.envs import EnvVersion
 from tests.pipelines.conftest import Tiny, home_at
 from tests.pipelines.runs.test_moved_worlds import PATCH

@@ -12,7 +12,8 @@ from pipelines.cli import app
 from pipelines.runs import runner
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace, open_workspace, unfinished
-from srghn.config import RunParams, Settings
+from serving.settings import Settings
+from srghn.config import RunParams
 from srghn.errors import ConfigError
 from tests.pipelines.conftest import Tiny, home_at
 

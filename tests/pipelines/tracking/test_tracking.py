@@ -18,7 +18,7 @@ from pipelines.services.processes import free_port
 from pipelines.tracking import delivery as tracking
 from pipelines.tracking import mlflow_run
 from pipelines.tracking.delivery import deliver, deliver_all, delivering
-from srghn.config import Settings
+from serving.settings import Settings
 from srghn.envs import pin
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import loop

@@ -15,8 +15,8 @@ from pipelines.cli import app
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import create_workspace
 from pipelines.versions.replay import _close, replay
+from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import Settings
 from srghn.errors import (
     ArtefactError,
     ConfigError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from srghn.config import EnvParams, NetworkParams, Settings
+from srghn.config import EngineSettings, EnvParams, NetworkParams
 from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, EvaluationError
@@ -74,11 +74,11 @@ def test_every_backend_has_its_name_and_says_what_it_supports(name: str) -> None
 def test_auto_takes_the_first_backend_that_supports_the_work() -> None:
     version = pin(EnvParams(id="Pendulum-v1"))
     assert choose_backend(version, NetworkParams()) == "gymnasium"
-    with make_evaluator(Settings(), version, NetworkParams()) as evaluator:
+    with make_evaluator(EngineSettings(), version, NetworkParams()) as evaluator:
         assert evaluator.describe() == "gymnasium, in process"
 
 
 def test_unknown_backend_names_the_known() -> None:
     version = pin(EnvParams(id="CartPole-v1"))
     with pytest.raises(ConfigError, match=r"'gym'.*gymnasium"):
-        make_evaluator(Settings(), version, NetworkParams(), "gym")
+        make_evaluator(EngineSettings(), version, NetworkParams(), "gym")

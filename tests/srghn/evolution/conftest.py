@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from srghn.config import RunParams, Settings, parse_params
+from srghn.config import EngineSettings, RunParams, parse_params
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import evolve
@@ -36,7 +36,7 @@ def play() -> Callable[..., None]:
         if world not in pinned:
             pinned[world] = pin(params.env)
         version = pinned[world]
-        with make_evaluator(Settings(), version, params.network) as evaluator:
+        with make_evaluator(EngineSettings(), version, params.network) as evaluator:
             evolve(params, version, evaluator, run_dir, founder=founder)
 
     return run

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from srghn.config import Settings
+from srghn.config import EngineSettings
 from srghn.envs import EnvVersion, pin
 from srghn.errors import EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, make_evaluator
@@ -42,7 +42,7 @@ class Spied(Evaluator):
 def spied(params: Any, run_dir: Path, spoil: Any = lambda result: result) -> tuple[Any, Any]:
     version = pin(params.env)
     records: list[GenerationRecord] = []
-    with make_evaluator(Settings(), version, params.network) as inner:
+    with make_evaluator(EngineSettings(), version, params.network) as inner:
         evaluator = Spied(inner, spoil)
         evolve(params, version, evaluator, run_dir, on_generation=records.append)
     return evaluator.calls, records
@@ -140,7 +140,7 @@ def test_every_strategy_runs_and_resumes_in_a_real_world(
             raise KeyboardInterrupt
 
     with (
-        make_evaluator(Settings(), version, params.network) as evaluator,
+        make_evaluator(EngineSettings(), version, params.network) as evaluator,
         pytest.raises(KeyboardInterrupt),
     ):
         evolve(params, version, evaluator, tmp_path / "broken", on_generation=stop)

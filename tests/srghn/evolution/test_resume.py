@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srghn.config import EnvParams, RunParams, Settings
+from srghn.config import EngineSettings, EnvParams, RunParams
 from srghn.envs import pin
 from srghn.errors import CheckpointError, FingerprintMismatch
 from srghn.evaluation.base import make_evaluator
@@ -120,7 +120,10 @@ def stopped(params: RunParams, run_dir: Path, generation: int) -> list[int]:
         if record.generation == generation:
             raise Stop
 
-    with make_evaluator(Settings(), version, params.network) as evaluator, pytest.raises(Stop):
+    with (
+        make_evaluator(EngineSettings(), version, params.network) as evaluator,
+        pytest.raises(Stop),
+    ):
         evolve(params, version, evaluator, run_dir, on_generation=stop)
     return played
 

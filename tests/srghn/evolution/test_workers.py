@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from srghn.config import RunParams, Settings, with_overrides
+from srghn.config import EngineSettings, RunParams, with_overrides
 from srghn.envs import pin
 from srghn.evaluation.base import Evaluation, Policies, WeightedPolicies, make_evaluator
 from srghn.evaluation.engines.processes import ProcessEvaluator
@@ -46,7 +46,7 @@ def test_two_worker_processes_give_the_bytes_of_one(
     )
     world = pin(params.env)
     for engine in ("inprocess", "processes"):
-        settings = Settings(engine=engine, workers=2)
+        settings = EngineSettings(engine=engine, workers=2)
         with make_evaluator(settings, world, params.network) as evaluator:
             evolve(params, world, evaluator, tmp_path / engine)
     assert digests(tmp_path / "inprocess") == digests(tmp_path / "processes")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srghn.config import EnvParams, NetworkParams, Settings
+from srghn.config import EngineSettings, EnvParams, NetworkParams
 from srghn.envs import EnvVersion, pin
 from srghn.errors import ConfigError, EvaluationError, ServiceError
 from srghn.evaluation.base import (
@@ -80,7 +80,7 @@ def population(version: EnvVersion, count: int = 12, recipe: bool = True) -> Wei
 
 
 def evaluator(version: EnvVersion, engine: str, **settings: object) -> Evaluator:
-    made = Settings.model_validate({"engine": engine, **settings})
+    made = EngineSettings.model_validate({"engine": engine, **settings})
     return make_evaluator(made, version, POLICY)
 
 
