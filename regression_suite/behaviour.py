@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regression_suite.verdict import Check
 from srghn.config import GateParams
 from srghn.envs.interface import Interface
 from srghn.evaluation.base import PolicyFunction
+from srghn.inference.verdict import Check
 
 Float = NDArray[np.float64]
 #: Observations asked about, and how many of them are asked one at a time as well.

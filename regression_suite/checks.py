@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from regression_suite.estimates import CellEstimate
 from regression_suite.stats import POWER, Interval
-from regression_suite.verdict import Check, Outcome, interval_check
 from srghn.config import GateParams
+from srghn.inference.verdict import Check, Outcome
 
 #: Within this share of the scale of the highest possible return, an incumbent sits at the ceiling.
 AT_CEILING = 0.01
@@ -194,3 +194,19 @@ def _binding(check: Check, binding: bool) -> Check:
 
 def _advisory(check: Check) -> Check:
     return replace(check, binding=False)
+
+
+def interval_check(
+    name: str, outcome: Outcome, interval: Interval, threshold: float, reason: str, remedy: str = ""
+) -> Check:
+    """A check whose value is an estimate with its interval."""
+    return Check(
+        name=name,
+        outcome=outcome,
+        reason=reason,
+        value=interval.value,
+        threshold=threshold,
+        low=interval.low,
+        high=interval.high,
+        remedy=remedy,
+    )

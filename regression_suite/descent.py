@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from regression_suite.identity import say
 from regression_suite.tables import RunTables
-from regression_suite.verdict import Check
 from srghn.candidates.candidate import Candidate
 from srghn.errors import ArtefactError
 from srghn.evolution.ancestry import Ancestor, Ancestry, genome_digest
+from srghn.inference.verdict import Check
 
 NAME = "lineage"
 REMEDY = "Freeze the candidate again from its run; its lineage is part of what is promoted."

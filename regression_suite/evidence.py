@@ -13,10 +13,10 @@ from regression_suite.estimates import CellEstimate, confidence
 from regression_suite.expectations import DataQuality
 from regression_suite.report.film import Film
 from regression_suite.tables import RunTables
-from regression_suite.verdict import Check, Verdict
 from srghn.candidates.candidate import Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
+from srghn.inference.verdict import Check, Verdict
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from regression_suite.tables import KEYS, RunTables, read, requirements
-from regression_suite.verdict import Check
 from srghn.errors import ArtefactError
 from srghn.evolution.lineage import schema
 from srghn.evolution.metrics import SCHEMA
+from srghn.inference.verdict import Check
 from srghn.quiet import be_quiet
 
 if TYPE_CHECKING:

@@ -25,13 +25,13 @@ from regression_suite.identity import identify, policy_size, read_incumbent, say
 from regression_suite.report import render
 from regression_suite.report.film import Film, record
 from regression_suite.suite import SUITE_VERSION, plan
-from regression_suite.verdict import Check, Verdict, decide, summarise
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.config import GateParams, NetworkParams
 from srghn.envs import EnvVersion
 from srghn.errors import ArtefactError, GateError
 from srghn.evaluation.base import make_backend
 from srghn.files import atomic_write, canonical_json, sha256_bytes
+from srghn.inference.verdict import Check, Verdict, decide, summarise
 
 
 def policy_digest(params: GateParams) -> str:

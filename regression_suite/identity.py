@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from regression_suite.verdict import Check
 from srghn.candidates.candidate import MANIFEST, Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion, diff, verify
 from srghn.errors import ArtefactError, FingerprintMismatch, SrghnError
 from srghn.files import sha256_file
+from srghn.inference.verdict import Check
 
 #: Least golden observations that show the served policy to be the evolved one.
 LEAST_GOLDEN = 8

@@ -22,7 +22,6 @@ from pipelines.services.prefect_server import prefect_server
 from pipelines.services.processes import free_port
 from pipelines.services.up import http_server
 from pipelines.versions.release import Release
-from regression_suite.verdict import Verdict
 from serving.registry.records import Champion
 from serving.settings import Settings
 from srghn import seeding
@@ -30,6 +29,7 @@ from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
 from srghn.envs import EnvVersion
 from srghn.errors import ConfigError, SrghnError
+from srghn.inference.verdict import Verdict
 
 PRESET = "cartpole-switch"
 FIRST, SECOND, BAD = "demo-first", "demo-second", "demo-bad"

@@ -18,11 +18,11 @@ from pipelines.runs.workspaces import Workspace, create_workspace, new_run_id, o
 from pipelines.services.processes import extend_import_path
 from pipelines.tracking import delivery as tracking
 from pipelines.versions.release import Approval, Release, outcome
-from regression_suite.verdict import Verdict
 from serving.settings import Settings, load_settings
 from srghn.candidates.candidate import Candidate
 from srghn.errors import TransitionRefused
 from srghn.files import atomic_write
+from srghn.inference.verdict import Verdict
 
 
 @task(task_run_name="{stage}")

@@ -24,7 +24,7 @@ from srghn.config import RunParams
 from srghn.envs import EnvVersion
 
 if TYPE_CHECKING:
-    from regression_suite.verdict import Verdict
+    from srghn.inference.verdict import Verdict
 
 
 def start_run(

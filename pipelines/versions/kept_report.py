@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from regression_suite.verdict import Verdict
 from serving.registry.artefacts import ArtefactStore
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.config import GateParams, NetworkParams
 from srghn.envs import EnvVersion
 from srghn.errors import ArtefactError
 from srghn.files import sha256_file
+from srghn.inference.verdict import Verdict
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.runs.workspaces import Workspace
-from regression_suite.verdict import Verdict
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
@@ -27,6 +26,7 @@ from srghn.config import CanaryParams, GateParams
 from srghn.envs import EnvVersion, verify
 from srghn.errors import FingerprintMismatch
 from srghn.files import sync_folder
+from srghn.inference.verdict import Verdict
 
 Approval = Literal["auto", "manual"]
 PIPELINE, POLICY = "pipeline", "policy:auto"

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from regression_suite.report import origins, views
 from regression_suite.report.plots import SIGNS, STYLES
 from regression_suite.report.svg import label
-from regression_suite.verdict import Verdict, decide
+from srghn.inference.verdict import Verdict, decide
 
 if TYPE_CHECKING:
     from regression_suite.evidence import Evidence

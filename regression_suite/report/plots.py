@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from regression_suite.report.svg import Drawing, label
-from regression_suite.verdict import Check
+from srghn.inference.verdict import Check
 
 Float = NDArray[np.float64]
 STYLES = {"passed": "pass", "failed": "fail", "inconclusive": "unsure", "error": "fail"}

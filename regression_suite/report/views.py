@@ -12,8 +12,8 @@ from markupsafe import Markup
 from regression_suite.power import simulate
 from regression_suite.report import plots
 from regression_suite.stats import Interval
-from regression_suite.verdict import Check, Verdict
 from srghn import seeding
+from srghn.inference.verdict import Check, Verdict
 
 if TYPE_CHECKING:
     from regression_suite.estimates import CellEstimate

@@ -1,24 +1,158 @@
-"""A confidence sequence for the mean of a bounded variable: true at every moment, looked at freely.
+"""Confidence sequences for means of bounded variables: true at every moment, looked at freely.
 
-Waudby-Smith & Ramdas 2024, 'Estimating means of bounded random variables by betting', JRSS-B 86(1),
-arXiv:2010.09686, Theorem 3: the hedged capital process
-    K_t(m) = max(theta K_t+(m), (1 - theta) K_t-(m)),  K_t+-(m) = prod_i (1 +- bet_i+-(m) (x_i - m))
-stays below 1/alpha forever with probability 1 - alpha at the true mean m, so the means it has not
-refuted form a (1 - alpha) confidence sequence. The bets are the paper's predictable plug-in ones,
-theta is 1/2. Differs from the paper: m is tried on a grid, and the interval is one cell wider.
+Both kinds here are Waudby-Smith & Ramdas 2024, 'Estimating means of bounded random variables by
+betting', JRSS-B 86(1), arXiv:2010.09686. Against "the mean is at most m" one bets that values in
+[0, 1] are higher; at a true mean of m or less the capital is a nonnegative supermartingale from 1,
+so it reaches 1 / alpha with probability at most alpha, however often one looks (Ville 1939).
+
+- `bounds`, `log_capital` and the state `Means` keep a mixture over *constant* bets. With share c of
+  the largest bet 1 / m a value x multiplies the capital by (1 - c) + c x / m, which falls as m
+  grows: the means refuted from below are those under one bound, found by halving. The capital does
+  not depend on the order of values, so a batch and one by one are the same. The paper shows the
+  supermartingale for any predictable bets, and a mixture of supermartingales is one (mixtures over
+  constant bets: Orabona & Jun 2024, IEEE Trans. Inf. Theory 70(1), arXiv:2110.14099). Each end is
+  wrong with probability at most alpha, both with at most 2 alpha.
+- `sequence` and `interval` bet by the paper's predictable plug-in rule and close in only (Theorem
+  3, the hedged capital process
+      K_t(m) = max(theta K_t+(m), (1 - theta) K_t-(m)),
+  theta = 1/2); both ends together are wrong with at most alpha. Differs from the paper: m is tried
+  on a grid, and the interval is one cell wider.
+
+Values must have the same conditional mean throughout; where a mean drifts, use `capital`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from srghn.inference.exact import log_mixture
+
+Float = NDArray[np.float64]
+
+#: Shares of the largest bet, and how the starting capital of 1 is spread over them.
+SHARES = np.array([0.99, 0.8, 0.6, 0.4, 0.25, 0.15, 0.1, 0.06, 0.03, 0.015])
+PRIOR = np.array([3, 2, 1, 1, 1, 1, 1, 1, 1, 1]) / 13
+_HALVINGS = 44
+#: Means that the state `Means` keeps capital against: 0, 1/400, ... 1.
+MEANS = 400
 
 GRID = 1000
 #: Share of the largest bet that cannot ruin (the paper's c, there 1/2 or 3/4).
 TRUNCATION = 0.75
 _BLOCK = 256
+
+
+def log_capital(values: ArrayLike, mean: ArrayLike) -> Float:
+    """Logarithm of the capital won against "the mean is at most `mean`", shape (cells,).
+
+    `values` (cells, n) lie in [0, 1]; NaN is an episode that was not played and changes nothing.
+    `mean` is one number or (cells,), within (0, 1]. Raises `ValueError` for a value outside.
+    """
+    x = _checked(values)
+    m = np.broadcast_to(np.asarray(mean, np.float64), x.shape[:-1])
+    return log_mixture(_growth(x, m[..., None, None]).sum(axis=-1), PRIOR)
+
+
+def capital_path(values: ArrayLike, mean: ArrayLike) -> Float:
+    """`log_capital` after each of `values`, shape (cells, n): for simulations."""
+    x = _checked(values)
+    m = np.broadcast_to(np.asarray(mean, np.float64), x.shape[:-1])
+    paths = np.cumsum(_growth(x, m[..., None, None]), axis=-1)
+    return log_mixture(np.moveaxis(paths, -2, -1), PRIOR)
+
+
+def bounds(values: ArrayLike, alpha: float) -> tuple[Float, Float]:
+    """Lower and upper bounds (cells,) of each cell's mean, true at every moment.
+
+    `values` (cells, n) lie in [0, 1], NaN where a cell has fewer. Each end is wrong with
+    probability at most `alpha`. A cell without values has bounds 0 and 1.
+    """
+    x = _checked(values)
+    return _lower(x, alpha), 1 - _lower(1 - x, alpha)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What values seen so far say of the means of several cells: a state of fixed size.
+
+    `n` and `total` (cells,), `logs` (2, cells, MEANS + 1, bets): log capital of betting on a higher
+    and, mirrored, on a lower mean. `update` gives the next state; its ends are those of `bounds`,
+    rounded outwards to the grid of means.
+    """
+
+    n: NDArray[np.int64]
+    total: Float
+    logs: Float
+
+    @classmethod
+    def start(cls, cells: int) -> Means:
+        """Nothing seen yet."""
+        logs = np.zeros((2, cells, MEANS + 1, len(SHARES)))
+        return cls(np.zeros(cells, np.int64), np.zeros(cells), logs)
+
+    def update(self, values: ArrayLike) -> Means:
+        """The state after more values (cells, k) in [0, 1]; NaN changes nothing."""
+        x = _checked(values)
+        grid = np.linspace(0, 1, MEANS + 1)[:, None, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            grown = [_growth(v[:, None, :], grid).sum(axis=-1) for v in (x, 1 - x)]
+        seen = np.isfinite(x)
+        total = self.total + np.where(seen, x, 0.0).sum(axis=-1)
+        return Means(self.n + seen.sum(axis=-1), total, self.logs + np.stack(grown))
+
+    def bounds(self, alpha: float) -> tuple[Float, Float]:
+        """Lower and upper bounds (cells,), each wrong with probability at most `alpha`."""
+        refuted = log_mixture(self.logs, PRIOR) >= -math.log(alpha)
+        refuted[:, :, 0] = False  # no mean is below 0
+        ends = refuted[:, :, ::-1].argmax(axis=-1)
+        low, mirrored = np.where(refuted.any(axis=-1), (MEANS - ends) / MEANS, 0.0)
+        return low, 1 - mirrored
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` is the inverse."""
+        return {"n": self.n.tolist(), "total": self.total.tolist(), "logs": self.logs.tolist()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Means:
+        return cls(np.array(data["n"], np.int64), np.array(data["total"]), np.array(data["logs"]))
+
+
+def _growth(values: Float, mean: Float) -> Float:
+    """Logarithms (..., bets, n) of what each value multiplies the capital by; 0 for NaN.
+
+    At a mean of 0 a value above it wins without limit, which is held at a large number.
+    """
+    c = SHARES[:, None]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        odds = np.minimum(np.where(values[..., None, :] > 0, values[..., None, :] / mean, 0), 1e12)
+        return np.where(np.isfinite(values[..., None, :]), np.log1p(c * (odds - 1)), 0.0)
+
+
+def _lower(values: Float, alpha: float) -> Float:
+    """The largest mean (cells,) under which all are refuted, by halving."""
+    low, high = np.zeros(values.shape[:-1]), np.ones(values.shape[:-1])
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        logs = _growth(values, middle[..., None, None]).sum(axis=-1)
+        refuted = log_mixture(logs, PRIOR) >= -math.log(alpha)
+        low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
+    return low
+
+
+def _checked(values: ArrayLike) -> Float:
+    """Values as float64 (..., n); raises `ValueError` for one outside [0, 1]. NaN may stay."""
+    x = np.asarray(values, np.float64)
+    with np.errstate(invalid="ignore"):
+        outside = (x < 0) | (x > 1)
+    if outside.any():
+        raise ValueError(f"values lie in [0, 1], got {x[outside][0]}; clip and scale them first")
+    return x
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from regression_suite.gate import judge, policy_digest
-from regression_suite.verdict import Verdict
 from srghn.candidates.candidate import Candidate
 from srghn.config import EnvParams, GateParams
 from srghn.envs import EnvVersion, pin
 from srghn.errors import GateError
 from srghn.files import sha256_file
+from srghn.inference.verdict import Verdict
 from tests.regression_suite.conftest import BALANCE, Make, seal
 
 #: Fewer episodes than by default, and one harder world: each judgement takes about a second.

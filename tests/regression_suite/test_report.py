@@ -14,9 +14,9 @@ from regression_suite.gate import judge
 from regression_suite.report import plots
 from regression_suite.report.film import ARTISTS
 from regression_suite.report.svg import Drawing, label, ticks
-from regression_suite.verdict import Verdict
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
+from srghn.inference.verdict import Verdict
 from tests.regression_suite.conftest import make_candidate
 
 HOSTILE = "<script>alert(1)</script>"

@@ -12,8 +12,8 @@ from regression_suite import checks
 from regression_suite.estimates import Arm, CellEstimate, confidence
 from regression_suite.stats import Interval
 from regression_suite.suite import Cell
-from regression_suite.verdict import Check, Outcome, Verdict, decide, summarise
 from srghn.config import GateParams
+from srghn.inference.verdict import Check, Outcome, Verdict, decide, summarise
 
 PARAMS = GateParams()
 ARM = Arm(mean=300, iqm=300, worst_tenth=100, failures=0.5, length=300)
