@@ -10,18 +10,43 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from srghn.errors import ConfigError
+
+#: Context of a dump that leaves nothing out.
+EVERY_FIELD = "every field"
 
 
 class Params(BaseModel):
     """A frozen group of parameters; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+    #: Fields that came with a later release. They are dumped only where they are set, so that the
+    #: digests and records of runs that do not use them stay what they were.
+    late: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if info.context == EVERY_FIELD:
+            return data
+        unset = {n for n in self.late if getattr(self, n) == type(self).model_fields[n].default}
+        return {name: value for name, value in data.items() if name not in unset}
 
 
 class Switch(Params):
@@ -31,14 +56,35 @@ class Switch(Params):
     mode: str
 
 
+class Returns(Params):
+    """The range of an episode's return that gate, trial and watch scale by."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _range(self) -> Returns:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        return self
+
+
 class EnvParams(Params):
     """Which world. Its pinned, fingerprinted form is `srghn.envs.EnvVersion`."""
+
+    late = frozenset({"returns", "failure_return"})
 
     id: str = Field("CartPoleSwitch-v1", description="a registered id, or module:Class")
     kwargs: dict[str, Any] = {}
     wrappers: tuple[str, ...] = Field((), description="import paths, applied in order")
     schedule: tuple[Switch, ...] = Field((), description="mode switches, by lineage generation")
     backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    returns: Returns | None = Field(
+        None, description="range of returns; None: the world's own, if it comes with srghn"
+    )
+    failure_return: float | None = Field(
+        None, description="an episode whose return is no higher has failed; None: the world's own"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> EnvParams:
@@ -266,7 +312,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
     """Apply `section.key=value` strings (values are YAML); unknown keys name the nearest known."""
-    data = params.model_dump(mode="json")
+    data = params.model_dump(mode="json", context=EVERY_FIELD)
     for assignment in assignments:
         path, sign, text = assignment.partition("=")
         if not sign:
@@ -280,7 +326,9 @@ def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
             if depth == len(keys) - 1:
                 node[key] = yaml.safe_load(text)
             else:
-                node = node[key] if not free else node.setdefault(key, {})
+                if node.get(key) is None:  # a group that was not set
+                    node[key] = {}
+                node = node[key]
     return parse_params(data, "--set")
 
 
@@ -305,7 +353,7 @@ def explain(error: ValidationError, prefix: str = "") -> str:
 
 
 def _node_at(loc: tuple[int | str, ...]) -> dict[str, Any]:
-    node: Any = RunParams().model_dump()
+    node: Any = RunParams().model_dump(context=EVERY_FIELD)
     for key in loc:
         node = node.get(key, {}) if isinstance(node, dict) else {}
     return node if isinstance(node, dict) else {}

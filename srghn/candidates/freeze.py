@@ -26,6 +26,7 @@ from srghn.candidates.candidate import FORMAT, MANIFEST, Candidate
 from srghn.envs.interface import Interface
 from srghn.errors import ArchitectureMismatch, ArtefactError
 from srghn.files import atomic_write, canonical_json, sha256_bytes, sync_folder
+from srghn.graph.frozen import evolved_parameters, evolved_size, frozen_digest
 from srghn.provenance import platform_note
 
 #: Packages whose version is part of a candidate's record.
@@ -61,18 +62,19 @@ def _constant(values: NDArray[np.float32]) -> nn.Buffer:
 
 
 def load_weights(network: nn.Module, weights: NDArray[np.float32]) -> nn.Module:
-    """Put flat weights (parameters,) into a module, in `named_parameters()` order.
+    """Put flat weights (parameters,) into a module, in `evolved_parameters` order.
 
     Raises `ArchitectureMismatch` if the module has another number of parameters.
     """
-    expected = sum(p.numel() for p in network.parameters())
+    expected = evolved_size(network)
     if weights.shape != (expected,):
         raise ArchitectureMismatch(
-            f"{type(network).__name__} has {expected} parameters, got weights of shape "
-            f"{weights.shape}; use the policy parameters the weights were made for"
+            f"{type(network).__name__} has {expected} parameters to be evolved, got weights of "
+            f"shape {weights.shape}; use the network parameters the weights were made for"
         )
     with torch.no_grad():
-        nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), network.parameters())
+        evolved = [parameter for _, parameter in evolved_parameters(network)]
+        nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), evolved)
     return network.eval()
 
 
@@ -150,6 +152,7 @@ def freeze(
         "lineage_digest": sha256_bytes(files["ancestry.json"]),
         "golden_digest": sha256_bytes(files["golden.json"]),
         "env_digest": sha256_bytes(files["env_version.json"]),
+        **({"frozen_digest": frozen} if (frozen := frozen_digest(network)) else {}),
         "platform": platform_note(),
         "packages": {name: package_version(name) for name in RECORDED},
     }

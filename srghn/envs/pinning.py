@@ -52,6 +52,8 @@ def pin(params: EnvParams) -> EnvVersion:
         observation_scale=_spread(np.concatenate(seen)),
         behaviour=behaviour,
         history=spec.history,
+        named_returns=params.returns,
+        named_failure=params.failure_return,
     )
 
 
@@ -71,11 +73,11 @@ def diff(a: EnvVersion, b: EnvVersion) -> list[str]:
     """One line for each field that differs: its path, both values, first differing step."""
     lines = []
     left, right = a.to_dict(), b.to_dict()
-    for name in left:
+    for name in sorted({*left, *right}, key=[*left, *right].index):
         if name == "behaviour":
             lines += list(_behaviour_lines(a, b))
         else:
-            lines += list(_lines(name, left[name], right[name]))
+            lines += list(_lines(name, left.get(name), right.get(name)))
     return lines
 
 

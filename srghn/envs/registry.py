@@ -29,7 +29,8 @@ class WorldSpec:
     it beside Gymnasium and numpy, `extra` the dependency group that brings them. `dynamics` maps
     the name of a perturbation to a function of (unwrapped environment, factor); `cells` are the
     perturbations, as text, that a gate plays where nobody chose others. `pooled` worlds also run on
-    EnvPool, which brings its own physics.
+    EnvPool, which brings its own physics. `scale` gives, for a time limit in steps, the range of
+    returns and the highest return of a failed episode.
     """
 
     id: str
@@ -41,6 +42,7 @@ class WorldSpec:
     cells: tuple[str, ...] = ANYWHERE
     doc: str = ""
     pooled: bool = False
+    scale: Callable[[int], worlds.Scale] | None = None
 
     @property
     def history(self) -> str:
@@ -71,6 +73,7 @@ _CARTPOLE: dict[str, Any] = {
     "dynamics": worlds.CARTPOLE,
     "cells": worlds.CARTPOLE_CELLS,
     "pooled": True,
+    "scale": worlds.cartpole_scale,
 }
 _LUNAR_LANDER: dict[str, Any] = {
     "packages": ("box2d",),
@@ -78,6 +81,7 @@ _LUNAR_LANDER: dict[str, Any] = {
     "dynamics": worlds.LUNAR_LANDER,
     "cells": worlds.LUNAR_LANDER_CELLS,
     "pooled": True,
+    "scale": worlds.lunar_lander_scale,
 }
 _ANT: dict[str, Any] = {
     "packages": ("mujoco",),
@@ -85,6 +89,7 @@ _ANT: dict[str, Any] = {
     "dynamics": worlds.ANT,
     "cells": worlds.ANT_CELLS,
     "pooled": True,
+    "scale": worlds.ant_scale,
 }
 _SPECS = (
     WorldSpec("CartPole-v1", worlds.cartpole, **_CARTPOLE),

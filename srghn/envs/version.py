@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srghn.config import EnvParams, Switch
+from srghn.config import EnvParams, Returns, Switch
 from srghn.envs.fingerprint import Behaviour
 from srghn.envs.interface import Float32, Interface
 from srghn.errors import ConfigError, EnvVersionError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from srghn.envs.perturb import Perturbation
 
 FORMAT = 1
+#: Fields that move no world, and are no part of its fingerprint.
+UNMOVING = ("history", "returns", "failure_return")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class EnvVersion:
     `packages`: distribution -> version of what moves the world; `observation_scale`
     (observation_size,): spread of each element under random actions, which noise is a share of (0
     for flags, elements that are only ever 0 or 1); `behaviour`: mode -> digests of what fixed
-    actions bring about; `history`: for people, and the one field that the fingerprint leaves out.
+    actions bring about. The fingerprint leaves out what moves no world: `history`, for people, and
+    the range of returns and the highest return of a failed episode that the parameters name.
     """
 
     id: str
@@ -47,11 +50,13 @@ class EnvVersion:
     observation_scale: tuple[float, ...]
     behaviour: Mapping[str, Behaviour]
     history: str = ""
+    named_returns: Returns | None = None
+    named_failure: float | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that moves this world."""
-        moving = {k: v for k, v in self.to_dict().items() if k != "history"}
+        moving = {k: v for k, v in self.to_dict().items() if k not in UNMOVING}
         return sha256_bytes(canonical_json(moving))
 
     @property
@@ -64,8 +69,33 @@ class EnvVersion:
                 "wrappers": self.wrappers,
                 "schedule": self.schedule,
                 "backend": self.backend,
+                "returns": self.named_returns,
+                "failure_return": self.named_failure,
             }
         )
+
+    @property
+    def returns(self) -> Returns | None:
+        """The range of returns that gate, trial and watch scale by: as named, or the world's own.
+
+        None where neither is known; `srghn check` proposes one. What lies outside is clipped; a
+        crashed episode counts as `low`.
+        """
+        return self.named_returns or (self._own_scale[0] if self._own_scale else None)
+
+    @property
+    def failure_return(self) -> float | None:
+        """An episode whose return is no higher has failed; None where nothing says so."""
+        if self.named_failure is not None:
+            return self.named_failure
+        return self._own_scale[1] if self._own_scale and self.named_returns is None else None
+
+    @cached_property
+    def _own_scale(self) -> tuple[Returns, float] | None:
+        from srghn.envs.registry import registered
+
+        spec = registered().get(self.id)
+        return spec.scale(self.max_episode_steps) if spec and spec.scale else None
 
     def mode_at(self, generation: int) -> str:
         """The mode of that lineage generation: the first mode until the first switch."""
@@ -111,7 +141,17 @@ class EnvVersion:
             "observation_scale": list(self.observation_scale),
             "behaviour": {mode: seen.to_dict() for mode, seen in self.behaviour.items()},
             "history": self.history,
+            **self._named(),
         }
+
+    def _named(self) -> dict[str, Any]:
+        """Fields that a later release brought, where they are set."""
+        named: dict[str, Any] = {}
+        if self.named_returns is not None:
+            named["returns"] = self.named_returns.model_dump()
+        if self.named_failure is not None:
+            named["failure_return"] = self.named_failure
+        return named
 
     def to_json(self) -> str:
         """Readable JSON with the fingerprint, and a digest over every field, history too."""
@@ -141,7 +181,7 @@ class EnvVersion:
     @classmethod
     def _from_dict(cls, data: dict[str, Any]) -> EnvVersion:
         behaviour = data["behaviour"].items()
-        changed = {
+        changed: dict[str, Any] = {
             "wrappers": tuple(data["wrappers"]),
             "modes": tuple(data["modes"]),
             "schedule": tuple(Switch(**switch) for switch in data["schedule"]),
@@ -149,6 +189,10 @@ class EnvVersion:
             "observation_scale": tuple(data["observation_scale"]),
             "behaviour": {mode: Behaviour.from_dict(seen) for mode, seen in behaviour},
         }
+        if "returns" in data:
+            changed["named_returns"] = Returns(**data.pop("returns"))
+        if "failure_return" in data:
+            changed["named_failure"] = data.pop("failure_return")
         return cls(**{**data, **changed})
 
     def save(self, path: Path) -> None:

@@ -12,12 +12,15 @@ from typing import Any
 
 import gymnasium as gym
 
+from srghn.config import Returns
 from srghn.envs.switch import ActionOrder
 from srghn.errors import EnvVersionError
 
 Env = gym.Env[Any, Any]
 Make = Callable[..., Env]
 Dynamics = Mapping[str, Callable[[Any, float], None]]
+#: Range of returns, and the highest return of a failed episode.
+Scale = tuple[Returns, float]
 
 
 def make(gymnasium_id: str, **kwargs: Any) -> Env:
@@ -133,6 +136,21 @@ def _friction(env: Any, factor: float) -> None:
 
 def _gravity(env: Any, factor: float) -> None:
     env.model.opt.gravity[:] *= factor
+
+
+def cartpole_scale(steps: int) -> Scale:
+    """One reward a step; an episode that lasts a fifth of its steps has dropped the pole."""
+    return Returns(low=0.0, high=float(steps)), steps / 5
+
+
+def lunar_lander_scale(steps: int) -> Scale:
+    """From a crash with engines firing to a clean landing; below 0 nothing has landed well."""
+    return Returns(low=-500.0, high=330.0), 0.0
+
+
+def ant_scale(steps: int) -> Scale:
+    """From a fall with high control costs to a fast walk, per 1000 steps; standing is 1 a step."""
+    return Returns(low=-float(steps), high=7.0 * steps), steps / 2
 
 
 CARTPOLE: Dynamics = {

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from torch import nn
 
 from srghn.config import NetworkParams
 from srghn.envs.interface import Interface
 from srghn.evolution.base import F32, I64
 from srghn.files import canonical_json, sha256_bytes
+from srghn.graph.frozen import evolved_parameters, frozen_digest
 from srghn.policies import build_policy
 from srghn.seeding import stream
 
@@ -24,16 +26,18 @@ class PolicyWeights:
     interface: Interface
 
     @cached_property
+    def _module(self) -> nn.Module:
+        face = self.interface
+        return build_policy(self.network, face.observation_size, face.action_size)
+
+    @cached_property
     def _reference(self) -> tuple[F32, F32]:
         """The module's own initial weights (P,), and the spread (P,) that founders have there.
 
         A tensor's spread is its root mean square; one that begins as all zeros or all ones (a
         norm's shift and gain) begins so in every founder.
         """
-        sizes = self.interface.observation_size, self.interface.action_size
-        tensors = [
-            p.detach().numpy().ravel() for p in build_policy(self.network, *sizes).parameters()
-        ]
+        tensors = [p.detach().numpy().ravel() for _, p in evolved_parameters(self._module)]
         spreads = np.array([_spread(t) for t in tensors], dtype=np.float32)
         return np.concatenate(tensors), np.repeat(spreads, [t.size for t in tensors])
 
@@ -49,12 +53,14 @@ class PolicyWeights:
 
     def digest(self, strategy: str, **constants: float) -> str:
         """Of the strategy's name, the policy, and the constants that a mutation depends on."""
-        facts = {
+        facts: dict[str, object] = {
             "strategy": strategy,
             "policy": self.network.model_dump(mode="json"),
             "interface": self.interface.to_dict(),
             "constants": constants,
         }
+        if frozen := frozen_digest(self._module):
+            facts["frozen"] = frozen
         return sha256_bytes(canonical_json(facts))
 
 

@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from srghn.errors import GraphError
 from srghn.graph.comp_graph import CompGraph, Node
+from srghn.graph.frozen import evolved_parameters, frozen_digest
 
 #: (name, kind, shape) of each parameter that an fx node brings in.
 Parameters = list[tuple[str, str, tuple[int, ...] | None]]
@@ -53,12 +54,12 @@ def _parameters_of(node: fx.Node, root: nn.Module) -> Parameters:
         return [
             (f"{target}.{name}", f"{kind}.{name}", tuple(p.shape))
             for name, p in leaf.named_parameters()
+            if p.requires_grad
         ]
     if node.op == "get_attr":
         value = operator.attrgetter(target)(root)
-        return (
-            [(target, "parameter", tuple(value.shape))] if isinstance(value, nn.Parameter) else []
-        )
+        evolved = isinstance(value, nn.Parameter) and value.requires_grad
+        return [(target, "parameter", tuple(value.shape))] if evolved else []
     return []
 
 
@@ -81,8 +82,8 @@ def build(
                 sources = (name,)
         last[node] = sources
     met = {n.name for n in nodes}
-    layout = tuple(name for name, _ in root.named_parameters() if name in met)
-    return CompGraph(tuple(nodes), tuple(edges), layout)
+    layout = tuple(name for name, _ in evolved_parameters(root) if name in met)
+    return CompGraph(tuple(nodes), tuple(edges), layout, frozen_digest(root))
 
 
 def _kind(node: fx.Node, root: nn.Module) -> str:

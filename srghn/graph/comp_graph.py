@@ -37,7 +37,8 @@ class Node:
 class CompGraph:
     """An immutable, validated computational graph.
 
-    `layout` names the parameter nodes in the order in which their values lie in a flat vector.
+    `layout` names the parameter nodes in the order in which their values lie in a flat vector;
+    `frozen` is the digest of the values that no genome fills ('' where there are none).
     Nodes are kept by topological generation and then name, and edges sorted, so equality, hash and
     `digest` do not depend on the order in which they were given.
 
@@ -48,6 +49,7 @@ class CompGraph:
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
     layout: tuple[str, ...]
+    frozen: str = ""
 
     def __post_init__(self) -> None:
         nodes, edges = tuple(self.nodes), tuple(sorted({(a, b) for a, b in self.edges}))
@@ -120,6 +122,7 @@ class CompGraph:
                 nodes=tuple(_node(n) for n in data["nodes"]),
                 edges=tuple((str(a), str(b)) for a, b in data["edges"]),
                 layout=tuple(map(str, data["layout"])),
+                frozen=str(data.get("frozen", "")),
             )
         except (ValueError, TypeError, KeyError) as error:
             raise GraphError(
@@ -140,6 +143,7 @@ class CompGraph:
             ],
             "edges": [list(e) for e in self.edges],
             "layout": list(self.layout),
+            **({"frozen": self.frozen} if self.frozen else {}),
         }
 
     def __str__(self) -> str:
@@ -176,7 +180,11 @@ def first_difference(a: CompGraph, b: CompGraph) -> str:
         return f"{_describe(nodes[0])} is in only one of them"
     if edges:
         return f"the edge {edges[0][0]} -> {edges[0][1]} is in only one of them"
-    return "the parameters' order differs" if a.layout != b.layout else "none"
+    if a.layout != b.layout:
+        return "the parameters' order differs"
+    return (
+        "their frozen parameters or buffers hold other values" if a.frozen != b.frozen else "none"
+    )
 
 
 def _describe(node: Node) -> str:

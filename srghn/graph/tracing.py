@@ -18,16 +18,18 @@ from torch import Tensor, fx, nn
 from srghn.errors import GraphError
 from srghn.graph.building import build, parameters_used
 from srghn.graph.comp_graph import CompGraph
+from srghn.graph.frozen import evolved_parameters
 
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)
 
 
 def trace(module: nn.Module, example: Tensor) -> CompGraph:
-    """The computational graph of `module`, every parameter in it exactly once.
+    """The computational graph of `module`, every parameter to be evolved in it exactly once.
 
     `example` is one valid input, such as float32 (1, observation_size); the module is run on it to
     check that the traced graph computes what the module computes. Parameters are laid out in
-    `module.named_parameters()` order.
+    `module.named_parameters()` order. Those with `requires_grad=False` are constants, and with the
+    buffers make up the graph's `frozen` digest.
 
     Raises `GraphError` naming the module path: control flow that depends on data, a parameter that
     is shared, unused or empty, NaN or infinite weights, or an input the module does not take.
@@ -36,7 +38,7 @@ def trace(module: nn.Module, example: Tensor) -> CompGraph:
     traced = _symbolic(module)
     uses = parameters_used(traced.graph, module)
     graph = build(traced.graph, module, uses, _check_runs(module, traced, example))
-    missing = [n for n, _ in module.named_parameters() if n not in graph.layout]
+    missing = [n for n, _ in evolved_parameters(module) if n not in graph.layout]
     if missing:
         raise GraphError(
             f"parameter {missing[0]!r} of {_name(module)} is missing from the graph: forward() "
@@ -89,6 +91,8 @@ def _defaults(module: nn.Module) -> dict[str, Any]:
 def _check_parameters(module: nn.Module) -> None:
     owners: dict[int, str] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
+        if not parameter.requires_grad:
+            continue
         if id(parameter) in owners:
             raise GraphError(
                 f"parameter {name!r} of {_name(module)} is shared with {owners[id(parameter)]!r}; "
@@ -105,7 +109,9 @@ def _check_parameters(module: nn.Module) -> None:
                 f"parameter {name!r} of {_name(module)} holds NaN or infinite values; initialise it"
             )
     if not owners:
-        raise GraphError(f"{_name(module)} has no parameters: there is nothing to evolve")
+        frozen = any(True for _ in module.parameters())
+        what = "only frozen parameters (requires_grad=False)" if frozen else "no parameters"
+        raise GraphError(f"{_name(module)} has {what}: there is nothing to evolve")
 
 
 class _TensorFinder(fx.Interpreter):

@@ -2,16 +2,28 @@
 
 import sys
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
-from srghn.config import NetworkParams
-from srghn.errors import ConfigError
+from srghn.candidates.freeze import freeze, load_weights
+from srghn.config import EngineSettings, EnvParams, NetworkParams
+from srghn.envs import pin
+from srghn.envs.interface import Interface
+from srghn.errors import ArchitectureMismatch, ConfigError, GraphError
+from srghn.evaluation.base import WeightedPolicies, make_evaluator
+from srghn.evolution.direct import Direct, PolicyWeights
+from srghn.graph import CompGraph, trace
+from srghn.graph.frozen import evolved_size, frozen_digest, frozen_tensors
 from srghn.policies import MLP, ResidualMLP, build_policy
+
+FLAT = Interface(4, (None,), (None,), "discrete", choices=(2,), starts=(0,))
 
 
 class Custom(nn.Module):
@@ -41,10 +53,49 @@ class Custom(nn.Module):
         return {"tuple": (y,), "double": y.double()}.get(self.flaw, y)
 
 
+class Keywords(nn.Module):
+    """Takes its sizes by keyword alone."""
+
+    def __init__(self, *, action_size: int, observation_size: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(observation_size, action_size)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(obs)
+        return outputs
+
+
+class Lazy(nn.Module):
+    """Knows its inputs from its first call on."""
+
+    def __init__(self, observation_size: int, action_size: int) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(action_size)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(obs)
+        return outputs
+
+
+def pretrained(observation_size: int, action_size: int, scale: float = 1.0) -> nn.Module:
+    """A fixed extractor of known weights, with a table beside it, before a layer to be evolved."""
+    extractor = nn.Linear(observation_size, 5)
+    with torch.no_grad():
+        extractor.weight.copy_(scale * torch.arange(5.0 * observation_size).reshape(5, -1).sin())
+    extractor.requires_grad_(False)
+    extractor.register_buffer("table", torch.tensor([3, 1, 2]))
+    return nn.Sequential(extractor, nn.Tanh(), nn.Linear(5, action_size))
+
+
+def all_frozen(observation_size: int, action_size: int) -> nn.Module:
+    return nn.Linear(observation_size, action_size).requires_grad_(False)
+
+
 @pytest.fixture(autouse=True)
 def users_package(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("users_package")
-    vars(package).update(Custom=Custom, helper=len, Tensor=Tensor)
+    vars(package).update(Custom=Custom, helper=len, Tensor=Tensor, Keywords=Keywords, Lazy=Lazy)
+    vars(package).update(pretrained=pretrained, number=lambda o, a: 3, all_frozen=all_frozen)
     monkeypatch.setitem(sys.modules, "users_package", package)
 
 
@@ -93,10 +144,11 @@ def test_building_leaves_the_global_random_state_alone_and_repeats_itself() -> N
         ("srghn.policies:MPL", {}, "'srghn.policies:MPL'.*did you mean 'MLP'"),
         ("users_package:Nothing", {}, "known: Custom"),
         ("users_package:helper", {}, "subclass of torch.nn.Module"),
+        ("users_package:number", {}, "must give a torch.nn.Module, got int"),
         ("srghn.policies:MLP", {"hiden": [3]}, "'hiden'.*takes hidden, activation"),
         ("srghn.policies:MLP", {"activation": "tan"}, "unknown activation 'tan'; did you mean"),
         ("srghn.policies:MLP", {"hidden": [0]}, r"at least one unit, got sizes \[4, 0, 2\]"),
-        ("srghn.policies:MLP", {"hidden": 8}, "cannot be built with policy.kwargs"),
+        ("srghn.policies:MLP", {"hidden": 8}, "cannot be built with network.kwargs"),
         ("users_package:Custom", {"flaw": "raises"}, "cannot be built .*width must be even"),
         ("users_package:Custom", {"flaw": "wide"}, r"shape \(3, 2\) .*got \(3, 3\)"),
         ("users_package:Custom", {"flaw": "tuple"}, "got tuple"),
@@ -119,3 +171,91 @@ def test_layers_without_units_are_refused_by_the_classes_too() -> None:
         MLP(0, 2)
     with pytest.raises(ConfigError, match="at least one unit"):
         ResidualMLP(4, 2, width=0)
+
+
+@pytest.mark.parametrize("name", ["Keywords", "Lazy"])
+def test_sizes_by_keyword_and_layers_that_learn_theirs(name: str) -> None:
+    policy = build_policy(NetworkParams(module=f"users_package:{name}", kwargs={}), 3, 2)
+    assert policy(torch.zeros(7, 3)).shape == (7, 2)
+    assert trace(policy, torch.zeros(1, 3)).size == 8
+
+
+def test_frozen_parts_are_no_part_of_a_genome_and_kept_to_the_bit() -> None:
+    params = NetworkParams(module="users_package:pretrained", kwargs={})
+    network = build_policy(params, 4, 2)
+    graph = trace(network, torch.zeros(1, 4))
+    assert graph.layout == ("2.weight", "2.bias")
+    assert graph.size == evolved_size(network) == 12
+    before = {name: tensor.clone() for name, tensor in frozen_tensors(network).items()}
+    assert sorted(before) == ["0.bias", "0.table", "0.weight"]
+    load_weights(network, np.arange(12, dtype=np.float32))
+    assert all(torch.equal(before[n], t) for n, t in frozen_tensors(network).items())
+    assert network[2].bias.tolist() == [10.0, 11.0]  # type: ignore[index]
+    with pytest.raises(ArchitectureMismatch, match="12 parameters to be evolved"):
+        load_weights(network, np.zeros(37, dtype=np.float32))
+
+
+def test_frozen_values_are_part_of_the_architecture() -> None:
+    def digests(**kwargs: Any) -> tuple[str, str]:
+        params = NetworkParams(module="users_package:pretrained", kwargs=kwargs)
+        graph = trace(build_policy(params, 4, 2), torch.zeros(1, 4))
+        assert CompGraph.from_json(graph.to_json()) == graph
+        direct = Direct("ga", PolicyWeights(params, FLAT), 0.1)
+        assert direct.genome_size == 12
+        return graph.digest, graph.frozen
+
+    assert digests() == digests()
+    plain, louder = digests(), digests(scale=2.0)
+    assert plain[0] != louder[0]
+    assert plain[1] != louder[1]
+
+
+def test_a_network_without_frozen_parts_has_the_digest_it_always_had() -> None:
+    graph = trace(build_policy(NetworkParams(), 4, 2), torch.zeros(1, 4))
+    assert graph.digest == "e59090e7b247b611f3bc81a3ae4d7296df64dfa9bdc7cc1877c1f85f69488a93"
+
+
+def test_a_network_with_nothing_to_evolve_is_refused() -> None:
+    network = build_policy(NetworkParams(module="users_package:all_frozen", kwargs={}), 4, 2)
+    with pytest.raises(GraphError, match="only frozen parameters"):
+        trace(network, torch.zeros(1, 4))
+
+
+def test_frozen_parts_play_and_are_served_as_they_are(tmp_path: Path) -> None:
+    version = pin(EnvParams(id="CartPole-v1"))
+    params = NetworkParams(module="users_package:pretrained", kwargs={})
+    network = build_policy(params, 4, 2)
+    weights = np.random.default_rng(0).standard_normal((2, 12)).astype(np.float32)
+    policies = WeightedPolicies(params, version.interface, weights)
+    load_weights(network, weights[1])
+
+    def alone(rows: Any) -> Any:
+        with torch.no_grad():
+            return network(torch.from_numpy(rows)).argmax(1).numpy()
+
+    seeds = np.arange(4)
+    with make_evaluator(EngineSettings(), version, params) as evaluator:
+        played = evaluator.evaluate(policies, version, "normal", seeds)
+        assert evaluator.evaluate([alone], version, "normal", seeds).returns.tolist() == [
+            played.returns[1].tolist()
+        ]
+    candidate = freeze(
+        tmp_path / "candidate",
+        network=network,
+        weights=weights[1],
+        genome=weights[1],
+        interface=version.interface,
+        env_version=version.to_json(),
+        ancestry="{}",
+        observations=np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32),
+        manifest={},
+    )
+    assert candidate.manifest["frozen_digest"] == frozen_digest(network)
+    tensors = onnx.load_model(candidate.path / "policy.onnx").graph.initializer
+    kept = [onnx.numpy_helper.to_array(t).tobytes() for t in tensors]
+    assert any(network[0].weight.numpy().tobytes() in (k, _turned(k)) for k in kept)  # type: ignore[index]
+
+
+def _turned(data: bytes) -> bytes:
+    """The bytes of a (4, 5) float32 matrix as those of its transpose; '' for another size."""
+    return np.frombuffer(data, np.float32).reshape(4, 5).T.tobytes() if len(data) == 80 else b""

@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from srghn.config import NetworkParams
+from srghn.graph.frozen import evolved_parameters
 from srghn.policies import build_policy
 
 #: (weights of all lanes by parameter, observations (lanes, size)) -> outputs (lanes, action_size)
@@ -62,7 +63,7 @@ class MappedModule:
     ) -> None:
         self.lanes = lanes
         self.module: nn.Module = build_policy(network, observation_size, action_size)
-        self.names, parameters = zip(*self.module.named_parameters(), strict=True)
+        self.names, parameters = zip(*evolved_parameters(self.module), strict=True)
         self.shapes: list[torch.Size] = [parameter.shape for parameter in parameters]
         self._call = self._fastest(observation_size)
 

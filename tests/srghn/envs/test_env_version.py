@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from srghn.config import EnvParams
+from srghn.config import EnvParams, Returns, RunParams, with_overrides
 from srghn.envs import EnvVersion, diff, pin, registered, verify
 from srghn.errors import ConfigError, EnvVersionError
 
@@ -156,7 +156,7 @@ def test_fingerprint_covers_every_field_but_the_history(switch: EnvVersion) -> N
         "behaviour": {"normal": switch.behaviour["normal"]},
     }
     names = {field.name for field in dataclasses.fields(switch)}
-    assert names == {*changes, "history"}
+    assert names == {*changes, "history", "named_returns", "named_failure"}
     for name, value in changes.items():
         other = dataclasses.replace(switch, **{name: value})
         assert other.fingerprint != switch.fingerprint, name
@@ -191,3 +191,40 @@ def test_reading_a_version_needs_neither_torch_nor_gymnasium() -> None:
         "assert 'torch' not in sys.modules, 'torch'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_range_of_returns_is_kept_and_moves_no_world() -> None:
+    plain = pin(EnvParams(id="CartPole-v1"))
+    assert plain.returns == Returns(low=0.0, high=500.0)
+    assert plain.failure_return == 100.0
+    named = pin(
+        EnvParams.model_validate(
+            {"id": "CartPole-v1", "returns": {"low": -1, "high": 9}, "failure_return": 2}
+        )
+    )
+    assert named.fingerprint == plain.fingerprint
+    assert named.returns == Returns(low=-1.0, high=9.0)
+    assert named.failure_return == 2.0
+    assert EnvVersion.from_json(named.to_json()) == named
+    assert named.params.returns == named.returns
+    assert diff(plain, named) == [
+        "returns: None became {'low': -1.0, 'high': 9.0}",
+        "failure_return: None became 2.0",
+    ]
+    with pytest.raises(ValueError, match="low must be below high"):
+        Returns(low=1.0, high=1.0)
+
+
+def test_a_world_whose_range_nobody_knows_has_none() -> None:
+    version = pin(EnvParams(id="MountainCarContinuous-v0"))
+    assert version.returns is None
+    assert version.failure_return is None
+
+
+def test_the_fingerprint_of_a_shipped_world_is_what_it_was(switch: EnvVersion) -> None:
+    """New fields enter a version only where they are set; a moved package moves it, of course."""
+    known = {"id", "kwargs", "wrappers", "modes", "schedule", "backend", "packages", "interface"}
+    known |= {"max_episode_steps", "observation_scale", "behaviour", "history"}
+    assert set(switch.to_dict()) == known
+    assert set(EnvParams().model_dump()) == {"id", "kwargs", "wrappers", "schedule", "backend"}
+    assert with_overrides(RunParams(), ["env.returns.low=1", "env.returns.high=2"]).env.returns
