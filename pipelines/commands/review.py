@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.commands import trial
 from pipelines.commands.output import (
     JsonOption,
     ReasonOption,
@@ -42,6 +43,7 @@ def add_to(app: typer.Typer) -> None:
     canary = typer.Typer(help="Try an approved version on a share of live episodes.")
     canary.command("start")(canary_start)
     canary.command("abort")(canary_abort)
+    trial.add_to(canary)
     app.add_typer(canary, name="canary", no_args_is_help=True)
 
 

@@ -7,7 +7,7 @@ import logging
 from serving.control.routing import Served
 from serving.registry.ledger import Ledger
 from serving.registry.records import Canary
-from serving.trial.decision import Decision, decide
+from serving.trial.by_arrival import Decision, decide
 from srghn.errors import TransitionRefused
 
 logger = logging.getLogger(__name__)

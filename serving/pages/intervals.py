@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from serving.trial.decision import Decision
+from serving.trial.by_arrival import Decision
 from srghn.config import CanaryParams
 from srghn.inference.sequences import Interval
 

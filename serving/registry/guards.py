@@ -140,7 +140,7 @@ def running_canary(step: Step) -> Canary:
 
 def check_trial(connection: Connection, running: Canary) -> dict[str, Any]:
     """Decide again on the outcomes in the ledger; returns the decision as the step's evidence."""
-    from serving.trial.decision import decide  # numpy, which only this step needs
+    from serving.trial.by_arrival import decide  # numpy, which only this step needs
 
     decision = decide(*arms(connection, running.epoch), running.params)
     if decision.action != "promote":

@@ -15,7 +15,7 @@ from serving.pages.intervals import draw
 from serving.registry.records import Canary, Version
 from serving.registry.states import State
 from serving.service import Service, service_of
-from serving.trial.decision import Decision, decide
+from serving.trial.by_arrival import Decision, decide
 
 router = APIRouter(include_in_schema=False)
 

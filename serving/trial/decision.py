@@ -1,76 +1,184 @@
-"""What the outcomes of a trial say about the canary: promote it, abort it, or wait for more."""
+"""What the evidence of a trial says about the canary: promote, abort, expire, or wait.
+
+A decision depends on the log in order of start and on nothing else: not on how often one looks, on
+how many workers count, or on the order in which outcomes arrive. `advance` stops at the first
+episode at which the rules decide, so everybody who reads the same log stops at the same one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.config import CanaryParams
-from srghn.inference.sequences import Interval, interval
+from serving.trial.evidence import (
+    Log,
+    Path,
+    TrialState,
+    blocks,
+    follow,
+    guard,
+    mixture,
+    state_at,
+)
+from serving.trial.rules import TrialRules
+
+Action = Literal["wait", "promote", "abort", "expire"]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """An action and the evidence for it. `low`, `high`: canary's mean return minus champion's."""
+    """An action, its reason, and how far each test is: capital as a multiple of the start.
 
-    action: Literal["wait", "promote", "abort"]
+    `needed` is the capital that decides, `guard_needed` the one at which a guard stops the
+    decision. `effect` is the difference of the arms' mean scaled returns, None without outcomes.
+    """
+
+    action: Action
     reason: str
-    champion: Interval
-    canary: Interval
-    low: float
-    high: float
-    clipped: int
+    episodes: int
+    champion: dict[str, Any]
+    canary: dict[str, Any]
+    effect: float | None
+    promote: float
+    harm: float
+    ratio: float
+    missing: float
+    needed: float
+    guard_needed: float
 
     def to_json(self) -> dict[str, Any]:
-        """For the ledger; a mean of nothing is None."""
-        data = asdict(self)
-        for arm in (data["champion"], data["canary"]):
-            arm["mean"] = None if arm["n"] == 0 else arm["mean"]
-        return data
+        return dict(vars(self))
 
 
-def decide(
-    champion: NDArray[np.float64], canary: NDArray[np.float64], params: CanaryParams
-) -> Decision:
-    """Judge a trial by the returns of both arms, shapes (n,) and (k,), in order of arrival.
+def advance(state: TrialState, log: Log, rules: TrialRules) -> tuple[TrialState, Decision]:
+    """Count the next episodes of a trial, up to the one at which it is decided.
 
-    Each arm's confidence sequence (`srghn.inference.sequences`) holds at `1 - alpha / 2`, so the
-    difference of the two holds at `1 - alpha = params.confidence` (union bound), at every moment
-    at once: it may be looked at after each outcome. Returns beyond the range of `params` are
-    clipped to it, and counted. An outcome that is not finite raises `ValueError`.
+    Whoever calls again after a decision other than 'wait' counts on: the caller ends the trial.
     """
-    if not (np.isfinite(champion).all() and np.isfinite(canary).all()):
-        raise ValueError("outcomes must be finite")
-    bottom, top = params.return_low, params.return_high
-    outside = [np.count_nonzero((arm < bottom) | (arm > top)) for arm in (champion, canary)]
-    alpha = (1 - params.confidence) / 2
-    held = interval(np.clip(champion, bottom, top), bottom, top, alpha)
-    tried = interval(np.clip(canary, bottom, top), bottom, top, alpha)
-    low, high = tried.low - held.high, tried.high - held.low
-    action, reason = _rule(held, tried, low, high, params)
-    return Decision(action, reason, held, tried, low, high, int(sum(outside)))
+    decision = decide(state, rules)
+    for block in blocks(log):
+        rest = block
+        while len(rest):
+            path, logs = follow(state, rest, rules)
+            index = _first(state, rest, path, rules)
+            count = len(rest) if index is None else index + 1
+            state = state_at(state, rest, logs, count)
+            decision = decide(state, rules)
+            if decision.action != "wait":
+                return state, decision
+            rest = rest[count:]
+    return state, decision
 
 
-def _rule(
-    held: Interval, tried: Interval, low: float, high: float, params: CanaryParams
-) -> tuple[Literal["wait", "promote", "abort"], str]:
-    margin = params.margin * (params.return_high - params.return_low)
-    span = f"difference between {low:.1f} and {high:.1f}"
-    fewest, total = min(held.n, tried.n), held.n + tried.n
-    if high < 0:
-        return "abort", f"the canary is worse: {span}"
-    if fewest < params.min_episodes and total < params.max_episodes:
-        return "wait", (
-            f"{tried.n} outcomes of the canary and {held.n} of the champion, "
-            f"{params.min_episodes} of each are needed; {span}"
+def decide(state: TrialState, rules: TrialRules) -> Decision:
+    """The decision at one state. A guard that trips stops either decision; harm comes first."""
+    capital = _capital(state, rules)
+    action, reason = _verdict(state, capital, rules)
+    champion, canary = state.champion, state.canary
+    both = champion.mean is not None and canary.mean is not None
+    return Decision(
+        action=action,
+        reason=reason,
+        episodes=state.episodes,
+        champion=_arm(state, "champion"),
+        canary=_arm(state, "canary"),
+        effect=(canary.mean or 0.0) - (champion.mean or 0.0) if both else None,
+        promote=_exp(capital["promote"]),
+        harm=_exp(capital["harm"]),
+        ratio=_exp(capital["ratio"]),
+        missing=_exp(capital["missing"]),
+        needed=1 / rules.alpha,
+        guard_needed=1 / rules.guard_alpha,
+    )
+
+
+def weight_now(state: TrialState, rules: TrialRules) -> float:
+    """The canary's share of new episodes: the first step whose outcomes are not there yet."""
+    for step in rules.steps[:-1]:
+        if state.canary.outcomes < step.outcomes:
+            return step.weight
+    return rules.steps[-1].weight
+
+
+def exposed(state: TrialState, rules: TrialRules) -> bool:
+    """Whether the canary has the outcomes that a promotion asks for."""
+    return state.canary.outcomes >= max(step.outcomes for step in rules.steps)
+
+
+def _verdict(state: TrialState, capital: dict[str, float], rules: TrialRules) -> tuple[Action, str]:
+    limit, stop = math.log(1 / rules.alpha), math.log(1 / rules.guard_alpha)
+    said = _described(state)
+    stopped = _stopped(capital, stop)
+    if stopped is None and capital["harm"] >= limit:
+        return "abort", f"the canary is worse: {said}"
+    if stopped is None and capital["promote"] >= limit and exposed(state, rules):
+        return "promote", f"the canary is not worse by {100 * rules.margin:g}% or more: {said}"
+    if state.episodes >= rules.max_episodes:
+        why = stopped or f"neither harm nor absence of harm is shown: {said}"
+        return "expire", f"no decision after {state.episodes} episodes; {why}"
+    if stopped is not None:
+        return "wait", stopped
+    if not exposed(state, rules):
+        least = max(step.outcomes for step in rules.steps)
+        return "wait", f"{state.canary.outcomes} outcomes of the canary, {least} are needed; {said}"
+    return "wait", f"neither harm nor absence of harm is shown: {said}"
+
+
+def _stopped(capital: dict[str, float], stop: float) -> str | None:
+    if capital["ratio"] >= stop:
+        return "episodes do not fall on the arms as their weights say; neither arm can be judged"
+    if capital["missing"] >= stop:
+        return (
+            "outcomes go missing more often in one arm than in the other; neither arm can be judged"
         )
-    if fewest >= params.min_episodes and low > 0:
-        return "promote", f"the canary is better: {span}"
-    if fewest >= params.min_episodes and low >= -margin:
-        return "promote", f"the canary is not worse than the margin of {margin:.1f}: {span}"
-    if total >= params.max_episodes:
-        return "abort", f"given up without a decision after {total} outcomes: {span}"
-    return "wait", f"neither better nor worse is shown: {span}, margin {margin:.1f}"
+    return None
+
+
+def _capital(state: TrialState, rules: TrialRules) -> dict[str, float]:
+    bets, sides = mixture(rules), guard()
+    found = {}
+    for name, logs in (("promote", state.promote), ("harm", state.harm)):
+        found[name] = float(bets.log_capital(logs).min())
+    for name, logs in (("ratio", state.ratio), ("missing", state.missing)):
+        up, down = sides.log_capital(logs)
+        found[name] = float(np.logaddexp(up, down) - np.log(2))
+    return found
+
+
+def _first(state: TrialState, log: Log, path: Path, rules: TrialRules) -> int | None:
+    """Index of the first episode at which the trial is decided, None if there is none."""
+    limit, stop = math.log(1 / rules.alpha), math.log(1 / rules.guard_alpha)
+    n = state.episodes + np.arange(1, len(log) + 1)
+    known = np.cumsum((log.arms == 1) & ~np.isnan(log.values)) + state.canary.outcomes
+    ready = known >= max(step.outcomes for step in rules.steps)
+    calm = (path.ratio < stop) & (path.missing < stop)
+    ends: Sequence[NDArray[np.bool_]] = (
+        (path.harm >= limit) & calm,
+        (path.promote >= limit) & ready & calm,
+        n >= rules.max_episodes,
+    )
+    over = np.logical_or.reduce(ends)
+    return int(over.argmax()) if over.any() else None
+
+
+def _arm(state: TrialState, name: str) -> dict[str, Any]:
+    count = getattr(state, name)
+    return {"episodes": count.episodes, "missing": count.missing, "mean": count.mean}
+
+
+def _described(state: TrialState) -> str:
+    parts = []
+    for name in ("canary", "champion"):
+        count = getattr(state, name)
+        mean = "no outcome" if count.mean is None else f"mean {100 * count.mean:.1f}%"
+        parts.append(f"{name} {mean} of the range over {count.outcomes} episodes")
+    return ", ".join(parts)
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 700.0))

@@ -1,185 +1,80 @@
-"""Evidence from a randomised trial whose world may drift: a mixture over constant bets.
+"""Evidence about a bounded mean that may drift: capital from a mixture of constant bets.
 
-Episode i goes to the canary (A = 1) with probability w_i, known before it starts, and returns Y_i,
-scaled to [0, 1]. With any baseline b_i known before it starts the score
-    D_i = (A_i - w_i) (Y_i - b_i) / (w_i (1 - w_i))
-has as its conditional mean the effect of that episode: the canary's conditional mean less the
-champion's. With exposure v_i = min(w_i, 1 - w_i), v_i D_i lies within [-1, 1] at any weight.
+**Claim.** Let steps x_i lie in [-1, 1] with conditional means mu_i given the past, and place shares
+pi_j of a capital, which sum to 1, on constant bets k_j in [0, 1):
+    K_n = sum_j pi_j prod_i (1 + k_j x_i).
+Then K_n reaches 1 / alpha at some n at which sum_i mu_i <= 0 with probability at most alpha.
 
-**Claim.** Let d_i be the conditional mean of D_i and W_n(m) = sum_i v_i (d_i - m). For constant
-bets lambda_j >= 0 with 1 + lambda_j v_i (D_i - m) > 0 and shares pi_j adding up to 1,
-    K_n(m) = sum_j pi_j prod_i (1 + lambda_j v_i (D_i - m))
-reaches 1 / alpha while W_n(m) <= 0 held at every n with probability at most alpha.
+**Proof.** 1 + k_j mu_i > 0 is the conditional mean of factor i, so M_n = prod_i (1 + k_j x_i) /
+(1 + k_j mu_i) is a nonnegative martingale from 1. The product of the factors is
+M_n prod_i (1 + k_j mu_i) <= M_n exp(k_j sum_i mu_i) <= M_n, as k_j is constant. The mixture of
+these martingales is one, and Ville's inequality ends it (Howard et al. 2020, arXiv:1808.03204,
+Lemma 1).
 
-**Proof.** a_i = lambda_j v_i (d_i - m) is known before D_i, and 1 + a_i > 0 is the conditional mean
-of factor i, so M_n = prod_i factor_i / (1 + a_i) is a nonnegative martingale from 1. The product of
-factors is M_n prod_i (1 + a_i) <= M_n exp(sum_i a_i) = M_n exp(lambda_j W_n(m)) <= M_n as lambda_j
-is constant. The mixture of these martingales is one, and Ville's inequality ends it.
-
-So K refutes "the exposure-weighted running mean effect is at most m" under any drift and any
-predictable weights. Bets that adapt would not: they pull lambda out of the sum (seen in simulation:
-promoted always, with a running mean below m throughout). Related: Orabona & Jun 2024
-(arXiv:2110.14099), Ham et al. 2022 (arXiv:2210.08639), Waudby-Smith et al. 2022 (arXiv:2210.10768).
+So the capital refutes "the mean so far is at most 0" under any drift and at whatever moment one
+looks. Bets that adapt to what was seen would not: they pull k out of the sum, and test "no mean was
+ever above 0" instead. Related: Orabona & Jun 2024 (arXiv:2110.14099), Ham et al. 2022
+(arXiv:2210.08639), Waudby-Smith et al. 2022 (arXiv:2210.10768).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from srghn.inference.exact import log_mixture
-
-Float = NDArray[np.float64]
-Side = Literal["above", "below"]
-
-#: The largest bet, as a share of the one that could ruin; bets nearer to ruin cost the tails.
-LARGEST = 0.9
-#: Bets beside the planned one: the largest, halved 0 to 5 times.
-HALVINGS = 6
-#: Outcomes after which half of the baseline's weight is newer.
-HALF_LIFE = 50.0
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Bets:
-    """Constant bets on v (D - m), and the share of the starting capital on each."""
+class Mixture:
+    """Constant bets (bets,) in (0, 1) and the shares of capital placed on each, which sum to 1."""
 
-    lambdas: tuple[float, ...]
-    shares: tuple[float, ...]
+    bets: Float64
+    shares: Float64
 
-
-def planned_bets(effect: float, weight: float, spread: float) -> Bets:
-    """Half of the capital on the bet that grows fastest for the planned trial, half on all sizes.
-
-    `effect` is the distance from the claim to the truth that is planned for (the margin, for an
-    equal canary), `weight` the canary's share, `spread` the standard deviation of returns, all on
-    the scale of [0, 1]. The bet is effect / (sigma^2 + effect^2), sigma^2 = spread^2 / (w (1 - w)),
-    in units of D, and 1 / v times that in units of v D.
-    """
-    if not (effect > 0 and 0 < weight < 1 and spread >= 0):
-        raise ValueError(
-            f"a bet is planned from an effect above 0, a weight within (0, 1) and a spread of 0 or "
-            f"more, got {effect}, {weight} and {spread}"
-        )
-    variance = spread**2 / (weight * (1 - weight))
-    best = effect / (variance + effect**2) / min(weight, 1 - weight)
-    halved = tuple(LARGEST * 2.0**-k for k in range(HALVINGS))
-    return Bets((min(LARGEST, best), *halved), (0.5, *(0.5 / HALVINGS,) * HALVINGS))
-
-
-@dataclass(frozen=True)
-class Capital:
-    """Evidence that the running mean effect is above (or below) `null`.
-
-    `logs` holds the logarithm of what each bet has become; `n` episodes were counted.
-    """
-
-    null: float
-    side: Side
-    bets: Bets
-    logs: tuple[float, ...]
-    n: int = 0
+    def __post_init__(self) -> None:
+        if self.bets.shape != self.shares.shape or not np.all((self.bets > 0) & (self.bets < 1)):
+            raise ValueError("bets lie in (0, 1), with one share of the capital each")
+        if not np.isclose(self.shares.sum(), 1):
+            raise ValueError(f"shares must sum to 1, got {self.shares.sum():g}")
 
     @classmethod
-    def start(cls, null: float, side: Side, bets: Bets) -> Capital:
-        """No evidence yet. Raises `ValueError` where `null` or a bet could ruin.
+    def spread(cls, largest: float, count: int) -> Mixture:
+        """Equal shares on largest 2^-k, k = 0..count - 1."""
+        bets = np.array([largest * 0.5**k for k in range(count)])
+        return cls(bets, np.full(count, 1 / count))
 
-        v (D - null) is at least -(1 - v null) from above, so bets up to `LARGEST` are safe for
-        nulls of 0 or less (mirrored: 0 or more).
+    @classmethod
+    def half_on(cls, planned: float, largest: float, count: int) -> Mixture:
+        """Half of the capital on one bet, the other half spread as `spread` does."""
+        rest = cls.spread(largest, count)
+        return cls(np.append(planned, rest.bets), np.append(0.5, rest.shares / 2))
+
+    def paths(self, start: Float64, steps: Float64) -> Float64:
+        """Log capital by bet after each of `steps` (n,), from `start` (bets,); shape (n, bets).
+
+        Summed one by one, so that a log cut into parts gives the same bytes as a whole one.
         """
-        sign = 1 if side == "above" else -1
-        if not -1 < sign * null <= 0:
-            raise ValueError(f"evidence for '{side}' is kept against a null of 0 or beyond it")
-        if not all(0 < bet <= LARGEST for bet in bets.lambdas):
-            raise ValueError(f"bets lie within (0, {LARGEST}], got {bets.lambdas}")
-        return cls(null, side, bets, (0.0,) * len(bets.lambdas))
+        gains = np.log1p(steps[:, None] * self.bets)
+        return np.cumsum(np.concatenate([start[None], gains]), axis=0)[1:]
 
-    def update(self, scores: ArrayLike, exposures: ArrayLike) -> Capital:
-        """The state after more episodes, in order of start: D (k,) and v (k,)."""
-        sign = 1.0 if self.side == "above" else -1.0
-        gains = sign * np.asarray(exposures) * (np.asarray(scores, np.float64) - self.null)
-        if not np.all(np.abs(gains) < 2):  # NaN fails this too
-            raise ValueError("scores times exposures lie within [-1, 1]; scale returns to [0, 1]")
-        grown = np.log1p(np.array(self.bets.lambdas)[:, None] * gains).sum(axis=1)
-        logs = tuple(float(a + b) for a, b in zip(self.logs, grown, strict=True))
-        return replace(self, logs=logs, n=self.n + gains.size)
+    def log_capital(self, logs: Float64) -> Float64:
+        """Logarithm of the mixture's capital from those by bet, (..., bets) -> (...)."""
+        placed = logs + np.log(self.shares)
+        top = placed.max(axis=-1)
+        return np.asarray(top + np.log(np.exp(placed - top[..., None]).sum(axis=-1)))
 
-    @property
-    def log(self) -> float:
-        """Logarithm of the whole capital, 0 at the start."""
-        return float(log_mixture(np.array(self.logs), np.array(self.bets.shares)))
+    def against(self, steps: Float64, weights: Float64, means: Float64) -> Float64:
+        """Log capital of the bets on `steps - weights * mean` for each of `means` (k,), (k,).
 
-    def reached(self, alpha: float) -> bool:
-        """Whether the claim is refuted at level `alpha`."""
-        return self.log >= -math.log(alpha)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; `from_json` is the inverse."""
-        bets = {"lambdas": list(self.bets.lambdas), "shares": list(self.bets.shares)}
-        kept = {"null": self.null, "side": self.side, "logs": list(self.logs), "n": self.n}
-        return {**kept, "bets": bets}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Capital:
-        bets = Bets(tuple(data["bets"]["lambdas"]), tuple(data["bets"]["shares"]))
-        return cls(data["null"], data["side"], bets, tuple(data["logs"]), data["n"])
-
-
-def promotion(margin: float, bets: Bets) -> Capital:
-    """Evidence that the canary is not worse by `margin` or more."""
-    return Capital.start(-margin, "above", bets)
-
-
-def harm(bets: Bets) -> Capital:
-    """Evidence that the canary is worse than the champion."""
-    return Capital.start(0.0, "below", bets)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Exponentially weighted mean of both arms' returns, pooled: what scores are taken from.
-
-    Predictable: episode i is scored with what was known of the episodes before it. Any start is
-    valid; the middle of the range is unlearnt with the half-life.
-    """
-
-    total: float = 0.5
-    weight: float = 1.0
-
-    @property
-    def value(self) -> float:
-        return self.total / self.weight
-
-    def score(
-        self, arms: ArrayLike, weights: ArrayLike, values: ArrayLike
-    ) -> tuple[Baseline, Float, Float]:
-        """Scores D and exposures v, each (k,), and the baseline after these episodes.
-
-        `arms` (k,) is 1 for the canary and 0 for the champion, `weights` (k,) the probability of
-        the canary at each start within (0, 1), `values` (k,) the returns in [0, 1], all in order of
-        start. Raises `ValueError` for anything outside.
+        `steps` (n,) in [-1, 1], `weights` (n,) in [0, 0.5]; `means` in [-1, 1]. Where a mean is
+        above 0 the bets shrink, so that no step costs all.
         """
-        a, w, y = (np.asarray(v, np.float64) for v in (arms, weights, values))
-        if not (np.isin(a, (0, 1)).all() and ((w > 0) & (w < 1)).all()):
-            raise ValueError("arms are 0 or 1, and the canary's weight lies within (0, 1)")
-        if not ((y >= 0) & (y <= 1)).all():  # NaN fails this too
-            raise ValueError("returns of a trial are scaled to [0, 1] before they are scored")
-        keep, total, weight = 0.5 ** (1 / HALF_LIFE), self.total, self.weight
-        before = np.empty(len(y))
-        for i, value in enumerate(y.tolist()):
-            before[i] = total / weight
-            total, weight = keep * total + value, keep * weight + 1
-        scores = (a - w) * (y - before) / (w * (1 - w))
-        return Baseline(total, weight), scores, np.minimum(w, 1 - w)
-
-    def to_json(self) -> dict[str, float]:
-        return {"total": self.total, "weight": self.weight}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, float]) -> Baseline:
-        return cls(data["total"], data["weight"])
+        found = np.empty(len(means))
+        for i, mean in enumerate(means.tolist()):
+            bets = self.bets / (1 + 0.5 * max(mean, 0.0))
+            away = steps - weights * mean
+            found[i] = self.log_capital(np.log1p(away[:, None] * bets).sum(axis=0))
+        return found

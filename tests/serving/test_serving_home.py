@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.pages.intervals import draw
-from serving.trial.decision import decide
+from serving.trial.by_arrival import decide
 from srghn.config import CanaryParams
 
 

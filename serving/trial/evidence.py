@@ -1,0 +1,289 @@
+"""The evidence of a trial, episode by episode in order of start, and what it amounts to.
+
+The estimand is the mean effect (the canary's conditional mean return minus the champion's) over
+started episodes, weighted by v = min(w, 1 - w) so that steps of weight keep the range. With arm A
+(1: canary), probability w, return Y in [0, 1] and a baseline b that the past determines,
+    D = (A - w) (Y - b) / (w (1 - w)),    E[D | past] = effect,    v D in [-1, 1].
+A test of 'the weighted mean effect so far is at most m' bets constant shares on v (D - m): see
+`srghn.inference.capital` for the theorem. Whatever drifts under both arms cancels in D, so a
+common drift needs no assumption; order of arrival cannot matter, since the order is that of start.
+
+An episode whose outcome is missing after its deadline enters twice: as return 0 and as return 1.
+A decision must hold either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.trial.rules import TrialRules
+from srghn.inference.capital import Mixture
+
+Float64 = NDArray[np.float64]
+
+#: Episodes after which a return counts half in the baseline: few, so that it follows a drift. In a
+#: world that stands still they cost a tenth more variance than many.
+HALF_LIFE = 5
+#: What a missing outcome is replaced by, in turn.
+FILLS = (0.0, 1.0)
+#: Largest bet; a step of at least -1 then leaves a tenth of the capital.
+LARGEST = 0.9
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Log:
+    """A stretch of a trial in order of start.
+
+    `arms` (n,): 1 for the canary, 0 for the champion. `weights` (n,): the canary's probability at
+    that start, in (0, 1). `values` (n,): returns scaled to [0, 1], NaN where there is no outcome.
+    """
+
+    arms: NDArray[np.int8]
+    weights: Float64
+    values: Float64
+
+    def __post_init__(self) -> None:
+        if not (self.arms.shape == self.weights.shape == self.values.shape):
+            raise ValueError(
+                "arms, weights and values must have one shape (n,), got "
+                f"{self.arms.shape}, {self.weights.shape}, {self.values.shape}"
+            )
+        known = self.values[~np.isnan(self.values)]
+        if not np.all((known >= 0) & (known <= 1)):
+            raise ValueError("returns must be scaled to [0, 1], or NaN for a missing outcome")
+        if not np.all((self.weights > 0) & (self.weights < 1)):
+            raise ValueError("weights must lie in (0, 1)")
+
+    def __len__(self) -> int:
+        return len(self.arms)
+
+    def __getitem__(self, part: slice) -> Log:
+        return Log(self.arms[part], self.weights[part], self.values[part])
+
+
+@dataclass(frozen=True)
+class ArmCount:
+    """What one arm has: episodes started and resolved, outcomes missing, sum of scaled returns."""
+
+    episodes: int = 0
+    missing: int = 0
+    total: float = 0.0
+
+    @property
+    def outcomes(self) -> int:
+        return self.episodes - self.missing
+
+    @property
+    def mean(self) -> float | None:
+        """Mean scaled return; None without an outcome."""
+        return self.total / self.outcomes if self.outcomes else None
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """Everything a decision needs, after `champion.episodes + canary.episodes` episodes.
+
+    `promote`, `harm`: logarithms of the capital by fill and bet, (2, bets). `ratio`, `missing`: of
+    the tests that episodes and missing outcomes fall on the arms as their weights say, (2, bets)
+    by side. `baseline` is b.
+    """
+
+    promote: Float64
+    harm: Float64
+    ratio: Float64
+    missing: Float64
+    baseline: float = 0.5
+    champion: ArmCount = ArmCount()
+    canary: ArmCount = ArmCount()
+
+    @property
+    def episodes(self) -> int:
+        return self.champion.episodes + self.canary.episodes
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"baseline": self.baseline}
+        for name in ("promote", "harm", "ratio", "missing"):
+            data[name] = getattr(self, name).tolist()
+        for name in ("champion", "canary"):
+            data[name] = vars(getattr(self, name))
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrialState:
+        names = ("promote", "harm", "ratio", "missing")
+        promote, harm, ratio, missing = (np.array(data[name], np.float64) for name in names)
+        champion, canary = (ArmCount(**data[name]) for name in ("champion", "canary"))
+        baseline = float(data["baseline"])
+        return cls(promote, harm, ratio, missing, baseline, champion, canary)
+
+
+def planned_bet(rules: TrialRules) -> float:
+    """The bet that grows fastest where the canary equals the champion; in (0, LARGEST].
+
+    Kelly's bet to second order, delta / (sigma^2 + delta^2) with delta the margin, in units of v D.
+    """
+    w, q = rules.weight, rules.missing
+    spread = (1 - q) * rules.deviation**2 + q * 0.25
+    variance = spread / (w * (1 - w))
+    bet = rules.margin / (variance + rules.margin**2) / min(w, 1 - w)
+    return min(LARGEST, bet)
+
+
+def mixture(rules: TrialRules) -> Mixture:
+    """Half of the capital on the planned bet, half equally on LARGEST 2^-k, k = 0..5."""
+    return Mixture.half_on(planned_bet(rules), LARGEST, 6)
+
+
+def guard() -> Mixture:
+    """Equal shares on LARGEST 2^-k: the guards plan for no particular size."""
+    return Mixture.spread(LARGEST, 6)
+
+
+def begin(rules: TrialRules) -> TrialState:
+    """The state before the first episode: every capital is 1."""
+    bets, sides = len(mixture(rules).bets), len(guard().bets)
+    return TrialState(
+        np.zeros((2, bets)), np.zeros((2, bets)), np.zeros((2, sides)), np.zeros((2, sides))
+    )
+
+
+@dataclass(frozen=True)
+class Path:
+    """Log capital after each of n episodes, (n,): the least over fills of a missing outcome."""
+
+    promote: Float64
+    harm: Float64
+    ratio: Float64
+    missing: Float64
+
+
+def steps(log: Log, baselines: Float64, rules: TrialRules) -> tuple[Float64, Float64]:
+    """What the bets are placed on, each (2, n) by fill: for a promotion, and for harm."""
+    w, a = log.weights, log.arms
+    v = np.minimum(w, 1 - w)
+    gone = np.isnan(log.values)
+    towards, away = [], []
+    for fill in FILLS:
+        better = np.where(gone, fill, log.values)
+        worse = better
+        if rules.strict_missing:  # every missing outcome speaks against the decision at hand
+            better = np.where(gone, np.where(a == 1, 0.0, 1.0), log.values)
+            worse = np.where(gone, np.where(a == 1, 1.0, 0.0), log.values)
+        unit = v * (a - w) / (w * (1 - w))
+        towards.append(unit * (better - baselines) + v * rules.margin)
+        away.append(-unit * (worse - baselines))
+    return np.stack(towards), np.stack(away)
+
+
+def follow(state: TrialState, log: Log, rules: TrialRules) -> tuple[Path, Logs]:
+    """Capital after each episode of `log`, and all that `state_at` needs to stop at any of them."""
+    baselines = _baselines(log.values, state.baseline)
+    towards, away = steps(log, baselines[:-1], rules)
+    bets, sides = mixture(rules), guard()
+    promote = [bets.paths(state.promote[i], towards[i]) for i in range(len(FILLS))]
+    harm = [bets.paths(state.harm[i], away[i]) for i in range(len(FILLS))]
+    uneven = log.arms - log.weights
+    lost = np.where(np.isnan(log.values), uneven, 0.0)
+    ratio = [sides.paths(state.ratio[i], sign * uneven) for i, sign in enumerate((1, -1))]
+    missing = [sides.paths(state.missing[i], sign * lost) for i, sign in enumerate((1, -1))]
+    path = Path(
+        promote=np.minimum(*(bets.log_capital(p) for p in promote)),
+        harm=np.minimum(*(bets.log_capital(p) for p in harm)),
+        ratio=_two_sided(*(sides.log_capital(p) for p in ratio)),
+        missing=_two_sided(*(sides.log_capital(p) for p in missing)),
+    )
+    return path, Logs(promote, harm, ratio, missing, baselines)
+
+
+@dataclass(frozen=True)
+class Logs:
+    """Log capital by bet after each episode, lists of (n, bets), and baselines (n + 1,)."""
+
+    promote: list[Float64]
+    harm: list[Float64]
+    ratio: list[Float64]
+    missing: list[Float64]
+    baselines: Float64
+
+
+def state_at(state: TrialState, log: Log, logs: Logs, count: int) -> TrialState:
+    """The state after the first `count` episodes of `log`, at least one."""
+    row = count - 1
+
+    def at(paths: list[Float64]) -> Float64:
+        return np.stack([path[row] for path in paths])
+
+    return replace(
+        state,
+        promote=at(logs.promote),
+        harm=at(logs.harm),
+        ratio=at(logs.ratio),
+        missing=at(logs.missing),
+        baseline=float(logs.baselines[count]),
+        champion=_counted(state.champion, log[:count], 0),
+        canary=_counted(state.canary, log[:count], 1),
+    )
+
+
+def blocks(log: Log) -> Iterator[Log]:
+    """Stretches of the log that bound the memory of a long one."""
+    for start in range(0, len(log), _BLOCK):
+        yield log[start : start + _BLOCK]
+
+
+def effect_bounds(log: Log, rules: TrialRules, grid: int = 401) -> tuple[float, float]:
+    """Bounds of the weighted mean effect, each one-sided at `rules.alpha`, in [-1, 1].
+
+    They hold at every moment, whatever drifts. The capital against an effect of at most m falls
+    with m, so the lower bound is the largest m on a grid that the capital refutes; the upper
+    bound mirrors it. For people: decisions are taken by `advance`.
+    """
+    if not len(log):
+        return -1.0, 1.0
+    baselines = _baselines(log.values, 0.5)[:-1]
+    bets, limit = mixture(rules), np.log(1 / rules.alpha)
+    means = np.linspace(-1, 1, grid)
+    v = np.minimum(log.weights, 1 - log.weights)
+    towards, away = steps(log, baselines, rules)
+    ends = []
+    for drawn in (towards - v * rules.margin, away):
+        refuted = _refuted(bets, drawn, v, means) >= limit
+        ends.append(float(means[max(int(refuted.argmin()) - 1, 0)]))  # the last mean refuted
+    return ends[0], -ends[1]
+
+
+def _refuted(bets: Mixture, drawn: Float64, v: Float64, means: Float64) -> Float64:
+    """Log capital against a mean effect of at most each of `means`, the least over fills, (k,)."""
+    return np.minimum(*(bets.against(fill, v, means) for fill in drawn))
+
+
+def _two_sided(up: Float64, down: Float64) -> Float64:
+    """Logarithm of half the capital on each side."""
+    return np.asarray(np.logaddexp(up, down) - np.log(2))
+
+
+def _baselines(values: Float64, first: float) -> Float64:
+    """Pooled exponentially weighted mean before each value, and after the last, (n + 1,)."""
+    share = 1 - 0.5 ** (1 / HALF_LIFE)
+    found, now = [first], first
+    for value in values.tolist():
+        if value == value:
+            now += share * (value - now)
+        found.append(now)
+    return np.array(found)
+
+
+def _counted(before: ArmCount, log: Log, arm: int) -> ArmCount:
+    values = log.values[log.arms == arm]
+    known = values[~np.isnan(values)]
+    return ArmCount(
+        before.episodes + len(values),
+        before.missing + len(values) - len(known),
+        sum(known.tolist(), before.total),  # one by one: a log may come in parts
+    )

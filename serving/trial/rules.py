@@ -1,0 +1,80 @@
+"""How a trial in service is run and decided: a part of the deployment rules of a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from srghn.config import Params
+
+
+class WeightStep(Params):
+    """The canary's share of new episodes until it has ended `outcomes` of them."""
+
+    weight: float = Field(gt=0, lt=1)
+    outcomes: int = Field(0, ge=0, description="outcomes of the canary before the next step")
+
+
+class TrialRules(Params):
+    """Returns are clipped to [low, high] and scaled to [0, 1]; shares are of that range."""
+
+    low: float = Field(0.0, description="return that counts as 0")
+    high: float = Field(500.0, description="return that counts as 1")
+    margin: float = Field(
+        0.05, gt=0, lt=1, description="loss that is still acceptable, as a share of the range"
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="probability of a wrong promotion, and of a wrong abort"
+    )
+    steps: tuple[WeightStep, ...] = Field(
+        (WeightStep(weight=0.05, outcomes=2), WeightStep(weight=0.5, outcomes=20)),
+        min_length=1,
+        description="weights in turn; a promotion needs the last step and its outcomes",
+    )
+    max_episodes: int = Field(2000, ge=2, description="episodes after which the trial expires")
+    deviation: float = Field(
+        0.1,
+        gt=0,
+        le=0.5,
+        description="expected standard deviation of a return, as a share of the range; it chooses "
+        "the bets and so the trial's length, never whether a decision is valid",
+    )
+    deadline: float = Field(
+        3600.0,
+        gt=0,
+        description="seconds after its start at which an episode without an outcome is missing; "
+        "at most twice the longest episode",
+    )
+    missing: float = Field(
+        0.0, ge=0, lt=1, description="share of outcomes that is expected to go missing"
+    )
+    guard_alpha: float = Field(
+        0.005, gt=0, lt=0.5, description="false alarms of the sample-ratio and missingness tests"
+    )
+    poster_cap: float = Field(
+        1.0, gt=0, le=1, description="largest share of the evidence that one token may post"
+    )
+    strict_missing: bool = Field(
+        False,
+        description="missing outcomes count against the decision: 0 for the canary and 1 for the "
+        "champion before a promotion, the reverse before an abort",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrialRules:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+        return self
+
+    @property
+    def weight(self) -> float:
+        """The last weight, at which nearly all of the evidence is gathered."""
+        return self.steps[-1].weight
+
+    def scale(self, return_: float) -> float:
+        """A return, clipped to the range and mapped to [0, 1]."""
+        return min(max((return_ - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")

@@ -1,0 +1,144 @@
+"""Trials over simulated traffic, decided by the code that decides real ones.
+
+Clients play one episode after the other. An episode's arm is drawn at the weight of its start, its
+return from the world as it is at its start, its duration may depend on the return, and its outcome
+may come late or never. As in service, the evidence is the longest prefix in order of start of which
+every episode has ended or passed its deadline, and it is looked at again and again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.trial.decision import Decision, advance, weight_now
+from serving.trial.evidence import Log, TrialState, begin
+from serving.trial.rules import TrialRules, WeightStep
+from serving.trial.scenarios import LONGEST, SCENARIOS, Scenario
+from srghn.seeding import stream
+
+Generator = np.random.Generator
+#: Starts between two looks of the controller.
+LOOK = 20
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """`effect`: the canary's mean return less the champion's; `deviation` of a return. Shares."""
+
+    scenario: Scenario
+    effect: float
+    deviation: float
+    clients: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One simulated trial: its decision, and the episodes that had started by then."""
+
+    decision: Decision
+    started: int
+
+
+def rules_for(scenario: Scenario, weight: float, deviation: float, **given: Any) -> TrialRules:
+    """The rules of a trial at one weight, or at the scenario's steps; returns lie in [0, 1]."""
+    steps = scenario.steps or (WeightStep(weight=weight, outcomes=20),)
+    kept = {"low": 0.0, "high": 1.0, "steps": steps, "deviation": min(max(deviation, 0.01), 0.5)}
+    return TrialRules(**{**kept, "deadline": 2 * LONGEST, **scenario.expect, **given})
+
+
+def simulate(
+    traffic: Traffic, rules: TrialRules, seed: int, state: TrialState | None = None
+) -> Ended:
+    """One trial to its end. `state`: of an expired trial that is tried again."""
+    rng = stream(seed, "trial-simulation")
+    now = begin(rules) if state is None else state
+    free = [(0.0, client) for client in range(traffic.clients)]  # when, who
+    arms: list[int] = []
+    weights: list[float] = []
+    values: list[float] = []
+    resolved: list[float] = []  # when each is known, or known to be missing
+    counted, weight = 0, weight_now(now, rules)
+    while True:
+        for _ in range(LOOK):
+            start, client = heapq.heappop(free)
+            arm = int(rng.random() < weight)
+            value = _return(traffic, arm, len(arms), rng)
+            end = start + traffic.scenario.duration(value, rng)
+            known = end + (rng.exponential(traffic.scenario.delay) if traffic.scenario.delay else 0)
+            limit = start + rules.deadline
+            gone = traffic.scenario.missing(value, rng) or known > limit
+            arms.append(arm)
+            weights.append(weight)
+            values.append(np.nan if gone else value)
+            resolved.append(limit if gone else known)
+            heapq.heappush(free, (end, client))
+        ready = counted
+        while ready < len(resolved) and resolved[ready] <= free[0][0]:
+            ready += 1
+        log = _log(arms[counted:ready], weights[counted:ready], values[counted:ready])
+        now, decision = advance(now, log, rules)
+        if decision.action != "wait":
+            return Ended(decision, len(arms))
+        counted, weight = ready, weight_now(now, rules)
+
+
+def summary(
+    scenario: str,
+    *,
+    weight: float,
+    trials: int,
+    effect: float = 0.0,
+    deviation: float = 0.1,
+    clients: int = 50,
+    seed: int = 0,
+    **given: Any,
+) -> dict[str, Any]:
+    """Shares of `trials` that end each way, and the median and ninth decile of their episodes."""
+    found = SCENARIOS[scenario]
+    rules = rules_for(found, weight, deviation, **given)
+    traffic = Traffic(found, effect, deviation, clients)
+    ended = [simulate(traffic, rules, seed * 1_000_003 + trial) for trial in range(trials)]
+    actions = [trial.decision.action for trial in ended]
+    episodes = [trial.started for trial in ended]
+    return {
+        "promoted": actions.count("promote") / trials,
+        "aborted": actions.count("abort") / trials,
+        "expired": actions.count("expire") / trials,
+        "median_episodes": float(np.median(episodes)),
+        "nine_in_ten_episodes": float(np.quantile(episodes, 0.9)),
+        "trials": trials,
+    }
+
+
+def _return(traffic: Traffic, arm: int, number: int, rng: Generator) -> float:
+    """A scaled return: beta distributed with the wanted mean and standard deviation.
+
+    With failures, an episode is worth 0 with their probability, so the rest lies higher.
+    """
+    scenario = traffic.scenario
+    mean = scenario.mean(number) + arm * traffic.effect
+    if scenario.failures:
+        if rng.random() < scenario.failures:
+            return 0.0
+        mean /= 1 - scenario.failures
+    if not 0 < mean < 1:
+        raise ValueError(f"an effect of {traffic.effect:g} leaves the range: mean {mean:g}")
+    most = float(np.sqrt(mean * (1 - mean)))
+    deviation = min(traffic.deviation, 0.95 * most)
+    if deviation == 0:
+        return mean
+    size = mean * (1 - mean) / deviation**2 - 1
+    return float(rng.beta(mean * size, (1 - mean) * size))
+
+
+def _log(arms: list[int], weights: list[float], values: list[float]) -> Log:
+    return Log(np.array(arms, np.int8), np.array(weights), _floats(values))
+
+
+def _floats(values: list[float]) -> NDArray[np.float64]:
+    return np.array(values, np.float64)

@@ -1,0 +1,53 @@
+"""Drift, order of arrival and gaps, through the code that decides real trials; small numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from serving.trial.plan import plan
+from serving.trial.scenarios import SCENARIOS
+from serving.trial.simulate import rules_for, summary
+
+TRIALS = 30
+
+
+@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s != "missing-bad"])
+def test_equal_arms_are_promoted_whatever_drifts(scenario: str) -> None:
+    """Of 30 trials at alpha .05 five or more aborted ones have a probability below .02."""
+    found = summary(scenario, weight=0.5, trials=TRIALS, max_episodes=3000)
+    assert found["aborted"] <= 4 / TRIALS
+    assert found["promoted"] >= 26 / TRIALS
+
+
+@pytest.mark.parametrize("scenario", ["common-drop", "common-rise", "long-bad", "short-bad"])
+def test_a_canary_worse_by_the_margin_is_not_promoted(scenario: str) -> None:
+    found = summary(scenario, weight=0.5, trials=TRIALS, effect=-0.05, max_episodes=1500)
+    assert found["promoted"] <= 4 / TRIALS
+
+
+def test_a_canary_whose_bad_episodes_are_long_is_not_promoted_by_arrival() -> None:
+    """Worse by 11% with 200 clients: counted by arrival it was promoted every time."""
+    found = summary("long-bad", weight=0.5, trials=20, effect=-0.11, clients=200)
+    assert found["promoted"] == 0
+    assert found["aborted"] == 1
+
+
+def test_the_plan_is_kept() -> None:
+    rules = rules_for(SCENARIOS["steady"], 0.5, 0.1)
+    longest = plan(rules).equal.nine_in_ten
+    found = summary("steady", weight=0.5, trials=TRIALS, max_episodes=longest)
+    assert found["promoted"] >= 25 / TRIALS
+
+
+def test_the_command_prints_one_object_and_the_same_one_twice() -> None:
+    call = ["canary", "simulate", "--trials", "3", "--weight", "0.3", "--json"]
+    first, second = (CliRunner().invoke(app, call) for _ in range(2))
+    assert first.exit_code == 0, first.output
+    assert first.output == second.output
+    found = json.loads(first.output)
+    assert found["promoted"] + found["aborted"] + found["expired"] == 1
+    assert found["median_episodes"] > 0
