@@ -16,6 +16,7 @@ from srghn import seeding
 from srghn.candidates.candidate import Candidate
 from srghn.envs import EnvVersion
 from srghn.evaluation.base import Crash, Evaluator, PolicyFunction
+from srghn.evaluation.task import Task
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -113,7 +114,7 @@ def _play_cell(
     root: int,
 ) -> Played:
     seeds = seeding.seeds(root, "gate", cell.episodes, cell.name)
-    found = evaluator.evaluate(players, version, cell.mode, seeds, perturbation=cell.perturbation)
+    found = evaluator.evaluate(players, Task(version, cell.mode, seeds, cell.perturbation))
     paired = len(players) > 1
     return Played(
         cell=cell,

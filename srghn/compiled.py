@@ -1,15 +1,17 @@
 """Loops as machine code: numba's compiler, as every kernel here uses it.
 
 Without `fastmath` nothing is reordered or contracted, so a kernel's results are those that its
-source spells out. numba's cache looks at the time of a kernel's own file and not at those it calls
-into: kernels that call each other stand in one file, and what changes does not come from another
-(after a change of `srghn.lanes`, touch the kernels that use it).
+source spells out. numba's own cache looks at a kernel's file and not at those that it calls into;
+here a change to any file in `KERNELS` makes every kernel compile again.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -26,15 +28,45 @@ TANH_P = tuple(np.float32(c) for c in (1.0, 0.13379718, 0.0034940347, 2.0583484e
 TANH_Q = tuple(np.float32(c) for c in (1.0, 0.46713033, 0.025871073, 0.00032830931, 7.762021e-07))
 
 
+#: Every file whose functions are compiled, or whose constants compiled functions read; patterns
+#: below the package's folder.
+KERNELS = (
+    "compiled.py",
+    "lanes.py",
+    "ghn/kernels.py",
+    "ghn/noise.py",
+    "evaluation/policies/linear.py",
+    "evaluation/backends/cartpole/kernel.py",
+    "evaluation/backends/cartpole/vectorised.py",
+    "evaluation/backends/lunar_lander/kernel/*.py",
+    "evolution/base.py",
+    "evolution/metrics.py",
+    "evolution/selection.py",
+)
+
 _OPTIONS: Any = {"error_model": "numpy", "nogil": True}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compiled at its first call, and kept on disk where numba finds a writable place for it."""
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no writable cache directory: compile in every process
+        kernel: Any = numba.njit(cache=True, **_OPTIONS)(function)
+        # what numba compares with the stamp that it wrote beside the machine code
+        kernel._cache._cache_file._source_stamp = kernels_digest()
+    except (RuntimeError, AttributeError):  # nowhere to write, or another numba's internals
         return numba.njit(**_OPTIONS)(function)
+    return kernel
+
+
+@lru_cache(maxsize=1)
+def kernels_digest() -> str:
+    """SHA-256, in hex, over the names and sources of all files in `KERNELS`."""
+    digest, folder = hashlib.sha256(), Path(__file__).parent
+    for pattern in KERNELS:
+        for path in sorted(folder.glob(pattern)):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -300,11 +300,12 @@ def freeze_founder(source: Workspace, target: Workspace, version: EnvVersion) ->
 def _mean_return(candidate: Candidate, version: EnvVersion, mode: str) -> float:
     """Mean return of the served policy over fresh episodes, seeded by its digest and the mode."""
     from srghn.evaluation.base import choose_backend, make_backend
+    from srghn.evaluation.task import Task
 
     params = RunParams.model_validate(candidate.manifest["params"]).network
     seeds = seeding.seeds(seeding.text_seed("demo", candidate.digest), "table", EPISODES, mode)
     with make_backend(choose_backend(version, params), version, params) as backend:
-        played = backend.evaluate([candidate.policy()], version, mode, seeds)
+        played = backend.evaluate([candidate.policy()], Task(version, mode, seeds))
     return float(played.returns.mean())
 
 

@@ -143,6 +143,7 @@ def choose_finalist(
     """
     from srghn.envs import default_cells
     from srghn.evaluation.base import WeightedPolicies, make_evaluator
+    from srghn.evaluation.task import Task
 
     rules, root = params.evaluate, params.evolution.seed
     cells = default_cells(version) if rules.cell_episodes else ()
@@ -152,12 +153,12 @@ def choose_finalist(
         make_evaluator(settings, version, params.network) as evaluator,
         bar("re-test finalists", 1 + len(cells)) as update,
     ):
-        mean = evaluator.evaluate(policies, version, mode, seeds).fitness
+        mean = evaluator.evaluate(policies, Task(version, mode, seeds)).fitness
         update(1, f"best {mean.max():.1f}")
         worst = np.full(len(weights), np.inf)
         for index, cell in enumerate(cells):
             episodes = seeding.seeds(root, "finalist-cell", rules.cell_episodes, str(cell))
-            played = evaluator.evaluate(policies, version, mode, episodes, perturbation=cell)
+            played = evaluator.evaluate(policies, Task(version, mode, episodes, cell))
             worst = np.minimum(worst, played.fitness)
             update(2 + index, str(cell))
     equals = mean >= mean.max() - rules.tolerance * abs(mean.max())

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from srghn.config import EngineSettings, NetworkParams
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, EvaluationError
+from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
-    from srghn.envs.perturb import Perturbation
     from srghn.envs.version import EnvVersion
 
 Float32 = NDArray[np.float32]
@@ -129,19 +129,13 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        *,
-        perturbation: Perturbation | None = None,
-        progress: Progress | None = None,
+        self, policies: Policies, task: Task, progress: Progress | None = None
     ) -> Evaluation:
-        """Every policy plays every seed (episodes,) once in `mode`.
+        """Every policy plays the task's seeds once, in its version, mode and perturbation.
 
         A crash, or a NaN observation, reward or output, makes that episode's return minus infinity
-        and adds a `Crash`; the call goes on. Raises `EvaluationError` where nothing can be played.
+        and adds a `Crash`; the call goes on. Raises `EvaluationError` where nothing can be played,
+        or where the evaluator was made for another version or network.
         """
 
     @abstractmethod
@@ -184,12 +178,19 @@ class Backend(Evaluator):
 
 #: Name -> import path of a `Backend`, fastest first: 'auto' takes the first that supports the work.
 BACKENDS: dict[str, str] = {
-    "compiled": "srghn.evaluation.backends.cartpole.compiled:CompiledCartPole",
-    "vectorised": "srghn.evaluation.backends.cartpole.vectorised:VectorisedCartPole",
-    "mujoco": "srghn.evaluation.backends.ant:AntBackend",
-    "box2d": "srghn.evaluation.backends.lunar_lander.backend:LunarLanderBackend",
+    "cartpole-mlp": "srghn.evaluation.backends.cartpole.compiled:CompiledCartPole",
+    "cartpole": "srghn.evaluation.backends.cartpole.vectorised:VectorisedCartPole",
+    "ant": "srghn.evaluation.backends.ant:AntBackend",
+    "lunar-lander": "srghn.evaluation.backends.lunar_lander.backend:LunarLanderBackend",
     "envpool": "srghn.evaluation.backends.envpool:EnvPoolBackend",
     "gymnasium": "srghn.evaluation.backends.gymnasium:GymnasiumBackend",
+}
+#: Names that backends had before 0.3, which older records and scripts may state -> today's.
+FORMER_NAMES = {
+    "compiled": "cartpole-mlp",
+    "vectorised": "cartpole",
+    "mujoco": "ant",
+    "box2d": "lunar-lander",
 }
 #: Name -> import path of an `Evaluator` built as `Class(settings, backend name, version, policy)`.
 ENGINES: dict[str, str] = {
@@ -202,7 +203,7 @@ def make_evaluator(
     settings: EngineSettings, version: EnvVersion, network: NetworkParams, backend: str = "auto"
 ) -> Evaluator:
     """The evaluator that `settings.engine` asks for, over the named or the fastest backend."""
-    name = choose_backend(version, network) if backend == "auto" else backend
+    name = choose_backend(version, network) if backend == "auto" else current_name(backend)
     if settings.engine == "inprocess":
         evaluator: Evaluator = make_backend(name, version, network)
     else:
@@ -211,9 +212,14 @@ def make_evaluator(
 
 
 def make_backend(name: str, version: EnvVersion, network: NetworkParams) -> Backend:
-    """One backend by name; raises `ConfigError` naming those there are."""
-    backend: Backend = _load(BACKENDS, name, "backend")(version, network)
+    """One backend by its name of today or before; raises `ConfigError` naming those there are."""
+    backend: Backend = _load(BACKENDS, current_name(name), "backend")(version, network)
     return backend
+
+
+def current_name(name: str) -> str:
+    """A backend's name of today, for the one that a record or a script states."""
+    return FORMER_NAMES.get(name, name)
 
 
 def choose_backend(version: EnvVersion, network: NetworkParams) -> str:
@@ -222,6 +228,34 @@ def choose_backend(version: EnvVersion, network: NetworkParams) -> str:
         if _load(BACKENDS, name, "backend").supports(version, network):
             return name
     raise EvaluationError(f"no backend plays {version.id} with {network.module}")
+
+
+def check_call(version: EnvVersion, network: NetworkParams, policies: Policies, task: Task) -> None:
+    """Raise `EvaluationError` for a task or policies that an evaluator was not made for.
+
+    `version` and `network` are those that it was made for; callables have no network to compare.
+    """
+    if task.version is not version and task.version.fingerprint != version.fingerprint:
+        raise EvaluationError(
+            f"this evaluator was made for {version.id} {version.fingerprint[:12]}, got a task for "
+            f"{task.version.id} {task.version.fingerprint[:12]}; make an evaluator for that version"
+        )
+    if not isinstance(policies, WeightedPolicies):
+        return
+    if policies.interface != version.interface:
+        raise EvaluationError(
+            f"the policies were made for another interface than {version.id}'s: "
+            f"{policies.interface} against {version.interface}"
+        )
+    if policies.network != network:
+        raise EvaluationError(
+            f"this evaluator was made for networks {_short(network)}, got weights of "
+            f"{_short(policies.network)}; make an evaluator for that network"
+        )
+
+
+def _short(network: NetworkParams) -> str:
+    return f"{network.module} {network.kwargs}"
 
 
 def _load(table: dict[str, str], name: str, kind: str) -> Any:

@@ -19,6 +19,7 @@ from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, WeightedPolicies
+from srghn.evaluation.task import Task
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
 from srghn.evolution.base import I64, NO_PARENT, Population, State, Strategy
 from srghn.evolution.genetic import GeneticState
@@ -166,9 +167,8 @@ class _Loop:
         """Everyone plays the generation's own episodes, the same for all."""
         evolution = self.params.evolution
         episodes = _episodes(state.generation, evolution.seed, evolution.episodes)
-        return self.evaluator.evaluate(
-            self._policies(state, population), self.version, mode, episodes
-        )
+        task = Task(self.version, mode, episodes)
+        return self.evaluator.evaluate(self._policies(state, population), task)
 
     def _policies(self, state: State, population: Population) -> WeightedPolicies:
         """Seeds of births for workers elsewhere where there are such, weights for all others."""

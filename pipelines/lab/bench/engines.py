@@ -89,7 +89,7 @@ def _fastest(contestants: Sequence[Callable[[], None]], rounds: int) -> list[flo
 
 
 def _play(work: Work, evaluator: Evaluator) -> None:
-    evaluator.evaluate(work.population, work.version, work.version.modes[0], work.seeds)
+    evaluator.evaluate(work.population, work.task)
 
 
 def _processes(work: Work, workers: int) -> Evaluator:

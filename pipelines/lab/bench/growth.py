@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
 from serving.settings import Settings
 from srghn import seeding
 from srghn.config import EnvParams, EvolutionParams, NetworkParams, RunParams
-from srghn.envs import EnvVersion, pin
+from srghn.envs import pin
 from srghn.evaluation.base import (
     Evaluation,
     Evaluator,
@@ -24,6 +23,7 @@ from srghn.evaluation.base import (
     WeightedPolicies,
     make_evaluator,
 )
+from srghn.evaluation.task import Task
 from srghn.evolution.loop import evolve
 from srghn.evolution.registry import make_strategy
 
@@ -70,7 +70,7 @@ def _generation(population: int, width: int) -> float:
             begun = time.process_time()
             born = strategy.ask(state)
             policies = WeightedPolicies(params.network, version.interface, weights=born.weights)
-            fitness = evaluator.evaluate(policies, version, "normal", seeds).fitness
+            fitness = evaluator.evaluate(policies, Task(version, "normal", seeds)).fitness
             strategy.tell(state, born, fitness)
             if round_:  # the first one warms caches
                 best = min(best, time.process_time() - begun)
@@ -111,20 +111,14 @@ class _Timed(Evaluator):
     def evaluate(
         self,
         policies: Policies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        *,
-        perturbation: Any = None,
+        task: Task,
         progress: Progress | None = None,
     ) -> Evaluation:
         # births are not evaluation's
         if isinstance(policies, WeightedPolicies) and policies.recipe is not None:
             policies = WeightedPolicies(policies.network, policies.interface, policies.dense())
         begun = time.process_time()
-        found = self.inner.evaluate(
-            policies, version, mode, seeds, perturbation=perturbation, progress=progress
-        )
+        found = self.inner.evaluate(policies, task, progress)
         self.seconds.append(time.process_time() - begun)
         self.lengths.append(found.lengths)
         return found

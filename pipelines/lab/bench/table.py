@@ -15,6 +15,7 @@ from serving.settings import Settings
 from srghn.envs import pin
 from srghn.errors import SrghnError
 from srghn.evaluation.base import WeightedPolicies, make_evaluator
+from srghn.evaluation.task import Task
 
 OURS, PLAIN = "srghn", "plain loop, torch"
 #: The contestant that is a work's limit, by world; elsewhere the environment alone.
@@ -91,12 +92,12 @@ def ours(work: Work, world: str = "gymnasium") -> Play:
         version = pin(version.params.model_copy(update={"backend": world}))
     evaluator = make_evaluator(Settings(engine="inprocess"), version, work.network)
     policies = WeightedPolicies(work.network, version.interface, work.population.dense())
-    mode = version.modes[0]
+    task = Task(version, version.modes[0], work.seeds)
 
     def play(least: int) -> int:
         steps = 0
         while steps < least:
-            steps += evaluator.evaluate(policies, version, mode, work.seeds).steps
+            steps += evaluator.evaluate(policies, task).steps
         return steps
 
     return play

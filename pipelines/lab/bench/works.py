@@ -13,6 +13,7 @@ from srghn import seeding
 from srghn.config import EnvParams, NetworkParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import Float32, Int64, WeightedPolicies, make_evaluator
+from srghn.evaluation.task import Task
 from srghn.policies import build_policy
 
 #: Random candidates for each individual of a population's better half.
@@ -39,6 +40,11 @@ class Work:
         return seeding.seeds(0, "bench", self.episodes, self.env)
 
     @cached_property
+    def task(self) -> Task:
+        """The bench's episodes in the first mode."""
+        return Task(self.version, self.version.modes[0], self.seeds)
+
+    @cached_property
     def population(self) -> WeightedPolicies:
         face = self.version.interface
         module = build_policy(self.network, face.observation_size, face.action_size)
@@ -47,8 +53,8 @@ class Work:
         found = _random(size, half * CANDIDATES, "candidates")
         with make_evaluator(Settings(), self.version, self.network) as evaluator:
             candidates = WeightedPolicies(self.network, face, found)
-            mode = self.version.modes[0]
-            lengths = evaluator.evaluate(candidates, self.version, mode, self.seeds[:1]).lengths
+            first = Task(self.version, self.version.modes[0], self.seeds[:1])
+            lengths = evaluator.evaluate(candidates, first).lengths
         best = np.argsort(-lengths[:, 0], kind="stable")[:half]
         weights = _random(size, self.individuals, "random")
         weights[1 : 2 * half : 2] = found[best]

@@ -15,7 +15,8 @@ from serving.settings import Settings
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs import EnvVersion, pin
-from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies, make_evaluator
+from srghn.evaluation.base import Evaluation, Evaluator, Progress, WeightedPolicies, make_evaluator
+from srghn.evaluation.task import Task
 from srghn.evolution import GenerationRecord, evolve, tables
 from srghn.files import atomic_write
 
@@ -65,10 +66,8 @@ class Champions(Evaluator):
         self.near = experiment.solved - abs(experiment.solved) / 2  # not worth a test below
         self.champion: Any = None
 
-    def evaluate(
-        self, policies: Any, version: EnvVersion, mode: str, seeds: Any, **kw: Any
-    ) -> Evaluation:
-        played = self.inner.evaluate(policies, version, mode, seeds, **kw)
+    def evaluate(self, policies: Any, task: Task, progress: Progress | None = None) -> Evaluation:
+        played = self.inner.evaluate(policies, task, progress)
         best = int(np.argmax(np.nan_to_num(played.fitness, nan=-np.inf)))
         self.champion = policies.dense()[best : best + 1]
         return played
@@ -97,7 +96,7 @@ class Champions(Evaluator):
             return record.best
         policies = WeightedPolicies(self.params.network, self.version.interface, self.champion)
         seeds = self.seeds if len(self.seeds) else np.zeros(1, dtype=np.int64)
-        played = self.inner.evaluate(policies, self.version, mode, seeds)
+        played = self.inner.evaluate(policies, Task(self.version, mode, seeds))
         return float(played.fitness[0])
 
 

@@ -7,7 +7,7 @@ are read from a real environment, and so are dynamics that a perturbation change
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,13 @@ from srghn.evaluation.backends.special import Bare, Env, SpecialBackend
 from srghn.evaluation.base import Evaluation, Float32, Float64, Int64, Policies, Progress
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.policies.forward import Forward, make_forward
-
-if TYPE_CHECKING:
-    from srghn.envs.version import EnvVersion
+from srghn.evaluation.task import Task
 
 
 class AntBackend(SpecialBackend["_World"]):
     """Plays Ant-v5; where a wrapper perturbs it, the general backend does."""
 
-    name = "mujoco"
+    name = "ant"
     ids = ("Ant-v5",)
 
     @classmethod
@@ -36,15 +34,10 @@ class AntBackend(SpecialBackend["_World"]):
         return _World(bare.env, bare.limit) if bare and type(bare.env) is AntEnv else None
 
     def play(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        world: _World,
-        seeds: Int64,
-        progress: Progress | None,
+        self, policies: Policies, task: Task, world: _World, progress: Progress | None
     ) -> Evaluation:
-        with make_forward(policies, version.interface, LANES) as forward:
-            return _Episodes(forward, len(policies), seeds, world).run(progress)
+        with make_forward(policies, task.version.interface, LANES) as forward:
+            return _Episodes(forward, len(policies), task.seeds, world).run(progress)
 
 
 class _World:

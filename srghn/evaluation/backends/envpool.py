@@ -18,6 +18,7 @@ from srghn.evaluation.backends.special import Bare, Env, SpecialBackend
 from srghn.evaluation.base import Evaluation, Float32, Float64, Int64, Policies, Progress
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.policies.forward import Forward, make_forward
+from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
@@ -38,15 +39,10 @@ class EnvPoolBackend(SpecialBackend["_Pool"]):
         return _Pool(bare) if bare and type(bare.env) is PooledWorld else None
 
     def play(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        world: _Pool,
-        seeds: Int64,
-        progress: Progress | None,
+        self, policies: Policies, task: Task, world: _Pool, progress: Progress | None
     ) -> Evaluation:
-        with make_forward(policies, version.interface, LANES) as forward:
-            return _Episodes(forward, len(policies), seeds, world).run(progress)
+        with make_forward(policies, task.version.interface, LANES) as forward:
+            return _Episodes(forward, len(policies), task.seeds, world).run(progress)
 
 
 class _Pool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srghn.config import NetworkParams
-from srghn.errors import FAILURES, EvaluationError
+from srghn.errors import FAILURES
 from srghn.evaluation.base import (
     Backend,
     Crash,
@@ -22,14 +22,14 @@ from srghn.evaluation.base import (
     Int64,
     Policies,
     Progress,
-    WeightedPolicies,
+    check_call,
 )
 from srghn.evaluation.policies.forward import IDLE, Forward, describe, make_forward
+from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from srghn.envs.perturb import Perturbation
     from srghn.envs.version import EnvVersion
 
     Env = gym.Env[Any, Any]
@@ -55,58 +55,37 @@ class GymnasiumBackend(Backend):
         return True
 
     def evaluate(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        *,
-        perturbation: Perturbation | None = None,
-        progress: Progress | None = None,
+        self, policies: Policies, task: Task, progress: Progress | None = None
     ) -> Evaluation:
-        check_call(policies, version, seeds)
-        worlds = self._open(version, mode, perturbation)
-        with make_forward(policies, version.interface, LANES) as forward:
-            return _Play(worlds, forward, len(policies), seeds, progress).run()
+        check_call(self.version, self.network, policies, task)
+        worlds = self._open(task)
+        with make_forward(policies, task.version.interface, LANES) as forward:
+            return _Play(worlds, forward, len(policies), task.seeds, progress).run()
 
     def close(self) -> None:
         if self._worlds is not None:
             self._worlds.close()
         self._worlds = None
 
-    def _open(self, version: EnvVersion, mode: str, perturbation: Perturbation | None) -> _Worlds:
+    def _open(self, task: Task) -> _Worlds:
         """The environments of the last call where they still fit, else new ones."""
         kept = self._worlds
-        wanted = (version.fingerprint, mode, perturbation)
-        if kept is None or kept.key != wanted:
+        if kept is None or kept.task.world != task.world:
             self.close()
-            kept = self._worlds = _Worlds(version, mode, perturbation)
+            kept = self._worlds = _Worlds(task)
         return kept
-
-
-def check_call(policies: Policies, version: EnvVersion, seeds: Int64) -> None:
-    """Raise `EvaluationError` for seeds of another shape, or policies for another interface."""
-    if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer):
-        raise EvaluationError(f"seeds must be int64 (episodes,), got {seeds.dtype} {seeds.shape}")
-    if isinstance(policies, WeightedPolicies) and policies.interface != version.interface:
-        raise EvaluationError(
-            f"the policies were made for another interface than {version.id}'s: "
-            f"{policies.interface} against {version.interface}"
-        )
 
 
 class _Worlds:
     """One environment a lane, made when the lane is first used and again after a crash."""
 
-    def __init__(self, version: EnvVersion, mode: str, perturbation: Perturbation | None) -> None:
-        self.key = (version.fingerprint, mode, perturbation)
-        self.version = version
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self._lanes: dict[int, Env] = {}
 
     def lane(self, lane: int) -> Env:
         if lane not in self._lanes:
-            _, mode, perturbation = self.key
-            self._lanes[lane] = self.version.make(mode, perturbation)
+            self._lanes[lane] = self.task.make()
         return self._lanes[lane]
 
     def drop(self, lane: int) -> None:

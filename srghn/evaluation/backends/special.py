@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,11 +13,17 @@ import gymnasium as gym
 from srghn.config import NetworkParams
 from srghn.envs.spaces import FlatWorld
 from srghn.envs.switch import ActionOrder
-from srghn.evaluation.backends.gymnasium import check_call
-from srghn.evaluation.base import Backend, Evaluation, Int64, Policies, Progress, make_backend
+from srghn.evaluation.base import (
+    Backend,
+    Evaluation,
+    Policies,
+    Progress,
+    check_call,
+    make_backend,
+)
+from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
-    from srghn.envs.perturb import Perturbation
     from srghn.envs.version import EnvVersion
 
 Env = gym.Env[Any, Any]
@@ -65,7 +72,7 @@ class SpecialBackend(Backend, Generic[World]):
 
     def __init__(self, version: EnvVersion, network: NetworkParams) -> None:
         super().__init__(version, network)
-        self._worlds: dict[tuple[str, ...], World | None] = {}
+        self._worlds: dict[Hashable, World | None] = {}
 
     @classmethod
     @abstractmethod
@@ -74,14 +81,9 @@ class SpecialBackend(Backend, Generic[World]):
 
     @abstractmethod
     def play(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        world: World,
-        seeds: Int64,
-        progress: Progress | None,
+        self, policies: Policies, task: Task, world: World, progress: Progress | None
     ) -> Evaluation:
-        """Play every policy on every seed (e,); the arguments are checked."""
+        """Play the task in the world that was read; the arguments are checked."""
 
     def plays(self, policies: Policies) -> bool:
         """Whether these policies are for this backend."""
@@ -93,25 +95,15 @@ class SpecialBackend(Backend, Generic[World]):
         return known and cls.read(version.make(version.modes[0])) is not None
 
     def evaluate(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        *,
-        perturbation: Perturbation | None = None,
-        progress: Progress | None = None,
+        self, policies: Policies, task: Task, progress: Progress | None = None
     ) -> Evaluation:
-        key = (version.fingerprint, mode, str(perturbation))
-        if key not in self._worlds:
-            self._worlds[key] = self.read(version.make(mode, perturbation))
-        world = self._worlds[key]
+        check_call(self.version, self.network, policies, task)
+        if task.world not in self._worlds:
+            self._worlds[task.world] = self.read(task.make())
+        world = self._worlds[task.world]
         if world is None or not self.plays(policies):
-            return self.general.evaluate(
-                policies, version, mode, seeds, perturbation=perturbation, progress=progress
-            )
-        check_call(policies, version, seeds)
-        return self.play(policies, version, world, seeds, progress)
+            return self.general.evaluate(policies, task, progress)
+        return self.play(policies, task, world, progress)
 
     @cached_property
     def general(self) -> Backend:

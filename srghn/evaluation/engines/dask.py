@@ -29,13 +29,14 @@ from srghn.evaluation.base import (
     Policies,
     Progress,
     WeightedPolicies,
+    check_call,
     make_backend,
 )
 from srghn.evaluation.engines.shards import Board, Shard, Work
 from srghn.evaluation.engines.worker import Player
+from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
-    from srghn.envs.perturb import Perturbation
     from srghn.envs.version import EnvVersion
 
 # distributed is typed in part: its own words for what it leaves out
@@ -85,21 +86,13 @@ class DaskEvaluator(Evaluator):
             ) from error
 
     def evaluate(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        *,
-        perturbation: Perturbation | None = None,
-        progress: Progress | None = None,
+        self, policies: Policies, task: Task, progress: Progress | None = None
     ) -> Evaluation:
+        check_call(self.version, self.network, policies, task)
         if not isinstance(policies, WeightedPolicies):  # callables need not pickle
-            return self._local.evaluate(
-                policies, version, mode, seeds, perturbation=perturbation, progress=progress
-            )
+            return self._local.evaluate(policies, task, progress)
         try:
-            return self._evaluate(policies, version, mode, seeds, perturbation, progress)
+            return self._evaluate(policies, task, progress)
         except (CancelledError, OSError) as error:
             self.close()
             raise ServiceError(
@@ -108,17 +101,11 @@ class DaskEvaluator(Evaluator):
             ) from error
 
     def _evaluate(
-        self,
-        policies: WeightedPolicies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        perturbation: Perturbation | None,
-        progress: Progress | None,
+        self, policies: WeightedPolicies, task: Task, progress: Progress | None
     ) -> Evaluation:
         free = self._workers()
-        board = Board.plan(policies, seeds, progress, len(free))
-        work = Work.of(self.backend, policies, version, mode, seeds, perturbation)
+        board = Board.plan(policies, task.seeds, progress, len(free))
+        work = Work.of(self.backend, policies, task)
         # a task of its own, so that each worker is sent the work once and a lost copy is remade
         shared = self.client.submit(pickle.loads, pickle.dumps(work), pure=False)
         running: dict[Future, tuple[Shard, str]] = {}

@@ -23,17 +23,17 @@ from srghn.evaluation.base import (
     Evaluation,
     Evaluator,
     Float32,
-    Int64,
     Policies,
     Progress,
     WeightedPolicies,
+    check_call,
     make_backend,
 )
 from srghn.evaluation.engines.shards import Board, Shard, Work
 from srghn.evaluation.engines.worker import SINGLE_THREADED
+from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
-    from srghn.envs.perturb import Perturbation
     from srghn.envs.version import EnvVersion
 
 #: Seconds a worker may take to import what it needs and say that it is there.
@@ -93,21 +93,13 @@ class ProcessEvaluator(Evaluator):
         return f"{self.backend}, {self.count} processes"
 
     def evaluate(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        *,
-        perturbation: Perturbation | None = None,
-        progress: Progress | None = None,
+        self, policies: Policies, task: Task, progress: Progress | None = None
     ) -> Evaluation:
+        check_call(self.version, self.network, policies, task)
         if not isinstance(policies, WeightedPolicies):  # callables need not pickle
-            return self._local.evaluate(
-                policies, version, mode, seeds, perturbation=perturbation, progress=progress
-            )
-        work = Work.of(self.backend, policies, version, mode, seeds, perturbation)
-        board = Board.plan(policies, seeds, progress, self.count)
+            return self._local.evaluate(policies, task, progress)
+        work = Work.of(self.backend, policies, task)
+        board = Board.plan(policies, task.seeds, progress, self.count)
         message = pickle.dumps(work)
         try:
             while not board.finished:

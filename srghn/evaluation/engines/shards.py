@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,10 +24,7 @@ from srghn.evaluation.base import (
     Recipe,
     WeightedPolicies,
 )
-
-if TYPE_CHECKING:
-    from srghn.envs.perturb import Perturbation
-    from srghn.envs.version import EnvVersion
+from srghn.evaluation.task import Task
 
 #: Failures of one shard before it is halved, or its only individual is given up.
 ATTEMPTS = 2
@@ -41,28 +37,14 @@ class Work:
     """What every shard of one call has in common; each worker is sent it once."""
 
     backend: str
-    version: EnvVersion
     network: NetworkParams
     interface: Interface
-    mode: str
-    seeds: Int64
-    perturbation: Perturbation | None
+    task: Task
     recipe: Recipe | None
 
     @classmethod
-    def of(
-        cls,
-        backend: str,
-        policies: WeightedPolicies,
-        version: EnvVersion,
-        mode: str,
-        seeds: Int64,
-        perturbation: Perturbation | None,
-    ) -> Work:
-        return cls(
-            backend, version, policies.network, policies.interface, mode, seeds, perturbation,
-            policies.recipe,
-        )  # fmt: skip
+    def of(cls, backend: str, policies: WeightedPolicies, task: Task) -> Work:
+        return cls(backend, policies.network, policies.interface, task, policies.recipe)
 
 
 @dataclass(frozen=True)

@@ -47,17 +47,15 @@ class Player:
             assert work.recipe is not None
             weights = work.recipe.rebuild(indices)
         policies = WeightedPolicies(work.network, work.interface, weights)
-        return self.prepare(work).evaluate(
-            policies, work.version, work.mode, work.seeds, perturbation=work.perturbation
-        )
+        return self.prepare(work).evaluate(policies, work.task)
 
     def prepare(self, work: Work) -> Backend:
         """The backend for that work, made unless the last one fits."""
-        key = (work.backend, work.version.fingerprint, work.network.model_dump_json())
+        key = (work.backend, work.task.version.fingerprint, work.network.model_dump_json())
         if self._backend is None or key != self._key:
             if self._backend is not None:
                 self._backend.close()
-            self._backend = make_backend(work.backend, work.version, work.network)
+            self._backend = make_backend(work.backend, work.task.version, work.network)
             self._key = key
         return self._backend
 

@@ -8,9 +8,12 @@ import pytest
 from srghn.config import EngineSettings, EnvParams, NetworkParams
 from srghn.envs import pin
 from srghn.envs.interface import Interface
+from srghn.envs.perturb import parse
 from srghn.errors import ConfigError, EvaluationError
 from srghn.evaluation.base import (
     BACKENDS,
+    ENGINES,
+    FORMER_NAMES,
     Backend,
     Evaluation,
     Float32,
@@ -20,6 +23,7 @@ from srghn.evaluation.base import (
     make_backend,
     make_evaluator,
 )
+from srghn.evaluation.task import Task
 
 FACE = Interface(4, (None,), (None,), "discrete", (), (2,), (0,))
 
@@ -82,3 +86,48 @@ def test_unknown_backend_names_the_known() -> None:
     version = pin(EnvParams(id="CartPole-v1"))
     with pytest.raises(ConfigError, match=r"'gym'.*gymnasium"):
         make_evaluator(EngineSettings(), version, NetworkParams(), "gym")
+
+
+def test_the_names_that_backends_had_still_resolve() -> None:
+    version = pin(EnvParams(id="CartPole-v1"))
+    for former, now in FORMER_NAMES.items():
+        assert former not in BACKENDS
+        assert make_backend(former, version, NetworkParams()).name == now
+        with make_evaluator(EngineSettings(), version, NetworkParams(), former) as evaluator:
+            assert evaluator.describe() == f"{now}, in process"
+
+
+@pytest.mark.parametrize("name", [*BACKENDS, *ENGINES])
+def test_every_evaluator_refuses_what_it_was_not_made_for(name: str) -> None:
+    built, other = pin(EnvParams(id="CartPole-v1")), pin(EnvParams(id="CartPoleSwitch-v1"))
+    small = NetworkParams(kwargs={"hidden": [2]})
+    engine = name if name in ENGINES else "inprocess"
+    settings = EngineSettings.model_validate(
+        {"engine": engine, "dask_address": "tcp://127.0.0.1:1"}
+    )
+    backend = "auto" if name in ENGINES else name
+    seeds = np.arange(2)
+    another = f"made for CartPole-v1 {built.fingerprint[:12]}"
+    with make_evaluator(settings, built, NetworkParams(), backend) as evaluator:
+        for players in ([lambda rows: np.zeros(len(rows), np.int64)], weights(NetworkParams())):
+            with pytest.raises(EvaluationError, match=another):
+                evaluator.evaluate(players, Task(other, "normal", seeds))
+        with pytest.raises(EvaluationError, match=r"got weights of srghn.policies:MLP .*\[2\]"):
+            evaluator.evaluate(weights(small), Task(built, "normal", seeds))
+
+
+def weights(network: NetworkParams) -> WeightedPolicies:
+    return WeightedPolicies(network, pin(EnvParams(id="CartPole-v1")).interface, np.zeros((1, 1)))
+
+
+def test_a_task_is_checked_when_it_is_made() -> None:
+    version = pin(EnvParams(id="CartPole-v1"))
+    with pytest.raises(ConfigError, match="no mode 'flipped'"):
+        Task(version, "flipped", np.arange(2))
+    for seeds in (np.array([0.5]), np.zeros((1, 1), np.int64)):
+        with pytest.raises(EvaluationError, match=r"int64 \(episodes,\)"):
+            Task(version, "normal", seeds)
+    noise = parse("observation_noise:0.1")
+    assert repr(Task(version, "normal", np.arange(2), noise)) == (
+        "Task(CartPole-v1, 'normal', 2 seeds, observation_noise:0.1)"
+    )

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pytest
 
 from srghn.config import EngineSettings
-from srghn.envs import EnvVersion, pin
+from srghn.envs import pin
 from srghn.errors import EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, make_evaluator
+from srghn.evaluation.task import Task
 from srghn.evolution import STRATEGIES, GenerationRecord, evolve, load_run, tables
 from srghn.evolution.metrics import QUANTILES, diversity, over_nodes
 from srghn.evolution.metrics import table as metrics_table
@@ -31,9 +32,9 @@ class Spied(Evaluator):
     def __init__(self, inner: Evaluator, spoil: Callable[[Evaluation], Evaluation]) -> None:
         self.inner, self.spoil, self.calls = inner, spoil, []
 
-    def evaluate(self, policies: Any, version: EnvVersion, mode: str, seeds: Any, **kw: Any) -> Any:
-        self.calls.append((mode, seeds.tolist(), len(policies)))
-        return self.spoil(self.inner.evaluate(policies, version, mode, seeds, **kw))
+    def evaluate(self, policies: Any, task: Task, progress: Any = None) -> Any:
+        self.calls.append((task.mode, task.seeds.tolist(), len(policies)))
+        return self.spoil(self.inner.evaluate(policies, task, progress))
 
     def describe(self) -> str:
         return self.inner.describe()

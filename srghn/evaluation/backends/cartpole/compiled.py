@@ -18,7 +18,8 @@ from srghn.envs.interface import Interface
 from srghn.errors import EvaluationError
 from srghn.evaluation.backends.cartpole.kernel import ACTIVATIONS, packing, play, sines_and_cosines
 from srghn.evaluation.backends.cartpole.world import CartPoleBackend, World, start_states
-from srghn.evaluation.base import Crash, Evaluation, Int64, Policies, Progress, WeightedPolicies
+from srghn.evaluation.base import Crash, Evaluation, Policies, Progress, WeightedPolicies
+from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
@@ -27,10 +28,10 @@ NO_TRACE = np.zeros((0, 0, 0, 5), dtype=np.float32)
 
 
 class CompiledCartPole(CartPoleBackend):
-    """Plays weighted MLPs in one compiled loop; callables go to the vectorised backend."""
+    """Plays weighted MLPs in one compiled loop; callables go to the backend `cartpole`."""
 
-    name = "compiled"
-    fallback = "vectorised"
+    name = "cartpole-mlp"
+    fallback = "cartpole"
 
     @classmethod
     def supports(cls, version: EnvVersion, network: NetworkParams) -> bool:
@@ -42,15 +43,10 @@ class CompiledCartPole(CartPoleBackend):
         return isinstance(policies, WeightedPolicies)
 
     def play(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        world: World,
-        seeds: Int64,
-        progress: Progress | None,
+        self, policies: Policies, task: Task, world: World, progress: Progress | None
     ) -> Evaluation:
         assert isinstance(policies, WeightedPolicies)
-        weights, widths = policies.dense(), mlp_widths(policies.network, version.interface)
+        weights, widths = policies.dense(), mlp_widths(policies.network, task.version.interface)
         order = packing(widths)
         if weights.shape[1] != order.size:
             raise EvaluationError(
@@ -59,13 +55,13 @@ class CompiledCartPole(CartPoleBackend):
             )
         activation = ACTIVATIONS[policies.network.kwargs.get("activation", "tanh")]
         lengths, broken = play(
-            weights, order, np.array(widths), activation, start_states(world.env, seeds),
+            weights, order, np.array(widths), activation, start_states(world.env, task.seeds),
             world.physics, world.forces, world.limit, NO_TRACE,
         )  # fmt: skip
         if progress is not None:
             progress(lengths.size, lengths.size)
         crashes = [
-            Crash(int(i), int(seeds[k]), int(lengths[i, k]), "the policy's output is NaN")
+            Crash(int(i), int(task.seeds[k]), int(lengths[i, k]), "the policy's output is NaN")
             for i, k in np.argwhere(broken)
         ]
         return Evaluation(
@@ -81,7 +77,7 @@ def numpy_uses_libm() -> bool:
     """Whether NumPy's sine and cosine, which Gymnasium calls, are the C library's, as the kernel's.
 
     They are not where NumPy was built with vector mathematics for this processor (AVX-512): there
-    the last bit differs, and the vectorised backend plays instead. So it does without glibc.
+    the last bit differs, and the backend `cartpole` plays instead. So it does without glibc.
     """
     if not in_c_library("sincos"):
         return False

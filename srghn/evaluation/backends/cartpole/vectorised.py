@@ -6,7 +6,7 @@ NumPy. Policies see the same batches as in the general backend, so both give the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,26 +24,19 @@ from srghn.evaluation.base import (
 )
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.policies.forward import Forward, make_forward
-
-if TYPE_CHECKING:
-    from srghn.envs.version import EnvVersion
+from srghn.evaluation.task import Task
 
 
 class VectorisedCartPole(CartPoleBackend):
     """Plays torch modules and callables; worlds perturbed by wrappers go to the general backend."""
 
-    name = "vectorised"
+    name = "cartpole"
 
     def play(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        world: World,
-        seeds: Int64,
-        progress: Progress | None,
+        self, policies: Policies, task: Task, world: World, progress: Progress | None
     ) -> Evaluation:
-        with make_forward(policies, version.interface, LANES) as forward:
-            return _Episodes(forward, len(policies), seeds, world).run(progress)
+        with make_forward(policies, task.version.interface, LANES) as forward:
+            return _Episodes(forward, len(policies), task.seeds, world).run(progress)
 
 
 class _Episodes(Episodes):

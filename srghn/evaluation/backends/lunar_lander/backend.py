@@ -1,13 +1,13 @@
 """LunarLander-v3 without its environment: the same world compiled, for all lanes at once.
 
 The same returns as Gymnasium's `LunarLander`, bit for bit, on the same seeds and actions: the same
-physics (`lander_kernel`), the same draws, the same sums in the same order. Where that is not so,
+physics (`kernel`), the same draws, the same sums in the same order. Where that is not so,
 because this machine's Box2D was compiled to other arithmetic, say, the general backend plays.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,7 @@ from srghn.evaluation.backends.special import Bare, Env, SpecialBackend
 from srghn.evaluation.base import Evaluation, Float32, Float64, Int64, Policies, Progress
 from srghn.evaluation.episodes import Episodes, Mask
 from srghn.evaluation.policies.forward import Forward, make_forward
-
-if TYPE_CHECKING:
-    from srghn.envs.version import EnvVersion
+from srghn.evaluation.task import Task
 
 #: Seeds of the episodes on which the kernel is compared with Gymnasium: the first lander falls; the
 #: second has a pilot, hits the end of an edge, slides, stands on a whole side and comes to rest.
@@ -33,7 +31,7 @@ SHOWN = 400
 class LunarLanderBackend(SpecialBackend["_World"]):
     """Plays LunarLander; where a wrapper perturbs it, the general backend does."""
 
-    name = "box2d"
+    name = "lunar-lander"
     ids = ("LunarLander-v3", "LunarLanderSwitch-v3")
 
     @classmethod
@@ -52,19 +50,14 @@ class LunarLanderBackend(SpecialBackend["_World"]):
             return None
 
     def play(
-        self,
-        policies: Policies,
-        version: EnvVersion,
-        world: _World,
-        seeds: Int64,
-        progress: Progress | None,
+        self, policies: Policies, task: Task, world: _World, progress: Progress | None
     ) -> Evaluation:
-        with make_forward(policies, version.interface, LANES) as forward:
-            return _Episodes(forward, len(policies), seeds, world).run(progress)
+        with make_forward(policies, task.version.interface, LANES) as forward:
+            return _Episodes(forward, len(policies), task.seeds, world).run(progress)
 
 
 class _World:
-    """A world's constants, (1,) of `lander_kernel.WORLD`, and what the wrappers did."""
+    """A world's constants, (1,) of `kernel.WORLD`, and what the wrappers did."""
 
     def __init__(self, bare: Bare, worlds: Records) -> None:
         self.worlds, self.limit, self.continuous = worlds, bare.limit, bare.env.continuous

@@ -11,6 +11,7 @@ from srghn.config import EnvParams, NetworkParams
 from srghn.envs import Perturbation, pin
 from srghn.evaluation.backends.ant import AntBackend
 from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
+from srghn.evaluation.task import Task
 from srghn.seeding import seeds, stream
 
 mujoco = pytest.importorskip("mujoco")
@@ -30,16 +31,14 @@ POLICY = NetworkParams(kwargs={"hidden": [4], "activation": "tanh"})
 )
 def test_returns_are_gymnasiums(kwargs: dict[str, Any], perturbation: Perturbation | None) -> None:
     version = pin(EnvParams(id="Ant-v5", kwargs={"max_episode_steps": 40, **kwargs}))
-    assert choose_backend(version, POLICY) == "mujoco"
+    assert choose_backend(version, POLICY) == "ant"
     face, chosen = version.interface, seeds(3, "test", 2)
     size = 4 * (face.observation_size + 1) + 5 * face.action_size
     weights = stream(2, "test").normal(size=(4, size)).astype(np.float32)
     policies, seen = WeightedPolicies(POLICY, face, weights), []
-    for name in ("mujoco", "gymnasium"):
+    for name in ("ant", "gymnasium"):
         with make_backend(name, version, POLICY) as backend:
-            seen.append(
-                backend.evaluate(policies, version, "normal", chosen, perturbation=perturbation)
-            )
+            seen.append(backend.evaluate(policies, Task(version, "normal", chosen, perturbation)))
     assert seen[0].returns.tobytes() == seen[1].returns.tobytes()
     assert seen[0].lengths.tobytes() == seen[1].lengths.tobytes()
     assert seen[0].steps == seen[1].steps
@@ -54,11 +53,11 @@ def test_a_lane_that_begins_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -
     weights = stream(3, "test").normal(size=(4, size)).astype(np.float32)
     policies = WeightedPolicies(POLICY, face, weights)
     with make_backend("gymnasium", version, POLICY) as backend:
-        expected = backend.evaluate(policies, version, "normal", chosen)
+        expected = backend.evaluate(policies, Task(version, "normal", chosen))
     assert len(np.unique(expected.lengths)) > 3
     monkeypatch.setattr("srghn.evaluation.backends.ant.LANES", 3)
-    with make_backend("mujoco", version, POLICY) as backend:
-        found = backend.evaluate(policies, version, "normal", chosen)
+    with make_backend("ant", version, POLICY) as backend:
+        found = backend.evaluate(policies, Task(version, "normal", chosen))
     assert found.returns.tobytes() == expected.returns.tobytes()
 
 
@@ -93,7 +92,7 @@ def test_actions_that_are_not_numbers_crash_alone() -> None:
     weights = np.zeros((3, 4 * (face.observation_size + 1) + 5 * face.action_size), np.float32)
     weights[1] = np.nan
     policies = WeightedPolicies(POLICY, face, weights)
-    with make_backend("mujoco", version, POLICY) as backend:
-        result = backend.evaluate(policies, version, "normal", seeds(3, "test", 2))
+    with make_backend("ant", version, POLICY) as backend:
+        result = backend.evaluate(policies, Task(version, "normal", seeds(3, "test", 2)))
     assert np.isneginf(result.fitness).tolist() == [False, True, False]
     assert [crash.individual for crash in result.crashes] == [1, 1]

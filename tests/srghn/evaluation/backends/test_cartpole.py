@@ -15,6 +15,7 @@ from srghn.evaluation.backends.cartpole.compiled import CompiledCartPole, mlp_wi
 from srghn.evaluation.backends.cartpole.kernel import ACTIVATIONS, packing, play
 from srghn.evaluation.backends.cartpole.world import World, start_states
 from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
+from srghn.evaluation.task import Task
 from srghn.policies import build_policy
 from srghn.seeding import seeds, stream
 
@@ -78,14 +79,14 @@ def test_thousands_of_episodes_agree_with_the_general_backend(version: EnvVersio
         CompiledCartPole(version, POLICY) as fast,
         make_backend("gymnasium", version, POLICY) as slow,
     ):
-        mine = fast.evaluate(policies, version, "flipped", chosen)
-        general = slow.evaluate(policies, version, "flipped", chosen)
+        mine = fast.evaluate(policies, Task(version, "flipped", chosen))
+        general = slow.evaluate(policies, Task(version, "flipped", chosen))
     assert mine.returns.dtype == np.float64
     assert mine.steps == mine.lengths.sum()
     assert np.array_equal(mine.returns, mine.lengths)
     # Outputs differ from PyTorch's by a few ulp, so an action may differ where they all but tie
     assert (mine.lengths == general.lengths).mean() > 0.999
-    assert (mine.lengths != fast.evaluate(policies, version, "normal", chosen).lengths).any()
+    assert (mine.lengths != fast.evaluate(policies, Task(version, "normal", chosen)).lengths).any()
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
@@ -117,14 +118,14 @@ def test_the_network_is_pytorchs(
 def test_fitness_does_not_depend_on_company(version: EnvVersion) -> None:
     policies, chosen = population(version, 40), seeds(5, "test", 37)
     with CompiledCartPole(version, POLICY) as backend:
-        together = backend.evaluate(policies, version, "normal", chosen).lengths
+        together = backend.evaluate(policies, Task(version, "normal", chosen)).lengths
         for i in (0, 7, 39):
             alone = WeightedPolicies(POLICY, version.interface, policies.dense()[i : i + 1])
             # alone with many episodes, all seats help with one individual's
-            played = backend.evaluate(alone, version, "normal", chosen)
+            played = backend.evaluate(alone, Task(version, "normal", chosen))
             assert np.array_equal(played.lengths[0], together[i])
             for k in range(3):
-                played = backend.evaluate(alone, version, "normal", chosen[k : k + 1])
+                played = backend.evaluate(alone, Task(version, "normal", chosen[k : k + 1]))
                 assert played.lengths[0, 0] == together[i, k]
 
 
@@ -134,9 +135,9 @@ def test_a_network_of_nan_crashes_alone(version: EnvVersion) -> None:
     weights[3, -1] = np.nan
     weights[1, :8] = np.inf  # inf * 0.1 - inf * 0.2: NaN after the first layer
     with CompiledCartPole(version, POLICY) as backend:
-        whole = backend.evaluate(policies, version, "normal", chosen)
+        whole = backend.evaluate(policies, Task(version, "normal", chosen))
         torn = backend.evaluate(
-            WeightedPolicies(POLICY, version.interface, weights), version, "normal", chosen
+            WeightedPolicies(POLICY, version.interface, weights), Task(version, "normal", chosen)
         )
     assert np.isneginf(torn.fitness).tolist() == [False, True, False, True, False]
     assert {(c.individual, c.seed) for c in torn.crashes} == {
@@ -145,7 +146,7 @@ def test_a_network_of_nan_crashes_alone(version: EnvVersion) -> None:
     assert np.array_equal(torn.returns[[0, 2, 4]], whole.returns[[0, 2, 4]])
     with make_backend("gymnasium", version, POLICY) as general:
         broken = WeightedPolicies(POLICY, version.interface, weights)
-        assert general.evaluate(broken, version, "normal", chosen).crashes == torn.crashes
+        assert general.evaluate(broken, Task(version, "normal", chosen)).crashes == torn.crashes
 
 
 def test_weights_of_another_network_are_refused(version: EnvVersion) -> None:
@@ -154,11 +155,11 @@ def test_weights_of_another_network_are_refused(version: EnvVersion) -> None:
         CompiledCartPole(version, POLICY) as backend,
         pytest.raises(EvaluationError, match="58 parameters, got 57"),
     ):
-        backend.evaluate(wrong, version, "normal", seeds(0, "test", 1))
+        backend.evaluate(wrong, Task(version, "normal", seeds(0, "test", 1)))
 
 
 def test_what_the_kernel_cannot_play_goes_elsewhere(version: EnvVersion) -> None:
-    assert choose_backend(version, POLICY) == "compiled"
+    assert choose_backend(version, POLICY) == "cartpole-mlp"
     assert World.of(version.make("normal", Perturbation("observation_noise", 0.1))) is None
     gelu = NetworkParams(kwargs={"hidden": [8], "activation": "gelu"})
     assert not CompiledCartPole.supports(version, gelu)
@@ -175,8 +176,8 @@ def test_perturbed_by_a_wrapper_is_played_by_the_general_backend(version: EnvVer
         CompiledCartPole(version, POLICY) as fast,
         make_backend("gymnasium", version, POLICY) as general,
     ):
-        mine = fast.evaluate(policies, version, "normal", chosen, perturbation=noise)
-        other = general.evaluate(policies, version, "normal", chosen, perturbation=noise)
+        mine = fast.evaluate(policies, Task(version, "normal", chosen, noise))
+        other = general.evaluate(policies, Task(version, "normal", chosen, noise))
     assert mine.returns.tobytes() == other.returns.tobytes()
 
 
@@ -187,16 +188,14 @@ RESIDUAL = NetworkParams(module="srghn.policies:ResidualMLP", kwargs={"width": 4
 def test_vectorised_gives_the_bytes_of_the_general_backend(
     version: EnvVersion, perturbation: Perturbation | None
 ) -> None:
-    assert choose_backend(version, RESIDUAL) == "vectorised"
+    assert choose_backend(version, RESIDUAL) == "cartpole"
     size = sum(p.numel() for p in build_policy(RESIDUAL, 4, 2).parameters())
     weights = stream(9, "test").normal(size=(40, size)).astype(np.float32)
     policies, chosen = WeightedPolicies(RESIDUAL, version.interface, weights), seeds(7, "test", 5)
     seen = []
-    for name in ("vectorised", "gymnasium"):
+    for name in ("cartpole", "gymnasium"):
         with make_backend(name, version, RESIDUAL) as backend:
-            seen.append(
-                backend.evaluate(policies, version, "flipped", chosen, perturbation=perturbation)
-            )
+            seen.append(backend.evaluate(policies, Task(version, "flipped", chosen, perturbation)))
     assert seen[0].returns.tobytes() == seen[1].returns.tobytes()
     assert seen[0].lengths.tobytes() == seen[1].lengths.tobytes()
     assert seen[0].steps == seen[1].steps
@@ -214,9 +213,9 @@ def test_vectorised_plays_callables_and_counts_their_crashes(version: EnvVersion
 
     chosen = seeds(8, "test", 4)
     seen = []
-    for name in ("compiled", "gymnasium"):
+    for name in ("cartpole-mlp", "gymnasium"):
         with make_backend(name, version, POLICY) as backend:
-            seen.append(backend.evaluate([lean, wrong], version, "normal", chosen))
+            seen.append(backend.evaluate([lean, wrong], Task(version, "normal", chosen)))
     assert (seen[0].returns == seen[1].returns).all()
     assert (seen[0].lengths == seen[1].lengths).all()
     assert seen[0].crashes == seen[1].crashes
@@ -231,6 +230,6 @@ def test_without_glibc_the_vectorised_backend_plays(
     monkeypatch.setattr(cartpole, "in_c_library", lambda name: False)
     cartpole.numpy_uses_libm.cache_clear()
     try:
-        assert choose_backend(version, POLICY) == "vectorised"
+        assert choose_backend(version, POLICY) == "cartpole"
     finally:
         cartpole.numpy_uses_libm.cache_clear()

@@ -8,6 +8,7 @@ import pytest
 from srghn.config import EnvParams, NetworkParams
 from srghn.envs import Perturbation, pin
 from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
+from srghn.evaluation.task import Task
 from srghn.seeding import seeds, stream
 
 pytest.importorskip("envpool")
@@ -37,9 +38,7 @@ def test_a_pool_plays_what_pools_of_one_play(
     policies, seen = WeightedPolicies(POLICY, face, weights), []
     for name in ("envpool", "gymnasium"):
         with make_backend(name, version, POLICY) as backend:
-            seen.append(
-                backend.evaluate(policies, version, mode, chosen, perturbation=perturbation)
-            )
+            seen.append(backend.evaluate(policies, Task(version, mode, chosen, perturbation)))
     assert seen[0].returns.tobytes() == seen[1].returns.tobytes()
     assert seen[0].lengths.tobytes() == seen[1].lengths.tobytes()
     assert len(np.unique(seen[0].returns)) > 5

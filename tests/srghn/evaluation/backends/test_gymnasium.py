@@ -17,6 +17,7 @@ from srghn.evaluation.backends.gymnasium import LANES, GymnasiumBackend
 from srghn.evaluation.base import Evaluation, Float32, WeightedPolicies
 from srghn.evaluation.policies import forward
 from srghn.evaluation.policies.mapped import mapped_modules
+from srghn.evaluation.task import Task
 from srghn.policies import build_policy
 
 MLP = NetworkParams(module="srghn.policies:MLP", kwargs={"hidden": [8]})
@@ -56,7 +57,7 @@ def play(
     policies: WeightedPolicies, version: EnvVersion, seeds: list[int], mode: str = "normal"
 ) -> Evaluation:
     with GymnasiumBackend(version, policies.network) as backend:
-        return backend.evaluate(policies, version, mode, np.array(seeds))
+        return backend.evaluate(policies, Task(version, mode, np.array(seeds)))
 
 
 def alone(
@@ -142,8 +143,8 @@ def test_functions_play_like_the_weights_they_hold(cartpole: EnvVersion) -> None
 
     backend = GymnasiumBackend(cartpole, MLP)
     seeds = np.arange(70)
-    found = backend.evaluate([function(0), function(1)], cartpole, "normal", seeds)
-    expected = backend.evaluate(policies, cartpole, "normal", seeds)
+    found = backend.evaluate([function(0), function(1)], Task(cartpole, "normal", seeds))
+    expected = backend.evaluate(policies, Task(cartpole, "normal", seeds))
     np.testing.assert_array_equal(found.returns, expected.returns)
     assert shapes == {(forward.BLOCK, 4)}
 
@@ -165,7 +166,7 @@ def test_broken_function_loses_its_own_episodes(
         return np.ones(len(observations), dtype=np.int64)
 
     backend = GymnasiumBackend(cartpole, MLP)
-    found = backend.evaluate([right, answer], cartpole, "normal", np.arange(3))
+    found = backend.evaluate([right, answer], Task(cartpole, "normal", np.arange(3)))
     assert np.isfinite(found.returns[0]).all()
     assert np.isneginf(found.returns[1]).all()
     assert [c.individual for c in found.crashes] == [1, 1, 1]
@@ -227,7 +228,7 @@ def test_more_episodes_than_lanes_and_progress_to_the_end() -> None:
     policies = population(MLP, version, 7)
     seeds = np.arange(50)
     found = backend.evaluate(
-        policies, version, "normal", seeds, progress=lambda *now: seen.append(now)
+        policies, Task(version, "normal", seeds), lambda *now: seen.append(now)
     )
     assert found.returns.size > 2 * LANES
     assert [done for done, _ in seen] == list(range(1, 351))
@@ -249,26 +250,24 @@ def test_modes_and_perturbations_open_their_own_worlds(cartpole: EnvVersion) -> 
     policies = population(MLP, cartpole, 6, scale=3.0)
     backend = GymnasiumBackend(cartpole, MLP)
     seeds = np.arange(8)
-    normal = backend.evaluate(policies, cartpole, "normal", seeds)
-    flipped = backend.evaluate(policies, cartpole, "flipped", seeds)
-    heavy = backend.evaluate(
-        policies, cartpole, "normal", seeds, perturbation=parse("pole_length:2")
-    )
-    again = backend.evaluate(policies, cartpole, "normal", seeds)
+    normal = backend.evaluate(policies, Task(cartpole, "normal", seeds))
+    flipped = backend.evaluate(policies, Task(cartpole, "flipped", seeds))
+    heavy = backend.evaluate(policies, Task(cartpole, "normal", seeds, parse("pole_length:2")))
+    again = backend.evaluate(policies, Task(cartpole, "normal", seeds))
     assert not np.array_equal(normal.returns, flipped.returns)
     assert not np.array_equal(normal.returns, heavy.returns)
     np.testing.assert_array_equal(normal.returns, again.returns)
     with pytest.raises(ConfigError, match="modes"):
-        backend.evaluate(policies, cartpole, "sideways", seeds)
+        backend.evaluate(policies, Task(cartpole, "sideways", seeds))
 
 
 def test_misfits_are_refused(cartpole: EnvVersion) -> None:
     backend = GymnasiumBackend(cartpole, MLP)
     short = WeightedPolicies(MLP, cartpole.interface, np.zeros((2, 57), np.float32))
     with pytest.raises(EvaluationError, match=r"58 parameters.*57"):
-        backend.evaluate(short, cartpole, "normal", np.arange(2))
+        backend.evaluate(short, Task(cartpole, "normal", np.arange(2)))
     with pytest.raises(EvaluationError, match="seeds"):
-        backend.evaluate(population(MLP, cartpole, 1), cartpole, "normal", np.array([0.5]))
+        backend.evaluate(population(MLP, cartpole, 1), Task(cartpole, "normal", np.array([0.5])))
     other = population(MLP, pin(EnvParams(id="Pendulum-v1")), 1)
     with pytest.raises(EvaluationError, match="another interface"):
-        backend.evaluate(other, cartpole, "normal", np.arange(2))
+        backend.evaluate(other, Task(cartpole, "normal", np.arange(2)))

@@ -21,6 +21,7 @@ from srghn.evaluation.base import (
     choose_backend,
     make_backend,
 )
+from srghn.evaluation.task import Task
 from srghn.seeding import seeds, stream
 
 lunar_lander = pytest.importorskip("gymnasium.envs.box2d.lunar_lander", exc_type=ImportError)
@@ -39,7 +40,7 @@ def population(version: EnvVersion, size: int) -> WeightedPolicies:
 def play(name: str, version: EnvVersion, policies: Any, *args: Any) -> Evaluation:
     mode, chosen, perturbation = args
     with make_backend(name, version, POLICY) as backend:
-        return backend.evaluate(policies, version, mode, chosen, perturbation=perturbation)
+        return backend.evaluate(policies, Task(version, mode, chosen, perturbation))
 
 
 def heuristics(version: EnvVersion, order: tuple[int, ...] | None = None) -> list[PolicyFunction]:
@@ -80,10 +81,10 @@ def same(a: Evaluation, b: Evaluation) -> bool:
 )
 def test_returns_are_gymnasiums(kwargs: dict[str, Any], perturbation: Perturbation | None) -> None:
     version = pin(EnvParams(id="LunarLander-v3", kwargs={"max_episode_steps": 300, **kwargs}))
-    assert choose_backend(version, POLICY) == "box2d"
+    assert choose_backend(version, POLICY) == "lunar-lander"
     for policies, episodes in ((population(version, 30), 3), (heuristics(version), 2)):
         call = version, policies, "normal", seeds(3, "test", episodes), perturbation
-        found, expected = play("box2d", *call), play("gymnasium", *call)
+        found, expected = play("lunar-lander", *call), play("gymnasium", *call)
         assert same(found, expected)
         assert len(np.unique(found.returns)) > found.returns.size / 2
 
@@ -91,23 +92,23 @@ def test_returns_are_gymnasiums(kwargs: dict[str, Any], perturbation: Perturbati
 def test_starts_are_kept_for_the_same_seeds_only() -> None:
     version = pin(EnvParams(id="LunarLander-v3", kwargs={"max_episode_steps": 100}))
     policies, first, second = population(version, 3), seeds(7, "test", 4), seeds(8, "test", 4)
-    with make_backend("box2d", version, POLICY) as backend:
+    with make_backend("lunar-lander", version, POLICY) as backend:
         for chosen in (first, first, second, first, first[:2]):
-            found = backend.evaluate(policies, version, "normal", chosen)
-            assert same(found, play("box2d", version, policies, "normal", chosen, None))
+            found = backend.evaluate(policies, Task(version, "normal", chosen))
+            assert same(found, play("lunar-lander", version, policies, "normal", chosen, None))
 
 
 @pytest.mark.parametrize("mode", ["normal", "reversed"])
 def test_modes_are_gymnasiums(mode: str) -> None:
     version = pin(EnvParams(id="LunarLanderSwitch-v3"))
-    assert choose_backend(version, POLICY) == "box2d"
+    assert choose_backend(version, POLICY) == "lunar-lander"
     pilots = heuristics(version, (3, 2, 1, 0) if mode == "reversed" else None)
     call = version, pilots, mode, seeds(5, "test", 2), None
-    found = play("box2d", *call)
+    found = play("lunar-lander", *call)
     assert same(found, play("gymnasium", *call))
     assert found.returns[0].min() > 150
     other = "normal" if mode == "reversed" else "reversed"
-    assert not same(found, play("box2d", version, pilots, other, *call[3:]))
+    assert not same(found, play("lunar-lander", version, pilots, other, *call[3:]))
 
 
 def watched(pilot: PolicyFunction, seen: list[bytes]) -> PolicyFunction:
@@ -128,7 +129,7 @@ def test_every_observation_is_gymnasiums_to_every_kind_of_end(continuous: bool) 
     chosen = seeds(4, "test", 8)
     seen: list[bytes] = []
     pilots = [watched(pilot, seen) for pilot in (*heuristics(version), away(version))]
-    found = play("box2d", version, pilots, "normal", chosen, None)
+    found = play("lunar-lander", version, pilots, "normal", chosen, None)
     expected, ends = [], set()
     env = version.make("normal")
     for i, pilot in enumerate((*heuristics(version), away(version))):
@@ -165,21 +166,21 @@ def alone(
 def test_company_changes_nothing() -> None:
     version = pin(EnvParams(id="LunarLander-v3"))
     policies, chosen = population(version, 150), seeds(6, "test", 2)
-    whole = play("box2d", version, policies, "normal", chosen, None)
+    whole = play("lunar-lander", version, policies, "normal", chosen, None)
     assert whole.returns.size > 2 * 128
     few = WeightedPolicies(POLICY, policies.interface, policies.take(np.array([140, 3, 77])))
-    part = play("box2d", version, few, "normal", chosen[::-1], None)
+    part = play("lunar-lander", version, few, "normal", chosen[::-1], None)
     assert part.returns.tobytes() == whole.returns[[140, 3, 77], ::-1].tobytes()
 
 
 def test_a_backend_is_used_again_and_again() -> None:
     version = pin(EnvParams(id="LunarLander-v3"))
     policies, chosen = population(version, 5), seeds(6, "test", 2)
-    with make_backend("box2d", version, POLICY) as backend:
-        first = backend.evaluate(policies, version, "normal", chosen)
+    with make_backend("lunar-lander", version, POLICY) as backend:
+        first = backend.evaluate(policies, Task(version, "normal", chosen))
         wind = Perturbation("wind", 1.0)
-        blown = backend.evaluate(policies, version, "normal", chosen, perturbation=wind)
-        again = backend.evaluate(policies, version, "normal", chosen)
+        blown = backend.evaluate(policies, Task(version, "normal", chosen, wind))
+        again = backend.evaluate(policies, Task(version, "normal", chosen))
     assert same(first, again)
     assert not same(first, blown)
 
@@ -213,17 +214,17 @@ def test_where_box2d_is_another_the_general_backend_plays(monkeypatch: pytest.Mo
     expected = play("gymnasium", *call)
     monkeypatch.setattr(ours, "read_world", tampered("inverse_mass"))
     assert choose_backend(version, POLICY) == "gymnasium"
-    assert same(play("box2d", *call), expected)
+    assert same(play("lunar-lander", *call), expected)
 
 
 @pytest.mark.parametrize("constant", ["MAIN_ENGINE_POWER", "SIDE_ENGINE_AWAY", "LEG_SPRING_TORQUE"])
 def test_what_gymnasium_changes_is_read(constant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     version = pin(EnvParams(id="LunarLander-v3", kwargs={"max_episode_steps": 100}))
     call = version, population(version, 4), "normal", seeds(3, "test", 2), None
-    before = play("box2d", *call)
+    before = play("lunar-lander", *call)
     monkeypatch.setattr(lunar_lander, constant, getattr(lunar_lander, constant) * 1.5)
-    assert choose_backend(version, POLICY) == "box2d"
-    found = play("box2d", *call)
+    assert choose_backend(version, POLICY) == "lunar-lander"
+    found = play("lunar-lander", *call)
     assert same(found, play("gymnasium", *call))
     assert not same(found, before)
 
@@ -235,7 +236,7 @@ def test_nan_costs_its_own_episodes() -> None:
     weights[1] = np.nan
     broken = WeightedPolicies(POLICY, version.interface, weights)
     call = "normal", seeds(3, "test", 2), None
-    found = play("box2d", version, broken, *call)
+    found = play("lunar-lander", version, broken, *call)
     assert np.isneginf(found.fitness).tolist() == [False, True, False]
     assert [crash.individual for crash in found.crashes] == [1, 1]
     assert same(found, play("gymnasium", version, broken, *call))

@@ -30,6 +30,7 @@ from srghn.evaluation.base import (
     make_evaluator,
 )
 from srghn.evaluation.engines.shards import Board, Shard
+from srghn.evaluation.task import Task
 from srghn.seeding import seeds, stream
 
 POLICY = NetworkParams(kwargs={"hidden": [3], "activation": "tanh"})
@@ -101,7 +102,7 @@ def version(here: None) -> EnvVersion:
 @pytest.fixture(scope="module")
 def expected(version: EnvVersion) -> Evaluation:
     with evaluator(version, "inprocess") as one:
-        return one.evaluate(population(version), version, "normal", SEEDS)
+        return one.evaluate(population(version), Task(version, "normal", SEEDS))
 
 
 def test_processes_give_the_bytes_of_one_process(version: EnvVersion, expected: Evaluation) -> None:
@@ -110,10 +111,8 @@ def test_processes_give_the_bytes_of_one_process(version: EnvVersion, expected: 
         for recipe in (True, False):
             result = pool.evaluate(
                 population(version, recipe=recipe),
-                version,
-                "normal",
-                SEEDS,
-                progress=lambda done, total: seen.append((done, total)),
+                Task(version, "normal", SEEDS),
+                lambda done, total: seen.append((done, total)),
             )
             assert same(result, expected)
             assert result.retries == 0
@@ -130,9 +129,9 @@ def test_compiled_cartpole_in_processes(here: None) -> None:
     weights = stream(1, "test").normal(size=(30, 5 * 3 + 4 * 2)).astype(np.float32)
     policies = WeightedPolicies(POLICY, version.interface, weights)
     with evaluator(version, "inprocess") as one, evaluator(version, "processes", workers=2) as two:
-        assert two.describe() == "compiled, 2 processes"
-        a = one.evaluate(policies, version, "flipped", SEEDS)
-        assert same(a, two.evaluate(policies, version, "flipped", SEEDS))
+        assert two.describe() == "cartpole-mlp, 2 processes"
+        a = one.evaluate(policies, Task(version, "flipped", SEEDS))
+        assert same(a, two.evaluate(policies, Task(version, "flipped", SEEDS)))
     assert len(np.unique(a.lengths)) > 5
 
 
@@ -142,7 +141,7 @@ def test_a_worker_lost_once_costs_a_retry(
 ) -> None:
     version = perilous(peril, flag=str(tmp_path / "struck"))
     with evaluator(version, "processes", workers=2, shard_deadline=10.0) as pool:
-        result = pool.evaluate(population(version), version, "normal", SEEDS)
+        result = pool.evaluate(population(version), Task(version, "normal", SEEDS))
     assert (tmp_path / "struck").exists()
     assert result.retries == 1
     assert same(result, expected)
@@ -151,7 +150,7 @@ def test_a_worker_lost_once_costs_a_retry(
 def test_an_individual_that_ends_every_worker_is_given_up(expected: Evaluation, here: None) -> None:
     version = perilous("die")
     with evaluator(version, "processes", workers=1) as pool:
-        result = pool.evaluate(population(version, 6), version, "normal", SEEDS)
+        result = pool.evaluate(population(version, 6), Task(version, "normal", SEEDS))
     assert np.isneginf(result.returns[GUILTY]).all()
     assert np.array_equal(result.returns[:GUILTY], expected.returns[:GUILTY])
     assert [(c.individual, c.seed) for c in result.crashes] == [(GUILTY, s) for s in SEEDS.tolist()]
@@ -185,13 +184,14 @@ def test_a_users_mistake_is_told_at_once(version: EnvVersion) -> None:
         evaluator(version, "processes", workers=1) as pool,
         pytest.raises(EvaluationError, match="13 parameters"),
     ):
-        pool.evaluate(wrong, version, "normal", SEEDS)
+        pool.evaluate(wrong, Task(version, "normal", SEEDS))
 
 
 def test_workers_of_a_killed_parent_end_too(version: EnvVersion, tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
-        "import sys, test_engines as t\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_engines as t\n"
         "version = t.perilous(sleep=0.02)\n"
         "pool = t.evaluator(version, 'processes', workers=1)\n"
         "import threading, time\n"
@@ -199,7 +199,7 @@ def test_workers_of_a_killed_parent_end_too(version: EnvVersion, tmp_path: Path)
         "    while not (pool.workers and pool.workers[0].shard): time.sleep(0.05)\n"
         "    print(pool.workers[0].process.pid, flush=True)\n"
         "threading.Thread(target=report, daemon=True).start()\n"
-        "pool.evaluate(t.population(version), version, 'normal', t.SEEDS)\n"
+        "pool.evaluate(t.population(version), t.Task(version, 'normal', t.SEEDS))\n"
     )
     parent = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -276,16 +276,16 @@ def test_workers_that_died_between_two_calls_are_replaced(
     version: EnvVersion, expected: Evaluation, count: int, killed: list[int]
 ) -> None:
     with evaluator(version, "processes", workers=count) as pool:
-        pool.evaluate(population(version, 4), version, "normal", SEEDS)
+        pool.evaluate(population(version, 4), Task(version, "normal", SEEDS))
         for worker in [pool.workers[place].process for place in killed]:  # type: ignore[attr-defined]
             worker.kill()
             worker.wait()
-        assert same(pool.evaluate(population(version), version, "normal", SEEDS), expected)
+        assert same(pool.evaluate(population(version), Task(version, "normal", SEEDS)), expected)
 
 
 def test_no_seeds_are_no_episodes(version: EnvVersion) -> None:
     with evaluator(version, "processes", workers=2) as pool:
-        found = pool.evaluate(population(version), version, "normal", SEEDS[:0])
+        found = pool.evaluate(population(version), Task(version, "normal", SEEDS[:0]))
     assert found.returns.shape == (12, 0)
 
 
@@ -295,14 +295,14 @@ def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
     version = perilous(sleep=0.01)
     policies = population(version, 24)
     with evaluator(version, "inprocess") as one:
-        undisturbed = one.evaluate(policies, version, "normal", SEEDS)
+        undisturbed = one.evaluate(policies, Task(version, "normal", SEEDS))
     with evaluator(version, "dask", dask_address=cluster.address) as dask:
-        calm = dask.evaluate(policies, version, "normal", SEEDS)
+        calm = dask.evaluate(policies, Task(version, "normal", SEEDS))
         dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
         killer = threading.Timer(0.3, cluster.workers[1].send_signal, [signal.SIGKILL])
         killer.start()
         begun = time.monotonic()
-        result = dask.evaluate(policies, version, "normal", SEEDS)
+        result = dask.evaluate(policies, Task(version, "normal", SEEDS))
         took = time.monotonic() - begun
         killer.join()
         assert len(dask.client.nthreads()) == 2  # type: ignore[attr-defined]
@@ -337,7 +337,7 @@ def test_a_dask_worker_holds_one_shard_at_a_time(
     monkeypatch.setattr(DaskEvaluator, "_take", taken)
     with evaluator(version, "dask", dask_address=cluster.address) as dask:
         dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
-        dask.evaluate(population(version, 90), version, "normal", SEEDS)
+        dask.evaluate(population(version, 90), Task(version, "normal", SEEDS))
     assert not busy
     assert len(dealt) > 3
     assert dealt == sorted(dealt, reverse=True)  # the large ones first
@@ -348,11 +348,11 @@ def test_a_dask_worker_holds_one_shard_at_a_time(
 def test_a_scheduler_that_goes_away_is_told(cluster: Cluster, here: None) -> None:
     version = perilous(sleep=0.01)
     with evaluator(version, "dask", dask_address=cluster.address) as dask:
-        dask.evaluate(population(version, 3), version, "normal", SEEDS)  # all are there
+        dask.evaluate(population(version, 3), Task(version, "normal", SEEDS))  # all are there
         killer = threading.Timer(0.3, cluster.scheduler.kill)
         killer.start()
         with pytest.raises(ServiceError, match=r"went away.*checkpoint"):
-            dask.evaluate(population(version, 24), version, "normal", SEEDS)
+            dask.evaluate(population(version, 24), Task(version, "normal", SEEDS))
         killer.join()
 
 
@@ -374,7 +374,7 @@ def test_a_worker_without_this_package_is_told(
             evaluator(version, "dask", dask_address=cluster.address) as dask,
             pytest.raises(ServiceError, match=r"of another time.*install there"),
         ):
-            dask.evaluate(population(version), version, "normal", SEEDS)
+            dask.evaluate(population(version), Task(version, "normal", SEEDS))
     finally:
         lame.kill()
         lame.wait()
@@ -386,7 +386,7 @@ def test_an_address_that_is_none_is_told(version: EnvVersion, address: str) -> N
         evaluator(version, "dask", dask_address=address) as dask,
         pytest.raises(ConfigError, match=f"tcp://HOST:8786, got '{address}'"),
     ):
-        dask.evaluate(population(version), version, "normal", SEEDS)
+        dask.evaluate(population(version), Task(version, "normal", SEEDS))
 
 
 def test_dask_needs_an_address(version: EnvVersion) -> None:

@@ -1,0 +1,52 @@
+"""What an evaluator is asked for: the environment and the episodes, but not the policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.errors import EvaluationError
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from srghn.envs.perturb import Perturbation
+    from srghn.envs.version import EnvVersion
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Play a pinned version in one mode, each policy once on each of `seeds` int64 (episodes,).
+
+    Raises `ConfigError` for a mode that the version does not have, `EvaluationError` for seeds of
+    another shape.
+    """
+
+    version: EnvVersion
+    mode: str
+    seeds: NDArray[np.int64]
+    perturbation: Perturbation | None = None
+
+    def __post_init__(self) -> None:
+        seeds = self.seeds
+        if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer):
+            raise EvaluationError(
+                f"seeds must be int64 (episodes,), got {seeds.dtype} {seeds.shape}"
+            )
+        self.version.check_mode(self.mode)
+
+    @property
+    def world(self) -> tuple[str, str, Perturbation | None]:
+        """Identifies the environment: tasks with the same one can share its instances."""
+        return self.version.fingerprint, self.mode, self.perturbation
+
+    def make(self) -> gym.Env[Any, Any]:
+        """One environment in this mode, perturbed or not; see `EnvVersion.make`."""
+        return self.version.make(self.mode, self.perturbation)
+
+    def __repr__(self) -> str:
+        cell = "" if self.perturbation is None else f", {self.perturbation}"
+        return f"Task({self.version.id}, {self.mode!r}, {len(self.seeds)} seeds{cell})"
