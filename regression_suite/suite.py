@@ -7,7 +7,8 @@ from typing import Literal
 
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
-from srghn.envs.perturb import Perturbation, default_cells, parse
+from srghn.envs.cells import default_cells
+from srghn.envs.perturb import Perturbation, parse
 
 #: Part of every verdict. Raised when a check, an estimand or a threshold's meaning changes: a pass
 #: under one suite is not a pass under another.

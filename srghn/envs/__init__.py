@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srghn.envs.cells import default_cells
     from srghn.envs.interface import Interface
-    from srghn.envs.perturb import Perturbation, default_cells, kinds, parse
+    from srghn.envs.perturb import Perturbation, kinds, parse
     from srghn.envs.pinning import diff, pin, verify
     from srghn.envs.registry import WorldSpec, find, registered
     from srghn.envs.version import EnvVersion
@@ -34,7 +35,7 @@ __all__ = [
 _HOME = {
     "Interface": "interface",
     "Perturbation": "perturb",
-    "default_cells": "perturb",
+    "default_cells": "cells",
     "kinds": "perturb",
     "parse": "perturb",
     "diff": "pinning",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.error import DependencyNotInstalled
@@ -11,28 +11,26 @@ from gymnasium.wrappers import TimeLimit
 from srghn.config import EnvParams
 from srghn.envs import perturb, pooled
 from srghn.envs.disturb import disturb
+from srghn.envs.interface import Float32
 from srghn.envs.perturb import Perturbation
 from srghn.envs.registry import WorldSpec, find, load_object
 from srghn.envs.spaces import FlatWorld, read_interface
 from srghn.errors import FAILURES, EnvVersionError, SrghnError
 
-if TYPE_CHECKING:
-    from srghn.envs.version import EnvVersion
-
 Env = gym.Env[Any, Any]
 
 
-def build(version: EnvVersion, mode: str, perturbation: Perturbation | None) -> Env:
-    """A flat world of a pinned version, perturbed or not; see `EnvVersion.make`."""
-    spec = find(version.id)
+def build(params: EnvParams, mode: str, perturbation: Perturbation | None, scale: Float32) -> Env:
+    """A flat world, perturbed or not; `scale` (observation_size,) as in `disturb`."""
+    spec = find(params.id)
     if perturbation is not None:
-        perturb.check(perturbation, spec, version.backend)
-    flat = flatten(native(spec, mode, version.params), spec.id)
+        perturb.check(perturbation, spec, params.backend)
+    flat = flatten(native(spec, mode, params), spec.id)
     if perturbation is None:
         return flat
     change = spec.dynamics.get(perturbation.name)
     if change is None:
-        return disturb(flat, perturbation, version.noise_scale)
+        return disturb(flat, perturbation, scale)
     change(flat.unwrapped, perturbation.severity)
     return flat
 

@@ -18,7 +18,6 @@ from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from srghn.envs.registry import WorldSpec
-    from srghn.envs.version import EnvVersion
 
 NOISE, DELAY, DROP = "observation_noise", "action_delay", "action_drop"
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -76,12 +75,3 @@ def check(perturbation: Perturbation, spec: WorldSpec, backend: str) -> None:
         raise ConfigError(
             f"{spec.id} has no perturbation {perturbation.name!r}; {hint}known: {', '.join(known)}"
         )
-
-
-def default_cells(version: EnvVersion) -> tuple[Perturbation, ...]:
-    """What a gate plays in this world where nobody chose other cells, mild severities first."""
-    from srghn.envs.registry import find
-
-    spec = find(version.id)
-    cells = [parse(text) for text in spec.cells]
-    return tuple(cell for cell in cells if cell.name in kinds(spec, version.backend))

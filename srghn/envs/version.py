@@ -119,7 +119,7 @@ class EnvVersion:
         from srghn.envs.build import build
 
         self.check_mode(mode)
-        return build(self, mode, perturbation)
+        return build(self.params, mode, perturbation, self.noise_scale)
 
     @property
     def noise_scale(self) -> Float32:

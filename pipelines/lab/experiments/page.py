@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.lab.experiments import figures, targets
 from pipelines.lab.experiments.figures import Curve
-from pipelines.lab.experiments.play import curves
+from pipelines.lab.experiments.play import curves, folder_of
 from pipelines.lab.experiments.spec import Experiment, Outcome
 from srghn.files import atomic_write
 from srghn.provenance import platform_note
@@ -38,8 +38,6 @@ def write(
     experiment: Experiment, outcomes: Sequence[Outcome], out: Path, quick: bool
 ) -> dict[str, Any]:
     """Write everything into `out` and give the report."""
-    from pipelines.lab.experiments.runner import folder_of
-
     frame = pd.concat(
         [
             curves(folder_of(experiment, o.arm, o.seed, out)).assign(arm=o.arm, seed=o.seed)

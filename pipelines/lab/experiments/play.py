@@ -18,7 +18,7 @@ from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import Evaluation, Evaluator, Progress, WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution import GenerationRecord, evolve, tables
-from srghn.files import atomic_write
+from srghn.files import atomic_write, canonical_json, sha256_bytes
 
 #: Generations after a switch in which the mutation rate's peak is looked for.
 PEAK_WITHIN = 50
@@ -122,6 +122,13 @@ def _mended(file: Path) -> dict[int, dict[str, float]]:
     lines = [json.dumps({"generation": g, "scores": scores}) for g, scores in tests.items()]
     atomic_write(file, "".join(f"{line}\n" for line in lines))
     return tests
+
+
+def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:
+    """A run's folder; other parameters have another, so nothing stale is ever taken up."""
+    params = experiment.params(arm, seed).model_dump(mode="json")
+    digest = sha256_bytes(canonical_json([params, experiment.solved, experiment.test_episodes]))
+    return out / "runs" / f"{arm.replace(' ', '-')}-{seed}-{digest[:8]}"
 
 
 def play(experiment: Experiment, arm: str, seed: int, folder: Path) -> Outcome:

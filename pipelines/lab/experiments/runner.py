@@ -15,13 +15,13 @@ from typing import Any
 
 from pipelines.lab.experiments import page
 from pipelines.lab.experiments.catalogue import EXPERIMENTS, METHOD
-from pipelines.lab.experiments.play import play
+from pipelines.lab.experiments.play import folder_of, play
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
 from pipelines.progress import bar
 from pipelines.services.processes import PARENT, die_with_parent
 from srghn.errors import ConfigError
 from srghn.evaluation.engines.worker import SINGLE_THREADED
-from srghn.files import atomic_write, canonical_json, sha256_bytes
+from srghn.files import atomic_write
 
 #: Called with (runs done, what the last one was); by default it is a bar on stderr.
 Progress = Callable[[int, str], None]
@@ -76,13 +76,6 @@ def _check_known(what: str, name: str, known: Iterable[str]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(f"there is no {what} {name!r}; {hint}")
-
-
-def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:
-    """A run's folder; other parameters have another, so nothing stale is ever taken up."""
-    params = experiment.params(arm, seed).model_dump(mode="json")
-    digest = sha256_bytes(canonical_json([params, experiment.solved, experiment.test_episodes]))
-    return out / "runs" / f"{arm.replace(' ', '-')}-{seed}-{digest[:8]}"
 
 
 def run_one(name: str, quick: bool, arm: str, seed: int, out: Path) -> Outcome:
