@@ -96,6 +96,8 @@ class LedgerView(Collector):
         """Take in new events with their times, in Unix seconds."""
         for event, at in zip(events, seconds, strict=True):
             self.seq = event.seq
+            if event.to_state is None:
+                continue  # of the policy, and of no version
             self._steps[(event.from_state or "", event.to_state)] += 1
             if event.from_state == "EVALUATING":
                 self._verdicts[(event.to_state.lower(),)] += 1

@@ -17,7 +17,7 @@ from sqlalchemy import insert, select, update
 
 from serving.registry import schema
 from serving.registry.database import Database
-from serving.registry.steps import iso
+from serving.registry.rows import iso
 from serving.settings import load_settings
 from srghn.errors import ConfigError, SrghnError
 from srghn.files import sha256_bytes

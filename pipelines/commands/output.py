@@ -13,6 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from serving.registry.records import Who
     from serving.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -59,6 +60,13 @@ def actor() -> str:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
         return "cli:unknown"
+
+
+def who(reason: str) -> Who:
+    """Who acts and why, for a step of the ledger."""
+    from serving.registry.records import Who
+
+    return Who(actor(), reason)
 
 
 def short(digest: str | None) -> str:

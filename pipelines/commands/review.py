@@ -20,6 +20,7 @@ from pipelines.commands.output import (
     print_json,
     short,
     table,
+    who,
 )
 from srghn.errors import LedgerError
 
@@ -200,7 +201,7 @@ def reject(version: Version, reason: ReasonOption, json: JsonOption = False) -> 
     Example: srghn reject 3 --reason "worse than the champion"
     """
     release = _release()
-    release.ledger.reject(version, actor=actor(), reason=reason)
+    release.ledger.reject(version, who=who(reason))
     _told(version, str(release.ledger.version(version).state), json)
 
 
@@ -231,7 +232,7 @@ def rollback(
       srghn rollback --to 1 --reason "the last one that was steady"
     """
     release = _release()
-    champion = release.ledger.rollback(actor=actor(), reason=reason, to_version=to)
+    champion = release.ledger.rollback(who=who(reason), to_version=to)
     release.mirror().deliver()
     _told(champion.version, "CHAMPION", json)
 
@@ -264,7 +265,7 @@ def canary_abort(version: Version, reason: ReasonOption, json: JsonOption = Fals
     Example: srghn canary abort 2 --reason "clients report oscillation"
     """
     release = _release()
-    release.ledger.abort_canary(version=version, actor=actor(), reason=reason)
+    release.ledger.abort_canary(version=version, who=who(reason))
     release.mirror().deliver()
     _told(version, "ABORTED", json)
 

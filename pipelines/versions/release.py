@@ -18,7 +18,7 @@ from pipelines.runs.workspaces import Workspace
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
-from serving.registry.records import Champion, Version
+from serving.registry.records import Champion, Version, Who
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
@@ -82,8 +82,7 @@ class Release:
             mode=candidate.mode,
             run_id=run_id,
             manifest=candidate.manifest,
-            actor=PIPELINE,
-            reason=f"candidate of run {run_id}",
+            who=Who(PIPELINE, f"candidate of run {run_id}"),
         )
 
     def incumbent(self) -> Champion | None:
@@ -103,7 +102,6 @@ class Release:
         rules: dict[str, Any] = {
             "suite_version": SUITE_VERSION,
             "policy_digest": policy_digest(params),
-            "actor": PIPELINE,
         }
         rival = params.incumbent
         begun = [e for e in self.ledger.events(version) if e.action == "begin_evaluation"]
@@ -111,15 +109,18 @@ class Release:
             if event.idempotency_key == f"{key}:begin":
                 why = "judge on: the process that held the lease is gone"
                 self.ledger.resume_evaluation(
-                    version, attempt=attempt, incumbent_digest=rival, reason=why, **rules
+                    version,
+                    attempt=attempt,
+                    incumbent_digest=rival,
+                    who=Who(PIPELINE, why),
+                    **rules,
                 )
                 return attempt
         return self.ledger.begin_evaluation(
             version,
             incumbent_digest=rival,
             max_attempts=params.attempts,
-            reason="judge the frozen candidate on fresh episodes",
-            idempotency_key=f"{key}:begin",
+            who=Who(PIPELINE, "judge the frozen candidate on fresh episodes", f"{key}:begin"),
             **rules,
         ).attempt
 
@@ -142,9 +143,7 @@ class Release:
             verdict.to_dict(),
             report_path=kept / "report.html",
             report_digest=verdict.report_digest,
-            actor="gate",
-            reason=verdict.summary,
-            idempotency_key=f"{key}:verdict",
+            who=Who("gate", verdict.summary, f"{key}:verdict"),
         )
         return verdict
 
@@ -164,9 +163,7 @@ class Release:
         self.ledger.approve(
             version,
             report_digest=str(found.report_digest),
-            actor=actor,
-            reason=reason,
-            idempotency_key=key,
+            who=Who(actor, reason, key),
         )
 
     def introduce(
@@ -185,9 +182,7 @@ class Release:
         return self.ledger.promote(
             version,
             expected_generation=champion.generation if champion else 0,
-            actor=actor,
-            reason=reason,
-            idempotency_key=f"{key}:promote" if key else None,
+            who=Who(actor, reason, f"{key}:promote" if key else None),
         )
 
     def start_canary(
@@ -201,9 +196,7 @@ class Release:
             version,
             params=canary,
             loaded=proof(candidate),
-            actor=actor,
-            reason=reason,
-            idempotency_key=f"{key}:canary" if key else None,
+            who=Who(actor, reason, f"{key}:canary" if key else None),
         )
 
 

@@ -6,7 +6,7 @@ import logging
 
 from serving.control.routing import Served
 from serving.registry.ledger import Ledger
-from serving.registry.records import Canary
+from serving.registry.records import Canary, Who
 from serving.trial.by_arrival import Decision, decide
 from srghn.errors import TransitionRefused
 
@@ -57,9 +57,8 @@ class Controller:
 
     def _promote(self, version: int, generation: int, decision: Decision) -> bool:
         try:
-            self._ledger.promote(
-                version, expected_generation=generation, actor=ACTOR, reason=decision.reason
-            )
+            who = Who(ACTOR, decision.reason)
+            self._ledger.promote(version, expected_generation=generation, who=who)
         except TransitionRefused as error:
             logger.info("promotion of version %s was not taken: %s", version, error)
             return False
@@ -68,9 +67,7 @@ class Controller:
     def _abort(self, version: int, reason: str, decision: Decision | None) -> bool:
         evidence = decision.to_json() if decision else {"error": reason}
         try:
-            self._ledger.abort_canary(
-                version=version, actor=ACTOR, reason=reason, evidence=evidence
-            )
+            self._ledger.abort_canary(version=version, who=Who(ACTOR, reason), evidence=evidence)
         except TransitionRefused as error:
             logger.info("abort of version %s was not taken: %s", version, error)
             return False

@@ -162,7 +162,7 @@ class Follower:
 
     def _prune(self) -> None:
         if time.monotonic() - self._pruned > self._limits.prune_seconds:
-            self._ledger.prune_pins(self._limits.pin_seconds)
+            self._ledger.prune_starts(self._limits.pin_seconds)
             self._pruned = time.monotonic()
 
     def _say(self, before: Served, canary: Canary | None) -> None:

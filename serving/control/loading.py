@@ -6,12 +6,12 @@ from typing import Any
 
 from serving.predictor import Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.book import LedgerBook
+from serving.registry.ledger import Ledger
 from srghn.candidates.candidate import Candidate
 from srghn.errors import ArtefactError
 
 
-def load(ledger: LedgerBook, store: ArtefactStore, version: int) -> Predictor:
+def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
     """Load a version into memory if everything about it holds, and warm it.
 
     Checked here, by the server itself: the ledger's PASSED event and the verdict it cites are

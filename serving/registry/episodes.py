@@ -1,123 +1,295 @@
-"""Which version an episode runs on, and how it ended.
+"""Which version an episode was started on, how it ended, and what is made of both.
 
-An outcome is attributed by the pin that the server wrote when the episode began, never by what
-its caller says; so it counts for the arm of the trial that was open then, and only once.
+An outcome is attributed by the start that the server committed when the episode began, never by
+what its caller says; so it counts for the arm of the trial that was open then, and only once.
+Starts are numbered in the order in which they were committed, and so are outcomes.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select, update
 
 from serving.registry import schema
-from serving.registry.records import Outcome, Pin
+from serving.registry.records import (
+    CANARY_ARM,
+    CHAMPION_ARM,
+    Outcome,
+    Pin,
+    Running,
+    Start,
+    StartRow,
+)
+from serving.registry.rules import current_rules
 from srghn.errors import LedgerError, TransitionRefused
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary"}
+#: A poster's cap holds from so many outcomes on: the first ones are always a large share.
+CAP_FROM = 20
 
 
 class UnknownEpisode(LedgerError):
     """No action was ever asked for in this episode, so nothing can be said about its outcome."""
 
 
-def find_pin(connection: Connection, episode_id: str) -> Pin | None:
-    query = select(schema.pins).where(schema.pins.c.episode_id == episode_id)
+def start(connection: Connection, rows: Sequence[Start]) -> list[int]:
+    """Write starts in their order; returns their numbers.
+
+    An episode that was started before keeps its first start, and that one's number is returned.
+    """
+    known = _known(connection, rows)
+    new = [row for row in rows if (row.policy, row.episode) not in known]
+    fresh = list({(row.policy, row.episode): row for row in new}.values())
+    if fresh:
+        connection.execute(insert(schema.starts), [{**vars(row), "moved": False} for row in fresh])
+        known |= _known(connection, fresh)
+    return [known[row.policy, row.episode] for row in rows]
+
+
+def _known(connection: Connection, rows: Sequence[Start]) -> dict[tuple[str, str], int]:
+    table, found = schema.starts, {}
+    for policy in {row.policy for row in rows}:
+        names = [row.episode for row in rows if row.policy == policy]
+        query = select(table.c.episode, table.c.n).where(
+            table.c.policy == policy, table.c.episode.in_(names)
+        )
+        found.update({(policy, row.episode): row.n for row in connection.execute(query)})
+    return found
+
+
+def find_start(connection: Connection, policy: str, episode: str) -> StartRow | None:
+    table = schema.starts
+    query = select(table).where(table.c.policy == policy, table.c.episode == episode)
     row = connection.execute(query).mappings().one_or_none()
-    return Pin(**row) if row else None
+    return to_start(row) if row else None
 
 
-def pin(connection: Connection, wanted: Pin) -> Pin:
-    """Pin an episode, unless another worker was first; returns the pin that holds."""
-    found = find_pin(connection, wanted.episode_id)
-    if found is not None:
-        return found
-    connection.execute(insert(schema.pins).values(vars(wanted)))
-    return wanted
+def to_start(row: RowMapping) -> StartRow:
+    fields = dict(row)
+    fields["return_"] = fields.pop("return")
+    return StartRow(**fields)
 
 
-def repin(connection: Connection, old: Pin, wanted: Pin) -> Pin:
-    """Move an episode whose version is served no more; its outcome will count for neither."""
-    found = find_pin(connection, old.episode_id)
-    if found is not None and found != old:
-        return found
-    moved = replace(wanted, moved=True)
-    change = update(schema.pins).where(schema.pins.c.episode_id == old.episode_id)
-    connection.execute(change.values(vars(moved)))
-    return moved
+def move(connection: Connection, wanted: Start) -> None:
+    """Another version goes on with an episode; its outcome will count for neither."""
+    table = schema.starts
+    change = update(table).where(
+        table.c.policy == wanted.policy,
+        table.c.episode == wanted.episode,
+        table.c.arrived.is_(None),
+    )
+    connection.execute(change.values(**vars(wanted), moved=True))
 
 
 def prune(connection: Connection, before: float) -> int:
-    """Forget pins made before a moment (Unix seconds); returns how many. Outcomes are kept."""
-    old = delete(schema.pins).where(schema.pins.c.pinned_at < before)
+    """Forget episodes without an outcome that were started before a moment (Unix seconds).
+
+    Those of a trial are kept: a missing outcome is evidence, too. Returns how many were forgotten.
+    """
+    table = schema.starts
+    old = delete(table).where(
+        table.c.started_at < before, table.c.arrived.is_(None), table.c.trial.is_(None)
+    )
     return connection.execute(old).rowcount
 
 
 def record_outcome(
-    connection: Connection, episode_id: str, return_: float, length: int, terminated: bool
+    connection: Connection,
+    policy: str,
+    episode: str,
+    said: tuple[float, int, bool],
+    poster: str | None,
+    now: float,
 ) -> Outcome:
-    """Store how an episode ended; a repeated post answers with what the first one stored.
+    """Store how an episode ended (return, length, terminated); a repeat answers as the first post.
 
     Raises `UnknownEpisode`, and `TransitionRefused` if a repeated post says something else.
     """
-    said = (return_, length, terminated)
-    found = _find_outcome(connection, episode_id)
-    if found is not None:
-        if (found.return_, found.length, found.terminated) != said:
-            raise TransitionRefused(
-                f"episode {episode_id!r} already ended with return {found.return_:g} after "
-                f"{found.length} steps; an outcome is posted once"
-            )
-        return found
-    held = find_pin(connection, episode_id)
-    if held is None:
+    found = find_start(connection, policy, episode)
+    if found is None:
         raise UnknownEpisode(
-            f"no action was asked for in episode {episode_id!r}; send the same episode_id with "
+            f"no action was asked for in episode {episode!r}; send the same episode_id with "
             f"/v1/act, then post its outcome"
         )
-    change = update(schema.pins).where(schema.pins.c.episode_id == episode_id)
-    connection.execute(change.values(over=True))
-    row = {
-        "episode_id": episode_id,
-        "version": held.version,
-        "route": held.route,
-        "epoch": held.epoch,
+    if found.arrived is not None:
+        if (found.return_, found.length, found.terminated) != said:
+            raise TransitionRefused(
+                f"episode {episode!r} already ended with return {found.return_:g} after "
+                f"{found.length} steps; an outcome is posted once"
+            )
+        return to_outcome(found)
+    table = schema.starts
+    last = connection.execute(select(func.max(table.c.arrived))).scalar() or 0
+    return_, length, terminated = said
+    ended = {
+        "arrived": last + 1,
+        "ended_at": now,
         "return": return_,
         "length": length,
         "terminated": terminated,
-        "counted": held.epoch is not None and not held.moved,
+        "poster": poster,
+        "counted": _counts(connection, found, poster),
     }
-    connection.execute(insert(schema.outcomes).values(row))
-    stored = _find_outcome(connection, episode_id)
+    connection.execute(update(table).where(table.c.n == found.n).values(ended))
+    stored = find_start(connection, policy, episode)
     assert stored is not None
-    return stored
+    return to_outcome(stored)
 
 
-def outcomes(connection: Connection, version: int | None, since: int) -> list[Outcome]:
+def _counts(connection: Connection, found: StartRow, poster: str | None) -> bool:
+    """Whether an outcome is evidence: of a trial, on one version, within its poster's share."""
+    if found.trial is None or found.moved:
+        return False
+    share = current_rules(connection, found.policy).poster_share
+    if poster is None or share >= 1:
+        return True
+    table = schema.starts
+    counted = select(func.count()).where(
+        table.c.policy == found.policy, table.c.trial == found.trial, table.c.counted
+    )
+    total = connection.execute(counted).scalar_one()
+    own = connection.execute(counted.where(table.c.poster == poster)).scalar_one()
+    return total < CAP_FROM or own + 1 <= share * (total + 1)
+
+
+def to_outcome(row: StartRow) -> Outcome:
+    assert row.arrived is not None
+    return Outcome(
+        n=row.arrived,
+        episode_id=row.episode,
+        version=row.version,
+        route=_ROUTES[row.arm],
+        epoch=row.trial,
+        return_=float(row.return_ or 0.0),
+        length=int(row.length or 0),
+        terminated=bool(row.terminated),
+        counted=bool(row.counted),
+        generation=row.generation,
+        poster=row.poster,
+        policy=row.policy,
+    )
+
+
+def outcomes(
+    connection: Connection, policy: str | None, version: int | None, since: int, limit: int | None
+) -> list[Outcome]:
     """Outcomes after number `since`, in order of arrival."""
-    query = select(schema.outcomes).where(schema.outcomes.c.n > since)
+    table = schema.starts
+    query = select(table).where(table.c.arrived > since).order_by(table.c.arrived).limit(limit)
+    if policy is not None:
+        query = query.where(table.c.policy == policy)
     if version is not None:
-        query = query.where(schema.outcomes.c.version == version)
-    rows = connection.execute(query.order_by(schema.outcomes.c.n)).mappings()
-    return [_to_outcome(dict(row)) for row in rows]
+        query = query.where(table.c.version == version)
+    return [to_outcome(to_start(row)) for row in connection.execute(query).mappings()]
+
+
+def resolved(
+    connection: Connection, policy: str, trial: int, after: int, now: float, limit: int
+) -> list[StartRow]:
+    """The longest prefix, in order of start, whose every episode ended or passed its deadline.
+
+    Begins after start `after`; at most `limit` rows.
+    """
+    table = schema.starts
+    query = select(table).where(table.c.policy == policy, table.c.trial == trial, table.c.n > after)
+    found = []
+    for row in connection.execute(query.order_by(table.c.n).limit(limit)).mappings():
+        if row["arrived"] is None and row["deadline"] >= now:
+            break
+        found.append(to_start(row))
+    return found
 
 
 def arms(connection: Connection, epoch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns of the trial that began with event `epoch`: (champion's, canary's), as they came."""
-    table = schema.outcomes
-    query = select(table.c.route, table.c["return"]).where(table.c.epoch == epoch, table.c.counted)
-    rows = connection.execute(query.order_by(table.c.n)).all()
-    champion = np.array([row[1] for row in rows if row[0] == "champion"], np.float64)
-    canary = np.array([row[1] for row in rows if row[0] == "canary"], np.float64)
+    import numpy as np
+
+    table = schema.starts
+    query = select(table.c.arm, table.c["return"]).where(table.c.trial == epoch, table.c.counted)
+    found = connection.execute(query.order_by(table.c.arrived)).all()
+    champion = np.array([row[1] for row in found if row[0] == CHAMPION_ARM], np.float64)
+    canary = np.array([row[1] for row in found if row[0] == CANARY_ARM], np.float64)
     return champion, canary
 
 
-def _find_outcome(connection: Connection, episode_id: str) -> Outcome | None:
-    query = select(schema.outcomes).where(schema.outcomes.c.episode_id == episode_id)
-    row = connection.execute(query).mappings().one_or_none()
-    return _to_outcome(dict(row)) if row else None
+# ------------------------------------------------------------------- state that runs with them
 
 
-def _to_outcome(row: dict[str, object]) -> Outcome:
-    row["return_"] = row.pop("return")
-    return Outcome(**row)  # type: ignore[arg-type]
+def find_running(connection: Connection, table: Table, policy: str, trial: int) -> Running | None:
+    """The state of a trial (`schema.trial_state`), or of a policy's watch (`schema.watch`, 0)."""
+    query = select(table).where(table.c.policy == policy)
+    if "trial" in table.c:
+        query = query.where(table.c.trial == trial)
+    row = connection.execute(query).one_or_none()
+    return Running(policy, trial, row.n, json.loads(row.state)) if row else None
+
+
+def advance(
+    connection: Connection,
+    table: Table,
+    policy: str,
+    trial: int,
+    from_n: int,
+    to_n: int,
+    state: Mapping[str, Any],
+) -> bool:
+    """Move a state on from `from_n` to `to_n`; False if another worker did."""
+    text = json.dumps(state, allow_nan=False)
+    change = update(table).where(table.c.policy == policy, table.c.n == from_n)
+    if "trial" in table.c:
+        change = change.where(table.c.trial == trial)
+    moved = change.values(n=to_n, state=text, generation=table.c.generation + 1)
+    if connection.execute(moved).rowcount == 1:
+        return True
+    if find_running(connection, table, policy, trial) is not None or from_n != 0:
+        return False
+    key = {"trial": trial} if "trial" in table.c else {}
+    connection.execute(insert(table).values(policy=policy, **key, n=to_n, state=text, generation=1))
+    return True
+
+
+# ------------------------------------------------------------------------------- as pins
+
+
+def to_pin(row: StartRow) -> Pin:
+    return Pin(
+        row.episode,
+        row.version,
+        _ROUTES[row.arm],
+        row.trial,
+        row.generation,
+        row.started_at,
+        row.moved,
+        row.arrived is not None,
+    )
+
+
+def of_pin(pin: Pin) -> Start:
+    return Start(
+        pin.episode_id,
+        pin.version,
+        CANARY_ARM if pin.route == "canary" else CHAMPION_ARM,
+        trial=pin.epoch,
+        generation=pin.generation,
+        started_at=pin.pinned_at,
+        deadline=pin.pinned_at,
+    )
+
+
+def pin(connection: Connection, wanted: Pin, old: Pin | None) -> Pin:
+    """Pin a new episode, or move one off its `old` pin; returns the pin that holds."""
+    found = find_start(connection, schema.POLICY, wanted.episode_id)
+    if found is None:
+        start(connection, [of_pin(wanted)])
+    elif old is not None and to_pin(found) == old:
+        move(connection, of_pin(wanted))
+    settled = find_start(connection, schema.POLICY, wanted.episode_id)
+    assert settled is not None
+    return to_pin(settled)

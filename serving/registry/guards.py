@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
-from serving.registry import schema
+from serving.registry import rows, schema
 from serving.registry.episodes import arms
 from serving.registry.records import Canary, Champion, Version
+from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
 from serving.registry.steps import Step
 from srghn.errors import TransitionRefused
@@ -50,28 +51,62 @@ def check_unjudged(connection: Connection, found: Version, attempt: int) -> None
     if found.attempt != attempt or not (lost or found.state is State.EVALUATING):
         raise TransitionRefused(
             f"attempt {attempt} of version {found.version} is over: the version is {found.state} "
-            f"after attempt {found.attempt}; srghn report {found.version} shows what came of it"
+            f"after attempt {found.attempt}; srghn report {found.version} shows its outcome"
         )
 
 
-def check_attempts(connection: Connection, version: int, allowed: int) -> None:
-    """Refuse one more evaluation of the same tuple after `allowed` of them."""
-    table = schema.events
+def check_attempts(connection: Connection, found: Version, allowed: int) -> None:
+    """Refuse one more evaluation of the same genome after `allowed` of them.
+
+    They belong to genome, policy and world: another manifest around the same genome is another
+    version, and no new chance. A pass that went stale, or a service that ended, begins the count
+    anew.
+    """
+    table, kin = schema.events, _kin(found)
     last_stale = select(func.coalesce(func.max(table.c.seq), 0)).where(
-        table.c.version == version, table.c.to_state == State.STALE
+        table.c.version.in_(kin), table.c.to_state.in_([State.STALE, State.RETIRED])
     )
     made = connection.execute(
         select(func.count()).where(
-            table.c.version == version,
+            table.c.version.in_(kin),
             table.c.action == "begin_evaluation",
             table.c.seq > last_stale.scalar_subquery(),
         )
     ).scalar_one()
     if made >= allowed:
         raise TransitionRefused(
-            f"version {version} was evaluated {made} times, {allowed} are allowed; "
+            f"version {found.version} was evaluated {made} times, {allowed} are allowed; "
             f"evolve another candidate"
         )
+
+
+def check_genome(connection: Connection, found: Version) -> None:
+    """A genome that failed, was turned down or quarantined in this world stays so.
+
+    Whatever its manifest says: a copy with another manifest is another version of the same.
+    """
+    table = schema.versions
+    query = select(table.c.version, table.c.state, table.c.quarantined).where(
+        table.c.version.in_(_kin(found)), table.c.version != found.version
+    )
+    for row in connection.execute(query.order_by(table.c.version)):
+        if row.quarantined or row.state == State.FAILED:
+            raise TransitionRefused(
+                f"version {found.version} has the genome of version {row.version}, which is "
+                f"{row.state}{' and quarantined' if row.quarantined else ''}; evolve another "
+                f"candidate"
+            )
+
+
+def _kin(found: Version) -> Select[tuple[int]]:
+    """Versions of the same genome, policy, world and mode, this one among them."""
+    table = schema.versions
+    return select(table.c.version).where(
+        table.c.genome == found.genome,
+        table.c.policy == found.policy,
+        table.c.env_fingerprint == found.env_fingerprint,
+        table.c.mode == found.mode,
+    )
 
 
 def check_verdict(found: Version, verdict: Mapping[str, Any]) -> None:
@@ -94,11 +129,11 @@ def check_verdict(found: Version, verdict: Mapping[str, Any]) -> None:
         if key not in verdict or verdict[key] != expected:
             raise TransitionRefused(
                 f"the verdict is not about this evaluation of version {found.version}: {key} "
-                f"should be {expected!r}, came {verdict.get(key)!r}; judge it again"
+                f"should be {expected!r}, got {verdict.get(key)!r}; judge it again"
             )
     if verdict.get("verdict") not in VERDICTS:
         raise TransitionRefused(
-            f"a verdict is one of {', '.join(VERDICTS)}, came {verdict.get('verdict')!r}"
+            f"a verdict is one of {', '.join(VERDICTS)}, got {verdict.get('verdict')!r}"
         )
     if verdict["verdict"] == "passed" and not verdict.get("checks"):
         raise TransitionRefused(
@@ -128,7 +163,7 @@ def check_report(path: Path, digest: str, verdict: Mapping[str, Any]) -> None:
 
 def check_weight(weight: float) -> None:
     if not (math.isfinite(weight) and 0 <= weight < 1):
-        raise TransitionRefused(f"a canary's weight lies in [0, 1), came {weight!r}")
+        raise TransitionRefused(f"a canary's weight lies in [0, 1), got {weight!r}")
 
 
 def running_canary(step: Step) -> Canary:
@@ -156,6 +191,10 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
     if wanted is None:
         wanted = _previous(step)
     found = step.version(wanted)
+    if found.policy != step.policy:
+        raise TransitionRefused(
+            f"version {wanted} is of policy {found.policy!r}, not of {step.policy!r}"
+        )
     if found.state is not State.RETIRED:
         raise TransitionRefused(
             f"version {wanted} is {found.state}; only a retired champion can be brought back"
@@ -171,11 +210,72 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
 def _previous(step: Step) -> int:
     """By the order of events, never by the clock or by the number."""
     table = schema.events
-    query = select(table.c.version).where(table.c.to_state == State.CHAMPION)
+    query = select(table.c.version).where(
+        table.c.policy == step.policy, table.c.to_state == State.CHAMPION
+    )
     for version in step.connection.execute(query.order_by(table.c.seq.desc())).scalars():
+        assert version is not None
         found = step.version(version)
         if found.state is State.RETIRED and not found.quarantined:
             return int(version)
     raise TransitionRefused(
         "no retired champion is left to roll back to; evolve and promote another candidate"
     )
+
+
+def check_interface(step: Step, interface: Mapping[str, Any] | None) -> None:
+    """A policy is served through one interface: the one of its champions."""
+    served = rows.find_policy(step.connection, step.policy).interface
+    if served is not None and interface is not None and dict(interface) != dict(served):
+        raise TransitionRefused(
+            f"policy {step.policy!r} is served with interface {dict(served)}, the candidate has "
+            f"{dict(interface)}; give it a policy of its own: srghn run --policy NAME"
+        )
+
+
+def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:
+    """The serving code has loaded it, and its golden outputs matched."""
+    if loaded.get("digest") != found.digest or not loaded.get("golden"):
+        raise TransitionRefused(
+            f"version {found.version} was not shown to load: expected digest {found.digest} and "
+            f"golden outputs that match, got {dict(loaded)}"
+        )
+
+
+def check_shadowed(step: Step, found: Version, rules: DeploymentRules) -> None:
+    if not rules.shadow_first or found.state is not State.APPROVED:
+        return
+    table = schema.events
+    shadowed = select(func.max(table.c.seq)).where(
+        table.c.version == found.version, table.c.to_state == State.SHADOW
+    )
+    judged = select(func.max(table.c.seq)).where(
+        table.c.version == found.version, table.c.to_state == State.PASSED
+    )
+    seen, passed = (step.connection.execute(query).scalar() for query in (shadowed, judged))
+    if seen is None or (passed is not None and seen < passed):
+        raise TransitionRefused(
+            f"the deployment rules want version {found.version} as a shadow before its trial: "
+            f"srghn canary shadow {found.version}"
+        )
+
+
+def check_approver(step: Step, found: Version, rules: DeploymentRules) -> None:
+    """Who approves is whom the deployment rules allow."""
+    if rules.approver == "person" and step.who.actor.startswith("policy:"):
+        raise TransitionRefused(
+            f"the deployment rules want a person to approve version {found.version}: "
+            f"srghn approve {found.version} --reason ..."
+        )
+    if not rules.two_persons:
+        return
+    table = schema.events
+    before = select(table.c.actor).where(
+        table.c.version == found.version,
+        table.c.action.in_(["register", "recall", "begin_evaluation", "resume_evaluation"]),
+    )
+    if step.who.actor in step.connection.execute(before).scalars().all():
+        raise TransitionRefused(
+            f"the deployment rules want two persons: {step.who.actor} submitted version "
+            f"{found.version} and may not approve it"
+        )

@@ -1,35 +1,257 @@
 """The ledger: the only thing that says what may be served.
 
-Each step of the state machine is one database transaction that writes the event (hash-chained,
-append-only), the rows it changes, the champion's pointer and the outbox. A step that is not allowed
-raises `TransitionRefused` and changes nothing. There is no step from a version that did not pass
-the gate to what is served.
+Its heart is `Ledger._take`: each step of the state machine is one database transaction that writes
+the event (hash-chained, append-only), the rows it changes, the champion's pointer and the outbox.
+A step that is not allowed raises `TransitionRefused` and changes nothing. There is no step from a
+version that did not pass the gate to what is served.
+
+What a step does stands in `judging`, `trials`, `champions` and `rules`, what must hold before it in
+`guards`, what can be asked in `reader`, and what episodes leave behind in `episode_log`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import select, update
 
-from serving.registry import guards, schema
-from serving.registry.judging import LedgerJudging
-from serving.registry.records import Canary, Champion
-from serving.registry.states import State
-from serving.registry.steps import Step
+from serving.registry import chain, champions, judging, rows, schema, trials
+from serving.registry.database import Database
+from serving.registry.episode_log import EpisodeLog
+from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
+from serving.registry.reader import Reader
+from serving.registry.records import Canary, Champion, Evaluation, Who
+from serving.registry.rules import DeploymentRules, set_rules
+from serving.registry.states import DATED, State
+from serving.registry.steps import Step, once
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 
+POLICY = schema.POLICY
 
-class Ledger(LedgerJudging):
-    """Versions, their states, the champion and the canary. Safe to use from many processes.
 
-    Every method that takes a step wants `actor` (who), `reason` (why) and, to be safe against
-    being sent twice, `idempotency_key`: the same key with the same request answers as the first
-    time and does nothing; with another request it is refused.
+class Ledger:
+    """Versions, their states, and what is served under each policy. Safe from many processes.
+
+    Every method that takes a step wants `who` takes it, and why. Steps of one version are steps of
+    its policy; all others name it. What can be asked is a `Reader`'s, what running episodes write
+    an `EpisodeLog`'s; both stand here under their own names.
     """
+
+    def __init__(self, database: str | Database, *, clock: Callable[[], float] = time.time) -> None:
+        """A ledger by its URL, or on a database that is open; raises `LedgerError`."""
+        self._database = Database(database) if isinstance(database, str) else database
+        self._clock = clock
+        reader = Reader(self._database)
+        self.policies, self.policy, self.secret = reader.policies, reader.policy, reader.secret
+        self.deployment_rules, self.service_mode = reader.deployment_rules, reader.service_mode
+        self.champion, self.canary, self.shadow = reader.champion, reader.canary, reader.shadow
+        self.served, self.version, self.versions = reader.served, reader.version, reader.versions
+        self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
+        self.passed, self.pending = reader.passed, reader.pending
+        log = EpisodeLog(self._database, clock)
+        self.start_episodes, self.find_episode = log.start_episodes, log.find_episode
+        self.record_outcome, self.outcomes = log.record_outcome, log.outcomes
+        self.resolved, self.prune_starts = log.resolved, log.prune_starts
+        self.trial_state, self.advance_trial = log.trial_state, log.advance_trial
+        self.watch_state, self.advance_watch = log.watch_state, log.advance_watch
+        self.pin, self.find_pin, self.arms = log.pin, log.find_pin, log.arms
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _take(
+        self,
+        action: str,
+        who: Who,
+        request: Mapping[str, Any],
+        work: Callable[[Step], Any],
+        *,
+        version: int | None = None,
+        policy: str = POLICY,
+    ) -> Any:
+        """Run `work` in one transaction, once per idempotency key; returns its JSON result."""
+        if not who.actor.strip() or not who.reason.strip():
+            raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
+        self.expire()
+        with self._database.write() as connection:
+            if version is not None:
+                policy = rows.find_version(connection, version).policy
+            else:
+                rows.find_policy(connection, policy)
+                request = request if policy == POLICY else {**request, "of": policy}
+            return once(Step(connection, action, who, self._clock(), policy), request, work)
+
+    # ---------------------------------------------------------------------------- policies
+
+    def add_policy(self, name: str, *, who: Who) -> None:
+        """Make a policy, with nothing served yet; one that is there is left as it is."""
+        with self._database.read() as connection:
+            query = select(schema.policies.c.name).where(schema.policies.c.name == name)
+            if connection.execute(query).scalar() is not None:
+                return
+        self._take("add_policy", who, {"name": name}, lambda step: champions.add(step, name))
+
+    def set_mode(self, policy: str, mode: str, *, who: Who) -> None:
+        """Say which mode the policy's world is in now."""
+        self._take(
+            "set_mode",
+            who,
+            {"mode": mode},
+            lambda step: champions.set_mode(step, mode),
+            policy=policy,
+        )
+
+    def set_deployment_rules(
+        self, rules: DeploymentRules, *, who: Who, policy: str = POLICY
+    ) -> None:
+        self._take(
+            "set_deployment_rules",
+            who,
+            rules.model_dump(mode="json"),
+            lambda step: set_rules(step, rules),
+            policy=policy,
+        )
+
+    def note(
+        self,
+        action: str,
+        evidence: Mapping[str, Any],
+        *,
+        who: Who,
+        policy: str = POLICY,
+    ) -> str:
+        """Write an event that moves no version (drift, a diagnosis); returns its hash."""
+
+        def work(step: Step) -> str:
+            return step.record(None, None, None, evidence).hash
+
+        return str(self._take(action, who, dict(evidence), work, policy=policy))
+
+    # ----------------------------------------------------------------------------- judging
+
+    def register(
+        self,
+        digest: str,
+        *,
+        env_fingerprint: str,
+        mode: str,
+        run_id: str,
+        manifest: Mapping[str, Any],
+        who: Who,
+        policy: str = POLICY,
+    ) -> int:
+        """Give a candidate its version number; a known one keeps the number it has."""
+
+        def work(step: Step) -> int:
+            return judging.register(step, digest, env_fingerprint, mode, run_id, manifest)
+
+        request = {"digest": digest, "env_fingerprint": env_fingerprint, "mode": mode}
+        return int(self._take("register", who, request, work, policy=policy))
+
+    def recall(self, version: int, *, env_fingerprint: str, mode: str, who: Who) -> int:
+        """Register a retired champion as a new version, to be judged in that world and mode.
+
+        One that was recalled to them before keeps that number. Refused for what was withdrawn.
+        """
+
+        def work(step: Step) -> int:
+            return judging.recall(step, version, env_fingerprint, mode)
+
+        request = {"version": version, "env_fingerprint": env_fingerprint, "mode": mode}
+        return int(self._take("recall", who, request, work, version=version))
+
+    def begin_evaluation(
+        self,
+        version: int,
+        *,
+        suite_version: str,
+        policy_digest: str,
+        who: Who,
+        incumbent_digest: str | None = None,
+        max_attempts: int = 3,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> Evaluation:
+        """Take the lease to judge a version, and freeze what its verdict will hold for.
+
+        `incumbent_digest` is who the caller means to judge against (`None`: nobody); it must be
+        the current champion. Raises `TransitionRefused` if it is not, if another evaluation
+        holds the lease, if its genome was turned down before, or if `max_attempts` evaluations of
+        this genome in this world were made.
+        """
+
+        def work(step: Step) -> dict[str, Any]:
+            frozen = (suite_version, policy_digest, incumbent_digest)
+            return judging.begin(step, version, *frozen, max_attempts, lease_seconds)
+
+        request = {"version": version, "suite": suite_version, "policy": policy_digest}
+        return Evaluation(**self._take("begin_evaluation", who, request, work, version=version))
+
+    def resume_evaluation(
+        self,
+        version: int,
+        *,
+        attempt: int,
+        suite_version: str,
+        policy_digest: str,
+        who: Who,
+        incumbent_digest: str | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> Evaluation:
+        """Go on with an attempt that was cut off before its verdict, with a new lease.
+
+        What its verdict will hold for is frozen anew where it changed, above all the champion: then
+        the ledger first ends what was begun, as an ERROR, and nothing of it can be recorded. It
+        stays the same attempt, on the same episodes, because nobody has seen their results. Raises
+        `TransitionRefused` if the attempt has its verdict, or another one was begun.
+        """
+
+        def work(step: Step) -> dict[str, Any]:
+            frozen = (suite_version, policy_digest, incumbent_digest)
+            return judging.resume(step, version, attempt, *frozen, lease_seconds)
+
+        return Evaluation(**self._take("resume_evaluation", who, {}, work, version=version))
+
+    def record_verdict(
+        self,
+        version: int,
+        verdict: Mapping[str, Any],
+        *,
+        report_path: Path | str,
+        report_digest: str,
+        who: Who,
+    ) -> State:
+        """End an evaluation with the gate's verdict; returns the version's new state.
+
+        The verdict must be about the tuple that was frozen when the evaluation began, hold at
+        least one check, name the report that lies at `report_path`, and be recorded before the
+        lease runs out. If the champion changed meanwhile, a pass is recorded and is stale at once.
+        """
+
+        def work(step: Step) -> str:
+            return judging.record_verdict(step, version, verdict, Path(report_path), report_digest)
+
+        request = {"version": version, "verdict": dict(verdict), "report": report_digest}
+        return State(self._take("record_verdict", who, request, work, version=version))
+
+    def expire(self) -> list[int]:
+        """End overdue evaluations as ERROR and old passes as STALE; returns their versions."""
+        now, table = self._clock(), schema.versions
+        overdue = select(table.c.version).where(table.c.deadline < now, table.c.state.in_(DATED))
+        with self._database.read() as connection:
+            if connection.execute(overdue).first() is None:
+                return []
+        with self._database.write() as connection:
+            found = list(connection.execute(overdue.order_by(table.c.version)).scalars())
+            for number in found:
+                version = rows.find_version(connection, number)
+                who = Who("ledger", "its time ran out")
+                judging.overdue(Step(connection, "expire", who, now, version.policy), version)
+        return found
 
     # ------------------------------------------------------------------------------ review
 
@@ -38,58 +260,54 @@ class Ledger(LedgerJudging):
         version: int,
         *,
         report_digest: str,
-        actor: str,
-        reason: str,
+        who: Who,
         expected_generation: int | None = None,
-        idempotency_key: str | None = None,
     ) -> None:
         """Approve a pass, by the digest of the report that was read."""
 
         def work(step: Step) -> None:
             step.expect(expected_generation)
-            found = step.version(version)
-            if found.state is State.PASSED and found.report_digest != report_digest:
-                raise TransitionRefused(
-                    f"the report of version {version} is {guards.short(found.report_digest)}, the "
-                    f"approval names {guards.short(report_digest)}; read the report that is there"
-                )
-            evidence = {"report_digest": report_digest}
-            step.move(version, State.APPROVED, evidence=evidence, deadline=None)
+            champions.approve(step, version, report_digest)
 
         request = {"version": version, "report": report_digest}
-        self._step("approve", actor, reason, idempotency_key, request, work)
+        self._take("approve", who, request, work, version=version)
 
-    def reject(
-        self,
-        version: int,
-        *,
-        actor: str,
-        reason: str,
-        expected_generation: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> None:
+    def reject(self, version: int, *, who: Who, expected_generation: int | None = None) -> None:
         """Turn a pass or an approval down, for good."""
 
         def work(step: Step) -> None:
             step.expect(expected_generation)
-            step.move(version, State.REJECTED, quarantined=True, deadline=None)
+            trials.withdraw(step, version, State.REJECTED, quarantined=True)
 
-        self._step("reject", actor, reason, idempotency_key, {"version": version}, work)
+        self._take("reject", who, {"version": version}, work, version=version)
 
-    def mark_stale(
-        self, version: int, *, actor: str, reason: str, idempotency_key: str | None = None
-    ) -> None:
+    def mark_stale(self, version: int, *, who: Who) -> None:
         """A pass, approval or trial that no longer holds: the environment or the suite changed."""
 
         def work(step: Step) -> None:
-            running = step.canary()
-            step.move(version, State.STALE, deadline=None)
-            if running is not None and running.version == version:
-                step.end_canary()
+            trials.withdraw(step, version, State.STALE)
 
-        self._step("mark_stale", actor, reason, idempotency_key, {"version": version}, work)
+        self._take("mark_stale", who, {"version": version}, work, version=version)
 
-    # ------------------------------------------------------------------------------ canary
+    # ------------------------------------------------------------------------------- trial
+
+    def start_shadow(self, version: int, *, loaded: Mapping[str, Any], who: Who) -> None:
+        """An approved version answers a copy of the traffic; `loaded` as for `start_canary`."""
+
+        def work(step: Step) -> None:
+            trials.start_shadow(step, version, loaded)
+
+        self._take("start_shadow", who, {"version": version}, work, version=version)
+
+    def stop_shadow(
+        self, version: int, *, who: Who, evidence: Mapping[str, Any] | None = None
+    ) -> None:
+        """End a shadow; the version is approved as before."""
+
+        def work(step: Step) -> None:
+            trials.stop_shadow(step, version, evidence)
+
+        self._take("stop_shadow", who, {"version": version}, work, version=version)
 
     def start_canary(
         self,
@@ -97,12 +315,10 @@ class Ledger(LedgerJudging):
         *,
         params: CanaryParams,
         loaded: Mapping[str, Any],
-        actor: str,
-        reason: str,
+        who: Who,
         weight: float | None = None,
-        idempotency_key: str | None = None,
     ) -> Canary:
-        """Begin the trial of an approved version on a share of episodes.
+        """Begin the trial of an approved version, or of one that expired, on a share of episodes.
 
         `loaded` is the proof that the serving code loaded it: `{"digest": ..., "golden": n}`
         with the candidate's digest and the number of golden outputs that matched
@@ -111,95 +327,65 @@ class Ledger(LedgerJudging):
         share = params.weight if weight is None else weight
 
         def work(step: Step) -> None:
-            found, running = step.version(version), step.canary()
-            if running is not None:
-                raise TransitionRefused(
-                    f"version {running.version} is on trial; one canary at a time: wait, or "
-                    f"abort it (srghn canary abort {running.version})"
-                )
-            if step.champion() is None:
-                raise TransitionRefused(
-                    f"there is no champion to try version {version} against; promote it "
-                    f"(srghn promote {version})"
-                )
-            guards.check_weight(share)
-            if loaded.get("digest") != found.digest or not loaded.get("golden"):
-                raise TransitionRefused(
-                    f"version {version} was not shown to load: expected digest {found.digest} and "
-                    f"golden outputs that match, came {dict(loaded)}"
-                )
-            evidence = {"loaded": dict(loaded), "params": params.model_dump(mode="json")}
-            epoch = step.move(
-                version, State.CANARY, evidence={**evidence, "weight": share}, deadline=None
-            )
-            step.connection.execute(
-                insert(schema.canary).values(
-                    id=1,
-                    version=version,
-                    epoch=epoch,
-                    weight=share,
-                    params=params.model_dump_json(),
-                    since=step.at,
-                )
-            )
+            trials.start(step, version, params, loaded, share)
 
         request = {"version": version, "weight": share, "params": params.model_dump(mode="json")}
-        self._step("start_canary", actor, reason, idempotency_key, request, work)
-        running = self.canary()
+        self._take("start_canary", who, request, work, version=version)
+        running = self.canary(self.version(version).policy)
         if running is None or running.version != version:
             raise TransitionRefused(f"the trial of version {version} is over already")
         return running
 
-    def set_canary_weight(
-        self, weight: float, *, actor: str, reason: str, idempotency_key: str | None = None
-    ) -> None:
+    def set_canary_weight(self, weight: float, *, who: Who, policy: str = POLICY) -> None:
         """Change the canary's share of new episodes, in [0, 1)."""
 
         def work(step: Step) -> None:
-            guards.check_weight(weight)
-            running = guards.running_canary(step)
-            step.move(running.version, State.CANARY, evidence={"weight": weight})
-            step.connection.execute(update(schema.canary).values(weight=weight))
+            trials.set_weight(step, weight)
 
-        self._step("set_canary_weight", actor, reason, idempotency_key, {"weight": weight}, work)
+        self._take("set_canary_weight", who, {"weight": weight}, work, policy=policy)
+
+    def set_trial_status(self, status: trials.Status, *, who: Who, policy: str = POLICY) -> None:
+        """Run, pause (no new episode of the trial) or hold (no decision is taken) the trial."""
+
+        def work(step: Step) -> None:
+            trials.set_status(step, status)
+
+        self._take("set_trial_status", who, {"status": status}, work, policy=policy)
 
     def abort_canary(
         self,
         *,
-        actor: str,
-        reason: str,
+        who: Who,
         version: int | None = None,
         evidence: Mapping[str, Any] | None = None,
         expected_generation: int | None = None,
-        idempotency_key: str | None = None,
+        policy: str = POLICY,
     ) -> int:
-        """End the trial; the digest is quarantined. Returns the version that was on trial."""
+        """End the trial as harmful: quarantined. Returns the version that was on trial."""
 
         def work(step: Step) -> int:
             step.expect(expected_generation)
-            running = guards.running_canary(step)
-            if version is not None and running.version != version:
-                raise TransitionRefused(
-                    f"version {version} is not on trial, version {running.version} is"
-                )
-            step.move(running.version, State.ABORTED, evidence=evidence, quarantined=True)
-            step.end_canary()
-            return running.version
+            return trials.end(step, State.ABORTED, version, evidence)
 
         request = {"version": version}
-        return int(self._step("abort_canary", actor, reason, idempotency_key, request, work))
+        return int(self._take("abort_canary", who, request, work, policy=policy))
+
+    def expire_canary(
+        self, *, who: Who, evidence: Mapping[str, Any] | None = None, policy: str = POLICY
+    ) -> int:
+        """End the trial undecided; it may be tried again while its pass holds.
+
+        Returns the version that was on trial.
+        """
+
+        def work(step: Step) -> int:
+            return trials.end(step, State.EXPIRED, None, evidence, step.now + PASS_SECONDS)
+
+        return int(self._take("expire_canary", who, {}, work, policy=policy))
 
     # ---------------------------------------------------------------------------- champion
 
-    def promote(
-        self,
-        version: int,
-        *,
-        expected_generation: int,
-        actor: str,
-        reason: str,
-        idempotency_key: str | None = None,
-    ) -> Champion:
+    def promote(self, version: int, *, expected_generation: int, who: Who) -> Champion:
         """Make a version champion, if the champion is still the one of `expected_generation`.
 
         The first champion comes straight from APPROVED (`expected_generation=0`). Every later one
@@ -207,51 +393,32 @@ class Ledger(LedgerJudging):
         unless they speak for the promotion. Raises `StaleGeneration` if the champion changed.
         """
 
-        def work(step: Step) -> None:
-            evidence = None
-            if step.champion() is not None and step.version(version).state is not State.CANARY:
-                raise TransitionRefused(
-                    f"version {version} is {step.version(version).state}; only the first champion "
-                    f"skips the trial: approve it, then srghn canary start {version}"
-                )
-            running = step.canary()
-            if running is not None and running.version == version:
-                evidence = guards.check_trial(step.connection, running)
-            step.crown(version, expected_generation, evidence)
+        def work(step: Step) -> dict[str, Any]:
+            return asdict(champions.promote(step, version, expected_generation))
 
         request = {"version": version, "expected_generation": expected_generation}
-        return self._crown("promote", actor, reason, idempotency_key, request, work)
+        return Champion(**self._take("promote", who, request, work, version=version))
 
     def rollback(
         self,
         *,
-        actor: str,
-        reason: str,
+        who: Who,
         to_version: int | None = None,
         expected_generation: int | None = None,
-        idempotency_key: str | None = None,
+        policy: str = POLICY,
     ) -> Champion:
         """Bring a retired champion back: the one named, or the last that was not rolled back.
 
         The champion that goes is quarantined, so that no retry brings it again.
         """
 
-        def work(step: Step) -> None:
-            champion = step.champion()
-            if champion is None:
-                raise TransitionRefused("there is no champion to roll back from")
-            target = guards.rollback_target(step, champion, to_version)
-            expected = champion.generation if expected_generation is None else expected_generation
-            step.crown(target, expected, {"from": champion.version, "to": target})
-            gone = update(schema.versions).where(schema.versions.c.version == champion.version)
-            step.connection.execute(gone.values(quarantined=True))
+        def work(step: Step) -> dict[str, Any]:
+            return asdict(champions.rollback(step, to_version, expected_generation))
 
         request = {"to_version": to_version, "expected_generation": expected_generation}
-        return self._crown("rollback", actor, reason, idempotency_key, request, work)
+        return Champion(**self._take("rollback", who, request, work, policy=policy))
 
-    def revoke(
-        self, version: int, *, actor: str, reason: str, idempotency_key: str | None = None
-    ) -> None:
+    def revoke(self, version: int, *, who: Who) -> None:
         """Take a champion, present or past, out of service for good.
 
         Revoking the champion rolls back in the same transaction, and is refused where nothing is
@@ -259,31 +426,24 @@ class Ledger(LedgerJudging):
         """
 
         def work(step: Step) -> None:
-            champion = step.champion()
-            if champion is not None and champion.version == version:
-                target = guards.rollback_target(step, champion, None)
-                step.move(version, State.REVOKED, quarantined=True)
-                step.crown(target, champion.generation, {"from": version, "to": target})
-            else:
-                step.move(version, State.REVOKED, quarantined=True)
+            champions.revoke(step, version)
 
-        self._step("revoke", actor, reason, idempotency_key, {"version": version}, work)
+        self._take("revoke", who, {"version": version}, work, version=version)
 
-    # ------------------------------------------------------------------------------- inner
+    # ------------------------------------------------------------------------ bookkeeping
 
-    def _crown(
-        self,
-        action: str,
-        actor: str,
-        reason: str,
-        key: str | None,
-        request: Mapping[str, Any],
-        work: Callable[[Step], None],
-    ) -> Champion:
-        def crowned(step: Step) -> dict[str, Any]:
-            work(step)
-            champion = step.champion()
-            assert champion is not None
-            return asdict(champion)
+    def ack(self, seq: int) -> None:
+        """Every event up to `seq` was delivered."""
+        table = schema.outbox
+        with self._database.write() as connection:
+            change = update(table).where(table.c.seq <= seq, ~table.c.delivered)
+            connection.execute(change.values(delivered=True))
 
-        return Champion(**self._step(action, actor, reason, key, request, crowned))
+    def verify(self) -> int:
+        """Check storage, chain, evidence and pointers; returns the number of events.
+
+        Raises `LedgerError` naming the first event that is broken.
+        """
+        self._database.check_storage()
+        with self._database.read() as connection:
+            return chain.verify(connection)

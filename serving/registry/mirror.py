@@ -32,7 +32,8 @@ class Mirror:
         `failure`, and 0 is returned: nothing else waits for a window.
         """
         pending = self._ledger.pending()
-        return self._deliver([event.version for event in pending], pending[-1:], len(pending))
+        moved = [event.version for event in pending if event.version is not None]
+        return self._deliver(moved, pending[-1:], len(pending))
 
     def reconcile(self) -> int:
         """Write every version and alias anew, whatever was delivered before."""
@@ -41,7 +42,7 @@ class Mirror:
         return self._deliver(versions, last, len(versions))
 
     def _deliver(self, versions: list[int], last: list[Event], count: int) -> int:
-        if not versions:
+        if not versions and not last:
             return 0
         try:
             self._write(sorted(set(versions)))

@@ -1,13 +1,39 @@
-"""What the ledger answers with: frozen records, no rows."""
+"""What the ledger takes and answers with: frozen records, no rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from serving.registry.schema import POLICY
 from serving.registry.states import State
 from srghn.config import CanaryParams
+
+CHAMPION_ARM, CANARY_ARM = 0, 1
+
+
+@dataclass(frozen=True)
+class Who:
+    """Who takes a step and why; `key` makes it safe to send the same step twice.
+
+    The same key with the same request answers as the first time and does nothing; with another
+    request it is refused.
+    """
+
+    actor: str
+    reason: str
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is served under one name. `service_mode` None: the mode of its champion."""
+
+    name: str
+    interface: Mapping[str, Any] | None
+    service_mode: str | None
+    created_at: str
 
 
 @dataclass(frozen=True)
@@ -21,11 +47,15 @@ class Champion:
     mode: str
     since: str
     by: str
+    policy: str = POLICY
 
 
 @dataclass(frozen=True)
 class Canary:
-    """The version on trial. `epoch` names the trial: the seq of the event that began it."""
+    """The version on trial. `epoch` names the trial: the seq of the event that began it.
+
+    `status` is running, paused (no new episode of the trial) or held (no decision is taken).
+    """
 
     version: int
     digest: str
@@ -33,11 +63,17 @@ class Canary:
     epoch: int
     params: CanaryParams
     since: str
+    status: str = "running"
+    policy: str = POLICY
 
 
 @dataclass(frozen=True)
 class Version:
-    """A registered candidate and the tuple that its last evaluation holds for."""
+    """A registered candidate and the tuple that its last evaluation holds for.
+
+    `genome` names what was evolved, whatever its manifest says; `recall_of` is the former champion
+    that this version brings to the gate again.
+    """
 
     version: int
     digest: str
@@ -55,42 +91,59 @@ class Version:
     report_path: str | None
     report_digest: str | None
     registered_at: str
+    genome: str
+    recall_of: int | None = None
+    policy: str = POLICY
 
 
 @dataclass(frozen=True)
 class Event:
-    """One step, linked to the one before it by `prev_hash`."""
+    """One step, linked to the one before it by `prev_hash`.
+
+    `format` says which fields its hash covers. A step of a policy and not of a version (its mode,
+    its deployment rules) has neither version nor states.
+    """
 
     seq: int
     prev_hash: str
-    version: int
+    version: int | None
     action: str
     actor: str
     reason: str
     from_state: str | None
-    to_state: str
+    to_state: str | None
     generation: int
     evidence_sha256: str | None
     policy_sha256: str | None
     idempotency_key: str | None
     at: str
     hash: str
+    policy: str = POLICY
+    format: int = 2
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A lease to judge one version: against this incumbent, as this attempt, until then."""
+    """A lease to judge one version: against this incumbent, as this attempt, until then.
+
+    `lease` is the hash of the event that began this attempt. Nobody can know it before, so the
+    seeds of the gate's episodes are made of it. None: begun by version 0.2.0.
+    """
 
     version: int
     attempt: int
     incumbent_digest: str | None
     incumbent_generation: int
     lease_until: float
+    lease: str | None = None
 
 
 @dataclass(frozen=True)
 class Pin:
-    """The version an episode runs on. `over`: its outcome came. `moved`: it changed version."""
+    """The version an episode runs on. `over`: its outcome was posted. `moved`: it changed version.
+
+    `route` is champion or canary.
+    """
 
     episode_id: str
     version: int
@@ -103,8 +156,55 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Start:
+    """An episode that begins. Times in Unix seconds; `weight`: the canary's probability then.
+
+    `trial` is the epoch of the trial, None outside one; `arm` is 0 (champion) or 1 (canary). After
+    its `deadline` an episode without an outcome counts as missing.
+    """
+
+    episode: str
+    version: int
+    arm: int = CHAMPION_ARM
+    weight: float = 0.0
+    trial: int | None = None
+    generation: int = 0
+    started_at: float = 0.0
+    deadline: float = 0.0
+    policy: str = POLICY
+
+
+@dataclass(frozen=True)
+class StartRow:
+    """A start as the ledger keeps it: `n` is its order; what the outcome adds is None before it.
+
+    `counted` is False where the outcome is no evidence: outside a trial, moved, or beyond its
+    poster's share.
+    """
+
+    n: int
+    policy: str
+    trial: int | None
+    episode: str
+    version: int
+    generation: int
+    arm: int
+    weight: float
+    started_at: float
+    deadline: float
+    moved: bool
+    arrived: int | None
+    ended_at: float | None
+    return_: float | None
+    length: int | None
+    terminated: bool | None
+    poster: str | None
+    counted: bool | None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """How one episode ended, on the version and route it was pinned to."""
+    """How one episode ended, on the version and route it was started on. `n`: order of arrival."""
 
     n: int
     episode_id: str
@@ -115,3 +215,19 @@ class Outcome:
     length: int
     terminated: bool
     counted: bool
+    generation: int = 0
+    poster: str | None = None
+    policy: str = POLICY
+
+
+@dataclass(frozen=True)
+class Running:
+    """State that workers move on together: of a trial (`trial`: its epoch) or of a watch (0).
+
+    `n` is the last start, or outcome, that it has taken in; `state` is the decision code's own.
+    """
+
+    policy: str
+    trial: int
+    n: int
+    state: Mapping[str, Any] = field(default_factory=dict)

@@ -8,7 +8,11 @@ from srghn.errors import TransitionRefused
 
 
 class State(StrEnum):
-    """Where a version stands. What is served is the champion and, for its share, the canary."""
+    """Where a version stands.
+
+    What is served is the champion and, for its share of a trial, the canary. A shadow answers a
+    copy of the traffic that nobody sees.
+    """
 
     REGISTERED = "REGISTERED"
     EVALUATING = "EVALUATING"
@@ -18,7 +22,9 @@ class State(StrEnum):
     ERROR = "ERROR"
     APPROVED = "APPROVED"
     REJECTED = "REJECTED"
+    SHADOW = "SHADOW"
     CANARY = "CANARY"
+    EXPIRED = "EXPIRED"
     CHAMPION = "CHAMPION"
     RETIRED = "RETIRED"
     ABORTED = "ABORTED"
@@ -39,9 +45,13 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     S.STALE: frozenset({S.EVALUATING}),
     S.PASSED: frozenset({S.APPROVED, S.REJECTED, S.STALE}),
     # straight to champion only while there is none
-    S.APPROVED: frozenset({S.CANARY, S.CHAMPION, S.REJECTED, S.STALE}),
-    # to itself: its weight changed; to stale: its incumbent was rolled back under it
-    S.CANARY: frozenset({S.CANARY, S.CHAMPION, S.ABORTED, S.STALE}),
+    S.APPROVED: frozenset({S.SHADOW, S.CANARY, S.CHAMPION, S.REJECTED, S.STALE}),
+    # back to approved: its copy of the traffic ends, and nothing is held against it
+    S.SHADOW: frozenset({S.CANARY, S.APPROVED, S.ABORTED, S.REJECTED, S.STALE}),
+    # to itself: weight or status changed; to stale: its incumbent was rolled back under it
+    S.CANARY: frozenset({S.CANARY, S.CHAMPION, S.ABORTED, S.EXPIRED, S.STALE}),
+    # undecided is not harmful: it may be tried again while its pass holds
+    S.EXPIRED: frozenset({S.CANARY, S.ABORTED, S.REJECTED, S.STALE}),
     S.CHAMPION: frozenset({S.RETIRED, S.REVOKED}),
     S.RETIRED: frozenset({S.CHAMPION, S.REVOKED}),
     S.FAILED: frozenset(),
@@ -49,6 +59,11 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     S.ABORTED: frozenset(),
     S.REVOKED: frozenset(),
 }
+
+#: States that hold only as long as the champion they were won against.
+WON = (S.PASSED, S.APPROVED, S.SHADOW, S.CANARY, S.EXPIRED)
+#: States whose `deadline` ends them.
+DATED = (S.EVALUATING, S.PASSED, S.EXPIRED)
 
 #: What a verdict's word makes of a version that is being evaluated.
 VERDICTS = {

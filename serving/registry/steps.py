@@ -3,96 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from serving.registry import schema
-from serving.registry.chain import GENESIS, event_hash
-from serving.registry.records import Canary, Champion, Event, Version
-from serving.registry.states import State, check_step
-from srghn.config import CanaryParams
-from srghn.errors import LedgerError, StaleGeneration
+from serving.registry import rows, schema
+from serving.registry.chain import FORMAT, GENESIS, event_hash
+from serving.registry.records import Canary, Champion, Event, Version, Who
+from serving.registry.states import WON, State, check_step
+from srghn.errors import StaleGeneration, TransitionRefused
 from srghn.files import canonical_json, sha256_bytes
-
-
-def find_version(connection: Connection, version: int) -> Version:
-    query = select(schema.versions).where(schema.versions.c.version == version)
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None:
-        last = connection.execute(select(func.max(schema.versions.c.version))).scalar()
-        known = f"versions 1 to {last}" if last else "no version yet"
-        raise LedgerError(f"there is no version {version}; the ledger holds {known}")
-    return to_version(row)
-
-
-def to_version(row: RowMapping) -> Version:
-    fields = {key: value for key, value in row.items() if key != "deadline"}
-    fields["manifest"] = json.loads(fields["manifest"])
-    fields["state"] = State(fields["state"])
-    return Version(**fields)
-
-
-def find_champion(connection: Connection) -> Champion | None:
-    row = connection.execute(select(schema.champion)).one_or_none()
-    if row is None:
-        return None
-    version = find_version(connection, row.version)
-    return Champion(
-        row.version,
-        row.generation,
-        version.digest,
-        version.env_fingerprint,
-        version.mode,
-        row.since,
-        row.by,
-    )
-
-
-def find_canary(connection: Connection) -> Canary | None:
-    row = connection.execute(select(schema.canary)).one_or_none()
-    if row is None:
-        return None
-    digest = find_version(connection, row.version).digest
-    params = CanaryParams.model_validate_json(row.params)
-    return Canary(row.version, digest, row.weight, row.epoch, params, row.since)
-
-
-def iso(seconds: float) -> str:
-    """UTC, to the millisecond. For people: the ledger's order is `seq`, never the clock."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
 class Step:
-    """Who does what and why, inside an open transaction at one moment (`now`, Unix seconds)."""
+    """Who does what and why to one policy, inside an open transaction at one moment.
+
+    `now` is in Unix seconds.
+    """
 
     connection: Connection
     action: str
-    actor: str
-    reason: str
-    key: str | None
+    who: Who
     now: float
+    policy: str = schema.POLICY
 
     @property
     def at(self) -> str:
-        return iso(self.now)
+        return rows.iso(self.now)
 
-    def by(self, actor: str, action: str, reason: str) -> Step:
+    def by_ledger(self, action: str, reason: str) -> Step:
         """The same transaction, for a consequence that the ledger itself draws."""
-        return replace(self, actor=actor, action=action, reason=reason)
+        return replace(self, action=action, who=replace(self.who, actor="ledger", reason=reason))
 
     def version(self, version: int) -> Version:
-        return find_version(self.connection, version)
+        return rows.find_version(self.connection, version)
 
     def champion(self) -> Champion | None:
-        return find_champion(self.connection)
+        return rows.find_champion(self.connection, self.policy)
 
     def canary(self) -> Canary | None:
-        return find_canary(self.connection)
+        return rows.find_canary(self.connection, self.policy)
 
     def generation(self) -> int:
         champion = self.champion()
@@ -105,9 +58,7 @@ class Step:
             raise StaleGeneration(_stale(generation, champion))
 
     def in_state(self, *states: State) -> list[Version]:
-        query = select(schema.versions).where(schema.versions.c.state.in_(states))
-        ordered = query.order_by(schema.versions.c.version)
-        return [to_version(row) for row in self.connection.execute(ordered).mappings()]
+        return rows.in_state(self.connection, self.policy, states)
 
     def move(
         self,
@@ -115,27 +66,30 @@ class Step:
         to: State,
         *,
         evidence: Mapping[str, Any] | None = None,
-        policy: str | None = None,
+        rules: str | None = None,
         generation: int | None = None,
         **columns: Any,
     ) -> int:
-        """Take one step of the state machine; returns the event's seq."""
+        """Take one step of the state machine; returns the event's seq.
+
+        `rules` is the digest of the gate rules that the step was taken by.
+        """
         start = self.version(version).state
         check_step(version, start, to)
         change = update(schema.versions).where(schema.versions.c.version == version)
         self.connection.execute(change.values(state=to, **columns))
-        return self.record(version, start, to, evidence, policy, generation)
+        return self.record(version, start, to, evidence, rules, generation).seq
 
     def record(
         self,
-        version: int,
+        version: int | None,
         start: State | None,
-        to: State,
+        to: State | None,
         evidence: Mapping[str, Any] | None = None,
-        policy: str | None = None,
+        rules: str | None = None,
         generation: int | None = None,
-    ) -> int:
-        """Append the event and its outbox entry."""
+    ) -> Event:
+        """Append an event, its outbox entry and what is to be told to each sink."""
         events = schema.events
         last = self.connection.execute(
             select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1)
@@ -145,62 +99,66 @@ class Step:
             prev_hash=last.hash if last else GENESIS,
             version=version,
             action=self.action,
-            actor=self.actor,
-            reason=self.reason,
+            actor=self.who.actor,
+            reason=self.who.reason,
             from_state=str(start) if start else None,
-            to_state=str(to),
+            to_state=str(to) if to else None,
             generation=self.generation() if generation is None else generation,
             evidence_sha256=self._keep(evidence),
-            policy_sha256=policy,
-            idempotency_key=self.key,
+            policy_sha256=rules,
+            idempotency_key=self.who.key,
             at=self.at,
             hash="",
+            policy=self.policy,
+            format=FORMAT,
         )
         event = replace(event, hash=event_hash(event))
         self.connection.execute(insert(events).values(vars(event)))
         self.connection.execute(insert(schema.outbox).values(seq=event.seq, delivered=False))
-        return event.seq
+        self._tell_sinks(event)
+        return event
 
     def crown(self, version: int, expected: int, evidence: Mapping[str, Any] | None) -> Champion:
         """Move the champion's pointer, by compare-and-set on its generation.
 
-        The old champion retires. A canary and every pass that was won against the old champion
+        The old champion retires. A trial and every pass that was won against the old champion
         no longer hold.
         """
         self.expect(expected)
         old, generation = self.champion(), expected + 1
         if old is not None and self.version(old.version).state is State.CHAMPION:
             self.move(old.version, State.RETIRED, generation=generation)
-        self.move(version, State.CHAMPION, evidence=evidence, generation=generation)
+        self.move(version, State.CHAMPION, evidence=evidence, generation=generation, deadline=None)
         self._point(version, expected, generation)
-        self.end_canary()
+        self.end_trial()
         self._outdate(generation)
         champion = self.champion()
         assert champion is not None
         return champion
 
-    def end_canary(self) -> None:
-        self.connection.execute(schema.canary.delete())
+    def end_trial(self) -> None:
+        table = schema.trial
+        self.connection.execute(table.delete().where(table.c.policy == self.policy))
 
     def _point(self, version: int, expected: int, generation: int) -> None:
         values = {
             "version": version,
             "generation": generation,
             "since": self.at,
-            "by": self.actor,
+            "by": self.who.actor,
         }
+        table = schema.champion
         if expected == 0:
-            self.connection.execute(insert(schema.champion).values(id=1, **values))
+            self.connection.execute(insert(table).values(policy=self.policy, **values))
             return
-        change = update(schema.champion).where(schema.champion.c.generation == expected)
+        change = update(table).where(table.c.policy == self.policy, table.c.generation == expected)
         if self.connection.execute(change.values(values)).rowcount != 1:
             raise StaleGeneration(_stale(expected, self.champion()))
 
     def _outdate(self, generation: int) -> None:
-        step = self.by(
-            "ledger", "outdate", f"judged against a champion before generation {generation}"
-        )
-        for version in self.in_state(State.PASSED, State.APPROVED, State.CANARY):
+        why = f"judged against a champion before generation {generation}"
+        step = self.by_ledger("outdate", why)
+        for version in self.in_state(*WON):
             step.move(version.version, State.STALE, deadline=None)
 
     def _keep(self, evidence: Mapping[str, Any] | None) -> str | None:
@@ -214,6 +172,37 @@ class Step:
                 insert(schema.evidence).values(sha256=digest, body=body.decode())
             )
         return digest
+
+    def _tell_sinks(self, event: Event) -> None:
+        table = schema.sinks
+        for sink in self.connection.execute(select(table).where(table.c.enabled)).all():
+            kinds = json.loads(sink.kinds)
+            if not kinds or event.action in kinds:
+                entry = {"sink": sink.name, "seq": event.seq, "attempts": 0, "next_at": self.now}
+                self.connection.execute(insert(schema.deliveries).values(**entry, delivered=False))
+
+
+def once(step: Step, request: Mapping[str, Any], work: Callable[[Step], Any]) -> Any:
+    """Do the work once per idempotency key; returns its JSON result, now as the first time.
+
+    Raises `TransitionRefused` if the key was used for another request.
+    """
+    key = step.who.key
+    if key is None:
+        return work(step)
+    said = sha256_bytes(canonical_json({"action": step.action, **request}))
+    query = select(schema.requests).where(schema.requests.c.key == key)
+    known = step.connection.execute(query).one_or_none()
+    if known is not None and known.request_sha256 != said:
+        raise TransitionRefused(
+            f"idempotency key {key!r} was used for another request; use a new one"
+        )
+    if known is not None:
+        return json.loads(known.result)
+    result = work(step)
+    row = {"key": key, "request_sha256": said, "result": json.dumps(result)}
+    step.connection.execute(insert(schema.requests).values(row))
+    return result
 
 
 def _stale(expected: int, found: Champion | None) -> str:

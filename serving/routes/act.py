@@ -18,6 +18,7 @@ from serving.control.routing import Served
 from serving.http import answer, read_body, refusal
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
+from serving.registry.ledger import POLICY
 from serving.schemas import (
     EPISODE_PATTERN,
     ActRequest,
@@ -101,10 +102,11 @@ async def outcome(request: Request, episode_id: str) -> Response:
     try:
         stored = await asyncio.to_thread(
             service.ledger.record_outcome,
+            POLICY,
             episode_id,
-            return_=said.return_,
-            length=said.length,
-            terminated=said.terminated,
+            said.return_,
+            said.length,
+            said.terminated,
         )
     except UnknownEpisode as error:
         raise BadRequest(404, "episode_id", "an episode of this server", str(error)) from error

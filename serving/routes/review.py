@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.http import answer, read_body
+from serving.registry.records import Who
 from serving.routes.act import body_of
 from serving.routes.versions import find, summary
 from serving.schemas import BadRequest, Body, parse
@@ -55,8 +56,12 @@ async def approve(request: Request, version: str) -> Response:
     found = await asyncio.to_thread(find, service.ledger, version)
     return await _decide(
         request,
-        lambda who: service.ledger.approve(
-            found.version, report_digest=said.report_digest, reason=said.reason, **who
+        said,
+        lambda who, generation: service.ledger.approve(
+            found.version,
+            report_digest=said.report_digest,
+            who=who,
+            expected_generation=generation,
         ),
         found.version,
     )
@@ -69,7 +74,10 @@ async def reject(request: Request, version: str) -> Response:
     found = await asyncio.to_thread(find, service.ledger, version)
     return await _decide(
         request,
-        lambda who: service.ledger.reject(found.version, reason=said.reason, **who),
+        said,
+        lambda who, generation: service.ledger.reject(
+            found.version, who=who, expected_generation=generation
+        ),
         found.version,
     )
 
@@ -79,7 +87,11 @@ async def abort(request: Request) -> Response:
     """End the trial; its digest is quarantined (scope admin)."""
     service, said = service_of(request), await _read(request, Decision)
     return await _decide(
-        request, lambda who: service.ledger.abort_canary(reason=said.reason, **who)
+        request,
+        said,
+        lambda who, generation: service.ledger.abort_canary(
+            who=who, expected_generation=generation
+        ),
     )
 
 
@@ -89,8 +101,11 @@ async def rollback(request: Request) -> Response:
     service, said = service_of(request), await _read(request, Rollback)
     return await _decide(
         request,
-        lambda who: (
-            service.ledger.rollback(reason=said.reason, to_version=said.to_version, **who).version
+        said,
+        lambda who, generation: (
+            service.ledger.rollback(
+                who=who, to_version=said.to_version, expected_generation=generation
+            ).version
         ),
     )
 
@@ -100,12 +115,15 @@ async def _read(request: Request, model: type[T]) -> T:
 
 
 async def _decide(
-    request: Request, step: Callable[[dict[str, Any]], int | None], version: int | None = None
+    request: Request,
+    said: Decision,
+    step: Callable[[Who, int], int | None],
+    version: int | None = None,
 ) -> Response:
     """Take a step as the token's owner; answers with what is served after it, read back."""
-    service, who = service_of(request), _who(request)
+    service, (who, generation) = service_of(request), _who(request, said.reason)
     try:
-        moved = await asyncio.to_thread(step, who)
+        moved = await asyncio.to_thread(step, who, generation)
     except StaleGeneration as error:
         raise _refused(412, "If-Match", error) from error
     except TransitionRefused as error:
@@ -126,8 +144,8 @@ def _after(service: Service, version: int | None) -> dict[str, Any]:
     }
 
 
-def _who(request: Request) -> dict[str, Any]:
-    """Actor, key and generation of a decision, from the token and the headers."""
+def _who(request: Request, reason: str) -> tuple[Who, int]:
+    """Who decides and on which generation, from the token and the headers."""
     token: Token = request.state.token
     key, match = request.headers.get("idempotency-key"), request.headers.get("if-match")
     if not key or len(key) > 200:
@@ -137,11 +155,7 @@ def _who(request: Request) -> dict[str, Any]:
         raise BadRequest(
             428, "If-Match", "the champion's generation", repr(match), hint="see /v1/champion"
         )
-    return {
-        "actor": token.owner,
-        "idempotency_key": f"http:{token.owner}:{key}",
-        "expected_generation": int(generation),
-    }
+    return Who(token.owner, reason, f"http:{token.owner}:{key}"), int(generation)
 
 
 def _refused(status: int, field: str, error: TransitionRefused) -> BadRequest:

@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, Response
 
 from serving.control.pins import NotReady
 from serving.http import answer
-from serving.registry.book import LedgerBook
+from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Version
 from serving.schemas import BadRequest
 from serving.service import Service, service_of
@@ -68,14 +68,14 @@ async def report_json(request: Request, version: str) -> Response:
     return await _report(service_of(request), version, "report.json")
 
 
-def find(ledger: LedgerBook, text: str) -> Version:
+def find(ledger: Ledger, text: str) -> Version:
     """The version a path names; raises `BadRequest` (404, 422)."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise BadRequest(422, "version", "a version's number", repr(text[:80]))
-    for version in ledger.versions():
-        if version.version == int(text):
-            return version
-    raise BadRequest(404, "version", "a version of the ledger", text, hint="see /v1/versions")
+    found = ledger.versions(after=int(text) - 1, limit=1)
+    if not found or found[0].version != int(text):
+        raise BadRequest(404, "version", "a version of the ledger", text, hint="see /v1/versions")
+    return found[0]
 
 
 def summary(version: Version) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def summary(version: Version) -> dict[str, Any]:
     return content
 
 
-def _detail(ledger: LedgerBook, version: Version) -> dict[str, Any]:
+def _detail(ledger: Ledger, version: Version) -> dict[str, Any]:
     events = ledger.events(version.version)
     judged = [event for event in events if event.from_state == "EVALUATING"]
     sha = judged[-1].evidence_sha256 if judged else None

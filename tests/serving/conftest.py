@@ -17,7 +17,8 @@ import pytest
 from safetensors.numpy import save
 
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.ledger import Ledger
+from serving.registry.ledger import POLICY, Ledger
+from serving.registry.records import Start, Who
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.errors import TransitionRefused
@@ -140,8 +141,7 @@ class Steps:
             mode="normal",
             run_id="run",
             manifest=more.get("manifest", {}),
-            actor="pipeline",
-            reason="frozen",
+            who=Who("pipeline", "frozen"),
         )
 
     def rules(self) -> dict[str, Any]:
@@ -150,8 +150,7 @@ class Steps:
             "suite_version": SUITE,
             "policy_digest": POLICY_DIGEST,
             "incumbent_digest": champion.digest if champion else None,
-            "actor": "pipeline",
-            "reason": "judge",
+            "who": Who("pipeline", "judge"),
         }
 
     def begin(self, version: int, **more: Any) -> Any:
@@ -185,13 +184,12 @@ class Steps:
             self.verdict(version, word, **more),
             report_path=report,
             report_digest=REPORT_DIGEST,
-            actor="gate",
-            reason="judged",
+            who=Who("gate", "judged"),
         )
 
     def approve(self, version: int, **more: Any) -> None:
         self.ledger.approve(
-            version, **{"report_digest": REPORT_DIGEST, "actor": "ann", "reason": "read it", **more}
+            version, **{"report_digest": REPORT_DIGEST, "who": Who("ann", "read it"), **more}
         )
 
     def approved(self, digest: str | None = None, **more: Any) -> int:
@@ -203,7 +201,7 @@ class Steps:
 
     def first(self, digest: str | None = None, **more: Any) -> int:
         version = self.approved(digest, **more)
-        self.ledger.promote(version, expected_generation=0, actor="ann", reason="first")
+        self.ledger.promote(version, expected_generation=0, who=Who("ann", "first"))
         return version
 
     def canary(self, version: int, **more: Any) -> Any:
@@ -215,28 +213,23 @@ class Steps:
             **{
                 "params": CanaryParams(min_episodes=5),
                 "loaded": loaded,
-                "actor": "server",
-                "reason": "try it",
+                "who": Who("server", "try it"),
                 **more,
             },
         )
 
     def play(self, canary: Any, champion_return: float, canary_return: float, count: int) -> None:
         """`count` episodes of each arm, with their outcomes."""
-        from serving.registry.records import Pin
-
         champion = self.ledger.champion()
         assert champion is not None
-        arms = [("champion", champion.version, champion_return)]
-        arms.append(("canary", canary.version, canary_return))
-        for route, version, value in arms:
+        arms = [(0, champion.version, champion_return), (1, canary.version, canary_return)]
+        for arm, version, value in arms:
             for _ in range(count):
                 self.count += 1
                 name = f"episode-{self.count}"
-                self.ledger.pin(
-                    Pin(name, version, route, canary.epoch, champion.generation, 0.0, False, False)
-                )
-                self.ledger.record_outcome(name, return_=value, length=10, terminated=True)
+                start = Start(name, version, arm, canary.weight, canary.epoch, champion.generation)
+                self.ledger.start_episodes([start])
+                self.ledger.record_outcome(POLICY, name, value, 10, True)
 
     def second(self, digest: str | None = None, **more: Any) -> int:
         """A second champion, by way of a trial it wins."""
@@ -246,7 +239,7 @@ class Steps:
         assert champion is not None
         with contextlib.suppress(TransitionRefused):  # a server that watches may be quicker
             self.ledger.promote(
-                version, expected_generation=champion.generation, actor="server", reason="better"
+                version, expected_generation=champion.generation, who=Who("server", "better")
             )
         found = self.ledger.champion()
         assert found is not None

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from serving.app import create_app
 from serving.limits import Limits
 from serving.metrics import forget_dead_workers
+from serving.registry.records import Who
 from srghn.config import CanaryParams
 
 FAST = Limits(poll_seconds=0.02, retry_seconds=0.05, body_bytes=20_000, batch=64)
@@ -247,7 +248,7 @@ def test_a_withdrawn_version_answers_no_more(client: TestClient, home: Any) -> N
     body = {"observation": OBSERVATION, "episode_id": "long"}
     assert client.post("/v1/act", json=body).json()["version"] == 1
     second = home.second(bias=1.0)
-    home.ledger.revoke(1, actor="ann", reason="a leak")
+    home.ledger.revoke(1, who=Who("ann", "a leak"))
     wait_for(lambda: client.post("/v1/act", json=body).json()["version"] == second)
     post = {"return": 1.0, "length": 5, "terminated": True}
     assert client.post("/v1/episodes/long/outcome", json=post).json()["counted"] is False
@@ -258,7 +259,7 @@ def test_a_champion_that_does_not_load_leaves_the_old_one(client: TestClient, ho
     version = home.steps.approved(digest)
     (home.store.folder / digest / "policy.onnx").write_bytes(b"junk")
     home.steps.play(home.steps.canary(version), 10.0, 490.0, 20)
-    home.ledger.promote(version, expected_generation=1, actor="ann", reason="better")
+    home.ledger.promote(version, expected_generation=1, who=Who("ann", "better"))
     ready = wait_for(lambda: (a := client.get("/health/ready")).status_code == 503 and a)
     assert "did not load" in ready.json()["reason"]
     assert "policy.onnx was changed" in ready.json()["reason"]
@@ -305,7 +306,7 @@ def test_a_champion_that_fails_says_so(home: Any) -> None:
 def test_a_rollback_is_followed(client: TestClient, home: Any) -> None:
     second = home.second(bias=1.0)
     wait_for(lambda: client.get("/health/ready").json().get("version") == second)
-    home.ledger.rollback(actor="ann", reason="it fell")
+    home.ledger.rollback(who=Who("ann", "it fell"))
     back = wait_for(lambda: (a := client.get("/health/ready").json()).get("version") == 1 and a)
     assert back["generation"] == 3
     wait_for(lambda: 'srghn_rollbacks_total{reason="rollback"} 1.0' in client.get("/metrics").text)

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.pages.intervals import draw
+from serving.registry.records import Who
 from serving.trial.by_arrival import decide
 from srghn.config import CanaryParams
 
@@ -58,7 +59,7 @@ def test_what_people_write_is_escaped(home: Any) -> None:
     version = home.steps.register()
     home.steps.begin(version)
     home.steps.judge(version)
-    home.ledger.reject(version, actor="<script>x</script>", reason="<img src=x>")
+    home.ledger.reject(version, who=Who("<script>x</script>", "<img src=x>"))
     text = page(home)
     assert "<script>x" not in text
     assert "<img" not in text

@@ -22,6 +22,7 @@ from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace, workspaces
 from pipelines.services.processes import child_environment
 from regression_suite import gate
+from serving.registry.records import Who
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.errors import TransitionRefused
@@ -197,7 +198,7 @@ def test_a_judgement_by_hand_that_was_killed_goes_on(cut_off: Home) -> None:
     release, rules = cut_off.release, cut_off.workspace.params().gate
     STAGES["gate"](cut_off.workspace, cut_off.settings)
     assert release.record(2, cut_off.workspace.report, "other").passed
-    release.ledger.mark_stale(2, actor="ann", reason="the suite changed")
+    release.ledger.mark_stale(2, who=Who("ann", "the suite changed"))
     assert release.begin(2, rules, "other:again:2") == 2  # and killed
     assert release.recorded(2) is None
     verdict, report = judge_again(cut_off.settings, 2)

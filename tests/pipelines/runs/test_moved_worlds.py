@@ -17,6 +17,7 @@ from pipelines.runs.prepare import find_founder
 from pipelines.runs.runner import judge_again
 from pipelines.runs.stages import STAGES
 from pipelines.services.processes import child_environment
+from serving.registry.records import Who
 from srghn.candidates.candidate import Candidate
 from srghn.config import CanaryParams, EnvParams
 from srghn.envs import EnvVersion, pin
@@ -90,7 +91,7 @@ def test_in_the_pinned_world_the_same_steps_are_taken(home: Home) -> None:
 @pytest.mark.usefixtures("heavier")
 def test_a_rollback_needs_no_world(home: Home) -> None:
     with pytest.raises(SrghnError, match="no champion to roll back from"):
-        home.release.ledger.rollback(actor="test", reason="emergency")
+        home.release.ledger.rollback(who=Who("test", "emergency"))
 
 
 def test_a_record_of_another_world_is_not_the_versions(home: Home) -> None:
@@ -99,7 +100,7 @@ def test_a_record_of_another_world_is_not_the_versions(home: Home) -> None:
     source = release.store.folder / release.ledger.version(1).digest
     source.rename(release.store.folder / digest)
     release.ledger.register(
-        digest, env_fingerprint=other, mode="normal", run_id="x", manifest={}, actor="a", reason="r"
+        digest, env_fingerprint=other, mode="normal", run_id="x", manifest={}, who=Who("a", "r")
     )
     with pytest.raises(SrghnError, match="manifest"):
         release.require_world(2)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from serving.registry.ledger import Ledger
+from serving.registry.records import Who
 from serving.registry.states import State
 from srghn.errors import LedgerError, StaleGeneration, TransitionRefused
 
@@ -32,7 +33,7 @@ def test_registering_a_digest_again_keeps_its_version(ledger: Ledger, steps: Any
 def test_a_version_that_did_not_pass_cannot_be_promoted(ledger: Ledger, steps: Any) -> None:
     version = steps.register()
     with pytest.raises(TransitionRefused, match="REGISTERED and cannot become CHAMPION"):
-        ledger.promote(version, expected_generation=0, actor="ann", reason="no")
+        ledger.promote(version, expected_generation=0, who=Who("ann", "no"))
     steps.begin(version)
     assert steps.judge(version, "failed") is State.FAILED
     with pytest.raises(TransitionRefused, match="FAILED"):
@@ -135,7 +136,7 @@ def test_the_same_champion_of_a_later_generation_is_another_one(ledger: Ledger, 
     version = steps.register()
     steps.begin(version)
     steps.second()
-    ledger.rollback(actor="ann", reason="back to the first")
+    ledger.rollback(who=Who("ann", "back to the first"))
     assert steps.resume(version).incumbent_generation == 3
     assert steps.judge(version) is State.PASSED
 
@@ -199,7 +200,7 @@ def test_an_approval_names_the_report_that_was_read(steps: Any) -> None:
     with pytest.raises(TransitionRefused, match="read the report that is there"):
         steps.approve(version, report_digest="0" * 64)
     with pytest.raises(TransitionRefused, match="one is empty"):
-        steps.approve(version, reason=" ")
+        steps.approve(version, who=Who("ann", " "))
 
 
 def test_a_changed_champion_makes_passes_stale(ledger: Ledger, steps: Any) -> None:
@@ -231,7 +232,7 @@ def test_only_the_first_champion_skips_the_trial(ledger: Ledger, steps: Any) -> 
     steps.first()
     version = steps.approved()
     with pytest.raises(TransitionRefused, match="skips the trial"):
-        ledger.promote(version, expected_generation=1, actor="ann", reason="hurry")
+        ledger.promote(version, expected_generation=1, who=Who("ann", "hurry"))
 
 
 def test_a_trial_without_evidence_promotes_nobody(ledger: Ledger, steps: Any) -> None:
@@ -240,7 +241,7 @@ def test_a_trial_without_evidence_promotes_nobody(ledger: Ledger, steps: Any) ->
     canary = steps.canary(version)
     for _ in range(2):
         with pytest.raises(TransitionRefused, match="does not speak for its promotion"):
-            ledger.promote(version, expected_generation=1, actor="server", reason="hurry")
+            ledger.promote(version, expected_generation=1, who=Who("server", "hurry"))
         steps.play(canary, 300.0, 310.0, 10)
     assert ledger.champion().version == 1  # type: ignore[union-attr]
 
@@ -251,8 +252,8 @@ def test_a_won_trial_promotes_by_compare_and_set(ledger: Ledger, steps: Any) -> 
     steps.play(steps.canary(version), 10.0, 490.0, 20)
     for wrong in (0, 2):
         with pytest.raises(StaleGeneration, match=f"meant for generation {wrong}"):
-            ledger.promote(version, expected_generation=wrong, actor="server", reason="better")
-    champion = ledger.promote(version, expected_generation=1, actor="server", reason="better")
+            ledger.promote(version, expected_generation=wrong, who=Who("server", "better"))
+    champion = ledger.promote(version, expected_generation=1, who=Who("server", "better"))
     assert (champion.version, champion.generation) == (version, 2)
     assert ledger.version(first).state is State.RETIRED
     assert ledger.canary() is None
@@ -284,16 +285,16 @@ def test_an_aborted_digest_is_quarantined(ledger: Ledger, steps: Any) -> None:
     steps.first()
     version = steps.approved("b" * 64)
     steps.canary(version)
-    ledger.set_canary_weight(0.5, actor="ann", reason="more")
+    ledger.set_canary_weight(0.5, who=Who("ann", "more"))
     assert ledger.canary().weight == 0.5  # type: ignore[union-attr]
-    ledger.abort_canary(actor="server", reason="worse")
+    ledger.abort_canary(who=Who("server", "worse"))
     assert ledger.canary() is None
     assert ledger.version(version).quarantined
     assert steps.register("b" * 64) == version
     with pytest.raises(TransitionRefused, match="ABORTED"):
         steps.begin(version)
     with pytest.raises(TransitionRefused, match="no canary"):
-        ledger.abort_canary(actor="server", reason="worse")
+        ledger.abort_canary(who=Who("server", "worse"))
 
 
 def test_rollback_brings_back_the_previous_by_order_of_events(ledger: Ledger, steps: Any) -> None:
@@ -301,15 +302,15 @@ def test_rollback_brings_back_the_previous_by_order_of_events(ledger: Ledger, st
     second, third = steps.second(), steps.second()
     trial = steps.approved()
     steps.canary(trial)
-    champion = ledger.rollback(actor="ann", reason="it fell")
+    champion = ledger.rollback(who=Who("ann", "it fell"))
     assert (champion.version, champion.generation) == (second, 4)
     assert ledger.version(trial).state is State.STALE
     assert ledger.version(third).quarantined
     # the one that was rolled back is not the previous one of the next rollback
-    assert ledger.rollback(actor="ann", reason="again").version == first
+    assert ledger.rollback(who=Who("ann", "again")).version == first
     with pytest.raises(TransitionRefused, match="no retired champion is left"):
-        ledger.rollback(actor="ann", reason="again")
-    assert ledger.rollback(actor="ann", reason="mine", to_version=third).version == third
+        ledger.rollback(who=Who("ann", "again"))
+    assert ledger.rollback(who=Who("ann", "mine"), to_version=third).version == third
     ledger.verify()
 
 
@@ -317,36 +318,36 @@ def test_rollback_stays_in_its_world_and_generation(ledger: Ledger, steps: Any) 
     steps.first()
     steps.second(fingerprint="f" * 64)
     with pytest.raises(TransitionRefused, match="environment of today"):
-        ledger.rollback(actor="ann", reason="back")
+        ledger.rollback(who=Who("ann", "back"))
     with pytest.raises(LedgerError, match="no version 9; the ledger holds versions 1 to 2"):
-        ledger.rollback(actor="ann", reason="back", to_version=9)
+        ledger.rollback(who=Who("ann", "back"), to_version=9)
     steps.second(fingerprint="f" * 64)
     with pytest.raises(StaleGeneration):
-        ledger.rollback(actor="ann", reason="back", expected_generation=2)
+        ledger.rollback(who=Who("ann", "back"), expected_generation=2)
 
 
 def test_a_revoked_champion_gives_way_and_never_returns(ledger: Ledger, steps: Any) -> None:
     first = steps.first()
     with pytest.raises(TransitionRefused, match="no retired champion is left"):
-        ledger.revoke(first, actor="ann", reason="leak")
+        ledger.revoke(first, who=Who("ann", "leak"))
     second = steps.second()
-    ledger.revoke(second, actor="ann", reason="leak")
+    ledger.revoke(second, who=Who("ann", "leak"))
     assert ledger.champion().version == first  # type: ignore[union-attr]
     with pytest.raises(TransitionRefused, match="REVOKED"):
-        ledger.rollback(actor="ann", reason="back", to_version=second)
+        ledger.rollback(who=Who("ann", "back"), to_version=second)
     ledger.verify()
 
 
 def test_the_same_key_answers_the_same_and_does_nothing(ledger: Ledger, steps: Any) -> None:
     version = steps.approved()
-    request = {"expected_generation": 0, "actor": "ann", "reason": "first"}
-    one = ledger.promote(version, idempotency_key="k", **request)
+    request: Any = {"expected_generation": 0, "who": Who("ann", "first", "k")}
+    one = ledger.promote(version, **request)
     steps.second()
     events = len(ledger.events())
-    assert ledger.promote(version, idempotency_key="k", **request) == one
+    assert ledger.promote(version, **request) == one
     assert len(ledger.events()) == events
     with pytest.raises(TransitionRefused, match="another request"):
-        ledger.rollback(actor="ann", reason="x", idempotency_key="k")
+        ledger.rollback(who=Who("ann", "x", "k"))
 
 
 def test_of_many_promoters_one_wins(ledger: Ledger, steps: Any) -> None:
@@ -357,7 +358,7 @@ def test_of_many_promoters_one_wins(ledger: Ledger, steps: Any) -> None:
 
     def promote(n: int) -> None:
         try:
-            ledger.promote(version, expected_generation=1, actor=f"worker {n}", reason="better")
+            ledger.promote(version, expected_generation=1, who=Who(f"worker {n}", "better"))
             won.append(n)
         except TransitionRefused:
             pass
@@ -389,6 +390,6 @@ def test_a_trial_whose_world_moved_is_over(steps: Any) -> None:
     steps.first()
     version = steps.approved("c" * 64)
     steps.canary(version)
-    steps.ledger.mark_stale(version, actor="ann", reason="the world moved")
+    steps.ledger.mark_stale(version, who=Who("ann", "the world moved"))
     assert steps.ledger.version(version).state is State.STALE
     assert steps.ledger.canary() is None

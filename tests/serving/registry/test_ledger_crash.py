@@ -25,13 +25,13 @@ print("ready", flush=True)
 for n in itertools.count():
     digest = sha256_bytes(f"{os.getpid()} {n}".encode())
     if steps.ledger.canary():
-        steps.ledger.abort_canary(actor="writer", reason="left over")
+        steps.ledger.abort_canary(who=Who("writer", "left over"))
     if steps.ledger.champion() is None:
         steps.first(digest)
     else:
         steps.count = 1000 * n + os.getpid() * 10**7
         steps.second(digest)
-        steps.ledger.rollback(actor="writer", reason="and back")
+        steps.ledger.rollback(who=Who("writer", "and back"))
         print("round", flush=True)
 """
 

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from serving.registry.ledger import Ledger
+from serving.registry.records import Who
 from srghn.errors import LedgerError, TransitionRefused
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -90,7 +91,7 @@ def test_the_whole_way_and_back(postgres: Ledger, steps: Any) -> None:
     mine = type(steps)(postgres)
     first = mine.first()
     second = mine.second()
-    assert postgres.rollback(actor="ann", reason="back").version == first
+    assert postgres.rollback(who=Who("ann", "back")).version == first
     with pytest.raises(TransitionRefused):
         mine.approve(second)
     assert postgres.verify() == len(postgres.events())
@@ -108,7 +109,7 @@ def test_of_many_promoters_one_wins(postgres: Ledger, steps: Any) -> None:
 
     def promote(n: int) -> None:
         try:
-            postgres.promote(version, expected_generation=1, actor=f"w{n}", reason="better")
+            postgres.promote(version, expected_generation=1, who=Who(f"w{n}", "better"))
             won.append(n)
         except TransitionRefused:
             pass

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from serving.registry.ledger import Ledger
+from serving.registry.records import Who
 from serving.registry.states import TRANSITIONS, State
 from srghn.errors import TransitionRefused
 
@@ -97,8 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.promote,
             version,
             expected_generation=expected,
-            actor="ann",
-            reason="why not",
+            who=Who("ann", "why not"),
         )
 
     @rule(version=VERSION)
@@ -113,15 +113,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ledger.canary())
     @rule()
     def abort(self) -> None:
-        self.attempt(self.ledger.abort_canary, actor="ann", reason="no")
+        self.attempt(self.ledger.abort_canary, who=Who("ann", "no"))
 
     @rule(to=st.none() | VERSION)
     def rollback(self, to: int | None) -> None:
-        self.attempt(self.ledger.rollback, actor="ann", reason="back", to_version=to)
+        self.attempt(self.ledger.rollback, who=Who("ann", "back"), to_version=to)
 
     @rule(version=VERSION, action=st.sampled_from(["revoke", "reject", "mark_stale"]))
     def withdraw(self, version: int, action: str) -> None:
-        self.attempt(getattr(self.ledger, action), version, actor="ann", reason="no")
+        self.attempt(getattr(self.ledger, action), version, who=Who("ann", "no"))
 
     @rule(seconds=st.sampled_from([1, 60, 40 * 24 * 3600]))
     def wait(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import MODEL, Mirror
+from serving.registry.records import Who
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +67,7 @@ def test_the_mirror_follows_the_ledger(
     mirror.deliver()
     assert shown(uri)[1] == {"champion": str(first), "canary": str(trial)}
     steps.play(canary, 10.0, 490.0, 12)
-    ledger.promote(trial, expected_generation=1, actor="server", reason="better")
+    ledger.promote(trial, expected_generation=1, who=Who("server", "better"))
     mirror.deliver()
     tags, aliases = shown(uri)
     assert aliases == {"champion": str(trial)}

@@ -1,0 +1,102 @@
+"""Steps that decide who is served: an approval, a promotion, a rollback; and a policy's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from serving.registry import guards, rows, schema, trials
+from serving.registry.records import Champion
+from serving.registry.rules import current_rules
+from serving.registry.states import State
+from serving.registry.steps import Step
+from srghn.errors import TransitionRefused
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,98}[a-z0-9])?")
+
+
+def add(step: Step, name: str) -> None:
+    """Make a policy and its secret."""
+    if not NAME.fullmatch(name):
+        raise TransitionRefused(
+            f"a policy's name is 1 to 100 of a-z 0-9 _ . -, beginning and ending with a letter or "
+            f"digit, got {name!r}"
+        )
+    row = {"name": name, "secret": secrets.token_hex(32), "created_at": step.at}
+    step.connection.execute(insert(schema.policies).values(row))
+    Step(step.connection, step.action, step.who, step.now, name).record(
+        None, None, None, {"name": name}
+    )
+
+
+def set_mode(step: Step, mode: str) -> None:
+    """Which mode the policy's world is in now."""
+    step.record(None, None, None, {"mode": mode})
+    change = update(schema.policies).where(schema.policies.c.name == step.policy)
+    step.connection.execute(change.values(service_mode=mode))
+
+
+def approve(step: Step, version: int, report_digest: str) -> None:
+    """A pass becomes an approval, by the digest of the report that was read."""
+    found = step.version(version)
+    if found.state is State.PASSED and found.report_digest != report_digest:
+        raise TransitionRefused(
+            f"the report of version {version} is {guards.short(found.report_digest)}, the "
+            f"approval names {guards.short(report_digest)}; read the report that is there"
+        )
+    if found.state is State.PASSED:
+        guards.check_approver(step, found, current_rules(step.connection, step.policy))
+    evidence = {"report_digest": report_digest}
+    step.move(version, State.APPROVED, evidence=evidence, deadline=None)
+
+
+def promote(step: Step, version: int, expected_generation: int) -> Champion:
+    """The first champion from its approval, every later one from a trial that speaks for it."""
+    evidence = None
+    if step.champion() is not None and step.version(version).state is not State.CANARY:
+        raise TransitionRefused(
+            f"version {version} is {step.version(version).state}; only the first champion "
+            f"skips the trial: approve it, then srghn canary start {version}"
+        )
+    running = step.canary()
+    if running is not None and running.version == version:
+        evidence = guards.check_trial(step.connection, running)
+    return _crown(step, version, expected_generation, evidence)
+
+
+def rollback(step: Step, to_version: int | None, expected_generation: int | None) -> Champion:
+    """Bring a retired champion back; the one that goes is quarantined."""
+    champion = step.champion()
+    if champion is None:
+        raise TransitionRefused("there is no champion to roll back from")
+    step.expect(expected_generation)
+    target = guards.rollback_target(step, champion, to_version)
+    crowned = _crown(step, target, champion.generation, {"from": champion.version, "to": target})
+    gone = update(schema.versions).where(schema.versions.c.version == champion.version)
+    step.connection.execute(gone.values(quarantined=True))
+    return crowned
+
+
+def revoke(step: Step, version: int) -> None:
+    """Out of service for good; if it is served, a predecessor takes its place first."""
+    champion = step.champion()
+    if champion is None or champion.version != version:
+        trials.withdraw(step, version, State.REVOKED, quarantined=True)
+        return
+    target = guards.rollback_target(step, champion, None)
+    step.move(version, State.REVOKED, quarantined=True)
+    _crown(step, target, champion.generation, {"from": version, "to": target})
+
+
+def _crown(step: Step, version: int, expected: int, evidence: dict[str, Any] | None) -> Champion:
+    crowned = step.crown(version, expected, evidence)
+    if rows.find_policy(step.connection, step.policy).interface is None:
+        interface = step.version(version).manifest.get("interface")
+        if interface is not None:
+            change = update(schema.policies).where(schema.policies.c.name == step.policy)
+            step.connection.execute(change.values(interface=json.dumps(interface)))
+    return crowned

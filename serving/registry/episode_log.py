@@ -1,0 +1,114 @@
+"""What the server writes while episodes run: starts, outcomes, and the state moved on by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from serving.registry import episodes, rows, schema
+from serving.registry.database import Database
+from serving.registry.records import Outcome, Pin, Running, Start, StartRow
+from serving.registry.schema import POLICY
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class EpisodeLog:
+    """Starts and outcomes in their order. None of it is a step: it moves no version."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database, self._clock = database, clock
+
+    def start_episodes(self, starts: Sequence[Start]) -> list[int]:
+        """Commit a group of starts in one transaction; returns their numbers, in their order."""
+        with self._database.write() as connection:
+            return episodes.start(connection, starts)
+
+    def find_episode(self, episode: str, policy: str = POLICY) -> StartRow | None:
+        with self._database.read() as connection:
+            return episodes.find_start(connection, policy, episode)
+
+    def record_outcome(
+        self,
+        policy: str,
+        episode: str,
+        ret: float,
+        length: int,
+        terminated: bool,
+        poster: str | None = None,
+    ) -> Outcome:
+        """Store how an episode ended, once; its version and arm are those it was started on.
+
+        Raises `UnknownEpisode`, and `TransitionRefused` if it ended otherwise before.
+        """
+        said = (ret, length, terminated)
+        with self._database.write() as connection:
+            return episodes.record_outcome(connection, policy, episode, said, poster, self._clock())
+
+    def outcomes(
+        self,
+        version: int | None = None,
+        since: int = 0,
+        *,
+        policy: str | None = None,
+        limit: int | None = None,
+    ) -> list[Outcome]:
+        """Outcomes with number above `since`, in order of arrival."""
+        with self._database.read() as connection:
+            return episodes.outcomes(connection, policy, version, since, limit)
+
+    def resolved(
+        self, policy: str, trial: int, after: int, now: float, limit: int = 10_000
+    ) -> list[StartRow]:
+        """A trial's next starts after number `after`, up to the first that still runs at `now`."""
+        with self._database.read() as connection:
+            return episodes.resolved(connection, policy, trial, after, now, limit)
+
+    def trial_state(self, policy: str = POLICY, trial: int | None = None) -> Running | None:
+        """What the decision code keeps of a trial; the current one if none is named."""
+        with self._database.read() as connection:
+            running = rows.find_canary(connection, policy) if trial is None else None
+            epoch = running.epoch if running else trial
+            if epoch is None:
+                return None
+            return episodes.find_running(connection, schema.trial_state, policy, epoch)
+
+    def advance_trial(
+        self, policy: str, trial: int, from_n: int, to_n: int, state: Mapping[str, Any]
+    ) -> bool:
+        """Move a trial's state on from start `from_n` to `to_n`; False if another worker did."""
+        with self._database.write() as connection:
+            return episodes.advance(
+                connection, schema.trial_state, policy, trial, from_n, to_n, state
+            )
+
+    def watch_state(self, policy: str = POLICY) -> Running | None:
+        """What the watch keeps of a policy; `n` counts outcomes in order of arrival."""
+        with self._database.read() as connection:
+            return episodes.find_running(connection, schema.watch, policy, 0)
+
+    def advance_watch(self, policy: str, from_n: int, to_n: int, state: Mapping[str, Any]) -> bool:
+        """Move the watch on from outcome `from_n` to `to_n`; False if another worker did."""
+        with self._database.write() as connection:
+            return episodes.advance(connection, schema.watch, policy, 0, from_n, to_n, state)
+
+    def pin(self, wanted: Pin, old: Pin | None = None) -> Pin:
+        """Pin a new episode, or move one off its `old` pin; returns the pin that holds."""
+        with self._database.write() as connection:
+            return episodes.pin(connection, wanted, old)
+
+    def find_pin(self, episode_id: str) -> Pin | None:
+        found = self.find_episode(episode_id)
+        return episodes.to_pin(found) if found else None
+
+    def prune_starts(self, older_than: float) -> int:
+        """Forget episodes outside a trial that never ended, started so many seconds ago."""
+        with self._database.write() as connection:
+            return episodes.prune(connection, self._clock() - older_than)
+
+    def arms(self, epoch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns counted in a trial, as they came: (champion's, canary's)."""
+        with self._database.read() as connection:
+            return episodes.arms(connection, epoch)

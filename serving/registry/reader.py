@@ -1,0 +1,137 @@
+"""Asking the ledger. Each question is one consistent snapshot; nothing here changes anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+
+from serving.registry import chain, rows, schema
+from serving.registry.database import Database
+from serving.registry.records import Canary, Champion, Event, Policy, Version
+from serving.registry.rules import DeploymentRules, current_rules
+from serving.registry.states import State
+from srghn.errors import LedgerError
+
+
+class Reader:
+    """Versions, events and pointers, as records. Lists are pages: `after`, `limit`, `newest`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def policies(self) -> list[Policy]:
+        with self._database.read() as connection:
+            query = select(schema.policies).order_by(schema.policies.c.name)
+            return [rows.to_policy(row) for row in connection.execute(query).mappings()]
+
+    def policy(self, name: str = schema.POLICY) -> Policy:
+        """Raises `LedgerError` with the names there are if it is unknown."""
+        with self._database.read() as connection:
+            return rows.find_policy(connection, name)
+
+    def secret(self, policy: str) -> bytes:
+        """32 random bytes that only the ledger's readers know; keys are derived from them."""
+        with self._database.read() as connection:
+            rows.find_policy(connection, policy)
+            query = select(schema.policies.c.secret).where(schema.policies.c.name == policy)
+            return bytes.fromhex(connection.execute(query).scalar_one())
+
+    def deployment_rules(self, policy: str = schema.POLICY) -> DeploymentRules:
+        with self._database.read() as connection:
+            return current_rules(connection, policy)
+
+    def champion(self, policy: str = schema.POLICY) -> Champion | None:
+        with self._database.read() as connection:
+            return rows.find_champion(connection, policy)
+
+    def canary(self, policy: str = schema.POLICY) -> Canary | None:
+        """The version on trial."""
+        with self._database.read() as connection:
+            return rows.find_canary(connection, policy)
+
+    def shadow(self, policy: str = schema.POLICY) -> Version | None:
+        """The version that answers a copy of the traffic."""
+        with self._database.read() as connection:
+            found = rows.in_state(connection, policy, [State.SHADOW])
+        return found[0] if found else None
+
+    def served(self, policy: str = schema.POLICY) -> tuple[Champion | None, Canary | None]:
+        """Champion and canary of one moment."""
+        with self._database.read() as connection:
+            return rows.find_champion(connection, policy), rows.find_canary(connection, policy)
+
+    def service_mode(self, policy: str = schema.POLICY) -> str | None:
+        """The mode that the policy's world is in: set by an event, else its champion's."""
+        with self._database.read() as connection:
+            champion = rows.find_champion(connection, policy)
+            mode = rows.find_policy(connection, policy).service_mode
+        return mode or (champion.mode if champion else None)
+
+    def version(self, version: int) -> Version:
+        """Raises `LedgerError` with the numbers there are if it is unknown."""
+        with self._database.read() as connection:
+            return rows.find_version(connection, version)
+
+    def versions(
+        self,
+        policy: str | None = None,
+        *,
+        states: tuple[State, ...] = (),
+        after: int = 0,
+        limit: int | None = None,
+        newest: bool = False,
+    ) -> list[Version]:
+        """Versions of a policy (None: of all), numbered above `after`; `newest`: the last first."""
+        table = schema.versions
+        query = select(table).where(table.c.version > after).limit(limit)
+        query = query.order_by(table.c.version.desc() if newest else table.c.version)
+        if policy is not None:
+            query = query.where(table.c.policy == policy)
+        if states:
+            query = query.where(table.c.state.in_(states))
+        with self._database.read() as connection:
+            return [rows.to_version(row) for row in connection.execute(query).mappings()]
+
+    def events(
+        self,
+        version: int | None = None,
+        since: int = 0,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+    ) -> list[Event]:
+        """Events after number `since`, of one version or of all; `newest`: the last first."""
+        with self._database.read() as connection:
+            return list(chain.read_events(connection, version, since, limit=limit, newest=newest))
+
+    def count(self, policy: str | None = None) -> int:
+        """How many events there are."""
+        query = select(func.count()).select_from(schema.events)
+        if policy is not None:
+            query = query.where(schema.events.c.policy == policy)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one()
+
+    def evidence(self, sha256: str) -> dict[str, Any]:
+        """What an event's `evidence_sha256` stands for; raises `LedgerError` if it was changed."""
+        with self._database.read() as connection:
+            return rows.find_evidence(connection, sha256)
+
+    def passed(self, version: int) -> tuple[Event, dict[str, Any]]:
+        """The latest PASSED event and its verdict; raises `LedgerError` if there is none."""
+        for event in self.events(version, newest=True):
+            if event.to_state == State.PASSED and event.evidence_sha256:
+                if chain.event_hash(event) != event.hash:
+                    raise LedgerError(
+                        f"event {event.seq}, the pass of version {version}, is broken"
+                    )
+                return event, self.evidence(event.evidence_sha256)
+        raise LedgerError(f"version {version} never passed the gate")
+
+    def pending(self) -> list[Event]:
+        """Events that the mirror has not delivered yet, in order."""
+        query = select(schema.events).join(schema.outbox).where(~schema.outbox.c.delivered)
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(schema.events.c.seq)).mappings()
+            return [Event(**row) for row in found]

@@ -1,0 +1,102 @@
+"""From rows to records: the questions that readers and writers both ask of an open transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, select
+
+from serving.registry import schema
+from serving.registry.records import Canary, Champion, Policy, Version
+from serving.registry.states import State
+from srghn.config import CanaryParams
+from srghn.errors import LedgerError
+from srghn.files import sha256_bytes
+
+
+def iso(seconds: float) -> str:
+    """UTC, to the millisecond. For people: the ledger's order is `seq`, never the clock."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def find_version(connection: Connection, version: int) -> Version:
+    query = select(schema.versions).where(schema.versions.c.version == version)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        last = connection.execute(select(func.max(schema.versions.c.version))).scalar()
+        known = f"versions 1 to {last}" if last else "no version yet"
+        raise LedgerError(f"there is no version {version}; the ledger holds {known}")
+    return to_version(row)
+
+
+def to_version(row: RowMapping) -> Version:
+    fields = {key: value for key, value in row.items() if key != "deadline"}
+    fields["manifest"] = json.loads(fields["manifest"])
+    fields["state"] = State(fields["state"])
+    return Version(**fields)
+
+
+def in_state(connection: Connection, policy: str, states: Iterable[State]) -> list[Version]:
+    """Versions of a policy in one of the states, in order of their numbers."""
+    table = schema.versions
+    query = select(table).where(table.c.policy == policy, table.c.state.in_(list(states)))
+    rows = connection.execute(query.order_by(table.c.version)).mappings()
+    return [to_version(row) for row in rows]
+
+
+def find_policy(connection: Connection, policy: str) -> Policy:
+    query = select(schema.policies).where(schema.policies.c.name == policy)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        names = connection.execute(select(schema.policies.c.name)).scalars()
+        raise LedgerError(
+            f"there is no policy {policy!r}; the ledger holds {', '.join(sorted(names))}. A run "
+            f"makes one: srghn run --policy {policy}"
+        )
+    return to_policy(row)
+
+
+def to_policy(row: RowMapping) -> Policy:
+    interface = None if row["interface"] is None else json.loads(row["interface"])
+    return Policy(row["name"], interface, row["service_mode"], row["created_at"])
+
+
+def find_champion(connection: Connection, policy: str = schema.POLICY) -> Champion | None:
+    query = select(schema.champion).where(schema.champion.c.policy == policy)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    version = find_version(connection, row.version)
+    return Champion(
+        row.version,
+        row.generation,
+        version.digest,
+        version.env_fingerprint,
+        version.mode,
+        row.since,
+        row.by,
+        policy,
+    )
+
+
+def find_canary(connection: Connection, policy: str = schema.POLICY) -> Canary | None:
+    query = select(schema.trial).where(schema.trial.c.policy == policy)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    digest = find_version(connection, row.version).digest
+    params = CanaryParams.model_validate_json(row.params)
+    return Canary(row.version, digest, row.weight, row.epoch, params, row.since, row.status, policy)
+
+
+def find_evidence(connection: Connection, sha256: str) -> dict[str, Any]:
+    """What an event's `evidence_sha256` stands for; raises `LedgerError` if it was changed."""
+    query = select(schema.evidence.c.body).where(schema.evidence.c.sha256 == sha256)
+    body = connection.execute(query).scalar()
+    if body is None or sha256_bytes(body.encode()) != sha256:
+        raise LedgerError(f"evidence {sha256[:16]}… is missing or was changed")
+    found: dict[str, Any] = json.loads(body)
+    return found

@@ -1,0 +1,64 @@
+"""Deployment rules: who may approve, and what must happen before a trial. Events in the ledger."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import Connection, select, update
+
+from serving.registry import rows, schema
+from serving.registry.steps import Step
+from srghn.errors import ConfigError
+
+
+class DeploymentRules(BaseModel):
+    """How a policy's passes become champions. A field is here only if something acts on it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    approver: Literal["anyone", "person"] = Field(
+        default="anyone", description="person: the configured policy may not approve by itself"
+    )
+    two_persons: bool = Field(
+        default=False, description="whoever registered or judged a version may not approve it"
+    )
+    shadow_first: bool = Field(
+        default=False, description="a version is a shadow before its trial begins"
+    )
+    poster_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="largest share of a trial's evidence that one token may post",
+    )
+
+
+def parse_rules(data: dict[str, object]) -> DeploymentRules:
+    """Raises `ConfigError` naming the rule that is unknown or out of range."""
+    try:
+        return DeploymentRules.model_validate(data)
+    except ValidationError as error:
+        item = error.errors()[0]
+        name = ".".join(map(str, item["loc"])) or "rules"
+        known = ", ".join(DeploymentRules.model_fields)
+        raise ConfigError(
+            f"deployment rule {name}: {item['msg']}, got {item['input']!r}; known: {known}"
+        ) from error
+
+
+def current_rules(connection: Connection, policy: str) -> DeploymentRules:
+    """The rules that the last event about them set; the defaults if there is none."""
+    rows.find_policy(connection, policy)
+    query = select(schema.policies.c.rules_sha256).where(schema.policies.c.name == policy)
+    digest = connection.execute(query).scalar()
+    return (
+        DeploymentRules() if digest is None else parse_rules(rows.find_evidence(connection, digest))
+    )
+
+
+def set_rules(step: Step, rules: DeploymentRules) -> None:
+    """Write them as an event of the policy."""
+    event = step.record(None, None, None, rules.model_dump(mode="json"))
+    change = update(schema.policies).where(schema.policies.c.name == step.policy)
+    step.connection.execute(change.values(rules_sha256=event.evidence_sha256))

@@ -1,0 +1,142 @@
+"""Steps of a trial: its shadow, its share of episodes, and its end without a promotion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sqlalchemy import insert, select, update
+
+from serving.registry import guards, schema
+from serving.registry.rules import current_rules
+from serving.registry.states import State
+from serving.registry.steps import Step
+from srghn.config import CanaryParams
+from srghn.errors import TransitionRefused
+
+Status = Literal["running", "paused", "held"]
+
+
+def start_shadow(step: Step, version: int, loaded: Mapping[str, Any]) -> None:
+    """An approved version answers a copy of the traffic, off the request path."""
+    others = step.in_state(State.SHADOW)
+    if others:
+        raise TransitionRefused(
+            f"version {others[0].version} is the shadow; end it first: "
+            f"srghn canary shadow {others[0].version} --stop"
+        )
+    guards.check_loaded(step.version(version), loaded)
+    step.move(version, State.SHADOW, evidence={"loaded": dict(loaded)})
+
+
+def stop_shadow(step: Step, version: int, evidence: Mapping[str, Any] | None) -> None:
+    """What it showed is the evidence; the version is approved as before."""
+    found = step.version(version)
+    if found.state is not State.SHADOW:
+        raise TransitionRefused(f"version {version} is {found.state}, it is no shadow")
+    step.move(version, State.APPROVED, evidence=evidence)
+
+
+def start(
+    step: Step, version: int, params: CanaryParams, loaded: Mapping[str, Any], weight: float
+) -> int:
+    """Begin a trial, or go on with one that expired; returns its epoch.
+
+    A trial that is tried again takes over the state of the earlier one: its capital is not begun
+    anew.
+    """
+    found, running = step.version(version), step.canary()
+    if running is not None:
+        raise TransitionRefused(
+            f"version {running.version} is on trial; one canary at a time: wait, or "
+            f"abort it (srghn canary abort {running.version})"
+        )
+    if step.champion() is None:
+        raise TransitionRefused(
+            f"there is no champion to try version {version} against; promote it "
+            f"(srghn promote {version})"
+        )
+    guards.check_weight(weight)
+    guards.check_loaded(found, loaded)
+    guards.check_shadowed(step, found, current_rules(step.connection, step.policy))
+    said = {"loaded": dict(loaded), "params": params.model_dump(mode="json"), "weight": weight}
+    before = _last_epoch(step, version) if found.state is State.EXPIRED else None
+    epoch = step.move(version, State.CANARY, evidence=said, deadline=None)
+    step.connection.execute(
+        insert(schema.trial).values(
+            policy=step.policy,
+            version=version,
+            epoch=epoch,
+            weight=weight,
+            status="running",
+            params=params.model_dump_json(),
+            since=step.at,
+        )
+    )
+    _begin_state(step, epoch, before)
+    return epoch
+
+
+def set_weight(step: Step, weight: float) -> None:
+    """The canary's share of new episodes."""
+    guards.check_weight(weight)
+    running = guards.running_canary(step)
+    step.move(running.version, State.CANARY, evidence={"weight": weight})
+    _change(step, weight=weight)
+
+
+def set_status(step: Step, status: Status) -> None:
+    """Run, pause (no new episode of the trial) or hold (no decision) it."""
+    running = guards.running_canary(step)
+    if running.status == status:
+        raise TransitionRefused(f"the trial of version {running.version} is {status} already")
+    step.move(running.version, State.CANARY, evidence={"status": status})
+    _change(step, status=status)
+
+
+def end(
+    step: Step,
+    to: Literal[State.ABORTED, State.EXPIRED],
+    version: int | None,
+    evidence: Mapping[str, Any] | None,
+    expires: float | None = None,
+) -> int:
+    """End the trial without a promotion: quarantined as harmful, or undecided and nothing more."""
+    running = guards.running_canary(step)
+    if version is not None and running.version != version:
+        raise TransitionRefused(f"version {version} is not on trial, version {running.version} is")
+    columns: dict[str, Any] = {"quarantined": True} if to is State.ABORTED else {}
+    step.move(running.version, to, evidence=evidence, deadline=expires, **columns)
+    step.end_trial()
+    return running.version
+
+
+def withdraw(step: Step, version: int, to: State, **columns: Any) -> None:
+    """Out of whatever the version was in; a trial of it ends."""
+    running = step.canary()
+    step.move(version, to, deadline=None, **columns)
+    if running is not None and running.version == version:
+        step.end_trial()
+
+
+def _change(step: Step, **columns: Any) -> None:
+    change = update(schema.trial).where(schema.trial.c.policy == step.policy)
+    step.connection.execute(change.values(**columns))
+
+
+def _last_epoch(step: Step, version: int) -> int | None:
+    table = schema.events
+    query = select(table.c.seq).where(table.c.version == version, table.c.action == "start_canary")
+    return step.connection.execute(query.order_by(table.c.seq.desc())).scalar()
+
+
+def _begin_state(step: Step, epoch: int, before: int | None) -> None:
+    table = schema.trial_state
+    query = select(table.c.state).where(table.c.policy == step.policy, table.c.trial == before)
+    state = step.connection.execute(query).scalar() if before is not None else None
+    step.connection.execute(
+        insert(table).values(
+            policy=step.policy, trial=epoch, n=0, generation=0, state=state or json.dumps({})
+        )
+    )

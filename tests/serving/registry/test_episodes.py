@@ -1,0 +1,162 @@
+"""Starts and outcomes in their order, and the state that workers move on together."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from serving.registry.episodes import CAP_FROM, UnknownEpisode
+from serving.registry.ledger import POLICY, Ledger
+from serving.registry.records import Start, Who
+from serving.registry.rules import DeploymentRules
+from srghn.errors import TransitionRefused
+
+ANN = Who("ann", "because")
+
+
+def begin(ledger: Ledger, *names: str, trial: int | None = 7, **more: Any) -> list[int]:
+    starts = [Start(name, 1, trial=trial, weight=0.5, deadline=100.0, **more) for name in names]
+    return ledger.start_episodes(starts)
+
+
+def test_a_group_of_starts_is_numbered_in_its_order(ledger: Ledger) -> None:
+    assert begin(ledger, "c", "a", "b") == [1, 2, 3]
+    assert begin(ledger, "d", "a") == [4, 2]  # an episode starts once
+    assert begin(ledger, "e", "e") == [5, 5]
+    found = ledger.find_episode("a")
+    assert found is not None
+    assert (found.n, found.version, found.weight, found.arrived) == (2, 1, 0.5, None)
+
+
+def test_the_same_episode_of_another_policy_is_another_one(ledger: Ledger) -> None:
+    ledger.add_policy("other", who=ANN)
+    assert begin(ledger, "a") + begin(ledger, "a", policy="other") == [1, 2]
+    ledger.record_outcome("other", "a", 5.0, 10, True)
+    assert ledger.find_episode("a").arrived is None  # type: ignore[union-attr]
+
+
+def test_an_outcome_counts_once_and_is_never_changed(ledger: Ledger) -> None:
+    begin(ledger, "a")
+    first = ledger.record_outcome(POLICY, "a", 5.0, 10, True, "client")
+    assert (first.n, first.return_, first.counted, first.poster) == (1, 5.0, True, "client")
+    assert ledger.record_outcome(POLICY, "a", 5.0, 10, True, "stranger") == first
+    with pytest.raises(TransitionRefused, match="already ended with return 5 after 10 steps"):
+        ledger.record_outcome(POLICY, "a", 500.0, 10, True)
+    with pytest.raises(UnknownEpisode, match="no action was asked for"):
+        ledger.record_outcome(POLICY, "b", 5.0, 10, True)
+
+
+def test_outcomes_arrive_in_an_order_of_their_own(ledger: Ledger) -> None:
+    begin(ledger, "a", "b", "c")
+    for name in "cab":
+        ledger.record_outcome(POLICY, name, 1.0, 1, True)
+    assert [outcome.episode_id for outcome in ledger.outcomes()] == ["c", "a", "b"]
+    assert [outcome.n for outcome in ledger.outcomes(since=1, limit=1)] == [2]
+
+
+def test_evidence_is_the_longest_prefix_in_order_of_start(ledger: Ledger) -> None:
+    begin(ledger, "a", "b", "c", "d")
+    begin(ledger, "x", trial=None)
+
+    def prefix(after: int, now: float, limit: int = 10) -> list[str]:
+        return [row.episode for row in ledger.resolved(POLICY, 7, after, now, limit)]
+
+    assert prefix(0, 50.0) == []
+    ledger.record_outcome(POLICY, "b", 1.0, 1, True)
+    assert prefix(0, 50.0) == []  # a still runs: b waits for it
+    ledger.record_outcome(POLICY, "a", 1.0, 1, True)
+    assert prefix(0, 50.0) == ["a", "b"]
+    assert prefix(0, 100.5, 3) == ["a", "b", "c"]  # c passed its deadline: missing
+    assert prefix(2, 100.5) == ["c", "d"]
+    assert ledger.resolved(POLICY, 7, 2, 100.5)[0].return_ is None
+
+
+def test_one_worker_moves_a_trial_on(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    epoch = steps.canary(steps.approved()).epoch
+    state = ledger.trial_state(POLICY)
+    assert state is not None
+    assert (state.trial, state.n, dict(state.state)) == (epoch, 0, {})
+    won: list[int] = []
+
+    def advance(worker: int) -> None:
+        if ledger.advance_trial(POLICY, epoch, 0, 12, {"by": worker}):
+            won.append(worker)
+
+    threads = [threading.Thread(target=advance, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    after = ledger.trial_state(POLICY, epoch)
+    assert after is not None
+    assert (after.n, after.state["by"]) == (12, won[0])
+    assert not ledger.advance_trial(POLICY, epoch, 0, 13, {})
+
+
+def test_a_trial_tried_again_keeps_its_state(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    version = steps.approved()
+    one = steps.canary(version).epoch
+    ledger.advance_trial(POLICY, one, 0, 40, {"capital": 3.5})
+    assert ledger.expire_canary(who=ANN) == version
+    assert ledger.canary() is None
+    assert ledger.version(version).state == "EXPIRED"
+    assert not ledger.version(version).quarantined
+    two = steps.canary(version).epoch
+    state = ledger.trial_state(POLICY)
+    assert state is not None
+    assert two > one
+    assert (state.trial, state.n, state.state["capital"]) == (two, 0, 3.5)
+    ledger.verify()
+
+
+def test_an_expired_trial_ends_with_its_pass(tmp_path: Any, steps: Any) -> None:
+    now = [1000.0]
+    ledger = Ledger(f"sqlite:///{tmp_path / 'l.db'}", clock=lambda: now[0])
+    steps = type(steps)(ledger)
+    steps.first()
+    version = steps.approved()
+    steps.canary(version)
+    ledger.expire_canary(who=ANN)
+    now[0] += 31 * 24 * 3600
+    with pytest.raises(TransitionRefused, match="STALE"):
+        steps.canary(version)
+    ledger.close()
+
+
+def test_the_watch_counts_each_outcome_once(ledger: Ledger) -> None:
+    assert ledger.watch_state() is None
+    assert ledger.advance_watch(POLICY, 0, 5, {"r": 1.0})
+    assert not ledger.advance_watch(POLICY, 0, 6, {"r": 2.0})
+    assert ledger.advance_watch(POLICY, 5, 6, {"r": 2.0})
+    state = ledger.watch_state()
+    assert state is not None
+    assert (state.n, state.state["r"]) == (6, 2.0)
+
+
+def test_one_poster_is_no_more_than_a_share_of_the_evidence(ledger: Ledger) -> None:
+    ledger.set_deployment_rules(DeploymentRules(poster_share=0.5), who=ANN)
+    for n in range(3 * CAP_FROM):
+        begin(ledger, f"e{n}")
+        ledger.record_outcome(POLICY, f"e{n}", 1.0, 1, True, "one")
+    counted = sum(outcome.counted for outcome in ledger.outcomes())
+    assert counted == CAP_FROM
+    for n in range(10):
+        begin(ledger, f"f{n}")
+        assert ledger.record_outcome(POLICY, f"f{n}", 1.0, 1, True, "two").counted
+
+
+def test_what_never_ended_is_forgotten_and_a_trials_evidence_is_not(tmp_path: Any) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'l.db'}", clock=lambda: 1000.0)
+    begin(ledger, "trial")
+    begin(ledger, "lost", "over", trial=None)
+    ledger.record_outcome(POLICY, "over", 1.0, 1, True)
+    assert ledger.prune_starts(older_than=500) == 1
+    assert [ledger.find_episode(name) is None for name in ("trial", "lost", "over")] == [
+        False, True, False,
+    ]  # fmt: skip
+    ledger.close()

@@ -1,0 +1,288 @@
+"""Several policies in one ledger, the events that belong to a policy, and deployment rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from serving.registry.ledger import POLICY, Ledger
+from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules, parse_rules
+from srghn.errors import ConfigError, LedgerError, TransitionRefused
+
+ANN = Who("ann", "because")
+LOADED = {"golden": 8}
+
+
+def other(ledger: Ledger, steps: Any, digest: str = "d" * 64) -> int:
+    """A version of the policy `other`, approved."""
+    ledger.add_policy("other", who=ANN)
+    version = ledger.register(
+        digest,
+        env_fingerprint="e" * 64,
+        mode="normal",
+        run_id="run",
+        manifest={},
+        who=Who("pipeline", "frozen"),
+        policy="other",
+    )
+    champion = ledger.champion("other")
+    steps.begin(version, incumbent_digest=champion.digest if champion else None)
+    steps.judge(version)
+    steps.approve(version)
+    return version
+
+
+def test_each_policy_has_a_champion_and_a_trial_of_its_own(ledger: Ledger, steps: Any) -> None:
+    first = steps.first()
+    version = other(ledger, steps)
+    ledger.promote(version, expected_generation=0, who=ANN)
+    champions = ledger.champion(), ledger.champion("other")
+    assert [c and (c.policy, c.version, c.generation) for c in champions] == [
+        (POLICY, first, 1),
+        ("other", version, 1),
+    ]
+    mine, theirs = steps.approved(), other(ledger, steps, "f" * 64)
+    for number in (mine, theirs):
+        steps.canary(number)
+    assert [c and c.version for c in (ledger.canary(), ledger.canary("other"))] == [mine, theirs]
+    ledger.set_canary_weight(0.4, who=ANN, policy="other")
+    assert ledger.abort_canary(who=ANN, policy="other") == theirs
+    assert ledger.canary().weight == 0.25  # type: ignore[union-attr]
+    assert ledger.verify() == ledger.count()
+
+
+def test_a_promotion_makes_passes_of_its_own_policy_stale_alone(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    version = other(ledger, steps)
+    steps.second()
+    assert ledger.version(version).state == "APPROVED"
+
+
+def test_a_rollback_stays_within_its_policy(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    ledger.promote(other(ledger, steps), expected_generation=0, who=ANN)
+    with pytest.raises(TransitionRefused, match="no retired champion"):
+        ledger.rollback(who=ANN, policy="other")
+    steps.second()
+    with pytest.raises(TransitionRefused, match="version 1 is of policy 'policy'"):
+        ledger.rollback(who=ANN, policy="other", to_version=1)
+
+
+def test_one_digest_is_a_version_in_each_policy_world_and_mode(ledger: Ledger) -> None:
+    ledger.add_policy("other", who=ANN)
+    rest: Any = {"run_id": "run", "manifest": {}, "who": ANN}
+
+    def register(policy: str, fingerprint: str, mode: str) -> int:
+        return ledger.register(
+            "a" * 64, env_fingerprint=fingerprint, mode=mode, policy=policy, **rest
+        )
+
+    tuples = [
+        (POLICY, "e" * 64, "normal"),
+        (POLICY, "e" * 64, "flipped"),
+        (POLICY, "f" * 64, "normal"),
+        ("other", "e" * 64, "normal"),
+    ]
+    assert [register(*each) for each in tuples] == [1, 2, 3, 4]
+    assert [register(*each) for each in tuples] == [1, 2, 3, 4]
+
+
+def test_an_unknown_policy_is_named_with_those_there_are(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="no policy 'arm'; the ledger holds policy"):
+        ledger.set_mode("arm", "normal", who=ANN)
+    with pytest.raises(TransitionRefused, match="a policy's name"):
+        ledger.add_policy("../arm", who=ANN)
+
+
+def test_another_interface_needs_another_policy(ledger: Ledger, steps: Any) -> None:
+    steps.first(manifest={"interface": {"observation_size": 4}})
+    assert ledger.policy().interface == {"observation_size": 4}
+    with pytest.raises(TransitionRefused, match="srghn run --policy NAME"):
+        steps.register(manifest={"interface": {"observation_size": 5}})
+    steps.register(manifest={"interface": {"observation_size": 4}})
+
+
+def test_the_service_mode_is_set_by_an_event(ledger: Ledger, steps: Any) -> None:
+    assert ledger.service_mode() is None
+    steps.first()
+    assert ledger.service_mode() == "normal"  # its champion's
+    ledger.set_mode(POLICY, "flipped", who=Who("ann", "they rewired it"))
+    assert ledger.service_mode() == "flipped"
+    event = ledger.events(newest=True, limit=1)[0]
+    assert (event.action, event.version, event.reason) == ("set_mode", None, "they rewired it")
+    assert ledger.evidence(str(event.evidence_sha256)) == {"mode": "flipped"}
+    assert ledger.verify() == ledger.count()
+
+
+def test_secrets_differ_between_policies_and_last(ledger: Ledger) -> None:
+    ledger.add_policy("other", who=ANN)
+    secrets = [ledger.secret(POLICY), ledger.secret("other")]
+    assert [len(secret) for secret in secrets] == [32, 32]
+    assert secrets[0] != secrets[1]
+    ledger.add_policy("other", who=ANN)
+    assert ledger.secret("other") == secrets[1]
+
+
+# --------------------------------------------------------------------------------- rules
+
+
+def test_deployment_rules_are_events_with_actor_and_reason(ledger: Ledger) -> None:
+    assert ledger.deployment_rules() == DeploymentRules()
+    rules = DeploymentRules(two_persons=True, poster_share=0.2)
+    ledger.set_deployment_rules(rules, who=Who("ann", "audit"))
+    assert ledger.deployment_rules() == rules
+    event = ledger.events()[-1]
+    assert (event.action, event.actor, event.reason) == ("set_deployment_rules", "ann", "audit")
+    ledger.verify()
+
+
+@pytest.mark.parametrize("data", [{"approver": "nobody"}, {"poster_share": 0.0}, {"speed": 1}])
+def test_a_rule_that_is_none_is_named(data: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"deployment rule {next(iter(data))}"):
+        parse_rules(data)
+
+
+def test_a_person_approves_where_the_rules_say_so(ledger: Ledger, steps: Any) -> None:
+    ledger.set_deployment_rules(DeploymentRules(approver="person"), who=ANN)
+    version = steps.register()
+    steps.begin(version)
+    steps.judge(version)
+    with pytest.raises(TransitionRefused, match="a person to approve"):
+        steps.approve(version, who=Who("policy:auto", "passed"))
+    steps.approve(version)
+
+
+def test_who_submitted_does_not_approve_where_the_rules_want_two(
+    ledger: Ledger, steps: Any
+) -> None:
+    ledger.set_deployment_rules(DeploymentRules(two_persons=True), who=ANN)
+    version = steps.register()
+    steps.begin(version)
+    steps.judge(version)
+    with pytest.raises(TransitionRefused, match="two persons: pipeline submitted"):
+        steps.approve(version, who=Who("pipeline", "mine"))
+    steps.approve(version)
+
+
+def test_a_shadow_comes_first_where_the_rules_say_so(ledger: Ledger, steps: Any) -> None:
+    ledger.set_deployment_rules(DeploymentRules(shadow_first=True), who=ANN)
+    steps.first()
+    version = steps.approved()
+    with pytest.raises(TransitionRefused, match=f"srghn canary shadow {version}"):
+        steps.canary(version)
+    ledger.start_shadow(version, loaded=loaded(ledger, version), who=ANN)
+    assert ledger.shadow().version == version  # type: ignore[union-attr]
+    another = steps.approved()
+    with pytest.raises(TransitionRefused, match="is the shadow; end it first"):
+        ledger.start_shadow(another, loaded=loaded(ledger, another), who=ANN)
+    ledger.stop_shadow(version, who=ANN, evidence={"disagreement": 0.1})
+    assert ledger.shadow() is None
+    steps.canary(version)
+    ledger.verify()
+
+
+def test_a_shadow_becomes_stale_with_its_incumbent(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    version = steps.approved()
+    ledger.start_shadow(version, loaded=loaded(ledger, version), who=ANN)
+    steps.second()
+    assert ledger.version(version).state == "STALE"
+
+
+def loaded(ledger: Ledger, version: int) -> dict[str, Any]:
+    return {"digest": ledger.version(version).digest, **LOADED}
+
+
+# --------------------------------------------------------------------------------- trial
+
+
+def test_a_trial_is_paused_held_and_goes_on(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    steps.canary(steps.approved())
+    for status in ("paused", "held", "running"):
+        ledger.set_trial_status(status, who=ANN)
+        assert ledger.canary().status == status  # type: ignore[union-attr]
+    with pytest.raises(TransitionRefused, match="is running already"):
+        ledger.set_trial_status("running", who=ANN)
+    assert [event.action for event in ledger.events()][-3:] == ["set_trial_status"] * 3
+    ledger.verify()
+
+
+# -------------------------------------------------------------------------------- genome
+
+
+def manifest(salt: int) -> dict[str, Any]:
+    return {"genome_digest": "9" * 64, "salt": salt}
+
+
+def test_attempts_belong_to_a_genome_whatever_its_manifest_says(steps: Any) -> None:
+    for salt in range(3):
+        version = steps.register(manifest=manifest(salt))
+        steps.begin(version)
+        steps.judge(version, "inconclusive")
+    with pytest.raises(TransitionRefused, match="evaluated 3 times"):
+        steps.begin(steps.register(manifest=manifest(4)))
+
+
+@pytest.mark.parametrize("end", ["failed", "rejected", "aborted"])
+def test_a_genome_that_was_turned_down_stays_so(ledger: Ledger, steps: Any, end: str) -> None:
+    steps.first()
+    version = steps.register(manifest=manifest(1))
+    steps.begin(version)
+    steps.judge(version, "failed" if end == "failed" else "passed")
+    if end == "rejected":
+        ledger.reject(version, who=ANN)
+    if end == "aborted":
+        steps.approve(version)
+        steps.canary(version)
+        ledger.abort_canary(who=ANN)
+    with pytest.raises(TransitionRefused, match=f"the genome of version {version}"):
+        steps.begin(steps.register(manifest=manifest(2)))
+    elsewhere = steps.register(manifest=manifest(3), fingerprint="f" * 64)
+    steps.begin(elsewhere)  # another world is another question
+
+
+# -------------------------------------------------------------------------------- recall
+
+
+def test_a_former_champion_is_recalled_as_a_new_version(ledger: Ledger, steps: Any) -> None:
+    first = steps.first()
+    steps.second()
+    world: Any = {"env_fingerprint": "e" * 64, "mode": "flipped", "who": ANN}
+    recalled = ledger.recall(first, **world)
+    found = ledger.version(recalled)
+    assert found == replace(
+        ledger.version(first), version=recalled, mode="flipped", recall_of=first,
+        state=found.state, attempt=0, incumbent_generation=0, suite_version=None,
+        policy_digest=None, report_path=None, report_digest=None,
+        registered_at=found.registered_at,
+    )  # fmt: skip
+    assert ledger.recall(first, **world) == recalled
+    steps.begin(recalled)
+    assert steps.judge(recalled) == "PASSED"
+    ledger.verify()
+
+
+def test_what_was_withdrawn_is_not_recalled(ledger: Ledger, steps: Any) -> None:
+    steps.first()
+    gone = steps.second()
+    ledger.rollback(who=ANN)
+    world: Any = {"env_fingerprint": "e" * 64, "mode": "flipped", "who": ANN}
+    with pytest.raises(TransitionRefused, match="RETIRED and quarantined"):
+        ledger.recall(gone, **world)
+    ledger.revoke(gone, who=ANN)
+    with pytest.raises(TransitionRefused, match="REVOKED"):
+        ledger.recall(gone, **world)
+    with pytest.raises(TransitionRefused, match="only a retired champion"):
+        ledger.recall(1, **world)
+
+
+def test_a_lease_is_named_by_the_event_that_began_it(ledger: Ledger, steps: Any) -> None:
+    version = steps.register()
+    lease = steps.begin(version).lease
+    assert lease == ledger.events(version)[-1].hash
+    assert steps.resume(version).lease == lease
+    assert steps.resume(version, policy_digest="q" * 64).lease == lease  # the same attempt
