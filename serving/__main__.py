@@ -28,10 +28,15 @@ def serve(settings: Settings, workers: int = 1) -> None:
     Writes one line with the server's URL to stdout once its socket is bound (port 0 takes a free
     one). Raises `ServiceError` if the port is taken, `LedgerError` if the ledger cannot be opened.
     """
+    from serving.registry.database import Database
     from serving.registry.ledger import Ledger
 
     settings = settings.resolved()
-    Ledger(settings.database_url).close()  # a broken ledger is said here, once, and in one line
+    ledger = Ledger(
+        Database(settings.database_url, home=settings.home), witness_key=settings.witness_key
+    )
+    ledger.verify_served()  # a broken ledger is said here, once, and in one line
+    ledger.close()
     bound = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     sys.stdout.write(f"srghn serves http://{host}:{bound.getsockname()[1]}\n")

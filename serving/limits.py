@@ -23,4 +23,6 @@ class Limits:
     retry_seconds: float = 5.0
     #: A ledger that could not be read for so long makes the server unready.
     blind_seconds: float = 10.0
+    #: A write waits so long for the ledger's lock, then its caller is told.
+    lock_seconds: float = 1.0
     drain_seconds: int = 30

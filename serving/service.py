@@ -34,8 +34,10 @@ class Service:
     draining: bool = False
 
     def __post_init__(self) -> None:
-        database = Database(self.settings.database_url)
-        self.ledger = Ledger(database)
+        database = Database(
+            self.settings.database_url, home=self.settings.home, wait=self.limits.lock_seconds
+        )
+        self.ledger = Ledger(database, witness_key=self.settings.witness_key)
         store = ArtefactStore(self.settings.home / "artefacts")
         self.tokens = Tokens(database)
         self.metrics = Metrics()

@@ -28,13 +28,17 @@ class Settings(EngineSettings, BaseSettings):
     auth: Literal["changes", "inference", "everything"] = Field(
         "changes", description="what needs a token over HTTP; each includes those before it"
     )
+    witness_key: Path | None = Field(
+        None, description="key that signs the ledger's history; default witness.key in the home"
+    )
 
     def resolved(self) -> Settings:
         """The same settings with absolute home and every default URL filled in."""
-        home = self.home.expanduser().absolute()
+        home, key = self.home.expanduser().absolute(), self.witness_key
         return self.model_copy(
             update={
                 "home": home,
+                "witness_key": None if key is None else key.expanduser().absolute(),
                 "database_url": self.database_url or f"sqlite:///{home / 'ledger.db'}",
                 "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
             }

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pipelines.runs.workspaces import require_writable
 from pipelines.services.prefect_server import running_server
 from pipelines.versions.release import Release
+from serving.registry import explain
 from serving.settings import Settings
 from srghn.errors import SrghnError
 
@@ -78,9 +79,20 @@ def _home(settings: Settings) -> Finding:
 
 
 def _ledger(settings: Settings) -> Finding:
-    ledger = Release(settings).ledger
-    ledger.verify()
-    return Finding("ledger", f"{len(ledger.events())} events, hash chain whole")
+    release = Release(settings)
+    events, seen = release.ledger.verify(), release.ledger.checkpoint()
+    wrong = [
+        problem
+        for version in release.ledger.versions()
+        if (problem := explain.report(version, settings.home / "reports"))
+    ]
+    signed = f"signed up to event {seen.seq}" if seen else "nothing signed yet"
+    return Finding(
+        "ledger",
+        f"{events} events, hash chain whole, {signed}" + "".join(f"; {one}" for one in wrong),
+        ok=not wrong,
+        remedy="put the reports back from a backup, or judge those versions again",
+    )
 
 
 def _champion(settings: Settings) -> Finding:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pipelines.runs.workspaces import Workspace
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.database import Database
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
 from serving.registry.records import Champion, Version, Who
@@ -40,7 +41,8 @@ class Release:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.database_url)
+        database = Database(self.settings.database_url, home=self.settings.home)
+        return Ledger(database, witness_key=self.settings.witness_key)
 
     @property
     def store(self) -> ArtefactStore:
@@ -74,9 +76,10 @@ class Release:
 
     def register(self, candidate_dir: Path, run_id: str) -> int:
         """Store a candidate by its digest and give it a version number."""
+        ledger = self.ledger  # before the store: a store without its ledger is a lost ledger
         digest = self.store.put(candidate_dir)
         candidate = Candidate.load(candidate_dir)
-        return self.ledger.register(
+        return ledger.register(
             digest,
             env_fingerprint=candidate.env_fingerprint,
             mode=candidate.mode,

@@ -6,29 +6,39 @@ writers by an advisory lock. Either way there is one writer at a time, and a rea
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from serving.registry import schema
+from serving.registry import schema, sqlite_file
+from serving.registry.faults import LedgerCorrupt, LedgerFull, LedgerGone, fault, translated
 from srghn.errors import LedgerError
 
-BUSY_SECONDS = 20
+#: Seconds that a writer waits for another one. A server waits for less: its callers do, too.
+WAIT_SECONDS = 5.0
 _ADVISORY_LOCK = 0x5247484E
 
 
 class Database:
-    """Transactions on the ledger's database. Every failure is a `LedgerError` that names it."""
+    """Transactions on the ledger's database. Every failure is a `LedgerError` that names it.
 
-    def __init__(self, url: str) -> None:
-        self.name, self._engine = _connect(url)
+    `home` is the folder with what the ledger speaks of: artefacts and witness. The default is the
+    folder of an SQLite file; with PostgreSQL there is none. `wait` bounds, in seconds, what a
+    caller waits for a lock that another process holds.
+    """
+
+    def __init__(self, url: str, *, home: Path | None = None, wait: float = WAIT_SECONDS) -> None:
+        parsed = parse_url(url)
+        self.wait = wait
+        self.file = sqlite_path(parsed)
+        self.home = home or (self.file.parent if self.file else None)
+        self.name = str(self.file) if self.file else parsed.render_as_string(hide_password=True)
+        self._engine = self._open(parsed)
+        self._identity = self.identity()
         with self._translated():
             self._prepare()
 
@@ -43,37 +53,82 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that no other writer shares; all of it lands, or nothing."""
+        """A transaction that no other writer shares; all of it lands, or nothing.
+
+        Raises `LedgerGone` if the file was lost or replaced: then nothing is acknowledged.
+        """
+        self.require()
         with self._translated(), self._engine.connect() as connection:
             connection = connection.execution_options(srghn_write=True)
             with connection.begin():
                 if connection.dialect.name == "postgresql":
-                    _take_lock(connection)
+                    take_lock(connection)
                 yield connection
+        self.require()
 
     def close(self) -> None:
         self._engine.dispose()
 
+    def identity(self) -> sqlite_file.Identity | None:
+        """What tells this database from another of its name; None for a server's."""
+        return sqlite_file.identity(self.file) if self.file else None
+
+    def still_there(self) -> bool:
+        """Whether the file that was opened is still the one of that name. One `stat`, no lock."""
+        try:
+            return self.identity() == self._identity
+        except LedgerError:
+            return False
+
+    def require(self) -> None:
+        """Raise `LedgerGone` unless the database is still there."""
+        if not self.still_there():
+            raise fault(self.name, LedgerGone, "the file was removed or replaced while in use")
+
+    def spend_reserve(self) -> bool:
+        """Make room on a full disk for one more step; whether there was any."""
+        return self.file is not None and sqlite_file.spend_reserve(self.file)
+
     def check_storage(self) -> None:
         """Ask SQLite whether every page of the file is sound; raises `LedgerError` if not."""
-        if self._engine.dialect.name != "sqlite":
+        if self.file is None:
             return
         with self.read() as connection:
             found = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
         if found != "ok":
-            raise self._broken(str(found))
+            raise fault(self.name, LedgerCorrupt, str(found))
+
+    def _open(self, url: URL) -> Engine:
+        if self.file is None:
+            return postgres_engine(url, self.wait)
+        sqlite_file.refuse_lost(self.file, self.home or self.file.parent)
+        if not self.file.exists():
+            sqlite_file.create(self.file)
+        sqlite_file.keep_reserve(self.file)
+        return sqlite_file.engine_for(self.file, self.wait)
 
     def _prepare(self) -> None:
-        if self._engine.dialect.name == "postgresql":
+        if self.file is None:
             with self.write() as connection:
                 if not inspect(connection).has_table(schema.meta.name):
+                    self._refuse_lost_rows()
                     schema.create(connection)
+        try:
+            found = self._schema()
+        except LedgerFull:
+            if not self.spend_reserve():
+                raise
+            found = self._schema()
+        check_schema(self.name, found)
+
+    def _schema(self) -> int:
         with self.read() as connection:
-            found = connection.execute(select(schema.meta.c.schema_version)).scalar_one()
-        if found != schema.SCHEMA_VERSION:
-            raise LedgerError(
-                f"{self.name} holds a ledger of schema {found}, this version of srghn reads "
-                f"{schema.SCHEMA_VERSION}; use the version that wrote it"
+            return connection.execute(select(schema.meta.c.schema_version)).scalar_one()
+
+    def _refuse_lost_rows(self) -> None:
+        if self.home is not None and (self.home / "witness.jsonl").exists():
+            raise fault(
+                self.name, LedgerGone, f"it is empty but {self.home} bears witness of a ledger"
             )
 
     @contextmanager
@@ -81,112 +136,70 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise self._broken(str(cause).splitlines()[0]) from error
+            raise translated(self.name, error) from error
 
-    def _broken(self, cause: str) -> LedgerError:
-        return LedgerError(
-            f"cannot use the ledger {self.name}: {cause}; it was left as it is: restore it from a "
-            f"backup, or move it aside to begin an empty one (SRGHN_DATABASE_URL names another)"
+
+def check_schema(name: str, found: int) -> None:
+    """Raise `LedgerError` with the way out unless this is the schema that is read here."""
+    if found < schema.SCHEMA_VERSION:
+        raise LedgerError(
+            f"{name} holds a ledger of schema {found}, this version of srghn reads "
+            f"{schema.SCHEMA_VERSION}; back it up and upgrade it: srghn ledger upgrade"
+        )
+    if found > schema.SCHEMA_VERSION:
+        raise LedgerError(
+            f"{name} holds a ledger of schema {found}, this version of srghn reads "
+            f"{schema.SCHEMA_VERSION}; use the version of srghn that wrote it"
         )
 
 
-def _connect(url: str) -> tuple[str, Engine]:
-    """The database's name for people (no password in it) and an engine for it."""
+def parse_url(url: str) -> URL:
+    """A database URL with its driver; raises `LedgerError` for what is none of a ledger."""
     try:
         parsed = make_url(url)
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise LedgerError(
-                f"the ledger is kept in SQLite or PostgreSQL, not in {parsed.drivername!r}; "
-                f"set SRGHN_DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/NAME"
-            )
-        if parsed.get_backend_name() == "sqlite":
-            return _sqlite(parsed)
-        engine = create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    except ArgumentError as error:
+        raise LedgerError(f"SRGHN_DATABASE_URL is not a database URL: {error}") from error
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername.split("+")[0] not in ("sqlite", "postgresql"):
+        raise LedgerError(
+            f"the ledger is kept in SQLite or PostgreSQL, not in {parsed.drivername!r}; "
+            f"set SRGHN_DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/NAME"
+        )
+    return parsed
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """The file of an SQLite URL, None for a server's."""
+    if url.drivername.split("+")[0] != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:":
+        raise LedgerError("the ledger must outlive the process: give sqlite:///FILE, not memory")
+    return Path(url.database).absolute()
+
+
+def postgres_engine(url: URL, wait: float) -> Engine:
+    """An engine whose sessions wait for a lock for `wait` seconds."""
+    try:
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=16,
+            max_overflow=16,
+            pool_timeout=wait,
+            connect_args={
+                "connect_timeout": max(2, round(wait)),
+                "options": f"-c lock_timeout={round(wait * 1000)}",
+            },
+        )
     except ModuleNotFoundError as error:
         raise LedgerError(
             f"PostgreSQL needs {error.name}: pip install 'srghn[postgres]'"
         ) from error
     except (ArgumentError, NoSuchModuleError) as error:
         raise LedgerError(f"SRGHN_DATABASE_URL is not a database URL: {error}") from error
-    return parsed.render_as_string(hide_password=True), engine
 
 
-def _sqlite(url: URL) -> tuple[str, Engine]:
-    if not url.database or url.database == ":memory:":
-        raise LedgerError("the ledger must outlive the process: give sqlite:///FILE, not memory")
-    path = Path(url.database).absolute()
-    _refuse_what_is_no_ledger(path)
-    if not path.exists():
-        _create_file(path)
-    engine = _sqlite_engine(path)
-    return str(path), engine
-
-
-def _sqlite_engine(path: Path) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}
-    )
-
-    @event.listens_for(engine, "connect")
-    def _settings(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # transactions begin below, never by themselves
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("srghn_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
-
-
-def _refuse_what_is_no_ledger(path: Path) -> None:
-    """An empty file or an orphaned log is a lost ledger, never an invitation to begin a new one."""
-    try:
-        if path.exists() and path.stat().st_size == 0:
-            found = "the file is empty"
-        elif not path.exists() and path.with_name(path.name + "-wal").exists():
-            found = "the file is gone but its write-ahead log is still there"
-        else:
-            return
-    except OSError as error:
-        raise LedgerError(f"cannot use the ledger {path}: {error.strerror}") from error
-    raise LedgerError(
-        f"cannot use the ledger {path}: {found}; restore it from a backup, or move it and its "
-        f"-wal and -shm files aside to begin an empty one"
-    )
-
-
-def _create_file(path: Path) -> None:
-    """A new ledger, made aside and linked into place: another process sees all of it or nothing."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        engine = _sqlite_engine(aside)
-        with engine.connect() as connection:
-            connection = connection.execution_options(srghn_write=True)
-            with connection.begin():
-                schema.create(connection)
-        engine.dispose()
-        with sqlite3.connect(aside) as raw:
-            raw.execute("PRAGMA journal_mode=WAL")
-        raw.close()
-        os.link(aside, path)
-    except FileExistsError:
-        pass  # another process was first, and its ledger is as good
-    except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-        raise LedgerError(
-            f"cannot create the ledger {path}: {getattr(error, 'orig', None) or error}; "
-            f"check that its folder can be written, or set SRGHN_HOME to one that can"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _take_lock(connection: Connection) -> None:
+def take_lock(connection: Connection) -> None:
+    """Become PostgreSQL's one writer, until the transaction ends."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})

@@ -18,6 +18,11 @@ from serving.registry.steps import Step
 from srghn.errors import TransitionRefused
 from srghn.files import sha256_file
 
+#: What of an interface its clients depend on. Bounds may move with a world's version.
+_INTERFACE = (
+    "observation_size", "kind", "n", "action_kind", "action_shape", "choices", "starts"
+)  # fmt: skip
+
 
 def short(digest: str | None) -> str:
     return f"{digest[:16]}…" if digest else "nobody"
@@ -226,11 +231,14 @@ def _previous(step: Step) -> int:
 def check_interface(step: Step, interface: Mapping[str, Any] | None) -> None:
     """A policy is served through one interface: the one of its champions."""
     served = rows.find_policy(step.connection, step.policy).interface
-    if served is not None and interface is not None and dict(interface) != dict(served):
-        raise TransitionRefused(
-            f"policy {step.policy!r} is served with interface {dict(served)}, the candidate has "
-            f"{dict(interface)}; give it a policy of its own: srghn run --policy NAME"
-        )
+    if served is None or interface is None:
+        return
+    for name in _INTERFACE:
+        if interface.get(name) != served.get(name):
+            raise TransitionRefused(
+                f"policy {step.policy!r} is served with {name} {served.get(name)}, the candidate "
+                f"has {interface.get(name)}; give it a policy of its own: srghn run --policy NAME"
+            )
 
 
 def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:

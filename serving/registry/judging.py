@@ -17,7 +17,7 @@ from serving.registry.records import Evaluation, Version
 from serving.registry.states import VERDICTS, State
 from serving.registry.steps import Step
 from srghn.errors import TransitionRefused
-from srghn.files import canonical_json
+from srghn.files import canonical_json, sha256_bytes
 
 LEASE_SECONDS = 3600.0
 #: A pass that nobody acted on for so long is judged again.
@@ -47,18 +47,19 @@ def register(
         return int(found)
     guards.check_interface(step, manifest.get("interface"))
     last = step.connection.execute(select(func.max(table.c.version))).scalar()
-    number = (last or 0) + 1
+    number, text = (last or 0) + 1, canonical_json(manifest)
+    genome = str(manifest.get("genome_digest", digest))
     step.connection.execute(
         insert(table).values(
             version=number,
             policy=step.policy,
             digest=digest,
-            genome=str(manifest.get("genome_digest", digest)),
+            genome=genome,
             recall_of=recall_of,
             env_fingerprint=env_fingerprint,
             mode=mode,
             run_id=run_id,
-            manifest=canonical_json(manifest).decode(),
+            manifest=text.decode(),
             state=State.REGISTERED,
             quarantined=False,
             attempt=0,
@@ -66,7 +67,16 @@ def register(
             registered_at=step.at,
         )
     )
-    step.record(number, None, State.REGISTERED)
+    said = {
+        "digest": digest,
+        "genome": genome,
+        "env_fingerprint": env_fingerprint,
+        "mode": mode,
+        "run_id": run_id,
+        "recall_of": recall_of,
+        "manifest_sha256": sha256_bytes(text),
+    }
+    step.record(number, None, State.REGISTERED, said)
     return number
 
 

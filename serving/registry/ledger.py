@@ -19,19 +19,24 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from serving.registry import chain, champions, judging, rows, schema, trials
+from serving.registry import champions, judging, rows, schema, trials
 from serving.registry.database import Database
 from serving.registry.episode_log import EpisodeLog
+from serving.registry.faults import LedgerFull
 from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
 from serving.registry.reader import Reader
 from serving.registry.records import Canary, Champion, Evaluation, Who
 from serving.registry.rules import DeploymentRules, set_rules
 from serving.registry.states import DATED, State
 from serving.registry.steps import Step, once
+from serving.registry.testimony import Testimony
+from serving.registry.witness import Entry
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 
 POLICY = schema.POLICY
+#: Steps that take something out of service: they work on a full disk, too.
+LIFELINES = ("rollback", "revoke", "abort_canary", "set_trial_status")
 
 
 class Ledger:
@@ -42,10 +47,21 @@ class Ledger:
     an `EpisodeLog`'s; both stand here under their own names.
     """
 
-    def __init__(self, database: str | Database, *, clock: Callable[[], float] = time.time) -> None:
-        """A ledger by its URL, or on a database that is open; raises `LedgerError`."""
+    def __init__(
+        self,
+        database: str | Database,
+        *,
+        clock: Callable[[], float] = time.time,
+        witness_key: Path | None = None,
+    ) -> None:
+        """A ledger by its URL, or on a database that is open; raises `LedgerError`.
+
+        `witness_key` is the file of the key that signs the history; default in the home folder.
+        """
         self._database = Database(database) if isinstance(database, str) else database
         self._clock = clock
+        home = self._database.home
+        self._witness = Testimony(self._database, home, witness_key, clock)
         reader = Reader(self._database)
         self.policies, self.policy, self.secret = reader.policies, reader.policy, reader.secret
         self.deployment_rules, self.service_mode = reader.deployment_rules, reader.service_mode
@@ -78,13 +94,26 @@ class Ledger:
         if not who.actor.strip() or not who.reason.strip():
             raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
         self.expire()
-        with self._database.write() as connection:
-            if version is not None:
-                policy = rows.find_version(connection, version).policy
-            else:
-                rows.find_policy(connection, policy)
-                request = request if policy == POLICY else {**request, "of": policy}
-            return once(Step(connection, action, who, self._clock(), policy), request, work)
+        said = request if policy == POLICY or version is not None else {**request, "of": policy}
+
+        def step() -> Any:
+            with self._database.write() as connection:
+                of = policy if version is None else rows.find_version(connection, version).policy
+                rows.find_policy(connection, of)
+                return once(Step(connection, action, who, self._clock(), of), said, work)
+
+        result = self._with_room(step) if action in LIFELINES else step()
+        self._witness.head("step", who)
+        return result
+
+    def _with_room(self, step: Callable[[], Any]) -> Any:
+        """Take a step that must work on a full disk, with the room that is kept for it."""
+        while True:
+            try:
+                return step()
+            except LedgerFull:
+                if not self._database.spend_reserve():
+                    raise
 
     # ---------------------------------------------------------------------------- policies
 
@@ -440,10 +469,33 @@ class Ledger:
             connection.execute(change.values(delivered=True))
 
     def verify(self) -> int:
-        """Check storage, chain, evidence and pointers; returns the number of events.
+        """Check all of it: storage, chain, evidence, rows, witness; returns the number of events.
 
-        Raises `LedgerError` naming the first event that is broken.
+        Raises `LedgerError` naming the first event or row that is broken.
         """
         self._database.check_storage()
-        with self._database.read() as connection:
-            return chain.verify(connection)
+        return self._witness.verify()
+
+    def verify_served(self) -> int:
+        """Check all that is served, and what happened since the witness's last signature.
+
+        For the start of a server: the rest of the history is what was signed. Returns the number
+        of events that were replayed.
+        """
+        return self._witness.verify_served()
+
+    def checkpoint(self) -> Entry | None:
+        """The last signed head of the chain; None before the first step, or without a home."""
+        return self._witness.last()
+
+    def database(self) -> Database:
+        """What it is kept in: `still_there`, `identity`, `name`."""
+        return self._database
+
+    def restored(self, evidence: Mapping[str, Any], *, who: Who) -> None:
+        """Say in the history, and to the witness, that a backup took the ledger's place.
+
+        Only `serving.registry.backup.restore` calls it: it is the lawful way back.
+        """
+        self._witness.head("restore", who)
+        self.note("restore", evidence, who=who)

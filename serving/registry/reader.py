@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from serving.registry import chain, rows, schema
+from serving.registry import chain, explain, rows, schema
 from serving.registry.database import Database
 from serving.registry.records import Canary, Champion, Event, Policy, Version
 from serving.registry.rules import DeploymentRules, current_rules
@@ -57,8 +57,13 @@ class Reader:
         return found[0] if found else None
 
     def served(self, policy: str = schema.POLICY) -> tuple[Champion | None, Canary | None]:
-        """Champion and canary of one moment."""
+        """Champion and canary of one moment.
+
+        Raises `LedgerError` if a row that says so does not follow from the history.
+        """
         with self._database.read() as connection:
+            explain.champion(connection, policy)
+            explain.trial(connection, policy)
             return rows.find_champion(connection, policy), rows.find_canary(connection, policy)
 
     def service_mode(self, policy: str = schema.POLICY) -> str | None:
@@ -119,14 +124,14 @@ class Reader:
             return rows.find_evidence(connection, sha256)
 
     def passed(self, version: int) -> tuple[Event, dict[str, Any]]:
-        """The latest PASSED event and its verdict; raises `LedgerError` if there is none."""
-        for event in self.events(version, newest=True):
-            if event.to_state == State.PASSED and event.evidence_sha256:
-                if chain.event_hash(event) != event.hash:
-                    raise LedgerError(
-                        f"event {event.seq}, the pass of version {version}, is broken"
-                    )
-                return event, self.evidence(event.evidence_sha256)
+        """The latest PASSED event and its verdict.
+
+        Raises `LedgerError` if there is none, or if the version's row and events disagree.
+        """
+        with self._database.read() as connection:
+            for event in reversed(explain.version(connection, version)):
+                if event.to_state == State.PASSED and event.evidence_sha256:
+                    return event, rows.find_evidence(connection, event.evidence_sha256)
         raise LedgerError(f"version {version} never passed the gate")
 
     def pending(self) -> list[Event]:

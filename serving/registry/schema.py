@@ -246,16 +246,6 @@ deliveries = Table(
 )
 Index("deliveries_due", deliveries.c.sink, deliveries.c.delivered, deliveries.c.seq)
 
-witness = Table(
-    "witness",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    Column("hash", String(64), nullable=False),
-    Column("key", String(64), nullable=False),
-    Column("signature", String(128), nullable=False),
-    Column("at", String(32), nullable=False),
-)
-
 tokens = Table(
     "tokens",
     metadata,

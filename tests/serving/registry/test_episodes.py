@@ -15,6 +15,8 @@ from srghn.errors import TransitionRefused
 
 ANN = Who("ann", "because")
 
+BOTH_DATABASES = True
+
 
 def begin(ledger: Ledger, *names: str, trial: int | None = 7, **more: Any) -> list[int]:
     starts = [Start(name, 1, trial=trial, weight=0.5, deadline=100.0, **more) for name in names]

@@ -13,6 +13,8 @@ from serving.registry.records import Who
 from serving.registry.states import State
 from srghn.errors import LedgerError, StaleGeneration, TransitionRefused
 
+BOTH_DATABASES = True
+
 
 def test_a_version_goes_from_registration_to_champion(ledger: Ledger, steps: Any) -> None:
     assert ledger.champion() is None

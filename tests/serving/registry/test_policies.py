@@ -15,6 +15,8 @@ from srghn.errors import ConfigError, LedgerError, TransitionRefused
 ANN = Who("ann", "because")
 LOADED = {"golden": 8}
 
+BOTH_DATABASES = True
+
 
 def other(ledger: Ledger, steps: Any, digest: str = "d" * 64) -> int:
     """A version of the policy `other`, approved."""

@@ -1,0 +1,203 @@
+"""The ledger's own care: its schema, its copies, and what holds for a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.commands.output import (
+    JsonOption,
+    ReasonOption,
+    load_settings,
+    out,
+    print_json,
+    table,
+    who,
+)
+from srghn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from serving.registry.ledger import Ledger
+
+PolicyOption = Annotated[str, typer.Option("--policy", help="Which policy, by its name.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(backup)
+    app.command()(restore)
+    app.command()(policies)
+    for name, text, commands in (
+        ("ledger", "Bring a ledger to this version's schema.", {"upgrade": upgrade}),
+        ("mode", "Which mode a policy's world is in.", {"set": mode_set}),
+    ):
+        group = typer.Typer(help=text)
+        for word, command in commands.items():
+            group.command(word)(command)
+        app.add_typer(group, name=name, no_args_is_help=True)
+    rules = typer.Typer(help="Who approves, and what comes before a trial.")
+    rules.command("show")(rules_show)
+    rules.command("set")(rules_set)
+    deploy = typer.Typer(help="How a policy's passes become champions.")
+    deploy.add_typer(rules, name="rules", no_args_is_help=True)
+    app.add_typer(deploy, name="deploy", no_args_is_help=True)
+
+
+def upgrade(
+    backed_up: Annotated[
+        bool, typer.Option("--backed-up", help="A backup was made by other means; make none.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Back the ledger up, then bring it to the schema that this version reads.
+
+    Stop the servers first. If anything fails, the ledger is left as it was.
+
+    Example: srghn ledger upgrade
+    """
+    from serving.registry.upgrade import upgrade as migrate
+
+    settings = load_settings()
+    done = migrate(settings.database_url, settings.home / "backups", backed_up=backed_up)
+    if json:
+        print_json(vars(done))
+    elif done.before == done.after:
+        out.print(f"schema {done.after} is up to date; {done.events} events, hash chain whole")
+    else:
+        kept = f"; backup: {done.backup}" if done.backup else ""
+        out.print(
+            f"schema {done.before} is now {done.after}; {done.events} events, hash chain whole"
+            f"{kept}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def backup(
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder; default backups/ in the home folder.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy the whole ledger to a file, consistently, while it is in use.
+
+    Example: srghn backup --to /mnt/backups
+    """
+    from serving.registry.backup import save
+
+    settings = load_settings()
+    file = save(settings.database_url, (to or settings.home / "backups") / "ledger")
+    if json:
+        print_json({"file": file})
+    else:
+        typer.echo(file)
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `srghn backup` made.")],
+    reason: ReasonOption,
+    json: JsonOption = False,
+) -> None:
+    """Put a backup in the place of the ledger; what was there is moved aside, never deleted.
+
+    Stop the servers first. The history and the witness say that it happened, by whom and why.
+
+    Example: srghn restore .srghn/backups/ledger-20270101T030000.000000Z.db --reason "disk died"
+    """
+    from serving.registry.backup import restore as put_back
+
+    settings = load_settings()
+    ledger = put_back(settings.database_url, file, settings.home, who(reason))
+    champion, count = ledger.champion(), ledger.verify()
+    ledger.close()
+    if json:
+        print_json({"events": count, "champion": champion.version if champion else None})
+    else:
+        served = f"version {champion.version} is champion" if champion else "no champion"
+        out.print(f"restored: {count} events, hash chain whole; {served}")
+
+
+def policies(json: JsonOption = False) -> None:
+    """Every policy of this home, what is served under it, and the mode of its world.
+
+    Example: srghn policies --json
+    """
+    ledger = _ledger()
+    found: list[dict[str, Any]] = []
+    for policy in ledger.policies():
+        champion, canary = ledger.served(policy.name)
+        found.append(
+            {
+                "policy": policy.name,
+                "champion": champion.version if champion else None,
+                "canary": canary.version if canary else None,
+                "mode": ledger.service_mode(policy.name),
+                "created_at": policy.created_at,
+            }
+        )
+    if json:
+        print_json(found)
+        return
+    rows = table("", "policy", "champion", "canary", "mode", "since")
+    for one in found:
+        rows.add_row(*("-" if value is None else str(value) for value in one.values()))
+    out.print(rows)
+
+
+def mode_set(
+    mode: Annotated[str, typer.Argument(help="A mode of the policy's world.")],
+    reason: ReasonOption,
+    policy: PolicyOption = "policy",
+) -> None:
+    """Say which mode the policy's world is in now: what is judged next is judged in that one.
+
+    Example: srghn mode set flipped --reason "the motors were rewired"
+    """
+    ledger = _ledger()
+    ledger.set_mode(policy, mode, who=who(reason))
+    out.print(f"policy {policy} is in mode {mode}")
+
+
+def rules_show(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+    """The deployment rules that hold, and what each means.
+
+    Example: srghn deploy rules show
+    """
+    rules = _ledger().deployment_rules(policy)
+    if json:
+        print_json(rules.model_dump(mode="json"))
+        return
+    shown = table("", "rule", "value", "meaning")
+    for name, field in type(rules).model_fields.items():
+        shown.add_row(name, str(getattr(rules, name)), field.description or "")
+    out.print(shown)
+
+
+def rules_set(
+    assignments: Annotated[list[str], typer.Argument(help="RULE=VALUE, one or more.")],
+    reason: ReasonOption,
+    policy: PolicyOption = "policy",
+    json: JsonOption = False,
+) -> None:
+    """Change deployment rules; the others stay. The ledger keeps by whom and why.
+
+    Example: srghn deploy rules set two_persons=true --reason "audit of March"
+    """
+    from serving.registry.rules import parse_rules
+
+    ledger = _ledger()
+    data = ledger.deployment_rules(policy).model_dump(mode="json")
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"a deployment rule is set by RULE=VALUE, got {assignment!r}")
+        data[name] = value
+    ledger.set_deployment_rules(parse_rules(data), who=who(reason), policy=policy)
+    rules_show(policy, json)
+
+
+def _ledger() -> Ledger:
+    from pipelines.versions.release import Release
+
+    return Release(load_settings()).ledger

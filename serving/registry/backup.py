@@ -1,0 +1,151 @@
+"""Copies of a whole ledger: made while it is in use, and put back in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from serving.registry.database import Database, parse_url, sqlite_path
+from serving.registry.faults import LedgerGone, fault, kind_of, of_os_error
+from serving.registry.ledger import Ledger
+from serving.registry.records import Who
+from srghn.errors import LedgerError
+from srghn.files import sha256_file, sync_folder
+
+
+def save(url: str, stem: Path) -> Path:
+    """A consistent copy of a ledger, while others write to it; returns the new file.
+
+    The name begins with `stem` and holds the moment. The file is whole or not there. Raises
+    `LedgerError` if it cannot be made; for PostgreSQL it is `pg_dump`'s, and where that program is
+    absent the error says what to run.
+    """
+    parsed = parse_url(url)
+    source = sqlite_path(parsed)
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    suffix = ".db" if source else ".dump"
+    target = stem.with_name(f"{stem.name}-{moment}{suffix}")
+    aside = target.with_name(f".{target.name}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source is None:
+            _dump(parsed, aside)
+        else:
+            _copy(source, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise of_os_error(str(target), error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def restore(url: str, copy: Path, home: Path, who: Who, witness_key: Path | None = None) -> Ledger:
+    """Put a copy in the place of the ledger, and say so in the history and to the witness.
+
+    What was there is moved aside, never deleted (PostgreSQL: saved to `home/backups` first). The
+    copy is verified in whole before anything is touched. Raises `LedgerError`.
+    """
+    parsed = parse_url(url)
+    file = sqlite_path(parsed)
+    if not copy.is_file():
+        raise LedgerError(f"there is no backup {copy}; srghn backup makes one")
+    if file is None:
+        _restore_dump(parsed, url, copy, home)
+    else:
+        _restore_file(file, copy)
+    ledger = Ledger(Database(url, home=home), witness_key=witness_key)
+    ledger.restored({"backup_sha256": sha256_file(copy)}, who=who)
+    return ledger
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise fault(str(source), LedgerGone, "there is no such file")
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+            contextlib.closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+            new.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+            found = new.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise fault(str(source), kind_of(error), str(error)) from error
+    if found != "ok":
+        raise LedgerError(f"the copy of {source} is not sound: {found}; srghn doctor says more")
+
+
+def _dump(url: URL, target: Path) -> None:
+    said = f"pg_dump --format=custom --file={target} {url.render_as_string(hide_password=True)}"
+    _run("pg_dump", ["--format=custom", "--no-owner", f"--file={target}"], url, said)
+
+
+def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> None:
+    said = f"pg_restore --clean --if-exists --single-transaction --dbname=... {copy}"
+    save(url, home / "backups" / "before-restore")
+    arguments = ["--clean", "--if-exists", "--no-owner", "--single-transaction", str(copy)]
+    _run("pg_restore", arguments, parsed, said)
+
+
+def _run(program: str, arguments: list[str], url: URL, said: str) -> None:
+    """A program of PostgreSQL's, told of the database by its environment: no password is shown."""
+    if shutil.which(program) is None:
+        raise LedgerError(f"{program} is not on this machine's PATH; run it where it is: {said}")
+    known = {
+        "PGHOST": url.host,
+        "PGPORT": str(url.port) if url.port else None,
+        "PGUSER": url.username,
+        "PGPASSWORD": None if url.password is None else str(url.password),
+        "PGDATABASE": url.database,
+    }
+    environment = {**os.environ, **{key: value for key, value in known.items() if value}}
+    target = [f"--dbname={url.database}"] if program == "pg_restore" else []
+    done = subprocess.run(
+        [program, *target, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        cause = (done.stderr.strip().splitlines() or ["no word of its own"])[0]
+        raise LedgerError(f"{program} did not succeed: {cause}; by hand: {said}")
+
+
+def _restore_file(file: Path, copy: Path) -> None:
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = file.with_name(f".{file.name}.restore.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)
+        _copy(copy, aside)
+        _check(aside)
+        with contextlib.closing(sqlite3.connect(aside)) as raw:
+            raw.execute("PRAGMA journal_mode=WAL")
+        for suffix in ("", "-wal", "-shm"):
+            old = file.with_name(file.name + suffix)
+            if old.exists():
+                old.rename(file.with_name(f"{file.name}.before-{moment}{suffix}"))
+        os.replace(aside, file)
+        sync_folder(file.parent)
+    except OSError as error:
+        raise of_os_error(str(file), error) from error
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            aside.with_name(aside.name + suffix).unlink(missing_ok=True)
+
+
+def _check(copy: Path) -> None:
+    """A copy that is restored verifies, as every ledger."""
+    database = Database(f"sqlite:///{copy}", home=copy.with_suffix(".home"))
+    try:
+        Ledger(database).verify()
+    finally:
+        database.close()

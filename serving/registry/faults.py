@@ -1,0 +1,120 @@
+"""What a database can fail by, told apart, each with advice that cannot destroy anything."""
+
+from __future__ import annotations
+
+import errno
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from srghn.errors import LedgerError
+
+
+class LedgerFull(LedgerError):
+    """The disk is full; nothing was written."""
+
+
+class LedgerReadOnly(LedgerError):
+    """The database may be read and not written."""
+
+
+class LedgerLocked(LedgerError):
+    """Another process kept the write lock for longer than this one waits."""
+
+
+class LedgerCorrupt(LedgerError):
+    """The database's own structure is damaged."""
+
+
+class LedgerUnreachable(LedgerError):
+    """The database's server does not answer, or refuses."""
+
+
+class LedgerGone(LedgerError):
+    """The database file is not there any more, or is another one."""
+
+
+_SAME = "nothing was changed"
+_ADVICE: dict[type[LedgerError], str] = {
+    LedgerFull: f"{_SAME}: make room on its disk, then do it again. Room for a rollback is kept",
+    LedgerReadOnly: f"{_SAME}: let this user write the file and its folder, then do it again",
+    LedgerLocked: f"{_SAME}: do it again, or end the process that holds it",
+    LedgerCorrupt: (
+        "it was left as it is: copy it and the files beside it to a safe place, then put a "
+        "backup in its place with srghn restore FILE --reason ..."
+    ),
+    LedgerUnreachable: f"{_SAME}: see that the server runs and that SRGHN_DATABASE_URL names it",
+    LedgerGone: (
+        "it was not made anew: put it back, or restore a backup with srghn restore FILE "
+        "--reason ..."
+    ),
+    LedgerError: f"{_SAME}: srghn doctor looks at the whole of it",
+}
+#: SQLite's names of its errors, by their beginning; the extended ones name the cause best.
+_SQLITE = {
+    "SQLITE_FULL": LedgerFull,
+    "SQLITE_IOERR_SHMSIZE": LedgerFull,  # the shared memory file finds no room
+    "SQLITE_READONLY_DBMOVED": LedgerGone,
+    "SQLITE_READONLY": LedgerReadOnly,
+    "SQLITE_PERM": LedgerReadOnly,
+    "SQLITE_CANTOPEN": LedgerReadOnly,
+    "SQLITE_BUSY": LedgerLocked,
+    "SQLITE_LOCKED": LedgerLocked,
+    "SQLITE_CORRUPT": LedgerCorrupt,
+    "SQLITE_NOTADB": LedgerCorrupt,
+    "SQLITE_IOERR": LedgerCorrupt,
+}
+#: PostgreSQL's classes of errors and single ones.
+_POSTGRES = {
+    "53100": LedgerFull,
+    "25006": LedgerReadOnly,
+    "42501": LedgerReadOnly,
+    "55P03": LedgerLocked,
+    "57014": LedgerLocked,
+    "XX001": LedgerCorrupt,
+    "XX002": LedgerCorrupt,
+}
+
+
+def fault(name: str, kind: type[LedgerError], cause: str) -> LedgerError:
+    """The one line about a database: which, what is wrong with it, what to do."""
+    return kind(f"cannot use the ledger {name}: {cause}; {_ADVICE[kind]}")
+
+
+def translated(name: str, error: SQLAlchemyError) -> LedgerError:
+    """A driver's error as a `LedgerError` of its kind."""
+    cause = getattr(error, "orig", None) or error
+    said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return fault(name, kind_of(cause, error), said)
+
+
+def kind_of(cause: BaseException, error: BaseException | None = None) -> type[LedgerError]:
+    """Which fault an exception of sqlite3 or psycopg stands for."""
+    if isinstance(error, PoolTimeout):
+        return LedgerLocked
+    known = str(getattr(cause, "sqlite_errorname", ""))
+    for begins in sorted(_SQLITE, key=len, reverse=True):
+        if known.startswith(begins):
+            return _SQLITE[begins]
+    state = getattr(cause, "sqlstate", None)
+    if state in _POSTGRES:
+        return _POSTGRES[state]
+    if type(cause).__module__.startswith("psycopg") and (
+        state is None or str(state).startswith(("08", "28", "3D", "57P"))
+    ):
+        return LedgerUnreachable
+    return LedgerError
+
+
+def of_os_error(name: str, error: OSError) -> LedgerError:
+    """A file system's error likewise."""
+    kinds = {
+        errno.ENOSPC: LedgerFull,
+        errno.EDQUOT: LedgerFull,
+        errno.EROFS: LedgerReadOnly,
+        errno.EACCES: LedgerReadOnly,
+        errno.EPERM: LedgerReadOnly,
+        errno.ENOENT: LedgerGone,
+    }
+    kind = kinds.get(error.errno or 0, LedgerError)
+    return fault(name, kind, error.strerror or str(error))

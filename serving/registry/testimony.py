@@ -1,0 +1,151 @@
+"""What the witness and the history say about each other, and the ledger's whole verification."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from serving.registry import chain, explain, rows, schema
+from serving.registry.database import Database
+from serving.registry.records import Event, Who
+from serving.registry.states import State
+from serving.registry.witness import Entry, Kind, Witness, valid
+from srghn.errors import LedgerError
+
+logger = logging.getLogger(__name__)
+
+_WAY_BACK = "the lawful way back to an earlier state is srghn restore FILE --reason ..."
+
+
+class Testimony:
+    """Signs heads of the chain, and checks the history by what was signed.
+
+    Without a home folder (PostgreSQL by its URL alone) nothing is signed, and all is verified.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        home: Path | None,
+        key: Path | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database, self._clock = database, clock
+        self._witness = None if home is None else Witness(home, key)
+
+    def head(self, kind: Kind, who: Who) -> None:
+        """Append the signed head of the chain. A failure is logged; the next step makes it good."""
+        if self._witness is None:
+            return
+        with self._database.read() as connection:
+            last = next(chain.read_events(connection, limit=1, newest=True), None)
+        at = rows.iso(self._clock())
+        seq, digest = (last.seq, last.hash) if last else (0, chain.GENESIS)
+        entry = Entry(kind, seq, digest, at, who.actor, who.reason, "", "", "")
+        try:
+            self._witness.append(entry)
+        except (OSError, LedgerError) as error:
+            if kind == "restore":
+                raise
+            logger.warning("the witness %s took no line: %s", self._witness.file, error)
+
+    def last(self) -> Entry | None:
+        entries = self._entries()
+        return entries[-1] if entries else None
+
+    def verify(self) -> int:
+        """Chain, evidence, rows and every line of the witness; returns the number of events."""
+        entries = self._entries()
+        with self._database.read() as connection:
+            count = chain.verify(connection)
+            for entry in valid(entries):
+                _compare(connection, entry)
+            for name in _names(connection):
+                _explain_policy(connection, name)
+            for number in connection.execute(select(schema.versions.c.version)).scalars().all():
+                explain.version(connection, number)
+        return count
+
+    def verify_served(self) -> int:
+        """What is served, and the events since the last signature; returns how many those are."""
+        entries = valid(self._entries())
+        with self._database.read() as connection:
+            if entries:
+                newest = max(entries, key=lambda entry: entry.seq)
+                _compare(connection, newest)
+                count = _verify_since(connection, newest)
+            else:
+                count = chain.verify(connection)
+            for name in _names(connection):
+                _explain_policy(connection, name)
+                for number in _served(connection, name):
+                    explain.version(connection, number)
+        return count
+
+    def _entries(self) -> list[Entry]:
+        return [] if self._witness is None else self._witness.entries()
+
+
+def _names(connection: Connection) -> list[str]:
+    return list(connection.execute(select(schema.policies.c.name)).scalars())
+
+
+def _explain_policy(connection: Connection, name: str) -> None:
+    explain.policy(connection, name)
+    explain.champion(connection, name)
+    explain.trial(connection, name)
+
+
+def _served(connection: Connection, name: str) -> list[int]:
+    """Versions that a pointer or their own row says are served."""
+    states = (State.CHAMPION, State.CANARY, State.SHADOW)
+    found = {version.version for version in rows.in_state(connection, name, states)}
+    for table in (schema.champion, schema.trial):
+        query = select(table.c.version).where(table.c.policy == name)
+        found.update(connection.execute(query).scalars())
+    return sorted(found)
+
+
+def _compare(connection: Connection, entry: Entry) -> None:
+    """The event that the witness saw is in the history, as it was."""
+    query = select(schema.events.c.hash).where(schema.events.c.seq == entry.seq)
+    found = connection.execute(query).scalar() if entry.seq else chain.GENESIS
+    if found is None:
+        last = next(chain.read_events(connection, limit=1, newest=True), None)
+        raise LedgerError(
+            f"the history ends with event {last.seq if last else 0}, the witness saw event "
+            f"{entry.seq} on {entry.at}: the ledger was wound back; {_WAY_BACK}"
+        )
+    if found != entry.hash:
+        raise LedgerError(
+            f"event {entry.seq} has hash {found[:16]}…, the witness saw {entry.hash[:16]}… on "
+            f"{entry.at}: the history was computed anew; {_WAY_BACK}"
+        )
+
+
+def _verify_since(connection: Connection, entry: Entry) -> int:
+    """Replay the events after a signed head; each version goes on from its last event before."""
+    found = chain.Replay(previous=entry.hash, count=entry.seq)
+    last = next(chain.read_events(connection, since=entry.seq - 1, limit=1), None)
+    if last is not None and last.seq == entry.seq:
+        explain.check_hash(last)
+        found.format = last.format
+    for event in chain.read_events(connection, since=entry.seq):
+        if event.version is not None and event.version not in found.states:
+            _recall_state(connection, found, event)
+        found.take(event)
+    return found.count - entry.seq
+
+
+def _recall_state(connection: Connection, found: chain.Replay, event: Event) -> None:
+    table = schema.events
+    query = select(table.c.to_state, table.c.policy).where(
+        table.c.version == event.version, table.c.seq < event.seq
+    )
+    before = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).one_or_none()
+    if before is not None and event.version is not None:
+        found.states[event.version] = before.to_state
+        found.policies[event.version] = before.policy

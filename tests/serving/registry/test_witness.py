@@ -1,0 +1,266 @@
+"""A history that was cut short or computed anew is found; a restored backup is the lawful way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.registry import backup, chain, schema
+from serving.registry.ledger import Ledger
+from serving.registry.records import Event, Who
+from serving.registry.witness import Witness
+from srghn.errors import LedgerError
+
+ANN = Who("ann", "because")
+
+
+@pytest.fixture
+def file(tmp_path: Path, ledger: Ledger) -> Path:
+    return tmp_path / "ledger.db"
+
+
+def reopened(file: Path) -> Ledger:
+    return Ledger(f"sqlite:///{file}")
+
+
+def wind_back(file: Path, to: Path | None = None, back: Path | None = None) -> None:
+    """Take a copy of the closed ledger, or put one in its place as a thief would."""
+    if to is not None:
+        shutil.copyfile(file, to)
+    if back is not None:
+        for suffix in ("-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(back, file)
+
+
+def test_each_step_is_witnessed_and_signed(ledger: Ledger, steps: Any, tmp_path: Path) -> None:
+    assert ledger.checkpoint() is None
+    steps.first()
+    seen = Witness(tmp_path).entries()
+    assert [entry.seq for entry in seen] == [1, 2, 3, 4, 5]
+    assert [entry.hash for entry in seen] == [event.hash for event in ledger.events()]
+    assert ledger.checkpoint() == seen[-1]
+    assert (tmp_path / "witness.key").stat().st_mode & 0o777 == 0o600
+    assert ledger.verify_served() == 0
+
+
+def test_a_ledger_wound_back_is_found(
+    ledger: Ledger, steps: Any, file: Path, tmp_path: Path
+) -> None:
+    steps.first()
+    ledger.close()
+    wind_back(file, to=tmp_path / "old.db")
+    ledger = reopened(file)
+    later = type(steps)(ledger)
+    later.count = 50
+    later.second()
+    ledger.close()
+    wind_back(file, back=tmp_path / "old.db")
+    ledger = reopened(file)
+    for look in (ledger.verify, ledger.verify_served):
+        with pytest.raises(LedgerError, match=r"ends with event 5, the witness saw .* wound back"):
+            look()
+    later = type(steps)(ledger)  # and going on from there does not hide it
+    later.count = 90
+    later.second()
+    for look in (ledger.verify, ledger.verify_served):
+        with pytest.raises(LedgerError, match="srghn restore"):
+            look()
+    ledger.close()
+
+
+def test_a_history_computed_anew_is_found(ledger: Ledger, steps: Any, file: Path) -> None:
+    steps.first()
+    with ledger._database.write() as connection:
+        schema.unguard(connection)
+        previous = chain.GENESIS
+        for event in list(chain.read_events(connection)):
+            forged = replace(event, reason="nothing to see", prev_hash=previous)
+            forged = replace(forged, hash=chain.event_hash(forged))
+            previous = forged.hash
+            _write(connection, forged)
+        schema.guard(connection)
+        assert chain.verify(connection) == 5  # the chain itself is whole
+    for look in (ledger.verify, ledger.verify_served):
+        with pytest.raises(LedgerError, match=r"event .* the history was computed anew"):
+            look()
+
+
+def _write(connection: Any, event: Event) -> None:
+    change = schema.events.update().where(schema.events.c.seq == event.seq)
+    connection.execute(change.values(vars(event)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: [lines[0].replace(b"ann", b"eve"), *lines[1:]], "line 2 .* was changed"),
+        (lambda lines: lines[1:], "line 1 .* removed"),
+        (lambda lines: [*lines[:2], *lines[3:]], "line 3 .* removed"),
+        (lambda lines: [*lines[:-1], _as(lines[-1], hash="0" * 64)], "no valid signature"),
+        (lambda lines: [*lines[:-1], _as(lines[-1], seq=3)], "no valid signature"),
+        (lambda lines: [*lines, b"nonsense\n"], "a line that is none"),
+    ],
+)
+def test_a_changed_witness_is_found(
+    ledger: Ledger, steps: Any, tmp_path: Path, change: Any, words: str
+) -> None:
+    ledger.add_policy("a", who=ANN)
+    steps.first()
+    found = tmp_path / "witness.jsonl"
+    found.write_bytes(b"".join(change(found.read_bytes().splitlines(keepends=True))))
+    for look in (ledger.verify, ledger.verify_served):
+        with pytest.raises(LedgerError, match=words):
+            look()
+
+
+def _as(line: bytes, **fields: Any) -> bytes:
+    from srghn.files import canonical_json
+
+    return canonical_json({**json.loads(line), **fields}) + b"\n"
+
+
+def test_another_key_does_not_speak_for_this_home(
+    ledger: Ledger, steps: Any, tmp_path: Path
+) -> None:
+    steps.first()
+    (tmp_path / "witness.key").unlink()
+    again = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with pytest.raises(LedgerError, match="is signed with key"):
+        again.verify_served()
+    again.close()
+
+
+def test_half_a_line_of_a_killed_process_is_no_tampering(
+    ledger: Ledger, steps: Any, tmp_path: Path
+) -> None:
+    steps.first()
+    found = tmp_path / "witness.jsonl"
+    whole = found.read_bytes()
+    found.write_bytes(whole + whole.splitlines()[0][:70])
+    ledger.verify_served()
+    steps.register()
+    assert ledger.verify() == 6
+    assert [entry.seq for entry in Witness(tmp_path).entries()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_step_that_the_witness_missed_is_made_good(
+    ledger: Ledger, steps: Any, tmp_path: Path
+) -> None:
+    """Killed between commit and line: the head is ahead of the witness, which is lawful."""
+    steps.first()
+    found = tmp_path / "witness.jsonl"
+    found.write_bytes(b"".join(found.read_bytes().splitlines(keepends=True)[:-2]))
+    assert ledger.verify_served() == 2
+    steps.register()
+    assert Witness(tmp_path).entries()[-1].seq == 6
+
+
+def test_events_after_the_last_signature_are_replayed(
+    ledger: Ledger, steps: Any, tmp_path: Path
+) -> None:
+    steps.first()
+    found = tmp_path / "witness.jsonl"
+    found.write_bytes(b"".join(found.read_bytes().splitlines(keepends=True)[:-2]))
+    with ledger._database.write() as connection:
+        schema.unguard(connection)
+        last = list(chain.read_events(connection))[-1]
+        forged = replace(last, from_state="PASSED")
+        _write(connection, replace(forged, hash=chain.event_hash(forged)))
+        schema.guard(connection)
+    with pytest.raises(LedgerError, match="APPROVED -> CHAMPION is no step"):
+        ledger.verify_served()
+
+
+def test_many_writers_leave_one_chain_of_lines(ledger: Ledger, tmp_path: Path) -> None:
+    def work(n: int) -> None:
+        for m in range(4):
+            ledger.note("drift", {"n": n, "m": m}, who=ANN)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ledger.verify() == 24
+    assert max(entry.seq for entry in Witness(tmp_path).entries()) == 24
+
+
+# --------------------------------------------------------------------------- backup, restore
+
+
+def test_a_backup_is_made_while_the_ledger_is_written(
+    ledger: Ledger, steps: Any, file: Path, tmp_path: Path
+) -> None:
+    steps.first()
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            ledger.note("drift", {}, who=ANN)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        copies = [backup.save(f"sqlite:///{file}", tmp_path / "b" / "ledger") for _ in range(3)]
+    finally:
+        stop.set()
+        writer.join()
+    for copy in copies:
+        found = Ledger(f"sqlite:///{copy}")
+        assert found.verify() >= 5
+        found.close()
+    assert len({copy.name for copy in copies}) == 3
+
+
+def test_restore_is_the_lawful_way_back(
+    ledger: Ledger, steps: Any, file: Path, tmp_path: Path
+) -> None:
+    first = steps.first()
+    copy = backup.save(f"sqlite:///{file}", tmp_path / "b" / "ledger")
+    steps.second()
+    ledger.close()
+    again = backup.restore(f"sqlite:///{file}", copy, tmp_path, Who("ann", "the disk died"))
+    assert again.verify() == 6
+    assert again.verify_served() == 0
+    assert again.champion().version == first  # type: ignore[union-attr]
+    event = again.events()[-1]
+    assert (event.action, event.actor, event.reason) == ("restore", "ann", "the disk died")
+    kinds = [entry.kind for entry in Witness(tmp_path).entries()]
+    assert kinds[-2:] == ["restore", "step"]
+    later = type(steps)(again)
+    later.count = 70
+    later.second()
+    assert again.verify() == again.count()
+    again.close()
+    # what was there is still there
+    [kept] = tmp_path.glob("ledger.db.before-*Z")
+    old = Ledger(f"sqlite:///{kept}", witness_key=tmp_path / "witness.key")
+    assert old.champion().version == 2  # type: ignore[union-attr]
+    old.close()
+
+
+def test_a_backup_that_is_damaged_is_not_restored(
+    ledger: Ledger, steps: Any, file: Path, tmp_path: Path
+) -> None:
+    steps.first()
+    copy = backup.save(f"sqlite:///{file}", tmp_path / "b" / "ledger")
+    with closing(sqlite3.connect(copy)) as raw:
+        raw.execute("UPDATE champion SET generation = 9")
+        raw.commit()
+    with pytest.raises(LedgerError, match="pointer"):
+        backup.restore(f"sqlite:///{file}", copy, tmp_path, ANN)
+    copy.write_bytes(b"no database at all" * 1000)
+    with pytest.raises(LedgerError, match="not a database"):
+        backup.restore(f"sqlite:///{file}", copy, tmp_path, ANN)
+    with pytest.raises(LedgerError, match="there is no backup"):
+        backup.restore(f"sqlite:///{file}", tmp_path / "none.db", tmp_path, ANN)
+    assert ledger.verify() == 5
