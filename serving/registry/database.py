@@ -123,7 +123,7 @@ class Database:
 
     def _schema(self) -> int:
         with self.read() as connection:
-            return connection.execute(select(schema.meta.c.schema_version)).scalar_one()
+            return int(connection.execute(select(schema.meta.c.schema_version)).scalar_one())
 
     def _refuse_lost_rows(self) -> None:
         if self.home is not None and (self.home / "witness.jsonl").exists():

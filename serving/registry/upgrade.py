@@ -72,7 +72,7 @@ def _schema(engine: Engine, name: str) -> int:
     with engine.connect() as connection:
         if not inspect(connection).has_table(schema.meta.name):
             raise LedgerError(f"{name} holds no ledger; SRGHN_DATABASE_URL names another database")
-        return connection.execute(select(schema.meta.c.schema_version)).scalar_one()
+        return int(connection.execute(select(schema.meta.c.schema_version)).scalar_one())
 
 
 @contextmanager

@@ -41,7 +41,13 @@ def upgrade() -> None:
     _loop()
     op.add_column("tokens", sa.Column("expires_at", sa.Float))
     op.create_index("outbox_pending", "outbox", ["delivered", "seq"])
-    columns = ["policy", "digest", "env_fingerprint", "mode", sa.text("coalesce(recall_of, 0)")]
+    columns: list[Any] = [
+        "policy",
+        "digest",
+        "env_fingerprint",
+        "mode",
+        sa.text("coalesce(recall_of, 0)"),
+    ]
     op.create_index("versions_tuple", "versions", columns, unique=True)
     connection.execute(sa.text("UPDATE srghn_meta SET schema_version = 2"))
 
