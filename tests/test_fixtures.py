@@ -18,6 +18,7 @@ from pipelines.runs.workspaces import Workspace, create_workspace, unfinished
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import Ledger
+from serving.registry.upgrade import upgrade
 from serving.settings import Settings
 from serving.tokens import Tokens
 from srghn.candidates.candidate import Candidate
@@ -33,7 +34,9 @@ STATES = (
 
 @pytest.fixture(scope="module")
 def ledger_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return old_homes.unpack("home-ledger", tmp_path_factory.mktemp("old"))
+    home = old_homes.unpack("home-ledger", tmp_path_factory.mktemp("old"))
+    upgrade(f"sqlite:///{home / 'ledger.db'}", home / "backups")
+    return home
 
 
 @pytest.fixture
