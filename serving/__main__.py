@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from serving.limits import Limits
-from serving.settings import Settings, load_settings
+from serving.settings import Settings, load_settings, url_of
 from srghn.errors import ServiceError, SrghnError
 from srghn.quiet import be_quiet
 
@@ -38,8 +38,8 @@ def serve(settings: Settings, workers: int = 1) -> None:
     ledger.verify_served()  # a broken ledger is said here, once, and in one line
     ledger.close()
     bound = _bind(settings.host, settings.port)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    sys.stdout.write(f"srghn serves http://{host}:{bound.getsockname()[1]}\n")
+    url = url_of(settings.host, bound.getsockname()[1])
+    sys.stdout.write(f"srghn serves {url}\n")
     sys.stdout.flush()
     try:
         if workers > 1:
@@ -80,8 +80,7 @@ def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
 
 def _serve_many(settings: Settings, bound: socket.socket, workers: int) -> None:
     """Workers are processes that share the socket and each follow the ledger."""
-    os.environ["SRGHN_HOME"] = str(settings.home)
-    os.environ["SRGHN_DATABASE_URL"] = settings.database_url
+    os.environ.update(settings.environment())
     with tempfile.TemporaryDirectory(prefix="srghn-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         config = _config("serving.app:create_app", settings, factory=True, workers=workers)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,20 +15,28 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from srghn.config import EngineSettings, explain
 from srghn.errors import ConfigError
 
+PREFIX = "SRGHN_"
+#: Set by our own processes for their children, not by users.
+INTERNAL = frozenset({"SRGHN_PARENT_PID", "SRGHN_PARENT_START", "SRGHN_IMPORT_PATH"})
+#: Letters that SQLite URLs, MLflow or DVC take for something else in a path.
+REFUSED_IN_PATHS = "?#%\n\r\t"
+
 
 class Settings(EngineSettings, BaseSettings):
     """All that a process needs to know about this machine."""
 
-    model_config = SettingsConfigDict(env_prefix="SRGHN_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True
+    )
 
-    home: Path = Path(".srghn")
+    home: Path = Field(Path(".srghn"), description="folder of everything that is kept")
     database_url: str = Field("", description="ledger; default SQLite in the home folder")
     mlflow_uri: str = Field(
         "", description="tracking and registry; default SQLite in the home folder"
     )
     prefect_api_url: str = Field("", description="Prefect server; default one started as needed")
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    host: str = Field("127.0.0.1", min_length=1, description="address the HTTP server listens on")
+    port: int = Field(8000, ge=0, le=65535, description="port of the HTTP server; 0: a free one")
     auth: Literal["changes", "inference", "everything"] = Field(
         "changes", description="what needs a token over HTTP; each includes those before it"
     )
@@ -33,16 +45,61 @@ class Settings(EngineSettings, BaseSettings):
     )
 
     def resolved(self) -> Settings:
-        """The same settings with absolute home and every default URL filled in."""
+        """The same settings, every path and URL absolute and every default filled in.
+
+        Raises `ConfigError` for a home folder whose path the tools underneath cannot take.
+        """
         home, key = self.home.expanduser().absolute(), self.witness_key
+        if any(letter in str(home) for letter in REFUSED_IN_PATHS):
+            shown = " ".join(REFUSED_IN_PATHS[:3])
+            raise ConfigError(
+                f"the home folder's path must not hold any of {shown}, got {str(home)!r}; "
+                "set SRGHN_HOME to another folder"
+            )
         return self.model_copy(
             update={
                 "home": home,
                 "witness_key": None if key is None else key.expanduser().absolute(),
-                "database_url": self.database_url or f"sqlite:///{home / 'ledger.db'}",
-                "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+                "database_url": _absolute(self.database_url) or f"sqlite:///{home / 'ledger.db'}",
+                "mlflow_uri": _absolute(self.mlflow_uri, bare=True)
+                or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+                "host": self.host.strip("[]"),
             }
         )
+
+    # ----------------------------------------------------------------- what lies in the home
+
+    @property
+    def artefacts(self) -> Path:
+        """Candidates, each in a folder named by its digest."""
+        return self.home / "artefacts"
+
+    @property
+    def reports(self) -> Path:
+        """Reports of the gate, each in a folder named by its page's digest."""
+        return self.home / "reports"
+
+    @property
+    def workspaces(self) -> Path:
+        """One folder a run."""
+        return self.home / "workspaces"
+
+    @property
+    def mlflow(self) -> Path:
+        """The embedded MLflow: its database and its artifacts."""
+        return self.home / "mlflow"
+
+    @property
+    def mlflow_is_embedded(self) -> bool:
+        return self.mlflow_uri.startswith("sqlite:")
+
+    def environment(self) -> dict[str, str]:
+        """These settings as variables for a child process, wherever it runs."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            f"{PREFIX}{name.upper()}": "" if value is None else str(value)
+            for name, value in found.items()
+        }
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -50,4 +107,36 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides).resolved()
     except ValidationError as error:
-        raise ConfigError(explain(error, "setting SRGHN_")) from error
+        raise ConfigError(explain(error, f"setting {PREFIX}")) from error
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    said = []
+    for name in sorted(set(environment) - known - INTERNAL):
+        if name.startswith(PREFIX):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            said.append(f"{name} is not a setting and is ignored; {hint}")
+    return said
+
+
+def url_of(host: str, port: int) -> str:
+    """The HTTP address of a server that listens on `host`, as a client on this machine writes it.
+
+    A server that listens on every address is reached by loopback; IPv6 stands in brackets.
+    """
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def _absolute(url: str, bare: bool = False) -> str:
+    """A SQLite URL, or where `bare` a plain path, made absolute from the current folder."""
+    scheme, slashes, rest = url.partition(":///")
+    if slashes and scheme.split("+")[0] == "sqlite" and rest and rest != ":memory:":
+        path, mark, query = rest.partition("?")
+        return f"{scheme}:///{Path(path).expanduser().absolute()}{mark}{query}"
+    if bare and url and not urlsplit(url).scheme:
+        return Path(url).expanduser().absolute().as_uri()
+    return url

@@ -279,7 +279,9 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["inprocess", "processes", "dask"] = "inprocess"
+    engine: Literal["inprocess", "processes", "dask"] = Field(
+        "inprocess", description="where episodes are played: in this process, in several, on Dask"
+    )
     workers: int = Field(0, ge=0, description="worker processes; 0: one per core")
     dask_address: str = Field("", description="the Dask scheduler that the dask engine uses")
     shard_deadline: float = Field(300.0, gt=0, description="seconds a shard may take")

@@ -22,7 +22,14 @@ QUIET = {
 }
 
 
+#: This machine's own servers are never asked for through an HTTP proxy.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
 def be_quiet() -> None:
     """Set the quiet-and-offline defaults for this process and its children."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    for name in ("NO_PROXY", "no_proxy"):
+        given = [each for each in os.environ.get(name, "").split(",") if each.strip()]
+        os.environ[name] = ",".join([*given, *(each for each in LOOPBACK if each not in given)])

@@ -36,8 +36,10 @@ out = Console(highlight=False)
 
 def load_settings(**overrides: Any) -> Settings:
     """Settings, imported when a command runs: `srghn --help` must answer at once."""
-    from serving.settings import load_settings
+    from serving.settings import load_settings, unknown_variables
 
+    for said in unknown_variables():
+        typer.echo(f"srghn: {said}", err=True)
     return load_settings(**overrides)
 
 

@@ -164,13 +164,13 @@ def report(
 
       srghn report 2 --out report.html
     """
-    found = _release().ledger.version(version)
-    if found.report_path is None:
+    release = _release()
+    found, path = release.ledger.version(version), release.report_page(version)
+    if path is None:
         raise LedgerError(
             f"version {version} has no report yet, it is {found.state}; judge it: "
             f"srghn gate {version}"
         )
-    path = Path(found.report_path)
     if to is not None:
         shutil.copyfile(path, to)
         path = to

@@ -133,7 +133,7 @@ class _Demo:
     def refuse(self, version: EnvVersion) -> None:
         _step(6, "A bad candidate: the founder of the lineage, before any evolution")
         number = self._bad_version(version)
-        if self.ledger.version(number).report_path is None:
+        if self.ledger.version(number).report_digest is None:
             self._judge_bad(number, version)
         _, verdict = self._verdict(number)
         state = self.ledger.version(number).state
@@ -147,7 +147,7 @@ class _Demo:
         candidate = self.release.store.load(champion.digest)
         with spinner(f"playing {EPISODES} fresh episodes in every mode"):
             returns = {m: _mean_return(candidate, version, m) for m in version.modes}
-        report = self.ledger.version(champion.version).report_path
+        report = str(self.release.report_page(champion.version))
         self.release.mirror().deliver()
         rows = Table(title="champion", title_justify="left", show_header=False)
         rows.add_row("version", f"{champion.version}, generation {champion.generation}")
@@ -176,7 +176,7 @@ class _Demo:
 
     def _run(self, run_id: str, start: str) -> None:
         """Evolve and gate in a workspace of a fixed name, unless its version is past the gate."""
-        done = [v for v in self.ledger.versions() if v.run_id == run_id and v.report_path]
+        done = [v for v in self.ledger.versions() if v.run_id == run_id and v.report_digest]
         if not done or done[-1].state in ("PASSED", "APPROVED"):
             workspace = self._workspace(run_id)
             if not workspace.params_file.exists():
@@ -198,7 +198,7 @@ class _Demo:
         )
         _say(verdict.summary, markup=False)
         _say(f"version {version} is [bold]{self.ledger.version(version).state}[/bold]")
-        _say(f"[dim]{self.ledger.version(version).report_path}[/dim]")
+        _say(f"[dim]{self.release.report_page(version)}[/dim]")
         if not verdict.passed:
             raise SrghnError(f"the demo's candidate did not pass the gate: {verdict.summary}")
 

@@ -7,7 +7,8 @@ one stage in the run's own workspace, so a flow that is started again does only 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -121,9 +122,15 @@ def _conclude(
     candidate = Candidate.load(workspace.candidate)
     found = release.ledger.version(version)
     result = {
-        **outcome(workspace, found, verdict, candidate.manifest),
+        **outcome(workspace, found, verdict, candidate.manifest, release.report_page(version)),
         "mlflow_run_id": delivery.mlflow_run_id,
         "tracking_failure": delivery.failure,
     }
-    atomic_write(workspace.outcome, json.dumps(result, indent=1))
+    atomic_write(workspace.outcome, json.dumps(_within(settings.home, result), indent=1))
     return result
+
+
+def _within(home: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with its paths counted from the home, which may move."""
+    paths = {name: result[name] for name in ("workspace", "report") if result[name] is not None}
+    return {**result, **{k: Path(v).relative_to(home).as_posix() for k, v in paths.items()}}

@@ -26,6 +26,17 @@ from srghn.files import atomic_write
 STAGES = ("pin", "evolve", "evaluate", "gate")
 
 
+#: The cache all workspaces of a home share, named from the folder this is in: a home may move.
+DVC_CONFIG = """\
+[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+[cache]
+    dir = ../../../dvc-cache
+"""
+
+
 class StageFailed(SrghnError):
     """A stage ended with an error; its message is the stage's own."""
 
@@ -78,6 +89,10 @@ class Workspace:
         return self.root / ".dvc" / "tmp" / "stage-error.txt"
 
     @property
+    def dvc_config(self) -> Path:
+        return self.root / ".dvc" / "config"
+
+    @property
     def log(self) -> Path:
         return self.root / "run.log"
 
@@ -125,10 +140,12 @@ class Workspace:
         own message.
         """
         self.error.unlink(missing_ok=True)
+        if self.dvc_config.read_text() != DVC_CONFIG:  # written before 0.3: with an absolute path
+            atomic_write(self.dvc_config, DVC_CONFIG)
         command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
         if stage == "pin":
             command.append("--no-run-cache")
-        environment = child_environment({"SRGHN_HOME": str(settings.home)})
+        environment = child_environment(settings)
         with self.log.open("ab") as log:
             code = subprocess.run(
                 command,
@@ -144,7 +161,7 @@ class Workspace:
 
 
 def workspaces(settings: Settings) -> Path:
-    return settings.home / "workspaces"
+    return settings.workspaces
 
 
 def new_run_id(name: str) -> str:
@@ -180,12 +197,7 @@ def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Work
     workspace = Workspace(workspaces(settings) / run_id)
     require_writable(settings.home)
     (workspace.root / ".dvc").mkdir(parents=True)
-    cache = settings.home / "dvc-cache"
-    atomic_write(
-        workspace.root / ".dvc" / "config",
-        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
-        f"[cache]\n    dir = {cache}\n",
-    )
+    atomic_write(workspace.dvc_config, DVC_CONFIG)
     (workspace.root / ".dvc" / "tmp").mkdir()
     atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
     atomic_write(workspace.params_file, params.to_yaml())

@@ -6,13 +6,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from pipelines.runs.workspaces import require_writable
 from pipelines.services.prefect_server import running_server
 from pipelines.versions.release import Release
 from serving.registry import explain
+from serving.registry.records import Version
 from serving.settings import Settings
 from srghn.errors import SrghnError
+from srghn.files import sha256_file
 
 REQUIRED = (
     "torch", "gymnasium", "onnxruntime", "prefect", "dvc", "mlflow", "great-expectations", "fastapi"
@@ -39,6 +42,7 @@ def examine(settings: Settings) -> list[Finding]:
         _try("home folder", lambda: _home(settings)),
         _try("ledger", lambda: _ledger(settings)),
         _try("champion", lambda: _champion(settings)),
+        _try("reports", lambda: _reports(settings)),
         _try("MLflow mirror", lambda: _outbox(settings)),
         _try("Prefect server", lambda: _prefect(settings)),
     ]
@@ -102,6 +106,25 @@ def _champion(settings: Settings) -> Finding:
         return Finding("champion", "none yet")
     release.store.load(champion.digest).check_golden()
     return Finding("champion", f"version {champion.version}, digest and golden outputs match")
+
+
+def _reports(settings: Settings) -> Finding:
+    release = Release(settings)
+    judged = [v for v in release.ledger.versions() if v.report_digest is not None]
+    lost = [v.version for v in judged if not _whole(release.report_page(v.version), v)]
+    if not lost:
+        return Finding("reports", f"{len(judged)}, each with the digest in the ledger")
+    named = ", ".join(map(str, lost))
+    return Finding(
+        "reports",
+        f"of version {named}: missing or changed under {settings.reports}",
+        ok=False,
+        remedy="restore that folder from a backup",
+    )
+
+
+def _whole(page: Path | None, version: Version) -> bool:
+    return page is not None and page.is_file() and sha256_file(page) == version.report_digest
 
 
 def _outbox(settings: Settings) -> Finding:

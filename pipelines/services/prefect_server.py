@@ -42,8 +42,11 @@ def running_server(settings: Settings) -> str | None:
         return settings.prefect_api_url
     note = _note(settings)
     try:
-        url = str(json.loads(note.read_text())["api_url"])
-        if httpx.get(f"{url}/health", timeout=2.0).status_code == 200:
+        noted = json.loads(note.read_text())
+        if noted["home"] != str(settings.home):  # of the home that this one is a copy of
+            return None
+        url = str(noted["api_url"])
+        if httpx.get(f"{url}/health", timeout=2.0, trust_env=False).status_code == 200:
             return url
     except (OSError, ValueError, KeyError, httpx.HTTPError):
         return None
@@ -70,12 +73,15 @@ def prefect_server(
     log = settings.home / "prefect" / "server.log"
     command = [sys.executable, "-m", "prefect", "server", "start"]
     process = start_service(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], log, child_environment()
+        [*command, "--host", "127.0.0.1", "--port", str(port)], log, child_environment(settings)
     )
     try:
         with waiting or nullcontext():
             wait_until_up("the Prefect server", f"{url}/health", process, log)
-        atomic_write(_note(settings), json.dumps({"api_url": url, "pid": process.pid}))
+        atomic_write(
+            _note(settings),
+            json.dumps({"api_url": url, "pid": process.pid, "home": str(settings.home)}),
+        )
         yield url
     finally:
         _note(settings).unlink(missing_ok=True)

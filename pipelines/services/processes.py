@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serving.settings import Settings
 from srghn.errors import ServiceError
 
 #: Tells a stage which process it works for; see `die_with_parent`.
@@ -23,13 +24,16 @@ IMPORTS = "SRGHN_IMPORT_PATH"
 _PR_SET_PDEATHSIG = 1
 
 
-def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment, with its Python first on PATH, for DVC's `python -m ...`."""
+def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, all settings said outright, wherever the child will run.
+
+    Its Python is first on PATH, for DVC's `python -m ...`.
+    """
     environment = dict(os.environ)
     folder = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", "")])
     environment[PARENT] = str(os.getpid())
-    return {**environment, **(extra or {})}
+    return {**environment, **settings.environment(), **(extra or {})}
 
 
 def extend_import_path() -> None:
@@ -105,7 +109,7 @@ def stop_service(process: subprocess.Popen[Any], patience: float = 15.0) -> None
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
@@ -121,7 +125,7 @@ def wait_until_up(
         if process.poll() is not None:
             raise ServiceError(f"{name} ended at once: {_last_line(log)} (whole log: {log})")
         try:
-            if httpx.get(url, timeout=2.0).status_code == 200:
+            if httpx.get(url, timeout=2.0, trust_env=False).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

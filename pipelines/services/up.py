@@ -22,7 +22,7 @@ from pipelines.services.processes import (
     wait_until_up,
 )
 from pipelines.versions.release import Release
-from serving.settings import Settings
+from serving.settings import Settings, url_of
 from srghn.errors import ConfigError, ServiceError
 
 POOL = "srghn"
@@ -35,8 +35,8 @@ def http_server(settings: Settings, port: int) -> Iterator[str]:
     """The HTTP server as a child process; yields its URL once it answers, and stops it after."""
     log = settings.home / "serve.log"
     command = [sys.executable, "-m", "serving", "--host", settings.host, "--port", str(port)]
-    process = start_service(command, log, child_environment({"SRGHN_HOME": str(settings.home)}))
-    url = f"http://{settings.host}:{port}"
+    process = start_service(command, log, child_environment(settings))
+    url = url_of(settings.host, port)
     try:
         wait_until_up("the HTTP server", f"{url}/health/live", process, log)
         yield url
@@ -76,17 +76,14 @@ def run_worker(settings: Settings) -> NoReturn:
             "SRGHN_PREFECT_API_URL to the server's address, such as http://127.0.0.1:4200/api"
         )
     command = _worker_command()  # takes this process's place, so signals reach it
-    os.execve(command[0], command, {**os.environ, **prefect_environment(settings, url)})
+    environment = {**os.environ, **settings.environment(), **prefect_environment(settings, url)}
+    os.execve(command[0], command, environment)
 
 
 @contextmanager
 def _worker(settings: Settings, api_url: str) -> Iterator[subprocess.Popen[Any]]:
     environment = child_environment(
-        {
-            **prefect_environment(settings, api_url),
-            "SRGHN_HOME": str(settings.home),
-            "PREFECT_LOGGING_LEVEL": "INFO",
-        }
+        settings, {**prefect_environment(settings, api_url), "PREFECT_LOGGING_LEVEL": "INFO"}
     )
     process = start_service(_worker_command(), settings.home / "worker.log", environment)
     try:

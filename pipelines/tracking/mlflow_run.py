@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs.workspaces import Workspace
+from pipelines.tracking.store import artifacts, prepare_store
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.files import sha256_file
@@ -36,13 +37,12 @@ def connect(settings: Settings) -> MlflowClient:
     be_quiet()
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+    prepare_store(settings)
     from mlflow import MlflowClient
 
     client = MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
     if client.get_experiment_by_name(EXPERIMENT) is None:
-        local = settings.mlflow_uri.startswith("sqlite:")
-        root = (settings.home / "mlflow" / "artifacts").as_uri() if local else None
+        root = artifacts(settings) if settings.mlflow_is_embedded else None
         client.create_experiment(EXPERIMENT, artifact_location=root)
     return client
 

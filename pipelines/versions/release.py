@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.runs.workspaces import Workspace
+from pipelines.tracking.store import prepare_store
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import Ledger
@@ -46,15 +47,20 @@ class Release:
 
     @property
     def store(self) -> ArtefactStore:
-        return ArtefactStore(self.settings.home / "artefacts")
+        return ArtefactStore(self.settings.artefacts)
 
     def mirror(self) -> Mirror:
         """MLflow as a window on the ledger; an embedded store's folder is made."""
-        (self.settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+        prepare_store(self.settings)
         return Mirror(self.ledger, self.settings.mlflow_uri)
 
     def reports(self, digest: str) -> Path:
-        return self.settings.home / "reports" / digest
+        return self.settings.reports / digest
+
+    def report_page(self, version: int) -> Path | None:
+        """A version's report in this home, wherever the version was judged; None before that."""
+        digest = self.ledger.version(version).report_digest
+        return self.reports(digest) / "report.html" if digest else None
 
     def require_world(self, version: int) -> None:
         """Check that the world here is still the one that a version was evolved in.
@@ -204,7 +210,11 @@ class Release:
 
 
 def outcome(
-    workspace: Workspace, version: Version, verdict: Verdict, manifest: Mapping[str, Any]
+    workspace: Workspace,
+    version: Version,
+    verdict: Verdict,
+    manifest: Mapping[str, Any],
+    report: Path | None,
 ) -> dict[str, Any]:
     """The one JSON object that `srghn run --json` ends with."""
     return {
@@ -220,7 +230,7 @@ def outcome(
         "bound_by": verdict.bound_by,
         "summary": verdict.summary,
         "state": str(version.state),
-        "report": version.report_path,
+        "report": str(report) if report else None,
         "workspace": str(workspace.root),
     }
 

@@ -154,7 +154,7 @@ def record_verdict(
         evidence=verdict,
         rules=found.policy_digest,
         deadline=step.now + PASS_SECONDS if state is State.PASSED else None,
-        report_path=str(report_path),
+        report_path=f"reports/{report_digest}/report.html",  # from the home, wherever it is
         report_digest=report_digest,
     )
     if state is State.PASSED and step.generation() != found.incumbent_generation:

@@ -113,11 +113,14 @@ async def _report(service: Service, text: str, name: str) -> Response:
 
 
 def report_file(reports: Path, version: Version, name: str) -> Path | None:
-    """A file of a version's report, if the report lies under `reports` as it was recorded."""
-    if version.report_path is None:
+    """A file of a version's report, which lies under `reports` in the folder of its digest.
+
+    The ledger's own path is not asked: it is of the home where the version was judged.
+    """
+    if version.report_digest is None:
         return None
-    page = Path(version.report_path).resolve()
-    if not page.is_relative_to(reports.resolve()) or not page.is_file():
+    page = reports / version.report_digest / "report.html"
+    if not page.is_file():
         return None
     if sha256_file(page) != version.report_digest:
         raise BadRequest(

@@ -16,6 +16,7 @@ from serving.limits import Limits
 from serving.metrics import forget_dead_workers
 from serving.registry.records import Who
 from srghn.config import CanaryParams
+from srghn.files import sha256_file
 
 FAST = Limits(poll_seconds=0.02, retry_seconds=0.05, body_bytes=20_000, batch=64)
 OBSERVATION = [0.0, 0.0, 0.1, 0.0]
@@ -149,18 +150,20 @@ def test_versions_tell_their_story(client: TestClient, home: Any) -> None:
 
 
 def test_a_report_is_shown_only_from_the_reports_folder(client: TestClient, home: Any) -> None:
-    steps, folder = home.steps, home.settings.home / "reports" / "one"
-    folder.mkdir(parents=True)
-    inside, outside = folder / "report.html", home.settings.home.parent / "report.html"
-    for file in (inside, outside):
-        file.write_text("<p>good</p>")
-        file.with_suffix(".json").write_text("{}")
-    for path, status in ((inside, 200), (outside, 404)):
-        version = steps.register()
-        steps.begin(version)
-        steps.judge(version, report=path)
+    steps, outside = home.steps, home.settings.home.parent / "report.html"
+    outside.write_text("<p>good</p>")
+    outside.with_suffix(".json").write_text("{}")
+    version = steps.register()
+    steps.begin(version)
+    steps.judge(version, report=outside)
+    inside = home.settings.reports / sha256_file(outside) / "report.html"
+    for status in (404, 200):
         for name in ("report", "report.json"):
             assert client.get(f"/v1/versions/{version}/{name}").status_code == status
+        if status == 404:
+            inside.parent.mkdir(parents=True)
+            inside.write_bytes(outside.read_bytes())
+            inside.with_suffix(".json").write_text("{}")
     shown = client.get("/v1/versions/2/report")
     assert shown.text == "<p>good</p>"
     assert shown.headers["content-type"].startswith("text/html")
