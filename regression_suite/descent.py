@@ -15,7 +15,7 @@ REMEDY = "Freeze the candidate again from its run; its lineage is part of what i
 
 def read_ancestry(candidate: Candidate) -> Ancestry:
     """The chain of births; raises `ArtefactError` for anything else."""
-    return Ancestry.from_json((candidate.path / "ancestry.json").read_text())
+    return Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
 
 
 def chain(candidate: Candidate | None) -> tuple[Ancestor, ...]:

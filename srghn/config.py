@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from srghn.errors import ConfigError
+from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 #: Context of a dump that leaves nothing out.
 EVERY_FIELD = "every field"
@@ -268,7 +268,7 @@ class RunParams(Params):
         return modernised(data) if isinstance(data, Mapping) else data
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 class EngineSettings(BaseModel):
@@ -300,18 +300,6 @@ def load_params(path: Path) -> RunParams:
     return parse_params(read_yaml(path), str(path))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read parameters from {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a mapping of parameters, found {type(data).__name__}")
-    return data
-
-
 def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
     """Apply `section.key=value` strings (values are YAML); unknown keys name the nearest known."""
     data = params.model_dump(mode="json", context=EVERY_FIELD)
@@ -326,7 +314,7 @@ def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
             if not isinstance(node, dict) or (key not in node and not free):
                 raise ConfigError(_unknown(".".join(keys[: depth + 1]), node))
             if depth == len(keys) - 1:
-                node[key] = yaml.safe_load(text)
+                node[key] = parse_yaml(text, f"--set {assignment}")
             else:
                 if node.get(key) is None:  # a group that was not set
                     node[key] = {}

@@ -23,7 +23,7 @@ def platform_note() -> dict[str, str]:
 def _processor() -> str:
     """The processor's model: numerical libraries choose their kernels by it."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             models = [line for line in file if line.startswith("model name")]
     except OSError:
         models = []

@@ -31,6 +31,7 @@ SERVING_MAY = (
     "srghn.inference",
     "srghn.quiet",
     "srghn.seeding",
+    "srghn.yaml_files",
 )
 #: Needed everywhere, and needing nothing but each other.
 GROUND = {"srghn.errors", "srghn.files", "srghn.provenance", "srghn.quiet", "srghn.seeding"}

@@ -143,7 +143,7 @@ def lineage(
 
     release = _release()
     found = release.ledger.version(version)
-    text = (release.store.path(found.digest) / "ancestry.json").read_text()
+    text = (release.store.path(found.digest) / "ancestry.json").read_text(encoding="utf-8")
     if json:
         print_json(json_module.loads(text))
         return

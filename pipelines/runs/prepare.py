@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.versions.release import Release
 from serving.settings import Settings
-from srghn.config import RunParams, load_params, parse_params, read_yaml, with_overrides
+from srghn.config import RunParams, load_params, parse_params, with_overrides
 from srghn.errors import ConfigError, FingerprintMismatch
+from srghn.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from srghn.envs import EnvVersion
@@ -79,7 +80,7 @@ def find_founder(params: RunParams, version: EnvVersion, settings: Settings) -> 
             f"in world {version.fingerprint} ({version.id}); begin a new lineage in it: "
             "srghn run --from scratch"
         )
-    ancestry = Ancestry.from_json((candidate.path / "ancestry.json").read_text())
+    ancestry = Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
     return Founder(candidate.load_genome(), candidate.generation, digest, ancestry)
 
 

@@ -104,7 +104,7 @@ class Workspace:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Work here, alone; raises `ConfigError` while another process does."""
-        with (self.root / ".lock").open("w") as file:
+        with (self.root / ".lock").open("w", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -140,7 +140,9 @@ class Workspace:
         own message.
         """
         self.error.unlink(missing_ok=True)
-        if self.dvc_config.read_text() != DVC_CONFIG:  # written before 0.3: with an absolute path
+        if (
+            self.dvc_config.read_text(encoding="utf-8") != DVC_CONFIG
+        ):  # written before 0.3: with an absolute path
             atomic_write(self.dvc_config, DVC_CONFIG)
         command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
         if stage == "pin":
@@ -156,7 +158,7 @@ class Workspace:
                 check=False,
             ).returncode
         if code != 0:
-            said = self.error.read_text().strip() if self.error.exists() else ""
+            said = self.error.read_text(encoding="utf-8").strip() if self.error.exists() else ""
             raise StageFailed(said or f"stage {stage} ended with {code}; its log is {self.log}")
 
 
@@ -233,5 +235,5 @@ def pipeline_definition() -> str:
     package = Path(str(files("pipelines")))
     for path in (package.parent / "dvc.yaml", package / "dvc.yaml"):
         if path.is_file():
-            return path.read_text()
+            return path.read_text(encoding="utf-8")
     raise ConfigError("dvc.yaml is missing from the installation; install srghn again")

@@ -42,7 +42,7 @@ def running_server(settings: Settings) -> str | None:
         return settings.prefect_api_url
     note = _note(settings)
     try:
-        noted = json.loads(note.read_text())
+        noted = json.loads(note.read_text(encoding="utf-8"))
         if noted["home"] != str(settings.home):  # of the home that this one is a copy of
             return None
         url = str(noted["api_url"])

@@ -144,7 +144,7 @@ def _note_file(workspace: Workspace) -> Path:
 
 def _noted(workspace: Workspace) -> Delivery:
     path = _note_file(workspace)
-    return Delivery(**json.loads(path.read_text())) if path.exists() else Delivery()
+    return Delivery(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Delivery()
 
 
 def _note(workspace: Workspace, delivery: Delivery) -> None:

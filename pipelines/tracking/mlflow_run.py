@@ -81,7 +81,7 @@ class MlflowRun:
             (workspace.verdict_metrics, "gate"),
         ):
             if path.exists():
-                found = _numbers(dict(_flat(json.loads(path.read_text()))))
+                found = _numbers(dict(_flat(json.loads(path.read_text(encoding="utf-8")))))
                 metrics = [Metric(f"{prefix}/{k}", v, _now(), 0) for k, v in found]
                 self.client.log_batch(self.run_id, metrics=metrics)
         for key, value in _links(workspace).items():

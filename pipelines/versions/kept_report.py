@@ -38,7 +38,7 @@ class KeptReport:
         """
         verdict = _verdict(folder / "verdict.json")
         _check(folder / "report.html", digest or verdict.report_digest)
-        page, numbers = (folder / "report.html").read_text(), folder / "report.json"
+        page, numbers = (folder / "report.html").read_text(encoding="utf-8"), folder / "report.json"
         if not numbers.is_file() or sha256_file(numbers) not in page:
             raise _changed(numbers, "the file whose digest report.html names")
         content = json.loads(numbers.read_bytes())

@@ -33,7 +33,7 @@ def render(evidence: Evidence, verdict: Verdict, content_digest: str) -> str:
         bound=bound,
         checks=sorted(verdict.checks, key=lambda c: c.outcome == "passed" or not c.binding),
         content_digest=content_digest,
-        style=Markup((_TEMPLATES / "report.css").read_text()),
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         figures=views.figures(evidence),
         identity=views.identity(evidence, verdict, content_digest),
         ancestors=origins.ancestors(evidence),

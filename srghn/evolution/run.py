@@ -46,7 +46,7 @@ class Founder:
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run's folder; raises `CheckpointError` if another process does."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK).open("w") as file:
+    with (run_dir / LOCK).open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

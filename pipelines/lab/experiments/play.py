@@ -88,7 +88,7 @@ class Champions(Evaluator):
         scores = {mode: self._score(mode, record) for mode in modes}
         if scores[record.mode] >= self.experiment.solved:
             self.solved.add(here)
-        with self.file.open("a") as file:
+        with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"generation": record.generation, "scores": scores}) + "\n")
 
     def _score(self, mode: str, record: GenerationRecord) -> float:
@@ -107,7 +107,7 @@ def _phase_of(stretches: list[Phase], generation: int) -> int:
 def read_tests(file: Path) -> dict[int, dict[str, float]]:
     """Generation -> mode -> the champion's test score; a line that a kill tore is left out."""
     found: dict[int, dict[str, float]] = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
             entry = json.loads(line)
         except ValueError:

@@ -91,7 +91,7 @@ def run_one(name: str, quick: bool, arm: str, seed: int, out: Path) -> Outcome:
 
 
 def read_outcome(path: Path) -> Outcome:
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     return Outcome(data["arm"], data["seed"], tuple(Recovery(**p) for p in data["phases"]))
 
 

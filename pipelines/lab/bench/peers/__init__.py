@@ -56,7 +56,9 @@ def install(peer: Peer, home: Path) -> None:
     _run([sys.executable, "-m", "venv", "--clear", str(folder)], peer)
     if peer.shares:
         site = next(folder.glob("lib/python*/site-packages"))
-        (site / "srghn-shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        (site / "srghn-shared.pth").write_text(
+            sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8"
+        )
     _run([str(peer.python(home)), "-m", "pip", "install", "--quiet", *peer.packages], peer)
 
 
@@ -85,7 +87,8 @@ def rate(peer: Peer, work: Work, home: Path, rounds: int, seconds: float) -> flo
                     "rounds": rounds,
                     "seconds": seconds,
                 }
-            )
+            ),
+            encoding="utf-8",
         )
         command = [str(peer.python(home)), str(HERE / f"{peer.name}_peer.py"), str(spec)]
         try:

@@ -18,7 +18,7 @@ from common import measure
 
 
 def main() -> None:
-    spec = json.loads(Path(sys.argv[1]).read_text())
+    spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     weights, sizes = np.load(spec["weights"]), spec["sizes"]
     layers, at = [], 0
     for n_in, n_out in itertools.pairwise(sizes):

@@ -22,7 +22,7 @@ from common import measure
 
 
 def main() -> None:
-    spec = json.loads(Path(sys.argv[1]).read_text())
+    spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     weights = jnp.asarray(np.load(spec["weights"]))
     sizes = spec["sizes"]
     env, params = gymnax.make("CartPole-v1")

@@ -20,7 +20,7 @@ from evotorch.neuroevolution import GymNE
 
 def main() -> None:
     torch.set_num_threads(1)
-    spec = json.loads(Path(sys.argv[1]).read_text())
+    spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sizes, layers = spec["sizes"], []
     for depth, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         layers += [torch.nn.Tanh()] if depth else []
