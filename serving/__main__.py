@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -19,7 +19,11 @@ from uvicorn.supervisors import Multiprocess
 from serving.limits import Limits
 from serving.settings import Settings, load_settings, url_of
 from srghn.errors import ServiceError, SrghnError
+from srghn.parents import PARENT, die_with_parent, mark
 from srghn.quiet import be_quiet
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def serve(settings: Settings, workers: int = 1) -> None:
@@ -80,11 +84,19 @@ def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
 
 def _serve_many(settings: Settings, bound: socket.socket, workers: int) -> None:
     """Workers are processes that share the socket and each follow the ledger."""
-    os.environ.update(settings.environment())
+    os.environ.update(settings.environment() | {PARENT: mark()})
     with tempfile.TemporaryDirectory(prefix="srghn-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        config = _config("serving.app:create_app", settings, factory=True, workers=workers)
+        config = _config("serving.__main__:worker_app", settings, factory=True, workers=workers)
         Multiprocess(config, sockets=[bound]).run()
+
+
+def worker_app() -> FastAPI:
+    """The application of one of several server processes, which ends with the one that began it."""
+    from serving.app import create_app
+
+    die_with_parent()
+    return create_app()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -114,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     given = {key: getattr(options, key) for key in ("host", "port", "home")}
     be_quiet()
+    die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until uvicorn takes over
     try:

@@ -14,10 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from srghn.config import EngineSettings, explain
 from srghn.errors import ConfigError
+from srghn.parents import PARENT
 
 PREFIX = "SRGHN_"
 #: Set by our own processes for their children, not by users.
-INTERNAL = frozenset({"SRGHN_PARENT_PID", "SRGHN_PARENT_START", "SRGHN_IMPORT_PATH"})
+INTERNAL = frozenset({PARENT, "SRGHN_IMPORT_PATH"})
 #: Letters that SQLite URLs, MLflow or DVC take for something else in a path.
 REFUSED_IN_PATHS = "?#%\n\r\t"
 

@@ -29,6 +29,7 @@ SERVING_MAY = (
     "srghn.errors",
     "srghn.files",
     "srghn.inference",
+    "srghn.parents",
     "srghn.quiet",
     "srghn.seeding",
     "srghn.yaml_files",

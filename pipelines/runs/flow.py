@@ -24,6 +24,7 @@ from srghn.candidates.candidate import Candidate
 from srghn.errors import TransitionRefused
 from srghn.files import atomic_write
 from srghn.inference.verdict import Verdict
+from srghn.parents import die_with_parent
 
 
 @task(task_run_name="{stage}")
@@ -90,6 +91,7 @@ def evolve_and_gate(
 
     With `run_id`, an earlier run goes on in its workspace and the first three are not looked at.
     """
+    die_with_parent()  # a worker's run ends with the worker
     extend_import_path()
     settings = load_settings()
     if run_id is None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipelines.progress import REFRESH_SECONDS, bar, share_bar, spinner
 from pipelines.runs.prepare import find_founder
 from pipelines.runs.workspaces import Workspace
-from pipelines.services.processes import die_with_parent, extend_import_path
+from pipelines.services.processes import extend_import_path
 from serving.settings import Settings, load_settings
 from srghn import seeding
 from srghn.candidates.candidate import Candidate
@@ -30,6 +30,7 @@ from srghn.config import RunParams
 from srghn.envs import EnvVersion, verify
 from srghn.errors import SrghnError
 from srghn.files import atomic_write, canonical_json, sha256_bytes
+from srghn.parents import die_with_parent
 from srghn.quiet import be_quiet
 
 #: Observations kept with a candidate, and the actions it must give on them.

@@ -21,6 +21,7 @@ from pipelines.services.processes import (
 )
 from serving.settings import Settings
 from srghn.files import atomic_write
+from srghn.parents import alive, mark
 
 
 def prefect_environment(settings: Settings, api_url: str) -> dict[str, str]:
@@ -43,8 +44,8 @@ def running_server(settings: Settings) -> str | None:
     note = _note(settings)
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))
-        if noted["home"] != str(settings.home):  # of the home that this one is a copy of
-            return None
+        if noted["home"] != str(settings.home) or not alive(str(noted["process"])):
+            return None  # of the home that this one is a copy of, or of a server that is gone
         url = str(noted["api_url"])
         if httpx.get(f"{url}/health", timeout=2.0, trust_env=False).status_code == 200:
             return url
@@ -80,7 +81,7 @@ def prefect_server(
             wait_until_up("the Prefect server", f"{url}/health", process, log)
         atomic_write(
             _note(settings),
-            json.dumps({"api_url": url, "pid": process.pid, "home": str(settings.home)}),
+            json.dumps({"api_url": url, "process": mark(process.pid), "home": str(settings.home)}),
         )
         yield url
     finally:

@@ -8,17 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from serving.settings import Settings
 from srghn.errors import ServiceError
+from srghn.parents import PARENT, mark
 
-#: Tells a stage which process it works for; see `die_with_parent`.
-PARENT = "SRGHN_PARENT_PID"
 #: Where users' own worlds and networks are imported from; the folder a command was given in.
 IMPORTS = "SRGHN_IMPORT_PATH"
 _PR_SET_PDEATHSIG = 1
@@ -32,7 +31,7 @@ def child_environment(settings: Settings, extra: Mapping[str, str] | None = None
     environment = dict(os.environ)
     folder = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", "")])
-    environment[PARENT] = str(os.getpid())
+    environment[PARENT] = mark()
     return {**environment, **settings.environment(), **(extra or {})}
 
 
@@ -44,33 +43,6 @@ def extend_import_path() -> None:
     folder = os.environ.setdefault(IMPORTS, os.getcwd())
     if folder not in sys.path:
         sys.path.append(folder)
-
-
-def die_with_parent() -> None:
-    """End this process when the one named in `SRGHN_PARENT_PID` is gone.
-
-    A stage is a grandchild (flow, DVC, stage): a flow killed with SIGKILL cannot tell it anything,
-    and an orphan would go on evolving beside the run that was started again.
-    """
-    parent = int(os.environ.get(PARENT, "0"))
-    if parent:
-        threading.Thread(target=_watch, args=(parent,), daemon=True, name="parent-watch").start()
-
-
-def _watch(parent: int) -> None:
-    while _alive(parent):
-        time.sleep(0.5)
-    os._exit(3)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def start_service(
@@ -89,12 +61,14 @@ def start_service(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(environment),
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,
         )
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before it was asked for
+        os._exit(3)
 
 
 def stop_service(process: subprocess.Popen[Any], patience: float = 15.0) -> None:

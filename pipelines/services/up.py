@@ -76,7 +76,7 @@ def run_worker(settings: Settings) -> NoReturn:
             "SRGHN_PREFECT_API_URL to the server's address, such as http://127.0.0.1:4200/api"
         )
     command = _worker_command()  # takes this process's place, so signals reach it
-    environment = {**os.environ, **settings.environment(), **prefect_environment(settings, url)}
+    environment = {**child_environment(settings), **prefect_environment(settings, url)}
     os.execve(command[0], command, environment)
 
 

@@ -21,6 +21,7 @@ from pipelines.services.up import run_worker
 from pipelines.tracking.delivery import deliver
 from pipelines.versions.release import Release
 from serving.settings import Settings
+from srghn.parents import PARENT, mark
 from tests import old_homes
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home, copied, home_at
@@ -125,10 +126,13 @@ def test_a_copy_does_not_talk_to_the_originals_prefect_server(
     first, second = home_at(tmp_path / "first"), home_at(tmp_path / "second")
     note = first.home / "prefect" / "server.json"
     note.parent.mkdir(parents=True)
-    note.write_text(json.dumps({"api_url": answering, "pid": 1, "home": str(first.home)}))
+    note.write_text(json.dumps({"api_url": answering, "process": mark(), "home": str(first.home)}))
     shutil.copytree(first.home, second.home)
     assert running_server(first) == answering
     assert running_server(second) is None
+
+    note.write_text(note.read_text().replace(mark(), "999999999:1"))
+    assert running_server(first) is None  # its server is gone, whoever answers there now
 
 
 def test_a_worker_is_told_where_the_home_is(
@@ -144,5 +148,6 @@ def test_a_worker_is_told_where_the_home_is(
     ).resolved()
     run_worker(settings)
     assert seen["SRGHN_HOME"] == str(tmp_path / "here")
+    assert seen[PARENT] == mark()  # the runs it starts end with it
     assert seen["SRGHN_DATABASE_URL"] == f"sqlite:///{tmp_path}/ledger.db"
     assert seen["SRGHN_MLFLOW_URI"] == f"sqlite:///{tmp_path}/here/mlflow/mlflow.db"

@@ -164,3 +164,18 @@ def test_a_port_out_of_range_is_one_clear_line(home: Any, options: tuple[str, ..
     assert done.returncode == 3
     assert "SRGHN_PORT" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_server_processes_end_with_the_one_that_was_killed(home: Any, running: Any) -> None:
+    home.first()
+    with running(home, "--workers", "2") as (url, process):
+        wait_for(ready(url))
+        process.kill()
+        process.wait()
+        host, port = url.removeprefix("http://").split(":")
+
+        def free() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex((host, int(port))) != 0
+
+        wait_for(free)

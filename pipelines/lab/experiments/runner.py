@@ -18,10 +18,10 @@ from pipelines.lab.experiments.catalogue import EXPERIMENTS, METHOD
 from pipelines.lab.experiments.play import folder_of, play
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
 from pipelines.progress import bar
-from pipelines.services.processes import PARENT, die_with_parent
 from srghn.errors import ConfigError
 from srghn.evaluation.engines.worker import SINGLE_THREADED
 from srghn.files import atomic_write
+from srghn.parents import PARENT, die_with_parent, mark
 
 #: Called with (runs done, what the last one was); by default it is a bar on stderr.
 Progress = Callable[[int, str], None]
@@ -99,7 +99,7 @@ def read_outcome(path: Path) -> Outcome:
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes of one thread each, that end with this one."""
     before = dict(os.environ)
-    os.environ.update(SINGLE_THREADED | {PARENT: str(os.getpid())})
+    os.environ.update(SINGLE_THREADED | {PARENT: mark()})
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, context, initializer=die_with_parent) as pool:
