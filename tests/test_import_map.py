@@ -35,7 +35,15 @@ SERVING_MAY = (
     "srghn.yaml_files",
 )
 #: Needed everywhere, and needing nothing but each other.
-GROUND = {"srghn.errors", "srghn.files", "srghn.provenance", "srghn.quiet", "srghn.seeding"}
+GROUND = {
+    "srghn.errors",
+    "srghn.files",
+    "srghn.parents",
+    "srghn.provenance",
+    "srghn.quiet",
+    "srghn.seeding",
+    "srghn.yaml_files",
+}
 KERNELS = {"srghn.compiled", "srghn.lanes"}
 PARTS = GROUND | {"srghn.config"}
 #: Room -> the other rooms of its package that it may import. Every room stands here.
@@ -64,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
     "regression_suite.report": set(),
     "pipelines.services": {"pipelines.runs", "pipelines.versions"},
     "pipelines.tracking": {"pipelines.runs", "pipelines.versions"},
-    "pipelines.versions": {"pipelines.runs"},
+    "pipelines.versions": {"pipelines.runs", "pipelines.tracking"},
     "pipelines.runs": {"pipelines.services", "pipelines.tracking", "pipelines.versions"},
     "pipelines.adapt": {"pipelines.runs", "pipelines.services", "pipelines.versions"},
     "pipelines.demo": {"pipelines.runs", "pipelines.services", "pipelines.versions"},

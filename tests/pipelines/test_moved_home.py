@@ -81,6 +81,7 @@ def test_a_stage_of_a_moved_home_uses_its_own_cache(
 def test_reports_of_an_old_home_are_found_where_it_is_now(srghn_here: Any, tmp_path: Path) -> None:
     home = old_homes.unpack("home-ledger", tmp_path)
     environment = {"SRGHN_HOME": str(home)}
+    assert srghn_here("ledger", "upgrade", env=environment).returncode == 0
     shown = srghn_here("report", "3", env=environment)
     assert shown.returncode == 0, shown.stderr
     page = Path(shown.stdout.strip())
