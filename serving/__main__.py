@@ -5,25 +5,25 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
-from serving.limits import Limits
+from serving.limits import Limits, load_limits
+from serving.metrics import SHARED
+from serving.protocol import guarded
 from serving.settings import Settings, load_settings, url_of
+from serving.workers import supervise
 from srghn.errors import ServiceError, SrghnError
-from srghn.parents import PARENT, die_with_parent, mark
+from srghn.parents import die_with_parent
 from srghn.quiet import be_quiet
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 
 def serve(settings: Settings, workers: int = 1) -> None:
@@ -35,7 +35,7 @@ def serve(settings: Settings, workers: int = 1) -> None:
     from serving.registry.database import Database
     from serving.registry.ledger import Ledger
 
-    settings = settings.resolved()
+    settings, limits = settings.resolved(), load_limits()
     ledger = Ledger(
         Database(settings.database_url, home=settings.home), witness_key=settings.witness_key
     )
@@ -45,16 +45,34 @@ def serve(settings: Settings, workers: int = 1) -> None:
     url = url_of(settings.host, bound.getsockname()[1])
     sys.stdout.write(f"srghn serves {url}\n")
     sys.stdout.flush()
+    _raise_file_limit(workers * 64 + 2 * limits.connections)
     try:
         if workers > 1:
-            _serve_many(settings, bound, workers)
+            with tempfile.TemporaryDirectory(prefix="srghn-counts-") as folder:
+                os.environ[SHARED] = folder
+                supervise(lambda: _work(settings, limits, bound), workers, limits.drain_seconds)
         else:
-            from serving.app import create_app
-
-            app = create_app(settings)
-            _Server(_config(app, settings), app.state.service).run(sockets=[bound])
+            _work(settings, limits, bound)
     finally:
         bound.close()
+
+
+def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
+    """Be one worker, until told to stop."""
+    from serving.app import create_app
+
+    app = create_app(settings, limits)
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        http=guarded(limits, app.state.service.metrics.counts),
+        proxy_headers=False,
+        timeout_keep_alive=limits.keep_alive_seconds,
+        timeout_graceful_shutdown=limits.drain_seconds,
+    )
+    _Server(config, app.state.service).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
@@ -69,34 +87,12 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=Limits().drain_seconds,
-        **more,
-    )
-
-
-def _serve_many(settings: Settings, bound: socket.socket, workers: int) -> None:
-    """Workers are processes that share the socket and each follow the ledger."""
-    os.environ.update(settings.environment() | {PARENT: mark()})
-    with tempfile.TemporaryDirectory(prefix="srghn-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        config = _config("serving.__main__:worker_app", settings, factory=True, workers=workers)
-        Multiprocess(config, sockets=[bound]).run()
-
-
-def worker_app() -> FastAPI:
-    """The application of one of several server processes, which ends with the one that began it."""
-    from serving.app import create_app
-
-    die_with_parent()
-    return create_app()
+def _raise_file_limit(wanted: int) -> None:
+    """Connections are files: allow as many as the limits do, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < ceiling:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
 
 
 def _bind(host: str, port: int) -> socket.socket:

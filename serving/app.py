@@ -11,8 +11,10 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from serving.auth import Auth
+from serving.hot import HotPath
 from serving.http import RequestIds, answer, refusal
 from serving.limits import Limits
 from serving.routes import act, health, home, oip, review, versions
@@ -24,6 +26,20 @@ from srghn.errors import LedgerError
 logger = logging.getLogger(__name__)
 
 
+class Application(FastAPI):
+    """FastAPI, and beside its middleware and its router the hot path."""
+
+    hot: HotPath
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            handler = self.hot.find(scope)
+            if handler is not None:
+                await self.hot.answer(handler, scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> FastAPI:
     """One worker's application. Raises `LedgerError` if the ledger cannot be opened.
 
@@ -31,7 +47,7 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
     the first request on.
     """
     service = Service((settings or load_settings()).resolved(), limits or Limits())
-    app = FastAPI(
+    app = Application(
         title="srghn",
         version="1",
         description="The champion, its canary, and the reports that promoted them.",
@@ -40,9 +56,9 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
         lifespan=_lifespan,
     )
     app.state.service = service
-    app.add_middleware(Auth, tokens=service.tokens, closed=service.settings.auth)
+    app.hot = HotPath(service)
+    app.add_middleware(Auth, keeper=service.keeper)
     app.add_middleware(RequestIds)
-    app.router.routes.extend([*act.FAST, *oip.FAST])
     for module in (act, oip, versions, review, health, home):
         app.include_router(module.router)
     app.add_exception_handler(BadRequest, _refused)

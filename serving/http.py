@@ -1,19 +1,16 @@
-"""Bodies, answers and the request's name: what every route needs of HTTP."""
+"""Bodies, answers and the request's name: what every route beside the hot path needs of HTTP."""
 
 from __future__ import annotations
 
-import re
-import secrets
 from typing import Any
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.calls import Call, request_id, traced
 from serving.schemas import BadRequest
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@=+/-]{1,128}")
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -24,32 +21,22 @@ def answer(content: Any, status: int = 200, headers: dict[str, str] | None = Non
 def refusal(error: BadRequest, request: Request) -> Response:
     """A refusal in words; clients of the Open Inference Protocol (/v2) want `error` alone."""
     alone = request.url.path.startswith("/v2")
-    return answer({"error": error.body["error"]} if alone else error.body, error.status)
+    response = answer({"error": error.body["error"]} if alone else error.body, error.status)
+    response.raw_headers.extend(error.headers)
+    return response
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, whatever its content type; raises `BadRequest` (413) past `limit` bytes."""
-    said = request.headers.get("content-length", "0")
-    if said.isdigit() and int(said) > limit:
-        raise _too_big(limit, said)
-    chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise _too_big(limit, f"at least {size}")
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise BadRequest(400, "body", "to be sent whole", "a closed connection") from None
-    return b"".join(chunks)
+    """The body, JSON or of no said type; raises `BadRequest` (413, 415, 400)."""
 
+    async def nowhere(message: Message) -> None:
+        raise AssertionError("a body is read, not answered")
 
-def _too_big(limit: int, came: str) -> BadRequest:
-    return BadRequest(413, "body", f"at most {limit} bytes", came, hint="send smaller batches")
+    return await Call(request.scope, request.receive, nowhere, request.url.path).body(limit)
 
 
 class RequestIds:
-    """Gives every answer an `X-Request-Id`: the caller's own if it is a decent one, else new."""
+    """Gives every answer an `X-Request-Id`, the caller's own or a new one, and a trace context."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,12 +45,15 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")
-        name = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16).encode()
+        headers = dict(scope["headers"])
+        more = [(b"x-request-id", request_id(headers.get(b"x-request-id")))]
+        trace = traced(headers.get(b"traceparent"))
+        if trace is not None:
+            more.append(trace)
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", name)]
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
         await self._app(scope, receive, named)

@@ -1,28 +1,74 @@
-"""How much a server takes, and how often it looks."""
+"""How much a server takes, and how often it looks: environment variables `SRGHN_LIMIT_*`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from srghn.config import explain
+from srghn.errors import ConfigError
+
+#: Bytes that a number of an observation may take in JSON, its comma and a space with it.
+_NUMBER = 28
+#: Bytes beside the numbers: names of fields, an episode's name and its token.
+_BESIDE = 4096
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Bytes a body, observations a batch, seconds between looks at the ledger, and so on."""
+class Limits(BaseSettings):
+    """What one worker accepts, waits for and remembers."""
 
-    body_bytes: int = 4_000_000
-    batch: int = 4096
-    poll_seconds: float = 0.5
-    #: After so long without an outcome an episode is taken for lost, and its pin for free.
-    episode_seconds: float = 3600.0
-    #: Pins older than this are deleted; an outcome that comes later is refused.
-    pin_seconds: float = 7 * 24 * 3600.0
-    prune_seconds: float = 3600.0
-    #: Pins remembered by one worker; the ledger has them all.
-    pins: int = 100_000
-    #: A champion that failed to load is tried again after so long.
-    retry_seconds: float = 5.0
-    #: A ledger that could not be read for so long makes the server unready.
-    blind_seconds: float = 10.0
-    #: A write waits so long for the ledger's lock, then its caller is told.
-    lock_seconds: float = 1.0
-    drain_seconds: int = 30
+    model_config = SettingsConfigDict(env_prefix="SRGHN_LIMIT_", extra="ignore", frozen=True)
+
+    body_bytes: int | None = Field(
+        None, ge=1, description="longest body; by default what the policy's observations can take"
+    )
+    batch: int = Field(4096, ge=1, description="observations in a batch")
+    poll_seconds: float = Field(0.5, gt=0, description="between two looks at the ledger")
+    episode_seconds: float = Field(
+        3600.0, ge=0, description="an episode without an outcome is taken for lost after so long"
+    )
+    pin_seconds: float = Field(
+        7 * 24 * 3600.0, ge=0, description="starts older than this are deleted, outcomes refused"
+    )
+    prune_seconds: float = Field(3600.0, gt=0, description="between two such clean-ups")
+    pins: int = Field(100_000, ge=1, description="episodes that one worker remembers")
+    retry_seconds: float = Field(
+        5.0, ge=0, description="a champion that failed to load is tried again after so long"
+    )
+    blind_seconds: float = Field(
+        10.0, ge=0, description="a ledger unreadable for so long makes the server unready"
+    )
+    lock_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="a write waits so long for the ledger's lock",
+    )
+    connections: int = Field(1000, ge=1, description="at once, of one worker; others get 503")
+    reserved_connections: int = Field(
+        50, ge=0, description="beyond those, for requests that ask for health alone"
+    )
+    headers: int = Field(100, ge=1, description="headers of a request")
+    head_bytes: int = Field(32_768, ge=256, description="URL and headers of a request")
+    head_seconds: float = Field(10.0, gt=0, description="for a request's head to be sent")
+    body_seconds: float = Field(30.0, gt=0, description="for a request's body to be sent")
+    keep_alive_seconds: int = Field(75, ge=1, description="an idle connection is kept open")
+    drain_seconds: int = Field(30, ge=0, description="at the end, requests may take so long more")
+
+    def of_body(self, observations: int, size: int) -> int:
+        """Bytes that a body with so many observations of `size` numbers may have."""
+        if self.body_bytes is not None:
+            return self.body_bytes
+        return _BESIDE + observations * (2 + size * _NUMBER)
+
+    @property
+    def small_body(self) -> int:
+        """Bytes of a body that has no observations."""
+        return 65_536 if self.body_bytes is None else self.body_bytes
+
+
+def load_limits() -> Limits:
+    """Limits from the environment; raises `ConfigError` with the variable's name."""
+    try:
+        return Limits()
+    except ValidationError as error:
+        raise ConfigError(explain(error, "setting SRGHN_LIMIT_")) from error

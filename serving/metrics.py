@@ -8,62 +8,37 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from serving.counts import Counts, Total
 from serving.registry.records import Canary, Champion, Event
 
-_BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
-#: Set by `serving.__main__` for several workers; prometheus_client shares counts through its files.
-_SHARED = "PROMETHEUS_MULTIPROC_DIR"
+#: The folder where the workers of one server keep their counts; set by `serving.__main__`.
+SHARED = "SRGHN_COUNTS_FOLDER"
+_TEXTS = {
+    "load_failures": ("model_load_failures", "Versions that did not load."),
+    "ledger_errors": ("ledger_errors", "Times the ledger could not be used."),
+    "unpinned_episodes": ("unpinned_episodes", "Episodes whose start could not be recorded."),
+    "refused_connections": ("refused_connections", "Connections turned away at the limit."),
+}
 
 
 class Metrics:
     """One worker's metrics. Counts of workers are summed; the ledger's are the same in each."""
 
     def __init__(self) -> None:
-        own = CollectorRegistry()
-        self.requests = Counter(
-            "srghn_inference_requests",
-            "Inference requests by route and status code.",
-            ["route", "code"],
-            registry=own,
-        )
-        self.seconds = Histogram(
-            "srghn_inference_duration_seconds",
-            "Time from a request's body to its answer.",
-            buckets=_BUCKETS,
-            registry=own,
-        )
-        self.inflight = Gauge(
-            "srghn_inference_inflight_requests",
-            "Inference requests being answered.",
-            multiprocess_mode="livesum",
-            registry=own,
-        )
-        self.load_failures = Counter(
-            "srghn_model_load_failures", "Versions that did not load.", registry=own
-        )
-        self.ledger_errors = Counter(
-            "srghn_ledger_errors", "Times the ledger could not be used.", registry=own
-        )
-        self.served_generation = Gauge(
-            "srghn_served_generation",
-            "Champion generation this worker has loaded; differs while workers follow.",
-            ["worker"],
-            multiprocess_mode="liveall",
-            registry=own,
-        )
+        folder = os.environ.get(SHARED)
+        self.counts = Counts(Path(folder) if folder else None)
         self.ledger = LedgerView()
         self._shown = CollectorRegistry()
-        if _SHARED in os.environ:
-            forget_dead_workers(Path(os.environ[_SHARED]))
-            MultiProcessCollector(self._shown)  # type: ignore[no-untyped-call]
-        else:
-            self._shown = own
+        self._shown.register(CountsView(self.counts))
         self._shown.register(self.ledger)
 
     def text(self) -> bytes:
@@ -71,12 +46,42 @@ class Metrics:
         return generate_latest(self._shown)
 
 
-def forget_dead_workers(folder: Path) -> None:
-    """Drop the gauges of workers that ended; called by the worker that takes their place."""
-    for file in folder.glob("gauge_live*_*.db"):
-        pid = int(file.stem.rpartition("_")[2])
-        if not Path(f"/proc/{pid}").exists():
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+class CountsView(Collector):
+    """The workers' counts, read when they are asked for."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        total = self._counts.total()
+        requests: dict[tuple[str, ...], float] = {
+            (route, str(code)): n for route, code, n in total.requests()
+        }
+        text = "Inference requests by route and status code."
+        yield _counter("inference_requests", text, ["route", "code"], requests)
+        yield HistogramMetricFamily(
+            "srghn_inference_duration_seconds",
+            "Time from a request's headers to its answer.",
+            total.buckets(),
+            total.seconds,
+        )
+        text = "Inference requests being answered."
+        yield _gauge("inference_inflight_requests", text, total.inflight)
+        for name, (shown, text) in _TEXTS.items():
+            yield _counter(shown, text, [], {(): total.counter(name)})
+        yield _generations(total)
+
+
+def _generations(total: Total) -> Metric:
+    family = GaugeMetricFamily(
+        "srghn_served_generation",
+        "Champion generation a worker has loaded; differs while workers follow.",
+        None,
+        ["worker"],
+    )
+    for pid, generation in total.generations.items():
+        family.add_metric([str(pid)], generation)
+    return family
 
 
 class LedgerView(Collector):
@@ -148,7 +153,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 
 def _counter(
-    name: str, text: str, labels: list[str], values: Mapping[tuple[str, ...], int]
+    name: str, text: str, labels: list[str], values: Mapping[tuple[str, ...], float]
 ) -> Metric:
     family = CounterMetricFamily(f"srghn_{name}", text, None, labels)
     for key, value in values.items():

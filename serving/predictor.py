@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.layers import Layers
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.errors import SrghnError
 
@@ -18,7 +20,11 @@ class PredictionError(SrghnError):
 
 @dataclass(frozen=True)
 class Predictor:
-    """One verified version, ready to answer. Immutable, so that a request can hold on to it."""
+    """One verified version, ready to answer. Immutable, so that a request can hold on to it.
+
+    `layers` is the same policy in numpy where that was proven equal to the ONNX file; None leaves
+    every request to ONNX Runtime.
+    """
 
     version: int
     digest: str
@@ -28,17 +34,34 @@ class Predictor:
     action_shape: tuple[int, ...]  # of one action: () for a discrete one, else (k,)
     action_kind: str  # "i" integers, "f" numbers
     policy: OnnxPolicy
+    layers: Layers | None = None
 
-    def act(self, observations: NDArray[np.float32]) -> list[Any]:
-        """Actions for observations (n, d): n integers, or n lists of numbers.
+    def act_one(self, observation: list[float]) -> Any:
+        """The action for one observation of d numbers, each within float32.
 
-        Raises `PredictionError` if the policy fails or an action is not finite.
+        Raises `PredictionError` if the policy fails or the action is not finite.
         """
+        layers = self.layers
+        bound = 0.0 if layers is None else layers.bound
+        if layers is None or not (-bound <= min(observation) and max(observation) <= bound):
+            return self.act(np.array([observation], np.float32)).tolist()[0]
+        action = layers.one(observation)
+        if layers.offset is None and not math.isfinite(sum(action)):
+            raise PredictionError(f"version {self.version} answered with an action not finite")
+        return action
+
+    def act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
+        """Actions (n,) or (n, k) for observations (n, d); raises as `act_one` does."""
         try:
-            actions = self.policy(observations)
+            actions = self._run(observations)
         except Exception as error:  # onnxruntime's own types derive from Exception alone
             raise PredictionError(f"version {self.version} failed: {error}") from error
         if actions.dtype.kind == "f" and not np.isfinite(actions).all():
             raise PredictionError(f"version {self.version} answered with an action not finite")
-        listed: list[Any] = actions.tolist()
-        return listed
+        return actions
+
+    def _run(self, observations: NDArray[np.float32]) -> NDArray[Any]:
+        layers = self.layers
+        if layers is None or not np.abs(observations).max() <= layers.bound:
+            return self.policy(observations)
+        return layers.many(observations)

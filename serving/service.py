@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
+from serving.auth import Keeper
 from serving.control.follower import Follower
 from serving.control.pins import NotReady, Pins
 from serving.control.routing import Served
@@ -20,8 +21,12 @@ from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import Ledger
+from serving.schemas import BadRequest
 from serving.settings import Settings
 from serving.tokens import Tokens
+
+#: The one model that is served, as `/v2` names it.
+MODEL = "policy"
 
 
 @dataclass
@@ -39,7 +44,7 @@ class Service:
         )
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
         store = ArtefactStore(self.settings.home / "artefacts")
-        self.tokens = Tokens(database)
+        self.keeper = Keeper(Tokens(database), self.settings.auth)
         self.metrics = Metrics()
         self.follower = Follower(self.ledger, store, self.metrics, self.limits)
         self.pins = Pins(self.ledger, self.follower, self.metrics, self.limits)
@@ -51,14 +56,34 @@ class Service:
     def choose(self, key: str | None) -> tuple[Served, Predictor]:
         """What answers a request outside any episode; raises `NotReady`."""
         served = self.follower.served
-        predictor = served.choose(key or secrets.token_hex(8))
+        if served.canary is None:
+            predictor = served.champion
+        else:
+            predictor = served.choose(key or secrets.token_hex(8))
         if predictor is None:
             raise NotReady(served.problem)
         return served, predictor
 
+    def find(self, model: str, wanted: str | None) -> tuple[Served, Predictor]:
+        """The predictor of a model and a version's number, or of its champion.
+
+        Raises `BadRequest` (404) and `NotReady`.
+        """
+        if model != MODEL:
+            raise BadRequest(404, "model", repr(MODEL), repr(model[:80]))
+        served = self.follower.served
+        if served.champion is None:
+            raise NotReady(served.problem)
+        if wanted is None:
+            return served, served.champion
+        for predictor in (served.champion, served.canary):
+            if predictor is not None and str(predictor.version) == wanted:
+                return served, predictor
+        raise BadRequest(404, "version", "one that is served now", repr(wanted[:80]))
+
     def predict(
         self, served: Served, predictor: Predictor, observations: NDArray[np.float32]
-    ) -> tuple[Predictor, list[Any]]:
+    ) -> tuple[Predictor, NDArray[Any]]:
         """Who answered, and the actions. The champion covers for any other that fails.
 
         Raises `NotReady` if the champion fails.
@@ -66,11 +91,26 @@ class Service:
         try:
             return predictor, predictor.act(observations)
         except PredictionError as error:
-            champion = served.champion
-            if champion is not None and predictor is not champion:
-                self.follower.controller.report(predictor.version, str(error))
-                return self.predict(served, champion, observations)
+            champion = self._cover(served, predictor, error)
+            return self.predict(served, champion, observations)
+
+    def act_one(
+        self, served: Served, predictor: Predictor, observation: list[float]
+    ) -> tuple[Predictor, Any]:
+        """`predict` for one observation, and its action."""
+        try:
+            return predictor, predictor.act_one(observation)
+        except PredictionError as error:
+            champion = self._cover(served, predictor, error)
+            return self.act_one(served, champion, observation)
+
+    def _cover(self, served: Served, failed: Predictor, error: PredictionError) -> Predictor:
+        """Who answers in place of one that failed; raises `NotReady` if that was the champion."""
+        champion = served.champion
+        if champion is None or failed is champion:
             raise NotReady(str(error)) from error
+        self.follower.controller.report(failed.version, str(error))
+        return champion
 
     def problem(self) -> str | None:
         """Why this worker is not ready, or None."""

@@ -4,101 +4,175 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
 
-from serving.schemas import BadRequest, Body, EpisodeId, Number, observations, parse
+from serving.batches import quick_rows
+from serving.explain import LOOKED_UP, check_keys, explain
+from serving.schemas import BadRequest, EpisodeId, shown, within
 
 INPUT, OUTPUT = "obs", "action"
-Size = Annotated[int, Field(strict=True, ge=0)]
+#: Kind of action -> its name in the protocol.
+DATATYPES = {"i": "INT64", "f": "FP32"}
+Size = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
-class Parameters(Body):
-    """What this server reads of a request's or a tensor's parameters; it ignores others."""
-
-    model_config = ConfigDict(extra="ignore")
-    binary_data_size: Size | None = None
-    episode_id: EpisodeId | None = None
+_ABSENT = msgspec.Raw(b"null")
 
 
-class Tensor(Body):
+class Parameters(Struct, frozen=True):
+    """What this server reads of a request's parameters; it ignores others."""
+
+    episode_id: EpisodeId | UnsetType = UNSET
+    binary_data_output: bool | UnsetType = UNSET
+
+
+class TensorParameters(Struct, frozen=True):
+    """What this server reads of a tensor's parameters; it ignores others."""
+
+    binary_data_size: Size | UnsetType = UNSET
+    binary_data: bool | UnsetType = UNSET
+
+
+class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
     """One input."""
 
     name: str
     shape: list[Size]
     datatype: str
-    data: list[Number] | list[list[Number]] | None = None
-    parameters: Parameters = Parameters()
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: _ABSENT)
+    parameters: TensorParameters | UnsetType = UNSET
 
 
-class Wanted(Body):
-    """One output that is asked for. It is answered in JSON, which every client reads."""
+class Wanted(Struct, frozen=True):
+    """One output that is asked for."""
 
-    model_config = ConfigDict(extra="ignore")
     name: str
+    parameters: TensorParameters | UnsetType = UNSET
 
 
-class InferRequest(Body):
+class InferRequest(Struct, frozen=True):
     """The body of `/infer`, or its JSON head where tensors follow in binary."""
 
-    model_config = ConfigDict(extra="ignore")
-    id: Annotated[str, Field(max_length=200)] | None = None
     inputs: list[Tensor]
-    outputs: tuple[Wanted, ...] = ()
-    parameters: Parameters = Parameters()
+    id: Annotated[str, Meta(max_length=200)] | UnsetType = UNSET
+    outputs: list[Wanted] | UnsetType = UNSET
+    parameters: Parameters | UnsetType = UNSET
+
+    @property
+    def episode(self) -> str | None:
+        said = self.parameters
+        return None if said is UNSET or said.episode_id is UNSET else said.episode_id
+
+    @property
+    def wants_binary(self) -> bool:
+        """Whether the output is wanted in binary: as the output says, else the whole request."""
+        for wanted in self.outputs or ():
+            said = wanted.parameters
+            if said is not UNSET and said.binary_data is not UNSET:
+                return said.binary_data
+        return self.parameters is not UNSET and self.parameters.binary_data_output is True
+
+
+_REQUEST = msgspec.json.Decoder(InferRequest)
 
 
 def read(body: bytes, head_length: str | None) -> tuple[InferRequest, bytes]:
     """The request and the binary tensors after it; the header `head_length` divides them."""
     if head_length is None:
-        return parse(InferRequest, body), b""
+        return _decode(body), b""
     if not (head_length.isascii() and head_length.isdigit() and int(head_length) <= len(body)):
         raise BadRequest(
             400, "Inference-Header-Content-Length", f"0 to {len(body)}", repr(head_length[:20])
         )
     length = int(head_length)
-    return parse(InferRequest, body[:length]), body[length:]
+    return _decode(body[:length]), body[length:]
+
+
+def _decode(head: bytes) -> InferRequest:
+    try:
+        said = _REQUEST.decode(head)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise explain(head, error) from None
+    if head.count(b'"') != _quotes(said):  # a field it ignores, something escaped, a key again
+        check_keys(head)
+    return said
+
+
+def _quotes(said: InferRequest) -> int:
+    """Quotation marks in the request's JSON if each key is there once and none is unknown."""
+    count = 2 + (0 if said.id is UNSET else 4)
+    for tensor in said.inputs:
+        count += 12 - 2 * (tensor.data is _ABSENT) + _quotes_of(tensor.parameters)
+    if said.outputs is not UNSET:
+        count += 2 + sum(4 + _quotes_of(wanted.parameters) for wanted in said.outputs)
+    return count + _quotes_of(said.parameters)
+
+
+def _quotes_of(parameters: Struct | UnsetType) -> int:
+    if parameters is UNSET:
+        return 0
+    values = (getattr(parameters, name) for name in parameters.__struct_fields__)
+    return 2 + sum(4 if isinstance(v, str) else 2 for v in values if v is not UNSET)
 
 
 def batch(said: InferRequest, binary: bytes, size: int, limit: int) -> NDArray[np.float32]:
     """The observations (n, size) of a request; raises `BadRequest`."""
-    for wanted in said.outputs:
+    for wanted in said.outputs or ():
         _expect(400, "outputs", f"only {OUTPUT!r}", wanted.name, wanted.name == OUTPUT)
-    _expect(400, "inputs", f"one tensor, {INPUT!r}", _names(said), _names(said) == [INPUT])
+    names = [tensor.name for tensor in said.inputs]
+    _expect(400, "inputs", f"one tensor, {INPUT!r}", names, names == [INPUT])
     tensor = said.inputs[0]
     _expect(400, "inputs[0].datatype", "FP32", tensor.datatype, tensor.datatype == "FP32")
     shape = tensor.shape
     fits = len(shape) == 2 and shape[1] == size and shape[0] >= 1
     _expect(400, "inputs[0].shape", f"[n, {size}] with n at least 1", shape, fits)
     _expect(413, "inputs[0].shape", f"at most {limit} observations", shape[0], shape[0] <= limit)
-    if tensor.parameters.binary_data_size is None:
-        return observations(_rows(tensor), size, limit, "inputs[0].data[{}]")
-    return _from_binary(tensor, binary)
+    said_size = UNSET if tensor.parameters is UNSET else tensor.parameters.binary_data_size
+    if said_size is UNSET:
+        return _from_json(bytes(tensor.data), shape[0], size)
+    return _from_binary(tensor, said_size, binary)
 
 
-def flat(actions: list[Any]) -> list[Any]:
-    """Actions in row-major order."""
-    if actions and isinstance(actions[0], list):
-        return [value for action in actions for value in action]
-    return actions
+def _from_json(data: bytes, count: int, size: int) -> NDArray[np.float32]:
+    """Data nested or flat; what the quick way does not take is looked at once more, to say why."""
+    found = quick_rows(data, count, size)
+    if found is not None:
+        return found
+    field, total = "inputs[0].data", count * size
+    if len(data) > LOOKED_UP:  # counted before it is decoded
+        rough = data.count(b",") + 1
+        _expect(400, field, f"{total} numbers", rough, rough == total)
+    rows: Any = _strictly(data, field) or []
+    if rows and isinstance(rows[0], list):
+        _expect(400, field, f"{count} rows", len(rows), len(rows) == count)
+        for number, row in enumerate(rows):
+            fits = isinstance(row, list) and len(row) == size
+            _expect(400, f"{field}[{number}]", f"{size} numbers", row, fits)
+        rows = [value for row in rows for value in row]
+    _expect(400, field, f"{total} numbers", len(rows), len(rows) == total)
+    for number, value in enumerate(rows):
+        if type(value) not in (int, float):
+            raise BadRequest(422, f"{field}[{number}]", "a number", shown(value))
+    return within(np.array(rows, np.float64).reshape(count, size), field + "[{}]")
 
 
-def _rows(tensor: Tensor) -> list[list[float]]:
-    """Data as rows, whether it came nested or flat."""
-    count, size = tensor.shape
-    data: list[Any] = tensor.data if tensor.data is not None else []
-    if data and isinstance(data[0], list):
-        _expect(400, "inputs[0].data", f"{count} rows", len(data), len(data) == count)
-        return data
-    _expect(400, "inputs[0].data", f"{count * size} numbers", len(data), len(data) == count * size)
-    return [data[start : start + size] for start in range(0, len(data), size)]
+def _strictly(data: bytes, field: str) -> list[Any] | None:
+    try:
+        rows = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise explain(data, error) from None
+    if not isinstance(rows, list | None):
+        raise BadRequest(422, field, "a list", shown(rows))
+    return rows
 
 
-def _from_binary(tensor: Tensor, binary: bytes) -> NDArray[np.float32]:
-    said, needed = tensor.parameters.binary_data_size, 4 * tensor.shape[0] * tensor.shape[1]
-    both = tensor.data is not None
-    _expect(400, "inputs[0].data", "none beside binary data", tensor.data, not both)
+def _from_binary(tensor: Tensor, said: int, binary: bytes) -> NDArray[np.float32]:
+    needed = 4 * tensor.shape[0] * tensor.shape[1]
+    both = bytes(tensor.data) != b"null"
+    _expect(400, "inputs[0].data", "none beside binary data", "data", not both)
     _expect(400, "binary_data_size", str(needed), said, said == needed)
     _expect(400, "binary data", f"{needed} bytes", len(binary), len(binary) == needed)
     array = np.frombuffer(binary, "<f4").reshape(tensor.shape).astype(np.float32, copy=False)
@@ -107,10 +181,6 @@ def _from_binary(tensor: Tensor, binary: bytes) -> NDArray[np.float32]:
     return array
 
 
-def _names(said: InferRequest) -> list[str]:
-    return [tensor.name for tensor in said.inputs]
-
-
-def _expect(status: int, field: str, expected: str, came: object, holds: bool) -> None:
+def _expect(status: int, field: str, expected: str, got: object, holds: bool) -> None:
     if not holds:
-        raise BadRequest(status, field, expected, repr(came)[:80])
+        raise BadRequest(status, field, expected, repr(got)[:80])

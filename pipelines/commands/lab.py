@@ -12,7 +12,10 @@ from pipelines.commands.output import JsonOption, load_settings, out, print_json
 
 def add_to(app: typer.Typer) -> None:
     app.command()(experiment)
-    app.command()(bench)
+    benches = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+    benches.callback()(bench)
+    benches.command()(serve)
+    app.add_typer(benches, name="bench")
 
 
 def experiment(
@@ -42,6 +45,7 @@ def experiment(
 
 
 def bench(
+    context: typer.Context,
     quick: Annotated[bool, typer.Option("--quick", help="About a minute.")] = False,
     install_peers: Annotated[
         bool, typer.Option("--install-peers", help="Install the peers into their own venvs first.")
@@ -51,12 +55,32 @@ def bench(
 ) -> None:
     """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits.
 
+    With `serve`: requests per CPU-second of the HTTP server.
+
     Examples:
 
       srghn bench --quick --json
 
       srghn bench --install-peers --out plots
     """
+    if context.invoked_subcommand is not None:
+        return
     from pipelines.lab.bench import run_bench
 
     run_bench(load_settings(), quick=quick, install_peers=install_peers, out=to, as_json=json)
+
+
+def serve(
+    rounds: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 3,
+    seconds: Annotated[float, typer.Option(help="Seconds a measurement.", min=0.1)] = 3.0,
+    json: JsonOption = False,
+) -> None:
+    """Requests per CPU-second of the HTTP server, beside a bare one, FastAPI's and MLflow's.
+
+    The champion of this home is served from a copy; nothing is written into the home.
+
+    Example: srghn bench serve --rounds 5 --json
+    """
+    from pipelines.lab.bench.http.run import bench_http, show
+
+    show(bench_http(load_settings(), rounds=rounds, seconds=seconds), json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from dataclasses import replace
@@ -65,7 +64,7 @@ class Follower:
 
     def _blind(self, problem: str) -> None:
         """What was loaded is still served; after a while the server says that it may be behind."""
-        self._metrics.ledger_errors.inc()
+        self._metrics.counts.add("ledger_errors")
         if time.monotonic() - self._seen > self._limits.blind_seconds:
             self.served = replace(self.served, problem=problem)
 
@@ -104,7 +103,7 @@ class Follower:
             problem,
         )
         self._metrics.ledger.champion, self._metrics.ledger.canary = champion, canary
-        self._metrics.served_generation.labels(str(os.getpid())).set(generation)
+        self._metrics.counts.generation(generation)
         self._say(before, canary)
 
     def _champion(self, wanted: Champion | None) -> tuple[Predictor | None, str | None]:
@@ -132,7 +131,7 @@ class Follower:
         try:
             predictor = load(self._ledger, self._store, version)
         except (ArtefactError, LedgerError, PredictionError) as error:
-            self._metrics.load_failures.inc()
+            self._metrics.counts.add("load_failures")
             self._failed[version] = (time.monotonic(), str(error))
             logger.error("version %s did not load: %s", version, error)
             return None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import numpy as np
+
+from serving.layers import Layers, proven, read_layers
 from serving.predictor import Predictor
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
-from srghn.candidates.candidate import Candidate
+from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.errors import ArtefactError
+
+logger = logging.getLogger(__name__)
 
 
 def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
@@ -41,9 +47,26 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
         action_shape=actions.shape[1:],
         action_kind=actions.dtype.kind,
         policy=policy,
+        layers=_layers(candidate, policy),
     )
-    predictor.act(candidate.golden[0][:1])  # warm, in the shape of most requests
+    predictor.act(candidate.golden[0][:1])
+    predictor.act_one(candidate.golden[0][0].tolist())  # warm, in the shape of most requests
     return predictor
+
+
+def _layers(candidate: Candidate, policy: OnnxPolicy) -> Layers | None:
+    """The policy in numpy, if its graph is a plain one that numpy was shown to compute equally."""
+    layers = read_layers(candidate.policy_bytes())
+    if layers is None:
+        return None
+    generator = np.random.default_rng(int(candidate.digest[:15], 16))
+    found = proven(layers, policy, candidate.golden[0], generator)
+    if found is None:
+        logger.warning(
+            "candidate %s: numpy answers otherwise than ONNX Runtime, and is not used",
+            candidate.digest[:16],
+        )
+    return found
 
 
 def proof(candidate: Candidate) -> dict[str, Any]:

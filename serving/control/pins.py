@@ -77,7 +77,7 @@ class Pins:
         try:
             return self._settle(wanted, chosen)
         except LedgerError as error:
-            self._metrics.ledger_errors.inc()
+            self._metrics.counts.add("ledger_errors")
             logger.error("episode %s is not pinned: %s", episode_id, error)
             return wanted, chosen
 

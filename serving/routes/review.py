@@ -11,42 +11,44 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 from fastapi import APIRouter
-from pydantic import Field
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.explain import parse
 from serving.http import answer, read_body
 from serving.registry.records import Who
 from serving.routes.act import body_of
 from serving.routes.versions import find, summary
-from serving.schemas import BadRequest, Body, parse
+from serving.schemas import BadRequest, Body
 from serving.service import Service, service_of
 from serving.tokens import Token
 from srghn.errors import StaleGeneration, TransitionRefused
 
 router = APIRouter(tags=["review"])
 
-Reason = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"\S")]
+Reason = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"\S")]
 T = TypeVar("T", bound=Body)
 
 
-class Decision(Body):
+class Decision(Body, frozen=True):
     """Why."""
 
     reason: Reason
 
 
-class Approval(Decision):
+class Approval(Decision, frozen=True):
     """Why, and the digest of the report that was read."""
 
-    report_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    report_digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Rollback(Decision):
+class Rollback(Decision, frozen=True):
     """Why, and to which version; without one, to the last champion not rolled back before."""
 
-    to_version: Annotated[int, Field(strict=True, ge=1, lt=2**31)] | None = None
+    to_version: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType | None = UNSET
 
 
 @router.post("/v1/versions/{version}/approve", openapi_extra=body_of(Approval))
@@ -104,14 +106,15 @@ async def rollback(request: Request) -> Response:
         said,
         lambda who, generation: (
             service.ledger.rollback(
-                who=who, to_version=said.to_version, expected_generation=generation
+                who=who, to_version=said.to_version or None, expected_generation=generation
             ).version
         ),
     )
 
 
 async def _read(request: Request, model: type[T]) -> T:
-    return parse(model, await read_body(request, service_of(request).limits.body_bytes))
+    body = await read_body(request, service_of(request).limits.small_body)
+    return parse(msgspec.json.Decoder(model), body)
 
 
 async def _decide(

@@ -116,6 +116,14 @@ class Candidate:
         data = json.loads(_read(self.path / "golden.json"))
         return np.array(data["observations"], np.float32), np.array(data["actions"])
 
+    def policy_bytes(self) -> bytes:
+        """The policy's ONNX file, checked against its digest as `policy` does."""
+        path, expected = self.path / "policy.onnx", str(self.manifest["policy_digest"])
+        data = _read(path)
+        if sha256_bytes(data) != expected:
+            raise _tampered(path, expected, sha256_bytes(data))
+        return data
+
     def policy(self) -> OnnxPolicy:
         return OnnxPolicy(self.path / "policy.onnx", str(self.manifest["policy_digest"]))
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -297,13 +297,16 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 @contextlib.contextmanager
-def run_server(home: Any, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def run_server(
+    home: Any, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`python -m serving` on a free port, until the block ends; gives its URL and process."""
     command = [sys.executable, "-m", "serving", "--port", "0", "--home", str(home.settings.home)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
+    variables |= environment or {}
     log = (home.settings.home / "server.log").open("w")
     process = subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=variables
     )
     try:
         assert process.stdout is not None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.limits import Limits
-from serving.metrics import forget_dead_workers
 from serving.registry.records import Who
 from srghn.config import CanaryParams
 from srghn.files import sha256_file
@@ -364,14 +361,3 @@ def test_an_episode_that_runs_too_long_is_moved_and_not_counted(home: Any) -> No
             assert client.post("/v1/act", json=body).status_code == 200
         post = {"return": 1.0, "length": 1, "terminated": True}
         assert client.post("/v1/episodes/constant/outcome", json=post).json()["counted"] is False
-
-
-def test_gauges_of_dead_workers_are_dropped(tmp_path: Path) -> None:
-    dead, alive = (
-        tmp_path / "gauge_livesum_999999999.db",
-        tmp_path / f"gauge_liveall_{os.getpid()}.db",
-    )
-    for file in (dead, alive):
-        file.write_bytes(b"")
-    forget_dead_workers(tmp_path)
-    assert list(tmp_path.iterdir()) == [alive]

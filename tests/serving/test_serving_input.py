@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,7 +58,7 @@ def test_a_bad_observation_is_refused_in_words(
     answer = client.post("/v1/act", content=body)
     assert answer.status_code == status, answer.text
     content = answer.json()
-    assert set(content) == {"error", "field", "expected", "came"}
+    assert set(content) == {"error", "field", "expected", "got"}
     for word in words:
         assert word in content["error"]
 
@@ -65,11 +67,11 @@ def test_a_bad_observation_is_refused_in_words(
     ("rows", "status", "words"),
     [
         ([], 422, "1 to 64 observations"),
-        ([[0, 0, 0, 0]] * 65, 413, "1 to 64 observations in a batch, came 65"),
-        ([[0, 0, 0, 0], [0, 0]], 422, "observations[1]: expected 4 numbers, came 2"),
+        ([[0, 0, 0, 0]] * 65, 413, "1 to 64 observations in a batch, got 65"),
+        ([[0, 0, 0, 0], [0, 0]], 422, "observations[1]: expected 4 numbers, got 2"),
         ([[0, 0, 0, 0], [0, 0, 0, 1e300]], 422, "observations[1][3]"),
-        ([0, 0, 0, 0], 422, "observations[0]: expected a list, came 0"),
-        ([[0, 0, 0, "x"]], 422, "observations[0][3]: expected a number, came 'x'"),
+        ([0, 0, 0, 0], 422, "observations[0]: expected a list, got 0"),
+        ([[0, 0, 0, "x"]], 422, "observations[0][3]: expected a number, got 'x'"),
     ],
 )
 def test_a_bad_batch_is_refused_in_words(
@@ -78,6 +80,69 @@ def test_a_bad_batch_is_refused_in_words(
     answer = client.post("/v1/act/batch", json={"observations": rows})
     assert answer.status_code == status
     assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"observation": [0,0,0,0], "observation": [0,0,1,0]}', "observation: expected to be"),
+        (b'{"observation": [0,0,0,0], "\\u006fbservation": [0,0,1,0]}', "observation: expected to"),
+        (b'{"episode_id": "a", "observation": [0,0,0,0], "episode_id": "b"}', "episode_id"),
+    ],
+)
+def test_a_key_given_twice_is_refused(client: TestClient, body: bytes, words: str) -> None:
+    answer = client.post("/v1/act", content=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+    nested = {"inputs": [], "parameters": {}}
+    text = json.dumps(nested).replace("{}", '{"x": 1, "x": 2}').encode()
+    assert client.post("/v2/models/policy/infer", content=text).status_code == 400
+
+
+def test_a_key_may_be_escaped_and_ignored_fields_may_stand_once(
+    client: TestClient,
+) -> None:
+    escaped = b'{"\\u006fbservation": [0,0,0.1,0]}'
+    assert client.post("/v1/act", content=escaped).json()["action"] == 1
+    tensor = {"name": "obs", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 1, 0]}
+    more = {"inputs": [tensor], "parameters": {"priority": 1, "note": {"a": [1]}}}
+    assert client.post("/v2/models/policy/infer", json=more).status_code == 200
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_a_packed_body_is_unpacked_up_to_the_limit(client: TestClient, pack: Any) -> None:
+    def post(body: bytes) -> Any:
+        name = "gzip" if pack is gzip.compress else "deflate"
+        return client.post("/v1/act", content=body, headers={"Content-Encoding": name})
+
+    assert post(pack(b'{"observation": [0,0,0.1,0]}')).json()["action"] == 1
+    bomb = pack(b'{"observation": [' + b" " * 10_000_000 + b"0,0,0,0]}")
+    assert len(bomb) < 20_000
+    assert post(bomb).status_code == 413
+    assert post(b"not packed").status_code == 400
+    assert post(pack(b"{}" * 50)[:-4]).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/vnd.api+json", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ],
+)
+def test_a_body_that_says_it_is_no_json_is_refused(
+    client: TestClient, kind: str, status: int
+) -> None:
+    body = b'{"observation": [0,0,0.1,0]}'
+    answer = client.post("/v1/act", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    post = b'{"return": 1, "length": 1, "terminated": true}'
+    outcome = client.post("/v1/episodes/x/outcome", content=post, headers={"Content-Type": kind})
+    assert (outcome.status_code == 415) is (status == 415)
 
 
 JSON = st.recursive(

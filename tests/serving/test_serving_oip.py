@@ -107,17 +107,17 @@ def test_before_the_first_champion_it_is_not_ready(home: Any) -> None:
         ({}, "inputs: expected to be given"),
         ({"inputs": []}, "inputs: expected one tensor, 'obs'"),
         ({"inputs": [tensor(), tensor()]}, "inputs: expected one tensor"),
-        ({"inputs": [tensor(name="x")]}, "inputs: expected one tensor, 'obs', came ['x']"),
+        ({"inputs": [tensor(name="x")]}, "inputs: expected one tensor, 'obs', got ['x']"),
         ({"inputs": [tensor(datatype="FP64")]}, "inputs[0].datatype: expected FP32"),
         ({"inputs": [tensor(shape=[8])]}, "inputs[0].shape: expected [n, 4]"),
         ({"inputs": [tensor(shape=[4, 2])]}, "inputs[0].shape"),
         ({"inputs": [tensor(shape=[0, 4], data=[])]}, "inputs[0].shape"),
         ({"inputs": [tensor(shape=[-1, 4])]}, "inputs[0].shape[0]"),
         ({"inputs": [tensor(shape=[65, 4])]}, "at most 64 observations"),
-        ({"inputs": [tensor(shape=[3, 4])]}, "inputs[0].data: expected 12 numbers, came 8"),
-        ({"inputs": [tensor(data=[[0, 0, 0, 0]])]}, "inputs[0].data: expected 2 rows, came 1"),
-        ({"inputs": [tensor(data=[[0], [0]])]}, "inputs[0].data[0]: expected 4 numbers, came 1"),
-        ({"inputs": [tensor(data=None)]}, "inputs[0].data: expected 8 numbers, came 0"),
+        ({"inputs": [tensor(shape=[3, 4])]}, "inputs[0].data: expected 12 numbers, got 8"),
+        ({"inputs": [tensor(data=[[0, 0, 0, 0]])]}, "inputs[0].data: expected 2 rows, got 1"),
+        ({"inputs": [tensor(data=[[0], [0]])]}, "inputs[0].data[0]: expected 4 numbers, got [0]"),
+        ({"inputs": [tensor(data=None)]}, "inputs[0].data: expected 8 numbers, got 0"),
         ({"inputs": [tensor(data=["0"] * 8)]}, "inputs[0].data[0]: expected a number"),
         ({"inputs": [tensor(data=[float("nan")] * 8)]}, "finite"),
         ({"inputs": [tensor(data=[1e300] * 8)]}, "float32"),
@@ -125,11 +125,11 @@ def test_before_the_first_champion_it_is_not_ready(home: Any) -> None:
         ({"inputs": [tensor(parameters={"binary_data_size": 32})]}, "none beside binary data"),
         (
             {"inputs": [tensor(data=None, parameters={"binary_data_size": 32})]},
-            "binary data: expected 32 bytes, came 0",
+            "binary data: expected 32 bytes, got 0",
         ),
         (
             {"inputs": [tensor(data=None, parameters={"binary_data_size": 31})]},
-            "binary_data_size: expected 32, came 31",
+            "binary_data_size: expected 32, got 31",
         ),
     ],
 )
@@ -156,7 +156,7 @@ def test_binary_input_that_is_not_finite_is_refused(client: TestClient) -> None:
     answer = client.post(URL, content=head + binary, headers=headers)
     assert answer.status_code == 422
     assert "finite" in answer.json()["error"]
-    squeezed = client.post(URL, content=b"", headers={"Content-Encoding": "gzip"})
+    squeezed = client.post(URL, content=b"", headers={"Content-Encoding": "br"})
     assert squeezed.status_code == 415
 
 

@@ -1,0 +1,1 @@
+"""`srghn bench serve`: this server against the bare protocol, a constant, and MLflow's server."""

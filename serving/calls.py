@@ -1,0 +1,158 @@
+"""One request on the hot path: its headers, its body, its answer. Nothing the policy needs less.
+
+The framework's request object, its middleware and its routing cost more than a small policy, so
+inference is answered beside them, through these few lines of ASGI.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import zlib
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from serving.protocol import REPLY, Reply
+from serving.schemas import BadRequest
+
+Header = tuple[bytes, bytes]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@=+/-]{1,128}")
+_TRACE = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+JSON = b"content-type: application/json\r\n"
+_TYPES = (b"application/json", b"application/octet-stream")
+
+_prefix = secrets.token_hex(8)
+_counter = itertools.count()
+
+
+def new_id() -> bytes:
+    """A request's name, unlike that of any other: a random half and a count."""
+    return b"%b%016x" % (_prefix.encode(), next(_counter))
+
+
+def request_id(given: bytes | None) -> bytes:
+    """The caller's own name of a request if it is a decent one, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else new_id()
+
+
+def traced(given: bytes | None) -> Header | None:
+    """The W3C trace context to answer with: the caller's trace, and a span of this server's."""
+    match = _TRACE.fullmatch(given) if given else None
+    if match is None:
+        return None
+    return b"traceparent", b"00-%b-%b-%b" % (match[1], secrets.token_hex(8).encode(), match[2])
+
+
+class Call:
+    """A request and the way to answer it."""
+
+    __slots__ = ("_receive", "_send", "_short", "headers", "id", "path")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        self._receive, self._send, self.path = receive, send, path
+        self._short: Reply | None = scope.get("extensions", {}).get(REPLY)
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = self.headers.get(b"x-request-id")
+        self.id = new_id() if given is None else request_id(given)
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    async def body(self, limit: int) -> bytes:
+        """The body, unpacked; raises `BadRequest`: 413 past `limit` bytes, 415, 400."""
+        body = await self._read(limit)
+        encoding = self.headers.get(b"content-encoding")
+        return body if encoding is None else unpack(body, encoding.decode("latin-1"), limit)
+
+    async def _read(self, limit: int) -> bytes:
+        self._check_kind(limit)
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message.get("body", b"")
+            if len(body) > limit:
+                raise too_big(limit, str(len(body)))
+            return body
+        return await self._rest(message, limit)
+
+    async def _rest(self, message: Any, limit: int) -> bytes:
+        chunks, size = [], 0
+        while True:
+            if message["type"] != "http.request":
+                raise BadRequest(400, "body", "to be sent whole", "a closed connection")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > limit:
+                raise too_big(limit, f"at least {size}")
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await self._receive()
+
+    def _check_kind(self, limit: int) -> None:
+        said = self.headers.get(b"content-length")
+        if said is not None and said.isdigit() and int(said) > limit:
+            raise too_big(limit, said.decode())
+        kind = self.headers.get(b"content-type")
+        if kind is not None and kind not in _TYPES:
+            check_type(kind.decode("latin-1"))
+
+    async def reply(self, status: int, body: bytes, lines: bytes) -> None:
+        """Send an answer; `lines` are its headers, each with its end, beside length and names."""
+        lines = b"%bcontent-length: %d\r\nx-request-id: %b\r\n" % (lines, len(body), self.id)
+        trace = traced(self.headers.get(b"traceparent"))
+        if trace is not None:
+            lines += b"%b: %b\r\n" % trace
+        if self._short is not None:
+            self._short(status, lines, body)
+            return
+        headers = [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n")[:-1]]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, error: BadRequest) -> None:
+        """Answer with a refusal; clients of the Open Inference Protocol want `error` alone."""
+        alone = self.path.startswith("/v2")
+        content = {"error": error.body["error"]} if alone else error.body
+        lines = JSON + b"".join([b"%b: %b\r\n" % header for header in error.headers])
+        await self.reply(error.status, orjson.dumps(content), lines)
+
+
+def check_type(kind: str) -> None:
+    """Raise `BadRequest` (415) for a body that says it is something else than JSON.
+
+    What a page of another site can send without asking (forms, plain text) is refused with it.
+    """
+    name = kind.partition(";")[0].strip().lower()
+    if name.encode() in _TYPES or name.endswith("+json"):
+        return
+    raise BadRequest(
+        415, "Content-Type", "application/json or none", repr(kind[:80]),
+        hint="with curl: --json instead of --data",
+    )  # fmt: skip
+
+
+def unpack(body: bytes, encoding: str, limit: int) -> bytes:
+    """A packed body; no more than `limit` bytes of it are ever unpacked."""
+    name = encoding.strip().lower()
+    if name == "identity":
+        return body
+    if name not in ("gzip", "deflate"):
+        raise BadRequest(415, "Content-Encoding", "gzip, deflate or none", repr(encoding[:80]))
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip's or zlib's own header
+    try:
+        plain = unpacking.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BadRequest(400, "body", f"{name} data", str(error)) from None
+    if len(plain) > limit:
+        raise too_big(limit, f"more than {limit} unpacked")
+    if not unpacking.eof or unpacking.unused_data:
+        raise BadRequest(400, "body", f"{name} data", "data that end too early or too late")
+    return plain
+
+
+def too_big(limit: int, got: str) -> BadRequest:
+    return BadRequest(413, "body", f"at most {limit} bytes", got, hint="send smaller batches")

@@ -1,0 +1,145 @@
+"""Decoding a body, and saying in words what is wrong with one that is refused.
+
+The first fault is named and nothing else is collected, so that a bad body costs little more than a
+good one of its length.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from serving.schemas import EPISODE_PATTERN, BadRequest, Body, shown
+
+B = TypeVar("B", bound=Body)
+
+#: A longer body is refused with what the decoder says alone: the value isn't looked up again.
+LOOKED_UP = 65_536
+
+#: The decoder's name of a type -> what to say was expected.
+_EXPECTED = {
+    "float": "a number",
+    "array": "a list",
+    "int": "an integer",
+    "bool": "true or false",
+    "str": "a string",
+    "object": "a JSON object",
+}
+_CHARACTERS = "1 to 200 of the characters A-Z a-z 0-9 . _ : @ = + -"
+
+
+class _Duplicate(ValueError):
+    """A key that an object has twice."""
+
+
+def parse(decoder: msgspec.json.Decoder[B], body: bytes) -> B:
+    """Decode a body; raises `BadRequest` naming the first thing that is wrong with it."""
+    try:
+        said = decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise explain(body, error) from None
+    if body.count(b'"') != said.quotes():
+        check_keys(body)
+    return said
+
+
+def check_keys(body: bytes) -> None:
+    """Raise `BadRequest` if an object of this JSON has a key twice."""
+    try:
+        json.loads(body, object_pairs_hook=_once)
+    except _Duplicate as error:
+        raise _twice(error) from None
+    except (ValueError, RecursionError) as error:
+        raise _no_json(error) from None
+
+
+def explain(body: bytes, error: Exception) -> BadRequest:
+    """Why a decoder refused this body with this error."""
+    if len(body) > LOOKED_UP:
+        return _from_message(str(error), None)
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=_once)
+    except _Duplicate as twice:
+        return _twice(twice)
+    except (ValueError, RecursionError) as broken:
+        return _no_json(broken)
+    if isinstance(error, msgspec.ValidationError):  # it is JSON, and no `kind`
+        return _from_message(str(error), value)
+    path = _not_finite(value, "")
+    if path is None:
+        return BadRequest(400, "body", "JSON", str(error))
+    return BadRequest(422, path, "a finite number", shown(_at(value, path)))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Duplicate(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _twice(error: _Duplicate) -> BadRequest:
+    return BadRequest(400, str(error)[:80], "to be given once", "the same key again")
+
+
+def _no_json(error: Exception) -> BadRequest:
+    said = "too many levels" if isinstance(error, RecursionError) else str(error)[:200]
+    if isinstance(error, UnicodeDecodeError):
+        said = "bytes that are not UTF-8"
+    return BadRequest(400, "body", "JSON", said)
+
+
+_MESSAGE = re.compile(r"(?P<said>.*?)(?: - at `(?P<path>(?:key in )?\$[^`]*)`)?$", re.DOTALL)
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.+)`")
+
+
+def _from_message(message: str, value: Any) -> BadRequest:
+    """The decoder's message in this server's words; `value` is the whole body, if looked up."""
+    match = _MESSAGE.match(message)
+    assert match is not None
+    said, path = match["said"], (match["path"] or "$").removeprefix("$").removeprefix(".")
+    if value is None and "alformed" in said:
+        return BadRequest(400, "body", "JSON", said)
+    if field := _FIELD.match(said):
+        name = f"{path}.{field[2]}" if path else field[2]
+        if field[1].startswith("missing"):
+            return BadRequest(422, name, "to be given", "nothing")
+        return BadRequest(422, name, "no such field", shown(_at(value, name)))
+    if wrong := _WRONG_TYPE.match(said):
+        names = [_EXPECTED.get(name, name) for name in wrong[1].split(" | ") if name != "null"]
+        got = wrong[2] if value is None else shown(_at(value, path))
+        return BadRequest(422, path or "body", " or ".join(names), got)
+    if said.startswith("Number out of range"):
+        got = "another" if value is None else shown(_at(value, path))
+        return BadRequest(422, path, "a finite number", got)
+    expected = _CHARACTERS if EPISODE_PATTERN[1:10] in said else said.removeprefix("Expected ")
+    got = "another" if value is None else shown(_at(value, path))
+    return BadRequest(422, path or "body", expected.replace("`", ""), got)
+
+
+def _at(value: Any, path: str) -> Any:
+    """The value at a path such as `inputs[0].shape`, or as far as it leads."""
+    for name, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        try:
+            value = value[int(number)] if number else value[name]
+        except (KeyError, IndexError, TypeError):
+            return value
+    return value
+
+
+def _not_finite(value: Any, path: str) -> str | None:
+    """Where the first NaN or infinity stands."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    items: Any = ()
+    if isinstance(value, dict):
+        items = ((f"{path}.{key}" if path else key, item) for key, item in value.items())
+    elif isinstance(value, list):
+        items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+    return next((found for name, item in items if (found := _not_finite(item, name))), None)

@@ -1,0 +1,163 @@
+"""uvicorn's HTTP protocol with limits on what a connection may cost, and a short way to answer.
+
+A connection has so long to send a request's head and then its body; a head has a largest size and
+number of headers; above a number of connections new ones are answered 503 with Retry-After before
+anything is read of them. The short way is an ASGI extension, `srghn.reply`: a whole answer in one
+write, without uvicorn's checks of each header, for answers whose headers this server wrote itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from serving.counts import Counts
+from serving.limits import Limits
+
+#: The extension's name in `scope["extensions"]`.
+REPLY = "srghn.reply"
+Reply = Callable[[int, bytes, bytes], None]
+
+#: What a connection is waited for to send.
+_IDLE, _HEAD, _BODY = 0, 1, 2
+_RETRY = b"retry-after: 1\r\n"
+_LATE = b'{"error":"request: expected to be sent in time, got too little of it"}'
+_LONG = b'{"error":"headers: expected fewer or shorter ones, got too many"}'
+_BUSY = b'{"error":"connections: expected fewer at once; try again in a second"}'
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. `guarded` makes the class that a server uses, with its limits and counts."""
+
+    limits: ClassVar[Limits]
+    counts: ClassVar[Counts | None]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._stage = _IDLE
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed = _IDLE
+        self._head_bytes = self._head_count = 0
+        self._reserved = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        limits, count = self.limits, len(self.connections)
+        self._reserved = count > limits.connections
+        if self._reserved and self.counts is not None:
+            self.counts.add("refused_connections")
+        if count > limits.connections + limits.reserved_connections:
+            self._turn_away(503, _BUSY, _RETRY)
+        else:
+            self._stage = _HEAD
+            self._time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stage = _IDLE
+        self._time()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._stage != self._timed:
+            self._time()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._stage = _HEAD
+        self._head_bytes = self._head_count = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._measure(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_count += 1
+        self._measure(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._reserved and b"/health/" not in self.url:
+            self._turn_away(503, _BUSY, _RETRY)
+        if not self.transport.is_closing():
+            self._stage = _BODY
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.transport.is_closing():
+            self._stage = _IDLE
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        extensions: dict[str, Any] = {REPLY: partial(_reply, cycle)}
+        cycle.scope["extensions"] = extensions
+        super()._start_asgi_task(cycle, app)
+
+    def _measure(self, size: int) -> None:
+        """Count a part of the head; end the connection where it has too much of it."""
+        self._head_bytes += size
+        limits = self.limits
+        if self._head_bytes > limits.head_bytes or self._head_count > limits.headers:
+            self._turn_away(431, _LONG)
+
+    def _time(self) -> None:
+        """Begin to wait for what is to come next, if anything is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timed = self._stage
+        if self._stage != _IDLE and not self.transport.is_closing():
+            limits = self.limits
+            seconds = limits.head_seconds if self._stage == _HEAD else limits.body_seconds
+            self._timer = self.loop.call_later(
+                min(seconds, 1) if self._reserved else seconds, self._late
+            )
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._stage == _BODY and self.cycle.response_started:
+            self.transport.abort()  # it was answered, and still sends
+        else:
+            self._turn_away(408, _LATE)
+
+    def _turn_away(self, status: int, body: bytes, headers: bytes = b"") -> None:
+        """Answer and close, whatever else is sent."""
+        if self.transport.is_closing():
+            return
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
+        line = STATUS_LINE[status]
+        self.transport.write(line + headers + head % len(body) + b"\r\n" + body)
+        self.transport.close()
+
+
+def _reply(cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes) -> None:
+    """Answer a request: header lines, each with its end, and the whole body."""
+    if cycle.disconnected or cycle.response_started:
+        return
+    cycle.response_started = cycle.response_complete = True
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    date = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+    cycle.transport.write(b"".join((STATUS_LINE[status], date, headers, end, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+
+
+def guarded(limits: Limits, counts: Counts | None) -> type[GuardedProtocol]:
+    """The protocol with these limits, counting what it turns away."""
+    return type("Guarded", (GuardedProtocol,), {"limits": limits, "counts": counts})

@@ -1,0 +1,173 @@
+"""A connection's cost is bounded: slow, endless and too many requests are turned away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.serving.conftest import Home, maker, run_server
+
+pytestmark = pytest.mark.services
+
+BODY = b'{"observation": [0, 0, 1, 0]}'
+ASK = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+LIMITS = {
+    "SRGHN_LIMIT_CONNECTIONS": "8",
+    "SRGHN_LIMIT_RESERVED_CONNECTIONS": "2",
+    "SRGHN_LIMIT_HEAD_SECONDS": "0.5",
+    "SRGHN_LIMIT_BODY_SECONDS": "0.5",
+    "SRGHN_LIMIT_HEADERS": "20",
+    "SRGHN_LIMIT_HEAD_BYTES": "2000",
+}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A server with small limits."""
+    folder = tmp_path_factory.mktemp("protocol")
+    home = Home(folder / "home", maker(folder))
+    home.first()
+    with run_server(home, environment=LIMITS) as (url, _):
+        until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        host, port = url.removeprefix("http://").split(":")
+        yield host, int(port)
+    home.ledger.close()
+
+
+def until(check: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if check():
+                return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def answer(address: tuple[str, int], *parts: bytes, pause: float = 0.0) -> bytes:
+    """What a connection answers in all, until it is closed."""
+    with socket.create_connection(address, timeout=10) as opened:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                opened.sendall(part)
+                time.sleep(pause)
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while chunk := opened.recv(65536):
+                found += chunk
+    return found
+
+
+def ask(address: tuple[str, int], data: bytes = ASK) -> bytes:
+    with socket.create_connection(address, timeout=10) as opened:
+        opened.sendall(data)
+        return opened.recv(65536)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"",),
+        (b"POST /v1/act HTTP/1.1\r\nHost",),
+        (b"GET / HTTP/1.1\r\n", b"a: b\r\n", b"c: d\r\n", b"e: f\r\n", b"g: h\r\n", b"i: j\r\n"),
+    ],
+)
+def test_a_head_that_is_late_ends_the_connection(
+    address: tuple[str, int], parts: tuple[bytes, ...]
+) -> None:
+    begun = time.monotonic()
+    assert answer(address, *parts, pause=0.2 if len(parts) > 1 else 0.0).startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - begun < 3
+    assert ask(address).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_that_is_late_ends_the_connection(address: tuple[str, int]) -> None:
+    assert answer(address, ASK[:-5]).startswith(b"HTTP/1.1 408")
+    early = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+    assert answer(address, early).startswith(b"HTTP/1.1 413")  # answered, then it is waited for
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health/live HTTP/1.1\r\n" + b"a: b\r\n" * 30,
+        b"GET /health/live HTTP/1.1\r\nx: " + b"y" * 3000,
+        b"GET /" + b"y" * 3000 + b" HTTP/1.1\r\n",
+    ],
+)
+def test_a_head_that_is_too_long_is_refused(address: tuple[str, int], head: bytes) -> None:
+    assert answer(address, head + b"\r\n\r\n").startswith(b"HTTP/1.1 431")
+
+
+def test_too_many_connections_are_turned_away_and_health_still_answers(
+    address: tuple[str, int],
+) -> None:
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(8)]
+        for opened in idle:
+            opened.sendall(ASK)
+            assert opened.recv(4096).startswith(b"HTTP/1.1 200")
+        refused = ask(address)
+        assert refused.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1" in refused
+        live = ask(address, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert live.startswith(b"HTTP/1.1 200")
+        more = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
+        assert more
+        assert ask(address).startswith(b"HTTP/1.1 503")
+    until(lambda: ask(address).startswith(b"HTTP/1.1 200"))
+    metrics = httpx.get(f"http://{address[0]}:{address[1]}/metrics").text
+    assert "srghn_refused_connections_total 0.0" not in metrics
+
+
+def test_pipelined_requests_are_answered_in_their_order(address: tuple[str, int]) -> None:
+    left = BODY.replace(b"1, 0", b"-1,0")
+    with socket.create_connection(address, timeout=10) as opened:
+        opened.sendall(ASK + ASK.replace(BODY, left) + ASK)
+        found = b""
+        while found.count(b'"action"') < 3:
+            found += opened.recv(65536)
+    actions = [part[:2] for part in found.split(b'"action":')[1:]]
+    assert actions == [b"1,", b"0,", b"1,"]
+
+
+def test_a_connection_that_asks_to_be_closed_is(address: tuple[str, int]) -> None:
+    close = ASK.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
+    found = answer(address, close)
+    assert found.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in found
+
+
+def test_workers_go_with_a_parent_that_is_killed_and_are_begun_again(home: Any) -> None:
+    home.first()
+    with run_server(home, "--workers", "2") as (url, process):
+        until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        first = [int(pid) for pid in listed.read_text().split()]
+        assert len(first) == 2
+        os.kill(first[0], signal.SIGKILL)
+        until(
+            lambda: len(listed.read_text().split()) == 2 and str(first[0]) not in listed.read_text()
+        )
+        workers = [int(pid) for pid in listed.read_text().split()]
+        process.kill()
+        process.wait(10)
+        until(lambda: not any(_runs(pid) for pid in workers))
+        with socket.socket() as free:
+            host, port = url.removeprefix("http://").split(":")
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind((host, int(port)))  # nobody listens there any more
+
+
+def _runs(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
