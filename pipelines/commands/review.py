@@ -221,6 +221,13 @@ def rollback(
     to: Annotated[
         int | None, typer.Option("--to", help="A retired version; default the last one.")
     ] = None,
+    generation: Annotated[
+        int | None,
+        typer.Option(
+            help="The champion's generation that you saw in `srghn status`; refused if it changed. "
+            "Default: the one when this command starts.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Bring a retired champion back; the one that goes is quarantined.
@@ -232,9 +239,13 @@ def rollback(
       srghn rollback --to 1 --reason "the last one that was steady"
     """
     release = _release()
-    champion = release.ledger.rollback(who=who(reason), to_version=to)
+    seen = generation
+    if seen is None:
+        champion = release.ledger.champion()
+        seen = champion.generation if champion else 0
+    back = release.ledger.rollback(who=who(reason), to_version=to, expected_generation=seen)
     release.mirror().deliver()
-    _told(champion.version, "CHAMPION", json)
+    _told(back.version, "CHAMPION", json)
 
 
 def canary_start(

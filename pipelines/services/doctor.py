@@ -6,16 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from pipelines.runs.workspaces import require_writable
 from pipelines.services.prefect_server import running_server
 from pipelines.versions.release import Release
-from serving.registry import explain
-from serving.registry.records import Version
 from serving.settings import Settings
 from srghn.errors import SrghnError
-from srghn.files import sha256_file
 
 REQUIRED = (
     "torch", "gymnasium", "onnxruntime", "prefect", "dvc", "mlflow", "great-expectations", "fastapi"
@@ -83,20 +79,10 @@ def _home(settings: Settings) -> Finding:
 
 
 def _ledger(settings: Settings) -> Finding:
-    release = Release(settings)
-    events, seen = release.ledger.verify(), release.ledger.checkpoint()
-    wrong = [
-        problem
-        for version in release.ledger.versions()
-        if (problem := explain.report(version, settings.home / "reports"))
-    ]
+    ledger = Release(settings).ledger
+    events, seen = ledger.verify(), ledger.checkpoint()
     signed = f"signed up to event {seen.seq}" if seen else "nothing signed yet"
-    return Finding(
-        "ledger",
-        f"{events} events, hash chain whole, {signed}" + "".join(f"; {one}" for one in wrong),
-        ok=not wrong,
-        remedy="put the reports back from a backup, or judge those versions again",
-    )
+    return Finding("ledger", f"{events} events, hash chain whole, {signed}")
 
 
 def _champion(settings: Settings) -> Finding:
@@ -109,22 +95,17 @@ def _champion(settings: Settings) -> Finding:
 
 
 def _reports(settings: Settings) -> Finding:
-    release = Release(settings)
-    judged = [v for v in release.ledger.versions() if v.report_digest is not None]
-    lost = [v.version for v in judged if not _whole(release.report_page(v.version), v)]
-    if not lost:
-        return Finding("reports", f"{len(judged)}, each with the digest in the ledger")
-    named = ", ".join(map(str, lost))
+    ledger = Release(settings).ledger
+    judged = sum(version.report_digest is not None for version in ledger.versions())
+    wrong = ledger.report_problems()
+    if not wrong:
+        return Finding("reports", f"{judged}, each with the digests in the ledger")
     return Finding(
         "reports",
-        f"of version {named}: missing or changed under {settings.reports}",
+        f"missing or changed: {'; '.join(wrong)}",
         ok=False,
-        remedy="restore that folder from a backup",
+        remedy="restore that folder from a backup, or judge those versions again",
     )
-
-
-def _whole(page: Path | None, version: Version) -> bool:
-    return page is not None and page.is_file() and sha256_file(page) == version.report_digest
 
 
 def _outbox(settings: Settings) -> Finding:

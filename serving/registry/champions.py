@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
-from serving.registry import guards, rows, schema, trials
+from serving.registry import guards, reports, rows, schema, trials
 from serving.registry.records import Champion
 from serving.registry.rules import current_rules
 from serving.registry.states import State
@@ -40,8 +41,11 @@ def set_mode(step: Step, mode: str) -> None:
     step.connection.execute(change.values(service_mode=mode))
 
 
-def approve(step: Step, version: int, report_digest: str) -> None:
-    """A pass becomes an approval, by the digest of the report that was read."""
+def approve(step: Step, version: int, report_digest: str, home: Path | None) -> None:
+    """A pass becomes an approval, by the digest of the report that was read.
+
+    The report's files are held against the verdict once more, where there is a home to look in.
+    """
     found = step.version(version)
     if found.state is State.PASSED and found.report_digest != report_digest:
         raise TransitionRefused(
@@ -50,8 +54,19 @@ def approve(step: Step, version: int, report_digest: str) -> None:
         )
     if found.state is State.PASSED:
         guards.check_approver(step, found, current_rules(step.connection, step.policy))
+        if home is not None:
+            guards.check_files(reports.folder(home, report_digest), _verdict(step, version))
     evidence = {"report_digest": report_digest}
     step.move(version, State.APPROVED, evidence=evidence, deadline=None)
+
+
+def _verdict(step: Step, version: int) -> dict[str, Any]:
+    table = schema.events
+    query = select(table.c.evidence_sha256).where(
+        table.c.version == version, table.c.to_state == State.PASSED
+    )
+    digest = step.connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
+    return rows.find_evidence(step.connection, str(digest))
 
 
 def promote(step: Step, version: int, expected_generation: int) -> Champion:

@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from serving.registry import chain, rows, schema
+from serving.registry import chain, reports, rows, schema
 from serving.registry.records import Event, Version
 from serving.registry.states import State
 from srghn.errors import LedgerError
-from srghn.files import sha256_bytes, sha256_file
+from srghn.files import sha256_bytes
 
 #: What a verdict says about the version that it judged, column by column.
 _JUDGED = (
@@ -201,13 +201,12 @@ def _last(connection: Connection, name: str, action: str) -> Row[Any] | None:
     return connection.execute(query.order_by(table.c.seq.desc()).limit(1)).one_or_none()
 
 
-def report(found: Version, reports: Path) -> str | None:
-    """What is wrong with a version's report, None if it is as recorded or there is none to be."""
-    if found.report_digest is None:
-        return None
-    page = reports / found.report_digest / "report.html"
-    if not page.is_file():
-        return f"the report of version {found.version} is not in {reports}"
-    if sha256_file(page) != found.report_digest:
-        return f"the report of version {found.version}, {page}, was changed"
+def report(connection: Connection, events: list[Event], home: Path) -> str | None:
+    """What is wrong with the report of a version's last verdict; None if nothing is, or none is."""
+    judged = [event for event in events if event.action == "record_verdict"][-1:]
+    for event in judged:
+        verdict = rows.find_evidence(connection, str(event.evidence_sha256))
+        where = reports.folder(home, str(verdict.get("report_digest")))
+        wrong = reports.problem(where, verdict)
+        return None if wrong is None else f"the report of version {event.version}: {wrong}"
     return None

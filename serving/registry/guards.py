@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from serving.registry import rows, schema
+from serving.registry import reports, rows, schema
 from serving.registry.episodes import arms
 from serving.registry.records import Canary, Champion, Version
 from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
 from serving.registry.steps import Step
 from srghn.errors import TransitionRefused
-from srghn.files import sha256_file
+from srghn.inference.verdict import contradiction
 
 #: What of an interface its clients depend on. Bounds may move with a world's version.
 _INTERFACE = (
@@ -140,29 +140,38 @@ def check_verdict(found: Version, verdict: Mapping[str, Any]) -> None:
         raise TransitionRefused(
             f"a verdict is one of {', '.join(VERDICTS)}, got {verdict.get('verdict')!r}"
         )
-    if verdict["verdict"] == "passed" and not verdict.get("checks"):
+    wrong = contradiction(verdict)
+    if wrong is not None:
         raise TransitionRefused(
-            f"version {found.version} has a pass without a single check; nothing was shown"
+            f"the verdict on version {found.version} contradicts itself: {wrong}; judge it again"
         )
 
 
-def check_report(path: Path, digest: str, verdict: Mapping[str, Any]) -> None:
-    """The report lies where it is said to lie, and is the one that the verdict names."""
+def check_lease(lease: str | None, verdict: Mapping[str, Any]) -> None:
+    """The gate's episodes were drawn from this attempt's lease, if it names one."""
+    said = verdict.get("lease")
+    if said is not None and said != lease:
+        raise TransitionRefused(
+            f"the verdict's episodes were drawn from lease {short(said)}, this attempt's is "
+            f"{short(lease)}; judge it again"
+        )
+
+
+def check_report(where: Path, digest: str, verdict: Mapping[str, Any]) -> None:
+    """The report lies where it is said to lie, and each file is the one that the verdict names."""
     if verdict.get("report_digest") != digest:
         raise TransitionRefused(
             f"the verdict names report {short(verdict.get('report_digest'))}, recorded was to be "
             f"{short(digest)}"
         )
-    try:
-        found = sha256_file(path)
-    except OSError as error:
+    check_files(where, verdict)
+
+
+def check_files(where: Path, verdict: Mapping[str, Any]) -> None:
+    wrong = reports.problem(where, verdict)
+    if wrong is not None:
         raise TransitionRefused(
-            f"the report {path} cannot be read ({error.strerror}); write it before its verdict"
-        ) from error
-    if found != digest:
-        raise TransitionRefused(
-            f"the report {path} has digest {short(found)}, the verdict names {short(digest)}; "
-            f"judge the version again"
+            f"{wrong}; put the report back from a backup, or judge the version again"
         )
 
 

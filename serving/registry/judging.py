@@ -146,7 +146,8 @@ def record_verdict(
     """End an evaluation; a pass that was won against a former champion is stale at once."""
     found = step.version(version)
     guards.check_verdict(found, verdict)
-    guards.check_report(report_path, report_digest, verdict)
+    guards.check_lease(_begun(step, version), verdict)
+    guards.check_report(report_path.parent, report_digest, verdict)
     state = VERDICTS[str(verdict["verdict"])]
     step.move(
         version,
@@ -189,13 +190,17 @@ def _lease(
     return asdict(_evaluation(step, version, attempt, until))
 
 
-def _evaluation(step: Step, version: int, attempt: int, until: float) -> Evaluation:
+def _begun(step: Step, version: int) -> str | None:
+    """The hash of the event that began the current attempt; None if 0.2.0 wrote it."""
     table = schema.events
-    begun = (
-        select(table.c.hash)
-        .where(table.c.version == version, table.c.action == "begin_evaluation")
-        .order_by(table.c.seq.desc())
+    query = select(table.c.hash, table.c.format).where(
+        table.c.version == version, table.c.action == "begin_evaluation"
     )
+    row = step.connection.execute(query.order_by(table.c.seq.desc()).limit(1)).one_or_none()
+    return None if row is None or row.format == 1 else str(row.hash)
+
+
+def _evaluation(step: Step, version: int, attempt: int, until: float) -> Evaluation:
     champion = step.champion()
     return Evaluation(
         version=version,
@@ -203,5 +208,5 @@ def _evaluation(step: Step, version: int, attempt: int, until: float) -> Evaluat
         incumbent_digest=champion.digest if champion else None,
         incumbent_generation=champion.generation if champion else 0,
         lease_until=until,
-        lease=step.connection.execute(begun).scalar(),
+        lease=_begun(step, version),
     )

@@ -296,7 +296,7 @@ class Ledger:
 
         def work(step: Step) -> None:
             step.expect(expected_generation)
-            champions.approve(step, version, report_digest)
+            champions.approve(step, version, report_digest, self._database.home)
 
         request = {"version": version, "report": report_digest}
         self._take("approve", who, request, work, version=version)
@@ -483,6 +483,10 @@ class Ledger:
         of events that were replayed.
         """
         return self._witness.verify_served()
+
+    def report_problems(self) -> list[str]:
+        """What is wrong with the reports of this home, version by version."""
+        return self._witness.report_problems()
 
     def checkpoint(self) -> Entry | None:
         """The last signed head of the chain; None before the first step, or without a home."""

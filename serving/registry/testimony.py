@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from serving.registry import chain, explain, rows, schema
+from serving.registry import chain, explain, reports, rows, schema
 from serving.registry.database import Database
 from serving.registry.records import Event, Who
 from serving.registry.states import State
@@ -82,8 +82,31 @@ class Testimony:
             for name in _names(connection):
                 _explain_policy(connection, name)
                 for number in _served(connection, name):
-                    explain.version(connection, number)
+                    self._explain_served(connection, number)
         return count
+
+    def report_problems(self) -> list[str]:
+        """What is wrong with the reports of this home, version by version."""
+        home = self._database.home
+        if home is None:
+            return []
+        with self._database.read() as connection:
+            numbers = connection.execute(select(schema.versions.c.version)).scalars().all()
+            found = [
+                explain.report(connection, list(chain.read_events(connection, number)), home)
+                for number in sorted(numbers)
+            ]
+        return [problem for problem in found if problem is not None]
+
+    def _explain_served(self, connection: Connection, number: int) -> None:
+        """A report that lies in this home must be the one that was approved."""
+        events, home = explain.version(connection, number), self._database.home
+        digest = rows.find_version(connection, number).report_digest
+        if home is None or digest is None or not reports.folder(home, digest).exists():
+            return
+        wrong = explain.report(connection, events, home)
+        if wrong is not None:
+            raise LedgerError(f"{wrong}; put it back from a backup")
 
     def _entries(self) -> list[Entry]:
         return [] if self._witness is None else self._witness.entries()

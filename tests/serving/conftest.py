@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,6 @@ from srghn.files import canonical_json, sha256_bytes, sha256_file
 
 POLICY_DIGEST = "p" * 64
 SUITE = "1"
-_FOLDER = tempfile.TemporaryDirectory(prefix="reports-")
-REPORT = Path(_FOLDER.name) / "report.html"
-REPORT.write_text("<p>good</p>")
-REPORT_DIGEST = sha256_file(REPORT)
 
 
 def write_policy(path: Path, weights: np.ndarray, brittle: bool = False) -> None:
@@ -166,7 +161,9 @@ class Steps:
         found = self.ledger.version(version)
         return {
             "verdict": word,
-            "checks": [{"name": "primary", "outcome": word}],
+            "checks": [{"name": "primary", "outcome": word, "reason": "as the test wants it"}],
+            "bound_by": "primary",
+            "summary": f"{word} by primary",
             "candidate_digest": found.digest,
             "env_fingerprint": found.env_fingerprint,
             "mode": found.mode,
@@ -174,23 +171,40 @@ class Steps:
             "policy_digest": found.policy_digest,
             "incumbent_digest": found.incumbent_digest,
             "attempt": found.attempt,
-            "report_digest": REPORT_DIGEST,
+            "report_digest": sha256_bytes(self._page(version)),
             **more,
         }
 
-    def judge(self, version: int, word: str = "passed", report: Path = REPORT, **more: Any) -> str:
+    def _page(self, version: int) -> bytes:
+        return f"<p>version {version}, attempt {self.ledger.version(version).attempt}</p>".encode()
+
+    def report(self, version: int, verdict: dict[str, Any]) -> Path:
+        """The page of a report, written beside its verdict where a home keeps them."""
+        home = self.ledger.database().home
+        assert home is not None
+        folder = home / "reports" / sha256_bytes(self._page(version))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "verdict.json").write_bytes(canonical_json(verdict))
+        (folder / "report.html").write_bytes(self._page(version))
+        return folder / "report.html"
+
+    def judge(
+        self, version: int, word: str = "passed", report: Path | None = None, **more: Any
+    ) -> str:
+        verdict = self.verdict(version, word, **more)
+        written = self.report(version, verdict)
         return self.ledger.record_verdict(
             version,
-            self.verdict(version, word, **more),
-            report_path=report,
-            report_digest=REPORT_DIGEST,
+            verdict,
+            report_path=report or written,
+            report_digest=written.parent.name,
             who=Who("gate", "judged"),
         )
 
     def approve(self, version: int, **more: Any) -> None:
-        self.ledger.approve(
-            version, **{"report_digest": REPORT_DIGEST, "who": Who("ann", "read it"), **more}
-        )
+        digest = str(self.ledger.version(version).report_digest)
+        said = {"report_digest": digest, "who": Who("ann", "read it"), **more}
+        self.ledger.approve(version, **said)
 
     def approved(self, digest: str | None = None, **more: Any) -> int:
         version = self.register(digest, **more)
