@@ -231,6 +231,11 @@ def fill(where: Path) -> None:
             pass
 
 
+def write_on(ledger: Ledger) -> None:
+    for n in range(200):
+        ledger.note("drift", {"n": n, "filling": "x" * 4000}, who=ANN)
+
+
 def test_on_a_full_disk_a_rollback_works_and_nothing_else(
     small_disk: Path, steps: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,8 +248,7 @@ def test_on_a_full_disk_a_rollback_works_and_nothing_else(
     assert reserve_of(file).stat().st_size == RESERVE_BYTES
     fill(small_disk)
     with pytest.raises(LedgerFull, match="make room on its disk"):
-        for n in range(200):
-            ledger.note("drift", {"n": n, "filling": "x" * 4000}, who=ANN)
+        write_on(ledger)
     assert ledger.rollback(who=ANN).version == first
     assert reserve_of(file).stat().st_size <= RESERVE_BYTES - SLICE_BYTES
     assert ledger.champion().version == first  # type: ignore[union-attr]
