@@ -68,7 +68,7 @@ class Ledger:
         self.champion, self.canary, self.shadow = reader.champion, reader.canary, reader.shadow
         self.served, self.version, self.versions = reader.served, reader.version, reader.versions
         self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
-        self.passed, self.pending = reader.passed, reader.pending
+        self.passed, self.verdict, self.pending = reader.passed, reader.verdict, reader.pending
         log = EpisodeLog(self._database, clock)
         self.start_episodes, self.find_episode = log.start_episodes, log.find_episode
         self.record_outcome, self.outcomes = log.record_outcome, log.outcomes

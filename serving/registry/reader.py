@@ -134,6 +134,16 @@ class Reader:
                     return event, rows.find_evidence(connection, event.evidence_sha256)
         raise LedgerError(f"version {version} never passed the gate")
 
+    def verdict(self, version: int) -> dict[str, Any] | None:
+        """The verdict that ended the version's last evaluation; None before the first."""
+        table = schema.events
+        query = select(table.c.evidence_sha256).where(
+            table.c.version == version, table.c.action == "record_verdict"
+        )
+        with self._database.read() as connection:
+            digest = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
+            return None if digest is None else rows.find_evidence(connection, digest)
+
     def pending(self) -> list[Event]:
         """Events that the mirror has not delivered yet, in order."""
         query = select(schema.events).join(schema.outbox).where(~schema.outbox.c.delivered)

@@ -13,11 +13,11 @@ from starlette.responses import FileResponse, Response
 
 from serving.control.pins import NotReady
 from serving.http import answer
+from serving.registry import reports
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Version
 from serving.schemas import BadRequest
 from serving.service import Service, service_of
-from srghn.files import sha256_file
 
 router = APIRouter(tags=["review"])
 
@@ -104,7 +104,9 @@ def _event(event: Event) -> dict[str, Any]:
 
 async def _report(service: Service, text: str, name: str) -> Response:
     found = await asyncio.to_thread(find, service.ledger, text)
-    file = await asyncio.to_thread(report_file, service.reports, found, name)
+    file = await asyncio.to_thread(
+        report_file, service.ledger, service.settings.home, found.version, name
+    )
     if file is None:
         raise BadRequest(
             404, "report", f"a report of version {found.version}", f"none: it is {found.state}"
@@ -112,20 +114,21 @@ async def _report(service: Service, text: str, name: str) -> Response:
     return FileResponse(file)
 
 
-def report_file(reports: Path, version: Version, name: str) -> Path | None:
-    """A file of a version's report, which lies under `reports` in the folder of its digest.
+def report_file(ledger: Ledger, home: Path, version: int, name: str) -> Path | None:
+    """A file of a version's report, if it is there and the one that its verdict names.
 
-    The ledger's own path is not asked: it is of the home where the version was judged.
+    Verdicts of version 0.2.0 name the page alone; then the page vouches for the file beside it.
     """
-    if version.report_digest is None:
+    verdict = ledger.verdict(version)
+    if verdict is None:
         return None
-    page = reports / version.report_digest / "report.html"
-    if not page.is_file():
+    where = reports.folder(home, str(verdict.get("report_digest")))
+    if not (where / name).is_file():
         return None
-    if sha256_file(page) != version.report_digest:
+    checked = name if verdict.get("evidence") else reports.PAGE
+    if reports.problem(where, verdict, checked) is not None:
         raise BadRequest(
-            503, "report", f"the one of digest {version.report_digest}", "a changed file",
+            503, "report", f"the one that the verdict on version {version} names", "a changed file",
             hint="restore it from a backup, or judge the version again",
         )  # fmt: skip
-    file = page.with_name(name)
-    return file if file.is_file() else None
+    return where / name

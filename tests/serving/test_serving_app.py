@@ -13,7 +13,7 @@ from serving.app import create_app
 from serving.limits import Limits
 from serving.registry.records import Who
 from srghn.config import CanaryParams
-from srghn.files import sha256_file
+from srghn.files import sha256_bytes
 
 FAST = Limits(poll_seconds=0.02, retry_seconds=0.05, body_bytes=20_000, batch=64)
 OBSERVATION = [0.0, 0.0, 0.1, 0.0]
@@ -84,7 +84,7 @@ def test_paths_that_are_not_there_are_said(client: TestClient) -> None:
     assert client.get("/v1/act").status_code == 405
     assert client.get("/v1/versions/9").status_code == 404
     assert client.get("/v1/versions/x").status_code == 422
-    assert client.get("/v1/versions/1/report").status_code == 404
+    assert client.get("/v1/versions/1/report.json").status_code == 404
 
 
 def test_an_episode_id_may_come_as_a_header_but_not_as_two(client: TestClient) -> None:
@@ -146,28 +146,24 @@ def test_versions_tell_their_story(client: TestClient, home: Any) -> None:
     assert (champion["version"], champion["by"], champion["canary"]) == (1, "ann", None)
 
 
-def test_a_report_is_shown_only_from_the_reports_folder(client: TestClient, home: Any) -> None:
-    steps, outside = home.steps, home.settings.home.parent / "report.html"
-    outside.write_text("<p>good</p>")
-    outside.with_suffix(".json").write_text("{}")
-    version = steps.register()
-    steps.begin(version)
-    steps.judge(version, report=outside)
-    inside = home.settings.reports / sha256_file(outside) / "report.html"
-    for status in (404, 200):
-        for name in ("report", "report.json"):
-            assert client.get(f"/v1/versions/{version}/{name}").status_code == status
-        if status == 404:
-            inside.parent.mkdir(parents=True)
-            inside.write_bytes(outside.read_bytes())
-            inside.with_suffix(".json").write_text("{}")
-    shown = client.get("/v1/versions/2/report")
-    assert shown.text == "<p>good</p>"
+def test_a_report_is_shown_as_its_verdict_names_it(client: TestClient, home: Any) -> None:
+    version = home.steps.register()
+    home.steps.begin(version)
+    named = {"report.json": sha256_bytes(b"{}")}
+    page = home.steps.report(version, home.steps.verdict(version, evidence=named))
+    page.with_name("report.json").write_bytes(b"{}")
+    home.steps.judge(version, evidence=named)
+    shown = client.get(f"/v1/versions/{version}/report")
+    assert (shown.status_code, shown.content) == (200, page.read_bytes())
     assert shown.headers["content-type"].startswith("text/html")
-    inside.write_text("<p>better</p>")
-    changed = client.get("/v1/versions/2/report")
-    assert changed.status_code == 503
-    assert "a changed file" in changed.json()["error"]
+    assert client.get(f"/v1/versions/{version}/report.json").json() == {}
+    for file, path in ((page, "report"), (page.with_name("report.json"), "report.json")):
+        file.write_bytes(b"<p>better</p>")
+        changed = client.get(f"/v1/versions/{version}/{path}")
+        assert changed.status_code == 503
+        assert "a changed file" in changed.json()["error"]
+        file.unlink()
+        assert client.get(f"/v1/versions/{version}/{path}").status_code == 404
 
 
 def start_canary(home: Any, version: int, **params: Any) -> Any:
