@@ -92,7 +92,8 @@ def test_reports_of_an_old_home_are_found_where_it_is_now(srghn_here: Any, tmp_p
     findings = json.loads(srghn_here("doctor", "--json", env=environment).stdout)
     (reports,) = (f for f in findings if f["what"] == "reports")
     assert not reports["ok"]
-    assert reports["found"].startswith("of version 3: missing or changed")
+    assert "the report of version 3" in reports["found"]
+    assert "version 2" not in reports["found"]
 
 
 def test_a_ledger_keeps_no_path_of_a_home(home: Home) -> None:

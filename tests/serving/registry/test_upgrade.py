@@ -220,3 +220,14 @@ def test_a_later_schema_is_left_to_its_own_version(tmp_path: Path, ledger: Ledge
         raw.commit()
     with pytest.raises(LedgerError, match="use the version of srghn that wrote it"):
         upgrade(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path)
+
+
+def test_reports_of_an_old_home_are_as_their_verdicts_name_them(old: Old, tmp_path: Path) -> None:
+    upgrade(old.url, tmp_path / "backups")
+    ledger = old.open()
+    assert ledger.report_problems() == []
+    assert ledger.verify_served() == 45
+    (old.home / "reports" / str(ledger.version(6).report_digest) / "verdict.json").unlink()
+    [problem] = ledger.report_problems()
+    assert problem.startswith("the report of version 6: ")
+    ledger.close()
