@@ -10,13 +10,16 @@ import itertools
 import re
 import secrets
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from serving.protocol import REPLY, Reply
 from serving.schemas import BadRequest
+
+if TYPE_CHECKING:
+    from serving.tokens import Token
 
 Header = tuple[bytes, bytes]
 
@@ -50,11 +53,12 @@ def traced(given: bytes | None) -> Header | None:
 class Call:
     """A request and the way to answer it."""
 
-    __slots__ = ("_receive", "_send", "_short", "headers", "id", "path")
+    __slots__ = ("_receive", "_send", "_short", "headers", "id", "path", "token")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         self._receive, self._send, self.path = receive, send, path
         self._short: Reply | None = scope.get("extensions", {}).get(REPLY)
+        self.token: Token | None = None
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id")
         self.id = new_id() if given is None else request_id(given)

@@ -10,34 +10,40 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 import orjson
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
 from serving.batches import quick_batch
 from serving.calls import JSON, Call
-from serving.control.pins import NotReady
+from serving.control.episodes import Ended, NotReady
 from serving.control.routing import Face, Served
 from serving.explain import parse
 from serving.predictor import Predictor
+from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
     EPISODE_PATTERN,
     ActRequest,
     BadRequest,
     BatchRequest,
+    OutcomeRequest,
     check_one,
     observations,
 )
 from serving.service import MODEL, Service
 from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, read
-from srghn.errors import LedgerError
+from serving.trial.tokens import Episode
+from srghn.errors import LedgerError, TransitionRefused
 
 logger = logging.getLogger(__name__)
 
 _ACT = msgspec.json.Decoder(ActRequest)
+_OUTCOME = msgspec.json.Decoder(OutcomeRequest)
 _BATCH = msgspec.json.Decoder(BatchRequest)
 _EPISODE = re.compile(EPISODE_PATTERN)
 _BINARY_TYPES = {"i": "<i8", "f": "<f4"}
@@ -46,6 +52,7 @@ LONG = 65_536
 
 #: Who answered, the body, and header lines beside those of who answered.
 Said = tuple[Face, bytes, bytes]
+T = TypeVar("T")
 Handler = Callable[[Call], Awaitable[Said]]
 
 
@@ -67,9 +74,13 @@ class HotPath:
             return None
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         found = self._handlers.get(path)
-        if found is None and path.startswith("/v2/models/") and path.endswith("/infer"):
+        if found is not None:
+            return found
+        if path.startswith("/v1/episodes/") and path.endswith("/outcome"):
+            return self._outcome
+        if path.startswith("/v2/models/") and path.endswith("/infer"):
             return self._infer_version
-        return found
+        return None
 
     async def answer(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: counted, timed, and refused in words."""
@@ -79,8 +90,10 @@ class HotPath:
         route, status = "none", 500
         counts.inflight(1)
         try:
-            if self._service.keeper.closed("POST", path):
-                await self._service.keeper.admit(call.header(b"authorization"), "infer")
+            needed = self._service.keeper.closed("POST", path)
+            if needed is not None:
+                found = call.header(b"authorization")
+                call.token = await self._service.keeper.admit(found, needed)
             face, body, more = await handler(call)
             route, status = face.route, 200
             await call.reply(200, body, face.lines + more)
@@ -98,29 +111,93 @@ class HotPath:
     async def _act(self, call: Call) -> Said:
         body = await call.body(self._limit(1))
         said = parse(_ACT, body)
-        episode = episode_of(said.episode_id or None, call.header(b"x-episode-id"))
-        if episode is not None:
-            served, predictor = await self._service.pins.choose(episode)
-        else:
-            served, predictor = self._service.choose(call.header(b"x-client-key"))
+        name = episode_of(said.episode_id or None, call.header(b"x-episode-id"))
+        token = said.token or call.header(b"x-episode-token")
+        served, predictor, episode = await self._choose(call, name, token)
         check_one(said.observation, predictor.observation_size)
-        predictor, action = self._service.act_one(served, predictor, said.observation)
-        face = served.face(predictor)
-        if type(action) is int:
-            return face, b'{"action":%d%b}' % (action, face.fields), JSON
-        return face, b'{"action":%b%b}' % (orjson.dumps(action), face.fields), JSON
+        answered, action = self._service.act_one(served, predictor, said.observation)
+        face = served.face(answered)
+        fields = face.fields
+        if episode is not None:
+            fields += self._sealed(episode, answered)
+        shown = b"%d" % action if type(action) is int else orjson.dumps(action)
+        return face, b'{"action":%b%b}' % (shown, fields), JSON
+
+    async def _choose(
+        self, call: Call, name: str | None, token: str | None
+    ) -> tuple[Served, Predictor, Episode | None]:
+        """What answers: by the episode's token, by its name, by client, or by chance."""
+        episodes = self._service.episodes
+        if token is not None:
+            episode = episodes.open(token)
+            if name is not None and name != episode.name:
+                raise BadRequest(422, "token", f"one of episode {name!r}", "another episode's")
+            return await episodes.go_on(episode)
+        if name is not None:
+            return await episodes.begin(name)
+        served, predictor = self._service.choose(call.header(b"x-client-key"))
+        return served, predictor, None
+
+    def _sealed(self, episode: Episode, answered: Predictor) -> bytes:
+        """The episode's next token as the last field, and whether its start is on record."""
+        recorded = b"" if episode.start is not None else b',"recorded":false'
+        token = self._service.episodes.seal(episode, answered.version)
+        return b'%b,"token":"%b"' % (recorded, token.encode())
+
+    async def _outcome(self, call: Call) -> Said:
+        """How an episode ended: the evidence a canary is judged by. Counts once."""
+        said = parse(_OUTCOME, await call.body(self._service.limits.small_body))
+        episode = self._of_path(call, said.token or call.header(b"x-episode-token"))
+        served = self._follower.served
+        shown: dict[str, Any] = {"episode_id": episode.name, "length": episode.steps}
+        if episode.start is None:
+            shown |= {"counted": False, "recorded": False}
+            return served.nobody(), orjson.dumps(shown), JSON
+        poster = None if call.token is None else call.token.owner
+        try:
+            ended = Ended(episode, said.return_, said.terminated, poster)
+            stored = await self._service.episodes.end(ended)
+        except UnknownEpisode as error:
+            raise BadRequest(404, "episode_id", "an episode of this server", str(error)) from error
+        except TransitionRefused as error:
+            raise BadRequest(409, "episode_id", "one outcome an episode", str(error)) from error
+        shown["counted"] = stored.counted
+        if served.blind and served.epoch == stored.epoch:
+            shown["route"] = "trial"
+        else:
+            shown |= {"version": stored.version, "route": stored.route}
+        return served.nobody(), orjson.dumps(shown), JSON
+
+    def _of_path(self, call: Call, token: str | None) -> Episode:
+        """The episode that the path names and the token proves; raises `BadRequest`."""
+        parts = call.path.split("/")
+        if len(parts) != 5 or not _EPISODE.match(parts[3]):
+            raise bad_episode("episode_id", "/".join(parts[3:-1]))
+        if not token:
+            raise BadRequest(
+                422, "token", "the token of this episode's last answer", "nothing",
+                hint="every answer of an episode has one; return it with the next request",
+            )  # fmt: skip
+        episode = self._service.episodes.open(token)
+        if episode.name != parts[3]:
+            raise BadRequest(422, "token", f"one of episode {parts[3]!r}", "another episode's")
+        return episode
 
     async def _batch(self, call: Call) -> Said:
         limits = self._service.limits
         body = await call.body(self._limit(limits.batch))
         served, predictor = self._service.choose(call.header(b"x-client-key"))
-        array = await _aside(len(body), _observations, body, predictor, limits.batch)
-        predictor, actions = await _aside(
-            len(body), self._service.predict, served, predictor, array
-        )
+        work = partial(self._act_batch, body, served, predictor)
+        predictor, actions = await _aside(len(body), work)
         face = served.face(predictor)
         shown = orjson.dumps(actions, option=orjson.OPT_SERIALIZE_NUMPY)
         return face, b'{"actions":%b%b}' % (shown, face.fields), JSON
+
+    def _act_batch(
+        self, body: bytes, served: Served, predictor: Predictor
+    ) -> tuple[Predictor, NDArray[Any]]:
+        array = _observations(body, predictor, self._service.limits.batch)
+        return self._service.predict(served, predictor, array)
 
     async def _infer(self, call: Call) -> Said:
         return await self._answer_tensors(call, None)
@@ -137,23 +214,31 @@ class HotPath:
         limits = self._service.limits
         body = await call.body(self._limit(limits.batch))
         head = call.header(b"inference-header-content-length")
-        said, binary = await _aside(len(body) if head is None else 0, read, body, head)
-        served, predictor = found or await self._route(call, said)
-        size = predictor.observation_size
-        array = await _aside(len(body), batch, said, binary, size, limits.batch)
-        predictor, actions = await _aside(
-            len(body), self._service.predict, served, predictor, array
-        )
-        face = served.face(predictor)
-        content, more = tensor_answer(said, predictor, actions, face)
+        said, binary = await _aside(len(body) if head is None else 0, partial(read, body, head))
+        episode: Episode | None = None
+        if found is not None:
+            served, predictor = found
+        else:
+            name = episode_of(said.episode, call.header(b"x-episode-id"))
+            token = said.token or call.header(b"x-episode-token")
+            served, predictor, episode = await self._choose(call, name, token)
+        work = partial(self._act_tensors, said, binary, served, predictor)
+        answered, actions = await _aside(len(body), work)
+        face, sealed = served.face(answered), None
+        if episode is not None:
+            sealed = self._service.episodes.seal(episode, answered.version)
+        content, more = tensor_answer(said, answered, actions, face, sealed)
         return face, content, more
 
-    async def _route(self, call: Call, said: InferRequest) -> tuple[Served, Predictor]:
-        """As `/v1/act` does: by episode, by client, or by chance."""
-        episode = episode_of(said.episode, call.header(b"x-episode-id"))
-        if episode is not None:
-            return await self._service.pins.choose(episode)
-        return self._service.choose(call.header(b"x-client-key"))
+    def _act_tensors(
+        self, said: InferRequest, binary: bytes, served: Served, predictor: Predictor
+    ) -> tuple[Predictor, Any]:
+        """Actions as an array, or for one observation as a list."""
+        array = batch(said, binary, predictor.observation_size, self._service.limits.batch)
+        if len(array) > 1:
+            return self._service.predict(served, predictor, array)
+        answered, action = self._service.act_one(served, predictor, array[0].tolist())
+        return answered, [action]
 
     def _limit(self, count: int) -> int:
         champion = self._follower.served.champion
@@ -162,11 +247,9 @@ class HotPath:
         return self._service.limits.of_body(count, champion.observation_size)
 
 
-async def _aside(length: int, work: Callable[..., Any], *arguments: Any) -> Any:
+async def _aside(length: int, work: Callable[[], T]) -> T:
     """Do the work here if the body is short, else in a thread."""
-    if length <= LONG:
-        return work(*arguments)
-    return await asyncio.to_thread(work, *arguments)
+    return work() if length <= LONG else await asyncio.to_thread(work)
 
 
 def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:
@@ -178,26 +261,35 @@ def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]
 
 
 def tensor_answer(
-    said: InferRequest, predictor: Predictor, actions: NDArray[Any], face: Face
+    said: InferRequest, predictor: Predictor, actions: Any, face: Face, token: str | None
 ) -> tuple[bytes, bytes]:
-    """The protocol's answer: all JSON, or JSON and then the tensor's bytes, as was asked."""
-    output: dict[str, Any] = {
-        "name": OUTPUT,
-        "shape": list(actions.shape),
-        "datatype": DATATYPES[predictor.action_kind],
-    }
-    content: dict[str, Any] = {"model_name": MODEL, "model_version": face.version}
+    """The protocol's answer and its header lines: all JSON, or JSON and then the tensor's bytes.
+
+    `actions` is an array (n,) or (n, k), or a list of one action.
+    """
+    kind, shape = predictor.action_kind, [len(actions), *predictor.action_shape]
+    output: dict[str, Any] = {"name": OUTPUT, "shape": shape, "datatype": DATATYPES[kind]}
+    content: dict[str, Any] = {"model_name": MODEL}
+    if face.version is not None:
+        content["model_version"] = face.version
     if isinstance(said.id, str):
         content["id"] = said.id
+    if token is not None:
+        content["parameters"] = {"token": token}
     content["outputs"] = [output]
     if not said.wants_binary:
-        output["data"] = actions.ravel()
+        flat = actions.ravel() if isinstance(actions, np.ndarray) else _flat(actions)
+        output["data"] = flat
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), JSON
-    data = actions.astype(_BINARY_TYPES[predictor.action_kind], copy=False).tobytes()
+    data = np.asarray(actions, _BINARY_TYPES[kind]).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}
     head = orjson.dumps(content)
     lines = b"content-type: application/octet-stream\r\n"
     return head + data, lines + b"inference-header-content-length: %d\r\n" % len(head)
+
+
+def _flat(actions: list[Any]) -> list[Any]:
+    return actions[0] if isinstance(actions[0], list) else actions
 
 
 def episode_of(in_body: str | None, in_header: str | None) -> str | None:

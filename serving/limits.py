@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from srghn.config import explain
 from srghn.errors import ConfigError
 
+PREFIX = "SRGHN_LIMIT_"
 #: Bytes that a number of an observation may take in JSON, its comma and a space with it.
 _NUMBER = 28
 #: Bytes beside the numbers: names of fields, an episode's name and its token.
@@ -17,7 +18,7 @@ _BESIDE = 4096
 class Limits(BaseSettings):
     """What one worker accepts, waits for and remembers."""
 
-    model_config = SettingsConfigDict(env_prefix="SRGHN_LIMIT_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     body_bytes: int | None = Field(
         None, ge=1, description="longest body; by default what the policy's observations can take"
@@ -32,6 +33,12 @@ class Limits(BaseSettings):
     )
     prune_seconds: float = Field(3600.0, gt=0, description="between two such clean-ups")
     pins: int = Field(100_000, ge=1, description="episodes that one worker remembers")
+    start_seconds: float = Field(
+        1.0, gt=0, description="a new episode, or an outcome, waits so long for the ledger"
+    )
+    outcome_seconds: float = Field(
+        3600.0, gt=0, description="an episode without an outcome counts as missing after so long"
+    )
     retry_seconds: float = Field(
         5.0, ge=0, description="a champion that failed to load is tried again after so long"
     )
@@ -71,4 +78,4 @@ def load_limits() -> Limits:
     try:
         return Limits()
     except ValidationError as error:
-        raise ConfigError(explain(error, "setting SRGHN_LIMIT_")) from error
+        raise ConfigError(explain(error, f"setting {PREFIX}")) from error

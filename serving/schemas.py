@@ -47,10 +47,12 @@ class ActRequest(Body, frozen=True):
 
     observation: list[float]
     episode_id: EpisodeId | UnsetType | None = UNSET
+    token: str | UnsetType | None = UNSET
 
     def quotes(self) -> int:
-        episode = self.episode_id
-        return 2 if episode is UNSET else 4 if episode is None else 6
+        episode, token = self.episode_id, self.token
+        count = 2 if episode is UNSET else 4 if episode is None else 6
+        return count + (0 if token is UNSET else 2 if token is None else 4)
 
 
 class BatchRequest(Body, frozen=True):
@@ -60,11 +62,12 @@ class BatchRequest(Body, frozen=True):
 
 
 class OutcomeRequest(Body, frozen=True):
-    """How an episode ended."""
+    """How an episode ended. Its length is what its token counted, whatever is said here."""
 
     return_: float = msgspec.field(name="return")
-    length: Annotated[int, Meta(ge=1, lt=2**31)]
     terminated: bool
+    token: str | UnsetType | None = UNSET
+    length: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType = UNSET
 
 
 B = TypeVar("B", bound=Struct)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from serving.auth import Keeper
+from serving.control.episodes import Episodes, NotReady
 from serving.control.follower import Follower
-from serving.control.pins import NotReady, Pins
 from serving.control.routing import Served
 from serving.limits import Limits
 from serving.metrics import Metrics
@@ -46,20 +45,18 @@ class Service:
         store = ArtefactStore(self.settings.home / "artefacts")
         self.keeper = Keeper(Tokens(database), self.settings.auth)
         self.metrics = Metrics()
-        self.follower = Follower(self.ledger, store, self.metrics, self.limits)
-        self.pins = Pins(self.ledger, self.follower, self.metrics, self.limits)
+        unblind = self.settings.unblind
+        self.follower = Follower(self.ledger, store, self.metrics, self.limits, unblind)
+        self.episodes = Episodes(self.ledger, self.follower, self.metrics, self.limits, MODEL)
 
     @property
     def reports(self) -> Path:
         return self.settings.home / "reports"
 
-    def choose(self, key: str | None) -> tuple[Served, Predictor]:
+    def choose(self, client: str | None) -> tuple[Served, Predictor]:
         """What answers a request outside any episode; raises `NotReady`."""
         served = self.follower.served
-        if served.canary is None:
-            predictor = served.champion
-        else:
-            predictor = served.choose(key or secrets.token_hex(8))
+        predictor = served.choose(client)
         if predictor is None:
             raise NotReady(served.problem)
         return served, predictor

@@ -12,13 +12,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.limits import PREFIX as LIMIT_PREFIX
+from serving.limits import Limits
 from srghn.config import EngineSettings, explain
 from srghn.errors import ConfigError
 from srghn.parents import PARENT
 
 PREFIX = "SRGHN_"
 #: Set by our own processes for their children, not by users.
-INTERNAL = frozenset({PARENT, "SRGHN_IMPORT_PATH"})
+INTERNAL = frozenset({PARENT, "SRGHN_IMPORT_PATH", "SRGHN_COUNTS_FOLDER"})
 #: Letters that SQLite URLs, MLflow or DVC take for something else in a path.
 REFUSED_IN_PATHS = "?#%\n\r\t"
 
@@ -40,6 +42,9 @@ class Settings(EngineSettings, BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port of the HTTP server; 0: a free one")
     auth: Literal["changes", "inference", "everything"] = Field(
         "changes", description="what needs a token over HTTP; each includes those before it"
+    )
+    unblind: bool = Field(
+        False, description="answers of a trial say which arm gave them; else none does"
     )
     witness_key: Path | None = Field(
         None, description="key that signs the ledger's history; default witness.key in the home"
@@ -114,6 +119,7 @@ def load_settings(**overrides: Any) -> Settings:
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each variable that looks like a setting and is none."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known |= {f"{LIMIT_PREFIX}{name.upper()}" for name in Limits.model_fields}
     said = []
     for name in sorted(set(environment) - known - INTERNAL):
         if name.startswith(PREFIX):

@@ -26,6 +26,7 @@ class Parameters(Struct, frozen=True):
     """What this server reads of a request's parameters; it ignores others."""
 
     episode_id: EpisodeId | UnsetType = UNSET
+    token: str | UnsetType = UNSET
     binary_data_output: bool | UnsetType = UNSET
 
 
@@ -65,6 +66,11 @@ class InferRequest(Struct, frozen=True):
     def episode(self) -> str | None:
         said = self.parameters
         return None if said is UNSET or said.episode_id is UNSET else said.episode_id
+
+    @property
+    def token(self) -> str | None:
+        said = self.parameters
+        return None if said is UNSET or said.token is UNSET else said.token
 
     @property
     def wants_binary(self) -> bool:
@@ -107,15 +113,18 @@ def _quotes(said: InferRequest) -> int:
     for tensor in said.inputs:
         count += 12 - 2 * (tensor.data is _ABSENT) + _quotes_of(tensor.parameters)
     if said.outputs is not UNSET:
-        count += 2 + sum(4 + _quotes_of(wanted.parameters) for wanted in said.outputs)
-    return count + _quotes_of(said.parameters)
+        count += 2 + sum(6 + _quotes_of(wanted.parameters) for wanted in said.outputs)
+    asked = said.parameters
+    if asked is UNSET:
+        return count
+    count += 2 + 4 * (asked.episode_id is not UNSET) + 4 * (asked.token is not UNSET)
+    return count + 2 * (asked.binary_data_output is not UNSET)
 
 
-def _quotes_of(parameters: Struct | UnsetType) -> int:
-    if parameters is UNSET:
+def _quotes_of(said: TensorParameters | UnsetType) -> int:
+    if said is UNSET:
         return 0
-    values = (getattr(parameters, name) for name in parameters.__struct_fields__)
-    return 2 + sum(4 if isinstance(v, str) else 2 for v in values if v is not UNSET)
+    return 2 + 2 * (said.binary_data_size is not UNSET) + 2 * (said.binary_data is not UNSET)
 
 
 def batch(said: InferRequest, binary: bytes, size: int, limit: int) -> NDArray[np.float32]:

@@ -91,7 +91,7 @@ ROOMS: dict[str, set[str]] = {
 #: Room -> the only packages beyond the standard library that it may import.
 ALONE = {
     "srghn.inference": {"numpy", "srghn"},
-    "serving.trial": {"numpy", "pydantic", "srghn", "serving"},
+    "serving.trial": {"numpy", "pydantic", "msgspec", "cryptography", "srghn", "serving"},
 }
 
 

@@ -65,9 +65,11 @@ class Client:
         env = version.make(mode)
         observation, _ = env.reset(seed=seed)
         total, length, over, answer = 0.0, 0, False, {}
+        body: dict[str, Any] = {"episode_id": episode_id}
         while not over:
-            body = {"observation": np.asarray(observation).tolist(), "episode_id": episode_id}
+            body["observation"] = np.asarray(observation).tolist()
             answer = self.post("/v1/act", body)
+            body["token"] = answer["token"]
             action = np.asarray(answer["action"], dtype=env.action_space.dtype)
             observation, reward, terminated, truncated, _ = env.step(
                 action if action.ndim else action.item()
@@ -77,7 +79,7 @@ class Client:
         env.close()
         self.post(
             f"/v1/episodes/{episode_id}/outcome",
-            {"return": total, "length": length, "terminated": bool(terminated)},
+            {"return": total, "terminated": bool(terminated), "token": answer["token"]},
         )
         return Played(episode_id, answer["version"], answer["route"], total, length)
 

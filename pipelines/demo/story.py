@@ -49,7 +49,8 @@ def run_demo(settings: Settings, seed: int) -> dict[str, Any]:
     with prefect_server(settings, spinner("starting a Prefect server")):
         version = demo.pin()
         demo.first()
-        with http_server(settings, free_port()) as url:
+        told = settings.model_copy(update={"unblind": True})  # the story shows both arms
+        with http_server(told, free_port()) as url:
             demo.ask(url, version, "normal")
             demo.second()
             demo.trial(url, version)

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from serving.control.controller import Controller
 from serving.control.loading import load
@@ -16,9 +17,10 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.ledger import Ledger
+from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Champion
 from serving.registry.states import State
+from serving.trial.assignment import trial_key
 from srghn.errors import ArtefactError, LedgerError
 
 logger = logging.getLogger(__name__)
@@ -28,9 +30,16 @@ class Follower:
     """Keeps `served` at what the ledger says. Only this class assigns it; readers take it once."""
 
     def __init__(
-        self, ledger: Ledger, store: ArtefactStore, metrics: Metrics, limits: Limits
+        self,
+        ledger: Ledger,
+        store: ArtefactStore,
+        metrics: Metrics,
+        limits: Limits,
+        unblind: bool = False,
     ) -> None:
         self.served = Served()
+        self.secret = ledger.secret(POLICY)
+        self._unblind = unblind
         self.controller = Controller(ledger)
         self._ledger, self._store = ledger, store
         self._metrics, self._limits = metrics, limits
@@ -94,17 +103,24 @@ class Follower:
         generation = before.generation if behind or champion is None else champion.generation
         draining = self._draining(first, trial)
         self.served = Served(
-            first,
-            generation,
-            trial,
-            canary.weight if canary and trial else 0.0,
-            canary.epoch if canary and trial else None,
-            draining,
-            problem,
+            first, generation, draining=draining, problem=problem, **self._trial(canary, trial)
         )
         self._metrics.ledger.champion, self._metrics.ledger.canary = champion, canary
         self._metrics.counts.generation(generation)
         self._say(before, canary)
+
+    def _trial(self, canary: Canary | None, predictor: Predictor | None) -> dict[str, Any]:
+        """What `Served` says of a trial. A paused one takes in no new episode."""
+        if canary is None or predictor is None:
+            return {}
+        return {
+            "canary": predictor,
+            "weight": 0.0 if canary.status == "paused" else canary.weight,
+            "epoch": None if canary.status == "paused" else canary.epoch,
+            "key": trial_key(self.secret, canary.policy, canary.epoch),
+            "deadline": self._limits.outcome_seconds,
+            "blind": not self._unblind,
+        }
 
     def _champion(self, wanted: Champion | None) -> tuple[Predictor | None, str | None]:
         """What to serve as champion, and what is wrong with that."""

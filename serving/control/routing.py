@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serving.predictor import Predictor
-
-BUCKETS = 10_000
+from serving.registry.records import CANARY_ARM, CHAMPION_ARM
+from serving.trial.assignment import arm_of
 
 
 @dataclass(frozen=True)
 class Face:
-    """What an answer says of who gave it: its header lines, and the fields after the action."""
+    """What an answer says of who gave it: its header lines, and the fields after the action.
+
+    While a trial runs it is the same for both arms, unless the operator unblinded it.
+    """
 
     route: str
     lines: bytes
     fields: bytes
-    version: str
+    version: str | None
 
 
 @dataclass(frozen=True)
 class Served:
     """One immutable reference to everything that answers; a request captures it once.
 
-    `draining` holds retired champions whose episodes are still running. `problem` says why the
-    server is not ready, if it is not.
+    `key` decides who is on which arm of the trial `epoch`; `deadline` is in seconds after an
+    episode's start. `blind`: a trial runs, and no answer tells its arm. `draining` holds retired
+    champions whose episodes are still running. `problem` says why the server is not ready, if it
+    is not.
     """
 
     champion: Predictor | None = None
@@ -34,6 +39,9 @@ class Served:
     canary: Predictor | None = None
     weight: float = 0.0
     epoch: int | None = None
+    key: bytes = field(default=b"", repr=False)
+    deadline: float = 3600.0
+    blind: bool = False
     draining: Mapping[int, Predictor] = field(default_factory=dict)
     problem: str | None = "starting: the ledger was not read yet"
     _faces: dict[int, Face] = field(default_factory=dict, compare=False, init=False)
@@ -44,6 +52,11 @@ class Served:
             if predictor is not None and predictor.version == version:
                 return predictor
         return self.draining.get(version)
+
+    def nobody(self) -> Face:
+        """The face of an answer that no version gave."""
+        line = f"x-champion-generation: {self.generation}\r\n"
+        return Face("none", line.encode(), b"", None)
 
     def route_of(self, predictor: Predictor) -> str:
         if predictor is self.champion:
@@ -59,6 +72,10 @@ class Served:
 
     def _make_face(self, predictor: Predictor) -> Face:
         route, version = self.route_of(predictor), predictor.version
+        if self.blind:
+            lines = f"x-champion-generation: {self.generation}\r\nx-route: trial\r\n"
+            fields = f',"generation":{self.generation},"route":"trial"'
+            return Face("trial", lines.encode(), fields.encode(), None)
         lines = (
             f"x-model-version: {version}\r\nx-champion-generation: {self.generation}\r\n"
             f"x-route: {route}\r\nx-env-fingerprint: {predictor.env_fingerprint}\r\n"
@@ -66,14 +83,14 @@ class Served:
         fields = f',"version":{version},"generation":{self.generation},"route":"{route}"'
         return Face(route, lines.encode(), fields.encode(), str(version))
 
-    def choose(self, key: str) -> Predictor | None:
-        """The canary for the keys in its share, the champion for all others."""
-        if self.canary is not None and bucket(str(self.epoch), key) < self.weight * BUCKETS:
-            return self.canary
-        return self.champion
+    def assign(self, episode: str) -> tuple[int, Predictor | None]:
+        """The arm of a new episode and who answers it: the trial's key decides, and nobody else."""
+        if self.canary is not None and arm_of(self.key, episode, self.weight):
+            return CANARY_ARM, self.canary
+        return CHAMPION_ARM, self.champion
 
-
-def bucket(salt: str, key: str) -> int:
-    """Where a key falls, in [0, 10000). Raising a weight never moves a key back."""
-    digest = hashlib.blake2b(f"{salt}\x1f{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % BUCKETS
+    def choose(self, client: str | None) -> Predictor | None:
+        """Who answers outside an episode: the canary, for its share of clients or of requests."""
+        if self.canary is None:
+            return self.champion
+        return self.assign(f"client {client}" if client else secrets.token_hex(8))[1]

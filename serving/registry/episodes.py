@@ -135,7 +135,7 @@ def record_outcome(
         "length": length,
         "terminated": terminated,
         "poster": poster,
-        "counted": _counts(connection, found, poster),
+        "counted": counts(connection, found, poster),
     }
     connection.execute(update(table).where(table.c.n == found.n).values(ended))
     stored = find_start(connection, policy, episode)
@@ -143,7 +143,7 @@ def record_outcome(
     return to_outcome(stored)
 
 
-def _counts(connection: Connection, found: StartRow, poster: str | None) -> bool:
+def counts(connection: Connection, found: StartRow, poster: str | None) -> bool:
     """Whether an outcome is evidence: of a trial, on one version, within its poster's share."""
     if found.trial is None or found.moved:
         return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from typing import Any
 
 import msgspec
@@ -11,14 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.explain import parse
-from serving.hot import bad_episode
-from serving.http import answer, read_body
-from serving.registry.episodes import UnknownEpisode
-from serving.registry.ledger import POLICY
-from serving.schemas import EPISODE_PATTERN, ActRequest, BadRequest, BatchRequest, OutcomeRequest
-from serving.service import service_of
-from srghn.errors import TransitionRefused
+from serving.schemas import ActRequest, BatchRequest, OutcomeRequest
 
 router = APIRouter(tags=["inference"])
 
@@ -46,30 +37,5 @@ async def act_batch(request: Request) -> Response:
 
 @router.post("/v1/episodes/{episode_id}/outcome", openapi_extra=body_of(OutcomeRequest))
 async def outcome(request: Request, episode_id: str) -> Response:
-    """How an episode ended: the evidence a canary is judged by. Counts once."""
-    service = service_of(request)
-    said = parse(_OUTCOME, await read_body(request, service.limits.small_body))
-    if not re.match(EPISODE_PATTERN, episode_id):
-        raise bad_episode("episode_id", episode_id)
-    try:
-        stored = await asyncio.to_thread(
-            service.ledger.record_outcome,
-            POLICY,
-            episode_id,
-            said.return_,
-            said.length,
-            said.terminated,
-        )
-    except UnknownEpisode as error:
-        raise BadRequest(404, "episode_id", "an episode of this server", str(error)) from error
-    except TransitionRefused as error:
-        raise BadRequest(409, "episode_id", "one outcome an episode", str(error)) from error
-    service.pins.forget(episode_id)
-    return answer(
-        {
-            "episode_id": stored.episode_id,
-            "version": stored.version,
-            "route": stored.route,
-            "counted": stored.counted,
-        }
-    )
+    """How an episode ended, with the token of its last answer. Counts once."""
+    raise AssertionError("answered on the hot path")

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from serving.control.pins import NotReady
+from serving.control.episodes import NotReady
 from serving.http import answer
 from serving.registry import reports
 from serving.registry.ledger import Ledger

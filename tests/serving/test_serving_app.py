@@ -19,8 +19,17 @@ FAST = Limits(poll_seconds=0.02, retry_seconds=0.05, body_bytes=20_000, batch=64
 OBSERVATION = [0.0, 0.0, 0.1, 0.0]
 
 
-def client_of(home: Any, limits: Limits = FAST) -> TestClient:
-    return TestClient(create_app(home.settings, limits), raise_server_exceptions=False)
+def client_of(home: Any, limits: Limits = FAST, *, unblind: bool = False) -> TestClient:
+    settings = home.settings.model_copy(update={"unblind": unblind})
+    return TestClient(create_app(settings, limits), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def unblinded(home: Any) -> Iterator[TestClient]:
+    """A server whose answers tell the arm."""
+    home.first()
+    with client_of(home, unblind=True) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -100,12 +109,13 @@ def test_an_outcome_counts_once_and_only_for_an_episode_that_was_played(
 ) -> None:
     post = {"return": 412.0, "length": 412, "terminated": True}
     unknown = client.post("/v1/episodes/e1/outcome", json=post)
-    assert unknown.status_code == 404
-    assert "no action was asked for in episode 'e1'" in unknown.json()["error"]
-    client.post("/v1/act", json={"observation": OBSERVATION, "episode_id": "e1"})
+    assert unknown.status_code == 422
+    assert "token: expected the token of this episode's last answer" in unknown.json()["error"]
+    answered = client.post("/v1/act", json={"observation": OBSERVATION, "episode_id": "e1"})
+    post["token"] = answered.json()["token"]
     first = client.post("/v1/episodes/e1/outcome", json=post)
     assert first.json() == {
-        "episode_id": "e1", "version": 1, "route": "champion", "counted": False,
+        "episode_id": "e1", "length": 1, "version": 1, "route": "champion", "counted": False,
     }  # fmt: skip
     assert client.post("/v1/episodes/e1/outcome", json=post).json() == first.json()
     other = client.post("/v1/episodes/e1/outcome", json={**post, "return": 500.0})
@@ -173,16 +183,19 @@ def start_canary(home: Any, version: int, **params: Any) -> Any:
 
 def play(client: TestClient, name: str, returns: dict[int, float], most: int = 1) -> None:
     """One episode of three actions, answered by no more than `most` versions, and its outcome."""
-    seen = set()
+    seen, token = set(), None
     for _ in range(3):
-        answer = client.post("/v1/act", json={"observation": OBSERVATION, "episode_id": name})
-        seen.add(answer.json()["version"])
+        said = {"observation": OBSERVATION, "episode_id": name, "token": token}
+        answer = client.post("/v1/act", json=said).json()
+        seen.add(answer["version"])
+        token = answer["token"]
     assert len(seen) <= most
-    post = {"return": returns[seen.pop()], "length": 3, "terminated": True}
-    client.post(f"/v1/episodes/{name}/outcome", json=post)
+    post = {"return": returns[seen.pop()], "terminated": True, "token": token}
+    assert client.post(f"/v1/episodes/{name}/outcome", json=post).json()["length"] == 3
 
 
-def test_a_better_canary_is_promoted_by_its_episodes(client: TestClient, home: Any) -> None:
+def test_a_better_canary_is_promoted_by_its_episodes(unblinded: TestClient, home: Any) -> None:
+    client = unblinded
     version = home.approved(bias=1.0)
     start_canary(home, version)
     wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]
@@ -201,7 +214,8 @@ def test_a_better_canary_is_promoted_by_its_episodes(client: TestClient, home: A
     assert home.ledger.verify()
 
 
-def test_a_worse_canary_is_aborted_by_its_episodes(client: TestClient, home: Any) -> None:
+def test_a_worse_canary_is_aborted_by_its_episodes(unblinded: TestClient, home: Any) -> None:
+    client = unblinded
     version = home.approved(bias=1.0)
     start_canary(home, version)
     wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]
@@ -240,13 +254,15 @@ def test_an_episode_keeps_its_version_across_a_promotion(client: TestClient, hom
         assert restarted.post("/v1/act", json=body).json()["version"] == 1
 
 
-def test_a_withdrawn_version_answers_no_more(client: TestClient, home: Any) -> None:
+def test_a_withdrawn_version_answers_no_more(unblinded: TestClient, home: Any) -> None:
+    client = unblinded
     body = {"observation": OBSERVATION, "episode_id": "long"}
     assert client.post("/v1/act", json=body).json()["version"] == 1
     second = home.second(bias=1.0)
     home.ledger.revoke(1, who=Who("ann", "a leak"))
     wait_for(lambda: client.post("/v1/act", json=body).json()["version"] == second)
-    post = {"return": 1.0, "length": 5, "terminated": True}
+    token = client.post("/v1/act", json=body).json()["token"]
+    post = {"return": 1.0, "token": token, "terminated": True}
     assert client.post("/v1/episodes/long/outcome", json=post).json()["counted"] is False
 
 
@@ -277,7 +293,8 @@ def test_a_version_whose_pass_is_forged_is_not_served(home: Any) -> None:
         assert "was changed" in answer.json()["error"]
 
 
-def test_a_canary_that_fails_is_covered_for_and_aborted(client: TestClient, home: Any) -> None:
+def test_a_canary_that_fails_is_covered_for_and_aborted(unblinded: TestClient, home: Any) -> None:
+    client = unblinded
     version = home.approved(brittle=True)
     start_canary(home, version, weight=0.99)
     wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]
@@ -321,12 +338,19 @@ def test_a_ledger_that_cannot_be_read_leaves_the_champion_serving(
         def broken(*_: Any, **__: Any) -> Any:
             raise LedgerError("the disk is gone")
 
-        for name in ("served", "pin", "record_outcome", "versions"):
+        said = {"observation": OBSERVATION, "episode_id": "begun"}
+        begun = client.post("/v1/act", json=said).json()
+        for name in ("served", "versions"):
             monkeypatch.setattr(ledger, name, broken)
+        monkeypatch.setattr(ledger.database(), "write", broken)
         answer = client.post("/v1/act", json={"observation": OBSERVATION, "episode_id": "e"})
         assert answer.status_code == 200
-        post = {"return": 1.0, "length": 1, "terminated": True}
-        refused = client.post("/v1/episodes/e/outcome", json=post)
+        assert answer.json()["recorded"] is False
+        post = {"return": 1.0, "token": answer.json()["token"], "terminated": True}
+        lost = client.post("/v1/episodes/e/outcome", json=post)
+        assert (lost.json()["recorded"], lost.json()["counted"]) == (False, False)
+        post["token"] = begun["token"]
+        refused = client.post("/v1/episodes/begun/outcome", json=post)
         assert (refused.status_code, "the disk is gone" in refused.text) == (503, True)
         assert client.get("/v1/versions").status_code == 503
         ready = wait_for(lambda: (a := client.get("/health/ready")).status_code == 503 and a)
@@ -340,9 +364,10 @@ def test_old_pins_are_forgotten_and_their_outcomes_refused(home: Any) -> None:
     home.first()
     limits = Limits(poll_seconds=0.02, pin_seconds=0.0, prune_seconds=0.1)
     with client_of(home, limits) as client:
-        client.post("/v1/act", json={"observation": OBSERVATION, "episode_id": "e"})
+        said = {"observation": OBSERVATION, "episode_id": "e"}
+        token = client.post("/v1/act", json=said).json()["token"]
         wait_for(lambda: home.ledger.find_pin("e") is None)
-        post = {"return": 1.0, "length": 1, "terminated": True}
+        post = {"return": 1.0, "token": token, "terminated": True}
         assert client.post("/v1/episodes/e/outcome", json=post).status_code == 404
 
 
@@ -352,8 +377,10 @@ def test_an_episode_that_runs_too_long_is_moved_and_not_counted(home: Any) -> No
         version = home.approved(bias=1.0)
         start_canary(home, version)
         wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]
-        body = {"observation": OBSERVATION, "episode_id": "constant"}
+        body: dict[str, Any] = {"observation": OBSERVATION, "episode_id": "constant"}
         for _ in range(2):
-            assert client.post("/v1/act", json=body).status_code == 200
-        post = {"return": 1.0, "length": 1, "terminated": True}
+            answer = client.post("/v1/act", json=body)
+            assert answer.status_code == 200
+            body["token"] = answer.json()["token"]
+        post = {"return": 1.0, "token": body["token"], "terminated": True}
         assert client.post("/v1/episodes/constant/outcome", json=post).json()["counted"] is False

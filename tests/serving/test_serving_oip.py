@@ -163,9 +163,11 @@ def test_binary_input_that_is_not_finite_is_refused(client: TestClient) -> None:
 def test_an_episode_may_be_named_here_too(home: Any) -> None:
     home.first()
     with TestClient(create_app(home.settings)) as client:
-        request = {"inputs": [tensor()], "parameters": {"episode_id": "e1"}}
-        assert client.post(URL, json=request).status_code == 200
-        post = {"return": 1.0, "length": 1, "terminated": True}
+        request: dict[str, Any] = {"inputs": [tensor()], "parameters": {"episode_id": "e1"}}
+        token = client.post(URL, json=request).json()["parameters"]["token"]
+        request["parameters"] = {"episode_id": "e1", "token": token}
+        token = client.post(URL, json=request).json()["parameters"]["token"]
+        post = {"return": 1.0, "token": token, "terminated": True}
         assert client.post("/v1/episodes/e1/outcome", json=post).status_code == 200
 
 

@@ -1,41 +1,47 @@
-"""A key stays where it is, and the canary gets its share."""
+"""What a moment serves: arms by the trial's key, and answers that tell nobody which arm."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from serving.control.routing import Served, bucket
+from serving.control.routing import Served
+from serving.trial.assignment import arm_of, trial_key
+
+KEY = trial_key(b"s" * 32, "policy", 7)
 
 
-def served(weight: float, epoch: int = 7) -> tuple[Served, Any, Any]:
-    champion: Any = type("P", (), {"version": 1})()
-    canary: Any = type("P", (), {"version": 2})()
-    return Served(champion, 1, canary, weight, epoch), champion, canary
+def served(weight: float, blind: bool = False) -> tuple[Served, Any, Any]:
+    fields = {"env_fingerprint": "e" * 64}
+    champion: Any = type("P", (), {"version": 1, **fields})()
+    canary: Any = type("P", (), {"version": 2, **fields})()
+    return Served(champion, 1, canary, weight, 7, KEY, blind=blind), champion, canary
 
 
-def test_the_canary_gets_its_share() -> None:
+def test_an_episode_is_answered_by_the_arm_that_its_name_falls_on() -> None:
+    now, champion, canary = served(0.2)
+    for n in range(1000):
+        arm, predictor = now.assign(f"episode-{n}")
+        assert arm == arm_of(KEY, f"episode-{n}", 0.2)
+        assert predictor is (canary if arm else champion)
+
+
+def test_a_client_stays_on_one_version_and_others_get_their_share() -> None:
     now, _, canary = served(0.2)
-    hits = sum(now.choose(f"episode-{n}") is canary for n in range(20_000))
-    assert abs(hits / 20_000 - 0.2) < 0.01
-
-
-def test_raising_the_weight_moves_nobody_back() -> None:
-    keys = [f"episode-{n}" for n in range(2000)]
-    before: set[str] = set()
-    for weight in (0.0, 0.01, 0.1, 0.5, 0.99):
-        now, _, canary = served(weight)
-        on_canary = {key for key in keys if now.choose(key) is canary}
-        assert before <= on_canary
-        before = on_canary
-    assert len(before) > 1900
-
-
-def test_trials_are_drawn_apart() -> None:
-    same = sum((bucket("1", str(n)) < 5000) == (bucket("2", str(n)) < 5000) for n in range(4000))
-    assert abs(same / 4000 - 0.5) < 0.05
+    assert len({id(now.choose("a client")) for _ in range(50)}) == 1
+    assert 100 < sum(now.choose(None) is canary for _ in range(1000)) < 300
 
 
 def test_without_a_canary_the_champion_answers_all() -> None:
     champion: Any = object()
     assert Served(champion=champion).choose("x") is champion
-    assert Served().choose("x") is None
+    assert Served(champion=champion).assign("x") == (0, champion)
+    assert Served().choose(None) is None
+
+
+def test_the_faces_of_both_arms_are_one_while_a_trial_is_blind() -> None:
+    now, champion, canary = served(0.2, blind=True)
+    assert now.face(champion) == now.face(canary)
+    assert now.face(champion).fields == b',"generation":1,"route":"trial"'
+    told, champion, canary = served(0.2)
+    assert b'"version":2' in told.face(canary).fields
+    assert told.face(champion) != told.face(canary)

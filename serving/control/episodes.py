@@ -1,0 +1,222 @@
+"""Episodes: begun in the ledger, gone on with by their token, kept on one version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from serving.control.follower import Follower
+from serving.control.routing import Served
+from serving.control.writer import GroupWriter
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.predictor import Predictor
+from serving.registry import groups
+from serving.registry.ledger import Ledger
+from serving.registry.records import Outcome, Start, StartRow
+from serving.schemas import BadRequest
+from serving.trial.assignment import exact_weight
+from serving.trial.tokens import BadToken, Episode, Sealer
+from srghn.errors import LedgerError
+
+logger = logging.getLogger(__name__)
+
+
+class NotReady(BadRequest):
+    """There is nothing to answer with; says why."""
+
+    def __init__(self, problem: str | None) -> None:
+        super().__init__(503, "service", "a champion to be served", problem or "nothing")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an episode ended, as it was posted with its token: a `groups.Ending`."""
+
+    episode: Episode
+    return_: float
+    terminated: bool
+    poster: str | None
+
+    @property
+    def policy(self) -> str:
+        return self.episode.policy
+
+    @property
+    def name(self) -> str:
+        return self.episode.name
+
+    @property
+    def length(self) -> int:
+        return self.episode.steps
+
+    @property
+    def evidence(self) -> bool:
+        return self.episode.evidence
+
+
+class Episodes:
+    """Which version answers an episode: chosen when it begins, kept by its token until it ends.
+
+    The start of an episode is in the ledger before its first answer leaves; no later action waits
+    for the ledger. An episode is moved, and no evidence, if its version was withdrawn or it ran
+    longer than `episode_seconds`. One whose start could not be recorded within `start_seconds`
+    goes on and is no evidence either. Requests that name an episode and lack its token are
+    answered on its version, as far as this worker or the ledger knows it.
+    """
+
+    def __init__(
+        self, ledger: Ledger, follower: Follower, metrics: Metrics, limits: Limits, policy: str
+    ) -> None:
+        self._database, self._follower = ledger.database(), follower
+        self._counts, self._limits, self._policy = metrics.counts, limits, policy
+        self._sealer: Sealer | None = None
+        self._known: OrderedDict[str, Episode] = OrderedDict()
+        self._starts = GroupWriter(self._write_starts, "starts")
+        self._ends = GroupWriter(self._write_ends, "outcomes")
+
+    def close(self) -> None:
+        self._starts.close()
+        self._ends.close()
+
+    async def begin(self, name: str) -> tuple[Served, Predictor, Episode]:
+        """What answers a request of an episode without its token: its first one, as a rule.
+
+        Raises `NotReady`, or `BadRequest` (409) after the episode's outcome.
+        """
+        known = self._known.get(name)
+        if known is not None:
+            self._known.move_to_end(name)
+            return await self.go_on(known)
+        served = self._follower.served
+        episode, predictor = self._assign(served, name)
+        try:
+            row = await self._starts.put(_start(served, episode), self._limits.start_seconds)
+        except LedgerError as error:
+            self._counts.add("ledger_errors")
+            self._counts.add("unpinned_episodes")
+            logger.error("episode %s is not recorded: %s", name, error)
+            self._remember(episode)
+            return served, predictor, episode
+        return await self._settle(served, predictor, episode, row)
+
+    async def go_on(self, episode: Episode) -> tuple[Served, Predictor, Episode]:
+        """What answers the next step of an episode; raises `NotReady`."""
+        served = self._follower.served
+        if time.time() - episode.began <= self._limits.episode_seconds:
+            predictor = served.find(episode.version)
+            if predictor is None:
+                predictor = await asyncio.to_thread(self._hold, episode.version)
+                served = self._follower.served
+            if predictor is not None:
+                return served, predictor, episode
+        if served.champion is None:
+            raise NotReady(served.problem)
+        version = served.champion.version
+        moved = msgspec.structs.replace(episode, version=version, moved=True, began=time.time())
+        return served, served.champion, moved
+
+    async def end(self, ended: Ended) -> Outcome:
+        """Record how an episode ended, once. Raises `UnknownEpisode` and `TransitionRefused`."""
+        stored = await self._ends.put(ended, self._limits.start_seconds)
+        self._known.pop(ended.episode.name, None)
+        return stored
+
+    def open(self, token: str) -> Episode:
+        """The episode of a token; raises `BadRequest` (422)."""
+        try:
+            episode = self._seals().open(token)
+        except BadToken as error:
+            raise BadRequest(
+                422, "token", "the token of this episode's last answer", f"another: {error}"
+            ) from None
+        if episode.policy != self._policy:
+            got = f"one of policy {episode.policy!r}"
+            raise BadRequest(422, "token", f"a token of policy {self._policy!r}", got)
+        return episode
+
+    def seal(self, episode: Episode, version: int) -> str:
+        """The token after one more action, which `version` gave: another one moves the episode."""
+        if version != episode.version:
+            episode = msgspec.structs.replace(episode, version=version, moved=True)
+        return self._seals().seal(episode, episode.steps + 1)
+
+    def _seals(self) -> Sealer:
+        if self._sealer is None:
+            self._sealer = Sealer(self._follower.secret)
+        return self._sealer
+
+    def _assign(self, served: Served, name: str) -> tuple[Episode, Predictor]:
+        arm, predictor = served.assign(name)
+        if predictor is None:
+            raise NotReady(served.problem)
+        now = time.time()
+        trial, generation = served.epoch, served.generation
+        return Episode(
+            name, self._policy, predictor.version, arm, None, trial, generation, now
+        ), predictor
+
+    async def _settle(
+        self, served: Served, predictor: Predictor, episode: Episode, row: StartRow
+    ) -> tuple[Served, Predictor, Episode]:
+        """Go on as the ledger says: the episode may have begun earlier, at another worker."""
+        if row.arrived is not None:
+            raise BadRequest(
+                409, "episode_id", "an episode that goes on", "one whose outcome was posted",
+                hint="give the next episode an id of its own",
+            )  # fmt: skip
+        fresh = row.started_at == episode.began and row.version == episode.version
+        found = msgspec.structs.replace(
+            episode,
+            version=row.version,
+            arm=row.arm,
+            start=row.n,
+            trial=row.trial,
+            generation=row.generation,
+            began=row.started_at,
+            loose=not fresh,
+            moved=row.moved,
+        )
+        self._remember(found)
+        return (served, predictor, found) if fresh else await self.go_on(found)
+
+    def _remember(self, episode: Episode) -> None:
+        """For requests that come without a token: what they miss makes the episode loose."""
+        self._known[episode.name] = msgspec.structs.replace(episode, loose=True)
+        if len(self._known) > self._limits.pins:
+            self._known.popitem(last=False)
+
+    def _hold(self, version: int) -> Predictor | None:
+        try:
+            return self._follower.hold(version)
+        except LedgerError as error:
+            logger.error("version %s cannot be held: %s", version, error)
+            return None
+
+    def _write_starts(self, starts: Sequence[Start]) -> Sequence[StartRow | Exception]:
+        with self._database.write() as connection:
+            return groups.begin(connection, starts)
+
+    def _write_ends(self, ends: Sequence[Ended]) -> Sequence[Outcome | Exception]:
+        with self._database.write() as connection:
+            return groups.end(connection, ends, time.time())
+
+
+def _start(served: Served, episode: Episode) -> Start:
+    return Start(
+        episode.name,
+        episode.version,
+        episode.arm,
+        exact_weight(served.weight),
+        episode.trial,
+        episode.generation,
+        episode.began,
+        episode.began + served.deadline,
+        episode.policy,
+    )

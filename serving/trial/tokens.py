@@ -1,0 +1,135 @@
+"""The token of an episode: what any worker must know to go on with it, sealed.
+
+It is encrypted and authenticated (AES-256-GCM), so that whoever holds it can neither read which arm
+the episode is on nor make one up, and it has the same length on both arms. Each process that seals
+draws a salt and derives a key of its own from the secret, and numbers its tokens: a nonce is never
+used twice under one key.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import itertools
+import os
+import struct
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_FIXED = struct.Struct("<qqqqdIBBB")
+_SALT, _NUMBER, _TAG = 16, 8, 16
+_LEAST = _SALT + _NUMBER + _TAG + _FIXED.size
+#: Keys of other processes that are remembered.
+_KEYS = 256
+_NONE = -1
+_MOVED, _LOOSE = 1, 2
+
+
+class BadToken(ValueError):
+    """A token that this server's secret did not seal, or that was changed."""
+
+
+class Episode(msgspec.Struct, frozen=True):
+    """An episode as its token tells it.
+
+    `start` is its number in order of start, None if that could not be recorded; `trial` the epoch
+    of the trial it belongs to; `steps` the actions answered so far; `began` in Unix seconds.
+    `moved`: another version went on with it. `loose`: a request of it came without its token, so
+    the steps are not all counted. Neither is evidence.
+    """
+
+    name: str
+    policy: str
+    version: int
+    arm: int
+    start: int | None
+    trial: int | None
+    generation: int
+    began: float
+    steps: int = 0
+    moved: bool = False
+    loose: bool = False
+
+    @property
+    def evidence(self) -> bool:
+        """Whether its outcome may count in a trial."""
+        return self.start is not None and not self.moved and not self.loose
+
+
+class Sealer:
+    """Seals and opens the tokens of one ledger's episodes, by its secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = hashlib.blake2b(secret, person=b"episode tokens").digest()
+        self._salt = os.urandom(_SALT)
+        self._own = self._derive(self._salt)
+        self._count = itertools.count(1)
+        self._keys = {self._salt: self._own}
+
+    def seal(self, episode: Episode, steps: int) -> str:
+        """A token of the episode after so many steps, in base64."""
+        number = next(self._count).to_bytes(_NUMBER, "little")
+        sealed = self._own.encrypt(b"\0\0\0\0" + number, _pack(episode, steps), None)
+        return binascii.b2a_base64(self._salt + number + sealed, newline=False).decode()
+
+    def open(self, token: str) -> Episode:
+        """The episode of a token; raises `BadToken`."""
+        try:
+            data = binascii.a2b_base64(token)
+        except ValueError as error:
+            raise BadToken("it is no base64") from error
+        if len(data) < _LEAST:
+            raise BadToken("it is too short")
+        number, sealed = data[_SALT : _SALT + _NUMBER], data[_SALT + _NUMBER :]
+        try:
+            plain = self._key(data[:_SALT]).decrypt(b"\0\0\0\0" + number, sealed, None)
+        except InvalidTag as error:
+            raise BadToken("it was not sealed here, or was changed") from error
+        return _unpack(plain)
+
+    def _key(self, salt: bytes) -> AESGCM:
+        found = self._keys.get(salt)
+        if found is None:
+            if len(self._keys) >= _KEYS:
+                self._keys = {self._salt: self._own}
+            found = self._keys[salt] = self._derive(salt)
+        return found
+
+    def _derive(self, salt: bytes) -> AESGCM:
+        return AESGCM(hashlib.blake2b(salt, key=self._secret, digest_size=32).digest())
+
+
+def _pack(episode: Episode, steps: int) -> bytes:
+    policy = episode.policy.encode()
+    fixed = _FIXED.pack(
+        _NONE if episode.start is None else episode.start,
+        _NONE if episode.trial is None else episode.trial,
+        episode.version,
+        episode.generation,
+        episode.began,
+        steps,
+        episode.arm,
+        episode.moved * _MOVED + episode.loose * _LOOSE,
+        len(policy),
+    )
+    return fixed + policy + episode.name.encode()
+
+
+def _unpack(plain: bytes) -> Episode:
+    start, trial, version, generation, began, steps, arm, flags, length = _FIXED.unpack_from(plain)
+    rest = plain[_FIXED.size :]
+    return Episode(
+        rest[length:].decode(),
+        rest[:length].decode(),
+        version,
+        arm,
+        None if start == _NONE else start,
+        None if trial == _NONE else trial,
+        generation,
+        began,
+        steps,
+        bool(flags & _MOVED),
+        bool(flags & _LOOSE),
+    )

@@ -1,0 +1,189 @@
+"""Episodes over HTTP: what their tokens prove, and what nobody can do without one."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from serving.app import create_app
+from serving.limits import Limits
+from serving.trial.assignment import arm_of, trial_key
+from srghn.config import CanaryParams
+
+OBSERVATION = [0.0, 0.0, 0.1, 0.0]
+
+
+def opened(home: Any, **options: Any) -> TestClient:
+    limits = Limits(**{"poll_seconds": 0.02, **options})
+    return TestClient(create_app(home.settings, limits), raise_server_exceptions=False)
+
+
+def wait_for(check: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if found := check():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen within 10 seconds")
+
+
+def act(client: TestClient, **said: Any) -> dict[str, Any]:
+    answer = client.post("/v1/act", json={"observation": OBSERVATION, **said})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def end(client: TestClient, name: str, token: str, value: float = 1.0, **more: Any) -> Any:
+    post = {"return": value, "terminated": True, "token": token, **more}
+    return client.post(f"/v1/episodes/{name}/outcome", json=post)
+
+
+@pytest.fixture
+def trial(home: Any) -> Iterator[tuple[TestClient, Any]]:
+    """A server in a trial that no outcome decides."""
+    home.first()
+    version = home.approved(bias=1.0)
+    canary = home.steps.canary(version, params=CanaryParams(weight=0.5, min_episodes=5000))
+    with opened(home) as client:
+        wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]
+        yield client, canary
+
+
+def test_an_episode_with_its_tokens_counts_with_its_arm_and_length(
+    trial: tuple[TestClient, Any], home: Any
+) -> None:
+    client, canary = trial
+    secret = home.ledger.secret("policy")
+    for n in range(8):
+        name, token = f"episode-{n}", None
+        for _ in range(3):
+            token = act(client, episode_id=name, token=token)["token"]
+        assert token is not None
+        answer = end(client, name, token, 300.0, length=99)
+        assert answer.json()["counted"] is True
+        row = home.ledger.find_episode(name)
+        assert (row.length, row.return_, row.counted) == (3, 300.0, True)
+        assert row.arm == arm_of(trial_key(secret, "policy", canary.epoch), name, 0.5)
+        assert (row.weight, row.trial) == (0.5, canary.epoch)
+        assert row.deadline > row.started_at
+
+
+def test_no_answer_of_a_trial_tells_the_arm(trial: tuple[TestClient, Any]) -> None:
+    client, _ = trial
+    seen = set()
+    for n in range(30):
+        name = f"episode-{n:02}"
+        answer = client.post(
+            "/v1/act",
+            json={"observation": OBSERVATION, "episode_id": name},
+            headers={"X-Request-Id": "same"},
+        )
+        content = answer.json()
+        seen.add((content["route"], "version" in content, len(content["token"]), len(answer.text)))
+        seen.add(tuple(sorted((k, v) for k, v in answer.headers.items() if k != "date")))
+        outcome = end(client, name, content["token"])
+        seen.add(tuple(sorted(outcome.json().keys())))
+        assert outcome.json()["route"] == "trial"
+        tensor = {"name": "obs", "shape": [1, 4], "datatype": "FP32", "data": OBSERVATION}
+        infer = client.post(
+            "/v2/models/policy/infer",
+            json={"inputs": [tensor], "parameters": {"episode_id": f"v2-{n:02}"}},
+        )
+        assert "model_version" not in infer.json()
+        assert infer.headers["x-route"] == "trial"
+    assert len(seen) == 3
+
+
+def test_without_the_token_an_episode_is_answered_and_is_no_evidence(
+    trial: tuple[TestClient, Any],
+) -> None:
+    client, _ = trial
+    act(client, episode_id="careless")
+    token = act(client, episode_id="careless")["token"]
+    token = act(client, episode_id="careless", token=token)["token"]
+    assert end(client, "careless", token).json()["counted"] is False
+    nameless = client.post("/v1/act", json={"observation": OBSERVATION})
+    assert nameless.status_code == 200
+    assert "token" not in nameless.json()
+
+
+def test_nobody_ends_anothers_episode(trial: tuple[TestClient, Any], home: Any) -> None:
+    client, _ = trial
+    mine = act(client, episode_id="mine")["token"]
+    other = act(client, episode_id="other")["token"]
+    post = {"return": 0.0, "terminated": True}
+    for token in (None, other, "A" * len(mine), mine[:-4] + "AAA="):
+        refused = client.post("/v1/episodes/mine/outcome", json={**post, "token": token})
+        assert refused.status_code == 422
+    assert home.ledger.find_episode("mine").arrived is None
+    assert end(client, "mine", mine, 5.0).json()["counted"] is True
+    assert end(client, "mine", mine, 5.0).json()["counted"] is True  # sent again: the same answer
+    assert end(client, "mine", mine, 6.0).status_code == 409
+    wrong = client.post(
+        "/v1/act", json={"observation": OBSERVATION, "episode_id": "else", "token": mine}
+    )
+    assert wrong.status_code == 422
+
+
+def test_a_token_of_another_ledger_is_refused(
+    trial: tuple[TestClient, Any], tmp_path: Any, make_candidate: Any
+) -> None:
+    from tests.serving.conftest import Home
+
+    elsewhere = Home(tmp_path / "elsewhere", make_candidate)
+    elsewhere.first()
+    with opened(elsewhere) as other:
+        foreign = act(other, episode_id="e")["token"]
+    elsewhere.ledger.close()
+    client, _ = trial
+    act(client, episode_id="e")
+    assert "not sealed here" in end(client, "e", foreign).json()["error"]
+
+
+def test_another_worker_goes_on_with_an_episode(trial: tuple[TestClient, Any], home: Any) -> None:
+    client, _ = trial
+    token = act(client, episode_id="shared")["token"]
+    with opened(home) as second:
+        token = act(second, token=token)["token"]
+    token = act(client, token=token)["token"]
+    answer = end(client, "shared", token).json()
+    assert (answer["length"], answer["counted"]) == (3, True)
+
+
+def test_a_held_lock_delays_a_new_episode_by_a_second_at_most_and_no_step(home: Any) -> None:
+    home.first()
+    with opened(home, start_seconds=0.3) as client:
+        token = act(client, episode_id="begun")["token"]
+        lock = sqlite3.connect(home.settings.home / "ledger.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        fresh = act(client, episode_id="fresh")
+        assert 0.25 < time.monotonic() - begun < 1.5
+        assert fresh["recorded"] is False
+        begun = time.monotonic()
+        for _ in range(20):
+            token = act(client, token=token)["token"]
+        assert time.monotonic() - begun < 0.5
+        assert client.get("/v1/champion").status_code == 200
+        refused = end(client, "begun", token)
+        assert refused.status_code == 503
+        lock.execute("ROLLBACK")
+        lock.close()
+        assert end(client, "begun", token).json()["length"] == 21
+        assert end(client, "fresh", fresh["token"]).json()["recorded"] is False
+
+
+def test_a_start_is_in_the_ledger_before_its_first_answer(home: Any) -> None:
+    home.first()
+    with opened(home) as client:
+        for n in range(5):
+            act(client, episode_id=f"e{n}")
+            assert home.ledger.find_episode(f"e{n}") is not None
+        starts = [home.ledger.find_episode(f"e{n}").n for n in range(5)]
+    assert starts == sorted(starts)

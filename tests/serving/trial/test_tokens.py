@@ -1,0 +1,76 @@
+"""Tokens of episodes: what is sealed comes back, what is changed does not, and arms look alike."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.trial.tokens import BadToken, Episode, Sealer
+
+EPISODE = Episode("episode-1", "policy", 3, 1, 17, 5, 2, 1_700_000_000.25, 4)
+NUMBERS = st.integers(0, 2**31)
+
+
+@given(
+    name=st.text(alphabet="abcXYZ019._:@=+-", min_size=1, max_size=200),
+    policy=st.text(min_size=1, max_size=30),
+    start=st.none() | NUMBERS,
+    trial=st.none() | NUMBERS,
+    version=NUMBERS,
+    steps=st.integers(0, 2**32 - 2),
+    moved=st.booleans(),
+    loose=st.booleans(),
+)
+def test_another_process_opens_what_one_sealed(
+    name: str,
+    policy: str,
+    start: int | None,
+    trial: int | None,
+    version: int,
+    steps: int,
+    moved: bool,
+    loose: bool,
+) -> None:
+    episode = Episode(name, policy, version, 0, start, trial, 7, 1e9, 0, moved, loose)
+    found = Sealer(b"s" * 32).open(Sealer(b"s" * 32).seal(episode, steps))
+    assert found == Episode(name, policy, version, 0, start, trial, 7, 1e9, steps, moved, loose)
+    assert found.evidence is (start is not None and not moved and not loose)
+
+
+def test_no_changed_cut_or_foreign_token_is_opened() -> None:
+    sealer = Sealer(b"s" * 32)
+    data = base64.b64decode(sealer.seal(EPISODE, 5))
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        with pytest.raises(BadToken):
+            sealer.open(base64.b64encode(changed).decode())
+    for wrong in ("", "?", "é", base64.b64encode(data[:-1]).decode(), "A" * 5000):
+        with pytest.raises(BadToken):
+            sealer.open(wrong)
+    with pytest.raises(BadToken, match="not sealed here"):
+        Sealer(b"t" * 32).open(sealer.seal(EPISODE, 5))
+
+
+def test_a_token_tells_nothing_of_the_arm() -> None:
+    """Same length on both arms, no readable part, and no token twice."""
+    sealer = Sealer(b"s" * 32)
+    other = Episode("episode-1", "policy", 70_000, 0, 17, 5, 2, 1_700_000_000.25, 4)
+    tokens = {sealer.seal(episode, 5) for episode in (EPISODE, other) for _ in range(100)}
+    assert len(tokens) == 200
+    assert len({len(token) for token in tokens}) == 1
+    assert all(b"episode" not in base64.b64decode(token) for token in tokens)
+
+
+def test_many_foreign_salts_leave_the_own_key() -> None:
+    sealer = Sealer(b"s" * 32)
+    token = sealer.seal(EPISODE, 1)
+    for number in range(600):
+        foreign = number.to_bytes(16, "little") + bytes(100)
+        with pytest.raises(BadToken):
+            sealer.open(base64.b64encode(foreign).decode())
+    assert sealer.open(token).steps == 1
+    assert len(sealer._keys) <= 256
