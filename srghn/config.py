@@ -19,6 +19,7 @@ from pydantic import (
     SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -69,16 +70,44 @@ class Returns(Params):
         return self
 
 
+class Wrapper(Params):
+    """A wrapper by import path, called with the environment and these arguments."""
+
+    path: str
+    kwargs: dict[str, Any] = {}
+
+
 class EnvParams(Params):
     """Which world. Its pinned, fingerprinted form is `srghn.envs.EnvVersion`."""
 
-    late = frozenset({"returns", "failure_return"})
+    late = frozenset(
+        {"returns", "failure_return", "max_episode_steps", "window", "fresh", "normalise"}
+    )
 
-    id: str = Field("CartPoleSwitch-v1", description="a registered id, or module:Class")
+    id: str = Field(
+        "CartPoleSwitch-v1", description="a registered id, package:Id-v0, or module:Class"
+    )
     kwargs: dict[str, Any] = {}
-    wrappers: tuple[str, ...] = Field((), description="import paths, applied in order")
+    wrappers: tuple[str | Wrapper, ...] = Field(
+        (), description="applied in order: import paths, or {path: ..., kwargs: {...}}"
+    )
     schedule: tuple[Switch, ...] = Field((), description="mode switches, by lineage generation")
     backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    max_episode_steps: int | None = Field(
+        None, ge=1, description="steps after which an episode is cut; None: the world's own limit"
+    )
+    window: int | None = Field(
+        None,
+        ge=1,
+        description="for a task that never ends: so many steps count as an episode, in evaluation "
+        "and in service",
+    )
+    fresh: bool = Field(
+        False, description="make the world anew for each episode: a used one differs from it"
+    )
+    normalise: bool = Field(
+        False, description="networks see (observation - mean) / deviation, measured at the pin"
+    )
     returns: Returns | None = Field(
         None, description="range of returns; None: the world's own, if it comes with srghn"
     )
@@ -91,13 +120,30 @@ class EnvParams(Params):
         generations = [s.generation for s in self.schedule]
         if generations != sorted(set(generations)):
             raise ValueError("schedule must be in order of generation, each generation once")
+        if self.window is not None and self.max_episode_steps is not None:
+            raise ValueError("give window (a task that never ends) or max_episode_steps, not both")
+        if "max_episode_steps" in self.kwargs and (self.window or self.max_episode_steps):
+            raise ValueError(
+                "kwargs.max_episode_steps is the old place of max_episode_steps; give one of them"
+            )
         return self
+
+    @field_validator("wrappers")
+    @classmethod
+    def _plain(cls, wrappers: tuple[str | Wrapper, ...]) -> tuple[str | Wrapper, ...]:
+        """A wrapper without arguments is its path alone, whichever way it was written."""
+        return tuple(w.path if isinstance(w, Wrapper) and not w.kwargs else w for w in wrappers)
 
 
 class NetworkParams(Params):
     """Which network the genome generates. Any `torch.nn.Module` by import path."""
 
-    module: str = Field("srghn.policies:MLP", description="import path module:Class")
+    late = frozenset({"stack"})
+
+    module: str = Field("srghn.policies:MLP", description="import path module:Class or module:make")
+    stack: int = Field(
+        1, ge=1, le=64, description="observations, the last ones, that the network sees at once"
+    )
     kwargs: dict[str, Any] = {"hidden": [8], "activation": "tanh"}
 
 

@@ -36,6 +36,10 @@ class FingerprintMismatch(EnvVersionError):
     """Two worlds that are not the same world were about to be mixed."""
 
 
+class ObservationError(SrghnError):
+    """An observation is not of the shape, the names or the values that its environment gives."""
+
+
 class EvaluationError(SrghnError):
     """Episodes could not be played."""
 

@@ -26,6 +26,7 @@ ALLOWED = {("srghn/evaluation/engines/dask.py", "distributed")}
 SERVING_MAY = (
     "srghn.candidates.candidate",
     "srghn.config",
+    "srghn.envs.layout",
     "srghn.errors",
     "srghn.files",
     "srghn.inference",
@@ -45,6 +46,7 @@ GROUND = {
     "srghn.yaml_files",
 }
 KERNELS = {"srghn.compiled", "srghn.lanes"}
+NETWORKS = {"srghn.memory", "srghn.networks", "srghn.policies"}
 PARTS = GROUND | {"srghn.config"}
 #: Room -> the other rooms of its package that it may import. Every room stands here.
 ROOMS: dict[str, set[str]] = {
@@ -52,17 +54,21 @@ ROOMS: dict[str, set[str]] = {
     "srghn.config": GROUND,
     "srghn.compiled": set(),
     "srghn.lanes": {"srghn.compiled"},
-    "srghn.policies": PARTS,
+    "srghn.memory": PARTS,
+    "srghn.networks": PARTS | {"srghn.memory", "srghn.envs"},
+    "srghn.policies": PARTS | {"srghn.networks", "srghn.envs"},
     "srghn.inference": GROUND,
     "srghn.graph": GROUND,
     "srghn.envs": PARTS,
     "srghn.ghn": PARTS | KERNELS | {"srghn.graph"},
-    "srghn.evaluation": PARTS | KERNELS | {"srghn.policies", "srghn.envs", "srghn.graph"},
+    "srghn.evaluation": PARTS | KERNELS | NETWORKS | {"srghn.envs", "srghn.graph"},
     "srghn.evolution": PARTS
     | KERNELS
-    | {"srghn.policies", "srghn.envs", "srghn.graph", "srghn.ghn", "srghn.evaluation"},
+    | NETWORKS
+    | {"srghn.envs", "srghn.graph", "srghn.ghn", "srghn.evaluation"},
     "srghn.candidates": PARTS
-    | {"srghn.policies", "srghn.envs", "srghn.graph", "srghn.ghn"}
+    | NETWORKS
+    | {"srghn.envs", "srghn.graph", "srghn.ghn"}
     | {"srghn.evaluation", "srghn.evolution"},
     "serving.trial": set(),
     "serving.registry": {"serving.trial"},

@@ -263,7 +263,7 @@ def freeze_founder(source: Workspace, target: Workspace, version: EnvVersion) ->
     from srghn.candidates.freeze import freeze, load_weights
     from srghn.evolution.ancestry import Ancestry, genome_digest, grow
     from srghn.evolution.run import load_run
-    from srghn.policies import build_policy
+    from srghn.networks import build_network
 
     run = load_run(source.run)
     chain = run.ancestry(int(run.finalists.ids[0])).chain[:1]
@@ -272,9 +272,10 @@ def freeze_founder(source: Workspace, target: Workspace, version: EnvVersion) ->
     genome = grow(encoding, [chain[0].noise_seed])
     weights = encoding.generate(genome[None])[0]
     interface = version.interface
-    network = build_policy(run.params.network, interface.observation_size, interface.action_size)
+    network = build_network(run.params.network, interface)
     seeds = seeding.seeds(0, "demo-bad", 4)
     ancestry = Ancestry(run.strategy.digest, chain, genome_digest(genome))
+    observations, states = meet(version, "flipped", load_weights(network, weights), seeds)
     freeze(
         target.candidate,
         network=network,
@@ -283,7 +284,8 @@ def freeze_founder(source: Workspace, target: Workspace, version: EnvVersion) ->
         interface=interface,
         env_version=version.to_json(),
         ancestry=ancestry.to_json(),
-        observations=meet(version, "flipped", load_weights(network, weights), seeds),
+        observations=observations,
+        states=states,
         manifest={
             "name": version.id,
             "generation": 0,

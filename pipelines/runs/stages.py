@@ -89,9 +89,9 @@ def evaluate(workspace: Workspace, settings: Settings) -> None:
     Fitness in training is the best of many and so too good: the winner's curse. The mean over
     fresh episodes is what the candidate's record says, and who is frozen is decided by it.
     """
-    from srghn.candidates.freeze import freeze
+    from srghn.candidates.freeze import freeze, load_weights
     from srghn.evolution.run import load_run
-    from srghn.policies import build_policy
+    from srghn.networks import build_network
 
     run, params = load_run(workspace.run), workspace.params()
     version, interface = run.version, run.version.interface
@@ -101,8 +101,9 @@ def evaluate(workspace: Workspace, settings: Settings) -> None:
     best, validation = choose_finalist(finalists.weights, version, run.mode, params, settings)
     individual, weights = int(finalists.ids[best]), finalists.weights[best]
     seeds = seeding.seeds(params.evolution.seed, "golden", 4)
-    network = build_policy(params.network, interface.observation_size, interface.action_size)
+    network = build_network(params.network, interface)
     with spinner("freeze the candidate"):
+        observations, states = meet(version, run.mode, load_weights(network, weights), seeds)
         candidate = freeze(
             workspace.candidate,
             network=network,
@@ -111,7 +112,8 @@ def evaluate(workspace: Workspace, settings: Settings) -> None:
             interface=interface,
             env_version=version.to_json(),
             ancestry=run.ancestry(individual).to_json(),
-            observations=meet(version, run.mode, network, seeds),
+            observations=observations,
+            states=states,
             manifest={
                 "name": version.id,
                 "generation": run.generation,
@@ -201,25 +203,31 @@ def gate(workspace: Workspace, settings: Settings) -> None:
 
 def meet(
     version: EnvVersion, mode: str, network: Any, seeds: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Observations (n, d) that a policy meets while it plays `seeds`, spread over its episodes."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Observations (n, d) and states (n, state_size) that a network meets while it plays `seeds`.
+
+    They are spread over its episodes; a network without memory has states of no values.
+    """
     import torch
 
-    met = []
+    from srghn.memory import state_size
+
+    met, kept = [], state_size(network)
     env = version.make(mode)
     for seed in seeds:
         observation, _ = env.reset(seed=int(seed))
-        over = False
+        over, state = False, torch.zeros(1, kept)
         while not over:
-            met.append(np.asarray(observation, np.float32))
+            met.append((np.asarray(observation, np.float32), state[0].numpy()))
+            row = torch.from_numpy(met[-1][0][None])
             with torch.no_grad():
-                outputs = network(torch.from_numpy(met[-1][None])).numpy()
-            action = version.interface.decode(outputs)[0]
+                outputs, state = network(row, state) if kept else (network(row), state)
+            action = version.interface.decode(outputs.numpy())[0]
             observation, _, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
     env.close()
     chosen = np.unique(np.linspace(0, len(met) - 1, GOLDEN).astype(int))
-    return np.stack([met[i] for i in chosen])
+    return np.stack([met[i][0] for i in chosen]), np.stack([met[i][1] for i in chosen])
 
 
 def _make_room(workspace: Workspace, params: RunParams, version: EnvVersion) -> None:

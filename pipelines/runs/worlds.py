@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.runs.prepare import load_preset
 from serving.settings import Settings
-from srghn.config import with_overrides
+from srghn.config import Wrapper, with_overrides
 from srghn.envs import EnvVersion, pin
 from srghn.errors import EnvVersionError
 
@@ -29,20 +29,39 @@ def describe(version: EnvVersion) -> dict[str, str]:
         "modes": modes,
         "schedule": switches or f"{version.modes[0]} throughout",
         "arguments": ", ".join(f"{k}={v}" for k, v in version.kwargs.items()) or "none",
-        "wrappers": ", ".join(version.wrappers) or "none",
+        "wrappers": ", ".join(map(_wrapper, version.wrappers)) or "none",
         "backend": version.backend,
         "packages": ", ".join(f"{k} {v}" for k, v in version.packages.items()),
         "observations": f"{seen.observation_size} numbers, {seen.observation_dtype}",
         "actions": f"{seen.action_kind}, {seen.action_size} network outputs",
-        "longest episode": f"{version.max_episode_steps} steps",
+        "longest episode": f"{version.max_episode_steps} steps"
+        + (", a window of a task that never ends" if version.window else ""),
+        "instances": "one an episode" if version.fresh else "used again",
+        "returns": _range(version),
         "behaviour": "\n".join(behaviour),
         "version history": version.history or "none written",
     }
 
 
+def _wrapper(wrapper: str | Wrapper) -> str:
+    if isinstance(wrapper, str):
+        return wrapper
+    return f"{wrapper.path}({', '.join(f'{k}={v}' for k, v in wrapper.kwargs.items())})"
+
+
+def _range(version: EnvVersion) -> str:
+    if version.returns is None:
+        return "unknown: set env.returns"
+    said = f"{version.returns.low:g} to {version.returns.high:g}"
+    if version.failure_return is None:
+        return said
+    return f"{said}, a failure at {version.failure_return:g} or below"
+
+
 def keep(settings: Settings, version: EnvVersion) -> Path:
+    """The version's file; what moves no world, such as the range of returns, is as last pinned."""
     path = settings.home / "envs" / f"{version.fingerprint}.json"
-    if not path.exists():
+    if not path.exists() or path.read_text() != version.to_json():
         version.save(path)
     return path
 

@@ -157,11 +157,11 @@ def export_again(
 ) -> tuple[OnnxPolicy, list[Finding]]:
     """The served policy from weights (parameters,), compared with the recorded one."""
     from srghn.candidates.freeze import ServedPolicy, export_onnx, load_weights
-    from srghn.policies import build_policy
+    from srghn.networks import build_network
 
     seen = world.interface
     params = RunParams.model_validate(candidate.manifest["params"]).network
-    network = build_policy(params, seen.observation_size, seen.action_size)
+    network = build_network(params, seen)
     served = ServedPolicy(load_weights(network, weights), seen).eval()
     onnx = export_onnx(served, seen.observation_size)
     policy = OnnxPolicy.from_bytes(onnx, "the rebuilt policy")

@@ -35,8 +35,9 @@ FILES = {
 class OnnxPolicy:
     """The policy as it is served: float32 observations (n, d) -> actions (n,) or (n, k).
 
-    Runs single-threaded on the CPU, so that the same observation always gives the same action.
-    Raises `ArtefactError` if the file is missing, is not ONNX, or has another digest.
+    One that keeps a state has a `state_size` above 0 and is asked by `step`. Runs single-threaded
+    on the CPU, so that the same observation always gives the same action. Raises `ArtefactError` if
+    the file is missing, is not ONNX, or has another digest.
     """
 
     def __init__(self, path: Path, digest: str | None = None) -> None:
@@ -64,11 +65,34 @@ class OnnxPolicy:
             )
         except Exception as error:  # onnxruntime's own types derive from Exception alone
             raise ArtefactError(f"{name} is not a policy ONNX Runtime can load: {error}") from error
-        self.observation_size = int(self._session.get_inputs()[0].shape[1])
+        shapes = {given.name: given.shape for given in self._session.get_inputs()}
+        self.observation_size = int(shapes["obs"][1])
+        self.state_size = int(shapes["state"][1]) if "state" in shapes else 0
+        self._name = name
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[Any]:
+        """Actions; raises `ArtefactError` for a policy that keeps a state, which `step` needs."""
+        if self.state_size:
+            raise ArtefactError(
+                f"{self._name} keeps a state of {self.state_size} values from step to step: give "
+                "it the state that its last answer gave, zeros when an episode begins"
+            )
         actions: NDArray[Any] = self._session.run(["action"], {"obs": observations})[0]
         return actions
+
+    def step(
+        self, observations: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Actions, and the next state (n, state_size); the first of an episode is zeros.
+
+        A policy that keeps none takes and gives (n, 0).
+        """
+        if not self.state_size:
+            return self(observations), state
+        actions, after = self._session.run(
+            ["action", "next_state"], {"obs": observations, "state": state}
+        )
+        return actions, after
 
 
 @dataclass(frozen=True)
@@ -124,16 +148,34 @@ class Candidate:
             raise _tampered(path, expected, sha256_bytes(data))
         return data
 
+    @cached_property
+    def golden_states(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """States (n, state_size) before and after the golden observations; n rows of none."""
+        data = json.loads(_read(self.path / "golden.json"))
+        count = len(data["observations"])
+        before, after = (
+            np.array(data.get(name, []), np.float32).reshape(count, -1)
+            for name in ("states", "next_states")
+        )
+        return before, after
+
     def policy(self) -> OnnxPolicy:
         return OnnxPolicy(self.path / "policy.onnx", str(self.manifest["policy_digest"]))
 
     def check_golden(self, policy: OnnxPolicy | None = None) -> None:
         """Ask the policy for every golden action; raises `ArtefactError` on the first that differs.
 
-        Discrete actions must be equal, continuous ones within 1e-5.
+        Discrete actions must be equal, continuous ones and states within 1e-5.
         """
         observations, expected = self.golden
-        actual = (policy or self.policy())(observations)
+        asked = policy or self.policy()
+        before, after = self.golden_states
+        actual, found = asked.step(observations, before)
+        if found.shape != after.shape or not np.allclose(found, after, rtol=0, atol=1e-5):
+            raise ArtefactError(
+                f"{self.path}: policy.onnx goes on from the golden observations with another state "
+                "than the evolved network; freeze the candidate again"
+            )
         if actual.shape != expected.shape:
             raise ArtefactError(
                 f"{self.path}: the policy's actions have shape {actual.shape}, "

@@ -8,6 +8,7 @@ neither torch nor this package.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import tempfile
 import warnings
@@ -23,10 +24,12 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from srghn.candidates.candidate import FORMAT, MANIFEST, Candidate
+from srghn.candidates.unrolled import unrolled
 from srghn.envs.interface import Interface
-from srghn.errors import ArchitectureMismatch, ArtefactError
+from srghn.errors import FAILURES, ArchitectureMismatch, ArtefactError
 from srghn.files import atomic_write, canonical_json, sha256_bytes, sync_folder
 from srghn.graph.frozen import evolved_parameters, evolved_size, frozen_digest
+from srghn.memory import state_size
 from srghn.provenance import platform_note
 
 #: Packages whose version is part of a candidate's record.
@@ -34,7 +37,10 @@ RECORDED = ("torch", "numpy", "gymnasium", "onnx", "onnxscript", "onnxruntime", 
 
 
 class ServedPolicy(nn.Module):
-    """A policy network and the decode rule: float32 observations (n, d) -> actions."""
+    """A policy network and the decode rule: float32 observations (n, d) -> actions.
+
+    A network with memory also takes a state (n, state_size), and gives (actions, next state).
+    """
 
     def __init__(self, network: nn.Module, interface: Interface) -> None:
         super().__init__()
@@ -47,8 +53,12 @@ class ServedPolicy(nn.Module):
             self.clip_low, self.clip_high = _constant(rule.low), _constant(rule.high)
             self.scale, self.centre = _constant(rule.half), _constant(rule.centre)
 
-    def forward(self, obs: Tensor) -> Tensor:
-        outputs: Tensor = self.network(obs)
+    def forward(self, obs: Tensor, *state: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        answer: Any = self.network(obs, *state)
+        return (self.decode(answer[0]), answer[1]) if state else self.decode(answer)
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Outputs (n, action_size) -> actions, by the interface's rule."""
         if self.kind == "box":
             clipped = torch.minimum(torch.maximum(outputs, self.clip_low), self.clip_high)
             return clipped * self.scale + self.centre
@@ -81,22 +91,31 @@ def load_weights(network: nn.Module, weights: NDArray[np.float32]) -> nn.Module:
 def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
     """The policy as ONNX bytes: input `obs` (batch, d), output `action`. Same weights, same bytes.
 
+    A network with memory also has the input `state` and the output `next_state`, both (batch,
+    state_size). Raises `ArtefactError` in one line for what ONNX cannot hold.
+
     The exporter's notes on where in the source an operation came from are left out: they would
     differ from machine to machine.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    example = torch.zeros(2, observation_size)
+    kept = state_size(policy.network)
+    example = (torch.zeros(2, observation_size), *([torch.zeros(2, kept)] if kept else []))
+    batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            policy,
-            (example,),
-            input_names=["obs"],
-            output_names=["action"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                unrolled(policy),
+                example,
+                input_names=["obs", "state"][: len(example)],
+                output_names=["action", "next_state"][: len(example)],
+                # the state is a variadic argument
+                dynamic_shapes=({0: batch}, ({0: batch},)) if kept else ({0: batch},),
+                dynamo=True,
+                verbose=False,
+            )
+        except FAILURES as error:
+            raise _not_exported(policy.network, error) from error
     assert program is not None
     proto = program.model_proto
     graph = proto.graph
@@ -105,6 +124,21 @@ def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
         del part.metadata_props[:]
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
+
+
+def _not_exported(network: nn.Module, error: BaseException) -> ArtefactError:
+    """The exporter's last words: it prints a page, whose cause is an operator's name."""
+    told = error
+    while told.__cause__ is not None:
+        told = told.__cause__
+    operator = re.search(r"aten[.:][\w.]+|prims?[.:][\w.]+", f"{told} {error}")
+    lines = [line.strip() for line in str(told).splitlines() if line.strip()]
+    return ArtefactError(
+        f"network {type(network).__name__} cannot be exported to ONNX"
+        + (f", operator {operator[0]}" if operator else "")
+        + f": {type(told).__name__}: {(lines or ['no reason given'])[0][:300]}; write it with "
+        "other operations"
+    )
 
 
 def freeze(
@@ -117,13 +151,15 @@ def freeze(
     env_version: str,
     ancestry: str,
     observations: NDArray[np.float32],
+    states: NDArray[np.float32] | None = None,
     manifest: Mapping[str, Any],
 ) -> Candidate:
     """Write a candidate folder, whole or not at all, and return it verified.
 
     `weights` (parameters,) is what `genome` (genome_size,) generates for `network`; `env_version`
     and `ancestry` are JSON texts; `observations` (n, d) are ones the policy met, and become the
-    golden inputs. `manifest` adds to what is recorded here (run, generation, mode, fingerprint).
+    golden inputs; `states` (n, state_size) are those it had then, where it keeps one. `manifest`
+    adds to what is recorded here (run, generation, mode, fingerprint).
 
     Raises `ArtefactError` if the weights are not finite, or if the exported policy does not answer
     the golden observations as the network does.
@@ -132,15 +168,18 @@ def freeze(
         raise ArtefactError("the individual has NaN or infinite weights; it cannot be frozen")
     served = ServedPolicy(load_weights(network, weights), interface).eval()
     observations = np.ascontiguousarray(observations, dtype=np.float32)
+    kept = state_size(served.network)
+    before = np.zeros((len(observations), kept), np.float32) if states is None else states
+    given = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (observations, before)]
     with torch.no_grad():
-        actions = served(torch.from_numpy(observations)).numpy()
+        answers = served(*given) if kept else (served(given[0]),)
+    golden = dict(zip(("actions", "next_states"), (a.tolist() for a in answers), strict=False))
+    golden |= {"states": before.tolist()} if kept else {}
     files = {
         "genome.safetensors": save({"genome": np.ascontiguousarray(genome, np.float32)}),
         "policy.onnx": export_onnx(served, interface.observation_size),
         "ancestry.json": ancestry.encode(),
-        "golden.json": canonical_json(
-            {"observations": observations.tolist(), "actions": actions.tolist()}
-        ),
+        "golden.json": canonical_json({"observations": observations.tolist(), **golden}),
         "env_version.json": env_version.encode(),
     }
     record = {
@@ -152,6 +191,7 @@ def freeze(
         "lineage_digest": sha256_bytes(files["ancestry.json"]),
         "golden_digest": sha256_bytes(files["golden.json"]),
         "env_digest": sha256_bytes(files["env_version.json"]),
+        **({"state_size": kept} if kept else {}),
         **({"frozen_digest": frozen} if (frozen := frozen_digest(network)) else {}),
         "platform": platform_note(),
         "packages": {name: package_version(name) for name in RECORDED},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -23,36 +24,84 @@ Env = gym.Env[Any, Any]
 def build(params: EnvParams, mode: str, perturbation: Perturbation | None, scale: Float32) -> Env:
     """A flat world, perturbed or not; `scale` (observation_size,) as in `disturb`."""
     spec = find(params.id)
-    if perturbation is not None:
-        perturb.check(perturbation, spec, params.backend)
-    flat = flatten(native(spec, mode, params), spec.id)
     if perturbation is None:
-        return flat
+        return flatten(native(spec, mode, params), spec.id)
+    perturb.check(perturbation, spec, params.backend)
     change = spec.dynamics.get(perturbation.name)
     if change is None:
-        return disturb(flat, perturbation, scale)
-    change(flat.unwrapped, perturbation.severity)
-    return flat
+        return disturb(flatten(native(spec, mode, params), spec.id), perturbation, scale)
+
+    def changed(env: Env) -> Env:
+        change(env.unwrapped, perturbation.severity)
+        return env
+
+    return flatten(native(spec, mode, params, changed), spec.id)
 
 
-def native(spec: WorldSpec, mode: str, params: EnvParams) -> Env:
-    """The world with its own spaces: built in a mode, then wrapped in order."""
+def native(
+    spec: WorldSpec, mode: str, params: EnvParams, change: Callable[[Env], Env] | None = None
+) -> Env:
+    """The world with its own spaces: built in a mode, then wrapped in order, then changed.
+
+    With `env.fresh` all of that is done again for every episode.
+    """
+
+    def make() -> Env:
+        env = _native(spec, mode, params)
+        return env if change is None else change(env)
+
+    return Fresh(make) if params.fresh else make()
+
+
+def _native(spec: WorldSpec, mode: str, params: EnvParams) -> Env:
     kwargs = {**params.kwargs, **_backend(spec, params.backend)}
+    if limit := params.window or params.max_episode_steps:
+        kwargs["max_episode_steps"] = limit
     try:
         env = spec.build(mode, **kwargs)
-        for path in params.wrappers:
-            env = load_object(path, "wrapper")(env)
+        for wrapper in params.wrappers:
+            path, arguments = (
+                (wrapper, {}) if isinstance(wrapper, str) else (wrapper.path, wrapper.kwargs)
+            )
+            env = load_object(path, "wrapper")(env, **arguments)
     except SrghnError:
         raise
     except DependencyNotInstalled as error:
         raise spec.missing(spec.packages[0] if spec.packages else str(error)) from error
     except FAILURES as error:
         raise EnvVersionError(
-            f"{spec.id} could not be built with {params.kwargs}: {type(error).__name__}: {error}"
+            f"{spec.id} could not be built with {_asked(params)}: {type(error).__name__}: "
+            f"{one_line(error)}"
         ) from error
     if not isinstance(env, gym.Env):
         raise EnvVersionError(f"{spec.id} must give a gymnasium.Env, got {type(env).__name__}")
     return env
+
+
+def _asked(params: EnvParams) -> str:
+    wrapped = [w if isinstance(w, str) else f"{w.path} {w.kwargs}" for w in params.wrappers]
+    return f"{params.kwargs}" + (f" and wrappers {', '.join(wrapped)}" if wrapped else "")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's words without line breaks, at most 300 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+class Fresh(gym.Wrapper[Any, Any, Any, Any]):
+    """A world that is made anew for every episode but the first, which has the one just made."""
+
+    def __init__(self, make: Callable[[], Env]) -> None:
+        super().__init__(make())
+        self._make, self._used = make, False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if self._used:
+            self.env.close()
+            self.env = self._make()
+        self._used = True
+        return self.env.reset(seed=seed, options=options)
 
 
 def _backend(spec: WorldSpec, backend: str) -> dict[str, Any]:
@@ -79,6 +128,7 @@ def time_limit(env: Env, name: str) -> int:
         layer = layer.env
     if not limits:
         raise EnvVersionError(
-            f"{name} has no time limit; give one: env.kwargs.max_episode_steps=1000"
+            f"{name} has no time limit; give one: env.max_episode_steps=1000, or env.window=1000 "
+            "for a task that never ends"
         )
     return min(limits)

@@ -32,6 +32,10 @@ MANTISSA_BITS = 16
 DECIMALS = 6
 
 
+class Irreproducible(EnvVersionError):
+    """A world that answers the same seed and actions differently."""
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """Seed -> hex digests of its steps, `WIDTH` digits each; the reset is step 0."""
@@ -82,7 +86,7 @@ def observe(
     if parted:
         alone = first_difference(first, _record(env, interface, name)[0])
         seed, step = alone or parted
-        raise EnvVersionError(
+        raise Irreproducible(
             f"{name} is not reproducible: with reset(seed={seed}) and the same actions it differs "
             f"at step {step}"
             + ("" if alone else ", but only while another of its kind is stepped in this process")
@@ -118,7 +122,7 @@ def _record(
         except FAILURES as error:
             raise EnvVersionError(
                 f"{name} fails with seed {seed}, step {len(seen) - before}: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
         digits[str(seed)] = text
     return Behaviour(digits), seen
@@ -141,6 +145,12 @@ def _steps(
     yield env.reset(seed=seed)[0], 0.0, False, False
     for action in actions:
         observation, reward, terminated, truncated, _ = env.step(action)
+        if np.size(given := np.asarray(reward)) != 1:
+            raise ValueError(
+                f"its reward is a vector of shape {given.shape}, a policy is judged by one "
+                "number; weigh it: env.wrappers: [{path: srghn.envs.wrappers:WeightedReward, "
+                "kwargs: {weights: [...]}}]"
+            )
         yield observation, float(reward), bool(terminated), bool(truncated)
         if terminated or truncated:
             return

@@ -7,13 +7,14 @@ Needs numpy alone, so that a server can check requests and decode answers withou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from srghn.envs.layout import Layout
 from srghn.errors import EnvVersionError
 
 Float32 = NDArray[np.float32]
@@ -50,6 +51,10 @@ class Interface:
     elements share; None is unbounded. So do `action_low` and `action_high` of a box. `choices` is
     empty for a box, holds n for `Discrete(n)` and one count a block for multi-discrete actions;
     `starts` is the first value of each block. `action_shape` is the shape of one native action.
+
+    `layout` says how a native observation that is no flat box becomes the vector; None for one
+    that is. `observation_mean` and `observation_deviation` (observation_size,) normalise what the
+    network sees, `(x - mean) / deviation`; empty where it sees observations as they are.
     """
 
     observation_size: int
@@ -62,6 +67,9 @@ class Interface:
     action_low: Bounds = ()
     action_high: Bounds = ()
     observation_dtype: str = "float32"
+    layout: Layout | None = None
+    observation_mean: tuple[float, ...] = ()
+    observation_deviation: tuple[float, ...] = ()
 
     @cached_property
     def action_size(self) -> int:
@@ -116,17 +124,36 @@ class Interface:
         return np.stack(best, axis=1).astype(np.int64) + np.array(self.starts, dtype=np.int64)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data; `from_dict` is the inverse."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Plain JSON data; `from_dict` is the inverse. What is not set is left out."""
+        data = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+        data = {name: data[name] for name in _FIELDS if name not in _LATE or data[name]}
+        if self.layout is not None:
+            data["layout"] = self.layout.to_dict()
+        return data
+
+    def for_clients(self) -> dict[str, Any]:
+        """What a client of the policy must agree on: without layout and normalisation.
+
+        The same vector may be sent in a form that an older policy did not know, and normalising is
+        the policy's own affair.
+        """
+        return {k: v for k, v in self.to_dict().items() if k not in _LATE}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Interface:
         """Read `to_dict`'s form; raises `EnvVersionError` naming an unknown or missing key."""
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        if "layout" in known:
+            known["layout"] = Layout.from_dict(known["layout"])
         try:
             return cls(**known)
         except TypeError as error:
             raise EnvVersionError(f"not an interface: {error}; got keys {sorted(data)}") from error
+
+
+_FIELDS = tuple(field.name for field in fields(Interface))
+#: Fields that a later release brought: left out where they are not set.
+_LATE = ("layout", "observation_mean", "observation_deviation")
 
 
 def _at_most(values: NDArray[np.float64]) -> Float32:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 
 from srghn.config import EnvParams
 from srghn.envs.build import flatten, native, time_limit
-from srghn.envs.fingerprint import Behaviour, first_difference, observe
+from srghn.envs.cells import idle_cells
+from srghn.envs.fingerprint import Behaviour, Irreproducible, first_difference, observe
 from srghn.envs.interface import Interface
+from srghn.envs.probe import Probe
 from srghn.envs.registry import WorldSpec, find
 from srghn.envs.spaces import read_interface
 from srghn.envs.version import EnvVersion
@@ -25,8 +28,10 @@ NEW_LINEAGE = (
 )
 
 
-def pin(params: EnvParams) -> EnvVersion:
+def pin(params: EnvParams, tell: Callable[[str], None] = lambda note: None) -> EnvVersion:
     """Build the world in each of its modes, watch what it does, and write all of it down.
+
+    `tell` is called with one sentence for each thing that is no error but should be known.
 
     Raises `ConfigError` for a schedule with a mode that the world does not have, `EnvVersionError`
     where it cannot be built, is endless, or does not answer the same to the same seed and actions.
@@ -37,9 +42,12 @@ def pin(params: EnvParams) -> EnvVersion:
     interface, limit = _shape(params, spec)
     behaviour, seen = {}, []
     for mode in spec.modes:
-        behaviour[mode], observations = _watch(params, spec, mode, interface)
+        behaviour[mode], observations, notes = _watch(params, spec, mode, interface)
         seen.append(observations)
-    return EnvVersion(
+        for note in notes:
+            tell(f"{spec.id} in mode {mode}: {note}")
+    everything = np.concatenate(seen)
+    version = EnvVersion(
         id=params.id,
         kwargs=params.kwargs,
         wrappers=params.wrappers,
@@ -47,14 +55,20 @@ def pin(params: EnvParams) -> EnvVersion:
         schedule=params.schedule,
         backend=params.backend,
         packages=packages,
-        interface=interface,
+        interface=_normalised(interface, everything) if params.normalise else interface,
         max_episode_steps=limit,
-        observation_scale=_spread(np.concatenate(seen)),
+        observation_scale=_spread(everything),
         behaviour=behaviour,
         history=spec.history,
+        window=params.window is not None,
+        limited=params.max_episode_steps is not None,
+        fresh=params.fresh,
         named_returns=params.returns,
         named_failure=params.failure_return,
     )
+    for cell, reason in idle_cells(version):
+        tell(f"{spec.id}: perturbation {cell} is left out: {reason}")
+    return version
 
 
 def verify(version: EnvVersion) -> None:
@@ -104,18 +118,58 @@ def _shape(params: EnvParams, spec: WorldSpec) -> tuple[Interface, int]:
 
 def _watch(
     params: EnvParams, spec: WorldSpec, mode: str, interface: Interface
-) -> tuple[Behaviour, NDArray[np.float32]]:
-    env, other = (native(spec, mode, params) for _ in range(2))
+) -> tuple[Behaviour, NDArray[np.float32], list[str]]:
+    """What it did on the fixed seeds, what was observed (steps, size), and what to know of that."""
+    env, other = Probe(native(spec, mode, params)), native(spec, mode, params)
     name = f"{spec.id} in mode {mode}"
     try:
         if read_interface(env, name) != interface:
             raise EnvVersionError(
                 f"{name} has other spaces than in mode {spec.modes[0]}; one policy must fit all"
             )
-        return observe(flatten(env, name), flatten(other, name), interface, name)
+        behaviour, seen = observe(flatten(env, name), flatten(other, name), interface, name)
+        return behaviour, seen, env.notes()
+    except Irreproducible as error:
+        if params.fresh or not _fresh_mends(params, spec, mode, interface):
+            raise
+        raise EnvVersionError(
+            f"{error}. Made anew for each episode it is reproducible: set env.fresh=true"
+        ) from error
     finally:
         env.close()
         other.close()
+
+
+def _fresh_mends(params: EnvParams, spec: WorldSpec, mode: str, interface: Interface) -> bool:
+    """Whether a world that is not reproducible is so where each episode has a new instance."""
+    fresh = params.model_copy(update={"fresh": True})
+    env, other = (flatten(native(spec, mode, fresh), spec.id) for _ in range(2))
+    try:
+        observe(env, other, interface, spec.id)
+    except EnvVersionError:
+        return False
+    finally:
+        env.close()
+        other.close()
+    return True
+
+
+def _normalised(interface: Interface, observations: NDArray[np.float32]) -> Interface:
+    """The interface with each element's mean and standard deviation, to four digits.
+
+    Flags, only ever 0 or 1, are left as they are; an element that never changed is only shifted.
+    """
+    values = observations.astype(np.float64)
+    flags = np.isin(observations, (0.0, 1.0)).all(axis=0)
+    means = np.where(flags, 0.0, values.mean(axis=0))
+    spread = values.std(axis=0)
+    still = flags | (spread <= 1e-6 * np.maximum(1.0, np.abs(means)))
+    deviations = np.where(still, 1.0, spread)
+    return replace(
+        interface,
+        observation_mean=tuple(float(f"{mean:.4g}") for mean in means),
+        observation_deviation=tuple(float(f"{deviation:.4g}") for deviation in deviations),
+    )
 
 
 def _spread(observations: NDArray[np.float32]) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,9 +15,11 @@ import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
 from srghn.envs import worlds
-from srghn.errors import EnvVersionError
+from srghn.errors import FAILURES, EnvVersionError
 
 HISTORY = "## version history"
+#: The end of a Gymnasium id.
+VERSIONED = re.compile(r"-v\d+$")
 BASE_PACKAGES = ("gymnasium", "numpy")
 ANYWHERE = ("observation_noise:0.05", "observation_noise:0.1", "action_drop:0.1", "action_drop:0.2")
 
@@ -108,42 +111,82 @@ def registered() -> dict[str, WorldSpec]:
 
 
 def find(world: str) -> WorldSpec:
-    """The spec of a registered id, of an id of Gymnasium's, or of an import path `module:name`.
+    """The spec of a registered id, an id of Gymnasium's, `package:Id-v0`, or `module:Class`.
 
-    What an import path names is called with the kwargs and gives a `gymnasium.Env`. It may carry
-    two attributes: `modes` (names; it is then also given `mode=`) and `perturbations` (as
-    `WorldSpec.dynamics`). Raises `EnvVersionError` that guesses what was meant.
+    `package:Id-v0` is Gymnasium's own form: the package is imported, and registers the id; it is
+    pinned with the world. What `module:Class` names is called with the kwargs and gives a
+    `gymnasium.Env`. It may carry three attributes: `modes` (names; it is then also given `mode=`),
+    `perturbations` (as `WorldSpec.dynamics`) and `max_episode_steps`. Raises `EnvVersionError` that
+    guesses what was meant.
     """
     known = registered()
     if world in known:
         return known[world]
-    if ":" in world:
+    module, sign, name = world.partition(":")
+    if sign and VERSIONED.search(name):
+        return _of_package(world, module, name)
+    if sign:
         return _imported(world)
     if world in gym.registry:
         return WorldSpec(world, lambda mode, **kwargs: worlds.make(world, **kwargs))
     raise EnvVersionError(_unknown(world, list(known)))
 
 
+def _of_package(world: str, module: str, name: str) -> WorldSpec:
+    load_module(module, "environment", world)
+    if name not in gym.registry:
+        here = [i for i, spec in gym.registry.items() if _root(spec) == module.partition(".")[0]]
+        near = difflib.get_close_matches(name, here, n=1)
+        hint = f"did you mean {module}:{near[0]}?" if near else f"it registers {len(here)} ids"
+        raise EnvVersionError(f"environment {world!r}: {module} registers no {name!r}; {hint}")
+    packages = {p: None for r in (module, _root(gym.registry[name])) for p in _distribution(r)}
+    doc = getattr(_entry(name), "__doc__", None) or ""
+    return WorldSpec(
+        world, lambda mode, **kwargs: worlds.make(name, **kwargs), packages=tuple(packages), doc=doc
+    )
+
+
+def _root(spec: Any) -> str:
+    """The import package that a registered environment is made by."""
+    entry = spec.entry_point
+    module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return str(module).partition(":")[0].partition(".")[0]
+
+
+def _entry(name: str) -> Any:
+    """The class behind a registered id, or None where it cannot be imported."""
+    entry = gym.registry[name].entry_point
+    if not isinstance(entry, str):
+        return entry
+    module, _, attribute = entry.partition(":")
+    try:
+        return getattr(import_module(module), attribute, None)
+    except FAILURES:  # building it will say why
+        return None
+
+
 def _imported(path: str) -> WorldSpec:
     target = load_object(path, "environment")
     modes = tuple(getattr(target, "modes", ()))
+    own_limit = getattr(target, "max_episode_steps", None)
 
     def build(mode: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> worlds.Env:
         env: worlds.Env = target(**kwargs, mode=mode) if modes else target(**kwargs)
-        return TimeLimit(env, max_episode_steps) if max_episode_steps else env
+        limit = max_episode_steps or (own_limit if isinstance(own_limit, int) else None)
+        return TimeLimit(env, limit) if limit else env
 
     return WorldSpec(
         path,
         build,
         modes or ("normal",),
-        packages=_distribution(path.partition(":")[0].partition(".")[0]),
+        packages=_named_like(path.partition(":")[0].partition(".")[0]),
         dynamics=getattr(target, "perturbations", {}),
         doc=target.__doc__ or "",
     )
 
 
 @cache
-def _distribution(package: str) -> tuple[str, ...]:
+def _named_like(package: str) -> tuple[str, ...]:
     """The distribution that has the import package's name, if it is installed as one."""
     try:
         metadata.version(package)
@@ -152,18 +195,31 @@ def _distribution(package: str) -> tuple[str, ...]:
     return () if package in BASE_PACKAGES else (package,)
 
 
+@cache
+def _distribution(module: str) -> tuple[str, ...]:
+    """The distributions that an import package comes from, whatever their names."""
+    package = module.partition(".")[0]
+    named = metadata.packages_distributions().get(package, [])
+    return _named_like(package) or tuple(sorted(set(named) - set(BASE_PACKAGES)))
+
+
+def load_module(module_name: str, what: str, path: str) -> Any:
+    """Import a module that a path names; raises `EnvVersionError` in one line."""
+    try:
+        return import_module(module_name)
+    except FAILURES as error:
+        raise EnvVersionError(
+            f"cannot import {module_name!r} for {what} {path!r}: {' '.join(str(error).split())}; "
+            "install it, or add its folder to PYTHONPATH"
+        ) from error
+
+
 def load_object(path: str, what: str) -> Any:
     """What an import path `module:name` names; raises `EnvVersionError` with the nearest name."""
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise EnvVersionError(f"{what} {path!r} is not an import path of the form module:name")
-    try:
-        module = import_module(module_name)
-    except ImportError as error:
-        raise EnvVersionError(
-            f"cannot import {module_name!r} for {what} {path!r}: {error}; install it, or add its "
-            "folder to PYTHONPATH"
-        ) from error
+    module = load_module(module_name, what, path)
     if not hasattr(module, name):
         near = difflib.get_close_matches(name, dir(module), n=1)
         hint = f"did you mean {module_name}:{near[0]}?" if near else "check the spelling"
@@ -178,7 +234,7 @@ def _unknown(world: str, known: list[str]) -> str:
     hint = f"did you mean {near[0]}? " if near else ""
     return (
         f"unknown environment {world!r}; {hint}Registered: {', '.join(known)}; any other by its "
-        "Gymnasium id or by import path module:Class"
+        "Gymnasium id, as package:Id-v0, or by import path module:Class"
     )
 
 

@@ -1,13 +1,13 @@
 """Gymnasium's spaces as an `Interface`, and the wrapper that makes observations flat.
 
-Observations: Box -> its elements in row-major order; Discrete -> one-hot; Dict, Tuple,
-MultiDiscrete, MultiBinary and Text -> Gymnasium's own `flatten`; all as one float32 vector. Spaces
-whose values have no fixed size (Graph, Sequence) are refused.
+Observations: Box -> its elements in row-major order; Discrete, MultiDiscrete -> one-hot;
+MultiBinary -> its bits; Dict and Tuple of these -> theirs, one after another, as Gymnasium's own
+`flatten`; all as one float32 vector. Every other space is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +17,7 @@ from gymnasium.spaces.utils import flatten, flatten_space
 from numpy.typing import NDArray
 
 from srghn.envs.interface import ActionKind, Bounds, Float32, Interface
+from srghn.envs.layout import Kind, Layout, Leaf, Path
 from srghn.errors import EnvVersionError
 
 Space = gym.Space[Any]
@@ -24,26 +25,56 @@ Space = gym.Space[Any]
 
 def read_interface(env: gym.Env[Any, Any], name: str) -> Interface:
     """What a policy for `env` sees and answers; `EnvVersionError` where it cannot be flat."""
-    observations = _flat_box(env.observation_space, name)
+    leaves = tuple(_leaves(env.observation_space, (), name, env.observation_space))
+    observations = flatten_space(env.observation_space) if leaves else None
+    if not isinstance(observations, spaces.Box) or not observations.shape[0]:
+        raise EnvVersionError(
+            f"{name} observes {_short(env.observation_space)}, which holds nothing; add a wrapper "
+            "that shows something"
+        )
+    layout = Layout(leaves)
+    assert layout.size == observations.shape[0]
     return Interface(
-        observation_size=int(np.prod(observations.shape, dtype=int)),
+        observation_size=layout.size,
         observation_low=_bounds(observations.low),
         observation_high=_bounds(observations.high),
+        layout=None if _is_flat(env.observation_space) else layout,
         **_actions(env.action_space, name),
     )
 
 
-def _flat_box(space: Space, name: str) -> spaces.Box:
-    try:
-        flat = flatten_space(space) if space.is_np_flattenable else None
-    except ValueError:  # a Dict or Tuple of nothing
-        flat = None
-    if not isinstance(flat, spaces.Box) or not flat.shape[0]:
+def _is_flat(space: Space) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 1
+
+
+def _leaves(space: Space, path: Path, name: str, whole: Space) -> Iterator[Leaf]:
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from _leaves(part, (*path, str(key)), name, whole)
+    elif isinstance(space, spaces.Tuple):
+        for place, part in enumerate(space.spaces):
+            yield from _leaves(part, (*path, place), name, whole)
+    elif isinstance(space, spaces.Discrete):
+        yield Leaf(path, "discrete", (), str(space.dtype), (int(space.n),), (int(space.start),))
+    elif isinstance(space, spaces.MultiDiscrete):
+        counts, starts = (tuple(int(n) for n in v.ravel()) for v in (space.nvec, space.start))
+        yield Leaf(path, "multidiscrete", space.shape, str(space.dtype), counts, starts)
+    elif isinstance(space, spaces.Box | spaces.MultiBinary):
+        kind: Kind = "box" if isinstance(space, spaces.Box) else "multibinary"
+        yield Leaf(path, kind, tuple(map(int, space.shape)), str(space.dtype))
+    else:
+        where = f" at {'.'.join(map(str, path))}" if path else ""
         raise EnvVersionError(
-            f"{name} observes {space}, which has no fixed-size flat form; expected Box, Discrete, "
-            "MultiDiscrete, MultiBinary, or Dict and Tuple of these: add a wrapper that makes it so"
+            f"{name} observes {type(space).__name__}{where}, which has no fixed-size flat form; "
+            "expected Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of these: leave "
+            "it out or change it with a wrapper, such as gymnasium.wrappers:FilterObservation"
         )
-    return flat
+
+
+def _short(space: Space) -> str:
+    """A space in one line, however its class prints it."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _actions(space: Space, name: str) -> dict[str, Any]:
@@ -62,8 +93,8 @@ def _actions(space: Space, name: str) -> dict[str, Any]:
             "action_high": _bounds(space.high),
         }
     raise EnvVersionError(
-        f"{name} takes actions {space}; expected Discrete, MultiDiscrete, MultiBinary or a Box of "
-        "floats: add a wrapper that makes it so"
+        f"{name} takes actions {_short(space)}; expected Discrete, MultiDiscrete, MultiBinary or a "
+        "Box of floats: add a wrapper that makes it so"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srghn.config import EnvParams, Returns, Switch
+from srghn.config import EnvParams, Returns, Switch, Wrapper
 from srghn.envs.fingerprint import Behaviour
 from srghn.envs.interface import Float32, Interface
 from srghn.errors import ConfigError, EnvVersionError
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from srghn.envs.perturb import Perturbation
 
 FORMAT = 1
-#: Fields that move no world, and are no part of its fingerprint.
+#: Fields that move no world, and are no part of its fingerprint; nor is the layout, which only
+#: says how clients may send the same vector.
 UNMOVING = ("history", "returns", "failure_return")
 
 
 @dataclass(frozen=True)
 class EnvVersion:
     """One world as `srghn.envs.pin` found it. Fitness is comparable only within one fingerprint.
+
+    `window`: the task never ends, and `max_episode_steps` are a window that counts as an episode;
+    `fresh`: it is made anew for each episode; `limited`: the limit is `env.max_episode_steps`.
 
     `packages`: distribution -> version of what moves the world; `observation_scale`
     (observation_size,): spread of each element under random actions, which noise is a share of (0
@@ -40,7 +44,7 @@ class EnvVersion:
 
     id: str
     kwargs: Mapping[str, Any]
-    wrappers: tuple[str, ...]
+    wrappers: tuple[str | Wrapper, ...]
     modes: tuple[str, ...]
     schedule: tuple[Switch, ...]
     backend: str
@@ -50,6 +54,9 @@ class EnvVersion:
     observation_scale: tuple[float, ...]
     behaviour: Mapping[str, Behaviour]
     history: str = ""
+    window: bool = False
+    limited: bool = False
+    fresh: bool = False
     named_returns: Returns | None = None
     named_failure: float | None = None
 
@@ -57,6 +64,7 @@ class EnvVersion:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that moves this world."""
         moving = {k: v for k, v in self.to_dict().items() if k not in UNMOVING}
+        moving["interface"] = {k: v for k, v in moving["interface"].items() if k != "layout"}
         return sha256_bytes(canonical_json(moving))
 
     @property
@@ -69,6 +77,10 @@ class EnvVersion:
                 "wrappers": self.wrappers,
                 "schedule": self.schedule,
                 "backend": self.backend,
+                "max_episode_steps": self.max_episode_steps if self.limited else None,
+                "window": self.max_episode_steps if self.window else None,
+                "fresh": self.fresh,
+                "normalise": bool(self.interface.observation_mean),
                 "returns": self.named_returns,
                 "failure_return": self.named_failure,
             }
@@ -131,7 +143,7 @@ class EnvVersion:
         return {
             "id": self.id,
             "kwargs": dict(self.kwargs),
-            "wrappers": list(self.wrappers),
+            "wrappers": [w if isinstance(w, str) else w.model_dump() for w in self.wrappers],
             "modes": list(self.modes),
             "schedule": [switch.model_dump() for switch in self.schedule],
             "backend": self.backend,
@@ -146,7 +158,8 @@ class EnvVersion:
 
     def _named(self) -> dict[str, Any]:
         """Fields that a later release brought, where they are set."""
-        named: dict[str, Any] = {}
+        flags = ("window", "limited", "fresh")
+        named: dict[str, Any] = {name: True for name in flags if getattr(self, name)}
         if self.named_returns is not None:
             named["returns"] = self.named_returns.model_dump()
         if self.named_failure is not None:
@@ -182,7 +195,7 @@ class EnvVersion:
     def _from_dict(cls, data: dict[str, Any]) -> EnvVersion:
         behaviour = data["behaviour"].items()
         changed: dict[str, Any] = {
-            "wrappers": tuple(data["wrappers"]),
+            "wrappers": tuple(w if isinstance(w, str) else Wrapper(**w) for w in data["wrappers"]),
             "modes": tuple(data["modes"]),
             "schedule": tuple(Switch(**switch) for switch in data["schedule"]),
             "interface": Interface.from_dict(data["interface"]),

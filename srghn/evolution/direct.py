@@ -14,7 +14,7 @@ from srghn.envs.interface import Interface
 from srghn.evolution.base import F32, I64
 from srghn.files import canonical_json, sha256_bytes
 from srghn.graph.frozen import evolved_parameters, frozen_digest
-from srghn.policies import build_policy
+from srghn.networks import build_network
 from srghn.seeding import stream
 
 
@@ -27,8 +27,7 @@ class PolicyWeights:
 
     @cached_property
     def _module(self) -> nn.Module:
-        face = self.interface
-        return build_policy(self.network, face.observation_size, face.action_size)
+        return build_network(self.network, self.interface)
 
     @cached_property
     def _reference(self) -> tuple[F32, F32]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
@@ -18,13 +19,21 @@ from srghn.evolution.genetic import Genetic, GeneticState
 from srghn.evolution.options import NoOptions, options
 from srghn.ghn import GHN
 from srghn.graph import trace
-from srghn.policies import build_policy
+from srghn.memory import state_size
+from srghn.networks import build_network
+
+
+def example(network: nn.Module, interface: Interface) -> tuple[Tensor, ...]:
+    """One input of the network: an observation (1, size) and, where it keeps one, a state."""
+    kept = state_size(network)
+    obs = torch.zeros(1, interface.observation_size)
+    return (obs, torch.zeros(1, kept)) if kept else (obs,)
 
 
 def make_ghn(params: RunParams, interface: Interface) -> GHN:
     """The hypernetwork that generates this run's policy; raises what building and tracing raise."""
-    policy = build_policy(params.network, interface.observation_size, interface.action_size)
-    return GHN(params.ghn, trace(policy, torch.zeros(1, interface.observation_size)))
+    network = build_network(params.network, interface)
+    return GHN(params.ghn, trace(network, *example(network, interface)))
 
 
 def self_referential(params: RunParams, interface: Interface) -> Genetic:

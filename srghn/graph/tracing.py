@@ -23,11 +23,12 @@ from srghn.graph.frozen import evolved_parameters
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)
 
 
-def trace(module: nn.Module, example: Tensor) -> CompGraph:
+def trace(module: nn.Module, *example: Tensor) -> CompGraph:
     """The computational graph of `module`, every parameter to be evolved in it exactly once.
 
-    `example` is one valid input, such as float32 (1, observation_size); the module is run on it to
-    check that the traced graph computes what the module computes. Parameters are laid out in
+    `example` is one valid input, such as float32 (1, observation_size), and the state of a module
+    that keeps one; the module is run on it to check that the traced graph computes what the module
+    computes. Parameters are laid out in
     `module.named_parameters()` order. Those with `requires_grad=False` are constants, and with the
     buffers make up the graph's `frozen` digest.
 
@@ -128,17 +129,19 @@ class _TensorFinder(fx.Interpreter):
         return result
 
 
-def _check_runs(module: nn.Module, traced: fx.GraphModule, example: Tensor) -> dict[str, bool]:
+def _check_runs(
+    module: nn.Module, traced: fx.GraphModule, example: tuple[Tensor, ...]
+) -> dict[str, bool]:
     finder = _TensorFinder(traced)
     modes = {part: part.training for part in module.modules()}
     module.eval()  # dropout must not make two equal runs differ
     try:
         with torch.no_grad():
-            expected, actual = module(example), finder.run(example)
+            expected, actual = module(*example), finder.run(*example)
     except _FAILURES as error:
         raise GraphError(
-            f"{_name(module)} fails on an example of shape {list(example.shape)}: {error}; pass an "
-            "input that the module takes"
+            f"{_name(module)} fails on an example of shape {list(example[0].shape)}: {error}; pass "
+            "an input that the module takes"
         ) from error
     finally:
         for part, mode in modes.items():

@@ -204,3 +204,87 @@ def make_counter(**kwargs: Any) -> gym.Env[Any, Any]:
 def shout(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """A wrapper that doubles rewards."""
     return gym.wrappers.TransformReward(env, lambda reward: 2 * reward)
+
+
+class Nested(Counter):
+    """Observes a Dict of an image, a choice and a Tuple."""
+
+    observation_space = spaces.Dict(  # type: ignore[assignment]
+        {
+            "camera": spaces.Box(0, 255, (2, 3), np.uint8),
+            "gear": spaces.Discrete(3, start=1),
+            "pair": spaces.Tuple((spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2))),
+        }
+    )
+
+    def look(self) -> Any:
+        self.observation_space.seed(self.left)
+        return self.observation_space.sample()
+
+
+BOX = spaces.Box(-1, 1, (2,), np.float32)
+
+
+class Strange(spaces.Space[Any]):
+    """A space that Gymnasium does not know."""
+
+
+class Words(Counter):
+    """Has something in its observation that is no fixed number of numbers."""
+
+    def __init__(self, kind: str = "text") -> None:
+        kinds = {"text": spaces.Text(5), "custom": Strange(), "sequence": spaces.Sequence(BOX)}
+        self.observation_space = spaces.Dict({"fine": BOX, "odd": kinds[kind]})  # type: ignore[assignment]
+
+
+class Vector(Counter):
+    """Rewards two things at once."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, np.array([1.0, -2.0]), *rest
+
+
+class Worn(Counter):
+    """An instance that was used differs from a new one."""
+
+    max_episode_steps = 30
+
+    def __init__(self) -> None:
+        self.used = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.used += 1
+        return super().reset(seed=seed)
+
+    def look(self) -> Any:
+        return np.array([self.left, self.length, self.used], dtype=np.float32)
+
+
+class Offset(Counter):
+    """Observes a time stamp in float64, and leaves the space that it declares."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float64)
+
+    def look(self) -> Any:
+        return np.array([1.7e9 + self.left, self.left / 10], dtype=np.float64)
+
+
+class OneHot(Counter):
+    """Observes nothing but a choice."""
+
+    observation_space = spaces.Discrete(20)  # type: ignore[assignment]
+
+    def look(self) -> Any:
+        return self.left
+
+
+class Endless(Counter):
+    """Never ends by itself."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *_ = super().step(action)
+        return observation, reward, False, False, {}
+
+
+gym.register("Packed-v0", entry_point="broken_worlds:Counter", max_episode_steps=25)

@@ -18,6 +18,7 @@ from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.errors import ArchitectureMismatch, ConfigError, GraphError
 from srghn.evaluation.base import WeightedPolicies, make_evaluator
+from srghn.evaluation.task import Task
 from srghn.evolution.direct import Direct, PolicyWeights
 from srghn.graph import CompGraph, trace
 from srghn.graph.frozen import evolved_size, frozen_digest, frozen_tensors
@@ -233,12 +234,10 @@ def test_frozen_parts_play_and_are_served_as_they_are(tmp_path: Path) -> None:
         with torch.no_grad():
             return network(torch.from_numpy(rows)).argmax(1).numpy()
 
-    seeds = np.arange(4)
+    task = Task(version, "normal", np.arange(4))
     with make_evaluator(EngineSettings(), version, params) as evaluator:
-        played = evaluator.evaluate(policies, version, "normal", seeds)
-        assert evaluator.evaluate([alone], version, "normal", seeds).returns.tolist() == [
-            played.returns[1].tolist()
-        ]
+        played = evaluator.evaluate(policies, task)
+        assert evaluator.evaluate([alone], task).returns.tolist() == [played.returns[1].tolist()]
     candidate = freeze(
         tmp_path / "candidate",
         network=network,

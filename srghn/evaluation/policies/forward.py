@@ -100,12 +100,15 @@ class MLPForward(_Outputs):
         hidden = kwargs.get("hidden", (8,))
         sizes = (self.interface.observation_size, *hidden, self.interface.action_size)
         self._layers = _split(policies.dense(), sizes)
+        self._mean = np.array(self.interface.observation_mean, dtype=np.float32)
+        self._deviation = np.array(self.interface.observation_deviation, dtype=np.float32)
 
     @staticmethod
     def fits(policies: WeightedPolicies) -> bool:
         """Whether this is an MLP with an activation that numpy computes."""
-        activation = policies.network.kwargs.get("activation", "tanh")
-        return policies.network.module == "srghn.policies:MLP" and activation in ACTIVATIONS
+        network = policies.network
+        known = network.kwargs.get("activation", "tanh") in ACTIVATIONS
+        return network.module == "srghn.policies:MLP" and known and network.stack == 1
 
     def outputs(self, observations: Float32) -> Float32:
         from srghn.evaluation.policies.linear import linear
@@ -113,6 +116,8 @@ class MLPForward(_Outputs):
         used = self.used()
         who, values = self.who[used], observations[used]
         with np.errstate(all="ignore"):
+            if self._mean.size:
+                values = (values - self._mean) / self._deviation
             for depth, (weights, biases) in enumerate(self._layers):
                 if depth:
                     values = np.asarray(self._activation(values), dtype=np.float32)
@@ -143,7 +148,7 @@ def _check_count(weights: Float32, expected: int) -> None:
 
 
 class ModuleForward(_Outputs):
-    """Any `torch.nn.Module`, mapped over lanes that each hold a copy of their weights.
+    """Any `torch.nn.Module`, mapped over lanes that each hold a copy of their weights, and a state.
 
     Lanes in use are moved together where fewer of them can be asked for the same bytes. Torch has
     one thread from entering to leaving: on lanes so narrow a second would only wait, and for all
@@ -156,9 +161,10 @@ class ModuleForward(_Outputs):
         from srghn.evaluation.policies.mapped import mapped_modules
 
         super().__init__(policies.interface, lanes)
-        face, self._torch = policies.interface, torch
-        policy = policies.network.model_dump_json()
-        self._modules = mapped_modules(policy, face.observation_size, face.action_size, lanes)
+        self._torch = torch
+        described = policies.network.model_dump_json()
+        self._modules = mapped_modules(described, policies.interface, lanes)
+        self._states = np.zeros((lanes, self._modules[-1].state_size), dtype=np.float32)
         weights = policies.dense()
         _check_count(weights, sum(self._modules[-1].room().sizes))
         self._weights = self._modules[-1].room().spread(torch.from_numpy(weights))
@@ -182,6 +188,7 @@ class ModuleForward(_Outputs):
 
     def assign(self, lane: int, individual: int) -> None:
         super().assign(lane, individual)
+        self._states[lane] = 0
         if individual == IDLE:
             used = self.used()
             fit = next(module for module in self._modules if module.lanes >= len(used))
@@ -194,17 +201,22 @@ class ModuleForward(_Outputs):
 
     def outputs(self, observations: Float32) -> Float32:
         torch, used = self._torch, self.used()
-        rows = self._rows[used]
-        seen = np.zeros((self._module.lanes, observations.shape[1]), dtype=np.float32)
-        seen[rows] = observations[used]
+        rows, wide = self._rows[used], observations.shape[1]
+        seen = np.zeros((self._module.lanes, wide + self._states.shape[1]), dtype=np.float32)
+        seen[rows, :wide], seen[rows, wide:] = observations[used], self._states[used]
         found = self._module(self._room.tensors, torch.from_numpy(seen), rows.tolist())
-        outputs = np.zeros((len(observations), found.shape[1]), dtype=np.float32)
-        outputs[used] = found.numpy()[rows]
+        outputs = np.zeros((len(observations), self.interface.action_size), dtype=np.float32)
+        answered = found.numpy()[rows]
+        outputs[used] = answered[:, : outputs.shape[1]]
+        self._states[used] = answered[:, outputs.shape[1] :]
         return outputs
 
 
 class FunctionForward(Forward):
     """Policy functions, each asked about its own lanes in blocks of `BLOCK` rows.
+
+    One with a `state_size` above 0 is asked by its `step(observations, state)`, which gives actions
+    and the next state; every episode begins with zeros.
 
     A function that raises, or whose answer has the wrong shape, holds NaN or a choice that there is
     not, fails its lanes.
@@ -215,12 +227,18 @@ class FunctionForward(Forward):
     ) -> None:
         super().__init__(interface, lanes)
         self._functions = functions
+        sizes = [int(getattr(function, "state_size", 0)) for function in functions]
+        self._states = np.zeros((lanes, max(sizes, default=0)), dtype=np.float32)
         self._tail = (interface.action_size,) if interface.action_kind == "box" else ()
         if interface.action_kind == "multidiscrete":
             self._tail = (len(interface.choices),)
         self._first = np.array(interface.starts)
         self._after = self._first + interface.choices
         self._dtype = np.float32 if interface.action_kind == "box" else np.int64
+
+    def assign(self, lane: int, individual: int) -> None:
+        super().assign(lane, individual)
+        self._states[lane] = 0
 
     def __call__(self, observations: Float32) -> tuple[NDArray[Any], dict[int, str]]:
         actions = np.zeros((len(self.who), *self._tail), dtype=self._dtype)
@@ -230,15 +248,27 @@ class FunctionForward(Forward):
             for start in range(0, len(lanes), BLOCK):
                 part = lanes[start : start + BLOCK]
                 try:
-                    actions[part] = self._ask(self._functions[individual], observations[part])
+                    actions[part] = self._ask(individual, observations[part], part)
                 except FAILURES as error:  # its episodes are lost
                     failed |= {int(lane): f"policy: {describe(error)}" for lane in part}
         return actions, failed
 
-    def _ask(self, function: PolicyFunction, rows: Float32) -> NDArray[Any]:
+    def _answer(self, individual: int, block: Float32, lanes: Int64) -> NDArray[Any]:
+        """Actions (BLOCK, ...) of one function; the lanes' states go on where it keeps one."""
+        function: Any = self._functions[individual]
+        kept = int(getattr(function, "state_size", 0))
+        if not kept:
+            return np.asarray(function(block))
+        before = np.zeros((BLOCK, kept), dtype=np.float32)
+        before[: len(lanes)] = self._states[lanes, :kept]
+        answer, after = function.step(block, before)
+        self._states[lanes, :kept] = after[: len(lanes)]
+        return np.asarray(answer)
+
+    def _ask(self, individual: int, rows: Float32, lanes: Int64) -> NDArray[Any]:
         block = np.zeros((BLOCK, rows.shape[1]), dtype=np.float32)
         block[: len(rows)] = rows
-        answer = np.asarray(function(block))
+        answer = self._answer(individual, block, lanes)
         if answer.shape != (BLOCK, *self._tail):
             raise EvaluationError(
                 f"actions must have shape {(BLOCK, *self._tail)}, got {answer.shape}"

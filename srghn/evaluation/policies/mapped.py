@@ -20,8 +20,10 @@ from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from srghn.config import NetworkParams
+from srghn.envs.interface import Interface
 from srghn.graph.frozen import evolved_parameters
-from srghn.policies import build_policy
+from srghn.memory import REMEMBERING, Joined, Stateful, state_size
+from srghn.networks import build_network
 
 #: (weights of all lanes by parameter, observations (lanes, size)) -> outputs (lanes, action_size)
 Call = Callable[[Sequence[Tensor], Tensor], Tensor]
@@ -56,13 +58,19 @@ class LaneWeights:
 
 
 class MappedModule:
-    """One architecture for a fixed number of lanes. `shapes` are its parameters', in order."""
+    """One architecture for a fixed number of lanes. `shapes` are its parameters', in order.
 
-    def __init__(
-        self, network: NetworkParams, observation_size: int, action_size: int, lanes: int
-    ) -> None:
+    Where it keeps a state, the columns after the observation's and after the outputs' are it.
+    """
+
+    def __init__(self, network: NetworkParams, interface: Interface, lanes: int) -> None:
         self.lanes = lanes
-        self.module: nn.Module = build_policy(network, observation_size, action_size)
+        self.module: nn.Module = build_network(network, interface)
+        observation_size = interface.observation_size
+        self.state_size = state_size(self.module)
+        if isinstance(self.module, Stateful):
+            self.module = Joined(self.module, observation_size)
+            observation_size += self.state_size
         self.names, parameters = zip(*evolved_parameters(self.module), strict=True)
         self.shapes: list[torch.Size] = [parameter.shape for parameter in parameters]
         self._call = self._fastest(observation_size)
@@ -91,11 +99,18 @@ class MappedModule:
     def _fastest(self, observation_size: int) -> Call | None:
         """The first record of the mapped module that treats all lanes alike, if there is one."""
 
+        room, observations = self.room(), torch.zeros((self.lanes, observation_size))
+        one: Any = self._one
+        if any(isinstance(part, REMEMBERING) for part in self.module.modules()):
+            # a recurrent layer can be mapped only as the operations it consists of
+            one = make_fx(lambda weights, row: self._one(weights, row))(
+                [tensor[0] for tensor in room.tensors], observations[0]
+            )
+
         def mapped(weights: Sequence[Tensor], observations: Tensor) -> Tensor:
-            outputs: Tensor = vmap(self._one)(weights, observations)
+            outputs: Tensor = vmap(one)(weights, observations)
             return outputs
 
-        room, observations = self.room(), torch.zeros((self.lanes, observation_size))
         for sums_in_order in (False, True):
             try:
                 recorded = make_fx(mapped)(room.tensors, observations)
@@ -186,19 +201,14 @@ def _scripted(recorded: Call, weights: Sequence[Tensor], observations: Tensor) -
 
 
 @lru_cache(maxsize=4)
-def mapped_modules(
-    policy: str, observation_size: int, action_size: int, lanes: int
-) -> tuple[MappedModule, ...]:
+def mapped_modules(network: str, interface: Interface, lanes: int) -> tuple[MappedModule, ...]:
     """The module of `NetworkParams` given as JSON for `lanes` lanes, after ones for fewer.
 
     Those are for the end of a batch, when only its longest episodes go on; there are none where
     they would not give a lane the very bytes that the largest gives it. Recorded once a process.
     """
-    params = NetworkParams.model_validate_json(policy)
-    largest = MappedModule(params, observation_size, action_size, lanes)
-    fewer = [
-        MappedModule(params, observation_size, action_size, few)
-        for few in FEWER_LANES
-        if few < lanes
-    ]
-    return (*(m for m in fewer if largest.agrees(m, observation_size)), largest)
+    params = NetworkParams.model_validate_json(network)
+    largest = MappedModule(params, interface, lanes)
+    fewer = [MappedModule(params, interface, few) for few in FEWER_LANES if few < lanes]
+    seen = interface.observation_size + largest.state_size
+    return (*(m for m in fewer if largest.agrees(m, seen)), largest)

@@ -155,13 +155,17 @@ def test_fingerprint_covers_every_field_but_the_history(switch: EnvVersion) -> N
         "observation_scale": (1.0, 1.0, 1.0, 1.0),
         "behaviour": {"normal": switch.behaviour["normal"]},
     }
+    late = {"window", "limited", "fresh", "named_returns", "named_failure"}
     names = {field.name for field in dataclasses.fields(switch)}
-    assert names == {*changes, "history", "named_returns", "named_failure"}
+    assert names == {*changes, "history", *late}
     for name, value in changes.items():
         other = dataclasses.replace(switch, **{name: value})
         assert other.fingerprint != switch.fingerprint, name
         assert any(line.startswith(name) for line in diff(switch, other)), name
     assert dataclasses.replace(switch, history="x").fingerprint == switch.fingerprint
+    for name in ("window", "limited", "fresh"):
+        other = dataclasses.replace(switch, **{name: True})
+        assert other.fingerprint != switch.fingerprint, name
 
 
 def test_json_is_plain_and_carries_the_fingerprint(switch: EnvVersion) -> None:

@@ -36,7 +36,8 @@ class CompiledCartPole(CartPoleBackend):
     @classmethod
     def supports(cls, version: EnvVersion, network: NetworkParams) -> bool:
         known = network.kwargs.get("activation", "tanh") in ACTIVATIONS
-        mlp = network.module == "srghn.policies:MLP" and known
+        plain = network.stack == 1 and not version.interface.observation_mean
+        mlp = network.module == "srghn.policies:MLP" and known and plain
         return mlp and numpy_uses_libm() and super().supports(version, network)
 
     def plays(self, policies: Policies) -> bool:

@@ -121,7 +121,7 @@ def test_module_that_cannot_be_mapped_is_played_lane_by_lane(
 ) -> None:
     policies = population(POLICIES["residual"], cartpole, 2)
     mapped = play(policies, cartpole, [1, 2])
-    for module in mapped_modules(policies.network.model_dump_json(), 4, 2, LANES):
+    for module in mapped_modules(policies.network.model_dump_json(), policies.interface, LANES):
         monkeypatch.setattr(module, "_call", None)
     np.testing.assert_array_equal(play(policies, cartpole, [1, 2]).returns, mapped.returns)
 

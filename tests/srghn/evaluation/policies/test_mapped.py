@@ -11,12 +11,19 @@ from torch import Tensor, nn
 
 from srghn.config import EnvParams, NetworkParams
 from srghn.envs import pin
+from srghn.envs.interface import Interface
 from srghn.evaluation.policies.forward import IDLE, ModuleForward
 from srghn.evaluation.policies.mapped import MappedModule, _scripted, mapped_modules
 from srghn.policies import build_policy
 from tests.srghn.evaluation.backends.test_gymnasium import population
 
 LANES = 128
+
+
+def face(observation_size: int, action_size: int) -> Interface:
+    return Interface(
+        observation_size, (None,), (None,), "discrete", choices=(action_size,), starts=(0,)
+    )
 
 
 class Branching(nn.Module):
@@ -37,7 +44,7 @@ def test_lanes_that_change_places_take_their_outputs_with_them(width: int) -> No
     policy = NetworkParams(
         module="srghn.policies:ResidualMLP", kwargs={"width": width, "blocks": 1}
     )
-    mapped, reference = MappedModule(policy, 7, 3, LANES), build_policy(policy, 7, 3)
+    mapped, reference = MappedModule(policy, face(7, 3), LANES), build_policy(policy, 7, 3)
     generator, room = torch.Generator().manual_seed(1), mapped.room()
     flat = torch.randn((LANES, sum(room.sizes)), generator=generator) * 0.3
     observations = torch.randn((LANES, 7), generator=generator)
@@ -58,9 +65,9 @@ RESIDUAL = NetworkParams(module="srghn.policies:ResidualMLP", kwargs={"width": 3
 
 
 def test_fewer_lanes_are_taken_only_where_they_give_the_same_bytes() -> None:
-    modules = mapped_modules(RESIDUAL.model_dump_json(), 4, 2, LANES)
+    modules = mapped_modules(RESIDUAL.model_dump_json(), face(4, 2), LANES)
     assert [module.lanes for module in modules] == [8, 32, LANES]
-    few = MappedModule(RESIDUAL, 4, 2, 8)
+    few = MappedModule(RESIDUAL, face(4, 2), 8)
     assert modules[-1].agrees(few, 4)
     call = few._call
     assert call is not None
@@ -89,7 +96,7 @@ def test_lanes_move_together_as_they_end_and_apart_as_they_begin() -> None:
 
 def test_a_partial_call_is_recognised() -> None:
     policy = NetworkParams(kwargs={"hidden": [3], "activation": "gelu"})
-    mapped = MappedModule(policy, 2, 2, LANES)
+    mapped = MappedModule(policy, face(2, 2), LANES)
     assert mapped._call is not None
     ramp = torch.arange(LANES)[:, None] * 1e-3
     assert not mapped._impartial(lambda w, x: x + ramp, 2)
@@ -97,7 +104,9 @@ def test_a_partial_call_is_recognised() -> None:
 
 def test_what_cannot_be_mapped_is_called_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "branching_policy", sys.modules[__name__])
-    mapped = MappedModule(NetworkParams(module="branching_policy:Branching", kwargs={}), 3, 2, 8)
+    mapped = MappedModule(
+        NetworkParams(module="branching_policy:Branching", kwargs={}), face(3, 2), 8
+    )
     assert mapped._call is None
     room = mapped.room()
     room.rows[2] = room.spread(torch.ones((1, 8)))[0]
@@ -114,4 +123,4 @@ def test_without_torchscript_the_record_is_used(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.jit, "trace", gone)
     assert _scripted(lambda w, x: x, [], torch.zeros(1)) is None
     policy = NetworkParams(kwargs={"hidden": [3], "activation": "gelu"})
-    assert MappedModule(policy, 2, 2, LANES)._call is not None
+    assert MappedModule(policy, face(2, 2), LANES)._call is not None

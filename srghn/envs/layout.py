@@ -1,0 +1,264 @@
+"""An environment's own observations, as clients have them, to the flat vector that a policy sees.
+
+The layout is pinned with the interface and travels in a candidate's manifest. Needs numpy alone, so
+that a server can take nested observations without Gymnasium: the numbers are those that Gymnasium's
+`flatten` gives, one-hot for `Discrete` and `MultiDiscrete`, row-major for boxes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn.errors import EnvVersionError, ObservationError
+
+Float32 = NDArray[np.float32]
+Kind = Literal["box", "discrete", "multidiscrete", "multibinary"]
+Path = tuple[str | int, ...]
+#: Keys of an array that is sent as base64 of its bytes, row-major and little-endian.
+ENCODED = {"b64", "shape", "dtype"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array or number of an observation.
+
+    `path` leads to it: names of a Dict, places in a Tuple. `counts` and `starts` are of each
+    element of a discrete or multi-discrete leaf; a box and a multi-binary leaf have none.
+    """
+
+    path: Path
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: str
+    counts: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The path with dots, as an input of the served model is called; 'obs' for the whole."""
+        return ".".join(map(str, self.path)) or "obs"
+
+    @cached_property
+    def size(self) -> int:
+        """Elements it fills in the flat vector."""
+        return sum(self.counts) if self.counts else int(np.prod(self.shape, dtype=int))
+
+    def flatten(self, values: NDArray[Any]) -> Float32:
+        """Values (batch, *shape) -> (batch, size).
+
+        Raises `ObservationError` for a value out of range.
+        """
+        rows = values.reshape(len(values), -1)
+        if not self.counts:
+            self._check_whole(rows)
+            return rows.astype(np.float32)
+        choices = rows.astype(np.int64) - np.array(self.starts)
+        wrong = (choices != rows - np.array(self.starts)) | (choices < 0)
+        wrong |= choices >= np.array(self.counts)
+        if wrong.any():
+            at = np.argwhere(wrong)[0]
+            low, count = self.starts[at[1]], self.counts[at[1]]
+            raise ObservationError(
+                f"observation {self.name}: expected a whole number of {low} to {low + count - 1}, "
+                f"got {rows[tuple(at)]}"
+            )
+        flat = np.zeros((len(rows), self.size), dtype=np.float32)
+        offsets = np.cumsum([0, *self.counts[:-1]])
+        np.put_along_axis(flat, choices + offsets, 1.0, axis=1)
+        return flat
+
+    def _check_whole(self, rows: NDArray[Any]) -> None:
+        """A leaf of whole numbers takes nothing else, and nothing beyond its type."""
+        if np.dtype(self.dtype).kind in "iu" and rows.size:
+            bounds = np.iinfo(self.dtype)
+            wrong = (rows != np.floor(rows)) | (rows < bounds.min) | (rows > bounds.max)
+            if wrong.any():
+                raise ObservationError(
+                    f"observation {self.name}: expected {self.dtype} numbers, got {rows[wrong][0]}"
+                )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The leaves of an observation in the order in which they lie in the flat vector."""
+
+    leaves: tuple[Leaf, ...]
+
+    @cached_property
+    def size(self) -> int:
+        return sum(leaf.size for leaf in self.leaves)
+
+    def flatten(self, observation: Any) -> Float32:
+        """One native observation -> (size,), as Gymnasium's `flatten` gives it.
+
+        Arrays may be nested lists, or `{"b64": ..., "shape": [...], "dtype": "uint8"}`. Raises
+        `ObservationError` naming the leaf: missing, unknown, of another shape, no number.
+        """
+        self._check_names(observation)
+        arrays = (
+            leaf.flatten(_array(leaf, _at(observation, leaf))[None])[0] for leaf in self.leaves
+        )
+        return np.concatenate(list(arrays))
+
+    def flatten_leaves(self, values: Mapping[str, NDArray[Any]]) -> Float32:
+        """One array (batch, *shape) a leaf, by name -> (batch, size)."""
+        known = {leaf.name for leaf in self.leaves}
+        if set(values) != known:
+            raise ObservationError(
+                f"expected the inputs {', '.join(sorted(known))}, got {', '.join(sorted(values))}"
+            )
+        batch = {len(array) if array.ndim else -1 for array in values.values()}
+        for leaf in self.leaves:
+            shape = values[leaf.name].shape
+            if shape[1:] != leaf.shape or len(batch) != 1:
+                raise ObservationError(
+                    f"observation {leaf.name}: expected shape (batch, "
+                    f"{', '.join(map(str, leaf.shape))}), the same batch for all, got {shape}"
+                )
+        return np.concatenate([leaf.flatten(values[leaf.name]) for leaf in self.leaves], axis=1)
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON Schema of one native observation."""
+        return _schema({leaf.path: _leaf_schema(leaf) for leaf in self.leaves})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; `from_dict` is the inverse."""
+        return {
+            "leaves": [
+                {
+                    "path": list(leaf.path),
+                    "kind": leaf.kind,
+                    "shape": list(leaf.shape),
+                    "dtype": leaf.dtype,
+                    "counts": list(leaf.counts),
+                    "starts": list(leaf.starts),
+                }
+                for leaf in self.leaves
+            ]
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Layout:
+        """Read `to_dict`'s form; raises `EnvVersionError` for any other."""
+        try:
+            leaves = [_leaf(leaf) for leaf in data["leaves"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise EnvVersionError(f"not a layout of observations: {error!r}") from error
+        return cls(tuple(leaves))
+
+    def _check_names(self, observation: Any) -> None:
+        """Refuse names that no leaf has: a misspelt one would be missed under its right name."""
+        inner: dict[Path, set[str | int]] = {}
+        for leaf in self.leaves:
+            for depth, step in enumerate(leaf.path):
+                inner.setdefault(leaf.path[:depth], set()).add(step)
+        for path, steps in inner.items():
+            found = _walk(observation, path)
+            if isinstance(found, Mapping) and (unknown := set(found) - steps):
+                where = ".".join(map(str, path)) or "the observation"
+                raise ObservationError(
+                    f"{where} has no {sorted(map(str, unknown))[0]!r}; it has "
+                    f"{', '.join(map(str, sorted(steps, key=str)))}"
+                )
+
+
+def _leaf(data: Mapping[str, Any]) -> Leaf:
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Leaf(**known)
+
+
+def _walk(observation: Any, path: Path) -> Any:
+    for step in path:
+        try:
+            observation = observation[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return observation
+
+
+def _at(observation: Any, leaf: Leaf) -> Any:
+    found = _walk(observation, leaf.path)
+    if found is None:
+        raise ObservationError(f"observation {leaf.name} is missing; expected {_expected(leaf)}")
+    return found
+
+
+def _array(leaf: Leaf, value: Any) -> NDArray[Any]:
+    """A leaf's value as an array of its shape."""
+    try:
+        if isinstance(value, Mapping):
+            found = _decoded(value)
+        else:
+            found = np.asarray(value)
+            if found.dtype.kind not in "biuf":
+                raise ValueError("it holds something else than numbers")
+    except (ValueError, TypeError, OverflowError, binascii.Error) as error:
+        raise ObservationError(
+            f"observation {leaf.name}: expected {_expected(leaf)}: {error}"
+        ) from error
+    if found.shape != leaf.shape:
+        raise ObservationError(
+            f"observation {leaf.name}: expected {_expected(leaf)}, got shape {list(found.shape)}"
+        )
+    return found
+
+
+def _decoded(value: Mapping[str, Any]) -> NDArray[Any]:
+    if set(value) != ENCODED:
+        raise ValueError(f"an encoded array has the keys b64, shape and dtype, got {sorted(value)}")
+    dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
+    if dtype.kind not in "biuf":
+        raise ValueError(f"dtype {value['dtype']!r} is no number")
+    data = base64.b64decode(value["b64"], validate=True)
+    return np.frombuffer(data, dtype).reshape([int(n) for n in value["shape"]])
+
+
+def _expected(leaf: Leaf) -> str:
+    if leaf.kind == "discrete":
+        return f"a whole number of {leaf.starts[0]} to {leaf.starts[0] + leaf.counts[0] - 1}"
+    return f"an array of shape {list(leaf.shape)} (nested lists, or b64 with shape and dtype)"
+
+
+def _leaf_schema(leaf: Leaf) -> dict[str, Any]:
+    if leaf.kind == "discrete":
+        low = leaf.starts[0]
+        return {"type": "integer", "minimum": low, "maximum": low + leaf.counts[0] - 1}
+    whole = leaf.kind != "box" or np.dtype(leaf.dtype).kind in "biu"
+    nested: dict[str, Any] = {"type": "integer" if whole else "number"}
+    for count in reversed(leaf.shape):
+        nested = {"type": "array", "items": nested, "minItems": count, "maxItems": count}
+    encoded = {
+        "type": "object",
+        "required": sorted(ENCODED),
+        "additionalProperties": False,
+        "properties": {
+            "b64": {"type": "string", "contentEncoding": "base64"},
+            "shape": {"const": list(leaf.shape)},
+            "dtype": {"type": "string", "examples": [leaf.dtype]},
+        },
+    }
+    return {"anyOf": [nested, encoded]}
+
+
+def _schema(leaves: Mapping[Path, dict[str, Any]]) -> dict[str, Any]:
+    if () in leaves:
+        return leaves[()]
+    inner: dict[str | int, dict[Path, dict[str, Any]]] = {}
+    for path, schema in leaves.items():
+        inner.setdefault(path[0], {})[path[1:]] = schema
+    parts = {step: _schema(below) for step, below in inner.items()}
+    if all(isinstance(step, int) for step in parts):
+        count = len(parts)
+        items = {"prefixItems": list(parts.values()), "minItems": count, "maxItems": count}
+        return {"type": "array", **items}
+    named = {str(step): part for step, part in parts.items()}
+    required = {"required": list(named), "additionalProperties": False}
+    return {"type": "object", "properties": named, **required}

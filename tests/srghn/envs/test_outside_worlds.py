@@ -1,0 +1,171 @@
+"""What worlds that nobody here wrote bring with them, and what is said of it at the pin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srghn.config import EnvParams, Wrapper
+from srghn.envs import EnvVersion, default_cells, pin, verify
+from srghn.envs.registry import find
+from srghn.errors import EnvVersionError
+
+
+@pytest.fixture(autouse=True)
+def worlds_by_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+
+
+def world(name: str, **fields: Any) -> EnvParams:
+    return EnvParams.model_validate({"id": f"broken_worlds:{name}", **fields})
+
+
+def test_gymnasiums_own_form_imports_the_package_and_pins_it() -> None:
+    version = pin(EnvParams(id="broken_worlds:Packed-v0"))
+    assert version.max_episode_steps == 25
+    verify(version)
+    found = find("numba:CartPole-v1")  # any package that imports; numba has one of its name
+    assert "numba" in found.packages
+    assert "numba" in found.moving_packages("gymnasium")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "broken_worlds:Pakced-v0",
+            r"registers no 'Pakced-v0'; did you mean broken_worlds:Packed-v0",
+        ),
+        ("no_such_thing:Some-v0", "cannot import 'no_such_thing'.*install it"),
+    ],
+)
+def test_an_id_that_a_package_does_not_register_is_refused(name: str, message: str) -> None:
+    with pytest.raises(EnvVersionError, match=message):
+        pin(EnvParams(id=name))
+
+
+def test_wrappers_take_arguments_and_are_pinned_with_them(tmp_path: Path) -> None:
+    path = "srghn.envs.wrappers:Elements"
+    params = EnvParams.model_validate(
+        {"id": "CartPole-v1", "wrappers": [{"path": path, "kwargs": {"keep": [0, 2]}}]}
+    )
+    version = pin(params)
+    assert version.interface.observation_size == 2
+    assert version.wrappers == (Wrapper(path=path, kwargs={"keep": [0, 2]}),)
+    version.save(tmp_path / "v.json")
+    assert EnvVersion.load(tmp_path / "v.json") == version
+    assert version.params == params
+    bare = EnvParams.model_validate({"wrappers": [{"path": "a:b"}]})
+    assert bare == EnvParams(wrappers=("a:b",))
+    wrong = EnvParams.model_validate(
+        {"id": "CartPole-v1", "wrappers": [{"path": path, "kwargs": {"kep": [0]}}]}
+    )
+    with pytest.raises(EnvVersionError, match=r"Elements.*kep") as caught:
+        pin(wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_time_limit_comes_from_the_parameters_the_class_or_the_id() -> None:
+    assert pin(world("Worn", fresh=True)).max_episode_steps == 30
+    assert pin(world("Worn", fresh=True, max_episode_steps=7)).max_episode_steps == 7
+    named = pin(EnvParams(id="CartPole-v1", max_episode_steps=60))
+    assert named.max_episode_steps == 60
+    assert named.params.max_episode_steps == 60
+    with pytest.raises(ValueError, match="old place of max_episode_steps"):
+        world("Counter", max_episode_steps=5, kwargs={"max_episode_steps": 5})
+
+
+def test_a_task_that_never_ends_is_played_in_windows() -> None:
+    with pytest.raises(EnvVersionError, match=r"env\.max_episode_steps=1000, or env\.window=1000"):
+        pin(world("Endless"))
+    version = pin(world("Endless", window=12))
+    assert version.window
+    assert version.max_episode_steps == 12
+    assert version.params.window == 12
+    assert EnvVersion.from_json(version.to_json()) == version
+    env = version.make("normal")
+    env.reset(seed=0)
+    assert [env.step(0)[3] for _ in range(12)] == [False] * 11 + [True]
+
+
+def test_a_used_instance_that_differs_needs_a_fresh_one_each_episode() -> None:
+    with pytest.raises(EnvVersionError, match=r"Made anew .* reproducible: set env\.fresh=true"):
+        pin(world("Worn"))
+    version = pin(world("Worn", fresh=True))
+    verify(version)
+    env = version.make("normal")
+    assert [env.reset(seed=s)[0][2] for s in range(3)] == [1.0, 1.0, 1.0]
+    with pytest.raises(EnvVersionError) as caught:
+        pin(world("Crowded", max_episode_steps=20))
+    assert "env.fresh" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("text", "Text at odd"), ("custom", "Strange at odd"), ("sequence", "Sequence at odd")],
+)
+def test_what_has_no_fixed_size_is_refused_in_one_line(kind: str, message: str) -> None:
+    with pytest.raises(EnvVersionError, match=message) as caught:
+        pin(world("Words", kwargs={"kind": kind}, max_episode_steps=9))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vector_of_rewards_is_refused_with_the_wrapper_that_weighs_it() -> None:
+    with pytest.raises(EnvVersionError, match=r"vector of shape \(2,\).*WeightedReward"):
+        pin(world("Vector", max_episode_steps=9))
+    weighed: dict[str, Any] = {"path": "srghn.envs.wrappers:WeightedReward"}
+    weighed["kwargs"] = {"weights": [3.0, 1.0]}
+    env = pin(world("Vector", max_episode_steps=9, wrappers=[weighed])).make("normal")
+    env.reset(seed=0)
+    assert env.step(0)[1] == 1.0
+
+
+def test_what_a_space_or_float32_does_not_hold_is_said_with_how_many() -> None:
+    notes: list[str] = []
+    pin(world("Offset", max_episode_steps=20), notes.append)
+    assert len(notes) == 2
+    assert "observations lie outside the declared observation space" in notes[0]
+    assert "element 0 is 1.7e+09, declared -1 to 1" in notes[0]
+    assert "1 of 2 observation elements change by less than float32 can tell (0)" in notes[1]
+    quiet: list[str] = []
+    pin(EnvParams(id="CartPole-v1"), quiet.append)
+    assert quiet == []
+
+
+def test_perturbations_that_do_nothing_are_left_out_and_said() -> None:
+    notes: list[str] = []
+    version = pin(world("OneHot", max_episode_steps=20), notes.append)
+    assert [str(cell) for cell in default_cells(version)] == ["action_drop:0.1", "action_drop:0.2"]
+    assert len(notes) == 2
+    assert "observation_noise:0.05 is left out: its observations are flags" in notes[0]
+
+
+def test_a_nested_world_keeps_its_fingerprint_and_gains_a_layout() -> None:
+    version = pin(world("Nested", max_episode_steps=20))
+    assert version.interface.layout is not None
+    older = json.loads(version.to_json())
+    del older["interface"]["layout"]
+    layoutless = EnvVersion._from_dict(
+        {k: v for k, v in older.items() if k not in ("format", "fingerprint", "digest")}
+    )
+    assert layoutless.fingerprint == version.fingerprint
+    assert layoutless.interface.for_clients() == version.interface.for_clients()
+
+
+def test_normalising_is_measured_at_the_pin_and_part_of_the_version() -> None:
+    plain, version = (pin(EnvParams(id="CartPole-v1", normalise=n)) for n in (False, True))
+    assert plain.fingerprint != version.fingerprint
+    assert version.params.normalise
+    face = version.interface
+    assert len(face.observation_mean) == len(face.observation_deviation) == 4
+    assert np.allclose(face.observation_deviation, plain.observation_scale, rtol=0.01)
+    assert face.for_clients() == plain.interface.to_dict()
+    assert EnvVersion.from_json(version.to_json()) == version
+    verify(version)
+    flags = pin(world("OneHot", max_episode_steps=20, normalise=True)).interface
+    assert set(flags.observation_mean) == {0.0}
+    assert set(flags.observation_deviation) == {1.0}
