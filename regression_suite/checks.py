@@ -1,7 +1,7 @@
-"""Estimates against thresholds: superiority, non-inferiority, and floors for a first champion.
+"""Bounds against thresholds: superiority, non-inferiority, and bars for a first champion.
 
-A threshold inside an interval is inconclusive, never a pass. The interval's lower bound must clear
-the threshold for a pass; a fail needs the upper bound below it.
+A threshold inside an interval is inconclusive, never a pass. The end that must clear the threshold
+is named in the check's `sense`, so that anyone can decide again from the check alone.
 """
 
 from __future__ import annotations
@@ -9,116 +9,173 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from regression_suite.bounds import Bound
 from regression_suite.estimates import CellEstimate
-from regression_suite.stats import POWER, Interval
+from regression_suite.suite import failure_of, width_of
 from srghn.config import GateParams
-from srghn.inference.verdict import Check, Outcome
+from srghn.inference.verdict import Check, Outcome, Sense
 
-#: Within this share of the scale of the highest possible return, an incumbent sits at the ceiling.
+#: Within this share of the range of the highest possible return an incumbent sits at the ceiling.
 AT_CEILING = 0.01
+#: Episodes after which it is known well enough to sit there.
+KNOWN = 100
+TAIL = "worst tenth"
 
 
-def against_champion(
-    cells: Sequence[CellEstimate], params: GateParams, gains: Sequence[Check]
+def cell_checks(
+    cell: CellEstimate, params: GateParams, gains: Sequence[Check] = (), served: str = ""
 ) -> list[Check]:
-    """Better on the primary cell, its worst tenth no worse, and no worse in every harder cell.
+    """Every check of one cell, in order: its returns, then failures, then its tail.
 
-    `gains` are the secondary gains that the policy names; one that passed carries a candidate
-    whose primary metric is no worse.
+    `gains` are secondary gains; one that passed carries a candidate whose primary metric is no
+    worse. `served` adds to the remedy of a primary cell that failed.
     """
-    primary, others = cells[0], cells[1:]
-    if primary.problem is not None:
-        return [_unplayed(primary)]
-    assert primary.difference is not None
-    assert primary.tail is not None
-    first = _primary(primary, primary.difference, params, gains)
-    tail = _no_worse("worst tenth", primary.tail, params.tail_margin * params.scale, binding=True)
-    return [first, tail, *_worst_first([_cell(cell, params) for cell in others])]
+    if cell.problem is not None:
+        return [_unplayed(cell)]
+    if cell.incumbent is None:
+        return _first_champion(cell, params)
+    found = [_returns(cell, params, gains, served), _failure_gap(cell, params)]
+    if cell.tail is not None:
+        found.append(_no_worse(TAIL, cell.tail, params.tail_margin * width_of(params)))
+    return [_bound_to(check, cell) for check in found]
 
 
-def first_champion(cells: Sequence[CellEstimate], params: GateParams) -> list[Check]:
-    """Without an incumbent the bar is absolute: a mean for the primary cell, a floor for others."""
-    checks = []
-    for cell in cells:
-        bar = params.min_return if cell.cell.kind == "primary" else params.min_cell_return
-        if cell.mean is None:
-            checks.append(_unplayed(cell))
-        else:
-            checks.append(_at_least(cell.cell.name, cell.mean, bar, cell.cell.binding))
-    return [checks[0], *_worst_first(checks[1:])]
+def decided(checks: Sequence[Check]) -> bool:
+    """Whether more episodes of this cell could still change what it adds to the verdict."""
+    outcomes = {check.outcome for check in checks}
+    return "failed" in outcomes or "inconclusive" not in outcomes
+
+
+def stopping_rules(params: GateParams, whole: bool) -> GateParams:
+    """The rules by which the primary cell is played on.
+
+    Where secondary gains may carry a candidate that is merely no worse, being no better is not the
+    end: it is played as planned for superiority, and beyond that until it is known to be no worse.
+    """
+    if not params.secondary_gains:
+        return params
+    return params.model_copy(update={"superiority": False} if whole else {"ceiling": None})
+
+
+def worst_first(cells: Sequence[Sequence[Check]]) -> list[Check]:
+    """Cells' checks: binding ones first, of them that which has the least slack, or no figure."""
+
+    def room(checks: Sequence[Check]) -> float:
+        return min((-1e300 if c.slack is None else c.slack for c in checks), default=1e300)
+
+    ordered = sorted(cells, key=lambda checks: (not any(c.binding for c in checks), room(checks)))
+    return [check for checks in ordered for check in checks]
 
 
 def secondary_gains(
-    cells: Sequence[CellEstimate],
-    params: GateParams,
-    pooled: Interval | None,
-    sizes: tuple[int, int],
+    primary: CellEstimate, params: GateParams, pooled: Bound | None, sizes: tuple[int, int]
 ) -> list[Check]:
-    """What the policy says may carry a promotion. `sizes` are bytes: candidate's, incumbent's."""
+    """What the rules say may carry a promotion. `sizes` are bytes: candidate's, incumbent's."""
     found = []
     for name in params.secondary_gains:
         if name == "size":
             found.append(_smaller(*sizes))
             continue
-        interval = cells[0].tail if name == "worst_tenth" else pooled
-        if interval is not None:
-            outcome: Outcome = "passed" if interval.low > 0 else "failed"
-            reason = f"gain of {_with_interval(interval)}, needed above 0"
-            check = interval_check(f"gain: {name}", outcome, interval, 0.0, reason)
-            found.append(_advisory(check))
+        bound = primary.tail if name == "worst_tenth" else pooled
+        if bound is not None:
+            outcome: Outcome = "passed" if bound.low > 0 else "failed"
+            reason = f"gain of {written(bound)}, needed above 0"
+            check = _check(f"gain: {name}", outcome, bound, 0.0, "low >", reason)
+            found.append(replace(check, binding=False))
     return found
 
 
-def _primary(
-    cell: CellEstimate, gap: Interval, params: GateParams, gains: Sequence[Check]
-) -> Check:
-    margin = params.margin * params.scale
+def written(bound: Bound, sign: str = "+", percent: bool = False) -> str:
+    """An estimate with its bounds, in returns or in percent."""
+    unit, form = (100.0, f"{sign}.1f") if percent else (1.0, f"{sign}.1f")
+    mark = "%" if percent else ""
+    value, low, high = (f"{unit * v:{form}}{mark}" for v in (bound.value, bound.low, bound.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _returns(cell: CellEstimate, params: GateParams, gains: Sequence[Check], served: str) -> Check:
+    assert cell.difference is not None
+    gap, name = cell.difference, cell.cell.name
+    if cell.cell.kind != "primary":
+        return _no_worse(name, gap, params.cell_margin * width_of(params))
+    margin, needed = params.margin * width_of(params), params.min_gain * width_of(params)
     if not params.superiority:
-        return _no_worse(cell.cell.name, gap, margin, binding=True)
-    if gap.low > 0:
-        reason = f"IQM of paired differences {_with_interval(gap)} is above 0"
-        return interval_check(cell.cell.name, "passed", gap, 0.0, reason)
+        return _no_worse(name, gap, margin, served)
+    if gap.low > needed:
+        reason = f"mean of paired differences {written(gap)} is above {_gain(needed)}"
+        return _check(name, "passed", gap, needed, "low >", reason)
     carried = [gain.name for gain in gains if gain.outcome == "passed"]
     if carried and gap.low > -margin:
-        reason = f"no worse than the champion ({_with_interval(gap)}), carried by {carried[0]}"
-        return interval_check(cell.cell.name, "passed", gap, -margin, reason)
-    return _not_better(cell, gap, params)
+        reason = f"no worse than the champion ({written(gap)}), carried by {carried[0]}"
+        return _check(name, "passed", gap, -margin, "low >", reason)
+    return _not_better(cell, params, served)
 
 
-def _not_better(cell: CellEstimate, gap: Interval, params: GateParams) -> Check:
-    name, remedy = cell.cell.name, _remedy(gap, 0.0)
+def _not_better(cell: CellEstimate, params: GateParams, served: str) -> Check:
+    assert cell.difference is not None
+    assert cell.incumbent is not None
+    gap, name, needed = cell.difference, cell.cell.name, params.min_gain * width_of(params)
+    remedy = " ".join(filter(None, [served, _missing(gap, needed)]))
     if gap.high < 0:
-        reason = f"worse than the champion: IQM of paired differences {_with_interval(gap)}"
-        return interval_check(name, "failed", gap, 0.0, reason, remedy)
-    if cell.incumbent is not None and _at_ceiling(cell.incumbent.iqm, params):
+        reason = f"worse than the champion: mean of paired differences {written(gap)}"
+        return _check(name, "failed", gap, needed, "low >", reason, remedy)
+    if gap.n >= KNOWN and _at_ceiling(cell.incumbent.mean, params):
         reason = (
-            f"the champion's IQM of {cell.incumbent.iqm:.1f} sits at the ceiling of "
-            f"{params.ceiling:g} and the candidate is no better: {_with_interval(gap)}"
+            f"the champion's mean of {cell.incumbent.mean:.1f} sits at the ceiling of "
+            f"{params.ceiling:g} and the candidate is no better: {written(gap)}"
         )
         remedy = (
-            "On this metric nothing can beat this champion; only a secondary gain that the policy "
-            "names (gate.secondary_gains) could carry a promotion."
+            "On this metric nothing can beat this champion; only a secondary gain that the rules "
+            "name (gate.secondary_gains) could carry a promotion."
         )
-        return interval_check(name, "failed", gap, 0.0, reason, remedy)
-    if gap.high == 0:
-        reason = f"no better than the champion: IQM of paired differences {_with_interval(gap)}"
-        return interval_check(name, "failed", gap, 0.0, reason, remedy)
-    reason = f"IQM of paired differences {_with_interval(gap)} does not exclude 0"
-    return interval_check(name, "inconclusive", gap, 0.0, reason, remedy)
+        return _check(name, "failed", gap, needed, "low >", reason, remedy)
+    if gap.high <= needed:
+        reason = f"no better than the champion by {_gain(needed)}: {written(gap)}"
+        return _check(name, "failed", gap, needed, "low >", reason, remedy)
+    reason = f"mean of paired differences {written(gap)} does not exclude {_gain(needed)}"
+    return _check(name, "inconclusive", gap, needed, "low >", reason, remedy)
 
 
-def _at_ceiling(iqm: float, params: GateParams) -> bool:
-    return params.ceiling is not None and iqm >= params.ceiling - AT_CEILING * params.scale
+def _at_ceiling(mean: float, params: GateParams) -> bool:
+    return params.ceiling is not None and mean >= params.ceiling - AT_CEILING * width_of(params)
 
 
-def _cell(cell: CellEstimate, params: GateParams) -> Check:
-    if cell.difference is None:
-        return _unplayed(cell)
-    margin = params.cell_margin * params.scale
-    return _no_worse(cell.cell.name, cell.difference, margin, binding=cell.cell.binding)
+def _gain(needed: float) -> str:
+    return f"the smallest gain that counts, {needed:.1f}" if needed else "0"
 
 
-def _no_worse(name: str, gap: Interval, margin: float, *, binding: bool) -> Check:
+def _failure_gap(cell: CellEstimate, params: GateParams) -> Check:
+    assert cell.failure_gap is not None
+    primary = cell.cell.kind == "primary"
+    margin = params.failure_margin if primary else params.cell_failure_margin
+    gap = cell.failure_gap
+    outcome: Outcome = "inconclusive"
+    if gap.high < margin:
+        outcome, verb = "passed", "stays below"
+    elif gap.low >= margin:
+        outcome, verb = "failed", "is above"
+    else:
+        verb = "does not exclude"
+    reason = f"{written(gap, percent=True)} more failures than the champion's {verb} {margin:.0%}"
+    remedy = "" if outcome == "passed" else _too_often(gap, margin)
+    return _check(_failures(cell), outcome, gap, margin, "high <", reason, remedy)
+
+
+def _first_champion(cell: CellEstimate, params: GateParams) -> list[Check]:
+    """Without an incumbent the bars are absolute, for returns and for failures, in every cell."""
+    assert cell.mean is not None
+    assert cell.failures is not None
+    primary = cell.cell.kind == "primary"
+    bar = params.min_return if primary else params.min_cell_return
+    limit = params.max_failure_rate if primary else params.max_cell_failure_rate
+    found = [
+        _at_least(cell.cell.name, cell.mean, bar),
+        _at_most(_failures(cell), cell.failures, limit, failure_of(params)),
+    ]
+    return [_bound_to(check, cell) for check in found]
+
+
+def _no_worse(name: str, gap: Bound, margin: float, served: str = "") -> Check:
     outcome: Outcome = "inconclusive"
     if gap.low > -margin:
         outcome, verb = "passed", "stays above"
@@ -126,12 +183,14 @@ def _no_worse(name: str, gap: Interval, margin: float, *, binding: bool) -> Chec
         outcome, verb = "failed", "is below"
     else:
         verb = "does not exclude"
-    reason = f"difference {_with_interval(gap)} {verb} the margin of {-margin:+.1f}"
-    remedy = "" if outcome == "passed" else _remedy(gap, -margin)
-    return _binding(interval_check(name, outcome, gap, -margin, reason, remedy), binding)
+    reason = f"difference {written(gap)} {verb} the margin of {-margin:+.1f}"
+    remedy = " ".join(filter(None, [served, _missing(gap, -margin)]))
+    return _check(
+        name, outcome, gap, -margin, "low >", reason, "" if outcome == "passed" else remedy
+    )
 
 
-def _at_least(name: str, mean: Interval, bar: float, binding: bool) -> Check:
+def _at_least(name: str, mean: Bound, bar: float) -> Check:
     outcome: Outcome = "inconclusive"
     if mean.low >= bar:
         outcome, verb = "passed", "reaches"
@@ -139,9 +198,23 @@ def _at_least(name: str, mean: Interval, bar: float, binding: bool) -> Check:
         outcome, verb = "failed", "is below"
     else:
         verb = "is not surely above"
-    reason = f"mean return {_with_interval(mean, sign='')} {verb} the required {bar:g}"
-    remedy = "" if outcome == "passed" else _remedy(mean, bar, sign="")
-    return _binding(interval_check(name, outcome, mean, bar, reason, remedy), binding)
+    reason = f"mean return {written(mean, sign='')} {verb} the required {bar:g}"
+    remedy = "" if outcome == "passed" else _missing(mean, bar)
+    return _check(name, outcome, mean, bar, "low >=", reason, remedy)
+
+
+def _at_most(name: str, rate: Bound, limit: float, bar: float) -> Check:
+    outcome: Outcome = "inconclusive"
+    if rate.high <= limit:
+        outcome, verb = "passed", "stays within"
+    elif rate.low > limit:
+        outcome, verb = "failed", "is above"
+    else:
+        verb = "is not surely within"
+    share = written(rate, sign="", percent=True)
+    reason = f"{share} of episodes return {bar:g} or less, which {verb} the limit of {limit:.0%}"
+    remedy = "" if outcome == "passed" else _too_often(rate, limit)
+    return _check(name, outcome, rate, limit, "high <=", reason, remedy)
 
 
 def _smaller(candidate: int, incumbent: int) -> Check:
@@ -158,55 +231,56 @@ def _unplayed(cell: CellEstimate) -> Check:
         reason=f"nothing can be said of this cell: {cell.problem}",
         remedy="Mend what crashed and evaluate again, on fresh seeds.",
         binding=cell.cell.binding,
+        n=cell.used,
     )
 
 
-def _remedy(interval: Interval, threshold: float, sign: str = "+") -> str:
-    """By how much the bound missed, and how large an effect or a sample would have decided."""
-    missing = threshold - interval.low
-    text = f"The lower bound is {missing:.1f} short."
-    if interval.error == 0:
-        return f"{text} All resamples agree, so more episodes would change nothing."
-    effect = f"{threshold + interval.detectable:{sign}.1f}"
-    text += f" With {interval.n} episodes a true value of {effect} would have been found with"
-    text += f" {POWER:.0%} probability."
-    if interval.value > threshold:
-        missed = interval.reach * interval.error / (interval.value - threshold)
-        needed = interval.n * missed**2
-        text += (
-            f" If the estimate held, about {max(needed, interval.n + 1):,.0f} episodes would do."
-        )
-    return text
+def _missing(bound: Bound, threshold: float) -> str:
+    """By how much the bound missed, and about how many episodes would have decided."""
+    text = f"The lower bound is {threshold - bound.low:.1f} short."
+    return text + _more_episodes(bound, bound.value - threshold, bound.value - bound.low)
 
 
-def _with_interval(interval: Interval, sign: str = "+") -> str:
-    return f"{interval.value:{sign}.1f} [{interval.low:{sign}.1f}, {interval.high:{sign}.1f}]"
+def _too_often(bound: Bound, limit: float) -> str:
+    text = f"The upper bound is {100 * (bound.high - limit):.1f} percentage points too high."
+    return text + _more_episodes(bound, limit - bound.value, bound.high - bound.value)
 
 
-def _worst_first(checks: Sequence[Check]) -> list[Check]:
-    """Cells that could not be judged, then those with the least slack."""
-    return sorted(checks, key=lambda c: float("-inf") if c.slack is None else c.slack)
+def _more_episodes(bound: Bound, room: float, width: float) -> str:
+    """Bounds close in about as 1 / sqrt(n), rare events a little slower."""
+    if room <= 0:
+        return " The estimate itself is on the wrong side: more episodes would not help."
+    needed = max(bound.n * (width / room) ** 2, bound.n + 1)
+    return f" If the estimate held, about {needed:,.0f} episodes would do."
 
 
-def _binding(check: Check, binding: bool) -> Check:
-    return check if binding else _advisory(check)
+def _failures(cell: CellEstimate) -> str:
+    return f"{cell.cell.name} failures"
 
 
-def _advisory(check: Check) -> Check:
-    return replace(check, binding=False)
-
-
-def interval_check(
-    name: str, outcome: Outcome, interval: Interval, threshold: float, reason: str, remedy: str = ""
+def _check(
+    name: str,
+    outcome: Outcome,
+    bound: Bound,
+    threshold: float,
+    sense: Sense,
+    reason: str,
+    remedy: str = "",
 ) -> Check:
-    """A check whose value is an estimate with its interval."""
+    """A check that was decided by a bound."""
     return Check(
         name=name,
         outcome=outcome,
         reason=reason,
-        value=interval.value,
+        value=bound.value,
         threshold=threshold,
-        low=interval.low,
-        high=interval.high,
+        low=bound.low,
+        high=bound.high,
         remedy=remedy,
+        sense=sense,
+        n=bound.n,
     )
+
+
+def _bound_to(check: Check, cell: CellEstimate) -> Check:
+    return check if cell.cell.binding else replace(check, binding=False)

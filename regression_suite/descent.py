@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from regression_suite.identity import say
 from regression_suite.tables import RunTables
 from srghn.candidates.candidate import Candidate
@@ -50,12 +52,12 @@ def _problem(candidate: Candidate, ancestry: Ancestry, run: RunTables | None) ->
             f"the lineage is of architecture {ancestry.architecture[:16]}…, the candidate of "
             f"{architecture[:16]}…"
         )
-    return None if run is None else _strange(candidate, ancestry.chain[-1], run)
+    return None if run is None else _strange(candidate, ancestry.chain, run)
 
 
-def _strange(candidate: Candidate, last: Ancestor, run: RunTables) -> str | None:
+def _strange(candidate: Candidate, chain: tuple[Ancestor, ...], run: RunTables) -> str | None:
     """Why this is not an individual of that run. A run's own ancestor may be its candidate too."""
-    worlds = set(run.worlds["fingerprint"])
+    last, worlds = chain[-1], set(run.worlds["fingerprint"])
     if worlds != {candidate.env_fingerprint}:
         named = ", ".join(sorted(f"{world[:16]}…" for world in worlds))
         return f"the run was in world {named}, the candidate in {candidate.env_fingerprint[:16]}…"
@@ -64,4 +66,23 @@ def _strange(candidate: Candidate, last: Ancestor, run: RunTables) -> str | None
     unchanged = last.generation < int(rows["generation"].min())
     if not born.any() and not unchanged:
         return f"individual {last.id} with noise seed {last.noise_seed} is not in the run's lineage"
+    return _other_fitness(chain, run)
+
+
+def _other_fitness(chain: tuple[Ancestor, ...], run: RunTables) -> str | None:
+    """The first ancestor born in this run that its tables know with another fitness."""
+    births = run.lineage.drop_duplicates("id").set_index("id")
+    for ancestor in chain:
+        if ancestor.id not in births.index:
+            continue
+        row = births.loc[ancestor.id].to_dict()
+        if row["noise_seed"] != ancestor.noise_seed or row["birth"] != ancestor.generation:
+            continue  # an id of an earlier run
+        fitness = float(row["fitness"])
+        known = fitness if math.isfinite(fitness) else None
+        if known != ancestor.fitness:
+            return (
+                f"the lineage says that individual {ancestor.id} scored {ancestor.fitness}, the "
+                f"run's tables say {known}"
+            )
     return None

@@ -1,4 +1,4 @@
-"""Paired episodes: candidate and incumbent play the same seeds, as they are served."""
+"""Paired episodes: candidate and incumbent on the same seeds, as they are served, as a table."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regression_suite.suite import Cell
-from srghn import seeding
-from srghn.candidates.candidate import Candidate
-from srghn.envs import EnvVersion
-from srghn.evaluation.base import Crash, Evaluator, PolicyFunction
-from srghn.evaluation.task import Task
+from srghn.evaluation.base import Crash, PolicyFunction
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -29,7 +25,11 @@ KEPT = 64 * 2**20
 
 @dataclass(frozen=True)
 class Played:
-    """A cell's episodes, one column an episode; no incumbent for a first champion."""
+    """A cell's episodes so far, one column an episode; no incumbent for a first champion.
+
+    Seeds int64 (n,), returns float64 (n,), lengths int64 (n,) in steps; a return of minus infinity
+    is a crashed episode, of which `crashes` says why (individual 0: candidate, 1: incumbent).
+    """
 
     cell: Cell
     seeds: Int
@@ -39,15 +39,24 @@ class Played:
     incumbent_lengths: Int | None = None
     crashes: tuple[Crash, ...] = ()
 
-    @property
-    def differences(self) -> Float | None:
-        """Candidate's return less the incumbent's, episode by episode; NaN where one crashed."""
-        if self.incumbent_returns is None:
-            return None
-        sound = np.isfinite(self.returns) & np.isfinite(self.incumbent_returns)
-        gap = np.full(len(self.returns), np.nan)
-        np.subtract(self.returns, self.incumbent_returns, out=gap, where=sound)
-        return gap
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def plus(self, more: Played) -> Played:
+        """These episodes and then those of `more`, of the same cell."""
+
+        def both(first: Any, second: Any) -> Any:
+            return None if first is None else np.concatenate([first, second])
+
+        return Played(
+            cell=self.cell,
+            seeds=both(self.seeds, more.seeds),
+            returns=both(self.returns, more.returns),
+            lengths=both(self.lengths, more.lengths),
+            incumbent_returns=both(self.incumbent_returns, more.incumbent_returns),
+            incumbent_lengths=both(self.incumbent_lengths, more.incumbent_lengths),
+            crashes=self.crashes + more.crashes,
+        )
 
 
 class Recorder:
@@ -72,59 +81,6 @@ class Recorder:
         picks = np.linspace(0, len(everything) - 1, min(most, len(everything))).astype(int)
         sample: NDArray[np.float32] = everything[picks]
         return sample
-
-
-def gate_root(salt: str, candidate: Candidate, attempt: int) -> int:
-    """Root seed of one attempt, known only once the candidate's digest is fixed."""
-    return seeding.text_seed(salt, candidate.digest, str(attempt))
-
-
-def play(
-    cells: Sequence[Cell],
-    candidate: PolicyFunction,
-    incumbent: PolicyFunction | None,
-    version: EnvVersion,
-    evaluator: Evaluator,
-    root: int,
-    progress: Progress | None = None,
-) -> tuple[tuple[Played, ...], Recorder]:
-    """Candidate and incumbent, if there is one, play every cell.
-
-    Gives the results and what the candidate saw in the first cell.
-    """
-    recorder = Recorder(candidate)
-    players = [candidate] if incumbent is None else [candidate, incumbent]
-    planned = sum(cell.episodes for cell in cells) * len(players)
-    results: list[Played] = []
-    done = 0
-    for index, cell in enumerate(cells):
-        first = recorder if index == 0 else candidate
-        results.append(_play_cell(cell, [first, *players[1:]], version, evaluator, root))
-        done += cell.episodes * len(players)
-        if progress is not None:
-            progress(done, planned, cell.name)
-    return tuple(results), recorder
-
-
-def _play_cell(
-    cell: Cell,
-    players: Sequence[PolicyFunction],
-    version: EnvVersion,
-    evaluator: Evaluator,
-    root: int,
-) -> Played:
-    seeds = seeding.seeds(root, "gate", cell.episodes, cell.name)
-    found = evaluator.evaluate(players, Task(version, cell.mode, seeds, cell.perturbation))
-    paired = len(players) > 1
-    return Played(
-        cell=cell,
-        seeds=seeds,
-        returns=found.returns[0],
-        lengths=found.lengths[0],
-        incumbent_returns=found.returns[1] if paired else None,
-        incumbent_lengths=found.lengths[1] if paired else None,
-        crashes=found.crashes,
-    )
 
 
 def to_parquet(results: Sequence[Played]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from regression_suite.behaviour import Behaviour
 from regression_suite.episodes import Played
-from regression_suite.estimates import CellEstimate, confidence
+from regression_suite.estimates import CellEstimate, alpha_of
 from regression_suite.expectations import DataQuality
 from regression_suite.report.film import Film
 from regression_suite.tables import RunTables
@@ -21,7 +21,11 @@ from srghn.inference.verdict import Check, Verdict
 
 @dataclass(frozen=True)
 class Evidence:
-    """Filled in as the gate goes on; what was not reached stays empty."""
+    """Filled in as the gate goes on; what was not reached stays empty.
+
+    `params` are the rules with the world's range filled in, `rules` their digest as they were
+    given. `lease` and `tried` are as `gate.judge` was given them.
+    """
 
     version: EnvVersion
     mode: str
@@ -38,10 +42,14 @@ class Evidence:
     tables: RunTables | None = None
     quality: DataQuality | None = None
     history: Sequence[Mapping[str, Any]] = ()
+    rules: str = ""
+    lease: str | None = None
+    tried: int = 0
 
     @property
-    def confidence(self) -> float:
-        return confidence(self.params)
+    def alpha(self) -> float:
+        """Of each end of every bound."""
+        return alpha_of(self.params, self.tried)
 
     @property
     def reach(self) -> Literal["generalist", "specialist", "neither"] | None:
@@ -61,15 +69,17 @@ class Evidence:
 
     def to_dict(self, verdict: Verdict, episodes_digest: str | None) -> dict[str, Any]:
         """The content of `report.json`: every number of the report but the episodes themselves."""
-        found = {k: v for k, v in verdict.to_dict().items() if k != "report_digest"}
+        left = ("report_digest", "evidence")  # only known once this content is
+        found = {k: v for k, v in verdict.to_dict().items() if k not in left}
         content: dict[str, Any] = finite(
             {
-                "format": 1,
+                "format": 2,
                 "verdict": found,
                 "manifest": None if self.candidate is None else dict(self.candidate.manifest),
                 "environment": {"id": self.version.id, "fingerprint": self.version.fingerprint},
                 "params": self.params.model_dump(mode="json"),
-                "interval_confidence": self.confidence,
+                "alpha": self.alpha,
+                "tried_since_champion": self.tried,
                 "reach": self.reach,
                 "cells": [cell_dict(cell) for cell in self.cells],
                 "behaviour": None if self.behaviour is None else self.behaviour.to_dict(),

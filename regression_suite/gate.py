@@ -1,8 +1,9 @@
 """The gate: one candidate, one world, one verdict, and the evidence for it in a folder.
 
-Gate seeds are a hash of (salt, candidate digest, attempt): they exist only once the candidate is
-fixed, and no evolution run can have seen them. Candidate and incumbent play the same episodes, both
-as they are served. The same inputs give the same bytes; clocks go to `timings.json` alone.
+Gate seeds are a hash of the ledger's event that took the lease: they exist only once the candidate
+is fixed, nobody could preview them, and no evolution run can have seen them. Without a ledger they
+are a hash of (salt, candidate digest, attempt). Candidate and incumbent play the same episodes,
+both as they are served. The same inputs give the same bytes; clocks go to `timings.json` alone.
 """
 
 from __future__ import annotations
@@ -10,26 +11,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from regression_suite import behaviour, checks, estimates, tables
+from regression_suite import again, behaviour, checks, estimates, tables
+from regression_suite.arena import Arena
 from regression_suite.descent import judge_lineage
-from regression_suite.episodes import Played, Progress, gate_root, play, to_parquet
+from regression_suite.episodes import Played, Progress, to_parquet
 from regression_suite.evidence import Evidence
 from regression_suite.expectations import judge_tables, validate
 from regression_suite.identity import identify, policy_size, read_incumbent, say
+from regression_suite.rebuilt import judge_rebuilt
 from regression_suite.report import render
-from regression_suite.report.film import Film, record
-from regression_suite.suite import SUITE_VERSION, plan
-from srghn.candidates.candidate import OnnxPolicy
+from regression_suite.report.film import Film, record, worst_seed
+from regression_suite.suite import SUITE_VERSION, plan, resolved
+from srghn import seeding
+from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.config import GateParams, NetworkParams
 from srghn.envs import EnvVersion
 from srghn.errors import ArtefactError, GateError
-from srghn.evaluation.base import make_backend
+from srghn.evaluation.base import choose_backend, make_backend
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 from srghn.inference.verdict import Check, Verdict, decide, summarise
 
@@ -37,6 +40,15 @@ from srghn.inference.verdict import Check, Verdict, decide, summarise
 def policy_digest(params: GateParams) -> str:
     """SHA-256 of the rules alone: whom they are applied against is not one of them."""
     return sha256_bytes(canonical_json(params.model_dump(mode="json", exclude={"incumbent"})))
+
+
+def gate_root(salt: str, candidate: str, attempt: int, lease: str | None) -> int:
+    """Root seed of one attempt: of its lease, or of the candidate's digest where there is none."""
+    return (
+        seeding.text_seed(salt, lease)
+        if lease
+        else seeding.text_seed(salt, candidate, str(attempt))
+    )
 
 
 def judge(
@@ -50,31 +62,48 @@ def judge(
     run_dir: Path | None,
     attempt: int = 1,
     history: Sequence[Mapping[str, Any]] = (),
+    lease: str | None = None,
+    tried: int = 0,
     progress: Progress | None = None,
 ) -> Verdict:
     """Judge a candidate against the incumbent, or as a first champion, and write the report.
 
-    Writes `report.html`, `report.json`, `episodes.parquet`, `timings.json` and, last, so that it
-    is there only if all of it is, `verdict.json` to `out_dir`. A candidate that cannot be read, or
-    is not of this world, is judged too: failed, for that reason. `history` is the ledger's events
-    about the candidate, each with `seq`, `from_state`, `to_state`, `actor` and `reason`.
+    `mode` is the mode that is served: the primary cell is played in it. Writes `report.html`,
+    `report.json`, `episodes.parquet`, `timings.json` and, last, so that it is there only if all of
+    it is, `verdict.json` to `out_dir`. A candidate that cannot be read, or is not of this world, is
+    judged too: failed, for that reason. `history` is the ledger's events about the candidate, each
+    with `seq`, `from_state`, `to_state`, `actor` and `reason`; `lease` the hash of the ledger's
+    event that began this attempt; `tried` the number of other candidates that were judged since
+    this incumbent became champion.
 
     Raises `GateError` when the attempts are used up or the champion that the policy names was not
     given, `ConfigError` for a mode or a perturbation that the world does not have.
     """
     _check_request(params, attempt, incumbent_dir)
+    rules, params = policy_digest(params), resolved(params, version)
     started = time.perf_counter()
     (out_dir / "verdict.json").unlink(missing_ok=True)
     found = identify(candidate_dir, version, params)
     evidence = Evidence(
-        version, mode, params, attempt, found.digest, found.candidate, found.checks, history=history
+        version,
+        mode,
+        params,
+        attempt,
+        found.digest,
+        found.candidate,
+        found.checks,
+        history=history,
+        rules=rules,
+        lease=lease,
+        tried=tried,
     )
     if found.sound and incumbent_dir is not None:
         check, incumbent = read_incumbent(incumbent_dir, version, params)
         evidence = replace(evidence, incumbent=incumbent, checks=(*evidence.checks, check))
-    timings = {}
+    timings: dict[str, Any] = {}
     if all(check.outcome == "passed" for check in evidence.checks):
-        evidence, timings["latency_ms"] = _examine(evidence, run_dir, progress)
+        evidence, latency = _examine(evidence, run_dir, progress)
+        timings["latency"] = None if latency is None else asdict(latency)
     verdict = _write(evidence, out_dir)
     timings["seconds"] = time.perf_counter() - started
     atomic_write(out_dir / "timings.json", json.dumps(timings, indent=1))
@@ -96,39 +125,90 @@ def _check_request(params: GateParams, attempt: int, incumbent_dir: Path | None)
 
 def _examine(
     evidence: Evidence, run_dir: Path | None, progress: Progress | None
-) -> tuple[Evidence, float | None]:
-    """Play every cell, then judge returns, behaviour, latency and the run's tables."""
-    assert evidence.candidate is not None
-    policy = evidence.candidate.policy()
-    theirs = None if evidence.incumbent is None else evidence.incumbent.policy()
-    root = gate_root(evidence.params.salt, evidence.candidate, evidence.attempt)
-    cells = plan(evidence.version, evidence.mode, evidence.params)
-    with make_backend("gymnasium", evidence.version, NetworkParams()) as world:
-        played, recorder = play(cells, policy, theirs, evidence.version, world, root, progress)
+) -> tuple[Evidence, behaviour.Latency | None]:
+    """Play every cell until it is decided, then judge all the rest beside a replayed share."""
+    candidate, incumbent = evidence.candidate, evidence.incumbent
+    assert candidate is not None
+    policy = candidate.policy()
+    theirs = None if incumbent is None else incumbent.policy()
+    root = gate_root(evidence.params.salt, candidate.digest, evidence.attempt, evidence.lease)
+    played, recorder = _play(evidence, policy, theirs, root, progress)
     evidence = replace(evidence, played=played, film=_film(evidence, policy, played[0]))
     seen = recorder.sample(behaviour.SAMPLE)
     observed, latency = None, None
     if len(seen):
+        size = evidence.version.interface.observation_size
         observed = behaviour.observe(evidence.version.interface, seen, policy, theirs)
-        latency = behaviour.latency_ms(policy, seen[:1])
-    evidence = replace(evidence, behaviour=observed)
-    evidence = _add(evidence, *behaviour.judge_behaviour(observed))
-    evidence = _judge_returns(evidence, root)
-    evidence = _add(evidence, behaviour.judge_latency(latency, evidence.params))
-    return _judge_run(evidence, run_dir), latency
+        reference = behaviour.reference_policy(size)
+        latency = behaviour.measure_latency(policy, reference, seen[:1])
+    with ThreadPoolExecutor(1) as aside:  # a process of its own plays, this thread only waits
+        replayed: Future[Check] = aside.submit(
+            again.judge_again, played, candidate, incumbent, evidence.version, evidence.mode, root
+        )
+        evidence = replace(evidence, behaviour=observed)
+        evidence = _add(evidence, *behaviour.judge_behaviour(observed))
+        evidence = _add(evidence, judge_rebuilt(candidate, evidence.version.interface, seen))
+        evidence = _judge_returns(evidence)
+        evidence = _add(evidence, behaviour.judge_latency(latency, evidence.params))
+        evidence = _judge_run(evidence, run_dir)
+        return _add(evidence, replayed.result()), latency
 
 
-def _judge_returns(evidence: Evidence, root: int) -> Evidence:
-    params = evidence.params
-    cells = tuple(estimates.estimate(played, params, root) for played in evidence.played)
+def _play(
+    evidence: Evidence,
+    policy: OnnxPolicy,
+    theirs: OnnxPolicy | None,
+    root: int,
+    progress: Progress | None,
+) -> tuple[tuple[Played, ...], Any]:
+    params, version, network = evidence.params, evidence.version, NetworkParams()
+    scale = estimates.scale_of(params, evidence.tried)
+
+    def decided(played: Played, whole: bool) -> bool:
+        primary = played.cell.kind == "primary"
+        rules = checks.stopping_rules(params, whole) if primary else params
+        cell = estimates.estimate(played, params, scale, tail=False)
+        over = checks.decided(checks.cell_checks(cell, rules))
+        if primary and over:  # the tail costs more to look at, so it comes last
+            cell = estimates.estimate(played, params, scale, tail=True)
+            over = checks.decided(checks.cell_checks(cell, rules))
+        return over
+
+    backend = choose_backend(version, network)
+    with make_backend(backend, version, network) as evaluator:
+        arena = Arena(policy, theirs, version, evaluator, root)
+        played = arena.play(plan(version, evidence.mode, params), decided, progress)
+    return played, arena.recorder
+
+
+def _judge_returns(evidence: Evidence) -> Evidence:
+    params, scale = evidence.params, estimates.scale_of(evidence.params, evidence.tried)
+    cells = tuple(
+        estimates.estimate(played, params, scale, tail=played.cell.kind == "primary")
+        for played in evidence.played
+    )
     evidence = replace(evidence, cells=cells)
-    if evidence.incumbent is None:
-        return _add(evidence, *checks.first_champion(cells, params))
-    assert evidence.candidate is not None
-    pooled = estimates.pooled_gain(evidence.played, params, root)
-    sizes = policy_size(evidence.candidate), policy_size(evidence.incumbent)
-    gains = checks.secondary_gains(cells, params, pooled, sizes)
-    return _add(evidence, *checks.against_champion(cells, params, gains), *gains)
+    if evidence.incumbent is None or cells[0].problem is not None:
+        gains: list[Check] = []
+    else:
+        assert evidence.candidate is not None
+        pooled = estimates.pooled_gain(evidence.played, scale)
+        sizes = policy_size(evidence.candidate), policy_size(evidence.incumbent)
+        gains = checks.secondary_gains(cells[0], params, pooled, sizes)
+    first = checks.cell_checks(cells[0], params, gains, _elsewhere_good(evidence))
+    others = [checks.cell_checks(cell, params) for cell in cells[1:]]
+    return _add(evidence, *first, *checks.worst_first(others), *gains)
+
+
+def _elsewhere_good(evidence: Evidence) -> str:
+    """Why a candidate that was evolved in another mode fails in the one that is served."""
+    candidate, mode = evidence.candidate, evidence.mode
+    if candidate is None or candidate.mode == mode:
+        return ""
+    return (
+        f"It was evolved in mode {candidate.mode}, but mode {mode} is served, and that one binds: "
+        "evolve in the served mode, or change it (srghn mode set) once the world has switched."
+    )
 
 
 def _judge_run(evidence: Evidence, run_dir: Path | None) -> Evidence:
@@ -150,8 +230,7 @@ def _judge_run(evidence: Evidence, run_dir: Path | None) -> Evidence:
 
 def _film(evidence: Evidence, policy: OnnxPolicy, primary: Played) -> Film | None:
     """The candidate's worst nominal episode: the one a reviewer should see."""
-    seed = int(primary.seeds[int(np.argmin(primary.returns))])
-    return record(policy, evidence.version, evidence.mode, seed)
+    return record(policy, evidence.version, evidence.mode, worst_seed(primary))
 
 
 def _add(evidence: Evidence, *found: Check) -> Evidence:
@@ -169,22 +248,36 @@ def _verdict(evidence: Evidence) -> Verdict:
         env_fingerprint=evidence.version.fingerprint,
         mode=evidence.mode,
         suite_version=SUITE_VERSION,
-        policy_digest=policy_digest(evidence.params),
-        incumbent_digest=None if evidence.incumbent is None else evidence.incumbent.digest,
+        policy_digest=evidence.rules,
+        incumbent_digest=_digest(evidence.incumbent),
         attempt=evidence.attempt,
+        lease=evidence.lease,
     )
 
 
+def _digest(candidate: Candidate | None) -> str | None:
+    return None if candidate is None else candidate.digest
+
+
 def _write(evidence: Evidence, out_dir: Path) -> Verdict:
-    """Write the evidence, each file naming the digest of the one before; give the verdict."""
-    verdict = _verdict(evidence)
-    episodes_digest = None
+    """Write the evidence, each file naming the digest of the one before; give the verdict.
+
+    The verdict names them all, so that a file that was changed, or left out, is found by whoever
+    holds the verdict.
+    """
+    verdict, digests = _verdict(evidence), {}
+    (out_dir / "episodes.parquet").unlink(missing_ok=True)
     if evidence.played:
-        data = to_parquet(evidence.played)
-        atomic_write(out_dir / "episodes.parquet", data)
-        episodes_digest = sha256_bytes(data)
-    content = canonical_json(evidence.to_dict(verdict, episodes_digest))
-    atomic_write(out_dir / "report.json", content)
-    page = render(evidence, verdict, sha256_bytes(content)).encode()
-    atomic_write(out_dir / "report.html", page)
-    return replace(verdict, report_digest=sha256_bytes(page))
+        digests["episodes.parquet"] = _keep(
+            out_dir, "episodes.parquet", to_parquet(evidence.played)
+        )
+    content = canonical_json(evidence.to_dict(verdict, digests.get("episodes.parquet")))
+    digests["report.json"] = _keep(out_dir, "report.json", content)
+    page = render(evidence, verdict, digests["report.json"]).encode()
+    digests["report.html"] = _keep(out_dir, "report.html", page)
+    return replace(verdict, report_digest=digests["report.html"], evidence=digests)
+
+
+def _keep(folder: Path, name: str, data: bytes) -> str:
+    atomic_write(folder / name, data)
+    return sha256_bytes(data)

@@ -1,69 +1,61 @@
-"""How often the gate says 'superior': by chance between equals (A/A), and as a true gain grows.
-
-Many gates are simulated at once. They share one set of bootstrap resamples, which changes no
-gate's own answer, and turns 1,000 gates into one matrix product.
-"""
+"""How likely a gate like this one finds a true gain: by simulation under the spread it met."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from regression_suite.stats import IQM, POWER, Float, Slice, point, resamples, slice_weights
+from regression_suite.arena import BATCH
+from regression_suite.bounds import Float, Scale
+from srghn.inference.sequences import capital_path
 
-
-def lower_bounds(
-    differences: Float,
-    *,
-    confidence: float,
-    count: int,
-    rng: np.random.Generator,
-    part: Slice = IQM,
-) -> Float:
-    """Lower bounds (gates,) of the slice mean of each gate's paired differences (gates, n)."""
-    weights = slice_weights(resamples(differences.shape[1], count, rng), part)
-    draws = np.sort(differences, axis=1) @ weights.T
-    return np.asarray(np.quantile(draws, (1 - confidence) / 2, axis=1), dtype=np.float64)
-
-
-def superior_share(
-    differences: Float, *, confidence: float, count: int, rng: np.random.Generator
-) -> float:
-    """Share of simulated gates, differences (gates, n), that call the candidate superior."""
-    bounds = lower_bounds(differences, confidence=confidence, count=count, rng=rng)
-    return float(np.mean(bounds > 0))
+#: Power at which the smallest detectable effect is stated.
+POWER = 0.8
+GATES = 200
+_HALVINGS = 8
 
 
 @dataclass(frozen=True)
 class Power:
-    """The lower bounds (gates,) of simulated gates in which the true gain is 0.
+    """Simulated gates: differences (gates, n) without any effect, and what they are held against.
 
-    A gain moves every bound by as much, so these bounds are the whole power curve.
+    `threshold` is in returns: a gain is found once the bound is above it.
     """
 
-    bounds: Float
+    differences: Float
+    threshold: float
+    scale: Scale
+
+    def share(self, effect: float) -> float:
+        """Share of gates that find a true effect of that size, in returns."""
+        span = self.scale.span
+        moved = np.clip((self.differences + effect) / span, -1, 1)
+        logs = capital_path((moved + 1) / 2, (self.threshold / span + 1) / 2)
+        looks = logs[:, BATCH - 1 :: BATCH]
+        last = logs[:, -1:]
+        found = np.concatenate([looks, last], axis=1).max(axis=1) >= -math.log(self.scale.alpha)
+        return float(found.mean())
 
     def at(self, effects: Sequence[float]) -> Float:
-        """Probability (effects,) that a gate finds a true gain of each size."""
-        return np.array([np.mean(self.bounds + effect > 0) for effect in effects])
+        """`share` of each of the effects (k,)."""
+        return np.array([self.share(effect) for effect in effects])
 
     @property
     def detectable(self) -> float:
-        """The smallest true gain that is found with probability `POWER`."""
-        return float(-np.quantile(self.bounds, 1 - POWER))
+        """The smallest true effect that is found with probability `POWER`."""
+        low, high = 0.0, self.scale.span
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.share(middle) >= POWER else (middle, high)
+        return high
 
 
 def simulate(
-    differences: Float, *, confidence: float, count: int, gates: int, rng: np.random.Generator
+    gaps: Float, planned: int, threshold: float, scale: Scale, rng: np.random.Generator
 ) -> Power:
-    """Gates that meet the spread of the observed differences (n,), and no gain.
-
-    Each draws its differences from the observed ones, moved so that their IQM is 0.
-    """
-    n = len(differences)
-    drawn: NDArray[np.float64] = differences[rng.integers(0, n, size=(gates, n))]
-    centre = point(differences, IQM)
-    return Power(lower_bounds(drawn - centre, confidence=confidence, count=count, rng=rng))
+    """Gates of `planned` episodes that meet the spread of the observed gaps (n,), and no effect."""
+    drawn = gaps[rng.integers(0, len(gaps), size=(GATES, planned))]
+    return Power(drawn - gaps.mean(), threshold, scale)

@@ -64,7 +64,7 @@ def requirements(run: RunTables) -> dict[str, pd.DataFrame]:
     """Each table with a column of truth values per requirement, named by what must hold."""
     return {
         "lineage": _lineage(run.lineage, set(run.generations["generation"])),
-        "generations": _generations(run.generations),
+        "generations": _generations(run.generations, run.lineage),
         "worlds": _worlds(run.worlds),
     }
 
@@ -92,13 +92,23 @@ def _lineage(frame: pd.DataFrame, generations: set[int]) -> pd.DataFrame:
     )
 
 
-def _generations(frame: pd.DataFrame) -> pd.DataFrame:
+def _generations(frame: pd.DataFrame, lineage: pd.DataFrame) -> pd.DataFrame:
     step = frame["generation"].diff().fillna(1)
+    finite = lineage["fitness"].where(np.isfinite(lineage["fitness"]))
+    scores = finite.groupby(lineage["generation"]).agg(["max", "mean"])
+    scores = scores.reindex(frame["generation"]).reset_index(drop=True)
+    played = scores["max"].notna()
+    tied = {
+        name: np.isclose(frame[name], scores[column], rtol=1e-9, atol=1e-9) | ~played
+        for name, column in (("best", "max"), ("mean", "mean"))
+    }
     return frame[["generation"]].assign(
         **{
             "generations have no gaps": step == 1,
             "every generation was played": frame["evaluations"].diff().fillna(1) > 0,
             "best is not below the mean": frame["best"] >= frame["mean"],
+            "best is the best of its lineage rows": tied["best"],
+            "mean is the mean of its lineage rows": tied["mean"],
             "diversity is finite": np.isfinite(frame["diversity"]),
         }
     )

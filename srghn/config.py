@@ -238,32 +238,70 @@ class EvaluateParams(Params):
 
 
 class GateParams(Params):
-    """What a candidate must show. Versioned: its digest is part of every verdict."""
+    """The gate rules: what a candidate must show. Their digest is part of every verdict.
 
-    episodes: int = Field(100, ge=20, description="paired episodes in the primary cell")
-    cell_episodes: int = Field(30, ge=20, description="paired episodes in every other cell")
+    Margins and gains are shares of the range of returns; returns beyond it are clipped. Range and
+    failure are the world's where they are not given (`regression_suite.suite.resolved`).
+    """
+
+    episodes: int = Field(600, ge=20, description="planned paired episodes in the primary cell")
+    cell_episodes: int = Field(300, ge=20, description="planned paired episodes in every other")
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    bootstrap: int = Field(2000, ge=200)
-    margin: float = Field(
-        0.05, gt=0, lt=1, description="non-inferiority margin, share of the scale"
+    return_low: float | None = Field(None, description="range of returns; None: the world's")
+    return_high: float | None = None
+    margin: float = Field(0.05, gt=0, lt=1, description="non-inferiority margin, primary cell")
+    cell_margin: float = Field(0.1, gt=0, lt=1, description="... in every other cell")
+    tail_margin: float = Field(0.3, gt=0, lt=1, description="... of the worst tenth of episodes")
+    min_gain: float = Field(0.01, ge=0, lt=1, description="smallest gain that counts as better")
+    failure_return: float | None = Field(
+        None, description="an episode that returns no more is a failure; None: the world's"
     )
-    cell_margin: float = Field(0.1, gt=0, lt=1, description="... in every perturbed cell")
-    tail_margin: float = Field(0.2, gt=0, lt=1, description="... of the worst tenth of episodes")
-    scale: float = Field(500.0, gt=0, description="range of returns that margins are a share of")
+    failure_margin: float = Field(
+        0.05, gt=0, lt=1, description="how much oftener than the champion it may fail"
+    )
+    cell_failure_margin: float = Field(0.1, gt=0, lt=1, description="... in every other cell")
+    max_failure_rate: float = Field(0.05, gt=0, lt=1, description="a first champion's failures")
+    max_cell_failure_rate: float = Field(0.25, gt=0, lt=1, description="... in every other cell")
     ceiling: float | None = Field(500.0, description="highest possible return, if there is one")
     min_return: float = Field(475.0, description="the first champion's mean return must reach this")
-    min_cell_return: float = Field(100.0, description="... and in every perturbed cell this")
+    min_cell_return: float = Field(100.0, description="... and in every other cell this")
     superiority: bool = Field(True, description="must beat the incumbent, not merely match it")
     secondary_gains: tuple[Literal["worst_tenth", "cells", "size"], ...] = Field(
         (), description="gains that may carry a candidate that is no worse on the primary metric"
     )
     modes_bind: bool = Field(False, description="judge the world's other modes like its cells")
     perturbations: tuple[str, ...] | None = Field(None, description="cells; None: the world's own")
-    max_latency_ms: float = Field(5.0, gt=0)
+    max_latency_ms: float = Field(
+        5.0, gt=0, description="on a machine that answers the reference network in 0.02 ms"
+    )
     max_policy_bytes: int = Field(10_000_000, gt=0)
     attempts: int = Field(3, ge=1, le=10)
+    spending: Literal["none", "candidates"] = Field(
+        "none", description="share alpha over all candidates judged against one champion"
+    )
     salt: str = "srghn-gate-1"
     incumbent: str | None = Field(None, description="digest of the champion to be judged against")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, data: Any) -> Any:
+        return modern_gate(data) if isinstance(data, Mapping) else data
+
+
+#: Planned episodes by default until 0.2, which cannot decide.
+_OLD_EPISODES = {"episodes": 100, "cell_episodes": 30}
+
+
+def modern_gate(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Gate rules as written by any version, in today's names.
+
+    Until 0.2 they had `bootstrap`, and `scale` for the width of the range, which is now the
+    world's; planned episodes that were the default become today's.
+    """
+    if not {"bootstrap", "scale"} & set(data):
+        return dict(data)
+    kept = {k: v for k, v in data.items() if k not in ("bootstrap", "scale")}
+    return {k: v for k, v in kept.items() if _OLD_EPISODES.get(k) != v}
 
 
 class CanaryParams(Params):
@@ -289,12 +327,23 @@ class CanaryParams(Params):
 def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as written by any version, in today's names.
 
-    Until 0.2 the section `network` was called `policy`. Files and manifests keep their old names.
+    Until 0.2 the section `network` was called `policy`, and the range of returns of one's own world
+    stood with the canary. Files and manifests keep their old names.
     """
-    return {
+    new = {
         "network" if name == "policy" and "network" not in data else name: value
         for name, value in data.items()
     }
+    env, gate, canary = (new.get(name) for name in ("env", "gate", "canary"))
+    if not all(isinstance(section, Mapping) for section in (env, gate, canary)):
+        return new
+    assert env is not None
+    assert gate is not None
+    assert canary is not None
+    ends = {end: canary.get(f"return_{end}") for end in ("low", "high")}
+    if "scale" in gate and ":" in str(env.get("id")) and "returns" not in env:
+        new["env"] = env if None in ends.values() else {**env, "returns": ends}
+    return new
 
 
 class RunParams(Params):

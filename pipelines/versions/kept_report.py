@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serving.registry.artefacts import ArtefactStore
 from srghn.candidates.candidate import Candidate, OnnxPolicy
-from srghn.config import GateParams, NetworkParams
+from srghn.config import GateParams
 from srghn.envs import EnvVersion
 from srghn.errors import ArtefactError
 from srghn.files import sha256_file
@@ -44,8 +44,11 @@ class KeptReport:
         content = json.loads(numbers.read_bytes())
         if content["episodes_digest"] is not None:
             _check(folder / "episodes.parquet", content["episodes_digest"])
-        said = {k: v for k, v in verdict.to_dict().items() if k != "report_digest"}
-        if json.loads(json.dumps(said)) != content["verdict"]:
+        for name, expected in verdict.evidence.items():
+            _check(folder / name, expected)
+        written = json.loads((folder / "verdict.json").read_bytes())
+        later = ("report_digest", "evidence")  # only known once report.json was written
+        if {k: v for k, v in written.items() if k not in later} != content["verdict"]:
             raise _changed(folder / "verdict.json", "the verdict that report.json holds")
         if verdict.candidate_digest != candidate:
             raise ArtefactError(
@@ -86,29 +89,38 @@ def play_again(
     The incumbent plays too if it is in `store`; a fresh clone does not have it. Nothing was played
     for a candidate that failed before its first episode: then there is nothing to compare.
     """
-    from regression_suite.episodes import gate_root, play, to_parquet
-    from regression_suite.suite import plan
-    from srghn.evaluation.base import make_backend
+    from regression_suite.again import play_recorded
 
     recorded = report.folder / "episodes.parquet"
     if not recorded.is_file():
         return {}
-    verdict, params = report.verdict, report.params
-    root = gate_root(params.salt, candidate, verdict.attempt)
-    theirs = _incumbent(verdict, store)
-    with make_backend("gymnasium", world, NetworkParams()) as backend:
-        cells = plan(world, verdict.mode, params)
-        played, _ = play(cells, policy, theirs, world, backend, root)
+    theirs = _incumbent(report.verdict, store)
     before = pq.read_table(recorded)
-    after = pq.read_table(pa.BufferReader(to_parquet(played)))
-    sides = ("candidate",) if theirs is None else ("candidate", "incumbent")
+    players = [policy] if theirs is None else [policy, theirs]
+    cells = _seeds(before)
+    played = play_recorded(list(cells.items()), players, world, report.verdict.mode)
+    after = before
+    for arm, side in enumerate(("candidate", "incumbent")[: len(players)]):
+        for name, part in (("return", 0), ("length", 1)):
+            values = np.concatenate([found[part][arm] for found in played])
+            column = f"{side}_{name}"
+            place = after.schema.get_field_index(column)
+            after = after.set_column(place, after.schema.field(place), pa.array(values))
     return {
         f"the {side}'s {len(before)} gate episodes": (
             Episodes.of(before, side),
             Episodes.of(after, side),
         )
-        for side in sides
+        for side in ("candidate", "incumbent")[: len(players)]
     }
+
+
+def _seeds(table: pa.Table) -> dict[str, list[int]]:
+    """Each cell's seeds, in the order in which they were recorded."""
+    cells: dict[str, list[int]] = {}
+    for name, seed in zip(table["cell"].to_pylist(), table["seed"].to_pylist(), strict=True):
+        cells.setdefault(name, []).append(seed)
+    return cells
 
 
 def _incumbent(verdict: Verdict, store: ArtefactStore) -> OnnxPolicy | None:

@@ -88,12 +88,20 @@ def replay(settings: Settings, what: str) -> Replayed:
         unplayed = "it has not been judged"
         return Replayed(candidate.digest, moved, tuple(findings), unplayed)
     _verify_world(world)
+    from regression_suite.suite import resolved, width_of
+
+    width = width_of(resolved(report.params, world)) if moved else 0.0
     with spinner("playing the gate's episodes again"):
         played = play_again(report, candidate, policy, world, Release(settings).store)
     episodes = [
         _bytes(what, recorded.digest, again.digest)
         if not moved
-        else _close(what, recorded.means, again.means, RETURN_TOLERANCE * report.params.scale)
+        else _close(
+            what,
+            recorded.means,
+            again.means,
+            RETURN_TOLERANCE * width,
+        )
         for what, (recorded, again) in played.items()
     ]
     _require_equal(episodes, moved)

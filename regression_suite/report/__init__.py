@@ -35,6 +35,7 @@ def render(evidence: Evidence, verdict: Verdict, content_digest: str) -> str:
         content_digest=content_digest,
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         figures=views.figures(evidence),
+        budgets=views.budgets(evidence),
         identity=views.identity(evidence, verdict, content_digest),
         ancestors=origins.ancestors(evidence),
         primary=views.primary(evidence),

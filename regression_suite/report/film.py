@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from regression_suite.episodes import Played
 from regression_suite.report.svg import Drawing
 from srghn.envs import EnvVersion
 from srghn.evaluation.base import PolicyFunction
@@ -27,6 +28,11 @@ class Film:
     steps: tuple[int, ...]
     frames: Frame
     pictures: tuple[Markup, ...]
+
+
+def worst_seed(played: Played) -> int:
+    """The seed of the candidate's worst episode."""
+    return int(played.seeds[int(np.argmin(played.returns))])
 
 
 def record(policy: PolicyFunction, version: EnvVersion, mode: str, seed: int) -> Film | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from markupsafe import Markup
@@ -17,9 +17,12 @@ STYLES = {"passed": "pass", "failed": "fail", "inconclusive": "unsure", "error":
 SIGNS = {"passed": "✓", "failed": "✕", "inconclusive": "?", "error": "!"}
 
 
-def forest(checks: Sequence[Check], what: str, *, paired: bool) -> Markup:
-    """One row per estimate: its interval, the point, and the threshold it was held against."""
-    rows = [check for check in checks if check.low is not None and check.high is not None]
+def forest(checks: Sequence[Check], what: str, *, paired: bool, unit: float = 1.0) -> Markup:
+    """One row per estimate: its interval, the point, and the threshold it was held against.
+
+    Values are multiplied by `unit`: 100 for shares in percent.
+    """
+    rows = [_times(c, unit) for c in checks if c.low is not None and c.high is not None]
     ends = [v for c in rows for v in (c.low, c.high, c.threshold, 0.0) if v is not None]
     pad = 0.06 * (max(ends) - min(ends) or 1)
     height = 30 * len(rows) + 64
@@ -33,6 +36,14 @@ def forest(checks: Sequence[Check], what: str, *, paired: bool) -> Markup:
         f"Forest plot, {what}: "
         + "; ".join(f"{c.name} {c.value:.1f} from {c.low:.1f} to {c.high:.1f}" for c in rows)
     )
+
+
+def _times(check: Check, unit: float) -> Check:
+    value, threshold, low, high = (
+        None if number is None else unit * number
+        for number in (check.value, check.threshold, check.low, check.high)
+    )
+    return replace(check, value=value, threshold=threshold, low=low, high=high)
 
 
 def _forest_row(drawing: Drawing, check: Check, y: float, plus: str) -> None:
@@ -126,7 +137,7 @@ def actions(
 def power(effects: Sequence[float], chances: Float, detectable: float) -> Markup:
     """Probability that this gate would have found a true gain of each size."""
     drawing = Drawing(370, 260, (effects[0], effects[-1]), (0, 1), (24, 14, 40, 44))
-    drawing.axes("true gain (IQM of differences)", "chance to be found superior")
+    drawing.axes("true gain (mean of differences)", "chance to be found superior")
     drawing.vertical(detectable, "margin")
     drawing.line(effects, chances.tolist(), "stroke cand")
     return drawing.svg(f"Power curve; a gain of {detectable:.1f} is found with 80% probability")

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from regression_suite.bounds import Bound
+from regression_suite.estimates import scale_of
 from regression_suite.power import simulate
 from regression_suite.report import plots
-from regression_suite.stats import Interval
+from regression_suite.suite import failure_of, width_of
 from srghn import seeding
-from srghn.inference.verdict import Check, Verdict
+from srghn.inference.verdict import PRECEDENCE, Check, Verdict
 
 if TYPE_CHECKING:
     from regression_suite.estimates import CellEstimate
@@ -32,15 +34,15 @@ class Figure:
 def figures(evidence: Evidence) -> list[Figure]:
     """The numbers that a reviewer looks at first."""
     cell = evidence.cells[0] if evidence.cells else None
-    if cell is None or cell.candidate is None or cell.mean is None:
+    if cell is None or cell.candidate is None or cell.mean is None or cell.failures is None:
         return []
     mine, theirs = cell.candidate, cell.incumbent
     if theirs is None or cell.difference is None or cell.improvement is None:
         return [
             Figure("Mean return", f"{mine.mean:.1f}", _interval(cell.mean, "")),
-            Figure("Interquartile mean", f"{mine.iqm:.1f}"),
+            Figure("Interquartile mean", f"{mine.iqm:.1f}", "shown, decides nothing"),
             Figure("Worst tenth", f"{mine.worst_tenth:.1f}", "mean of the worst 10% of episodes"),
-            Figure("Failures", f"{mine.failures:.0%}", f"below {evidence.params.min_return:g}"),
+            Figure("Failures", f"{mine.failures:.1%}", f"at most {cell.failures.high:.1%}, surely"),
         ]
     return [
         Figure("Candidate, mean", f"{mine.mean:.1f}", f"IQM {mine.iqm:.1f}"),
@@ -52,8 +54,33 @@ def figures(evidence: Evidence) -> list[Figure]:
             f"{cell.improvement.low:.0%} to {cell.improvement.high:.0%}, per episode",
         ),
         Figure("Worst tenth", f"{mine.worst_tenth:.1f}", f"champion {theirs.worst_tenth:.1f}"),
-        Figure("Failures", f"{mine.failures:.0%}", f"champion {theirs.failures:.0%}"),
+        Figure("Failures", f"{mine.failures:.1%}", f"champion {theirs.failures:.1%}"),
     ]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a cell was planned to take, what it took, and how it ended."""
+
+    cell: str
+    planned: int
+    used: int
+    outcome: str
+    style: str
+
+
+def budgets(evidence: Evidence) -> list[Budget]:
+    """Planned and used paired episodes of each cell, in the order they were played."""
+    found = []
+    for cell in evidence.cells:
+        names = {cell.cell.name, f"{cell.cell.name} failures"}
+        names |= {"worst tenth"} if cell.cell.kind == "primary" else set()
+        outcomes = [check.outcome for check in evidence.checks if check.name in names]
+        worst = min(outcomes, key=PRECEDENCE.index, default="error")
+        said = {"inconclusive": "undecided", "error": "error"}.get(worst, "decided")
+        style = plots.STYLES[worst] if cell.cell.binding else "muted"
+        found.append(Budget(cell.cell.name, cell.planned, cell.used, said, style))
+    return found
 
 
 def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[tuple[str, str]]:
@@ -73,6 +100,8 @@ def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[
         ("Gate policy", verdict.policy_digest),
         ("Suite", f"version {verdict.suite_version}"),
         ("Attempt", f"{verdict.attempt} of {evidence.params.attempts}"),
+        ("Lease (seeds are drawn from it)", verdict.lease or "none: seeds are of the digest"),
+        ("Candidates judged since this champion came", str(evidence.tried)),
         ("Evidence (report.json)", content_digest),
         ("Platform", str(manifest.get("platform", ""))),
         ("Code", ", ".join(f"{name} {number}" for name, number in sorted(packages.items()))),
@@ -97,6 +126,7 @@ class Primary:
 
     cell: CellEstimate
     forest: Markup
+    failures: Markup
     profile: Markup
     paired: Paired | None
 
@@ -105,30 +135,43 @@ def primary(evidence: Evidence) -> Primary | None:
     """The primary cell in pictures."""
     if not evidence.cells or evidence.cells[0].candidate is None:
         return None
-    cell, played, bar = evidence.cells[0], evidence.played[0], evidence.params.min_return
+    cell, played, bar = evidence.cells[0], evidence.played[0], failure_of(evidence.params)
+    scale = scale_of(evidence.params, evidence.tried)
     paired = _paired(evidence)
     what = "mean return" if paired is None else "difference to the champion, in return"
-    estimated = [c for c in evidence.checks if c.low is not None and not c.name.startswith("gain")]
+    estimated = [c for c in evidence.checks if c.low is not None and _in_returns(c)]
+    rates = [c for c in evidence.checks if c.low is not None and c.name.endswith("failures")]
     return Primary(
         cell=cell,
         forest=plots.forest(estimated, what, paired=paired is not None),
-        profile=plots.profile(played.returns, played.incumbent_returns, bar),
+        failures=plots.forest(rates, "failures, in percent", paired=paired is not None, unit=100),
+        profile=plots.profile(
+            scale.clip(played.returns),
+            None if played.incumbent_returns is None else scale.clip(played.incumbent_returns),
+            bar,
+        ),
         paired=paired,
     )
 
 
+def _in_returns(check: Check) -> bool:
+    return not (check.name.startswith("gain") or check.name.endswith("failures"))
+
+
 def _paired(evidence: Evidence) -> Paired | None:
-    played, params, gap = evidence.played[0], evidence.params, evidence.cells[0].difference
-    gaps, theirs = played.differences, played.incumbent_returns
-    if gap is None or gaps is None or theirs is None:
+    played, params = evidence.played[0], evidence.params
+    theirs, scale = played.incumbent_returns, scale_of(params, evidence.tried)
+    if evidence.cells[0].difference is None or theirs is None:
         return None
-    scatter = plots.scatter(played.returns, theirs, params.min_return)
-    waterfall = plots.waterfall(gaps, params.margin * params.scale)
-    if gap.error == 0:
+    gaps = scale.clip(played.returns) - scale.clip(theirs)
+    scatter = plots.scatter(scale.clip(played.returns), scale.clip(theirs), failure_of(params))
+    waterfall = plots.waterfall(gaps, params.margin * width_of(params))
+    if not gaps.any():
         return Paired(scatter, waterfall, None, None)
+    threshold = params.min_gain * width_of(params) if params.superiority else 0.0
     rng = seeding.stream(0, "power curve")
-    power = simulate(gaps, confidence=gap.confidence, count=500, gates=1000, rng=rng)
-    effects = np.linspace(0, 2 * power.detectable, 25).tolist()
+    power = simulate(gaps, played.cell.episodes, threshold, scale, rng)
+    effects = np.linspace(0, min(2 * power.detectable, scale.span), 13).tolist()
     curve = plots.power(effects, power.at(effects), power.detectable)
     return Paired(scatter, waterfall, curve, power.detectable)
 
@@ -170,13 +213,17 @@ def heat(evidence: Evidence) -> list[HeatRow] | None:
 def _tile(cell: CellEstimate, check: Check, severity: str, evidence: Evidence) -> Tile:
     if cell.candidate is None:
         return Tile(severity, "—", str(cell.problem), "fail", 3)
-    style = plots.STYLES[check.outcome] if check.binding else "muted"
-    clear = abs(check.slack or 0.0) / evidence.params.scale
+    failures = next(c for c in evidence.checks if c.name == f"{cell.cell.name} failures")
+    worst = min((check.outcome, failures.outcome), key=PRECEDENCE.index)
+    style = plots.STYLES[worst] if check.binding else "muted"
+    clear = abs(check.slack or 0.0) / width_of(evidence.params)
     shade = 1 + int(clear > 0.1) + int(clear > 0.4)
     if cell.incumbent is None:
-        return Tile(severity, f"{cell.candidate.mean:.0f}", "mean return", style, shade)
+        note = f"{cell.candidate.failures:.0%} fail"
+        return Tile(severity, f"{cell.candidate.mean:.0f}", note, style, shade)
     assert cell.difference is not None
-    note = f"{cell.candidate.mean:.0f} against {cell.incumbent.mean:.0f}"
+    failing = f"{cell.candidate.failures:.0%}/{cell.incumbent.failures:.0%} fail"
+    note = f"{cell.candidate.mean:.0f} against {cell.incumbent.mean:.0f}, {failing}"
     return Tile(severity, f"{cell.difference.value:+.0f}", note, style, shade)
 
 
@@ -188,5 +235,5 @@ def actions(evidence: Evidence) -> Markup | None:
     return plots.actions(seen.rows, seen.columns, seen.candidate, seen.incumbent)
 
 
-def _interval(interval: Interval, sign: str) -> str:
+def _interval(interval: Bound, sign: str) -> str:
     return f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 class Task:
     """Play a pinned version in one mode, each policy once on each of `seeds` int64 (episodes,).
 
+    `order` int64 (individuals * episodes,), a permutation, says in which order the general backend
+    starts them, episode i being individual i // episodes on seed i % episodes: no result may depend
+    on it, and in an environment that wears out no individual then gains by it.
+
     Raises `ConfigError` for a mode that the version does not have, `EvaluationError` for seeds of
     another shape.
     """
@@ -29,6 +33,7 @@ class Task:
     mode: str
     seeds: NDArray[np.int64]
     perturbation: Perturbation | None = None
+    order: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         seeds = self.seeds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
+from regression_suite import again
 from srghn.candidates.candidate import FORMAT, Candidate, OnnxPolicy
-from srghn.config import EnvParams, EvolutionParams, RunParams
+from srghn.config import EnvParams, EvolutionParams, GateParams, NetworkParams, RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import make_backend
 from srghn.evolution import lineage
@@ -26,6 +28,17 @@ from srghn.files import canonical_json, sha256_file
 BALANCE = (0.1, 0.4, 1.0, 0.8)
 
 Make = Callable[..., Candidate]
+#: Fewer episodes than by default, wider margins, one harder world: judged in about a second.
+QUICK = GateParams(
+    episodes=100,
+    cell_episodes=100,
+    perturbations=("force:1.2",),
+    min_return=450.0,
+    max_failure_rate=0.1,
+    failure_margin=0.1,
+    cell_failure_margin=0.15,
+    tail_margin=0.7,
+)
 
 
 def linear_onnx(gains: tuple[float, ...], bias: float = 0.0) -> bytes:
@@ -60,13 +73,17 @@ def make_candidate(
     gains: tuple[float, ...] = BALANCE,
     *,
     bias: float = 0.0,
-    genome: float = 0.5,
+    genome: float | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> Candidate:
-    """A candidate folder: a linear policy said to be the last individual of a run."""
+    """A candidate folder: a linear policy said to be the last individual of a run.
+
+    The genome is the policy's own weights, as the run's strategy encodes it, unless it is given.
+    """
     folder = base / name
     folder.mkdir()
-    weights = np.full(10, genome, np.float32)
+    own = np.array([*(0.0,) * len(gains), *gains, 0.0, bias], np.float32)
+    weights = own if genome is None else np.full(len(own), genome, np.float32)
     last = lineage.load(run_dir)
     chain = tuple(last.chain(int(last.id[-1])))
     (folder / "policy.onnx").write_bytes(linear_onnx(gains, bias))
@@ -78,11 +95,15 @@ def make_candidate(
     golden = {"observations": observations.tolist(), "actions": actions.tolist()}
     (folder / "golden.json").write_bytes(canonical_json(golden))
     (folder / "env_version.json").write_text(version.to_json())
-    return seal(folder, version, manifest or {})
+    params = {"params": json.loads((run_dir / "run.json").read_bytes())["params"]}
+    return seal(folder, version, params | dict(manifest or {}))
 
 
 def seal(folder: Path, version: EnvVersion, changes: Mapping[str, Any]) -> Candidate:
-    """Write the manifest that names every file's digest."""
+    """Write the manifest that names every file's digest; what it had beside them stays."""
+    path = folder / "manifest.json"
+    if path.exists():
+        changes = {"params": json.loads(path.read_bytes())["params"], **changes}
     record = {
         "format": FORMAT,
         "name": version.id,
@@ -111,14 +132,39 @@ def version() -> EnvVersion:
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory, version: EnvVersion) -> Path:
     """A real run of six generations."""
+    return evolved(version, tmp_path_factory.mktemp("run"))
+
+
+def run_in(world: EnvParams, folders: pytest.TempPathFactory) -> tuple[EnvVersion, Path]:
+    """Another world, pinned, and a run in it."""
+    version = pin(world)
+    return version, evolved(version, folders.mktemp("run"))
+
+
+def evolved(version: EnvVersion, folder: Path) -> Path:
     evolution = EvolutionParams(
         strategy="ga", generations=6, parents=4, children=3, episodes=2, checkpoint_every=2
     )
-    params = RunParams(env=version.params, evolution=evolution)
-    folder = tmp_path_factory.mktemp("run")
+    network = NetworkParams(kwargs={"hidden": []})
+    params = RunParams(env=version.params, evolution=evolution, network=network)
     with make_backend("gymnasium", version, params.network) as evaluator:
         evolve(params, version, evaluator, folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def replays_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share that is played again is played in this process: a new one takes seconds.
+
+    Tests that are marked `services` start the real one.
+    """
+    if request.node.get_closest_marker("services"):
+        return
+
+    def run(command: list[str], **_: object) -> None:
+        again.main(Path(command[-2]), Path(command[-1]))
+
+    monkeypatch.setattr(again.subprocess, "run", run)
 
 
 @pytest.fixture

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from regression_suite.behaviour import judge_behaviour, judge_latency, latency_ms, observe
+from regression_suite.behaviour import (
+    CALLS,
+    Latency,
+    judge_behaviour,
+    judge_latency,
+    measure_latency,
+    observe,
+    reference_policy,
+)
 from regression_suite.episodes import Recorder
 from srghn.config import GateParams
 from srghn.envs.interface import Interface
@@ -74,13 +84,34 @@ def test_a_constant_policy_is_refused_and_nothing_seen_is_an_error() -> None:
 
 
 def test_latency_is_judged_without_its_figure() -> None:
-    measured = latency_ms(sign, OBSERVATIONS[:1])
-    assert measured > 0
+    reference = reference_policy(OBSERVATIONS.shape[1])
+    measured = measure_latency(sign, reference, OBSERVATIONS[:1])
+    assert min(measured.policy, measured.reference) > 0
     check = judge_latency(measured, GateParams())
     assert check.outcome == "passed"
     assert check.value is None
-    assert judge_latency(1e9, GateParams()).outcome == "failed"
+    assert judge_latency(Latency(1e9, 1.0), GateParams()).outcome == "failed"
     assert judge_latency(None, GateParams()).outcome == "error"
+
+
+def test_a_busy_machine_does_not_decide_about_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which everything takes 100,000 times as long changes no verdict."""
+    real = time.perf_counter
+    slow = {True: 0, False: 0}
+    for busy in (False, True):
+        factor = 1e5 if busy else 1.0
+        monkeypatch.setattr(time, "perf_counter", lambda factor=factor: factor * real())
+        reference = reference_policy(OBSERVATIONS.shape[1])
+        measured = measure_latency(sign, reference, OBSERVATIONS[:1])
+        slow[busy] = measured.policy > GateParams().max_latency_ms
+        assert judge_latency(measured, GateParams()).outcome == "passed"
+    assert slow[True]  # by itself the clock would have refused it
+
+
+def test_policy_and_reference_are_asked_in_turn() -> None:
+    asked: list[str] = []
+    measure_latency(lambda o: asked.append("p"), lambda o: asked.append("r"), OBSERVATIONS[:1])  # type: ignore[arg-type,return-value,func-returns-value]
+    assert "".join(asked) == "pr" * CALLS
 
 
 def test_the_recorder_samples_evenly_and_changes_nothing() -> None:

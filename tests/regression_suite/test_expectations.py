@@ -81,6 +81,8 @@ def test_a_real_run_is_sound(run_dir: Path) -> None:
         (lost_generation, "generations have no gaps", "generation 3"),
         (lost_generation, "its generation is in the generations table", "generation 2"),
         (generations("best", 2, -1e9), "best is not below the mean", "generation 2"),
+        (generations("best", 2, 1e6), "best is the best of its lineage", "generation 2"),
+        (lineage("fitness", 40, 1e6), "mean is the mean of its lineage", "generation 2"),
         (generations("diversity", 2, np.inf), "diversity is finite", "generation 2"),
         (generations("evaluations", 3, 0), "every generation was played", "generation 3"),
         (other_world, "one environment fingerprint in a run", "lineage/99.parquet"),
@@ -99,6 +101,8 @@ def test_every_broken_row_is_named(run: RunTables, damage: Damage, broken: str, 
 
 def test_crashed_individuals_are_allowed_and_counted(run: RunTables) -> None:
     crashed = lineage("fitness", 5, -np.inf)(run)
+    left = crashed.lineage.query("generation == 0 and fitness > -inf")["fitness"]
+    crashed = generations("mean", 0, left.mean())(generations("best", 0, left.max())(crashed))
     assert crashed.nonfinite == run.nonfinite + 1
     assert validate(crashed).success
 

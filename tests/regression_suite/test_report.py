@@ -17,7 +17,7 @@ from regression_suite.report.svg import Drawing, label, ticks
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
 from srghn.inference.verdict import Verdict
-from tests.regression_suite.conftest import make_candidate
+from tests.regression_suite.conftest import QUICK, make_candidate
 
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "line", "circle", "rect", "polyline", "polygon"}
@@ -58,7 +58,7 @@ def judged(
     base = tmp_path_factory.mktemp("report")
     candidate = make_candidate(base, version, run_dir, "a", manifest={"run_id": HOSTILE})
     champion = make_candidate(base, version, run_dir, "b", (0.0, 0.0, 0.3, 1.0))
-    params = GateParams(episodes=30, cell_episodes=20, perturbations=("force:1.2",), bootstrap=500)
+    params = QUICK
     history = [
         {
             "seq": 1,

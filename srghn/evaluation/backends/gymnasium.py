@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srghn.config import NetworkParams
-from srghn.errors import FAILURES
+from srghn.errors import FAILURES, EvaluationError
 from srghn.evaluation.base import (
     Backend,
     Crash,
     Evaluation,
     Float32,
-    Int64,
     Policies,
     Progress,
     check_call,
@@ -60,7 +59,7 @@ class GymnasiumBackend(Backend):
         check_call(self.version, self.network, policies, task)
         worlds = self._open(task)
         with make_forward(policies, task.version.interface, LANES) as forward:
-            return _Play(worlds, forward, len(policies), task.seeds, progress).run()
+            return _Play(worlds, forward, len(policies), task, progress).run()
 
     def close(self) -> None:
         if self._worlds is not None:
@@ -104,6 +103,19 @@ def _close(env: Env) -> None:
         _log.debug("an environment failed to close: %s", describe(error))
 
 
+def _order(task: Task, count: int) -> list[int]:
+    """In which order episodes are started; raises `EvaluationError` for one that skips any."""
+    if task.order is None:
+        return list(range(count))
+    if not np.array_equal(np.sort(task.order), np.arange(count)):
+        raise EvaluationError(
+            f"a task's order must be a permutation of its {count} episodes, got "
+            f"{task.order.shape} numbers"
+        )
+    order: list[int] = task.order.tolist()
+    return order
+
+
 class _Play:
     """One call's episodes; episode `i` is individual `i // len(seeds)` on seed `i % len(seeds)`."""
 
@@ -112,12 +124,13 @@ class _Play:
         worlds: _Worlds,
         forward: Forward,
         individuals: int,
-        seeds: Int64,
+        task: Task,
         progress: Progress | None,
     ) -> None:
+        seeds = task.seeds
         self.worlds, self.forward, self.seeds, self.progress = worlds, forward, seeds, progress
         self.shape = (individuals, len(seeds))
-        self.waiting = iter(range(individuals * len(seeds)))
+        self.waiting = iter(_order(task, individuals * len(seeds)))
         self.returns = np.zeros(individuals * len(seeds))
         self.lengths = np.zeros(individuals * len(seeds), dtype=np.int64)
         self.crashes: list[Crash] = []

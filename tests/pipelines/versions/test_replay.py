@@ -35,7 +35,7 @@ EVERYTHING = [
     "genome that the lineage names",
     "genome",
     "policy",
-    "the candidate's 60 gate episodes",
+    "the candidate's 150 gate episodes",
 ]
 
 
@@ -98,11 +98,11 @@ def test_an_incumbent_plays_again_where_it_is_at_hand(
     assert f"{len(chain)} births from the founder to the candidate" in page
     assert "fitness of each ancestor at birth" in page
     result = replay(settings, str(second.candidate))
-    incumbent = "the incumbent's 60 gate episodes"
-    assert [finding.what for finding in result.findings] == [*EVERYTHING, incumbent]
+    played = ["the candidate's 220 gate episodes", "the incumbent's 220 gate episodes"]
+    assert [finding.what for finding in result.findings] == [*EVERYTHING[:3], *played]
     shutil.rmtree(settings.home / "artefacts")
     alone = replay(settings, str(second.candidate))
-    assert [finding.what for finding in alone.findings] == EVERYTHING
+    assert [finding.what for finding in alone.findings] == [*EVERYTHING[:3], played[0]]
 
 
 def test_a_candidate_that_was_not_judged_says_so(clone: Clone) -> None:

@@ -1,0 +1,301 @@
+"""What binds a verdict, and the decisions that single bounds lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regression_suite import checks
+from regression_suite.bounds import Bound
+from regression_suite.episodes import Played
+from regression_suite.estimates import Arm, CellEstimate, alpha_of, estimate, scale_of, spent
+from regression_suite.suite import Cell, resolved
+from srghn.config import GateParams, Returns, parse_params
+from srghn.envs import EnvVersion
+from srghn.errors import ConfigError
+from srghn.evaluation.base import Crash
+from srghn.inference.verdict import Check, Outcome, Verdict, decide, summarise
+
+PARAMS = GateParams(return_low=0.0, return_high=500.0, failure_return=100.0)
+ARM = Arm(mean=300, iqm=300, worst_tenth=100, failures=0.5, length=300, crashes=0)
+FULL = Arm(mean=500, iqm=500, worst_tenth=500, failures=0, length=500, crashes=0)
+OUTCOMES = st.sampled_from(["passed", "failed", "inconclusive", "error"])
+
+
+def bound(low: float, high: float, n: int = 300) -> Bound:
+    return Bound((low + high) / 2, low, high, n, 0.05)
+
+
+def cell(
+    gap: Bound,
+    *,
+    kind: str = "primary",
+    champion: Arm | None = ARM,
+    tail: Bound | None = None,
+    failures: Bound | None = None,
+    binding: bool = True,
+) -> CellEstimate:
+    return CellEstimate(
+        Cell(kind, kind, "normal", 300, binding=binding),  # type: ignore[arg-type]
+        None,
+        used=300,
+        planned=300,
+        candidate=ARM,
+        incumbent=champion,
+        mean=gap,
+        failures=failures or bound(0, 0.01),
+        difference=gap,
+        failure_gap=failures or bound(-0.01, 0.01),
+        tail=tail,
+        improvement=bound(0, 1),
+    )
+
+
+def found(
+    estimated: CellEstimate, params: GateParams = PARAMS, gains: Sequence[Check] = ()
+) -> dict[str, Check]:
+    return {check.name: check for check in checks.cell_checks(estimated, params, gains)}
+
+
+def played(returns: np.ndarray, theirs: np.ndarray | None = None, **more: object) -> Played:
+    n = np.arange(len(returns))
+    lengths = None if theirs is None else n
+    where = Cell("primary", "primary", "normal", 300)
+    return Played(where, n, returns, n, theirs, lengths, **more)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(OUTCOMES, st.booleans()), min_size=1))
+def test_only_all_binding_passes_are_a_pass(kinds: list[tuple[Outcome, bool]]) -> None:
+    made = [Check(str(i), o, "", binding=b) for i, (o, b) in enumerate(kinds)]
+    outcome, bound_by = decide(made)
+    binding = {o for o, b in kinds if b}
+    assert (outcome == "passed") == (binding == {"passed"})
+    assert bound_by.outcome == outcome
+
+
+def test_nothing_checked_is_an_error() -> None:
+    assert decide([])[0] == "error"
+    assert decide([Check("seen", "passed", "", binding=False)])[0] == "error"
+
+
+def test_the_first_of_the_worst_binds_and_of_passes_the_closest() -> None:
+    failed = [Check("a", "passed", ""), Check("b", "failed", "x"), Check("c", "failed", "y")]
+    outcome, bound_by = decide(failed)
+    assert bound_by.name == "b"
+    assert summarise(outcome, bound_by) == "FAILED by b: x"
+    close = Check("close", "passed", "", low=2.0, threshold=0.0)
+    wide = Check("wide", "passed", "", low=90.0, threshold=0.0)
+    assert decide([Check("a", "passed", ""), wide, close])[1].name == "close"
+
+
+def test_a_verdict_reads_back_as_it_was_written() -> None:
+    check = Check("primary", "passed", "why", value=1.0, low=0.5, high=1.5, threshold=0.0)
+    verdict = Verdict(
+        "passed", (check,), "primary", "s", "c", "e", "normal", "1", "p", None, 1, "r"
+    )
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+@pytest.mark.parametrize(
+    ("gap", "champion", "outcome", "word"),
+    [
+        (bound(6, 20), ARM, "passed", "above the smallest gain"),
+        (bound(0.001, 0.001), ARM, "failed", "no better"),  # 500 against 499.999 in all episodes
+        (bound(1, 20), ARM, "inconclusive", "does not exclude"),
+        (bound(-1, 20), ARM, "inconclusive", "does not exclude"),
+        (bound(-20, -1), ARM, "failed", "worse"),
+        (bound(-20, -1), FULL, "failed", "worse"),
+        (bound(-5, 4), ARM, "failed", "no better"),
+        (bound(-5, 20), FULL, "failed", "ceiling"),
+        (bound(-5, 20, n=50), FULL, "inconclusive", "does not exclude"),
+    ],
+)
+def test_superiority(gap: Bound, champion: Arm, outcome: Outcome, word: str) -> None:
+    check = found(cell(gap, champion=champion))["primary"]
+    assert check.outcome == outcome
+    assert word in check.reason
+    assert (check.remedy == "") == (outcome == "passed")
+    assert check.cleared == (outcome == "passed")
+
+
+def test_a_world_without_a_ceiling_has_no_such_fail() -> None:
+    endless = PARAMS.model_copy(update={"ceiling": None})
+    assert found(cell(bound(-5, 20), champion=FULL), endless)["primary"].outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("gap", "outcome"),
+    [(bound(-24, 5), "passed"), (bound(-26, 5), "inconclusive"), (bound(-60, -26), "failed")],
+)
+def test_non_inferiority_where_the_rules_ask_no_more(gap: Bound, outcome: Outcome) -> None:
+    params = PARAMS.model_copy(update={"superiority": False})  # margin 25
+    assert found(cell(gap), params)["primary"].outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("gap", "outcome"),
+    [
+        (bound(-0.05, 0.09), "passed"),
+        (bound(-0.05, 0.1), "inconclusive"),
+        (bound(0.1, 0.3), "failed"),
+    ],
+)
+def test_every_cell_has_a_failure_check(gap: Bound, outcome: Outcome) -> None:
+    result = found(cell(bound(-5, 5), kind="perturbed", failures=gap))
+    assert list(result) == ["perturbed", "perturbed failures"]
+    assert result["perturbed failures"].outcome == outcome
+    assert result["perturbed failures"].cleared == (outcome == "passed")
+
+
+def test_three_catastrophes_in_thirty_no_longer_pass_a_cell() -> None:
+    """They left the interquartile mean where it was; true rates of 5, 10, 13% passed .93 to .45."""
+    mine = np.where(np.arange(30) < 3, 0.0, 500.0)
+    both = replace(played(mine, np.full(30, 500.0)), cell=Cell("c", "perturbed", "normal", 30))
+    estimated = estimate(both, PARAMS, scale_of(PARAMS), tail=False)
+    outcomes = [check.outcome for check in checks.cell_checks(estimated, PARAMS)]
+    assert "passed" not in outcomes
+
+
+def test_a_better_middle_does_not_hide_a_worse_tail() -> None:
+    result = found(cell(bound(50, 100), tail=bound(-300, -151)))
+    assert result["primary"].outcome == "passed"
+    assert result["worst tenth"].outcome == "failed"
+
+
+def test_cells_stand_worst_first_and_other_modes_do_not_bind() -> None:
+    mild, harsh = (
+        checks.cell_checks(cell(gap, kind="perturbed"), PARAMS)
+        for gap in (bound(10, 20), bound(-80, -60))
+    )
+    other = checks.cell_checks(cell(bound(-400, -300), kind="mode", binding=False), PARAMS)
+    ordered = checks.worst_first([other, mild, harsh])
+    assert ordered == [*harsh, *mild, *other]
+    assert not any(check.binding for check in other)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "over"),
+    [
+        (["passed", "passed"], True),
+        (["passed", "inconclusive"], False),
+        (["failed", "inconclusive"], True),
+        (["error"], True),
+    ],
+)
+def test_a_cell_is_played_until_nothing_in_it_can_change(outcomes: list[str], over: bool) -> None:
+    made = [Check(str(i), o, "") for i, o in enumerate(outcomes)]  # type: ignore[arg-type]
+    assert checks.decided(made) is over
+
+
+@pytest.mark.parametrize(
+    ("mean", "outcome"),
+    [
+        (bound(475, 500), "passed"),
+        (bound(474, 500), "inconclusive"),
+        (bound(300, 474), "failed"),
+    ],
+)
+def test_a_first_champion_has_an_absolute_bar(mean: Bound, outcome: Outcome) -> None:
+    assert found(cell(mean, champion=None))["primary"].outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("rate", "kind", "outcome"),
+    [
+        (bound(0, 0.05), "primary", "passed"),
+        (bound(0.01, 0.06), "primary", "inconclusive"),
+        (bound(0.06, 0.2), "primary", "failed"),
+        (bound(0.06, 0.2), "perturbed", "passed"),
+        (bound(0.3, 0.4), "perturbed", "failed"),
+    ],
+)
+def test_a_first_champion_may_fail_so_often(rate: Bound, kind: str, outcome: Outcome) -> None:
+    check = found(cell(bound(490, 500), champion=None, kind=kind, failures=rate))
+    assert check[f"{kind} failures"].outcome == outcome
+
+
+def test_a_crash_of_the_champion_is_its_own_failure_and_the_candidate_s_an_error() -> None:
+    good, broken = np.full(60, 400.0), np.full(60, 400.0)
+    broken[7] = -np.inf
+    theirs = estimate(played(good, broken), PARAMS, scale_of(PARAMS), tail=False)
+    assert theirs.problem is None
+    assert theirs.incumbent is not None
+    assert (theirs.incumbent.crashes, theirs.incumbent.failures) == (1, pytest.approx(1 / 60))
+    crash = Crash(0, 7, 3, "ValueError: nan")
+    mine = played(broken, good, crashes=(crash,))
+    estimated = estimate(mine, PARAMS, scale_of(PARAMS), tail=False)
+    (check,) = checks.cell_checks(estimated, PARAMS)
+    assert check.outcome == "error"
+    assert "1 of the candidate's 60 episodes crashed: ValueError: nan" in check.reason
+
+
+def test_too_few_episodes_are_an_error() -> None:
+    few = estimate(played(np.full(19, 500.0)), PARAMS, scale_of(PARAMS), tail=False)
+    assert checks.cell_checks(few, PARAMS)[0].outcome == "error"
+
+
+def test_gains_carry_only_what_is_no_worse() -> None:
+    gain = Check("gain: size", "passed", "", binding=False)
+    assert found(cell(bound(-5, 15)), gains=[gain])["primary"].outcome == "passed"
+    assert found(cell(bound(-50, 15)), gains=[gain])["primary"].outcome == "inconclusive"
+
+
+def test_gains_are_measured_as_named() -> None:
+    params = PARAMS.model_copy(update={"secondary_gains": ("worst_tenth", "cells", "size")})
+    primary = cell(bound(0, 0), tail=bound(1, 5))
+    made = checks.secondary_gains(primary, params, bound(-1, 5), (80, 100))
+    assert {c.name: c.outcome for c in made} == {
+        "gain: worst_tenth": "passed",
+        "gain: cells": "failed",
+        "gain: size": "passed",
+    }
+    assert not any(check.binding for check in made)
+    assert checks.secondary_gains(primary, params, None, (95, 100))[-1].outcome == "failed"
+
+
+def test_alpha_is_shared_by_attempts_gains_and_candidates() -> None:
+    once = PARAMS.model_copy(update={"attempts": 1})
+    gains = once.model_copy(update={"secondary_gains": ("size",)})
+    assert alpha_of(once) == pytest.approx(0.05)
+    assert alpha_of(PARAMS) == pytest.approx(0.05 / 3)
+    assert alpha_of(gains) == pytest.approx(0.025)
+    assert alpha_of(once, tried=400) == alpha_of(once)
+    spending = once.model_copy(update={"spending": "candidates"})
+    assert alpha_of(spending, tried=0) > alpha_of(spending, tried=1)
+    assert sum(spent(tried) for tried in range(100_000)) < 1
+
+
+def test_rules_written_by_earlier_versions_are_read() -> None:
+    old = {"episodes": 100, "cell_episodes": 30, "bootstrap": 2000, "scale": 500.0}
+    assert GateParams.model_validate(old) == GateParams()
+    assert GateParams.model_validate({**old, "episodes": 250}).episodes == 250
+    crane = {"env": {"id": "mine:Crane"}, "gate": old}
+    canary = {"return_low": -1.0, "return_high": 9.0}
+    read = parse_params({**crane, "canary": canary}, "old.yaml")
+    assert read.env.returns == Returns(low=-1.0, high=9.0)
+
+
+def test_range_and_failure_are_the_world_s_unless_the_rules_name_them(version: EnvVersion) -> None:
+    rules = resolved(GateParams(), version)
+    assert (rules.return_low, rules.return_high, rules.failure_return) == (0.0, 500.0, 100.0)
+    assert resolved(GateParams(failure_return=9.0), version).failure_return == 9.0
+
+
+@pytest.mark.parametrize("bar", ["min_return", "min_cell_return", "failure_return"])
+def test_bars_beyond_the_range_are_refused(version: EnvVersion, bar: str) -> None:
+    with pytest.raises(ConfigError, match=f"gate.{bar}: 501 lies beyond"):
+        resolved(GateParams.model_validate({bar: 501.0}), version)
+
+
+def test_a_world_of_which_nobody_knows_the_range_is_refused(version: EnvVersion) -> None:
+    unknown = replace(version, id="mine:Crane")
+    with pytest.raises(ConfigError, match=r"env\.returns"):
+        resolved(GateParams(), unknown)
+    named = replace(unknown, named_returns=Returns(low=0, high=500))
+    with pytest.raises(ConfigError, match=r"env\.failure_return"):
+        resolved(GateParams(), named)
