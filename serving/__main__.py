@@ -21,7 +21,7 @@ from serving.metrics import SHARED
 from serving.protocol import guarded
 from serving.settings import Settings, load_settings, url_of
 from serving.workers import supervise
-from srghn.errors import ServiceError, SrghnError
+from srghn.errors import ConfigError, ServiceError, SrghnError
 from srghn.parents import die_with_parent
 from srghn.quiet import be_quiet
 
@@ -41,6 +41,7 @@ def serve(settings: Settings, workers: int = 1) -> None:
     )
     ledger.verify_served()  # a broken ledger is said here, once, and in one line
     ledger.close()
+    require_tokens(settings)
     bound = _bind(settings.host, settings.port)
     url = url_of(settings.host, bound.getsockname()[1])
     sys.stdout.write(f"srghn serves {url}\n")
@@ -55,6 +56,19 @@ def serve(settings: Settings, workers: int = 1) -> None:
             _work(settings, limits, bound)
     finally:
         bound.close()
+
+
+def require_tokens(settings: Settings) -> None:
+    """Raise `ConfigError` where others than this machine would reach a server without tokens."""
+    from serving.registry.database import Database
+    from serving.tokens import Tokens
+
+    if settings.public and not Tokens(Database(settings.database_url)).any_valid():
+        raise ConfigError(
+            f"{settings.host} is reached from other machines and there is no token: make one "
+            f"(srghn token add NAME --scopes infer,outcome), or serve on 127.0.0.1, or say "
+            f"--without-tokens"
+        )
 
 
 def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
@@ -118,9 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", help="default: SRGHN_HOST, else 127.0.0.1")
     parser.add_argument("--port", type=int, help="default: SRGHN_PORT, else 8000; 0: a free one")
     parser.add_argument("--home", help="default: SRGHN_HOME, else .srghn")
+    parser.add_argument("--without-tokens", action="store_true", default=None)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args(argv)
-    given = {key: getattr(options, key) for key in ("host", "port", "home")}
+    given = {key: getattr(options, key) for key in ("host", "port", "home", "without_tokens")}
     be_quiet()
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

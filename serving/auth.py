@@ -7,8 +7,10 @@ import time
 from typing import Literal
 
 from starlette.requests import Request
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.access import ADMIN, INFER, OPEN, OUTCOME, READ, needed_by
 from serving.http import answer, refusal
 from serving.schemas import BadRequest
 from serving.tokens import Token, Tokens
@@ -17,7 +19,9 @@ from srghn.errors import LedgerError
 Closed = Literal["changes", "inference", "everything"]
 #: A revoked token may be believed for so many seconds more by a worker that saw it.
 BELIEVED_SECONDS = 5.0
-_CHANGES = ("/approve", "/reject", "/abort", "/rollback")
+#: After wrong tokens a caller waits before it is told so: doubled each time, up to the last.
+SLOWED_SECONDS = (0.05, 2.0)
+_FORGOTTEN_SECONDS = 60.0
 
 
 class Unauthorised(BadRequest):
@@ -26,39 +30,75 @@ class Unauthorised(BadRequest):
     def __init__(self, status: int, expected: str, got: str, needed: str) -> None:
         super().__init__(
             status, "Authorization", expected, got,
-            hint="make a token with: python -m serving.tokens add OWNER --scopes SCOPE",
+            hint="make a token with: srghn token add OWNER --scopes SCOPE",
         )  # fmt: skip
         self.headers.append((b"www-authenticate", f'Bearer scope="{needed}"'.encode()))
 
 
 class Keeper:
-    """Knows which scope a request needs, and whose token has it."""
+    """Knows which scope a request needs, and whose token has it.
 
-    def __init__(self, tokens: Tokens, closed: Closed) -> None:
-        self._tokens, self._closed = tokens, closed
+    `outcomes` says whether outcomes need a token: beyond loopback, where inference does, and from
+    the first token with that scope on. It is looked up with each look at the ledger.
+    """
+
+    def __init__(self, tokens: Tokens, closed: Closed, public: bool) -> None:
+        self._tokens, self._closed, self._public = tokens, closed, public
         self._believed: dict[str, tuple[float, Token]] = {}
+        self._wrong: dict[str, tuple[float, int]] = {}
+        self.infer = closed != "changes"
+        self.outcomes = self.infer or public
 
-    def closed(self, method: str, path: str) -> str | None:
+    def look(self) -> None:
+        """Find out whether outcomes need a token now. Blocks; raises `LedgerError`."""
+        self.outcomes = self.infer or self._public or self._tokens.any_valid("outcome")
+
+    def closed(self, scope: Scope) -> str | None:
         """The scope that a request needs; None where it is open to all."""
-        return scope_of(method, path, self._closed)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        needed = needed_by(scope["method"], path)
+        if needed == OPEN or (needed is None and not _leads_anywhere(scope)):
+            return None
+        if needed == READ:
+            return READ if self._closed == "everything" else None
+        if needed == INFER:
+            return INFER if self.infer else None
+        if needed == OUTCOME:
+            return OUTCOME if self.outcomes else None
+        return needed or ADMIN
 
-    async def admit(self, authorization: str | None, needed: str) -> Token:
-        """The token of an `Authorization` header; raises `Unauthorised` and `LedgerError`."""
+    async def admit(self, authorization: str | None, needed: str, caller: str) -> Token:
+        """The token of an `Authorization` header; raises `Unauthorised` and `LedgerError`.
+
+        `caller` is the address that a wrong token is held against.
+        """
         kind, _, given = (authorization or "").partition(" ")
         expected = f"Bearer and a token with scope {needed!r}"
         if kind.lower() != "bearer" or not given:
-            raise Unauthorised(401, expected, kind or "nothing", needed)
+            raise Unauthorised(401, expected, kind[:20] or "nothing", needed)
         token = await self._find(given.strip())
         if token is None:
-            raise Unauthorised(401, expected, "an unknown or revoked token", needed)
+            await asyncio.sleep(self._slow(caller))
+            raise Unauthorised(401, expected, "an unknown, revoked or expired token", needed)
         if not token.may(needed):
             raise Unauthorised(403, expected, f"one with {', '.join(sorted(token.scopes))}", needed)
         return token
 
+    def _slow(self, caller: str) -> float:
+        """Seconds that a caller waits after one more wrong token."""
+        now = time.monotonic()
+        last, count = self._wrong.get(caller, (now, 0))
+        count = 1 if now - last > _FORGOTTEN_SECONDS else count + 1
+        if len(self._wrong) > 10_000:
+            self._wrong.clear()
+        self._wrong[caller] = (now, count)
+        first, most = SLOWED_SECONDS
+        return float(min(most, first * 2 ** min(count - 1, 10)))
+
     async def _find(self, given: str) -> Token | None:
         """The token, from memory for a few seconds: inference cannot wait for the database."""
         known = self._believed.get(given)
-        if known is not None and time.monotonic() < known[0]:
+        if known is not None and time.monotonic() < known[0] and known[1].valid(time.time()):
             return known[1]
         found = await asyncio.to_thread(self._tokens.find, given)
         if len(self._believed) > 1000:
@@ -75,27 +115,29 @@ class Auth:
         self._app, self._keeper = app, keeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            needed = self._keeper.closed(scope["method"], scope["path"])
-            if needed is not None:
-                request = Request(scope)
-                try:
-                    request.state.token = await self._keeper.admit(
-                        request.headers.get("authorization"), needed
-                    )
-                except Unauthorised as error:
-                    await refusal(error, request)(scope, receive, send)
-                    return
-                except LedgerError as error:
-                    await answer({"error": str(error)}, 503)(scope, receive, send)
-                    return
+        needed = self._keeper.closed(scope) if scope["type"] == "http" else None
+        if needed is not None:
+            request = Request(scope)
+            try:
+                request.state.token = await self._keeper.admit(
+                    request.headers.get("authorization"), needed, caller_of(scope)
+                )
+            except Unauthorised as error:
+                await refusal(error, request)(scope, receive, send)
+                return
+            except LedgerError as error:
+                await answer({"error": str(error)}, 503)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 
-def scope_of(method: str, path: str, closed: Closed) -> str | None:
-    """The scope that a request needs; None where it is open to all."""
-    if method == "POST" and path.endswith(_CHANGES):
-        return "review" if path.endswith(("/approve", "/reject")) else "admin"
-    if closed == "everything" or (closed == "inference" and method == "POST"):
-        return "infer"
-    return None
+def caller_of(scope: Scope) -> str:
+    """A request's address, as the server sees it."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _leads_anywhere(scope: Scope) -> bool:
+    """Whether the application has a route for a request: one that is in no list is closed."""
+    routes = scope["app"].router.routes
+    return any(route.matches(scope)[0] is not Match.NONE for route in routes)

@@ -19,6 +19,8 @@ import orjson
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
+from serving.access import INFER, OUTCOME
+from serving.auth import caller_of
 from serving.batches import quick_batch
 from serving.calls import JSON, Call
 from serving.control.episodes import Ended, NotReady
@@ -90,10 +92,10 @@ class HotPath:
         route, status = "none", 500
         counts.inflight(1)
         try:
-            needed = self._service.keeper.closed("POST", path)
-            if needed is not None:
-                found = call.header(b"authorization")
-                call.token = await self._service.keeper.admit(found, needed)
+            keeper, ends = self._service.keeper, handler == self._outcome
+            if keeper.outcomes if ends else keeper.infer:
+                found, needed = call.header(b"authorization"), OUTCOME if ends else INFER
+                call.token = await keeper.admit(found, needed, caller_of(scope))
             face, body, more = await handler(call)
             route, status = face.route, 200
             await call.reply(200, body, face.lines + more)

@@ -43,10 +43,11 @@ class Service:
         )
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
         store = ArtefactStore(self.settings.home / "artefacts")
-        self.keeper = Keeper(Tokens(database), self.settings.auth)
+        self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
         self.metrics = Metrics()
         unblind = self.settings.unblind
         self.follower = Follower(self.ledger, store, self.metrics, self.limits, unblind)
+        self.follower.looks.append(self.keeper.look)
         self.episodes = Episodes(self.ledger, self.follower, self.metrics, self.limits, MODEL)
 
     @property

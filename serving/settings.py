@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -42,6 +43,9 @@ class Settings(EngineSettings, BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port of the HTTP server; 0: a free one")
     auth: Literal["changes", "inference", "everything"] = Field(
         "changes", description="what needs a token over HTTP; each includes those before it"
+    )
+    without_tokens: bool = Field(
+        False, description="beyond loopback, serve without any token: whoever reaches it may use it"
     )
     unblind: bool = Field(
         False, description="answers of a trial say which arm gave them; else none does"
@@ -98,6 +102,19 @@ class Settings(EngineSettings, BaseSettings):
     @property
     def mlflow_is_embedded(self) -> bool:
         return self.mlflow_uri.startswith("sqlite:")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the server."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def public(self) -> bool:
+        """Whether outcomes need a token whatever tokens there are."""
+        return not self.loopback and not self.without_tokens
 
     def environment(self) -> dict[str, str]:
         """These settings as variables for a child process, wherever it runs."""

@@ -1,28 +1,26 @@
 """Bearer tokens: who may do what over HTTP. Only their hashes are kept, in the ledger's database.
 
-`python -m serving.tokens add ann --scopes review` prints a new token, once.
+`srghn token add ann --scopes review` prints a new token, once.
 """
 
 from __future__ import annotations
 
-import argparse
 import hmac
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import insert, select, update
 
 from serving.registry import schema
 from serving.registry.database import Database
 from serving.registry.rows import iso
-from serving.settings import load_settings
-from srghn.errors import ConfigError, SrghnError
+from srghn.errors import ConfigError
 from srghn.files import sha256_bytes
 
-SCOPES = ("infer", "review", "admin")
+SCOPES = ("infer", "outcome", "review", "admin")
 _PREFIX = "srghn_"
 
 
@@ -34,8 +32,16 @@ class Token:
     scopes: frozenset[str]
     created_at: str
     revoked: bool
+    expires_at: float | None = None
+
+    def valid(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired at a moment in Unix seconds."""
+        return not self.revoked and (self.expires_at is None or now < self.expires_at)
 
     def may(self, scope: str) -> bool:
+        """Whether it is good for a scope; `read` needs any scope but `outcome`'s alone."""
+        if scope == "read":
+            return bool(self.scopes - {"outcome"})
         return scope in self.scopes or "admin" in self.scopes
 
 
@@ -45,8 +51,11 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, owner: str, scopes: Sequence[str]) -> str:
-        """A new token, which cannot be shown again; raises `ConfigError` for an unknown scope."""
+    def add(self, owner: str, scopes: Sequence[str], days: float | None = None) -> str:
+        """A new token, which cannot be shown again; it expires after so many days, if any are said.
+
+        Raises `ConfigError` for an unknown scope.
+        """
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes or not owner.strip():
             raise ConfigError(
@@ -59,21 +68,52 @@ class Tokens:
             "owner": owner,
             "scopes": ",".join(sorted(set(scopes))),
             "created_at": iso(time.time()),
+            "expires_at": None if days is None else time.time() + 86_400 * days,
             "revoked": False,
         }
         with self._database.write() as connection:
             connection.execute(insert(schema.tokens).values(row))
         return token
 
+    def rotate(self, owner: str, days: float | None = None, overlap_hours: float = 24.0) -> str:
+        """A new token with the scopes of an owner's valid ones, which expire after an overlap.
+
+        Raises `ConfigError` if the owner has none.
+        """
+        now = time.time()
+        valid = [token for token in self.list() if token.owner == owner and token.valid(now)]
+        if not valid:
+            raise ConfigError(f"{owner!r} has no valid token to rotate; srghn token list shows all")
+        scopes = sorted(frozenset[str]().union(*(token.scopes for token in valid)))
+        new = self.add(owner, scopes, days)
+        table, until = schema.tokens, now + 3600 * overlap_hours
+        old = (
+            table.c.owner == owner,
+            ~table.c.revoked,
+            table.c.sha256 != sha256_bytes(new.encode()),
+            table.c.expires_at.is_(None) | (table.c.expires_at > until),
+        )
+        with self._database.write() as connection:
+            connection.execute(update(table).where(*old).values(expires_at=until))
+        return new
+
+    def any_valid(self, scope: str | None = None) -> bool:
+        """Whether a valid token has this scope, or exists at all."""
+        now = time.time()
+        return any(
+            token.valid(now) and (scope is None or scope in token.scopes) for token in self.list()
+        )
+
     def find(self, token: str) -> Token | None:
-        """The token's meaning, or None if it is unknown or revoked."""
+        """The token's meaning, or None if it is unknown, revoked or expired."""
         digest = sha256_bytes(token.encode())
         query = select(schema.tokens).where(schema.tokens.c.sha256 == digest)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
-        if row is None or row.revoked or not hmac.compare_digest(row.sha256, digest):
+        if row is None or not hmac.compare_digest(row.sha256, digest):
             return None
-        return _token(row)
+        found = _token(row)
+        return found if found.valid(time.time()) else None
 
     def list(self) -> list[Token]:
         with self._database.read() as connection:
@@ -88,36 +128,6 @@ class Tokens:
             return connection.execute(change.values(revoked=True)).rowcount
 
 
-def _token(row: object) -> Token:
-    scopes = frozenset(row.scopes.split(","))  # type: ignore[attr-defined]
-    return Token(row.owner, scopes, row.created_at, row.revoked)  # type: ignore[attr-defined]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m serving.tokens add|list|revoke`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m serving.tokens")
-    commands = parser.add_subparsers(dest="command", required=True)
-    add = commands.add_parser("add", help="make a token and print it, once")
-    add.add_argument("owner", help="who acts with it, as the ledger will say")
-    add.add_argument("--scopes", default="review", help=f"of {', '.join(SCOPES)}; with commas")
-    commands.add_parser("list", help="owners and scopes")
-    commands.add_parser("revoke", help="revoke all tokens of an owner").add_argument("owner")
-    options = parser.parse_args(argv)
-    try:
-        tokens = Tokens(Database(load_settings().database_url))
-        if options.command == "add":
-            sys.stdout.write(tokens.add(options.owner, options.scopes.split(",")) + "\n")
-        elif options.command == "revoke":
-            sys.stdout.write(f"{tokens.revoke(options.owner)} tokens revoked\n")
-        else:
-            for token in tokens.list():
-                state = "revoked" if token.revoked else ",".join(sorted(token.scopes))
-                sys.stdout.write(f"{token.owner}  {state}  {token.created_at}\n")
-    except SrghnError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _token(row: Any) -> Token:
+    scopes = frozenset(row.scopes.split(","))
+    return Token(row.owner, scopes, row.created_at, row.revoked, row.expires_at)

@@ -24,6 +24,10 @@ def serve(
     host: Host = None,
     port: Port = None,
     workers: Annotated[int, typer.Option(help="Server processes.", min=1, max=64)] = 1,
+    without_tokens: Annotated[
+        bool,
+        typer.Option("--without-tokens", help="Beyond loopback: anybody may use it."),
+    ] = False,
 ) -> None:
     """Serve the champion over HTTP, until stopped.
 
@@ -35,7 +39,10 @@ def serve(
     """
     from serving.__main__ import serve as run_server
 
-    run_server(_settings(host, port), workers)
+    chosen = _settings(host, port)
+    if without_tokens:
+        chosen = chosen.model_copy(update={"without_tokens": True})
+    run_server(chosen, workers)
 
 
 def up(host: Host = None, port: Port = None) -> None:

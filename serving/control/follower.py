@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -40,6 +41,7 @@ class Follower:
         self.served = Served()
         self.secret = ledger.secret(POLICY)
         self._unblind = unblind
+        self.looks: list[Callable[[], None]] = []
         self.controller = Controller(ledger)
         self._ledger, self._store = ledger, store
         self._metrics, self._limits = metrics, limits
@@ -63,6 +65,8 @@ class Follower:
                     self._follow()
                 self._count()
                 self._prune()
+                for look in self.looks:
+                    look()
                 self._seen = time.monotonic()
             except LedgerError as error:
                 logger.error("cannot follow the ledger: %s", error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -9,11 +11,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.schemas import ActRequest, BatchRequest, OutcomeRequest
+from serving.http import answer
+from serving.schemas import ActRequest, BadRequest, BatchRequest, OutcomeRequest
+from serving.service import service_of
 
 router = APIRouter(tags=["inference"])
-
-_OUTCOME = msgspec.json.Decoder(OutcomeRequest)
 
 
 def body_of(model: Any) -> dict[str, Any]:
@@ -33,6 +35,17 @@ async def act(request: Request) -> Response:
 async def act_batch(request: Request) -> Response:
     """Actions for many observations, all of one version."""
     raise AssertionError("answered on the hot path")
+
+
+@router.get("/v1/episodes/{episode_id}")
+async def episode(request: Request, episode_id: str) -> Response:
+    """An episode as the ledger has it, its arm too (scope review)."""
+    found = await asyncio.to_thread(service_of(request).ledger.find_episode, episode_id)
+    if found is None:
+        raise BadRequest(404, "episode_id", "an episode of the ledger", repr(episode_id[:80]))
+    content = asdict(found)
+    content["return"] = content.pop("return_")
+    return answer(content)
 
 
 @router.post("/v1/episodes/{episode_id}/outcome", openapi_extra=body_of(OutcomeRequest))

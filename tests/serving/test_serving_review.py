@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
-from serving import tokens as cli
+from pipelines.cli import app
+from serving.__main__ import require_tokens
+from serving.access import ACCESS
 from serving.app import create_app
-from serving.auth import scope_of
+from serving.auth import Keeper
 from serving.limits import Limits
 from serving.registry.database import Database
 from serving.tokens import Tokens
@@ -161,20 +166,135 @@ def test_key_generation_and_reason_are_needed(
     [
         ("changes", "POST", "/v1/act", None),
         ("changes", "GET", "/metrics", None),
+        ("changes", "POST", "/v1/episodes/x/outcome", None),
+        ("changes", "GET", "/v1/episodes/x", "review"),
         ("changes", "POST", "/v1/rollback", "admin"),
+        ("changes", "GET", "/no/such/path", None),
         ("inference", "POST", "/v1/act", "infer"),
         ("inference", "POST", "/v2/models/policy/infer", "infer"),
-        ("inference", "POST", "/v1/episodes/x/outcome", "infer"),
+        ("inference", "POST", "/v1/episodes/x/outcome", "outcome"),
         ("inference", "GET", "/", None),
-        ("everything", "GET", "/", "infer"),
-        ("everything", "GET", "/health/live", "infer"),
+        ("everything", "GET", "/", "read"),
+        ("everything", "HEAD", "/v1/versions/1/report", "read"),
+        ("everything", "GET", "/health/live", None),
+        ("everything", "GET", "/v2/health/ready", None),
         ("everything", "POST", "/v1/versions/1/approve", "review"),
     ],
 )
 def test_what_is_closed_follows_the_setting(
-    closed: Any, method: str, path: str, needed: str | None
+    home: Any, tokens: Tokens, closed: Any, method: str, path: str, needed: str | None
 ) -> None:
-    assert scope_of(method, path, closed) == needed
+    app = create_app(home.settings)
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "app": app}
+    assert Keeper(tokens, closed, public=False).closed(scope) == needed
+
+
+def test_every_route_is_listed_and_one_that_is_not_is_closed(home: Any, tokens: Tokens) -> None:
+    app = create_app(home.settings)
+    routes = {(m, route.path) for route in app.routes for m in getattr(route, "methods", ()) or ()}
+    assert {(m, path) for m, path in routes if m != "HEAD"} <= set(ACCESS)
+
+    async def forgotten() -> dict[str, bool]:
+        return {"done": True}
+
+    app.post("/v1/forgotten")(forgotten)
+    with TestClient(app) as client:
+        assert client.post("/v1/forgotten").status_code == 401
+        for scope, status in (("review", 403), ("admin", 200)):
+            allowed = {"Authorization": f"Bearer {tokens.add('x', [scope])}"}
+            assert client.post("/v1/forgotten", headers=allowed).status_code == status
+
+
+def test_a_review_token_reads_what_it_reviews_and_an_outcome_token_reads_nothing(
+    home: Any, tokens: Tokens
+) -> None:
+    home.first()
+    settings = home.settings.model_copy(update={"auth": "everything"})
+    with TestClient(create_app(settings)) as client:
+        for scope, status in (("review", 200), ("infer", 200), ("admin", 200), ("outcome", 403)):
+            allowed = {"Authorization": f"Bearer {tokens.add('x', [scope])}"}
+            for path in ("/", "/v1/versions", "/v1/versions/1", "/metrics"):
+                assert client.get(path, headers=allowed).status_code == status, (scope, path)
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_outcomes_need_their_scope_as_soon_as_a_token_has_it(home: Any, tokens: Tokens) -> None:
+    home.first()
+    limits = Limits(poll_seconds=0.02)
+    with TestClient(create_app(home.settings, limits)) as client:
+
+        def end(name: str, **headers: str) -> int:
+            said = {**OBSERVATION, "episode_id": name}
+            post = {"return": 1, "terminated": True}
+            post["token"] = client.post("/v1/act", json=said).json()["token"]
+            path = f"/v1/episodes/{name}/outcome"
+            return client.post(path, json=post, headers=headers).status_code
+
+        assert end("a") == 200  # on loopback the episode's own token is enough
+        infer, outcome = tokens.add("bot", ["infer"]), tokens.add("plant", ["outcome"])
+        keeper = client.app.state.service.keeper  # type: ignore[attr-defined]
+        deadline = time.monotonic() + 10
+        while not keeper.outcomes and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert end("b") == 401
+        assert end("c", Authorization=f"Bearer {infer}") == 403
+        assert end("d", Authorization=f"Bearer {outcome}") == 200
+        assert home.ledger.find_episode("d").poster == "plant"
+        assert client.get("/v1/episodes/d").status_code == 401
+        review = {"Authorization": f"Bearer {tokens.add('ann', ['review'])}"}
+        found = client.get("/v1/episodes/d", headers=review).json()
+        assert (found["arm"], found["version"], found["return"]) == (0, 1, 1.0)
+        assert client.get("/v1/episodes/none", headers=review).status_code == 404
+
+
+def test_tokens_expire_and_are_rotated(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, other = tokens.add("ann", ["review"], days=30), tokens.add("bob", ["infer"])
+    new = tokens.rotate("ann", days=90, overlap_hours=1)
+    assert tokens.find(new).scopes == {"review"}  # type: ignore[union-attr]
+    assert tokens.find(old) is not None
+    now = time.time()
+    monkeypatch.setattr("serving.tokens.time.time", lambda: now + 3700)
+    assert tokens.find(old) is None
+    assert tokens.find(new) is not None
+    monkeypatch.setattr("serving.tokens.time.time", lambda: now + 91 * 86_400)
+    assert tokens.find(new) is None
+    assert tokens.find(other) is not None
+    with pytest.raises(ConfigError, match="no valid token to rotate"):
+        tokens.rotate("ann")
+
+
+def test_wrong_tokens_are_slowed_by_their_caller_alone(tokens: Tokens) -> None:
+    keeper = Keeper(tokens, "inference", public=False)
+    waits = [keeper._slow("10.0.0.1") for _ in range(10)]
+    assert waits[:3] == [0.05, 0.1, 0.2]
+    assert waits[-1] == 2.0
+    assert keeper._slow("10.0.0.2") == 0.05
+
+
+@pytest.mark.parametrize(
+    ("host", "without", "public"),
+    [
+        ("127.0.0.1", False, False),
+        ("::1", False, False),
+        ("localhost", False, False),
+        ("0.0.0.0", False, True),
+        ("10.1.2.3", False, True),
+        ("policies.example", False, True),
+        ("0.0.0.0", True, False),
+    ],
+)
+def test_beyond_loopback_a_server_wants_tokens(
+    home: Any, tokens: Tokens, host: str, without: bool, public: bool
+) -> None:
+    chosen = {"host": host, "without_tokens": without}
+    settings = home.settings.model_copy(update=chosen)
+    assert settings.public is public
+    if public:
+        with pytest.raises(ConfigError, match="srghn token add"):
+            require_tokens(settings)
+        tokens.add("bot", ["infer"])
+    require_tokens(settings)
+    assert Keeper(tokens, "changes", settings.public).outcomes is public
 
 
 def test_inference_can_be_closed(home: Any, tokens: Tokens) -> None:
@@ -194,12 +314,14 @@ def test_a_revoked_token_is_soon_forgotten(
     home: Any, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.first()
+    monkeypatch.setattr("serving.auth.BELIEVED_SECONDS", 0.15)
     settings = home.settings.model_copy(update={"auth": "everything"})
     allowed = {"Authorization": f"Bearer {tokens.add('bot', ['infer'])}"}
     with TestClient(create_app(settings)) as client:
         assert client.get("/v1/champion", headers=allowed).status_code == 200
         tokens.revoke("bot")
-        monkeypatch.setattr("serving.auth.time.monotonic", lambda: 1e12)
+        assert client.get("/v1/champion", headers=allowed).status_code == 200  # from memory
+        time.sleep(0.2)
         assert client.get("/v1/champion", headers=allowed).status_code == 401
 
 
@@ -215,23 +337,32 @@ def test_only_hashes_are_kept(home: Any, tokens: Tokens) -> None:
 def test_a_token_needs_an_owner_and_known_scopes(
     tokens: Tokens, owner: str, scopes: list[str]
 ) -> None:
-    with pytest.raises(ConfigError, match="infer, review, admin"):
+    with pytest.raises(ConfigError, match="infer, outcome, review, admin"):
         tokens.add(owner, scopes)
     assert tokens.list() == []
 
 
-def test_the_command_makes_lists_and_revokes(
-    home: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_command_makes_lists_rotates_and_revokes(
+    home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SRGHN_HOME", str(home.settings.home))
-    assert cli.main(["add", "ann", "--scopes", "review,infer"]) == 0
-    token = capsys.readouterr().out.strip()
-    found = Tokens(Database(home.settings.database_url)).find(token)
+    run = CliRunner()
+
+    def token(*arguments: str) -> Any:
+        return run.invoke(app, ["token", *arguments])
+
+    made = token("add", "ann", "--scopes", "review,infer", "--days", "3", "--json")
+    found = Tokens(Database(home.settings.database_url)).find(json.loads(made.stdout)["token"])
     assert found is not None
     assert found.scopes == {"review", "infer"}
-    assert cli.main(["list"]) == 0
-    assert "ann  infer,review" in capsys.readouterr().out
-    assert cli.main(["revoke", "ann"]) == 0
-    assert capsys.readouterr().out == "1 tokens revoked\n"
-    assert cli.main(["add", "ann", "--scopes", "root"]) != 0
-    assert "got owner 'ann' and scopes root" in capsys.readouterr().err
+    assert token("rotate", "ann", "--overlap-hours", "0").exit_code == 0
+    listed = json.loads(token("list", "--json").stdout)
+    assert [(t["owner"], t["expires_at"] is None) for t in listed] == [
+        ("ann", False),
+        ("ann", True),
+    ]
+    assert "ann" in token("list").stdout
+    assert token("revoke", "ann").stdout == "2 tokens revoked\n"
+    wrong = token("add", "ann", "--scopes", "root")
+    assert isinstance(wrong.exception, ConfigError)
+    assert "got owner 'ann' and scopes root" in str(wrong.exception)

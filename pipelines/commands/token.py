@@ -1,0 +1,103 @@
+"""`token add|list|rotate|revoke`: who may do what over HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+
+if TYPE_CHECKING:
+    from serving.tokens import Tokens
+
+Owner = Annotated[str, typer.Argument(help="Who acts with it, as the ledger will say.")]
+Days = Annotated[float | None, typer.Option(help="It expires after so many days.", min=0.001)]
+
+
+def add_to(app: typer.Typer) -> None:
+    commands = typer.Typer(no_args_is_help=True, help="Who may do what over HTTP.")
+    for command in (add, list_, rotate, revoke):
+        commands.command(command.__name__.rstrip("_"))(command)
+    app.add_typer(commands, name="token")
+
+
+def add(
+    owner: Owner,
+    scopes: Annotated[str, typer.Option(help="Of infer, outcome, review, admin.")] = "review",
+    days: Days = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a token and print it. Only its hash is kept, so it cannot be shown again.
+
+    Example: srghn token add ana --scopes review --days 90
+    """
+    token = _tokens().add(owner, [scope.strip() for scope in scopes.split(",")], days)
+    _show(token, json)
+
+
+def list_(json: JsonOption = False) -> None:
+    """Owners, scopes and when each token expires; never the tokens.
+
+    Example: srghn token list --json
+    """
+    found = _tokens().list()
+    if json:
+        print_json([{**vars(token), "scopes": sorted(token.scopes)} for token in found])
+        return
+    rows = table("", "owner", "scopes", "made", "expires")
+    now = datetime.now(UTC).timestamp()
+    for token in found:
+        state = "revoked" if token.revoked else ",".join(sorted(token.scopes))
+        rows.add_row(token.owner, state, token.created_at[:16], _moment(token.expires_at, now))
+    out.print(rows)
+
+
+def rotate(
+    owner: Owner,
+    days: Days = None,
+    overlap_hours: Annotated[
+        float, typer.Option(help="The old tokens are good for so long.", min=0)
+    ] = 24.0,
+    json: JsonOption = False,
+) -> None:
+    """A new token in place of an owner's, which stay good for a while.
+
+    Example: srghn token rotate ana --days 90 --overlap-hours 1
+    """
+    _show(_tokens().rotate(owner, days, overlap_hours), json)
+
+
+def revoke(owner: Owner, json: JsonOption = False) -> None:
+    """Revoke every token of an owner; running servers follow within seconds.
+
+    Example: srghn token revoke ana
+    """
+    count = _tokens().revoke(owner)
+    if json:
+        print_json({"owner": owner, "revoked": count})
+    else:
+        out.print(f"{count} tokens revoked")
+
+
+def _tokens() -> Tokens:
+    from serving.registry.database import Database
+    from serving.tokens import Tokens
+
+    settings = load_settings()
+    return Tokens(Database(settings.database_url, home=settings.home))
+
+
+def _show(token: str, json: bool) -> None:
+    if json:
+        print_json({"token": token})
+    else:
+        out.print(token, markup=False, soft_wrap=True)
+
+
+def _moment(expires: float | None, now: float) -> str:
+    if expires is None:
+        return "never"
+    moment = datetime.fromtimestamp(expires, UTC).isoformat()[:16]
+    return moment if expires > now else f"{moment} (over)"

@@ -1,0 +1,51 @@
+"""Which route is open to whom. A route that is not listed here is closed to all but `admin`."""
+
+from __future__ import annotations
+
+from starlette.routing import compile_path
+
+#: What a route needs. OPEN: nothing, ever. READ: nothing, or under `everything` any scope that
+#: reads. INFER and OUTCOME: nothing, or their scope where that is closed. The others: their scope.
+OPEN, READ, INFER, OUTCOME, REVIEW, ADMIN = "open", "read", "infer", "outcome", "review", "admin"
+
+_MODEL = "/v2/models/{model}"
+_VERSION = "/v2/models/{model}/versions/{version}"
+ACCESS: dict[tuple[str, str], str] = {
+    ("GET", "/health/live"): OPEN,
+    ("GET", "/health/ready"): OPEN,
+    ("GET", "/v2/health/live"): OPEN,
+    ("GET", "/v2/health/ready"): OPEN,
+    ("GET", "/metrics"): READ,
+    ("GET", "/openapi.json"): READ,
+    ("GET", "/"): READ,
+    ("GET", "/v2"): READ,
+    ("GET", _MODEL): READ,
+    ("GET", _VERSION): READ,
+    ("GET", f"{_MODEL}/ready"): READ,
+    ("GET", f"{_VERSION}/ready"): READ,
+    ("GET", "/v1/champion"): READ,
+    ("GET", "/v1/versions"): READ,
+    ("GET", "/v1/versions/{version}"): READ,
+    ("GET", "/v1/versions/{version}/report"): READ,
+    ("GET", "/v1/versions/{version}/report.json"): READ,
+    ("GET", "/v1/episodes/{episode_id}"): REVIEW,
+    ("POST", "/v1/act"): INFER,
+    ("POST", "/v1/act/batch"): INFER,
+    ("POST", f"{_MODEL}/infer"): INFER,
+    ("POST", f"{_VERSION}/infer"): INFER,
+    ("POST", "/v1/episodes/{episode_id}/outcome"): OUTCOME,
+    ("POST", "/v1/versions/{version}/approve"): REVIEW,
+    ("POST", "/v1/versions/{version}/reject"): REVIEW,
+    ("POST", "/v1/canary/abort"): ADMIN,
+    ("POST", "/v1/rollback"): ADMIN,
+}
+_PATTERNS = [(method, compile_path(path)[0], needed) for (method, path), needed in ACCESS.items()]
+
+
+def needed_by(method: str, path: str) -> str | None:
+    """What a request's route needs; None if the route is not listed."""
+    wanted = "GET" if method == "HEAD" else method
+    for of, pattern, needed in _PATTERNS:
+        if of == wanted and pattern.match(path):
+            return needed
+    return None
