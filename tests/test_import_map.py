@@ -73,6 +73,7 @@ ROOMS: dict[str, set[str]] = {
     "serving.trial": set(),
     "serving.registry": {"serving.trial"},
     "serving.pages": {"serving.trial", "serving.registry"},
+    "serving.client": set(),
     "serving.control": {"serving.trial", "serving.registry"},
     "serving.routes": {"serving.trial", "serving.registry", "serving.control", "serving.pages"},
     "regression_suite.report": set(),
@@ -97,6 +98,7 @@ ROOMS: dict[str, set[str]] = {
 #: Room -> the only packages beyond the standard library that it may import.
 ALONE = {
     "srghn.inference": {"numpy", "srghn"},
+    "serving.client": {"httpx", "serving"},
     "serving.trial": {"numpy", "pydantic", "msgspec", "cryptography", "srghn", "serving"},
 }
 

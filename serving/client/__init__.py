@@ -1,0 +1,18 @@
+"""A client of the server, sync and async: `with Client(url).episode() as episode: ...`.
+
+It needs httpx and nothing else of this project. It keeps an episode's token, posts its outcome
+once, sends again what can safely be sent again, and keeps to a deadline.
+"""
+
+from serving.client.errors import ClientError, NotAnswered, Refused
+from serving.client.http import AsyncClient, AsyncEpisode, Client, Episode
+
+__all__ = [
+    "AsyncClient",
+    "AsyncEpisode",
+    "Client",
+    "ClientError",
+    "Episode",
+    "NotAnswered",
+    "Refused",
+]

@@ -1,0 +1,227 @@
+"""The two clients: one for threads and control loops, one for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from serving.client.rules import AGAIN, Progress, given_up, pause, plain, read
+
+Numbers = Sequence[float]
+
+
+class Episode:
+    """One episode; as a context manager it posts its outcome when the block ends without error.
+
+    Add up rewards with `reward`, or give the return to `end`. An action within an episode may be
+    asked for again after a failure: the same token gives the same step, so none counts twice.
+    """
+
+    def __init__(self, client: Client, progress: Progress) -> None:
+        self._client, self._progress = client, progress
+
+    @property
+    def name(self) -> str:
+        return self._progress.name
+
+    @property
+    def steps(self) -> int:
+        return self._progress.steps
+
+    def act(self, observation: Any, deadline: float | None = None) -> Any:
+        """The action for an observation, within `deadline` seconds (else the client's).
+
+        Raises `NotAnswered` and `Refused`.
+        """
+        body = self._progress.body(observation)
+        return self._progress.take(self._client.post("/v1/act", body, deadline))
+
+    def reward(self, reward: float) -> None:
+        self._progress.return_ += float(reward)
+
+    def end(self, return_: float | None = None, terminated: bool = True) -> dict[str, Any]:
+        """Post the outcome; the second time nothing is sent. Without a step there is none."""
+        progress = self._progress
+        if return_ is not None:
+            progress.return_ = float(return_)
+        if progress.over or progress.token is None:
+            return {}
+        answer = self._client.post(progress.path, progress.outcome(terminated))
+        progress.over = True
+        return answer
+
+    def __enter__(self) -> Episode:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.end()
+
+
+class Client:
+    """Asks a server at `url`. `deadline`: seconds for one call, all its attempts together.
+
+    `token` is the caller's own, where the server wants one. A client may be shared by threads, an
+    episode belongs to one.
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, deadline: float = 5.0) -> None:
+        self._deadline = deadline
+        self._http = httpx.Client(base_url=url, headers=_headers(token))
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def episode(self, name: str | None = None) -> Episode:
+        """A new episode, under a name of its own unless one is given."""
+        return Episode(self, Progress() if name is None else Progress(name))
+
+    def act(self, observation: Any, deadline: float | None = None) -> Any:
+        """The action for an observation outside any episode."""
+        return self.post("/v1/act", {"observation": plain(observation)}, deadline)["action"]
+
+    def act_batch(self, observations: Any, deadline: float | None = None) -> list[Any]:
+        """Actions for many observations, all of one version."""
+        body = {"observations": plain(observations)}
+        found: list[Any] = self.post("/v1/act/batch", body, deadline)["actions"]
+        return found
+
+    def post(
+        self, path: str, body: Mapping[str, Any], deadline: float | None = None
+    ) -> dict[str, Any]:
+        """Post until it is answered; raises `NotAnswered` and `Refused`."""
+        seconds = self._deadline if deadline is None else deadline
+        until, attempt = time.monotonic() + seconds, 0
+        last: Exception | httpx.Response | None = None
+        while (left := until - time.monotonic()) > 0:
+            try:
+                answer = self._http.post(path, json=body, timeout=left)
+            except httpx.TransportError as error:
+                last = error
+            else:
+                if answer.status_code not in AGAIN:
+                    return read(answer)
+                last = answer
+            wait = pause(attempt, last if isinstance(last, httpx.Response) else None)
+            time.sleep(max(0.0, min(wait, until - time.monotonic())))
+            attempt += 1
+        raise given_up(path, seconds, last)
+
+
+class AsyncEpisode:
+    """`Episode` for asyncio."""
+
+    def __init__(self, client: AsyncClient, progress: Progress) -> None:
+        self._client, self._progress = client, progress
+
+    @property
+    def name(self) -> str:
+        return self._progress.name
+
+    @property
+    def steps(self) -> int:
+        return self._progress.steps
+
+    async def act(self, observation: Any, deadline: float | None = None) -> Any:
+        """The action for an observation; see `Episode.act`."""
+        body = self._progress.body(observation)
+        return self._progress.take(await self._client.post("/v1/act", body, deadline))
+
+    def reward(self, reward: float) -> None:
+        self._progress.return_ += float(reward)
+
+    async def end(self, return_: float | None = None, terminated: bool = True) -> dict[str, Any]:
+        """Post the outcome, once; see `Episode.end`."""
+        progress = self._progress
+        if return_ is not None:
+            progress.return_ = float(return_)
+        if progress.over or progress.token is None:
+            return {}
+        answer = await self._client.post(progress.path, progress.outcome(terminated))
+        progress.over = True
+        return answer
+
+    async def __aenter__(self) -> AsyncEpisode:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.end()
+
+
+class AsyncClient:
+    """`Client` for asyncio."""
+
+    def __init__(self, url: str, *, token: str | None = None, deadline: float = 5.0) -> None:
+        self._deadline = deadline
+        self._http = httpx.AsyncClient(base_url=url, headers=_headers(token))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def episode(self, name: str | None = None) -> AsyncEpisode:
+        """A new episode, under a name of its own unless one is given."""
+        return AsyncEpisode(self, Progress() if name is None else Progress(name))
+
+    async def act(self, observation: Any, deadline: float | None = None) -> Any:
+        """The action for an observation outside any episode."""
+        body = {"observation": plain(observation)}
+        return (await self.post("/v1/act", body, deadline))["action"]
+
+    async def act_batch(self, observations: Any, deadline: float | None = None) -> list[Any]:
+        """Actions for many observations, all of one version."""
+        body = {"observations": plain(observations)}
+        found: list[Any] = (await self.post("/v1/act/batch", body, deadline))["actions"]
+        return found
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], deadline: float | None = None
+    ) -> dict[str, Any]:
+        """Post until it is answered; raises `NotAnswered` and `Refused`."""
+        seconds = self._deadline if deadline is None else deadline
+        until, attempt = time.monotonic() + seconds, 0
+        last: Exception | httpx.Response | None = None
+        while (left := until - time.monotonic()) > 0:
+            try:
+                answer = await self._http.post(path, json=body, timeout=left)
+            except httpx.TransportError as error:
+                last = error
+            else:
+                if answer.status_code not in AGAIN:
+                    return read(answer)
+                last = answer
+            wait = pause(attempt, last if isinstance(last, httpx.Response) else None)
+            await asyncio.sleep(max(0.0, min(wait, until - time.monotonic())))
+            attempt += 1
+        raise given_up(path, seconds, last)
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,153 @@
+"""The client: episodes with their tokens, retries that count once, deadlines, clear errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from examples.control_loop import run
+from serving.client import AsyncClient, Client, NotAnswered, Refused
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def client_of(answer: Answer, **options: Any) -> Client:
+    client = Client("http://test", **options)
+    client._http = httpx.Client(base_url="http://test", transport=httpx.MockTransport(answer))
+    return client
+
+
+def test_it_needs_httpx_alone() -> None:
+    check = (
+        "import sys, serving.client; "
+        "found = {'torch', 'numpy', 'msgspec', 'fastapi', 'srghn', 'pydantic'} & set(sys.modules); "
+        "sys.exit(f'imported: {found}' if found else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_episode_returns_its_tokens_and_posts_its_outcome_once() -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.path, json.loads(request.content)))
+        return httpx.Response(200, json={"action": 1, "token": f"t{len(seen)}", "counted": True})
+
+    client = client_of(answer)
+    with client.episode("e1") as episode:
+        assert episode.act(np.array([0.5, 1.0])) == 1
+        episode.reward(2.0)
+        assert episode.act([0.5, 1.0]) == 1
+        episode.reward(0.5)
+        assert episode.end()["counted"] is True
+    assert episode.steps == 2
+    assert seen == [
+        ("/v1/act", {"observation": [0.5, 1.0], "episode_id": "e1"}),
+        ("/v1/act", {"observation": [0.5, 1.0], "episode_id": "e1", "token": "t1"}),
+        ("/v1/episodes/e1/outcome", {"return": 2.5, "terminated": True, "token": "t2"}),
+    ]
+
+
+def test_a_block_that_fails_posts_no_outcome() -> None:
+    paths: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200, json={"action": 1, "token": "t"})
+
+    def fail() -> None:
+        with client_of(answer).episode() as episode:
+            episode.act([0.0])
+            raise KeyError("the plant")
+
+    with pytest.raises(KeyError):
+        fail()
+    with client_of(answer).episode():
+        pass  # no step: there is nothing to say
+    assert paths == ["/v1/act"]
+
+
+def test_what_is_not_answered_now_is_sent_again_with_the_same_token() -> None:
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        if len(bodies) == 2:
+            raise httpx.ConnectError("refused")
+        if len(bodies) == 3:
+            return httpx.Response(503, json={"error": "starting"})
+        return httpx.Response(200, json={"action": 1, "token": f"t{len(bodies)}"})
+
+    episode = client_of(answer).episode("e")
+    episode.act([0.0])
+    episode.act([0.0])
+    assert bodies[1] == bodies[2] == bodies[3]
+    assert episode.steps == 2
+
+
+def test_a_deadline_ends_all_attempts() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(503, json={"error": "draining"}, headers={"Retry-After": "1"})
+
+    begun = time.monotonic()
+    with pytest.raises(NotAnswered, match=r"within 0\.1 s; it answered 503: .*draining"):
+        client_of(answer).act([0.0], deadline=0.1)
+    assert time.monotonic() - begun < 0.5
+
+
+def test_a_refusal_is_said_and_not_repeated() -> None:
+    count = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        count.append(1)
+        said = {"error": "observation: expected 4 numbers, got 1", "field": "observation"}
+        return httpx.Response(422, json=said)
+
+    with pytest.raises(Refused, match="expected 4 numbers") as caught:
+        client_of(answer).act([0.0])
+    assert (caught.value.status, caught.value.field, len(count)) == (422, "observation", 1)
+
+
+@pytest.mark.services
+def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, running: Any) -> None:
+    home.first()
+    with running(home) as (url, _):
+        with Client(url) as client:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    client.act([0, 0, 1, 0])
+                    break
+                except NotAnswered:
+                    assert time.monotonic() < deadline
+            assert client.act_batch([[0, 0, 1, 0], [0, 0, -1, 0]]) == [1, 0]
+            with client.episode("sync") as episode:
+                for _ in range(3):
+                    episode.reward(episode.act(np.array([0, 0, 1, 0])))
+        row = home.ledger.find_episode("sync")
+        assert (row.length, row.return_) == (3, 3.0)
+
+        async def play() -> None:
+            async with AsyncClient(url) as client, client.episode("async") as episode:
+                for _ in range(2):
+                    episode.reward(await episode.act([0, 0, 1, 0]))
+                assert await client.act([0, 0, -1, 0]) == 0
+                assert await client.act_batch([[0, 0, 1, 0]]) == [1]
+
+        asyncio.run(play())
+        assert home.ledger.find_episode("async").length == 2
+        found = run(url, seconds=0.5, hertz=50, size=4)
+        assert found["steps"] >= 20
+        assert found["call_p50_ms"] > 0
