@@ -38,8 +38,8 @@ from srghn.inference.verdict import Check, Verdict, decide, summarise
 
 
 def policy_digest(params: GateParams) -> str:
-    """SHA-256 of the rules alone: whom they are applied against is not one of them."""
-    return sha256_bytes(canonical_json(params.model_dump(mode="json", exclude={"incumbent"})))
+    """SHA-256 of the rules: whom they are applied against is not one of them."""
+    return sha256_bytes(canonical_json(params.model_dump(mode="json")))
 
 
 def gate_root(salt: str, candidate: str, attempt: int, lease: str | None) -> int:
@@ -60,6 +60,7 @@ def judge(
     *,
     incumbent_dir: Path | None,
     run_dir: Path | None,
+    incumbent_digest: str | None = None,
     attempt: int = 1,
     history: Sequence[Mapping[str, Any]] = (),
     lease: str | None = None,
@@ -71,15 +72,16 @@ def judge(
     `mode` is the mode that is served: the primary cell is played in it. Writes `report.html`,
     `report.json`, `episodes.parquet`, `timings.json` and, last, so that it is there only if all of
     it is, `verdict.json` to `out_dir`. A candidate that cannot be read, or is not of this world, is
-    judged too: failed, for that reason. `history` is the ledger's events about the candidate, each
-    with `seq`, `from_state`, `to_state`, `actor` and `reason`; `lease` the hash of the ledger's
-    event that began this attempt; `tried` the number of other candidates that were judged since
-    this incumbent became champion.
+    judged too: failed, for that reason. The champion in `incumbent_dir` must have
+    `incumbent_digest`, where one is given. `history` is the ledger's events about the candidate,
+    each with `seq`, `from_state`, `to_state`, `actor` and `reason`; `lease` the hash of the
+    ledger's event that began this attempt; `tried` the number of other candidates that were judged
+    since this incumbent became champion.
 
-    Raises `GateError` when the attempts are used up or the champion that the policy names was not
-    given, `ConfigError` for a mode or a perturbation that the world does not have.
+    Raises `GateError` when the attempts are used up or the champion that is named was not given,
+    `ConfigError` for a mode or a perturbation that the world does not have.
     """
-    _check_request(params, attempt, incumbent_dir)
+    _check_request(params, attempt, incumbent_digest, incumbent_dir)
     rules, params = policy_digest(params), resolved(params, version)
     started = time.perf_counter()
     (out_dir / "verdict.json").unlink(missing_ok=True)
@@ -98,8 +100,8 @@ def judge(
         tried=tried,
     )
     if found.sound and incumbent_dir is not None:
-        check, incumbent = read_incumbent(incumbent_dir, version, params)
-        evidence = replace(evidence, incumbent=incumbent, checks=(*evidence.checks, check))
+        check, champion = read_incumbent(incumbent_dir, version, incumbent_digest)
+        evidence = replace(evidence, incumbent=champion, checks=(*evidence.checks, check))
     timings: dict[str, Any] = {}
     if all(check.outcome == "passed" for check in evidence.checks):
         evidence, latency = _examine(evidence, run_dir, progress)
@@ -111,16 +113,16 @@ def judge(
     return verdict
 
 
-def _check_request(params: GateParams, attempt: int, incumbent_dir: Path | None) -> None:
+def _check_request(
+    params: GateParams, attempt: int, incumbent: str | None, incumbent_dir: Path | None
+) -> None:
     if not 1 <= attempt <= params.attempts:
         raise GateError(
             f"attempt {attempt} of a candidate that may be judged {params.attempts} times; "
             "evolve another candidate instead of asking again"
         )
-    if params.incumbent is not None and incumbent_dir is None:
-        raise GateError(
-            f"gate.incumbent names champion {params.incumbent[:16]}…, but its folder was not given"
-        )
+    if incumbent is not None and incumbent_dir is None:
+        raise GateError(f"the lease names champion {incumbent[:16]}…, but its folder was not given")
 
 
 def _examine(

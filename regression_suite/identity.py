@@ -57,20 +57,20 @@ def identify(folder: Path, version: EnvVersion, params: GateParams) -> Identity:
 
 
 def read_incumbent(
-    folder: Path, version: EnvVersion, params: GateParams
+    folder: Path, version: EnvVersion, named: str | None
 ) -> tuple[Check, Candidate | None]:
     """The champion to be played again, and whether it can be.
 
     It may come from another world: it is judged only by playing in this one. It must be whole, be
-    the one the policy names, and see and answer what this world shows and takes.
+    the one that is named, if one is, and see and answer what this world shows and takes.
     """
     try:
         incumbent = Candidate.load(folder)
         incumbent.check_golden()
     except SrghnError as error:
         return Check("incumbent", "error", f"the champion cannot be played: {say(error)}"), None
-    if params.incumbent is not None and params.incumbent != incumbent.digest:
-        reason = f"expected champion {params.incumbent[:16]}…, got {incumbent.digest[:16]}…"
+    if named is not None and named != incumbent.digest:
+        reason = f"expected champion {named[:16]}…, got {incumbent.digest[:16]}…"
         return Check("incumbent", "error", reason, remedy="Evaluate against the champion."), None
     if incumbent.manifest["interface"] != version.interface.to_dict():
         reason = (

@@ -280,7 +280,14 @@ class GateParams(Params):
         "none", description="share alpha over all candidates judged against one champion"
     )
     salt: str = "srghn-gate-1"
-    incumbent: str | None = Field(None, description="digest of the champion to be judged against")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_incumbent(cls, data: Any) -> Any:
+        """Until 0.2 the incumbent's digest was a parameter; now it stands in the lease."""
+        if isinstance(data, Mapping):
+            return {name: value for name, value in data.items() if name != "incumbent"}
+        return data
 
     @model_validator(mode="before")
     @classmethod

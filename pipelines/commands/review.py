@@ -41,8 +41,11 @@ def add_to(app: typer.Typer) -> None:
     app.command()(reject)
     app.command()(promote)
     app.command()(rollback)
+    app.command()(revoke)
+    app.command()(stale)
     canary = typer.Typer(help="Try an approved version on a share of live episodes.")
     canary.command("start")(canary_start)
+    canary.command("weight")(canary_weight)
     canary.command("abort")(canary_abort)
     trial.add_to(canary)
     app.add_typer(canary, name="canary", no_args_is_help=True)
@@ -184,15 +187,17 @@ def approve(version: Version, reason: ReasonOption, json: JsonOption = False) ->
 
     Example: srghn approve 2 --reason "better in the flipped world"
     """
-    from pipelines.runs.workspaces import open_workspace
-
     release = _release()
-    found = release.ledger.version(version)
-    release.approve(version, actor(), reason)
-    canary = open_workspace(release.settings, found.run_id).params().canary
-    state = release.introduce(version, canary, actor(), reason)
+    state = release.approve(version, actor(), reason)
+    running = release.ledger.canary()
     release.mirror().deliver()
     _told(version, str(state), json)
+    if state == "APPROVED" and running is not None and not json:
+        out.print(
+            f"version {running.version} is on trial; once that is over: srghn canary start "
+            f"{version} --reason ...",
+            markup=False,
+        )
 
 
 def reject(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
@@ -248,6 +253,30 @@ def rollback(
     _told(back.version, "CHAMPION", json)
 
 
+def revoke(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
+    """Take a champion, present or past, out of service for good.
+
+    Revoking the current champion rolls back to the one before it.
+
+    Example: srghn revoke 2 --reason "it was trained on the wrong data"
+    """
+    release = _release()
+    release.ledger.revoke(version, who=who(reason))
+    release.mirror().deliver()
+    _told(version, "REVOKED", json)
+
+
+def stale(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
+    """Declare that a pass, an approval or a trial no longer holds; the gate may judge it again.
+
+    Example: srghn stale 3 --reason "the environment was recalibrated"
+    """
+    release = _release()
+    release.ledger.mark_stale(version, who=who(reason))
+    release.mirror().deliver()
+    _told(version, "STALE", json)
+
+
 def canary_start(
     version: Version,
     reason: ReasonOption,
@@ -258,16 +287,26 @@ def canary_start(
 
     Example: srghn canary start 2 --weight 0.1 --reason "a small share first"
     """
-    from pipelines.runs.workspaces import open_workspace
-
     release = _release()
-    found = release.ledger.version(version)
-    canary = open_workspace(release.settings, found.run_id).params().canary
-    if weight is not None:
-        canary = canary.model_copy(update={"weight": weight})
-    release.start_canary(version, canary, actor(), reason)
+    release.start_canary(version, actor(), reason, weight)
     release.mirror().deliver()
     _told(version, "CANARY", json)
+
+
+def canary_weight(
+    weight: Annotated[float, typer.Argument(help="Share of new episodes, 0 up to 1.")],
+    reason: ReasonOption,
+    json: JsonOption = False,
+) -> None:
+    """Change the share of new episodes that the version on trial gets; 0 pauses the trial.
+
+    Example: srghn canary weight 0.5 --reason "no crash in the first hundred"
+    """
+    release = _release()
+    release.ledger.set_canary_weight(weight, who=who(reason))
+    running = release.ledger.canary()
+    assert running is not None
+    _told(running.version, f"CANARY at {running.weight:.0%}", json)
 
 
 def canary_abort(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:

@@ -75,14 +75,23 @@ def doctor(json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def sync(json: JsonOption = False) -> None:
+def sync(
+    whole: Annotated[
+        bool, typer.Option("--all", help="Write every version and alias of the registry anew.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """Deliver to MLflow what could not be delivered before: runs, and the registry's aliases.
 
-    Example: srghn sync --json
+    Examples:
+
+      srghn sync --json
+
+      srghn sync --all
     """
     from pipelines.tracking.delivery import deliver_all
 
-    result = deliver_all(load_settings())
+    result = deliver_all(load_settings(), whole=whole)
     if json:
         print_json(result)
         return

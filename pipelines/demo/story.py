@@ -6,6 +6,7 @@ and one that had finished shows what there is and asks the server anew.
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from typing import Any
 from uuid import uuid4
@@ -14,21 +15,23 @@ import numpy as np
 from rich.table import Table
 
 from pipelines.demo.clients import Client, play_many
-from pipelines.progress import bar, console, share_bar, spinner
-from pipelines.runs.prepare import load_preset, prepare
+from pipelines.progress import bar, console, spinner
+from pipelines.runs.prepare import prepare
+from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace, require_writable, workspaces
 from pipelines.runs.worlds import pin_world
 from pipelines.services.prefect_server import prefect_server
 from pipelines.services.processes import free_port
 from pipelines.services.up import http_server
-from pipelines.versions.release import Release
+from pipelines.versions.judge import judge_version
+from pipelines.versions.release import Release, outcome
 from serving.registry.records import Champion
 from serving.settings import Settings
 from srghn import seeding
-from srghn.candidates.candidate import Candidate
-from srghn.config import RunParams
+from srghn.candidates.play import play_candidate
 from srghn.envs import EnvVersion
 from srghn.errors import ConfigError, SrghnError
+from srghn.files import atomic_write
 from srghn.inference.verdict import Verdict
 
 PRESET = "cartpole-switch"
@@ -135,7 +138,7 @@ class _Demo:
         _step(6, "A bad candidate: the founder of the lineage, before any evolution")
         number = self._bad_version(version)
         if self.ledger.version(number).report_digest is None:
-            self._judge_bad(number, version)
+            self._judge_bad(number)
         _, verdict = self._verdict(number)
         state = self.ledger.version(number).state
         _say(f"version {number} is [bold]{state}[/bold]")
@@ -147,7 +150,10 @@ class _Demo:
         champion = self._champion()
         candidate = self.release.store.load(champion.digest)
         with spinner(f"playing {EPISODES} fresh episodes in every mode"):
-            returns = {m: _mean_return(candidate, version, m) for m in version.modes}
+            returns = {
+                mode: float(play_candidate(candidate, EPISODES, mode=mode).fitness[0])
+                for mode in version.modes
+            }
         report = str(self.release.report_page(champion.version))
         self.release.mirror().deliver()
         rows = Table(title="champion", title_justify="left", show_header=False)
@@ -216,32 +222,25 @@ class _Demo:
         known = [v.version for v in self.ledger.versions() if v.run_id == BAD]
         if known:
             return known[-1]
+        from srghn.candidates.individual import freeze_founder
+        from srghn.evolution.run import load_run
+
+        first, bad = self._workspace(FIRST), self._workspace(BAD)
+        if not bad.params_file.exists():
+            create_workspace(self.settings, BAD, first.params())
+        version.save(bad.env_version)
         with spinner("freezing it"):
-            folder = freeze_founder(self._workspace(FIRST), self._workspace(BAD), version)
-        return self.release.register(folder, BAD)
+            freeze_founder(load_run(first.run), bad.candidate, "flipped")
+        return self.release.register(bad.candidate, BAD, first.params().canary)
 
-    def _judge_bad(self, number: int, version: EnvVersion) -> None:
-        from regression_suite.gate import judge
-
-        champion = self._champion()
-        incumbent = {"incumbent": champion.digest}
-        params = load_preset(PRESET).gate.model_copy(update=incumbent)
-        key = f"{BAD}:{champion.digest[:12]}"
-        attempt = self.release.begin(number, params, key)
-        report = self._workspace(BAD).report
-        with share_bar("judge it against the champion") as progress:
-            judge(
-                self.release.store.path(self.ledger.version(number).digest),
-                version,
-                "flipped",
-                params,
-                report,
-                incumbent_dir=self.release.store.path(champion.digest),
-                run_dir=None,
-                attempt=attempt,
-                progress=progress,
-            )
-        self.release.record(number, report, key)
+    def _judge_bad(self, number: int) -> None:
+        """By the stage function itself: there is no run that DVC could depend on."""
+        workspace, key = self._workspace(BAD), f"{BAD}:{self._champion().digest[:12]}"
+        verdict = judge_version(self.release, number, workspace, key, sit=STAGES["gate"])
+        found = self.ledger.version(number)
+        page = self.release.report_page(number)
+        summed = outcome(workspace, found, verdict, found.manifest, page)
+        atomic_write(workspace.outcome, json.dumps(summed, indent=1))
 
     def _verdict(self, number: int) -> tuple[int, Verdict]:
         found = self.ledger.version(number)
@@ -255,61 +254,6 @@ class _Demo:
 
     def _workspace(self, run_id: str) -> Workspace:
         return Workspace(workspaces(self.settings) / run_id)
-
-
-def freeze_founder(source: Workspace, target: Workspace, version: EnvVersion) -> Any:
-    """Freeze the founder of a run's best lineage, unevolved, as a candidate; gives its folder."""
-    from pipelines.runs.stages import meet
-    from srghn.candidates.freeze import freeze, load_weights
-    from srghn.evolution.ancestry import Ancestry, genome_digest, grow
-    from srghn.evolution.run import load_run
-    from srghn.networks import build_network
-
-    run = load_run(source.run)
-    chain = run.ancestry(int(run.finalists.ids[0])).chain[:1]
-    encoding = run.strategy.encoding
-    assert encoding is not None
-    genome = grow(encoding, [chain[0].noise_seed])
-    weights = encoding.generate(genome[None])[0]
-    interface = version.interface
-    network = build_network(run.params.network, interface)
-    seeds = seeding.seeds(0, "demo-bad", 4)
-    ancestry = Ancestry(run.strategy.digest, chain, genome_digest(genome))
-    observations, states = meet(version, "flipped", load_weights(network, weights), seeds)
-    freeze(
-        target.candidate,
-        network=network,
-        weights=weights,
-        genome=genome,
-        interface=interface,
-        env_version=version.to_json(),
-        ancestry=ancestry.to_json(),
-        observations=observations,
-        states=states,
-        manifest={
-            "name": version.id,
-            "generation": 0,
-            "mode": "flipped",
-            "env_fingerprint": version.fingerprint,
-            "architecture_digest": run.strategy.digest,
-            "params": run.record["params"],
-            "training_fitness": chain[0].fitness,
-            "validation": {"mean": 0.0, "episodes": 0},
-        },
-    )
-    return target.candidate
-
-
-def _mean_return(candidate: Candidate, version: EnvVersion, mode: str) -> float:
-    """Mean return of the served policy over fresh episodes, seeded by its digest and the mode."""
-    from srghn.evaluation.base import choose_backend, make_backend
-    from srghn.evaluation.task import Task
-
-    params = RunParams.model_validate(candidate.manifest["params"]).network
-    seeds = seeding.seeds(seeding.text_seed("demo", candidate.digest), "table", EPISODES, mode)
-    with make_backend(choose_backend(version, params), version, params) as backend:
-        played = backend.evaluate([candidate.policy()], Task(version, mode, seeds))
-    return float(played.returns.mean())
 
 
 def _random_return(version: EnvVersion, mode: str, seed: int) -> float:

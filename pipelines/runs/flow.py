@@ -18,6 +18,7 @@ from pipelines.runs.prepare import prepare, preset_name
 from pipelines.runs.workspaces import Workspace, create_workspace, new_run_id, open_workspace
 from pipelines.services.processes import extend_import_path
 from pipelines.tracking import delivery as tracking
+from pipelines.versions.judge import judge_version, recorded
 from pipelines.versions.release import Approval, Release, outcome
 from serving.settings import Settings, load_settings
 from srghn.candidates.candidate import Candidate
@@ -42,7 +43,8 @@ def register_task(run_id: str) -> int:
     """
     settings = load_settings()
     release = Release(settings)
-    version = release.register(open_workspace(settings, run_id).candidate, run_id)
+    workspace = open_workspace(settings, run_id)
+    version = release.register(workspace.candidate, run_id, workspace.params().canary)
     found = release.ledger.version(version)
     if found.run_id != run_id:
         raise TransitionRefused(
@@ -52,31 +54,18 @@ def register_task(run_id: str) -> int:
     return version
 
 
-@task
-def lease_task(run_id: str, version: int) -> None:
-    """Take the lease to judge a version against the champion of this moment, or go on with it."""
+@task(task_run_name="gate")
+def gate_task(run_id: str, version: int) -> Verdict:
+    """Lease, gate stage and verdict; goes on where an evaluation of this run was cut off."""
     settings = load_settings()
-    workspace, release = open_workspace(settings, run_id), Release(settings)
-    champion = release.incumbent()
-    params = workspace.params()
-    gate = params.gate.model_copy(update={"incumbent": champion.digest if champion else None})
-    atomic_write(workspace.params_file, params.model_copy(update={"gate": gate}).to_yaml())
-    release.begin(version, gate, run_id)
-
-
-@task
-def record_task(run_id: str, version: int) -> Verdict:
-    """Keep the report and write the verdict into the ledger."""
-    settings = load_settings()
-    return Release(settings).record(version, open_workspace(settings, run_id).report, run_id)
+    return judge_version(Release(settings), version, open_workspace(settings, run_id), run_id)
 
 
 @task
 def release_task(run_id: str, version: int) -> None:
     """Approve and introduce, where the policy says that no person is needed."""
     settings = load_settings()
-    canary = open_workspace(settings, run_id).params().canary
-    Release(settings).release(version, canary, run_id)
+    Release(settings).release(version, run_id)
 
 
 @flow(name="evolve-and-gate", log_prints=False)
@@ -103,11 +92,7 @@ def evolve_and_gate(
             for stage in ("pin", "evolve", "evaluate"):
                 stage_task(run_id, stage)
         version = register_task(run_id)
-        verdict = Release(settings).recorded(version)
-        if verdict is None:
-            lease_task(run_id, version)
-            stage_task(run_id, "gate")
-            verdict = record_task(run_id, version)
+        verdict = recorded(Release(settings), version) or gate_task(run_id, version)
         if approve == "auto" and verdict.passed:
             release_task(run_id, version)
         return _conclude(workspace, settings, version, verdict)

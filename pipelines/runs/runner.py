@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.progress import share_bar, spinner
+from pipelines.progress import spinner
 from pipelines.runs.prepare import prepare, preset_name
 from pipelines.runs.workspaces import (
     Workspace,
@@ -17,11 +17,11 @@ from pipelines.runs.workspaces import (
     unfinished,
 )
 from pipelines.services.prefect_server import prefect_server
+from pipelines.versions.judge import judge_version, require_judgeable
 from pipelines.versions.release import Approval, Release
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.config import RunParams
-from srghn.envs import EnvVersion
 
 if TYPE_CHECKING:
     from srghn.inference.verdict import Verdict
@@ -64,37 +64,17 @@ def execute(settings: Settings, run_id: str, approve: Approval) -> dict[str, Any
 
 
 def judge_again(settings: Settings, version: int) -> tuple[Verdict, Path]:
-    """A new attempt at the gate, on fresh episodes, against the champion of now.
+    """A new attempt at the gate, on fresh episodes, against the current champion.
 
     An attempt of this kind that was killed goes on instead. Raises `TransitionRefused` when the
     attempts are used up or the version cannot be judged, `ConfigError` while it is being judged.
     """
-    from regression_suite.gate import judge
-
     release = Release(settings)
-    workspace = open_workspace(settings, release.ledger.version(version).run_id)
+    require_judgeable(found := release.ledger.version(version))
+    workspace = open_workspace(settings, found.run_id)
     with workspace.held():
         found = release.ledger.version(version)
-        champion = release.incumbent()
-        params = workspace.params().gate.model_copy(
-            update={"incumbent": champion.digest if champion else None}
-        )
         begun = found.state is State.EVALUATING
         key = f"{found.run_id}:again:{found.attempt if begun else found.attempt + 1}"
-        attempt = release.begin(version, params, key)
-        out_dir = workspace.root / "attempts" / str(attempt)
-        with share_bar("gate") as progress:
-            verdict = judge(
-                release.store.path(found.digest),
-                EnvVersion.load(workspace.env_version),
-                found.mode,
-                params,
-                out_dir,
-                incumbent_dir=release.store.path(champion.digest) if champion else None,
-                run_dir=workspace.run,
-                attempt=attempt,
-                history=[vars(event) for event in release.ledger.events(version)],
-                progress=progress,
-            )
-        release.record(version, out_dir, key)
+        verdict = judge_version(release, version, workspace, key)
     return verdict, release.reports(verdict.report_digest) / "report.html"

@@ -17,7 +17,10 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
 from pipelines.services.processes import child_environment
+from pipelines.versions.lease import Lease
 from serving.settings import Settings
 from srghn.config import RunParams, load_params
 from srghn.errors import ConfigError, SrghnError
@@ -74,6 +77,11 @@ class Workspace:
     @property
     def evaluation_metrics(self) -> Path:
         return self.root / "data" / "evaluation.json"
+
+    @property
+    def lease(self) -> Path:
+        """Under which lease of the ledger, and against whom, the candidate is judged."""
+        return self.root / "data" / "lease.json"
 
     @property
     def report(self) -> Path:
@@ -172,23 +180,16 @@ def new_run_id(name: str) -> str:
 
 
 def unfinished(settings: Settings, params: RunParams) -> list[Workspace]:
-    """Runs with the same parameters that were begun, are not finished and not at work, latest last.
-
-    Whom the gate judges against is settled when it sits, so it is not looked at.
-    """
+    """Runs of the same parameters that are begun, unfinished and not at work, latest last."""
     found = []
     for folder in workspaces(settings).glob("*"):
         workspace = Workspace(folder)
         if not workspace.params_file.is_file() or workspace.outcome.exists():
             continue
         with suppress(ConfigError):  # written by another version: not the same parameters
-            if _settled(workspace.params()) == _settled(params) and not workspace.busy:
+            if workspace.params() == params and not workspace.busy:
                 found.append(workspace)
     return sorted(found, key=lambda workspace: workspace.params_file.stat().st_mtime)
-
-
-def _settled(params: RunParams) -> RunParams:
-    return params.model_copy(update={"gate": params.gate.model_copy(update={"incumbent": None})})
 
 
 def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Workspace:
@@ -202,6 +203,7 @@ def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Work
     atomic_write(workspace.dvc_config, DVC_CONFIG)
     (workspace.root / ".dvc" / "tmp").mkdir()
     atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
+    Lease().save(workspace.lease)
     atomic_write(workspace.params_file, params.to_yaml())
     return workspace
 
@@ -213,7 +215,23 @@ def open_workspace(settings: Settings, run_id: str) -> Workspace:
         known = sorted(p.name for p in workspaces(settings).glob("*") if p.is_dir())
         recent = ", ".join(known[-3:]) or "none yet"
         raise ConfigError(f"no run {run_id!r} under {workspaces(settings)}; latest: {recent}")
+    _add_lease(workspace)
     return workspace
+
+
+def _add_lease(workspace: Workspace) -> None:
+    """Give a workspace made before 0.3 its lease, and make its gate depend on it.
+
+    Its other stages stay as they are, or DVC would run them again.
+    """
+    if workspace.lease.exists():
+        return
+    Lease().save(workspace.lease)
+    definition = workspace.root / "dvc.yaml"
+    if definition.is_file():
+        data = yaml.safe_load(definition.read_text(encoding="utf-8"))
+        data["stages"]["gate"] = yaml.safe_load(pipeline_definition())["stages"]["gate"]
+        atomic_write(definition, yaml.safe_dump(data, sort_keys=False))
 
 
 def require_writable(home: Path) -> None:

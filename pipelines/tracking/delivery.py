@@ -77,10 +77,11 @@ def delivering(workspace: Workspace, settings: Settings) -> Iterator[None]:
         thread.join()
 
 
-def deliver_all(settings: Settings) -> dict[str, Any]:
+def deliver_all(settings: Settings, *, whole: bool = False) -> dict[str, Any]:
     """Every run's delivery that is still to be made, and the ledger's outbox.
 
-    A run that is at work delivers for itself.
+    With `whole`, every version and alias is written again, whatever was delivered before. A run
+    that is at work delivers for itself.
     """
     from pipelines.versions.release import Release
 
@@ -93,7 +94,7 @@ def deliver_all(settings: Settings) -> dict[str, Any]:
         failure = failure or delivery.failure
         runs += delivery.failure is None
     mirror = Release(settings).mirror()
-    events = mirror.deliver()
+    events = mirror.reconcile() if whole else mirror.deliver()
     return {"runs": runs, "events": events, "failure": failure or mirror.failure}
 
 

@@ -6,28 +6,26 @@ crash repeats none of them.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.runs.workspaces import Workspace
+from pipelines.runs.workspaces import Workspace, open_workspace
 from pipelines.tracking.store import prepare_store
+from serving.control import release as steps
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
 from serving.registry.records import Champion, Version, Who
-from serving.registry.states import State
+from serving.registry.states import State, check_step
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import CanaryParams, GateParams
+from srghn.config import CanaryParams
 from srghn.envs import EnvVersion, verify
-from srghn.errors import FingerprintMismatch
-from srghn.files import sync_folder
+from srghn.errors import ConfigError, FingerprintMismatch
 from srghn.inference.verdict import Verdict
 
 Approval = Literal["auto", "manual"]
@@ -80,110 +78,66 @@ class Release:
 
     # ------------------------------------------------------------------------------ register
 
-    def register(self, candidate_dir: Path, run_id: str) -> int:
-        """Store a candidate by its digest and give it a version number."""
+    def register(self, candidate_dir: Path, run_id: str, canary: CanaryParams) -> int:
+        """Store a candidate by its digest and give it a version number.
+
+        `canary` says how its trial will run. The ledger keeps it, so a workspace may go.
+        """
         ledger = self.ledger  # before the store: a store without its ledger is a lost ledger
         digest = self.store.put(candidate_dir)
         candidate = Candidate.load(candidate_dir)
+        manifest = {**candidate.manifest, steps.CANARY: canary.model_dump(mode="json")}
         return ledger.register(
             digest,
             env_fingerprint=candidate.env_fingerprint,
             mode=candidate.mode,
             run_id=run_id,
-            manifest=candidate.manifest,
+            manifest=manifest,
             who=Who(PIPELINE, f"candidate of run {run_id}"),
         )
 
     def incumbent(self) -> Champion | None:
         return self.ledger.champion()
 
-    # ------------------------------------------------------------------------------- verdict
-
-    def begin(self, version: int, params: GateParams, key: str) -> int:
-        """Take the lease to judge a version against the champion of now; returns the attempt.
-
-        With the key of an attempt that was cut off before its verdict, that one goes on.
-        """
-        self.require_world(version)
-        from regression_suite.gate import policy_digest
-        from regression_suite.suite import SUITE_VERSION
-
-        rules: dict[str, Any] = {
-            "suite_version": SUITE_VERSION,
-            "policy_digest": policy_digest(params),
-        }
-        rival = params.incumbent
-        begun = [e for e in self.ledger.events(version) if e.action == "begin_evaluation"]
-        for attempt, event in enumerate(begun, start=1):
-            if event.idempotency_key == f"{key}:begin":
-                why = "judge on: the process that held the lease is gone"
-                self.ledger.resume_evaluation(
-                    version,
-                    attempt=attempt,
-                    incumbent_digest=rival,
-                    who=Who(PIPELINE, why),
-                    **rules,
-                )
-                return attempt
-        return self.ledger.begin_evaluation(
-            version,
-            incumbent_digest=rival,
-            max_attempts=params.attempts,
-            who=Who(PIPELINE, "judge the frozen candidate on fresh episodes", f"{key}:begin"),
-            **rules,
-        ).attempt
-
-    def recorded(self, version: int) -> Verdict | None:
-        """The verdict of the last evaluation; None while it is without one, or was never begun."""
-        steps = ("begin_evaluation", "record_verdict")
-        judging = [e for e in self.ledger.events(version) if e.action in steps]
-        if not judging or judging[-1].evidence_sha256 is None:
-            return None
-        return Verdict.from_dict(self.ledger.evidence(judging[-1].evidence_sha256))
-
-    def record(self, version: int, report_dir: Path, key: str) -> Verdict:
-        """Keep the report under its digest, then the verdict that cites it in the ledger."""
-        verdict = Verdict.from_json((report_dir / "verdict.json").read_bytes())
-        kept = self.reports(verdict.report_digest)
-        if not kept.exists():
-            _copy_whole(report_dir, kept)
-        self.ledger.record_verdict(
-            version,
-            verdict.to_dict(),
-            report_path=kept / "report.html",
-            report_digest=verdict.report_digest,
-            who=Who("gate", verdict.summary, f"{key}:verdict"),
-        )
-        return verdict
-
     # ------------------------------------------------------------------------------- release
 
-    def release(self, version: int, canary: CanaryParams, key: str) -> None:
-        """What the policy does with a pass: approve it, then first champion or canary."""
-        found = self.ledger.version(version)
-        if found.state is State.PASSED:
-            self.approve(version, POLICY, "passed the gate; policy: approve", f"{key}:approve")
-        if self.ledger.version(version).state is State.APPROVED:
-            self.introduce(version, canary, POLICY, "approved; policy: introduce", key)
+    def canary_rules(self, version: int) -> CanaryParams:
+        """How a version's trial runs: as registered with it, or as its run's workspace says.
 
-    def approve(self, version: int, actor: str, reason: str, key: str | None = None) -> None:
-        self.require_world(version)
+        Raises `TransitionRefused` where neither is there: before anything is recorded.
+        """
         found = self.ledger.version(version)
-        self.ledger.approve(
+        if steps.CANARY in found.manifest:
+            return steps.canary_rules(found)
+        try:
+            return open_workspace(self.settings, found.run_id).params().canary
+        except ConfigError:
+            return steps.canary_rules(found)
+
+    def release(self, version: int, key: str) -> None:
+        """What the policy does with a pass: approve it, then first champion or canary."""
+        state = self.ledger.version(version).state
+        if state is State.PASSED:
+            self.approve(version, POLICY, "passed the gate; policy: approve", key)
+        elif state is State.APPROVED:
+            self.require_world(version)
+            who = Who(POLICY, "approved; policy: introduce", key)
+            steps.introduce(self.ledger, self.store, version, self.canary_rules(version), who)
+
+    def approve(self, version: int, actor: str, reason: str, key: str | None = None) -> State:
+        """Approve a pass; the first champion is promoted at once, a later one goes on trial."""
+        found = self.ledger.version(version)
+        check_step(version, found.state, State.APPROVED)
+        rules = self.canary_rules(version)
+        self.require_world(version)
+        return steps.approve(
+            self.ledger,
+            self.store,
             version,
+            rules,
             report_digest=str(found.report_digest),
             who=Who(actor, reason, key),
         )
-
-    def introduce(
-        self, version: int, canary: CanaryParams, actor: str, reason: str, key: str | None = None
-    ) -> State:
-        """An approved version becomes the first champion, or goes on trial beside the champion."""
-        if self.ledger.champion() is None:
-            self.promote(version, actor, reason, key)
-        else:
-            self.start_canary(version, canary, actor, reason, key)
-        return self.ledger.version(version).state
 
     def promote(self, version: int, actor: str, reason: str, key: str | None = None) -> Champion:
         self.require_world(version)
@@ -195,18 +149,16 @@ class Release:
         )
 
     def start_canary(
-        self, version: int, canary: CanaryParams, actor: str, reason: str, key: str | None = None
+        self, version: int, actor: str, reason: str, weight: float | None = None
     ) -> None:
-        from serving.control.loading import proof
-
+        """Begin the trial of an approved version, with its own share of episodes or `weight`."""
+        check_step(version, self.ledger.version(version).state, State.CANARY)
+        rules = self.canary_rules(version)
+        if weight is not None:
+            rules = rules.model_copy(update={"weight": weight})
         self.require_world(version)
-        candidate = self.store.load(self.ledger.version(version).digest)
-        self.ledger.start_canary(
-            version,
-            params=canary,
-            loaded=proof(candidate),
-            who=Who(actor, reason, f"{key}:canary" if key else None),
-        )
+        who = Who(actor, reason)
+        steps.start_canary(self.ledger, self.store, version, rules, who)
 
 
 def outcome(
@@ -233,18 +185,3 @@ def outcome(
         "report": str(report) if report else None,
         "workspace": str(workspace.root),
     }
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a folder so that `target` is whole or absent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".report.", dir=target.parent))
-    shutil.copytree(source, aside, dirs_exist_ok=True)
-    aside.chmod(0o755)
-    try:
-        aside.rename(target)
-    except OSError:
-        shutil.rmtree(aside, ignore_errors=True)  # another process put it there first
-        if not target.is_dir():
-            raise
-    sync_folder(target.parent)

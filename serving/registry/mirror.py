@@ -23,6 +23,7 @@ class Mirror:
 
     def __init__(self, ledger: Ledger, uri: str, model: str = MODEL) -> None:
         self.failure: str | None = None
+        self.model = model
         self._ledger, self._uri, self._model = ledger, uri, model
 
     def deliver(self) -> int:

@@ -197,6 +197,11 @@ class Candidate:
         return tensors["genome"].astype(np.float32, copy=False)
 
 
+def load_candidate(folder: Path | str) -> Candidate:
+    """Read a candidate and check every file; raises `ArtefactError` naming the one at fault."""
+    return Candidate.load(Path(folder))
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

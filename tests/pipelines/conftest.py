@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace
+from pipelines.versions.judge import judge_version
 from pipelines.versions.release import Release
 from serving.settings import Settings
 from srghn.config import RunParams, parse_params
@@ -72,12 +73,11 @@ def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Only to be read; see `home` for a copy to be changed."""
     settings = home_at(tmp_path_factory.mktemp("home"))
     workspace = create_workspace(settings, "tiny", tiny())
-    for stage in ("pin", "evolve", "evaluate", "gate"):
+    for stage in ("pin", "evolve", "evaluate"):
         STAGES[stage](workspace, settings)
     release = Release(settings)
-    version = release.register(workspace.candidate, "tiny")
-    release.begin(version, workspace.params().gate, "tiny")
-    assert release.record(version, workspace.report, "tiny").passed
+    version = release.register(workspace.candidate, "tiny", workspace.params().canary)
+    assert judge_version(release, version, workspace, "tiny", sit=STAGES["gate"]).passed
     return Home(settings, workspace, version)
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runs.flow import lease_task
 from pipelines.runs.runner import judge_again
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace, workspaces
 from pipelines.services.processes import child_environment
+from pipelines.versions.judge import begin, judge_version, record, recorded
+from pipelines.versions.lease import Lease
 from regression_suite import gate
 from serving.registry.records import Who
 from serving.registry.states import State
@@ -112,8 +113,8 @@ def cut_off(home: Home, tiny: Tiny) -> Home:
     workspace = create_workspace(home.settings, "other", tiny(seed=5))
     for stage in ("pin", "evolve", "evaluate"):
         STAGES[stage](workspace, home.settings)
-    home.release.register(workspace.candidate, "other")
-    home.release.begin(2, workspace.params().gate, "other")
+    home.release.register(workspace.candidate, "other", workspace.params().canary)
+    begin(home.release, 2, workspace.params().gate, "other").save(workspace.lease)
     return Home(home.settings, workspace, 2)
 
 
@@ -135,7 +136,6 @@ def test_a_run_killed_while_judged_is_judged_against_the_champion_that_came_mean
     assert judging.exitcode == -signal.SIGKILL
     assert ledger.version(2).incumbent_digest is None  # it was judged as a first champion
     release.approve(1, "ann", "read it")
-    release.promote(1, "ann", "the first")
 
     again = terminal(*preset, "--approve", "auto")
     again.answer("Go on with it? [Y/n]: ", "y")
@@ -145,7 +145,7 @@ def test_a_run_killed_while_judged_is_judged_against_the_champion_that_came_mean
     assert others(cut_off.settings) == [cut_off.workspace]
     assert cut_off.workspace.outcome.exists()
 
-    verdict, champion = release.recorded(2), ledger.champion()
+    verdict, champion = recorded(release, 2), ledger.champion()
     assert verdict is not None
     assert champion is not None
     assert champion.version == 1
@@ -168,25 +168,22 @@ def test_at_the_terminal_no_begins_a_new_run(
     assert not (begun.root / "run.log").exists()
 
 
-def test_a_verdict_from_before_the_cut_is_never_recorded(
-    cut_off: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_verdict_from_before_the_cut_is_never_recorded(cut_off: Home) -> None:
     """The gate had judged it, as a first champion, and was killed before it said so."""
-    monkeypatch.setenv("SRGHN_HOME", str(cut_off.settings.home))
     release, workspace = cut_off.release, cut_off.workspace
+    before = Lease.load(workspace.lease)
     STAGES["gate"](workspace, cut_off.settings)
     release.approve(1, "ann", "read it")
-    release.promote(1, "ann", "the first")
-    lease_task.fn("other", 2)
+    lease = begin(release, 2, workspace.params().gate, "other")
     champion = release.incumbent()
     assert champion is not None
-    assert workspace.params().gate.incumbent == champion.digest
+    assert (lease.attempt, lease.lease) == (before.attempt, before.lease)
+    assert (before.incumbent, lease.incumbent) == (None, champion.digest)
     with pytest.raises(TransitionRefused, match="incumbent_digest should be"):
-        release.record(2, workspace.report, "other")
-    STAGES["gate"](workspace, cut_off.settings)
-    verdict = release.record(2, workspace.report, "other")
+        record(release, 2, workspace.report, "other")
+    verdict = judge_version(release, 2, workspace, "other", sit=STAGES["gate"])
     assert verdict.incumbent_digest == champion.digest
-    assert release.recorded(2) == verdict
+    assert recorded(release, 2) == verdict
 
 
 def test_judging_by_hand_leaves_a_cut_off_run_to_its_resume(cut_off: Home) -> None:
@@ -197,10 +194,10 @@ def test_judging_by_hand_leaves_a_cut_off_run_to_its_resume(cut_off: Home) -> No
 def test_a_judgement_by_hand_that_was_killed_goes_on(cut_off: Home) -> None:
     release, rules = cut_off.release, cut_off.workspace.params().gate
     STAGES["gate"](cut_off.workspace, cut_off.settings)
-    assert release.record(2, cut_off.workspace.report, "other").passed
+    assert record(release, 2, cut_off.workspace.report, "other").passed
     release.ledger.mark_stale(2, who=Who("ann", "the suite changed"))
-    assert release.begin(2, rules, "other:again:2") == 2  # and killed
-    assert release.recorded(2) is None
+    assert begin(release, 2, rules, "other:again:2").attempt == 2  # and killed
+    assert recorded(release, 2) is None
     verdict, report = judge_again(cut_off.settings, 2)
     assert verdict.attempt == 2
     assert report.is_file()

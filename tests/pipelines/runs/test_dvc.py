@@ -50,7 +50,8 @@ def project(
 ) -> Path:
     """A git repository with this project's own DVC files and a tiny run, reproduced once."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+    mine = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
+    for name in (*mine, "data/lease.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(tiny().to_yaml())
@@ -99,7 +100,8 @@ def test_the_lock_pins_world_parameters_and_checkpoints(project: Path) -> None:
     assert len(list((project / "data/run/checkpoints").iterdir())) == 2
     assert git(project, "status", "--porcelain") == ""
     tracked = git(project, "ls-files", "data").split()
-    assert tracked == ["data/evaluation.json", "data/evolution.json", "data/verdict.json"]
+    kept = ("evaluation", "evolution", "lease", "verdict")
+    assert tracked == [f"data/{name}.json" for name in kept]
 
 
 def test_every_metric_names_its_world(project: Path) -> None:

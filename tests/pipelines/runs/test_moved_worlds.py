@@ -19,7 +19,7 @@ from pipelines.runs.stages import STAGES
 from pipelines.services.processes import child_environment
 from serving.registry.records import Who
 from srghn.candidates.candidate import Candidate
-from srghn.config import CanaryParams, EnvParams
+from srghn.config import EnvParams
 from srghn.envs import EnvVersion, pin
 from srghn.errors import FingerprintMismatch, SrghnError
 from tests.pipelines.conftest import Home, Tiny
@@ -61,10 +61,8 @@ Step = Callable[[Home], object]
 STEPS: dict[str, Step] = {
     "resume": lambda home: STAGES["evolve"](home.workspace, home.settings),
     "choose a finalist": lambda home: STAGES["evaluate"](home.workspace, home.settings),
-    "gate again": lambda home: judge_again(home.settings, 1),
     "approve": lambda home: home.release.approve(1, "test", "because"),
     "promote": lambda home: home.release.promote(1, "test", "because"),
-    "canary": lambda home: home.release.start_canary(1, CanaryParams(), "test", "because"),
 }
 
 
@@ -80,8 +78,26 @@ def test_a_patched_gravity_is_refused(step: str, home: Home) -> None:
     assert len(ledger.events()) == events
 
 
+@pytest.mark.usefixtures("heavier")
+def test_a_trial_in_a_moved_world_is_refused(home: Home) -> None:
+    ledger = home.release.ledger
+    digest = str(ledger.version(1).report_digest)
+    ledger.approve(1, report_digest=digest, who=Who("test", "before it moved"))
+    with pytest.raises(FingerprintMismatch):
+        home.release.start_canary(1, "test", "because")
+    assert ledger.version(1).state == "APPROVED"
+
+
+@pytest.mark.usefixtures("heavier")
+def test_a_new_attempt_in_a_moved_world_is_refused(home: Home) -> None:
+    home.release.ledger.mark_stale(1, who=Who("test", "judge it again"))
+    with pytest.raises(FingerprintMismatch):
+        judge_again(home.settings, 1)
+    assert home.release.ledger.version(1).state == "STALE"
+
+
 def test_in_the_pinned_world_the_same_steps_are_taken(home: Home) -> None:
-    for step in ("resume", "choose a finalist", "approve", "promote"):
+    for step in ("resume", "choose a finalist", "approve"):
         STEPS[step](home)
     champion = home.release.ledger.champion()
     assert champion is not None
@@ -111,9 +127,7 @@ def test_verify_in_another_process_names_what_moved(home: Home, tmp_path: Path) 
     pinned = home.release.ledger.version(1).env_fingerprint
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", "env", "verify", pinned[:10]],
-        env=child_environment(
-            {"SRGHN_HOME": str(home.settings.home), "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
-        ),
+        env=child_environment(home.settings, {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}),
         capture_output=True,
         text=True,
         check=False,

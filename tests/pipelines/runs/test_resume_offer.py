@@ -65,11 +65,15 @@ def test_the_same_parameters_are_offered(
     assert executed[2] not in executed[:2]
 
 
-def test_who_the_gate_judges_against_makes_no_other_run(settings: Settings, tiny: Tiny) -> None:
-    params = tiny()
-    gate = params.gate.model_copy(update={"incumbent": "d" * 64})
-    begun = create_workspace(settings, "begun", params.model_copy(update={"gate": gate}))
-    assert unfinished(settings, params) == [begun]
+def test_who_an_old_run_was_judged_against_makes_no_other_run(
+    settings: Settings, tiny: Tiny
+) -> None:
+    """Until 0.2 the incumbent stood among the parameters of a run."""
+    begun = create_workspace(settings, "begun", tiny())
+    written = yaml.safe_load(begun.params_file.read_text())
+    written["gate"]["incumbent"] = "d" * 64
+    begun.params_file.write_text(yaml.safe_dump(written))
+    assert unfinished(settings, tiny()) == [begun]
 
 
 @pytest.mark.parametrize("why", ["finished", "at work", "other parameters", "unreadable"])

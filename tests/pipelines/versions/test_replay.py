@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import create_workspace
+from pipelines.versions.lease import Lease
 from pipelines.versions.replay import _close, replay
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
@@ -85,10 +86,8 @@ def test_an_incumbent_plays_again_where_it_is_at_hand(
     settings = copied(finished, tmp_path / "home")
     champion = Candidate.load(finished.workspace.candidate)
     params = tiny(ancestor=champion.digest, generations=3, seed=8)
-    params = params.model_copy(
-        update={"gate": params.gate.model_copy(update={"incumbent": champion.digest})}
-    )
     second = create_workspace(settings, "second", params)
+    Lease(incumbent=champion.digest).save(second.lease)
     for stage in ("pin", "evolve", "evaluate", "gate"):
         STAGES[stage](second, settings)
     chain = Ancestry.from_json((second.candidate / "ancestry.json").read_text()).chain

@@ -1,0 +1,164 @@
+"""From a candidate to its verdict in the ledger: the one way, for runs, `srghn gate` and the demo.
+
+Begin takes a lease in the ledger and writes it to `data/lease.json`; the gate stage judges under
+it; record keeps the report and writes the verdict. Each step carries an idempotency key, so an
+evaluation that was killed goes on as the same attempt, on the same episodes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.runs.workspaces import Workspace
+from pipelines.versions.lease import Lease
+from pipelines.versions.release import PIPELINE, Release
+from serving.registry.records import Event, Version, Who
+from serving.registry.states import TRANSITIONS, State
+from serving.settings import Settings
+from srghn.config import GateParams
+from srghn.errors import TransitionRefused
+from srghn.files import sync_folder
+from srghn.inference.verdict import Verdict
+
+#: Runs the gate stage in a workspace.
+Sit = Callable[[Workspace, Settings], None]
+#: What the report tells of an event.
+SHOWN = ("seq", "from_state", "to_state", "actor", "reason")
+
+
+def through_dvc(workspace: Workspace, settings: Settings) -> None:
+    workspace.run_stage("gate", settings)
+
+
+def judge_version(
+    release: Release, version: int, workspace: Workspace, key: str, sit: Sit = through_dvc
+) -> Verdict:
+    """Judge a version by its workspace's gate rules, against the current champion.
+
+    With the `key` of an evaluation that was cut off before its verdict, that one goes on. Raises
+    `TransitionRefused` where the version's state or its number of attempts allows no evaluation,
+    `FingerprintMismatch` where its environment is no longer the pinned one.
+    """
+    lease = begin(release, version, workspace.params().gate, key)
+    lease.save(workspace.lease)
+    sit(workspace, release.settings)
+    return record(release, version, workspace.report, key)
+
+
+def require_judgeable(found: Version) -> None:
+    """Raise `TransitionRefused` unless the version's state allows an evaluation, or has one."""
+    if found.state is State.EVALUATING or State.EVALUATING in TRANSITIONS[found.state]:
+        return
+    if State.STALE in TRANSITIONS[found.state]:
+        then = f"; if its pass no longer holds: srghn stale {found.version} --reason ..."
+    else:
+        then = "; evolve another candidate: srghn run"
+    raise TransitionRefused(f"version {found.version} is {found.state} and is not judged{then}")
+
+
+def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
+    """Take the lease to judge a version against the current champion, or go on with it."""
+    require_judgeable(release.ledger.version(version))
+    release.require_world(version)
+    from regression_suite.gate import policy_digest
+    from regression_suite.suite import SUITE_VERSION
+
+    champion = release.incumbent()
+    frozen: dict[str, Any] = {
+        "suite_version": SUITE_VERSION,
+        "policy_digest": policy_digest(rules),
+        "incumbent_digest": champion.digest if champion else None,
+    }
+    attempt = _begun(release.ledger.events(version), key)
+    if attempt is not None:
+        who = Who(PIPELINE, "judge on: the process that held the lease is gone")
+        release.ledger.resume_evaluation(version, attempt=attempt, who=who, **frozen)
+    else:
+        who = Who(PIPELINE, "judge the frozen candidate on fresh episodes", f"{key}:begin")
+        attempt = release.ledger.begin_evaluation(
+            version, max_attempts=rules.attempts, who=who, **frozen
+        ).attempt
+    return _lease(release, version, attempt)
+
+
+def record(release: Release, version: int, report_dir: Path, key: str) -> Verdict:
+    """Keep the report under its digest, then the verdict that cites it in the ledger."""
+    verdict = Verdict.from_json((report_dir / "verdict.json").read_bytes())
+    kept = release.reports(verdict.report_digest)
+    if not kept.exists():
+        _copy_whole(report_dir, kept)
+    release.ledger.record_verdict(
+        version,
+        verdict.to_dict(),
+        report_path=kept / "report.html",
+        report_digest=verdict.report_digest,
+        who=Who("gate", verdict.summary, f"{key}:verdict"),
+    )
+    return verdict
+
+
+def recorded(release: Release, version: int) -> Verdict | None:
+    """The verdict of the last evaluation; None while it is without one, or was never begun."""
+    steps = ("begin_evaluation", "record_verdict")
+    judging = [e for e in release.ledger.events(version) if e.action in steps]
+    if not judging or judging[-1].evidence_sha256 is None:
+        return None
+    return Verdict.from_dict(release.ledger.evidence(judging[-1].evidence_sha256))
+
+
+def _begun(events: Sequence[Event], key: str) -> int | None:
+    """The attempt that was begun with this key."""
+    begun = [event for event in events if event.action == "begin_evaluation"]
+    for attempt, event in enumerate(begun, start=1):
+        if event.idempotency_key == f"{key}:begin":
+            return attempt
+    return None
+
+
+def _lease(release: Release, version: int, attempt: int) -> Lease:
+    """The lease as the ledger holds it; a resumed attempt keeps the event that began it."""
+    found, events = release.ledger.version(version), release.ledger.events(version)
+    began = [event for event in events if event.action == "begin_evaluation"][attempt - 1]
+    earlier = [event for event in events if event.seq < began.seq]
+    return Lease(
+        policy=found.policy,
+        version=version,
+        attempt=attempt,
+        lease=began.hash,
+        incumbent=found.incumbent_digest,
+        mode=found.mode,
+        history=tuple({name: getattr(event, name) for name in SHOWN} for event in earlier),
+        tried=_tried(_of(release, found.policy), began),
+    )
+
+
+def _of(release: Release, policy: str) -> list[Event]:
+    """Events of one policy: another one's promotion is none of this one's."""
+    return [event for event in release.ledger.events() if event.policy == policy]
+
+
+def _tried(events: Sequence[Event], began: Event) -> int:
+    """Other versions that were judged between the last promotion before an event and it."""
+    before = [event for event in events if event.seq <= began.seq]
+    crowned = max((e.seq for e in before if e.to_state == State.CHAMPION), default=0)
+    judged = {e.version for e in before if e.action == "begin_evaluation" and e.seq > crowned}
+    return len(judged - {began.version})
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a folder so that `target` is whole or absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".report.", dir=target.parent))
+    shutil.copytree(source, aside, dirs_exist_ok=True)
+    aside.chmod(0o755)
+    try:
+        aside.rename(target)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)  # another process put it there first
+        if not target.is_dir():
+            raise
+    sync_folder(target.parent)

@@ -1,0 +1,81 @@
+"""From a pass towards service: the steps that a person, or the policy, takes with a version.
+
+The command line and the HTTP routes call the same functions, so approving means the same in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from serving.control.loading import proof
+from serving.registry.artefacts import ArtefactStore
+from serving.registry.ledger import Ledger
+from serving.registry.records import Version, Who
+from serving.registry.states import State
+from srghn.config import CanaryParams
+from srghn.errors import TransitionRefused
+
+#: Key of the ledger's record of a version that says how its trial runs.
+CANARY = "canary"
+
+
+def canary_rules(found: Version) -> CanaryParams:
+    """How a version's trial runs, as registered with it; raises `TransitionRefused` without."""
+    if CANARY not in found.manifest:
+        raise TransitionRefused(
+            f"version {found.version} was registered without canary parameters, before 0.3, and "
+            f"the workspace of its run {found.run_id} is not here; put it back, or evolve again"
+        )
+    return CanaryParams.model_validate(found.manifest[CANARY])
+
+
+def approve(
+    ledger: Ledger,
+    store: ArtefactStore,
+    version: int,
+    rules: CanaryParams,
+    *,
+    report_digest: str,
+    who: Who,
+    expected_generation: int | None = None,
+) -> State:
+    """Approve a pass; the first champion is promoted at once, a later one goes on trial.
+
+    While another version is on trial it stays APPROVED. Everything that can fail is checked before
+    the approval is recorded: the candidate must load and give its golden outputs. Returns the state
+    that it leads to. Raises `TransitionRefused`, `ArtefactError`.
+    """
+    proof(store.load(ledger.version(version).digest))
+    ledger.approve(
+        version,
+        report_digest=report_digest,
+        expected_generation=expected_generation,
+        who=_part(who, "approve"),
+    )
+    if ledger.version(version).state is State.APPROVED:
+        introduce(ledger, store, version, rules, who)
+    return ledger.version(version).state
+
+
+def introduce(
+    ledger: Ledger, store: ArtefactStore, version: int, rules: CanaryParams, who: Who
+) -> None:
+    """An approved version becomes the first champion, or goes on trial beside the champion."""
+    champion, running = ledger.served(ledger.version(version).policy)
+    if champion is None:
+        ledger.promote(version, expected_generation=0, who=_part(who, "promote"))
+    elif running is None:
+        start_canary(ledger, store, version, rules, who)
+
+
+def start_canary(
+    ledger: Ledger, store: ArtefactStore, version: int, rules: CanaryParams, who: Who
+) -> None:
+    """Begin the trial of an approved version on its share of episodes."""
+    loaded = proof(store.load(ledger.version(version).digest))
+    ledger.start_canary(version, params=rules, loaded=loaded, who=_part(who, "canary"))
+
+
+def _part(who: Who, step: str) -> Who:
+    """One of the steps of a request, with a key of its own."""
+    return replace(who, key=f"{who.key}:{step}" if who.key else None)

@@ -1,0 +1,75 @@
+"""Playing with what was evolved: the observations a network meets, and whole episodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srghn import seeding
+from srghn.candidates.candidate import Candidate
+from srghn.config import RunParams
+from srghn.envs import EnvVersion
+from srghn.evaluation.base import Evaluation, choose_backend, make_backend
+from srghn.evaluation.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Observations kept with a candidate, and the actions it must give on them.
+GOLDEN = 64
+
+
+def observe(
+    version: EnvVersion, mode: str, network: nn.Module, seeds: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Observations (n, d) and states (n, state_size) that a network meets while it plays `seeds`.
+
+    They are spread over its episodes, n at most `GOLDEN`; a network without memory has states of no
+    values.
+    """
+    import torch  # seconds, and playing a frozen candidate does not need it
+
+    from srghn.memory import state_size
+
+    met, kept = [], state_size(network)
+    env = version.make(mode)
+    for seed in seeds:
+        observation, _ = env.reset(seed=int(seed))
+        over, state = False, torch.zeros(1, kept)
+        while not over:
+            met.append((np.asarray(observation, np.float32), state[0].numpy()))
+            row = torch.from_numpy(met[-1][0][None])
+            with torch.no_grad():
+                outputs, state = network(row, state) if kept else (network(row), state)
+            action = version.interface.decode(outputs.numpy())[0]
+            observation, _, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
+    env.close()
+    chosen = np.unique(np.linspace(0, len(met) - 1, GOLDEN).astype(int))
+    return np.stack([met[i][0] for i in chosen]), np.stack([met[i][1] for i in chosen])
+
+
+def play_candidate(
+    candidate: Candidate,
+    episodes: int = 100,
+    *,
+    mode: str | None = None,
+    seed: int = 0,
+    version: EnvVersion | None = None,
+) -> Evaluation:
+    """Whole episodes of the policy as it is served: `returns` and `lengths` (1, episodes).
+
+    `mode` and `version` default to those that the candidate was evolved in; the episodes are drawn
+    from `seed`, the mode and the candidate's digest. Raises `ArtefactError` if the policy file was
+    changed, `ConfigError` for a mode that the environment does not have.
+    """
+    if version is None:
+        version = EnvVersion.load(candidate.path / "env_version.json")
+    mode = mode or candidate.mode
+    network = RunParams.model_validate(candidate.manifest["params"]).network
+    root = seeding.text_seed("play", candidate.digest, str(seed))
+    seeds = seeding.seeds(root, "episode", episodes, mode)
+    with make_backend(choose_backend(version, network), version, network) as backend:
+        return backend.evaluate([candidate.policy()], Task(version, mode, seeds))

@@ -1,0 +1,183 @@
+"""From a verdict towards service: what each step needs, and what it refuses before anything."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import sys
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from pipelines.runs.runner import judge_again
+from pipelines.runs.stages import STAGES
+from pipelines.runs.workspaces import create_workspace, open_workspace, pipeline_definition
+from pipelines.versions.judge import begin, judge_version
+from pipelines.versions.lease import Lease
+from serving.control import release as steps
+from serving.registry.records import Who
+from srghn.errors import ConfigError, SrghnError, TransitionRefused
+from tests.conftest import Srghn
+from tests.pipelines.conftest import Home, Tiny
+
+
+@pytest.fixture
+def run(srghn_here: Srghn, home: Home) -> Srghn:
+    """A command in the finished home, in this process."""
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    return lambda *arguments: srghn_here(*arguments, env=place)
+
+
+def second(home: Home, tiny: Tiny) -> int:
+    """Another version, REGISTERED."""
+    workspace = create_workspace(home.settings, "second", tiny(seed=5))
+    for stage in ("pin", "evolve", "evaluate"):
+        STAGES[stage](workspace, home.settings)
+    return home.release.register(workspace.candidate, "second", workspace.params().canary)
+
+
+def test_a_workspace_that_is_gone_is_not_missed(home: Home, run: Srghn) -> None:
+    """Its canary parameters are the ledger's; the approval was recorded, and then failed."""
+    shutil.rmtree(home.workspace.root)
+    done = run("approve", "1", "--reason", "read it")
+    assert (done.returncode, done.stdout) == (0, "version 1 is CHAMPION\n")
+    moves = [e.to_state for e in home.release.ledger.events(1)]
+    assert moves[-2:] == ["APPROVED", "CHAMPION"]
+
+
+def test_what_an_old_version_lacks_is_read_from_its_workspace_or_refused_first(home: Home) -> None:
+    """Before 0.3 the ledger held no canary parameters."""
+    release, ledger = home.release, home.release.ledger
+    found = ledger.version(1)
+    manifest = {k: v for k, v in found.manifest.items() if k != steps.CANARY}
+    with ledger._database.write() as connection:
+        connection.exec_driver_sql("UPDATE versions SET manifest = ?", (json.dumps(manifest),))
+    assert release.canary_rules(1) == home.workspace.params().canary
+    shutil.rmtree(home.workspace.root)
+    with pytest.raises(TransitionRefused, match="workspace of its run tiny is not here"):
+        release.approve(1, "ann", "read it")
+    assert ledger.version(1).state == "PASSED"
+
+
+def test_what_was_not_judged_is_not_approved(home: Home, tiny: Tiny) -> None:
+    release = home.release
+    assert release.approve(1, "ann", "the first") == "CHAMPION"
+    number = second(home, tiny)
+    with pytest.raises(TransitionRefused, match="version 2 is REGISTERED and cannot become"):
+        release.approve(number, "ann", "not judged yet")
+    assert release.ledger.version(number).state == "REGISTERED"
+
+
+Step = Callable[[Home], object]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (lambda home: judge_again(home.settings, 1), "is PASSED and is not judged"),
+        (
+            lambda home: home.release.start_canary(1, "ann", "try"),
+            "PASSED and cannot become CANARY",
+        ),
+    ],
+)
+def test_a_state_is_refused_before_anything_else(
+    home: Home, step: Step, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the suite is imported, nor the environment built, nor the workspace opened."""
+    monkeypatch.delitem(sys.modules, "regression_suite.gate", raising=False)
+    monkeypatch.setattr("pipelines.versions.release.verify", lambda world: pytest.fail("verified"))
+    shutil.rmtree(home.workspace.root)
+    with pytest.raises(TransitionRefused, match=said):
+        step(home)
+    assert "regression_suite.gate" not in sys.modules
+
+
+def test_a_lease_says_under_what_a_version_is_judged(home: Home) -> None:
+    release, workspace = home.release, home.workspace
+    release.ledger.mark_stale(1, who=Who("ann", "again"))
+    lease = begin(release, 1, workspace.params().gate, "tiny:again:2")
+    events = release.ledger.events(1)
+    began = [event for event in events if event.action == "begin_evaluation"][-1]
+    assert (lease.version, lease.attempt, lease.lease) == (1, 2, began.hash)
+    assert (lease.incumbent, lease.mode) == (None, release.ledger.version(1).mode)
+    assert [event["seq"] for event in lease.history] == [e.seq for e in events[:-1]]
+    assert lease.tried == 0
+    lease.save(workspace.lease)
+    assert Lease.load(workspace.lease) == lease
+    assert begin(release, 1, workspace.params().gate, "tiny:again:2") == lease  # killed, gone on
+
+
+def test_the_report_tells_of_earlier_attempts(home: Home) -> None:
+    release, workspace = home.release, home.workspace
+    release.ledger.mark_stale(1, who=Who("ann", "the sensor was replaced"))
+    judge_version(release, 1, workspace, "tiny:again:2", sit=STAGES["gate"])
+    assert "the sensor was replaced" in (workspace.report / "report.html").read_text()
+    assert workspace.params_file.read_text() == workspace.params().to_yaml()
+
+
+@pytest.mark.parametrize("text", ["{", '{"attempt": 1, "champion": "d"}'])
+def test_what_is_no_lease_is_refused(home: Home, text: str) -> None:
+    home.workspace.lease.write_text(text)
+    with pytest.raises(ConfigError, match=r"lease\.json is not a lease"):
+        STAGES["gate"](home.workspace, home.settings)
+
+
+def test_an_old_workspace_is_given_a_lease(home: Home) -> None:
+    """Made before 0.3: its own definition, whose gate read the incumbent from the parameters."""
+    definition = home.workspace.root / "dvc.yaml"
+    old = yaml.safe_load(pipeline_definition())
+    old["stages"]["gate"]["deps"].remove("data/lease.json")
+    old["stages"]["evolve"]["cmd"] = "python -m pipelines.stages evolve"
+    definition.write_text(yaml.safe_dump(old))
+    home.workspace.lease.unlink()
+    workspace = open_workspace(home.settings, "tiny")
+    assert Lease.load(workspace.lease) == Lease()
+    new = yaml.safe_load(definition.read_text())
+    assert "data/lease.json" in new["stages"]["gate"]["deps"]
+    assert new["stages"]["evolve"] == old["stages"]["evolve"]
+
+
+# ------------------------------------------------------------------------------- the commands
+
+
+def test_revoke_stale_and_weight_have_commands(home: Home, run: Srghn) -> None:
+    ledger = home.release.ledger
+    refused = run("canary", "weight", "0.5", "--reason", "more")
+    assert (refused.returncode, "no canary is on trial" in refused.stderr) == (1, True)
+    done = run("stale", "1", "--reason", "recalibrated", "--json")
+    assert done.returncode == 0, done.stderr
+    event = ledger.events(1)[-1]
+    assert (event.to_state, event.reason) == ("STALE", "recalibrated")
+    assert event.actor == f"cli:{getpass.getuser()}"
+    refused = run("revoke", "1", "--reason", "wrong data")
+    assert refused.returncode == 1
+    assert "STALE and cannot become REVOKED" in refused.stderr
+
+
+def test_the_only_champion_cannot_be_revoked(home: Home, run: Srghn) -> None:
+    home.release.approve(1, "ann", "the first")
+    refused = run("revoke", "1", "--reason", "wrong data")
+    assert "no retired champion is left" in refused.stderr
+    assert home.release.ledger.version(1).state == "CHAMPION"
+
+
+def test_the_registry_can_be_written_anew(home: Home, run: Srghn) -> None:
+    from mlflow import MlflowClient
+
+    mirror = home.release.mirror()
+    mirror.deliver()
+    client = MlflowClient(home.settings.mlflow_uri, home.settings.mlflow_uri)
+    name = mirror.model
+    client.set_model_version_tag(name, "1", "srghn.state", "tampered")
+    assert run("sync", "--json").returncode == 0
+    assert client.get_model_version(name, "1").tags["srghn.state"] == "tampered"
+    assert run("sync", "--all", "--json").returncode == 0
+    assert client.get_model_version(name, "1").tags["srghn.state"] == "PASSED"
+
+
+def test_every_error_is_for_users(home: Home) -> None:
+    with pytest.raises(SrghnError, match="there is no version 9"):
+        home.release.start_canary(9, "ann", "try")

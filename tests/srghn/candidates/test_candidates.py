@@ -1,0 +1,138 @@
+"""From a run to a candidate by the library alone: choose, freeze, load, play."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from srghn import seeding
+from srghn.candidates import (
+    Choice,
+    choose_finalist,
+    freeze_finalist,
+    freeze_founder,
+    load_candidate,
+    observe,
+    play_candidate,
+)
+from srghn.candidates.freeze import load_weights
+from srghn.config import EvaluateParams, RunParams
+from srghn.envs import pin
+from srghn.errors import ArtefactError
+from srghn.evaluation.base import Evaluator, choose_backend, make_backend
+from srghn.evaluation.task import Task
+from srghn.evolution import Run, evolve, load_run
+from srghn.networks import build_network
+from tests.tiny import tiny_params
+
+RULES = EvaluateParams(finalists=2, episodes=4, cell_episodes=2)
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> Evaluator:
+    params = RunParams.model_validate(tiny_params())
+    world = pin(params.env)
+    return make_backend(choose_backend(world, params.network), world, params.network)
+
+
+@pytest.fixture(scope="module")
+def run(evaluator: Evaluator, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    params = RunParams.model_validate(tiny_params())
+    folder = tmp_path_factory.mktemp("library") / "run"
+    evolve(params, pin(params.env), evaluator, folder)
+    return load_run(folder)
+
+
+def test_the_same_run_gives_the_same_choice_and_candidate(
+    run: Run, evaluator: Evaluator, tmp_path: Path
+) -> None:
+    choice = choose_finalist(run, evaluator, RULES)
+    assert choose_finalist(run, evaluator, RULES) == choice
+    one = freeze_finalist(run, choice, tmp_path / "one")
+    again = freeze_finalist(run, choice, tmp_path / "again")
+    assert one.digest == again.digest
+    assert one.manifest["validation"] == choice.validation
+    assert one.manifest["params"]["evaluate"] == RULES.model_dump()
+    assert set(choice.validation) == {"mean", "episodes", "worst_cell"}
+
+
+def test_the_best_mean_wins_and_among_equals_the_best_worst_cell(
+    run: Run, evaluator: Evaluator
+) -> None:
+    means = []
+    for row in range(2):
+        alone = evaluator.evaluate(
+            _policies(run, row),
+            Task(
+                run.version,
+                run.mode,
+                seeding.seeds(run.params.evolution.seed, "finalist", RULES.episodes),
+            ),
+        )
+        means.append(float(alone.fitness[0]))
+    exact = RULES.model_copy(update={"tolerance": 0.0})
+    assert choose_finalist(run, evaluator, exact).row == int(np.argmax(means))
+    assert choose_finalist(run, evaluator, exact).validation["mean"] == max(means)
+
+
+def _policies(run: Run, row: int):  # type: ignore[no-untyped-def]
+    from srghn.evaluation.base import WeightedPolicies
+
+    weights = run.finalists.weights[row : row + 1]
+    return WeightedPolicies(run.params.network, run.version.interface, weights)
+
+
+def test_progress_is_told_to_the_end(run: Run, evaluator: Evaluator) -> None:
+    told: list[tuple[int, int]] = []
+    choose_finalist(run, evaluator, RULES, lambda done, total, note: told.append((done, total)))
+    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
+    assert len(told) > 1
+
+
+def test_golden_observations_are_those_the_evolved_policy_meets(run: Run, tmp_path: Path) -> None:
+    """Not those of the network as it was built, which the evolved one may never see."""
+    candidate = freeze_finalist(run, Choice(0, {}, RULES), tmp_path / "candidate")
+    network = build_network(run.params.network, run.version.interface)
+    seeds = seeding.seeds(run.params.evolution.seed, "golden", 4)
+    unevolved, _ = observe(run.version, run.mode, network, seeds)
+    load_weights(network, run.finalists.weights[0])
+    met, _ = observe(run.version, run.mode, network, seeds)
+    np.testing.assert_array_equal(candidate.golden[0], met)
+    assert unevolved.shape != met.shape or not np.array_equal(unevolved, met)
+
+
+def test_a_founder_is_frozen_unevolved(run: Run, tmp_path: Path) -> None:
+    founder = freeze_founder(run, tmp_path / "founder", "flipped")
+    assert (founder.generation, founder.mode) == (0, "flipped")
+    assert founder.manifest["validation"]["episodes"] == 0
+    best = run.ancestry(int(run.finalists.ids[0])).chain[0]
+    chain = json.loads((founder.path / "ancestry.json").read_text())["chain"]
+    assert [row[2] for row in chain] == [best.noise_seed]
+
+
+def test_a_candidate_is_loaded_and_played(run: Run, tmp_path: Path) -> None:
+    freeze_finalist(run, Choice(0, {"mean": 1.0}, RULES), tmp_path / "candidate")
+    candidate = load_candidate(str(tmp_path / "candidate"))
+    played = play_candidate(candidate, 5)
+    assert played.returns.shape == (1, 5)
+    np.testing.assert_array_equal(played.returns, play_candidate(candidate, 5).returns)
+    assert not np.array_equal(played.returns, play_candidate(candidate, 5, seed=1).returns)
+    network = build_network(run.params.network, run.version.interface)
+    load_weights(network, run.finalists.weights[0])
+    with torch.no_grad():
+        said = network(torch.from_numpy(candidate.golden[0])).numpy().argmax(1)
+    np.testing.assert_array_equal(candidate.golden[1], said)
+    (candidate.path / "policy.onnx").write_bytes(b"torn")
+    with pytest.raises(ArtefactError, match=r"policy\.onnx was changed"):
+        load_candidate(candidate.path)
+
+
+def test_reading_a_candidate_imports_no_torch() -> None:
+    code = "import sys, srghn.candidates as c; c.load_candidate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
