@@ -44,6 +44,8 @@ def serve(settings: Settings, workers: int = 1) -> None:
     require_tokens(settings)
     bound = _bind(settings.host, settings.port)
     url = url_of(settings.host, bound.getsockname()[1])
+    if settings.tls_certificate is not None:
+        url = url.replace("http://", "https://", 1)
     sys.stdout.write(f"srghn serves {url}\n")
     sys.stdout.flush()
     _raise_file_limit(workers * 64 + 2 * limits.connections)
@@ -82,7 +84,11 @@ def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         http=guarded(limits, app.state.service.metrics.counts),
-        proxy_headers=False,
+        root_path=settings.root_path.rstrip("/"),
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         timeout_keep_alive=limits.keep_alive_seconds,
         timeout_graceful_shutdown=limits.drain_seconds,
     )

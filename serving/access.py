@@ -18,6 +18,7 @@ ACCESS: dict[tuple[str, str], str] = {
     ("GET", "/metrics"): READ,
     ("GET", "/openapi.json"): READ,
     ("GET", "/"): READ,
+    ("GET", "/docs"): READ,
     ("GET", "/v2"): READ,
     ("GET", _MODEL): READ,
     ("GET", _VERSION): READ,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -14,10 +15,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.auth import Auth
+from serving.description import describe
 from serving.hot import HotPath
-from serving.http import RequestIds, answer, refusal
+from serving.http import RequestIds, answer, host_of, refusal, without_body
 from serving.limits import Limits
-from serving.routes import act, health, home, oip, review, versions
+from serving.routes import act, docs, health, home, oip, review, versions
 from serving.schemas import BadRequest
 from serving.service import Service
 from serving.settings import Settings, load_settings
@@ -30,14 +32,29 @@ class Application(FastAPI):
     """FastAPI, and beside its middleware and its router the hot path."""
 
     hot: HotPath
+    hosts: frozenset[str] = frozenset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            handler = self.hot.find(scope)
-            if handler is not None:
-                await self.hot.answer(handler, scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        if self.hosts and host_of(scope) not in self.hosts:
+            error = BadRequest(421, "Host", "one that is served here", repr(host_of(scope)[:80]))
+            await refusal(error, Request(scope))(scope, receive, send)
+            return
+        handler = self.hot.find(scope)
+        if handler is not None:
+            await self.hot.answer(handler, scope, receive, send)
+        elif scope["method"] == "HEAD":
+            await super().__call__({**scope, "method": "GET"}, receive, without_body(send))
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of all routes; made once."""
+        if not self.openapi_schema:
+            self.openapi_schema = describe(super().openapi())
+        return self.openapi_schema
 
 
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> FastAPI:
@@ -51,15 +68,16 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
         title="srghn",
         version="1",
         description="The champion, its canary, and the reports that promoted them.",
-        docs_url=None,  # its pages load scripts from elsewhere; /openapi.json is here
+        docs_url=None,  # its pages load scripts from elsewhere; ours are at /docs
         redoc_url=None,
         lifespan=_lifespan,
     )
     app.state.service = service
     app.hot = HotPath(service)
+    app.hosts = service.settings.served_hosts
     app.add_middleware(Auth, keeper=service.keeper)
     app.add_middleware(RequestIds)
-    for module in (act, oip, versions, review, health, home):
+    for module in (act, oip, versions, review, health, home, docs):
         app.include_router(module.router)
     app.add_exception_handler(BadRequest, _refused)
     app.add_exception_handler(LedgerError, _unavailable)

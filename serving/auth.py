@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from starlette.requests import Request
@@ -45,6 +46,7 @@ class Keeper:
     def __init__(self, tokens: Tokens, closed: Closed, public: bool) -> None:
         self._tokens, self._closed, self._public = tokens, closed, public
         self._believed: dict[str, tuple[float, Token]] = {}
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="tokens")
         self._wrong: dict[str, tuple[float, int]] = {}
         self.infer = closed != "changes"
         self.outcomes = self.infer or public
@@ -100,7 +102,8 @@ class Keeper:
         known = self._believed.get(given)
         if known is not None and time.monotonic() < known[0] and known[1].valid(time.time()):
             return known[1]
-        found = await asyncio.to_thread(self._tokens.find, given)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._executor, self._tokens.find, given)
         if len(self._believed) > 1000:
             self._believed.clear()
         if found is not None:
@@ -140,4 +143,4 @@ def caller_of(scope: Scope) -> str:
 def _leads_anywhere(scope: Scope) -> bool:
     """Whether the application has a route for a request: one that is in no list is closed."""
     routes = scope["app"].router.routes
-    return any(route.matches(scope)[0] is not Match.NONE for route in routes)
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)

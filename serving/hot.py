@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -54,6 +55,7 @@ LONG = 65_536
 
 #: Who answered, the body, and header lines beside those of who answered.
 Said = tuple[Face, bytes, bytes]
+_parsing = ThreadPoolExecutor(1, thread_name_prefix="parsing")
 T = TypeVar("T")
 Handler = Callable[[Call], Awaitable[Said]]
 
@@ -251,7 +253,9 @@ class HotPath:
 
 async def _aside(length: int, work: Callable[[], T]) -> T:
     """Do the work here if the body is short, else in a thread."""
-    return work() if length <= LONG else await asyncio.to_thread(work)
+    if length <= LONG:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_parsing, work)
 
 
 def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:

@@ -57,3 +57,23 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, named)
+
+
+def host_of(scope: Scope) -> str:
+    """The name that a request was sent to, without its port."""
+    said = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    name = said.decode("latin-1").strip().lower()
+    if name.startswith("["):
+        return name.partition("]")[0].lstrip("[")
+    return name.partition(":")[0]
+
+
+def without_body(send: Send) -> Send:
+    """What answers HEAD: the headers that GET would have, and nothing after them."""
+
+    async def headers_alone(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return headers_alone

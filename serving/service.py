@@ -23,6 +23,7 @@ from serving.registry.ledger import Ledger
 from serving.schemas import BadRequest
 from serving.settings import Settings
 from serving.tokens import Tokens
+from srghn.errors import LedgerError
 
 #: The one model that is served, as `/v2` names it.
 MODEL = "policy"
@@ -114,6 +115,10 @@ class Service:
         """Why this worker is not ready, or None."""
         if self.draining:
             return "draining: this server is about to stop"
+        try:
+            self.ledger.database().require()  # one look at the file's name, no lock
+        except LedgerError as error:
+            return str(error)
         return self.follower.served.problem
 
 

@@ -47,6 +47,13 @@ class Settings(EngineSettings, BaseSettings):
     without_tokens: bool = Field(
         False, description="beyond loopback, serve without any token: whoever reaches it may use it"
     )
+    hosts: str = Field("", description="names this server answers to, with commas; default any")
+    root_path: str = Field("", description="path prefix that a proxy takes away, such as /policies")
+    trusted_proxies: str = Field(
+        "", description="addresses whose X-Forwarded-* headers are believed, with commas"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file; makes the server speak TLS")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     unblind: bool = Field(
         False, description="answers of a trial say which arm gave them; else none does"
     )
@@ -102,6 +109,11 @@ class Settings(EngineSettings, BaseSettings):
     @property
     def mlflow_is_embedded(self) -> bool:
         return self.mlflow_uri.startswith("sqlite:")
+
+    @property
+    def served_hosts(self) -> frozenset[str]:
+        """Names that requests may be sent to; empty: any."""
+        return frozenset(name.strip().lower() for name in self.hosts.split(",") if name.strip())
 
     @property
     def loopback(self) -> bool:

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.faults import LedgerGone
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Champion
 from serving.registry.states import State
@@ -46,20 +48,23 @@ class Follower:
         self._ledger, self._store = ledger, store
         self._metrics, self._limits = metrics, limits
         self._lock = threading.Lock()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="follower")
         self._failed: dict[int, tuple[float, str]] = {}  # version -> when, why
         self._retired: dict[int, float] = {}  # draining version -> until
         self._seen = self._pruned = time.monotonic()
 
     async def run(self) -> None:
-        """Look at the ledger for ever; never ends by an error."""
+        """Look at the ledger for ever, in a thread of its own; never ends by an error."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.to_thread(self.poll)
+            await loop.run_in_executor(self._executor, self.poll)
             await asyncio.sleep(self._limits.poll_seconds)
 
     def poll(self) -> None:
         """Look once. Blocks; called in a worker thread."""
         with self._lock:
             try:
+                self._ledger.database().require()
                 self._follow()
                 if self.controller.judge(self.served):
                     self._follow()
@@ -68,6 +73,10 @@ class Follower:
                 for look in self.looks:
                     look()
                 self._seen = time.monotonic()
+            except LedgerGone as error:
+                logger.error("%s", error)
+                self._metrics.counts.add("ledger_errors")
+                self.served = replace(self.served, problem=str(error))  # nothing is acknowledged
             except LedgerError as error:
                 logger.error("cannot follow the ledger: %s", error)
                 self._blind(f"cannot read the ledger: {error}")

@@ -1,0 +1,94 @@
+"""/openapi.json: what each route takes, gives and needs, with every reference resolved."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from serving.access import ACCESS, OPEN, READ
+from serving.routes.review import Approval, Decision, Rollback
+from serving.schemas import ActRequest, BatchRequest, OutcomeRequest
+from serving.tensors import InferRequest
+
+_BODIES = (
+    ActRequest,
+    BatchRequest,
+    OutcomeRequest,
+    InferRequest,
+    Approval,
+    Decision,
+    Rollback,
+)
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {"type": "string"},
+        "field": {"type": "string"},
+        "expected": {"type": "string"},
+        "got": {"type": "string"},
+    },
+}
+_REFUSALS = {
+    "400": "not JSON, a key twice, or a request that does not fit together",
+    "401": "no token, or none that is known",
+    "403": "a token without the scope",
+    "404": "nothing of that name",
+    "408": "sent too slowly",
+    "409": "a step that is not allowed now",
+    "412": "made on another generation of the champion",
+    "413": "too long",
+    "415": "not said to be JSON",
+    "421": "sent to a name that is not served here",
+    "422": "a field that is missing or wrong",
+    "428": "Idempotency-Key or If-Match is missing",
+    "431": "headers too long or too many",
+    "500": "an error of the server",
+    "503": "not ready, or the ledger cannot be used now",
+}
+_EXAMPLES: dict[str, Any] = {
+    "/v1/act": {"observation": [0.01, 0.0, 0.02, 0.0], "episode_id": "e-1"},
+    "/v1/act/batch": {"observations": [[0.01, 0.0, 0.02, 0.0], [0.0, 0.1, 0.0, 0.0]]},
+}
+
+
+def describe(made: dict[str, Any]) -> dict[str, Any]:
+    """The framework's description with bodies, answers and security as they are."""
+    _, parts = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
+    components = {"schemas": {**parts, "Error": _ERROR}}
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for path, methods in made["paths"].items():
+        for method, operation in methods.items():
+            _complete(path, method.upper(), operation)
+    return {**made, "components": components}
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    needed = ACCESS.get((method, path), "admin")
+    operation["security"] = [{"token": []}] if needed not in (OPEN, READ) else [{}, {"token": []}]
+    operation["parameters"] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    if needed in ("review", "admin") and method == "POST":
+        operation["parameters"] += [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+            for name in ("Idempotency-Key", "If-Match")
+        ]
+    refused = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    answers = operation.setdefault("responses", {})
+    answers.pop("422", None)
+    answers |= {code: {"description": text, **refused} for code, text in _REFUSALS.items()}
+    answers["200"] = {"description": "done", **_content(path)}
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if body is not None and path in _EXAMPLES:
+        body["example"] = _EXAMPLES[path]
+
+
+def _content(path: str) -> dict[str, Any]:
+    kind = "text/plain" if path == "/metrics" else "application/json"
+    if path.endswith("/report") or path == "/docs":
+        kind = "text/html"
+    return {"content": {kind: {"schema": {} if kind != "application/json" else {"type": "object"}}}}

@@ -1,0 +1,58 @@
+"""/docs: the description of the API as a page that loads nothing."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+router = APIRouter(include_in_schema=False)
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color-scheme:light dark}code,pre{font:14px ui-monospace,monospace}"
+    "pre{overflow-x:auto;padding:.6rem;border:1px solid #8884}h2{margin:2rem 0 .2rem;"
+    "overflow-wrap:anywhere}"
+)
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Every route, what it takes and what it needs."""
+    return Response(page(request.app.openapi()), media_type="text/html")
+
+
+def page(description: dict[str, Any]) -> str:
+    """HTML of a description: no script, no request."""
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><title>srghn API</title>"
+        "<meta name=viewport content='width=device-width'><link rel=icon href='data:,'>"
+        f"<style>{_STYLE}</style><h1>srghn API</h1>"
+        "<p>As JSON: <a href=openapi.json>openapi.json</a></p>"
+    ]
+    for path, methods in sorted(description["paths"].items()):
+        for method, operation in methods.items():
+            parts.append(_operation(path, method, operation))
+    parts.append("<h2>Bodies</h2>")
+    for name, schema in description["components"]["schemas"].items():
+        parts.append(f"<h3 id='{escape(name)}'>{escape(name)}</h3><pre>{_json(schema)}</pre>")
+    return "".join(parts)
+
+
+def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
+    said = escape(operation.get("description") or operation.get("summary") or "")
+    needs = "" if {} in operation["security"] else " Needs a token where the server asks for one."
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    example = f"<pre>{_json(body['example'])}</pre>" if "example" in body else ""
+    schema = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
+    link = f"<p>Body: <a href='#{escape(schema)}'>{escape(schema)}</a></p>" if schema else ""
+    title = f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
+    return f"{title}<p>{said}{needs}</p>{link}{example}"
+
+
+def _json(value: Any) -> str:
+    return escape(json.dumps(value, indent=2))

@@ -1,0 +1,119 @@
+"""At the edge: hosts, prefixes, HEAD, the description, and a ledger that goes away."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from serving.app import create_app
+from serving.limits import Limits
+
+OBSERVATION = {"observation": [0.0, 0.0, 1.0, 0.0]}
+
+
+@pytest.fixture(scope="module")
+def client(shared_home: Any) -> Iterator[TestClient]:
+    with TestClient(create_app(shared_home.settings)) as opened:
+        yield opened
+
+
+def test_a_host_that_is_not_served_is_refused(shared_home: Any) -> None:
+    settings = shared_home.settings.model_copy(update={"hosts": "policies.example,::1"})
+    with TestClient(create_app(settings), base_url="http://policies.example:8000") as client:
+        assert client.get("/health/live").status_code == 200
+        assert client.post("/v1/act", json=OBSERVATION).status_code == 200
+        for host in ("evil.example", "policies.example.evil", ""):
+            for send in (
+                lambda h: client.get("/health/live", headers={"Host": h}),
+                lambda h: client.post("/v1/act", json=OBSERVATION, headers={"Host": h}),
+            ):
+                assert send(host).status_code == 421
+        ours = client.get("/health/live", headers={"Host": "[::1]:8000"})
+        assert ours.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/v1/champion", "/", "/metrics", "/v2"])
+def test_head_gives_the_headers_of_get_and_no_body(client: TestClient, path: str) -> None:
+    got, headed = client.get(path), client.head(path)
+    assert headed.status_code == got.status_code == 200
+    assert headed.content == b""
+    assert headed.headers["content-type"] == got.headers["content-type"]
+    assert client.head("/v1/act").status_code == 405
+
+
+def test_it_works_behind_a_path_prefix(shared_home: Any) -> None:
+    app = create_app(shared_home.settings)
+    with TestClient(app, root_path="/policies") as client:
+        for path in ("/policies/health/ready", "/policies/v1/champion"):
+            assert client.get(path).status_code == 200, path
+        assert client.post("/policies/v1/act", json=OBSERVATION).json()["action"] == 1
+
+
+def test_the_description_has_every_route_and_resolves(client: TestClient) -> None:
+    found = client.get("/openapi.json").json()
+    assert set(found["paths"]) >= {"/v1/act", "/v1/episodes/{episode_id}/outcome", "/v1/rollback"}
+    references = re.findall(r'"\$ref":\s*"([^"]+)"', client.get("/openapi.json").text)
+    assert len(references) > 10
+    for reference in references:
+        part: Any = found
+        for name in reference.removeprefix("#/").split("/"):
+            part = part[name]
+        assert part
+    for path, methods in found["paths"].items():
+        for operation in methods.values():
+            assert {"200", "503"} <= set(operation["responses"])
+            named = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", path))
+            assert operation["security"]
+    assert found["paths"]["/v1/rollback"]["post"]["security"] == [{"token": []}]
+
+
+def test_its_examples_run(client: TestClient) -> None:
+    found = client.get("/openapi.json").json()
+    ran = 0
+    for path, methods in found["paths"].items():
+        body = methods.get("post", {}).get("requestBody", {}).get("content", {})
+        example = body.get("application/json", {}).get("example")
+        if example is not None:
+            assert client.post(path, json=example).status_code == 200, path
+            ran += 1
+    assert ran == 2
+
+
+def test_the_page_of_the_description_loads_nothing(client: TestClient) -> None:
+    text = client.get("/docs").text
+    assert "POST /v1/act/batch" in text
+    assert "<script" not in text
+    assert re.findall(r"https?://[^\s\"'<)]+", text) == []
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_ledger_that_goes_away_makes_it_unready_within_a_second(home: Any, how: str) -> None:
+    home.first()
+    file = home.settings.home / "ledger.db"
+    with TestClient(create_app(home.settings, Limits()), raise_server_exceptions=False) as client:
+        said = {**OBSERVATION, "episode_id": "begun"}
+        token = client.post("/v1/act", json=said).json()["token"]
+        aside = file.with_name("aside.db")
+        if how == "removed":
+            file.unlink()
+        else:
+            shutil.copy(file, aside)
+            aside.rename(file)
+        begun = time.monotonic()
+        while client.get("/health/ready").status_code == 200:
+            assert time.monotonic() - begun < 1.5
+            time.sleep(0.02)
+        assert "removed or replaced" in client.get("/health/ready").json()["reason"]
+        post = {"return": 1.0, "terminated": True, "token": token}
+        lost = client.post("/v1/episodes/begun/outcome", json=post)
+        assert lost.status_code == 503  # nothing is acknowledged into the void
+        assert client.post("/v1/act", json={**OBSERVATION, "token": token}).status_code == 200
+        fresh = client.post("/v1/act", json={**OBSERVATION, "episode_id": "fresh"})
+        assert fresh.json()["recorded"] is False
