@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint check install extras lock bench clean
+.PHONY: demo test lint check install extras lock bench kills clean
 
 demo: install ## set up, then the whole loop, from nothing to a served answer
 	$(BIN)/srghn demo
@@ -40,6 +40,10 @@ lock: ## resolve pyproject.toml anew and write requirements.lock (needs pip 25.1
 
 bench: install ## measure against the peers that are installed
 	$(BIN)/srghn bench --quick
+
+kills: install ## SIGKILL at named write boundaries: 100 runs, 500 writers of a ledger
+	$(BIN)/python -m tests.benchmarks.kills --runs 100
+	$(BIN)/python -m tests.benchmarks.ledger_kills --kills 500
 
 clean: ## remove what the build made; never .srghn, which holds your ledger
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

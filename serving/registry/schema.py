@@ -89,6 +89,7 @@ Index(
 )
 Index("versions_state", versions.c.policy, versions.c.state)
 Index("versions_genome", versions.c.genome)
+Index("versions_deadline", versions.c.deadline)
 
 events = Table(
     "events",

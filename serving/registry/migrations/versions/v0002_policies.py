@@ -107,6 +107,7 @@ def _versions(connection: sa.Connection) -> None:
     op.create_index("ix_versions_run_id", "versions", ["run_id"])
     op.create_index("versions_state", "versions", ["policy", "state"])
     op.create_index("versions_genome", "versions", ["genome"])
+    op.create_index("versions_deadline", "versions", ["deadline"])
 
 
 def _events() -> None:

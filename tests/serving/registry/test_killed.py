@@ -1,0 +1,60 @@
+"""Killed at any boundary of a write, a ledger is whole and holds what was acknowledged.
+
+`make kills` does the same 500 times.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.registry import backup
+from serving.registry.ledger import Ledger
+from tests import old_homes
+from tests.serving.registry.killing import (
+    Yard,
+    kill_live,
+    kill_restore,
+    kill_upgrade,
+    spread,
+)
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    folder = tmp_path / "yard"
+    folder.mkdir()
+    return Yard(folder)
+
+
+def test_a_writer_killed_at_any_boundary_loses_nothing_acknowledged(yard: Yard) -> None:
+    Ledger(yard.url).close()
+    names = yard.names(yard.live)
+    kinds = {name.split(":")[0] for name in names}
+    assert {"before commit", "around a transaction", "around a line of the witness"} <= kinds
+    assert "after INSERT INTO starts" in kinds
+    assert "after UPDATE trial_state SET" in kinds
+    assert kill_live(yard, spread(len(names) // 2, 5)) == 5
+    assert yard.run(yard.live, 0) == 0
+    yard.check()
+
+
+def test_an_upgrade_killed_at_any_boundary_is_done_again(yard: Yard, tmp_path: Path) -> None:
+    old = old_homes.unpack("home-ledger", tmp_path) / "ledger.db"
+    kill_upgrade(yard, old, 10**9)
+    (yard.folder / "boundaries").unlink(missing_ok=True)
+    yard.file.write_bytes(old.read_bytes())
+    for name in ("ledger.db-wal", "ledger.db-shm", "witness.jsonl"):
+        (yard.folder / name).unlink(missing_ok=True)
+    total = len(yard.names(yard.migrate))
+    assert sum(kill_upgrade(yard, old, number) for number in spread(total, 4)) == 4
+
+
+def test_a_restore_killed_at_any_boundary_is_done_again(yard: Yard) -> None:
+    Ledger(yard.url).close()
+    assert yard.run(yard.live, 0) == 0
+    copy = backup.save(yard.url, yard.folder / "copies" / "ledger")
+    total = len(yard.names(lambda: yard.put_back(copy)))
+    # done again there is no log to move aside, so there are a few boundaries less
+    assert sum(kill_restore(yard, copy, number) for number in spread(total - 4, 4)) == 4
