@@ -21,7 +21,7 @@ from srghn.parents import PARENT
 
 PREFIX = "SRGHN_"
 #: Set by our own processes for their children, not by users.
-INTERNAL = frozenset({PARENT, "SRGHN_IMPORT_PATH", "SRGHN_COUNTS_FOLDER"})
+INTERNAL = frozenset({PARENT, "SRGHN_IMPORT_PATH", "SRGHN_COUNTS_FOLDER", "SRGHN_PAGES_URL"})
 #: Letters that SQLite URLs, MLflow or DVC take for something else in a path.
 REFUSED_IN_PATHS = "?#%\n\r\t"
 

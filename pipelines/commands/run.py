@@ -121,6 +121,12 @@ def _offer(workspace: Workspace, params: RunParams, ask: bool) -> bool:
 
 
 def _tell(result: dict[str, Any]) -> None:
+    if result.get("nothing_new"):
+        version = result["version"]
+        out.print(result["summary"], markup=False)
+        out.print(f"report:  {result['report']}", markup=False, soft_wrap=True)
+        out.print(f"judge it again: srghn gate {version}; another: --set evolution.seed=...")
+        return
     out.print(f"\n[bold]version {result['version']}[/bold] is {result['state']}")
     out.print(result["summary"], markup=False)
     out.print(f"report:  {result['report']}", markup=False, soft_wrap=True)

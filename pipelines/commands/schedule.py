@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,18 @@ from pipelines.commands.output import (
     table,
 )
 
+if TYPE_CHECKING:
+    from pipelines.runs.schedules import Schedule
+    from serving.settings import Settings
+
+
+class Overlap(StrEnum):
+    """What a firing does while the previous run is going."""
+
+    queue = "queue"
+    skip = "skip"
+
+
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 
 
@@ -23,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="Evolution runs by the clock.")
     group.command("add")(add)
     group.command("list")(list_)
+    group.command("show")(show)
     group.command("pause")(pause)
     group.command("resume")(resume)
     group.command("remove")(remove)
@@ -42,78 +56,125 @@ def add(
     ] = "champion",
     approve: Approve = Approval.manual,
     timezone: Annotated[str, typer.Option(help="IANA time zone of the cron fields.")] = "UTC",
+    overlap: Annotated[
+        Overlap, typer.Option(help="While the previous run is going: queue one, or skip.")
+    ] = Overlap.queue,
+    json: JsonOption = False,
 ) -> None:
     """Run evolution on a schedule; adding a name again replaces it.
+
+    Parameters are resolved and kept now: a preset that changes later changes nothing.
 
     Example, Tuesdays at three in the morning:
 
       srghn schedule add nightly --cron "0 3 * * 2" --preset cartpole-switch
     """
-    from pipelines.progress import spinner
-    from pipelines.runs.prepare import prepare
-    from pipelines.services.prefect_server import prefect_server
+    from pipelines.runs import calendar, schedules
+    from pipelines.runs.prepare import check, prepared, resolved
+    from pipelines.runs.workspaces import require_writable
 
-    settings, overrides = load_settings(), tuple(set_ or ())
-    prepare(settings, preset, overrides, start)  # a bad value is told now, not at 3 a.m.
-    with prefect_server(settings, spinner("starting a Prefect server")):
-        from pipelines.runs import schedules as schedule
-
-        schedule.add(name, cron, preset, overrides, start, approve.value, timezone)
-    out.print(
-        f"schedule {name} is set: {cron} ({timezone}). Runs happen while srghn up is running."
+    calendar.check(cron, timezone)  # what is wrong is told before anything heavy is loaded
+    settings = load_settings()
+    require_writable(settings.home)
+    params = resolved(preset, tuple(set_ or ()))
+    check(settings, prepared(settings, params, start))
+    asked = schedules.Schedule(
+        name,
+        cron,
+        timezone,
+        params.model_dump(mode="json"),
+        preset,
+        start=start,
+        approve=approve.value,
+        overlap=overlap.value,
     )
+    added = schedules.add(settings, asked)
+    _tell_prefect(settings)
+    if json:
+        print_json(_described(settings, added))
+        return
+    out.print(f"schedule {name} is set: {cron} ({timezone}).", markup=False)
+    out.print(_when(settings, added), markup=False)
 
 
 def list_(json: JsonOption = False) -> None:
-    """All schedules.
+    """All schedules, and when each runs next.
 
     Example: srghn schedule list --json
     """
-    from pipelines.progress import spinner
-    from pipelines.services.prefect_server import prefect_server
+    from pipelines.runs import schedules
 
-    with prefect_server(load_settings(), spinner("starting a Prefect server")):
-        from pipelines.runs import schedules as schedule
-
-        found = schedule.listed()
+    settings = load_settings()
+    found = [_described(settings, each) for each in schedules.listed(settings)]
     if json:
-        print_json([vars(s) for s in found])
+        print_json(found)
         return
-    rows = table("", "name", "cron", "time zone", "preset", "paused", "next run")
+    if not found:
+        out.print("no schedule yet: srghn schedule add --help")
+        return
+    rows = table("", "name", "cron", "time zone", "preset", "next run", "last firing")
     for each in found:
-        paused = "paused" if each.paused else ""
-        rows.add_row(each.name, each.cron, each.timezone, each.preset, paused, each.next_run or "-")
-    out.print(rows if found else "no schedule yet: srghn schedule add --help")
+        state = f"paused: {each['reason']}" if each["paused"] else each["next_run"] or "-"
+        rows.add_row(
+            each["name"], each["cron"], each["timezone"], each["preset"], state, each["note"]
+        )
+    out.print(rows)
+    if not found[0]["worker"]:
+        out.print("No worker is running here, so nothing fires: srghn up")
 
 
-def pause(name: Name) -> None:
+def show(name: Name) -> None:
+    """Everything one schedule runs, as JSON: cron, time zone, and all parameters.
+
+    Example: srghn schedule show nightly
+    """
+    from pipelines.runs import schedules
+
+    settings = load_settings()
+    found = schedules.find(settings, name)
+    print_json({**_described(settings, found), "params": dict(found.params)})
+
+
+def pause(
+    name: Name,
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown meanwhile.")] = "by hand",
+    json: JsonOption = False,
+) -> None:
     """Pause one; it stays paused until it is resumed.
 
-    Example: srghn schedule pause nightly
+    Example: srghn schedule pause nightly --reason "the simulator is being moved"
     """
-    _set_paused(name, True)
+    from pipelines.runs import schedules
+
+    settings = load_settings()
+    paused = schedules.pause(settings, name, reason)
+    _tell_prefect(settings)
+    _told(settings, paused, f"schedule {name} is paused: {reason}", json)
 
 
-def resume(name: Name) -> None:
-    """Resume a paused one.
+def resume(name: Name, json: JsonOption = False) -> None:
+    """Resume a paused one, from its next firing on.
 
     Example: srghn schedule resume nightly
     """
-    _set_paused(name, False)
+    from pipelines.runs import schedules
+
+    settings = load_settings()
+    resumed = schedules.resume(settings, name)
+    _tell_prefect(settings)
+    _told(settings, resumed, f"schedule {name} is active", json)
 
 
 def remove(name: Name) -> None:
-    """Delete one; its past runs stay.
+    """Delete one; its past runs stay, and one that is going goes on.
 
     Example: srghn schedule remove nightly
     """
-    from pipelines.progress import spinner
-    from pipelines.services.prefect_server import prefect_server
+    from pipelines.runs import schedules
 
-    with prefect_server(load_settings(), spinner("starting a Prefect server")):
-        from pipelines.runs import schedules as schedule
-
-        schedule.remove(name)
+    settings = load_settings()
+    schedules.remove(settings, name)
+    _tell_prefect(settings, removed=name)
     out.print(f"schedule {name} is removed")
 
 
@@ -127,12 +188,45 @@ def worker() -> None:
     run_worker(load_settings())
 
 
-def _set_paused(name: str, paused: bool) -> None:
-    from pipelines.progress import spinner
-    from pipelines.services.prefect_server import prefect_server
+def _described(settings: Settings, schedule: Schedule) -> dict[str, Any]:
+    """A schedule without its parameters; a next run only where a worker will run it."""
+    from datetime import UTC, datetime
 
-    with prefect_server(load_settings(), spinner("starting a Prefect server")):
-        from pipelines.runs import schedules as schedule
+    from pipelines.services.up import worker_is_up
 
-        schedule.set_paused(name, paused)
-    out.print(f"schedule {name} is {'paused' if paused else 'active'}")
+    up = worker_is_up(settings)
+    fields = {k: v for k, v in vars(schedule).items() if k != "params"}
+    following = None
+    if up and not schedule.paused:
+        following = schedule.following(datetime.now(UTC)).isoformat(timespec="minutes")
+    return {**fields, "next_run": following, "worker": up}
+
+
+def _when(settings: Settings, schedule: Schedule) -> str:
+    said = _described(settings, schedule)
+    if said["worker"]:
+        return f"It runs next at {said['next_run']}."
+    return "No worker is running here, so nothing fires: srghn up"
+
+
+def _told(settings: Settings, schedule: Schedule, text: str, json: bool) -> None:
+    if json:
+        print_json(_described(settings, schedule))
+    else:
+        out.print(text, markup=False)
+
+
+def _tell_prefect(settings: Settings, removed: str | None = None) -> None:
+    """Show the change in a Prefect server that is up; one that comes up later reads the files."""
+    from pipelines.services.prefect_server import running_server, use_server
+
+    url = running_server(settings)
+    if url is None:
+        return
+    use_server(settings, url)
+    from pipelines.runs.deployments import Prefect
+
+    with Prefect(settings) as prefect:
+        if removed is not None:
+            prefect.undeploy(removed)
+        prefect.sync()

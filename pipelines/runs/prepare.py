@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.runs.calendar import seed_of
 from pipelines.versions.release import Release
 from serving.settings import Settings
 from srghn.config import RunParams, load_params, parse_params, with_overrides
@@ -40,25 +42,47 @@ def load_preset(name: str) -> RunParams:
     raise ConfigError(f"unknown preset {name!r}; {hint} Presets: {', '.join(known)}")
 
 
-def prepare(settings: Settings, preset: str, overrides: Sequence[str], start: str) -> RunParams:
-    """The parameters of a new run.
+def resolved(preset: str, overrides: Sequence[str]) -> RunParams:
+    """A preset with its overrides: all the parameters of a run but its ancestor."""
+    return with_overrides(load_preset(preset), overrides)
+
+
+def prepared(
+    settings: Settings, params: RunParams, start: str, firing: datetime | None = None
+) -> RunParams:
+    """The parameters of a new run: with its ancestor and, for a scheduled one, its own seed.
 
     `start` says where the lineage begins: 'champion' (from scratch while there is none), 'scratch',
     or a version's number. The ancestor's digest becomes part of the parameters, so the run can be
-    repeated. World, policy, strategy and ancestor are built once here, so that what is wrong with
-    them is told before anything is started or written.
+    repeated.
+    """
+    evolution = params.evolution
+    if evolution.ancestor is None:
+        digest = _ancestor(Release(settings), start)
+        evolution = evolution.model_copy(update={"ancestor": digest})
+    if firing is not None:
+        evolution = evolution.model_copy(update={"seed": seed_of(evolution.seed, firing)})
+    return params.model_copy(update={"evolution": evolution})
+
+
+def check(settings: Settings, params: RunParams) -> EnvVersion:
+    """Build environment, network, strategy and ancestor once; returns the environment as it is now.
+
+    What is wrong with them is told here, before anything is started or written.
     """
     from srghn.envs import pin
     from srghn.evolution.registry import make_strategy
 
-    params = with_overrides(load_preset(preset), overrides)
-    if params.evolution.ancestor is None:
-        digest = _ancestor(Release(settings), start)
-        evolution = params.evolution.model_copy(update={"ancestor": digest})
-        params = params.model_copy(update={"evolution": evolution})
     version = pin(params.env)
     make_strategy(params, version.interface)
     find_founder(params, version, settings)
+    return version
+
+
+def prepare(settings: Settings, preset: str, overrides: Sequence[str], start: str) -> RunParams:
+    """`resolved`, `prepared` and checked."""
+    params = prepared(settings, resolved(preset, overrides), start)
+    check(settings, params)
     return params
 
 

@@ -1,22 +1,21 @@
-"""Runs started by hand: the flow with a Prefect server around it, and a new attempt at the gate."""
+"""Runs started by hand, and a new attempt at the gate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.progress import spinner
-from pipelines.runs.prepare import prepare, preset_name
+from pipelines.runs.prepare import prepared, preset_name, resolved
+from pipelines.runs.work import Request, carry_out, open_run, traced
 from pipelines.runs.workspaces import (
     Workspace,
-    create_workspace,
-    new_run_id,
     open_workspace,
     require_writable,
     unfinished,
 )
-from pipelines.services.prefect_server import prefect_server
+from pipelines.services.prefect_server import running_server, use_server
 from pipelines.versions.judge import judge_version, require_judgeable
 from pipelines.versions.release import Approval, Release
 from serving.registry.states import State
@@ -36,30 +35,40 @@ def start_run(
     resume: str | None = None,
     offer: Callable[[Workspace, RunParams], bool] = lambda workspace, params: False,
 ) -> dict[str, Any]:
-    """Run the flow to its end; returns what `pipelines.versions.release.outcome` sums up.
+    """One run to its end; returns what `pipelines.versions.release.outcome` sums up.
 
     Parameters are checked before anything is started or written. Where an unfinished run has the
-    same ones, `offer` is asked whether to go on with it instead. Raises `SrghnError`.
+    same ones, `offer` is asked whether to go on with it instead. Where a finished one has, nothing
+    can be new: its outcome is returned, with `nothing_new`. Raises `SrghnError`.
     """
     require_writable(settings.home)
-    if resume is None:
-        params = prepare(settings, preset, overrides, start)
-        begun = unfinished(settings, params)
-        if begun and offer(begun[-1], params):
-            run_id = begun[-1].name
-        else:
-            run_id = create_workspace(settings, new_run_id(preset_name(preset)), params).name
-    else:
-        run_id = open_workspace(settings, resume).name
-    return execute(settings, run_id, approve)
+    if resume is not None:
+        return execute(settings, open_workspace(settings, resume).name, approve)
+    params = prepared(settings, resolved(preset, overrides), start)
+    begun = unfinished(settings, params)
+    if begun and offer(begun[-1], params):
+        return execute(settings, begun[-1].name, approve)
+    opened = open_run(settings, Request(params, name=preset_name(preset)))
+    if isinstance(opened, dict):
+        return opened
+    return execute(settings, opened.name, approve)
 
 
 def execute(settings: Settings, run_id: str, approve: Approval) -> dict[str, Any]:
-    """The flow on a workspace that exists, with a Prefect server for as long as it takes."""
-    with prefect_server(settings, spinner("starting a Prefect server")):
+    """Work on a workspace that exists; a Prefect server that is up shows it.
+
+    None is started for a run by hand: nothing of it waits for a clock or a worker.
+    """
+    url = running_server(settings)
+    if url is not None:
+        use_server(settings, url)
         with spinner("loading Prefect"):
             from pipelines.runs.flow import evolve_and_gate
-        result: dict[str, Any] = evolve_and_gate(approve=approve, run_id=run_id)
+        return cast(dict[str, Any], evolve_and_gate(approve=approve, run_id=run_id))
+    workspace = open_workspace(settings, run_id)
+    with traced(settings, workspace) as done:
+        result = carry_out(settings, workspace, approve)
+        done(result)
     return result
 
 

@@ -1,142 +1,154 @@
-"""Schedules: Prefect deployments of the one flow, run by a process worker.
+"""Schedules: one file each in the home folder, which says whole what will run and when.
 
-A schedule lives in the Prefect server, so that pausing it outlasts any worker; `srghn worker`
-picks up what is due and runs it in a workspace of its own.
+Presets and overrides are resolved when a schedule is added, so that a preset that changes or moves
+later changes nothing. Files can be read, paused and removed while no server is up.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-
-from pipelines.runs.flow import evolve_and_gate
+from pipelines.runs import calendar
+from pipelines.services.processes import IMPORTS
+from serving.settings import Settings
+from srghn.config import RunParams, parse_params
 from srghn.errors import ConfigError
+from srghn.files import atomic_write
 
-POOL = "srghn"
-ENTRYPOINT = "pipelines.runs.flow.evolve_and_gate"
-T = TypeVar("T")
+Overlap = Literal["queue", "skip"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A named cron schedule and what it runs."""
+    """What runs when. `params` are whole; the ancestor that `start` names is found at each firing.
+
+    overlap  what a firing does while the previous run is going: wait for its end, or be skipped
+    imports  folder that users' own environments and networks are imported from
+    handled  the last firing that was run, skipped or missed; at first, when it was added
+    note     what became of it
+    """
 
     name: str
     cron: str
     timezone: str
-    paused: bool
+    params: Mapping[str, Any]
     preset: str
-    next_run: str | None
+    start: str = "champion"
+    approve: str = "manual"
+    overlap: str = "queue"
+    imports: str = ""
+    added: str = ""
+    handled: str = ""
+    note: str = ""
+    paused: bool = False
+    reason: str = ""
+
+    @property
+    def run_params(self) -> RunParams:
+        return parse_params(self.params, f"schedule {self.name}")
+
+    def due(self, now: datetime) -> calendar.Due | None:
+        if self.paused:
+            return None
+        handled = datetime.fromisoformat(self.handled)
+        return calendar.due(self.cron, self.timezone, handled, now)
+
+    def following(self, now: datetime) -> datetime:
+        return calendar.following(self.cron, self.timezone, now)
+
+    def run_id(self, firing: datetime) -> str:
+        """The id of the run of one firing: the same firing never runs twice."""
+        return f"{self.name}-{firing.astimezone(UTC):%Y%m%d-%H%M%S}"
 
 
-def add(
-    name: str, cron: str, preset: str, overrides: Sequence[str], start: str, approve: str, tz: str
-) -> None:
-    """Add a schedule, or replace the one of that name. Raises `ConfigError` for a bad cron.
+def add(settings: Settings, schedule: Schedule, now: datetime | None = None) -> Schedule:
+    """Write a schedule, or replace the one of that name; raises `ConfigError`.
 
-    A run that comes due while the one before still goes is cancelled, not queued.
+    Its first firing is the first one after now.
     """
-    try:
-        schedule = CronSchedule(cron=cron, timezone=tz)
-    except ValueError as error:
+    if not _NAME.fullmatch(schedule.name):
         raise ConfigError(
-            f"{cron!r} in time zone {tz!r} is not a cron schedule, expected five fields such as "
-            f"'0 3 * * 2' (Tuesdays at 3:00) and a zone such as Europe/Berlin"
-        ) from error
-    parameters = {
-        "preset": preset,
-        "overrides": list(overrides),
-        "start": start,
-        "approve": approve,
-    }
-    _do(_add(name, schedule, parameters))
-
-
-def listed() -> list[Schedule]:
-    """All schedules by name."""
-    return _do(_list())
-
-
-def set_paused(name: str, paused: bool) -> None:
-    """Pause or resume one; raises `ConfigError` naming those there are."""
-    _do(_set_paused(name, paused))
-
-
-def remove(name: str) -> None:
-    """Delete one; raises `ConfigError` naming those there are."""
-    _do(_remove(name))
-
-
-async def _add(name: str, schedule: CronSchedule, parameters: dict[str, Any]) -> None:
-    async with get_client() as client:
-        with suppress(ObjectAlreadyExists):
-            await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        flow_id = await client.create_flow(evolve_and_gate)
-        await client.create_deployment(
-            flow_id=flow_id,
-            name=name,
-            schedules=[DeploymentScheduleCreate(schedule=schedule, active=True)],
-            parameters=parameters,
-            work_pool_name=POOL,
-            entrypoint=ENTRYPOINT,
-            concurrency_limit=1,
-            concurrency_options=ConcurrencyOptions(
-                collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
-            ),
-            tags=["srghn"],
+            f"{schedule.name!r} is not a schedule's name: letters, digits, '.', '_' and '-', "
+            "the first a letter or a digit, 100 at most"
         )
+    calendar.check(schedule.cron, schedule.timezone)
+    moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    imports = schedule.imports or os.environ.get(IMPORTS, os.getcwd())
+    whole = replace(schedule, added=moment, handled=moment, imports=imports)
+    save(settings, whole)
+    return whole
 
 
-async def _list() -> list[Schedule]:
-    async with get_client() as client:
-        found = []
-        for deployment in await client.read_deployments():
-            if "srghn" not in deployment.tags:
-                continue
-            cron = next(s for s in deployment.schedules if isinstance(s.schedule, CronSchedule))
-            assert isinstance(cron.schedule, CronSchedule)
-            due = await client.get_scheduled_flow_runs_for_deployments([deployment.id], limit=1)
-            found.append(
-                Schedule(
-                    name=deployment.name,
-                    cron=cron.schedule.cron,
-                    timezone=cron.schedule.timezone or "UTC",
-                    paused=not cron.active,
-                    preset=str(deployment.parameters.get("preset")),
-                    next_run=str(due[0].next_scheduled_start_time) if due else None,
-                )
-            )
-        return sorted(found, key=lambda schedule: schedule.name)
+def save(settings: Settings, schedule: Schedule) -> None:
+    atomic_write(
+        _folder(settings) / f"{schedule.name}.json", json.dumps(asdict(schedule), indent=1)
+    )
 
 
-async def _set_paused(name: str, paused: bool) -> None:
-    async with get_client() as client:
-        deployment = await _find(client, name)
-        for schedule in deployment.schedules:
-            await client.update_deployment_schedule(deployment.id, schedule.id, active=not paused)
+def listed(settings: Settings) -> list[Schedule]:
+    """All schedules by name; raises `ConfigError` naming a file that cannot be read."""
+    return [_read(path) for path in sorted(_folder(settings).glob("*.json"))]
 
 
-async def _remove(name: str) -> None:
-    async with get_client() as client:
-        await client.delete_deployment((await _find(client, name)).id)
+def find(settings: Settings, name: str) -> Schedule:
+    """One schedule; raises `ConfigError` naming those there are."""
+    path = _folder(settings) / f"{name}.json"
+    if _NAME.fullmatch(name) and path.is_file():
+        return _read(path)
+    known = ", ".join(path.stem for path in sorted(_folder(settings).glob("*.json"))) or "none"
+    raise ConfigError(f"no schedule {name!r}; there are: {known}")
 
 
-async def _find(client: Any, name: str) -> Any:
+def pause(settings: Settings, name: str, reason: str) -> Schedule:
+    """Fire no more until it is resumed; the reason is shown meanwhile."""
+    paused = replace(find(settings, name), paused=True, reason=reason)
+    save(settings, paused)
+    return paused
+
+
+def resume(settings: Settings, name: str, now: datetime | None = None) -> Schedule:
+    """Fire again, from the next firing on: those of the pause are not made up for."""
+    found = find(settings, name)
+    if not found.paused:
+        return found
+    moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    resumed = replace(found, paused=False, reason="", handled=max(found.handled, moment))
+    save(settings, resumed)
+    return resumed
+
+
+def mark(settings: Settings, name: str, firing: datetime, note: str) -> None:
+    """Note what became of a firing; nothing where the schedule was removed meanwhile."""
+    path = _folder(settings) / f"{name}.json"
+    if path.is_file():
+        moment = firing.astimezone(UTC).isoformat(timespec="seconds")
+        save(settings, replace(_read(path), handled=moment, note=note))
+
+
+def remove(settings: Settings, name: str) -> None:
+    find(settings, name)
+    (_folder(settings) / f"{name}.json").unlink()
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.home / "schedules"
+
+
+def _read(path: Path) -> Schedule:
     try:
-        return await client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
-    except ObjectNotFound:
-        known = ", ".join(s.name for s in await _list()) or "none"
-        raise ConfigError(f"no schedule {name!r}; there are: {known}") from None
-
-
-def _do(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+        schedule = Schedule(**json.loads(path.read_text(encoding="utf-8")))
+        calendar.check(schedule.cron, schedule.timezone)
+        datetime.fromisoformat(schedule.handled)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is not a schedule: {error}; remove the file and add it again"
+        ) from error
+    return schedule

@@ -208,6 +208,12 @@ def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Work
     return workspace
 
 
+def find_workspace(settings: Settings, run_id: str) -> Workspace | None:
+    """The workspace of an earlier run; None where there is none."""
+    workspace = Workspace(workspaces(settings) / run_id)
+    return workspace if workspace.params_file.is_file() else None
+
+
 def open_workspace(settings: Settings, run_id: str) -> Workspace:
     """The workspace of an earlier run; raises `ConfigError` naming those there are."""
     workspace = Workspace(workspaces(settings) / run_id)

@@ -9,8 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from pipelines.services.processes import (
     child_environment,
@@ -65,28 +66,46 @@ def prefect_server(
     """
     url = running_server(settings)
     if url is not None:
-        os.environ.update(prefect_environment(settings, url))
+        use_server(settings, url)
         yield url
         return
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    os.environ.update(prefect_environment(settings, url))
+    use_server(settings, url)
     log = settings.home / "prefect" / "server.log"
-    command = [sys.executable, "-m", "prefect", "server", "start"]
-    process = start_service(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], log, child_environment(settings)
-    )
+    process = start_service(server_command(port), log, child_environment(settings))
     try:
         with waiting or nullcontext():
             wait_until_up("the Prefect server", f"{url}/health", process, log)
-        atomic_write(
-            _note(settings),
-            json.dumps({"api_url": url, "process": mark(process.pid), "home": str(settings.home)}),
-        )
+        note_server(settings, url, process.pid)
         yield url
     finally:
-        _note(settings).unlink(missing_ok=True)
+        if _noted(settings).get("api_url") == url:  # or srghn up took its place meanwhile
+            _note(settings).unlink(missing_ok=True)
         stop_service(process)
+
+
+def use_server(settings: Settings, url: str) -> None:
+    """Make this process, and what it starts, use a Prefect server."""
+    os.environ.update(prefect_environment(settings, url))
+
+
+def server_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    return [*command, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def note_server(settings: Settings, url: str, pid: int) -> None:
+    """Let other commands of this home find the server."""
+    noted = {"api_url": url, "process": mark(pid), "home": str(settings.home)}
+    atomic_write(_note(settings), json.dumps(noted))
+
+
+def _noted(settings: Settings) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found: dict[str, Any] = json.loads(_note(settings).read_text(encoding="utf-8"))
+        return found
+    return {}
 
 
 def _note(settings: Settings) -> Path:

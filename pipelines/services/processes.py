@@ -20,6 +20,8 @@ from srghn.parents import PARENT, mark
 
 #: Where users' own worlds and networks are imported from; the folder a command was given in.
 IMPORTS = "SRGHN_IMPORT_PATH"
+#: Tells a flow run the address of the HTTP server that stands beside its worker.
+PAGES = "SRGHN_PAGES_URL"
 _PR_SET_PDEATHSIG = 1
 
 

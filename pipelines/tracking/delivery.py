@@ -16,7 +16,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,18 @@ def deliver(workspace: Workspace, settings: Settings, *, finished: bool = False)
     return _noted(workspace)
 
 
+def close(workspace: Workspace, settings: Settings, status: str) -> None:
+    """End the workspace's MLflow run, if it has one, as FAILED or KILLED. Never raises.
+
+    A run that is gone on with is set to RUNNING again by its next delivery.
+    """
+    noted = _noted(workspace)
+    if noted.finished or noted.mlflow_run_id is None:
+        return
+    with suppress(Exception):  # whatever MLflow or its store raises: the run's own error is told
+        connect(settings).set_terminated(noted.mlflow_run_id, status)
+
+
 @contextmanager
 def delivering(workspace: Workspace, settings: Settings) -> Iterator[None]:
     """Deliver every few seconds while the body runs, on a thread of its own."""
@@ -90,7 +102,10 @@ def deliver_all(settings: Settings, *, whole: bool = False) -> dict[str, Any]:
         workspace = Workspace(folder)
         if not workspace.run.exists() or _noted(workspace).finished or workspace.busy:
             continue
-        delivery = deliver(workspace, settings, finished=workspace.verdict_metrics.exists())
+        finished = workspace.verdict_metrics.exists()
+        delivery = deliver(workspace, settings, finished=finished)
+        if not finished:  # nobody is at work on it
+            close(workspace, settings, "KILLED")
         failure = failure or delivery.failure
         runs += delivery.failure is None
     mirror = Release(settings).mirror()

@@ -57,7 +57,10 @@ class MlflowRun:
     @classmethod
     def of(cls, client: MlflowClient, workspace: Workspace, known: str | None) -> MlflowRun:
         """The run noted as `known`, else one found by its tag, else a new one."""
-        return cls(client, known or _find(client, workspace) or _start(client, workspace))
+        run_id = known or _find(client, workspace) or _start(client, workspace)
+        if client.get_run(run_id).info.status != "RUNNING":  # it failed or was killed, and goes on
+            client.update_run(run_id, status="RUNNING")
+        return cls(client, run_id)
 
     def log_generations(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A metric for each column and generation, in one call; see `rows_per_call`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +24,15 @@ from serving.registry.records import Champion, Version, Who
 from serving.registry.states import State, check_step
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import CanaryParams
+from srghn.config import CanaryParams, RunParams
 from srghn.envs import EnvVersion, verify
 from srghn.errors import ConfigError, FingerprintMismatch
 from srghn.inference.verdict import Verdict
 
 Approval = Literal["auto", "manual"]
 PIPELINE, POLICY = "pipeline", "policy:auto"
+#: The sections of the parameters that decide the bytes of a candidate.
+MAKE_A_CANDIDATE = ("env", "network", "ghn", "evolution", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,23 @@ class Release:
         self.require_world(version)
         who = Who(actor, reason)
         steps.start_canary(self.ledger, self.store, version, rules, who)
+
+
+def made_before(release: Release, params: RunParams, fingerprint: str) -> Version | None:
+    """The version that a run of these parameters made in this environment; None where none did.
+
+    Gate and canary rules do not matter: they change nothing of the candidate. One that was made by
+    another version of srghn is not looked at.
+    """
+    for found in reversed(release.ledger.versions()):
+        manifest = found.manifest
+        if found.env_fingerprint != fingerprint or "params" not in manifest:
+            continue
+        same_code = manifest.get("packages", {}).get("srghn") == package_version("srghn")
+        before = RunParams.model_validate(manifest["params"])
+        if same_code and all(getattr(before, s) == getattr(params, s) for s in MAKE_A_CANDIDATE):
+            return found
+    return None
 
 
 def outcome(

@@ -27,7 +27,7 @@ from serving.registry.records import Who
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.errors import TransitionRefused
-from tests.pipelines.conftest import Home, Tiny
+from tests.pipelines.conftest import Home, Tiny, home_at
 
 DEADLINE_SECONDS = 180.0
 fork = multiprocessing.get_context("fork")
@@ -42,7 +42,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *arguments],
             cwd=folder,
-            env=child_environment({"SRGHN_HOME": str(home), "COLUMNS": "200"}),
+            env=child_environment(home_at(home), {"COLUMNS": "200"}),
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -56,7 +56,7 @@ def project(
         shutil.copyfile(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(tiny().to_yaml())
     patch.setenv("SRGHN_HOME", str(folder.parent / "home"))
-    patch.setenv("PATH", child_environment()["PATH"])
+    patch.setenv("PATH", child_environment(home_at(folder.parent / "home"))["PATH"])
     patch.setenv("DVC_TEST", "true")  # or it swaps sys.stdout under pytest's capture
     git(folder, "init", "--quiet")
     git(folder, "add", ".")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from serving import runs
 from srghn.config import load_params
 from tests.conftest import Srghn
 
@@ -44,51 +46,67 @@ def up(tmp_path: Path) -> Iterator[str]:
         assert process.wait(60) == 130
 
 
-def wait_for(srghn: Srghn, count: int, *command: str) -> list[dict[str, object]]:
-    """What a command lists, once that is so much and none of it is still being judged."""
+def parts(tmp_path: Path) -> dict[str, int]:
+    """The processes that `srghn up` keeps up, by name."""
+    noted = json.loads((tmp_path / ".srghn" / "services.json").read_text())
+    return {name: int(mark.partition(":")[0]) for name, mark in noted.items()}
+
+
+def wait_until(what: str, come: Callable[[], bool]) -> None:
     end = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < end:
-        found: list[dict[str, object]] = json.loads(srghn(*command, "--json").stdout)
-        if sum(each.get("state") not in ("REGISTERED", "EVALUATING") for each in found) >= count:
-            return found
-        time.sleep(2)
-    raise AssertionError(f"no {count} of {' '.join(command)} within {DEADLINE_SECONDS:.0f} s")
+    while not come():
+        assert time.monotonic() < end, f"no {what} in time"
+        time.sleep(0.2)
+
+
+def traces(tmp_path: Path) -> list[runs.RunTrace]:
+    return runs.recent(tmp_path / ".srghn")
 
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_schedules_run_and_their_candidates_wait_in_the_ledger(
-    srghn: Srghn, up: str, tmp_path: Path
-) -> None:
-    bad = srghn("schedule", "add", "nightly", "--cron", "every day")
-    assert bad.returncode == 3
-    assert "five fields" in bad.stderr
-
-    names = ("nightly", "other")
+def test_schedules_run_and_outlive_each_part(srghn: Srghn, up: str, tmp_path: Path) -> None:
+    """Every part is killed in turn. The run that a killed worker had goes on under its own id."""
     before = {path.name for path in tmp_path.iterdir()}
-    for seed, name in enumerate(names):
-        seeded = ("--set", f"evolution.seed={seed}")
-        done = srghn("schedule", "add", name, "--cron", "* * * * *", *TINY, *seeded)
-        assert done.returncode == 0, done.stderr
-    listed = wait_for(srghn, 2, "schedule", "list")
-    assert [(s["name"], s["cron"], s["paused"]) for s in listed] == [
-        (name, "* * * * *", False) for name in names
+    done = srghn("schedule", "add", "nightly", "--cron", "* * * * *", *TINY)
+    assert done.returncode == 0, done.stderr
+    wait_until("worker", lambda: "worker" in parts(tmp_path))
+    listed = json.loads(srghn("schedule", "list", "--json").stdout)
+    assert [(s["name"], s["worker"], s["next_run"] is not None) for s in listed] == [
+        ("nightly", True, True)
     ]
+    wait_until("run", lambda: any(t.state == "running" for t in traces(tmp_path)))
+    cut = next(t for t in traces(tmp_path) if t.state == "running").run_id
+    http = parts(tmp_path)["HTTP server"]
+    os.kill(parts(tmp_path)["worker"], signal.SIGKILL)
+    wait_until("end of the run", lambda: runs.find(tmp_path / ".srghn", cut).over)  # type: ignore[union-attr]
+    found = runs.find(tmp_path / ".srghn", cut)
+    assert found is not None
+    assert (found.state, found.resumed, found.schedule) == ("finished", 1, "nightly")
 
-    versions = wait_for(srghn, 2, "candidates")
-    for name in names:
-        assert srghn("schedule", "pause", name).returncode == 0
-    assert [s["paused"] for s in json.loads(srghn("schedule", "list", "--json").stdout)] == [
-        True,
-        True,
-    ]
-    missing = srghn("schedule", "pause", "weekly")
-    assert "no schedule 'weekly'; there are: nightly, other" in missing.stderr
+    os.kill(parts(tmp_path)["Prefect server"], signal.SIGKILL)
+    wait_until("another run", lambda: len({t.run_id for t in traces(tmp_path) if t.over}) >= 2)
+    assert parts(tmp_path)["HTTP server"] == http  # nothing that died stopped it
+    assert httpx.get(f"{up}/health/live").status_code == 200
+    os.kill(http, signal.SIGKILL)
+    wait_until("HTTP server", lambda: answers(f"{up}/health/live"))
 
-    runs = [tmp_path / ".srghn" / "workspaces" / str(v["run_id"]) for v in versions]
-    assert {load_params(run / "params.yaml").evolution.seed for run in runs} == {0, 1}
+    assert srghn("schedule", "pause", "nightly", "--reason", "enough").returncode == 0
+    over = [t for t in traces(tmp_path) if t.state == "finished"]
+    versions = json.loads(srghn("candidates", "--json").stdout)
+    assert {t.version for t in over} <= {v["version"] for v in versions}
+    seeds = {
+        load_params(tmp_path / ".srghn/workspaces" / t.run_id / "params.yaml").evolution.seed
+        for t in over
+    }
+    assert len(seeds) == len(over) >= 2  # each firing made a candidate of its own
     assert {path.name for path in tmp_path.iterdir()} == before
-    assert httpx.get(f"{up}/health/ready").status_code == 503  # nothing passed: nothing is served
-    for name in names:
-        assert srghn("schedule", "remove", name).returncode == 0
+    assert srghn("schedule", "remove", "nightly").returncode == 0
     assert json.loads(srghn("schedule", "list", "--json").stdout) == []
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,103 @@
+"""The clock of the schedules: what is due is handed to the workers, what was cut off goes on.
+
+It runs beside the worker (`srghn up`, `srghn worker`). Everything it decides is in files and in the
+Prefect server, so it may be stopped at any moment, and two of them make no run twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipelines.runs import schedules
+from pipelines.runs.workspaces import find_workspace
+from pipelines.tracking import delivery as tracking
+from serving import runs
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.runs.deployments import Prefect
+
+logger = logging.getLogger(__name__)
+#: How often a run that was cut off is gone on with before a person must look.
+MOST_RESUMED = 3
+#: A flow run that began less than so long ago may not have left its trace yet.
+YOUNG_SECONDS = 60.0
+Say = Callable[[str], None]
+
+
+def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = None) -> None:
+    """Fire what is due. An overlap waits or is skipped, as its schedule says, and says so."""
+    moment = now or datetime.now(UTC)
+    for schedule in schedules.listed(settings):
+        due = schedule.due(moment)
+        if due is None:
+            continue
+        at = f"{due.firing:%Y-%m-%d %H:%M} UTC"
+        going = [run for run in prefect.going(schedule.name) if run.name != schedule.name]
+        if going and schedule.overlap == "queue":
+            waits = f"the firing of {at} waits for run {going[0].name}"
+            if schedule.note != waits:
+                schedules.save(settings, replace(schedule, note=waits))
+                say(f"schedule {schedule.name}: {waits}")
+            continue
+        if going:
+            note = f"the firing of {at} was skipped: run {going[0].name} is still going"
+        else:
+            prefect.launch(schedule, due.firing)
+            note = f"the firing of {at} is run {schedule.run_id(due.firing)}"
+        if due.missed:
+            note += f"; {due.missed} earlier ones were missed and are not made up for"
+        schedules.mark(settings, schedule.name, due.firing, note)
+        say(f"schedule {schedule.name}: {note}")
+
+
+def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) -> None:
+    """Say of every run whose process is gone that it crashed, and go on with it.
+
+    `no_worker` says that no worker is up: then a run that a worker had taken and not begun is lost,
+    too. One that was being cancelled stays cancelled; one that was cut off `MOST_RESUMED` times is
+    left to a person. Runs by hand are not gone on with.
+    """
+    for run in prefect.going():
+        kind = run.state.type.value if run.state is not None else ""
+        trace = runs.find(settings.home, run.name)
+        if kind == "SCHEDULED" or (trace is not None and trace.alive):
+            continue
+        if kind == "PENDING" and not no_worker:
+            continue
+        if trace is None and not no_worker and _age(run) < YOUNG_SECONDS:
+            continue
+        prefect.crashed(run, "its process is gone")
+        say(f"run {run.name}: its process is gone; it is marked as crashed")
+        if kind != "CANCELLING":
+            _go_on(settings, prefect, run, trace, say)
+        elif trace is not None:
+            runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, and then killed"))
+
+
+def _go_on(
+    settings: Settings, prefect: Prefect, run: Any, trace: runs.RunTrace | None, say: Say
+) -> None:
+    workspace = find_workspace(settings, run.name)
+    count = trace.resumed + 1 if trace is not None else 1
+    by_hand = run.deployment_id is None and not run.tags
+    if workspace is None or by_hand or count > MOST_RESUMED:
+        why = f"its process died {count} times; see its run.log, then srghn run --resume {run.name}"
+        if trace is not None:
+            runs.write(settings.home, runs.ended(trace, "crashed", why))
+        if workspace is not None:
+            tracking.close(workspace, settings, "KILLED")
+        return
+    parameters = run.parameters
+    approve = str(parameters.get("approve", "manual"))
+    prefect.go_on(run.name, parameters.get("schedule"), approve, count)
+    say(f"run {run.name}: goes on from its last checkpoint")
+
+
+def _age(run: Any) -> float:
+    begun = run.start_time or run.created
+    return (datetime.now(UTC) - begun).total_seconds() if begun else float("inf")

@@ -1,0 +1,181 @@
+"""One run from its parameters to its verdict, whoever asks: the command line, Prefect, a test.
+
+Prefect wraps each step as a task (`flow.py`); by hand they are called as they are. Every step can
+be repeated: what was done before is found and kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines.progress import spinner
+from pipelines.runs.prepare import check, prepared
+from pipelines.runs.workspaces import (
+    Workspace,
+    create_workspace,
+    find_workspace,
+    new_run_id,
+    open_workspace,
+)
+from pipelines.tracking import delivery as tracking
+from pipelines.versions.judge import judge_version, recorded
+from pipelines.versions.release import Approval, Release, made_before, outcome
+from serving import runs
+from serving.settings import Settings
+from srghn.candidates.candidate import Candidate
+from srghn.config import RunParams
+from srghn.errors import SrghnError, TransitionRefused
+from srghn.files import atomic_write
+from srghn.inference.verdict import Verdict
+
+T = TypeVar("T")
+#: Runs one named step and gives what it gives.
+Step = Callable[[str, Callable[[], Any]], Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run: whole parameters and where the lineage starts, or an earlier run by its id.
+
+    `firing` is the scheduled time, which the seed is made of; None for a run by hand.
+    """
+
+    params: RunParams | None = None
+    start: str = "champion"
+    name: str = "run"
+    run_id: str | None = None
+    schedule: str | None = None
+    firing: datetime | None = None
+
+
+def by_hand(name: str, do: Callable[[], Any]) -> Any:
+    """The step itself, with nobody told."""
+    return do()
+
+
+def open_run(settings: Settings, request: Request) -> Workspace | dict[str, Any]:
+    """The workspace to work in, or, where nothing can be new, what is known of the earlier run.
+
+    The same parameters in the same environment always make the same candidate, so a run that was
+    judged is not repeated.
+    """
+    if request.run_id is not None and find_workspace(settings, request.run_id) is not None:
+        return open_workspace(settings, request.run_id)
+    if request.params is None:
+        return open_workspace(settings, str(request.run_id))  # raises, naming those there are
+    params = prepared(settings, request.params, request.start, request.firing)
+    version = check(settings, params)
+    before = made_before(Release(settings), params, version.fingerprint)
+    if before is not None:
+        return {
+            "nothing_new": True,
+            "version": before.version,
+            "run_id": before.run_id,
+            "state": str(before.state),
+            "report": str(Release(settings).report_page(before.version)),
+            "summary": f"nothing new: run {before.run_id} made version {before.version} with the "
+            f"same parameters in the same environment; it is {before.state}",
+        }
+    run_id = request.run_id or new_run_id(request.name)
+    return create_workspace(settings, run_id, params)
+
+
+def carry_out(
+    settings: Settings, workspace: Workspace, approve: Approval, step: Step = by_hand
+) -> dict[str, Any]:
+    """Evolve, freeze, judge and record one candidate; returns what `outcome` sums up."""
+    run_id = workspace.name
+    with tracking.delivering(workspace, settings):
+        for stage in ("pin", "evolve", "evaluate"):
+            step(stage, partial(workspace.run_stage, stage, settings))
+    release = Release(settings)
+    version: int = step("register", lambda: _register(release, workspace))
+    verdict = recorded(release, version)
+    if verdict is None:
+        verdict = step("gate", lambda: judge_version(release, version, workspace, run_id))
+    if approve == "auto" and verdict.passed:
+        step("release", lambda: release.release(version, run_id))
+    return _conclude(workspace, settings, version, verdict)
+
+
+@contextmanager
+def traced(
+    settings: Settings, workspace: Workspace, schedule: str | None = None, resumed: int = 0
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Work alone in a workspace, and leave a trace of how it ended, in the home and in MLflow.
+
+    Yields what is to be called with the result. An error is recorded and raised again.
+    """
+    with workspace.held():
+        trace = runs.begun(workspace.name, schedule=schedule, resumed=resumed)
+        runs.write(settings.home, trace)
+
+        def done(result: dict[str, Any]) -> None:
+            told = runs.ended(trace, "finished", result["summary"], result["version"])
+            runs.write(settings.home, told)
+
+        try:
+            yield done
+        except SrghnError as error:
+            _failed(settings, workspace, runs.ended(trace, "failed", str(error)), "FAILED")
+            raise
+        except Exception as error:
+            _failed(settings, workspace, runs.ended(trace, "failed", repr(error)), "FAILED")
+            raise
+        except BaseException:
+            why = f"stopped; go on with it: srghn run --resume {workspace.name}"
+            _failed(settings, workspace, runs.ended(trace, "cancelled", why), "KILLED")
+            raise
+
+
+def _failed(settings: Settings, workspace: Workspace, trace: runs.RunTrace, status: str) -> None:
+    runs.write(settings.home, trace)
+    tracking.close(workspace, settings, status)
+
+
+def _register(release: Release, workspace: Workspace) -> int:
+    """Store the candidate and give it a version number.
+
+    Raises `TransitionRefused` if another run made the very same candidate before.
+    """
+    run_id = workspace.name
+    version = release.register(workspace.candidate, run_id, workspace.params().canary)
+    found = release.ledger.version(version)
+    if found.run_id != run_id:
+        raise TransitionRefused(
+            f"run {run_id} made the candidate of run {found.run_id}, byte for byte: version "
+            f"{version}, which is {found.state}. srghn gate {version} judges it (again)"
+        )
+    return version
+
+
+def _conclude(
+    workspace: Workspace, settings: Settings, version: int, verdict: Verdict
+) -> dict[str, Any]:
+    """Deliver to MLflow and sum up; a tracking failure is told, and changes nothing."""
+    release = Release(settings)
+    with spinner("recording the run in MLflow"):
+        delivery = tracking.deliver(workspace, settings, finished=True)
+        release.mirror().deliver()
+    candidate = Candidate.load(workspace.candidate)
+    found = release.ledger.version(version)
+    result = {
+        **outcome(workspace, found, verdict, candidate.manifest, release.report_page(version)),
+        "mlflow_run_id": delivery.mlflow_run_id,
+        "tracking_failure": delivery.failure,
+    }
+    atomic_write(workspace.outcome, json.dumps(_within(settings.home, result), indent=1))
+    return result
+
+
+def _within(home: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with its paths counted from the home, which may move."""
+    paths = {name: result[name] for name in ("workspace", "report") if result[name] is not None}
+    return {**result, **{k: Path(v).relative_to(home).as_posix() for k, v in paths.items()}}

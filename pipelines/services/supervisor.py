@@ -1,0 +1,108 @@
+"""Keeps processes up: each that dies is started again by itself, and none stops another.
+
+Call everything here from the main thread: on Linux the kernel ends a child with the thread that
+started it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.services.processes import stop_service
+from srghn.files import atomic_write
+from srghn.parents import alive, mark
+
+#: Pause before a restart, doubled with each failure up to the second figure; a part that was up
+#: for so long as the third begins anew.
+FIRST_SECONDS, MOST_SECONDS, GOOD_SECONDS = 1.0, 60.0, 60.0
+LOOK_SECONDS = 0.5
+Say = Callable[[str], None]
+
+
+@dataclass
+class Part:
+    """One process to be kept up. `before` is called before each restart, when the old one is gone.
+
+    `log` is where its output goes, for people.
+    """
+
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    log: Path
+    before: Callable[[], None] | None = None
+    process: subprocess.Popen[bytes] | None = None
+    since: float = 0.0
+    failures: int = 0
+    due: float | None = field(default=None)
+
+
+class Supervisor:
+    """Parts that are kept up until `stop`. Their pids are in `note`, for other commands."""
+
+    def __init__(self, note: Path, say: Say) -> None:
+        self.parts: list[Part] = []
+        self._note, self._say = note, say
+
+    def add(self, part: Part) -> subprocess.Popen[bytes]:
+        """Start a part and keep it up from now on."""
+        self.parts.append(part)
+        return self._start(part)
+
+    def watch(self, moment: float | None = None) -> None:
+        """Look at every part once; start again what is due."""
+        now = time.monotonic() if moment is None else moment
+        for part in self.parts:
+            if part.due is None:
+                self._look(part, now)
+            elif now >= part.due:
+                self._restart(part)
+
+    def stop(self) -> None:
+        """Stop every part, the last that was added first."""
+        for part in reversed(self.parts):
+            if part.process is not None:
+                stop_service(part.process)
+        self._note.unlink(missing_ok=True)
+
+    def _look(self, part: Part, now: float) -> None:
+        assert part.process is not None
+        code = part.process.poll()
+        if code is None:
+            return
+        part.failures = part.failures + 1 if now - part.since < GOOD_SECONDS else 1
+        pause = min(FIRST_SECONDS * 2 ** (part.failures - 1), MOST_SECONDS)
+        part.due = now + pause
+        how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with {code}"
+        self._say(f"the {part.name} {how}; it is started again in {pause:.0f} s (log: {part.log})")
+
+    def _restart(self, part: Part) -> None:
+        part.due = None
+        if part.before is not None:
+            part.before()
+        self._start(part)
+        self._say(f"the {part.name} is started again")
+
+    def _start(self, part: Part) -> subprocess.Popen[bytes]:
+        part.process, part.since = part.start(), time.monotonic()
+        noted = {p.name: mark(p.process.pid) for p in self.parts if p.process is not None}
+        atomic_write(self._note, json.dumps(noted))
+        return part.process
+
+
+def is_up(note: Path, name: str) -> bool:
+    """Whether a part that a supervisor noted is up now."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return alive(str(json.loads(note.read_text(encoding="utf-8"))[name]))
+    return False
+
+
+def _signal(number: int) -> str:
+    names: Iterable[signal.Signals] = signal.Signals
+    return next((each.name for each in names if each == number), f"signal {number}")

@@ -1,0 +1,91 @@
+"""What became of each run, as small files in the home folder that the server can show.
+
+`runs/RUN_ID.json` is written by the process that works on the run, when it begins and when it ends,
+so a run whose process was killed is known by a process that is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from srghn.files import atomic_write
+from srghn.parents import alive, mark
+
+#: States a run ends in; `running` is the only other one.
+ENDED = ("finished", "nothing new", "failed", "cancelled", "crashed")
+#: What a person should look at.
+TROUBLE = ("failed", "crashed", "stopped")
+
+
+@dataclass(frozen=True)
+class RunTrace:
+    """One run. `resumed` counts the times it was started again after its process had died.
+
+    `state` is running, finished, nothing new, failed, cancelled, crashed, or, when it is read and
+    the process that said running is gone, stopped.
+    """
+
+    run_id: str
+    state: str
+    at: str
+    message: str = ""
+    schedule: str | None = None
+    version: int | None = None
+    resumed: int = 0
+    host: str = ""
+    process: str = ""
+
+    @property
+    def over(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is at work; one on another host is taken to be."""
+        if self.over:
+            return False
+        return self.host != socket.gethostname() or alive(self.process)
+
+
+def begun(run_id: str, *, schedule: str | None = None, resumed: int = 0) -> RunTrace:
+    """The trace of a run that this process works on from now."""
+    here = socket.gethostname()
+    return RunTrace(
+        run_id, "running", _now(), schedule=schedule, resumed=resumed, host=here, process=mark()
+    )
+
+
+def ended(trace: RunTrace, state: str, message: str = "", version: int | None = None) -> RunTrace:
+    return replace(trace, state=state, message=message, version=version, at=_now())
+
+
+def write(home: Path, trace: RunTrace) -> None:
+    atomic_write(home / "runs" / f"{trace.run_id}.json", json.dumps(asdict(trace), indent=1))
+
+
+def find(home: Path, run_id: str) -> RunTrace | None:
+    """The trace of one run; None where there is none, or it cannot be read."""
+    try:
+        text = (home / "runs" / f"{run_id}.json").read_text(encoding="utf-8")
+        trace = RunTrace(**json.loads(text))
+    except (OSError, ValueError, TypeError):
+        return None
+    if not trace.over and not trace.alive:
+        why = f"its process is gone; go on with it: srghn run --resume {run_id}"
+        return replace(trace, state="stopped", message=why)
+    return trace
+
+
+def recent(home: Path, most: int = 50) -> list[RunTrace]:
+    """The latest runs, latest first."""
+    names = [path.stem for path in (home / "runs").glob("*.json")]
+    found = [trace for name in names if (trace := find(home, name)) is not None]
+    return sorted(found, key=lambda trace: trace.at, reverse=True)[:most]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

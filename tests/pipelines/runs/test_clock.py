@@ -1,0 +1,223 @@
+"""What the clock decides: overlaps, missed firings, and runs whose process is gone.
+
+The Prefect server is a list here; `tests/pipelines/runs/test_schedule.py` has a real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines.runs import schedules
+from pipelines.runs.clock import MOST_RESUMED, recover, tick
+from pipelines.runs.schedules import Schedule
+from pipelines.runs.workspaces import create_workspace
+from serving import runs
+from serving.settings import Settings
+from tests.pipelines.conftest import Tiny, home_at
+
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Server:
+    """What a Prefect server was asked."""
+
+    runs: list[Any] = field(default_factory=list)
+    launched: list[str] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)
+    gone_on: list[tuple[str, str | None, str, int]] = field(default_factory=list)
+
+    def going(self, schedule: str | None = None) -> list[Any]:
+        return [run for run in self.runs if schedule is None or schedule in run.tags]
+
+    def launch(self, schedule: Schedule, firing: datetime) -> None:
+        self.launched.append(schedule.run_id(firing))
+
+    def crashed(self, run: Any, why: str) -> None:
+        self.crashes.append(run.name)
+
+    def go_on(self, run_id: str, schedule: str | None, approve: str, count: int) -> None:
+        self.gone_on.append((run_id, schedule, approve, count))
+
+
+def run_of(name: str, state: str = "RUNNING", *tags: str) -> Any:
+    parameters = {"schedule": tags[0] if tags else None, "approve": "auto"}
+    return SimpleNamespace(
+        name=name,
+        state=SimpleNamespace(type=SimpleNamespace(value=state)),
+        tags=list(tags),
+        deployment_id="d" if tags else None,
+        parameters=parameters,
+        start_time=datetime(2026, 1, 1, tzinfo=UTC),
+        created=None,
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return home_at(tmp_path / "home")
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def hourly(settings: Settings, tiny: Tiny, overlap: str = "queue") -> Schedule:
+    params = tiny().model_dump(mode="json")
+    asked = Schedule("hourly", "0 * * * *", "UTC", params, "tiny", overlap=overlap)
+    return schedules.add(settings, asked, MIDNIGHT)
+
+
+def test_a_firing_is_launched_once(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    for minute in (59, 60, 61, 75):
+        now = MIDNIGHT.replace(hour=minute // 60, minute=minute % 60)
+        tick(settings, server, said.append, now)  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260101-010000"]
+    told = "schedule hourly: the firing of 2026-01-01 01:00 UTC is run "
+    assert said == [told + server.launched[0]]
+
+
+def test_what_was_missed_is_made_up_for_by_one_run_and_said(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    tick(settings, server, said.append, MIDNIGHT.replace(day=3, minute=10))  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260103-000000"]
+    assert "47 earlier ones were missed" in said[0]
+    assert "47 earlier ones were missed" in schedules.find(settings, "hourly").note
+
+
+def test_an_overlap_waits_and_then_one_run_stands_for_all(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    server.runs = [run_of("before", "RUNNING", "hourly")]
+    for hour in (1, 2, 3):
+        for _ in range(2):
+            tick(settings, server, said.append, MIDNIGHT.replace(hour=hour))  # type: ignore[arg-type]
+    assert server.launched == []
+    assert [text.split(": ", 1)[1] for text in said] == [
+        f"the firing of 2026-01-01 0{hour}:00 UTC waits for run before" for hour in (1, 2, 3)
+    ]
+    server.runs = []
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=3, minute=5))  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260101-030000"]
+
+
+def test_an_overlap_is_skipped_where_the_schedule_says_so(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny, "skip")
+    server.runs = [run_of("before", "RUNNING", "hourly")]
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    assert "was skipped: run before is still going" in said[0]
+    server.runs = []
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1, minute=30))  # type: ignore[arg-type]
+    assert server.launched == []
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=2))  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260101-020000"]
+
+
+def test_a_paused_schedule_fires_nothing(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    schedules.pause(settings, "hourly", "holidays")
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=5))  # type: ignore[arg-type]
+    assert (server.launched, said) == ([], [])
+
+
+# ------------------------------------------------------------------- runs whose process is gone
+
+
+def gone(settings: Settings, run_id: str, resumed: int = 0) -> None:
+    """A trace of a run whose process is no more."""
+    trace = replace(runs.begun(run_id, schedule="hourly", resumed=resumed), process="999999999:1")
+    runs.write(settings.home, trace)
+
+
+def test_a_run_that_is_at_work_is_left_alone(
+    settings: Settings, server: Server, said: list[str]
+) -> None:
+    runs.write(settings.home, runs.begun("one"))
+    server.runs = [run_of("one", "RUNNING", "hourly"), run_of("two", "SCHEDULED", "hourly")]
+    recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
+    assert (server.crashes, said) == ([], [])
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_run_that_was_cut_off_goes_on_under_its_own_id(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str], removed: bool
+) -> None:
+    """Whether or not its schedule, and with it its deployment, was removed meanwhile."""
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one")
+    server.runs = [run_of("one", "RUNNING", "hourly")]
+    if removed:
+        server.runs[0].deployment_id = None
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.crashes == ["one"]
+    assert server.gone_on == [("one", "hourly", "auto", 1)]
+
+
+def test_a_run_that_dies_each_time_is_left_to_a_person(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one", resumed=MOST_RESUMED)
+    server.runs = [run_of("one", "RUNNING", "hourly")]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert (server.crashes, server.gone_on) == (["one"], [])
+    found = runs.find(settings.home, "one")
+    assert found is not None
+    assert found.state == "crashed"
+    assert "srghn run --resume one" in found.message
+
+
+def test_what_was_being_cancelled_stays_cancelled(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one")
+    server.runs = [run_of("one", "CANCELLING", "hourly")]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.gone_on == []
+    found = runs.find(settings.home, "one")
+    assert found is not None
+    assert found.state == "cancelled"
+
+
+def test_a_run_by_hand_is_not_gone_on_with(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one")
+    server.runs = [run_of("one", "RUNNING")]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert (server.crashes, server.gone_on) == (["one"], [])
+
+
+def test_a_run_that_was_only_taken_is_lost_where_no_worker_is(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    create_workspace(settings, "one", tiny())
+    server.runs = [run_of("one", "PENDING", "hourly")]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.crashes == []
+    recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
+    assert server.gone_on == [("one", "hourly", "auto", 1)]

@@ -1,0 +1,169 @@
+"""A run by hand: nothing new, no server of its own, and how it ended, in the home and in MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipelines.runs import runner, work
+from pipelines.runs.runner import start_run
+from pipelines.runs.stages import STAGES
+from pipelines.runs.work import Request, open_run, traced
+from pipelines.runs.workspaces import Workspace, create_workspace, open_workspace
+from pipelines.tracking import delivery
+from pipelines.versions.release import made_before
+from serving import runs
+from serving.settings import Settings
+from srghn.errors import SrghnError
+from tests.conftest import Srghn
+from tests.pipelines.conftest import Home, Tiny, home_at
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages in this process, without DVC, so that a run takes a second."""
+    monkeypatch.setattr(
+        Workspace, "run_stage", lambda self, stage, settings: STAGES[stage](self, settings)
+    )
+
+
+@pytest.fixture
+def preset(tiny: Tiny, tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+    return str(path)
+
+
+# -------------------------------------------------------------------------------- nothing new
+
+
+def test_the_same_parameters_again_are_nothing_new(
+    home: Home, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is computed or written: the first run evolved everything, and failed."""
+    monkeypatch.setattr(work, "carry_out", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(runner, "execute", lambda *_: pytest.fail("computed"))
+    before = sorted((home.settings.home / "workspaces").iterdir())
+    result = start_run(home.settings, preset, (), "scratch", "manual")
+    assert (result["nothing_new"], result["version"], result["run_id"]) == (True, 1, "tiny")
+    assert sorted((home.settings.home / "workspaces").iterdir()) == before
+
+
+def test_the_command_says_so_and_ends_well(home: Home, preset: str, srghn_here: Srghn) -> None:
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    done = srghn_here("run", "--preset", preset, "--from", "scratch", env=place)
+    assert done.returncode == 0, done.stderr
+    assert "nothing new: run tiny made version 1" in done.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ({}, True),
+        ({"gate": {"min_return": 6.0}}, True),  # the same candidate: srghn gate judges it
+        ({"evolution": {"seed": 9}}, False),
+        ({"evaluate": {"episodes": 5}}, False),
+        ({"network": {"kwargs": {"hidden": [3]}}}, False),
+    ],
+)
+def test_what_decides_a_candidate_decides_whether_it_is_new(
+    home: Home, tiny: Tiny, change: dict[str, dict[str, object]], known: bool
+) -> None:
+    data = tiny().model_dump(mode="json")
+    for section, values in change.items():
+        data[section].update(values)
+    params = type(tiny()).model_validate(data)
+    fingerprint = home.release.ledger.version(1).env_fingerprint
+    found = made_before(home.release, params, fingerprint)
+    assert (found is not None) is known
+    assert made_before(home.release, params, "0" * 64) is None
+
+
+def test_a_run_that_exists_is_gone_on_with(home: Home) -> None:
+    opened = open_run(home.settings, Request(run_id="tiny"))
+    assert isinstance(opened, Workspace)
+    assert opened.root == home.workspace.root
+
+
+# ------------------------------------------------------------------------------- how it ended
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_by_hand_needs_no_server_and_leaves_its_trace(
+    tmp_path: Path, preset: str, tiny: Tiny
+) -> None:
+    settings = home_at(tmp_path / "home")
+    result = start_run(settings, preset, (), "scratch", "manual")
+    assert result["verdict"] == "passed"
+    assert not (settings.home / "prefect" / "server.json").exists()
+    found = runs.find(settings.home, result["run_id"])
+    assert found is not None
+    assert (found.state, found.version, found.message) == ("finished", 1, result["summary"])
+    written = json.loads(open_workspace(settings, result["run_id"]).outcome.read_text())
+    assert written["version"] == 1
+    assert not Path(written["report"]).is_absolute()
+    assert status(settings, result["mlflow_run_id"]) == "FINISHED"
+
+
+def status(settings: Settings, run_id: str) -> str:
+    client = MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+    return str(client.get_run(run_id).info.status)
+
+
+class Stop(BaseException):
+    """What Prefect raises for a cancellation is no `Exception` either."""
+
+
+ENDS: dict[str, tuple[Callable[[], BaseException], str, str]] = {
+    "an error for users": (lambda: SrghnError("no such world"), "failed", "FAILED"),
+    "a bug": (lambda: RuntimeError("boom"), "failed", "FAILED"),
+    "a cancellation": (Stop, "cancelled", "KILLED"),
+    "control-c": (KeyboardInterrupt, "cancelled", "KILLED"),
+}
+
+
+def end_with(error: BaseException, settings: Settings, workspace: Workspace) -> None:
+    with traced(settings, workspace):
+        during = runs.find(settings.home, workspace.name)
+        assert during is not None
+        assert during.alive
+        raise error
+
+
+@pytest.mark.parametrize("why", ENDS)
+def test_a_run_that_ends_badly_says_so_and_can_go_on(home: Home, tiny: Tiny, why: str) -> None:
+    settings, (make, state, in_mlflow) = home.settings, ENDS[why]
+    workspace = create_workspace(settings, "other", tiny(seed=5))
+    for stage in ("pin", "evolve"):
+        STAGES[stage](workspace, settings)
+    noted = delivery.deliver(workspace, settings)
+    assert noted.failure is None, noted.failure
+    assert status(settings, str(noted.mlflow_run_id)) == "RUNNING"
+    error = make()
+    with pytest.raises(type(error)):
+        end_with(error, settings, workspace)
+    found = runs.find(settings.home, "other")
+    assert found is not None
+    assert (found.state, found.alive) == (state, False)
+    assert status(settings, str(noted.mlflow_run_id)) == in_mlflow
+    (workspace.root / "tracking.json").write_text(  # as if its last rows were still to deliver
+        json.dumps({"mlflow_run_id": noted.mlflow_run_id, "generations": noted.generations - 1})
+    )
+    again = delivery.deliver(workspace, settings)
+    assert again.mlflow_run_id == noted.mlflow_run_id
+    assert status(settings, str(noted.mlflow_run_id)) == "RUNNING"
+
+
+def test_sync_ends_the_mlflow_runs_of_killed_processes(home: Home, tiny: Tiny) -> None:
+    settings = home.settings
+    workspace = create_workspace(settings, "other", tiny(seed=5))
+    for stage in ("pin", "evolve"):
+        STAGES[stage](workspace, settings)
+    noted = delivery.deliver(workspace, settings)
+    delivery.deliver_all(settings)
+    assert status(settings, str(noted.mlflow_run_id)) == "KILLED"

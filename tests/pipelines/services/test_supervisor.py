@@ -1,0 +1,100 @@
+"""What dies is started again, later each time, and nothing else is touched: with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.services.supervisor import FIRST_SECONDS, GOOD_SECONDS, Part, Supervisor, is_up
+
+
+class Stage:
+    """A supervisor of processes that sleep, and what it said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.said: list[str] = []
+        self.note = folder / "services.json"
+        self.parts = Supervisor(self.note, self.said.append)
+        self.before: list[str] = []
+
+    def add(self, name: str, code: str = "import time; time.sleep(60)") -> subprocess.Popen[bytes]:
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen([sys.executable, "-S", "-c", code])
+
+        def before() -> None:
+            self.before.append(name)
+
+        return self.parts.add(Part(name, start, Path("a.log"), before))
+
+    def pid(self, name: str) -> int:
+        return int(json.loads(self.note.read_text())[name].partition(":")[0])
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.parts.stop()
+
+
+def test_what_is_killed_is_started_again_and_said(stage: Stage) -> None:
+    worker, server = stage.add("worker"), stage.add("server")
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert not is_up(stage.note, "worker")
+    now = time.monotonic()
+    stage.parts.watch(now)
+    assert stage.said == [
+        "the worker was killed by SIGKILL; it is started again in 1 s (log: a.log)"
+    ]
+    stage.parts.watch(now + FIRST_SECONDS / 2)
+    assert not is_up(stage.note, "worker")
+    stage.parts.watch(now + FIRST_SECONDS)
+    assert stage.said[-1] == "the worker is started again"
+    assert stage.before == ["worker"]
+    assert is_up(stage.note, "worker")
+    assert stage.pid("worker") != worker.pid
+    assert stage.pid("server") == server.pid
+    assert server.poll() is None
+
+
+def test_what_ends_again_and_again_waits_longer(stage: Stage) -> None:
+    process, now, pauses = stage.add("worker", "raise SystemExit(7)"), time.monotonic(), []
+    for _ in range(8):
+        process.wait()
+        part = stage.parts.parts[0]
+        stage.parts.watch(part.since + 1)
+        assert part.due is not None
+        pauses.append(part.due - part.since - 1)
+        stage.parts.watch(part.due)
+        assert part.process is not None
+        process = part.process
+    assert [round(pause) for pause in pauses] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert "ended with 7" in stage.said[0]
+    part.since = now - GOOD_SECONDS  # it was up for long: it begins anew
+    process.wait()
+    stage.parts.watch(now + 1)
+    assert "started again in 1 s" in stage.said[-1]
+
+
+def test_stopping_stops_all(stage: Stage) -> None:
+    made = [stage.add("a"), stage.add("b")]
+    stage.parts.stop()
+    assert [process.poll() is None for process in made] == [False, False]
+    assert not stage.note.exists()
+
+
+def test_a_pid_that_is_used_again_is_not_the_part(tmp_path: Path) -> None:
+    note = tmp_path / "services.json"
+    note.write_text(json.dumps({"worker": f"{os.getpid()}:1"}))
+    assert not is_up(note, "worker")
+    assert not is_up(note, "server")
+    assert not is_up(tmp_path / "none.json", "worker")
