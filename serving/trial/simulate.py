@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from serving.trial.decision import Decision, advance, weight_now
 from serving.trial.evidence import Log, TrialState, begin
+from serving.trial.plan import plan
 from serving.trial.rules import TrialRules, WeightStep
 from serving.trial.scenarios import LONGEST, SCENARIOS, Scenario
 from srghn.seeding import stream
@@ -98,19 +99,31 @@ def summary(
     seed: int = 0,
     **given: Any,
 ) -> dict[str, Any]:
-    """Shares of `trials` that end each way, and the median and ninth decile of their episodes."""
+    """Shares of `trials` that end each way, and how many episodes they take.
+
+    `median_episodes` and `nine_in_ten_episodes` count what had started by then, `planned_episodes`
+    what nine equal canaries of ten are planned to take as evidence; `promoted_within_plan` is the
+    share promoted on at most that much evidence (None where the plan sees no decision).
+    """
     found = SCENARIOS[scenario]
     rules = rules_for(found, weight, deviation, **given)
     traffic = Traffic(found, effect, deviation, clients)
     ended = [simulate(traffic, rules, seed * 1_000_003 + trial) for trial in range(trials)]
     actions = [trial.decision.action for trial in ended]
     episodes = [trial.started for trial in ended]
+    planned = plan(rules).equal.nine_in_ten
+    within = None
+    if planned is not None:
+        kept = [t.decision for t in ended if t.decision.episodes <= planned]
+        within = [decision.action for decision in kept].count("promote") / trials
     return {
         "promoted": actions.count("promote") / trials,
         "aborted": actions.count("abort") / trials,
         "expired": actions.count("expire") / trials,
         "median_episodes": float(np.median(episodes)),
         "nine_in_ten_episodes": float(np.quantile(episodes, 0.9)),
+        "planned_episodes": planned,
+        "promoted_within_plan": within,
         "trials": trials,
     }
 
