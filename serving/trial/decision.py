@@ -55,21 +55,23 @@ class Decision:
         return dict(vars(self))
 
 
-def advance(state: TrialState, log: Log, rules: TrialRules) -> tuple[TrialState, Decision]:
+def advance(
+    state: TrialState, log: Log, rules: TrialRules, hold: bool = False
+) -> tuple[TrialState, Decision]:
     """Count the next episodes of a trial, up to the one at which it is decided.
 
-    Whoever calls again after a decision other than 'wait' counts on: the caller ends the trial.
+    With `hold`, to the end of the log whatever is decided on the way.
     """
     decision = decide(state, rules)
     for block in blocks(log):
         rest = block
         while len(rest):
             path, logs = follow(state, rest, rules)
-            index = _first(state, rest, path, rules)
+            index = None if hold else _first(state, rest, path, rules)
             count = len(rest) if index is None else index + 1
             state = state_at(state, rest, logs, count)
             decision = decide(state, rules)
-            if decision.action != "wait":
+            if decision.action != "wait" and not hold:
                 return state, decision
             rest = rest[count:]
     return state, decision
@@ -118,7 +120,7 @@ def _verdict(state: TrialState, capital: dict[str, float], rules: TrialRules) ->
         return "abort", f"the canary is worse: {said}"
     if stopped is None and capital["promote"] >= limit and exposed(state, rules):
         return "promote", f"the canary is not worse by {100 * rules.margin:g}% or more: {said}"
-    if state.episodes >= rules.max_episodes:
+    if state.episodes - state.since >= rules.max_episodes:
         why = stopped or f"neither harm nor absence of harm is shown: {said}"
         return "expire", f"no decision after {state.episodes} episodes; {why}"
     if stopped is not None:
@@ -153,7 +155,7 @@ def _capital(state: TrialState, rules: TrialRules) -> dict[str, float]:
 def _first(state: TrialState, log: Log, path: Path, rules: TrialRules) -> int | None:
     """Index of the first episode at which the trial is decided, None if there is none."""
     limit, stop = math.log(1 / rules.alpha), math.log(1 / rules.guard_alpha)
-    n = state.episodes + np.arange(1, len(log) + 1)
+    n = state.episodes - state.since + np.arange(1, len(log) + 1)
     known = np.cumsum((log.arms == 1) & ~np.isnan(log.values)) + state.canary.outcomes
     ready = known >= max(step.outcomes for step in rules.steps)
     calm = (path.ratio < stop) & (path.missing < stop)

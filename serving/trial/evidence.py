@@ -91,7 +91,7 @@ class TrialState:
 
     `promote`, `harm`: logarithms of the capital by fill and bet, (2, bets). `ratio`, `missing`: of
     the tests that episodes and missing outcomes fall on the arms as their weights say, (2, bets)
-    by side. `baseline` is b.
+    by side. `baseline` is b. `since` is the number of episodes before the present try.
     """
 
     promote: Float64
@@ -101,13 +101,22 @@ class TrialState:
     baseline: float = 0.5
     champion: ArmCount = ArmCount()
     canary: ArmCount = ArmCount()
+    since: int = 0
 
     @property
     def episodes(self) -> int:
         return self.champion.episodes + self.canary.episodes
 
+    def retry(self) -> TrialState:
+        """The same evidence, from which a trial that expired goes on: its limit counts from here.
+
+        The capital is not begun anew: five fresh tries would give a canary at the margin five
+        chances.
+        """
+        return replace(self, since=self.episodes)
+
     def to_json(self) -> dict[str, Any]:
-        data: dict[str, Any] = {"baseline": self.baseline}
+        data: dict[str, Any] = {"baseline": self.baseline, "since": self.since}
         for name in ("promote", "harm", "ratio", "missing"):
             data[name] = getattr(self, name).tolist()
         for name in ("champion", "canary"):
@@ -120,7 +129,8 @@ class TrialState:
         promote, harm, ratio, missing = (np.array(data[name], np.float64) for name in names)
         champion, canary = (ArmCount(**data[name]) for name in ("champion", "canary"))
         baseline = float(data["baseline"])
-        return cls(promote, harm, ratio, missing, baseline, champion, canary)
+        since = int(data["since"])
+        return cls(promote, harm, ratio, missing, baseline, champion, canary, since)
 
 
 def planned_bet(rules: TrialRules) -> float:

@@ -16,11 +16,9 @@ class WeightStep(Params):
     outcomes: int = Field(0, ge=0, description="outcomes of the canary before the next step")
 
 
-class TrialRules(Params):
-    """Returns are clipped to [low, high] and scaled to [0, 1]; shares are of that range."""
+class TrialTerms(Params):
+    """What a policy's deployment rules say of its trials; shares are of the range of returns."""
 
-    low: float = Field(0.0, description="return that counts as 0")
-    high: float = Field(500.0, description="return that counts as 1")
     margin: float = Field(
         0.05, gt=0, lt=1, description="loss that is still acceptable, as a share of the range"
     )
@@ -33,13 +31,6 @@ class TrialRules(Params):
         description="weights in turn; a promotion needs the last step and its outcomes",
     )
     max_episodes: int = Field(2000, ge=2, description="episodes after which the trial expires")
-    deviation: float = Field(
-        0.1,
-        gt=0,
-        le=0.5,
-        description="expected standard deviation of a return, as a share of the range; it chooses "
-        "the bets and so the trial's length, never whether a decision is valid",
-    )
     deadline: float = Field(
         3600.0,
         gt=0,
@@ -52,13 +43,29 @@ class TrialRules(Params):
     guard_alpha: float = Field(
         0.005, gt=0, lt=0.5, description="false alarms of the sample-ratio and missingness tests"
     )
-    poster_cap: float = Field(
-        1.0, gt=0, le=1, description="largest share of the evidence that one token may post"
-    )
     strict_missing: bool = Field(
         False,
         description="missing outcomes count against the decision: 0 for the canary and 1 for the "
         "champion before a promotion, the reverse before an abort",
+    )
+
+    @property
+    def weight(self) -> float:
+        """The last weight, at which nearly all of the evidence is gathered."""
+        return self.steps[-1].weight
+
+
+class TrialRules(TrialTerms):
+    """The terms of one trial: with its range, to which returns are clipped and scaled to [0, 1]."""
+
+    low: float = Field(0.0, description="return that counts as 0")
+    high: float = Field(500.0, description="return that counts as 1")
+    deviation: float = Field(
+        0.1,
+        gt=0,
+        le=0.5,
+        description="expected standard deviation of a return, as a share of the range; it chooses "
+        "the bets and so the trial's length, never whether a decision is valid",
     )
 
     @model_validator(mode="after")
@@ -66,11 +73,6 @@ class TrialRules(Params):
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
         return self
-
-    @property
-    def weight(self) -> float:
-        """The last weight, at which nearly all of the evidence is gathered."""
-        return self.steps[-1].weight
 
     def scale(self, return_: float) -> float:
         """A return, clipped to the range and mapped to [0, 1]."""

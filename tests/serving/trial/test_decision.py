@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.trial.decision import advance, decide, exposed, weight_now
@@ -44,6 +44,7 @@ def test_harm_needs_no_minimum() -> None:
     assert decision.canary["episodes"] < 20
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(0, 5))
 def test_how_the_log_is_cut_changes_no_byte(cuts: list[int], seed: int) -> None:
     whole, decision = advance(begin(RULES), log(300, 0.55, seed=seed), RULES)
@@ -68,10 +69,20 @@ def test_an_undecided_trial_expires_and_resumes_with_its_capital() -> None:
     short = RULES.model_copy(update={"max_episodes": 60})
     state, decision = advance(begin(short), log(60, 0.58, seed=3), short)
     assert decision.action == "expire"
-    longer = short.model_copy(update={"max_episodes": 4000})
-    resumed, _ = advance(state, log(40, 0.58, seed=4), longer)
-    assert resumed.episodes == 100
-    assert not np.array_equal(resumed.promote, begin(longer).promote)
+    again = state.retry()
+    assert decide(state, short).action == "expire"
+    assert decide(again, short).action == "wait"
+    resumed, decision = advance(again, log(60, 0.58, seed=4), short)
+    assert resumed.episodes == 120
+    assert decision.action == "expire"
+    whole = short.model_copy(update={"max_episodes": 4000})
+    once, _ = advance(state, log(60, 0.58, seed=4), whole)
+    assert resumed.promote.tobytes() == once.promote.tobytes()
+
+
+def test_a_held_trial_counts_on_and_decides_nothing() -> None:
+    held, _ = advance(begin(RULES), log(2000, 0.75), RULES, hold=True)
+    assert held.episodes == 2000
 
 
 def test_missing_outcomes_must_not_matter_either_way() -> None:
