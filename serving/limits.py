@@ -36,9 +36,6 @@ class Limits(BaseSettings):
     start_seconds: float = Field(
         1.0, gt=0, description="a new episode, or an outcome, waits so long for the ledger"
     )
-    outcome_seconds: float = Field(
-        3600.0, gt=0, description="an episode without an outcome counts as missing after so long"
-    )
     retry_seconds: float = Field(
         5.0, ge=0, description="a champion that failed to load is tried again after so long"
     )

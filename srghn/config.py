@@ -314,14 +314,14 @@ def modern_gate(data: Mapping[str, Any]) -> dict[str, Any]:
 class CanaryParams(Params):
     """How a candidate is tried on a share of live episodes."""
 
-    weight: float = Field(0.25, gt=0, lt=1, description="share of episodes routed to the canary")
-    min_episodes: int = Field(20, ge=1, description="least outcomes per arm before a promotion")
-    max_episodes: int = Field(2000, ge=2, description="outcomes after which it is given up")
+    weight: float = Field(0.5, gt=0, lt=1, description="share of episodes routed to the canary")
+    min_episodes: int = Field(20, ge=1, description="its outcomes before it may be promoted")
+    max_episodes: int = Field(2000, ge=2, description="episodes after which the trial expires")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     return_low: float = 0.0
     return_high: float = 500.0
     margin: float = Field(
-        0.02, ge=0, lt=1, description="share of the range the canary may be worse"
+        0.05, gt=0, lt=1, description="share of the range the canary may be worse"
     )
 
     @model_validator(mode="after")

@@ -64,9 +64,7 @@ def status(json: JsonOption = False) -> None:
         print_json(
             {
                 "champion": vars(champion) if champion else None,
-                "canary": {**vars(canary), "params": canary.params.model_dump()}
-                if canary
-                else None,
+                "canary": {**vars(canary), "rules": canary.rules.to_json()} if canary else None,
                 "waiting": waiting,
             }
         )

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from typing import Any
 
 from serving.control.routing import Served
 from serving.registry.ledger import Ledger
 from serving.registry.records import Canary, Who
-from serving.trial.by_arrival import Decision, decide
+from serving.registry.trial_log import to_log, to_state
+from serving.trial.decision import Decision, advance, decide, weight_now
+from serving.trial.evidence import TrialState
 from srghn.errors import TransitionRefused
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "canary controller"
+#: Starts that are counted at one look; the next look takes the next ones.
+AT_ONCE = 5000
 
 
 class Controller:
-    """Decides on what the ledger holds, so that a restart goes on where the trial was.
+    """Counts the starts that are resolved, in their order, and acts on what they amount to.
 
-    `latest` is the last decision and its trial, for the page. A canary that failed to answer is
-    reported by `report` and aborted at the next look.
+    The running state is the ledger's and moves on by compare-and-set, so workers count each start
+    once and a restart goes on where the trial was. `latest` is the last decision and its trial, for
+    the page. A canary that failed to answer is reported by `report` and aborted at the next look.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
         self.latest: tuple[int, Decision] | None = None
-        self._ledger = ledger
+        self._ledger, self._clock = ledger, clock
         self._failure: tuple[int, str] | None = None
 
     def report(self, version: int, why: str) -> None:
@@ -36,39 +44,72 @@ class Controller:
         if canary is None or served.canary is None or served.canary.version != canary.version:
             return False
         if self._failure is not None and self._failure[0] == canary.version:
-            return self._abort(canary.version, f"it failed to answer: {self._failure[1]}", None)
-        decision = self._decide(canary)
-        if decision.action == "abort":
-            return self._abort(canary.version, decision.reason, decision)
+            why = f"it failed to answer: {self._failure[1]}"
+            return self._try(self._abort, canary, why, {"error": why})
+        state, decision = self._count(canary)
+        self.latest = (canary.epoch, decision)
+        if canary.status != "running":
+            return False
+        said = decision.to_json()
         if decision.action == "promote":
-            return self._promote(canary.version, served.generation, decision)
+            return self._promote(canary, served.generation, decision.reason)
+        if decision.action == "abort":
+            return self._try(self._abort, canary, decision.reason, said)
+        if decision.action == "expire":
+            return self._try(self._expire, canary, decision.reason, said)
+        self._step(canary, state)
         return False
 
-    def _decide(self, canary: Canary) -> Decision:
-        """The decision on all outcomes so far; made again only when there are new ones."""
-        arms = self._ledger.arms(canary.epoch)
-        if self.latest is not None and self.latest[0] == canary.epoch:
-            known = self.latest[1]
-            if (len(arms[0]), len(arms[1])) == (known.champion.n, known.canary.n):
-                return known
-        decision = decide(*arms, canary.params)
-        self.latest = (canary.epoch, decision)
-        return decision
+    def _count(self, canary: Canary) -> tuple[TrialState, Decision]:
+        """The state after every start that is resolved now, and the decision on it."""
+        running = self._ledger.trial_state(canary.policy, canary.epoch)
+        state = to_state(running.state if running else {}, canary.rules)
+        after = running.n if running else 0
+        found = self._ledger.resolved(canary.policy, canary.epoch, after, self._clock(), AT_ONCE)
+        if not found:
+            return state, decide(state, canary.rules)
+        log = to_log(found, canary.rules)
+        hold = canary.status == "held"
+        moved, decision = advance(state, log, canary.rules, hold=hold)
+        used = moved.episodes - state.episodes
+        if used:
+            last = found[used - 1].n
+            self._ledger.advance_trial(canary.policy, canary.epoch, after, last, moved.to_json())
+        return moved, decision
 
-    def _promote(self, version: int, generation: int, decision: Decision) -> bool:
+    def _step(self, canary: Canary, state: TrialState) -> None:
+        """Raise the canary's share where it has the outcomes that its present step asks for."""
+        weight = weight_now(state, canary.rules)
+        if weight <= canary.weight:
+            return
+        why = f"{state.canary.outcomes} outcomes of the canary: next step"
         try:
-            who = Who(ACTOR, decision.reason)
-            self._ledger.promote(version, expected_generation=generation, who=who)
+            self._ledger.set_canary_weight(weight, who=Who(ACTOR, why), policy=canary.policy)
         except TransitionRefused as error:
-            logger.info("promotion of version %s was not taken: %s", version, error)
-            return False
-        return True
+            logger.info("the canary's share was not raised: %s", error)
 
-    def _abort(self, version: int, reason: str, decision: Decision | None) -> bool:
-        evidence = decision.to_json() if decision else {"error": reason}
+    def _promote(self, canary: Canary, generation: int, reason: str) -> bool:
+        def promote() -> None:
+            who = Who(ACTOR, reason)
+            self._ledger.promote(canary.version, expected_generation=generation, who=who)
+
+        return self._try(promote)
+
+    def _abort(self, canary: Canary, reason: str, evidence: dict[str, Any]) -> None:
+        who = Who(ACTOR, reason)
+        self._ledger.abort_canary(
+            version=canary.version, who=who, evidence=evidence, policy=canary.policy
+        )
+
+    def _expire(self, canary: Canary, reason: str, evidence: dict[str, Any]) -> None:
+        who = Who(ACTOR, reason)
+        self._ledger.expire_canary(who=who, evidence=evidence, policy=canary.policy)
+
+    def _try(self, step: Callable[..., None], *given: Any) -> bool:
+        """Take a step that another worker or a person may have taken first."""
         try:
-            self._ledger.abort_canary(version=version, who=Who(ACTOR, reason), evidence=evidence)
+            step(*given)
         except TransitionRefused as error:
-            logger.info("abort of version %s was not taken: %s", version, error)
+            logger.info("a step of the trial was not taken: %s", error)
             return False
         return True

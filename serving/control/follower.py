@@ -131,7 +131,7 @@ class Follower:
             "weight": 0.0 if canary.status == "paused" else canary.weight,
             "epoch": None if canary.status == "paused" else canary.epoch,
             "key": trial_key(self.secret, canary.policy, canary.epoch),
-            "deadline": self._limits.outcome_seconds,
+            "deadline": canary.rules.deadline,
             "blind": not self._unblind,
         }
 

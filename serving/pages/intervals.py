@@ -1,14 +1,16 @@
-"""The evidence of a trial, drawn: both arms' intervals, and the difference against its margin."""
+"""The evidence of a trial, drawn: both arms' means, and bounds of the effect with its margin."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
-from serving.trial.by_arrival import Decision
-from srghn.config import CanaryParams
-from srghn.inference.sequences import Interval
+from serving.control.trial_view import TrialView
+from serving.trial.rules import TrialRules
 
 WIDTH, LEFT, RIGHT = 640, 96, 24
 _ROW = 34
@@ -25,25 +27,27 @@ class _Axis:
         return LEFT + min(max(share, 0.0), 1.0) * (WIDTH - LEFT - RIGHT)
 
 
-def draw(decision: Decision, params: CanaryParams) -> Markup:
-    """An SVG of the two mean returns and of their difference, with the harm and margin lines."""
-    span = params.return_high - params.return_low
-    returns = _Axis(params.return_low, params.return_high)
-    reach = _nice(max(abs(decision.low), abs(decision.high)), span)
+def draw(view: TrialView) -> Markup:
+    """An SVG of both arms' mean returns, and of the effect's bounds with harm and margin lines."""
+    rules, decision = view.canary.rules, view.decision
+    span = rules.high - rules.low
+    returns = _Axis(rules.low, rules.high)
+    reach = _nice(max(abs(view.low), abs(view.high)), span)
     difference = _Axis(-reach, reach)
-    margin = -params.margin * span
+    margin = -rules.margin * span
+    arms = {name: _Arm.of(getattr(decision, name), rules) for name in ("champion", "canary")}
     said = (
-        f"champion {_words(decision.champion)}, canary {_words(decision.canary)}, "
-        f"difference {decision.low:.1f} to {decision.high:.1f}, margin {margin:.1f}"
+        f"{', '.join(f'{name} {arm.words}' for name, arm in arms.items())}, "
+        f"effect {view.low:.1f} to {view.high:.1f}, margin {margin:.1f}"
     )
     parts = [
         *_axis(returns, 20, 2 * _ROW, "mean return"),
-        *_bar(returns, 20 + 0.5 * _ROW, "champion", decision.champion, "held"),
-        *_bar(returns, 20 + 1.5 * _ROW, "canary", decision.canary, "tried"),
+        *_dot(returns, 20 + 0.5 * _ROW, "champion", arms["champion"], "held"),
+        *_dot(returns, 20 + 1.5 * _ROW, "canary", arms["canary"], "tried"),
         *_axis(difference, 128, _ROW, "canary minus champion"),
         _line(difference(margin), 128, _ROW, "margin"),
         _line(difference(0), 128, _ROW, "zero"),
-        _span(difference, 128 + 0.5 * _ROW, "difference", decision.low, decision.high, "both"),
+        _span(difference, 128 + 0.5 * _ROW, "effect", view.low, view.high, "both"),
     ]
     return Markup(
         f'<svg viewBox="0 0 {WIDTH} 204" role="img" aria-label="{said}"><title>{said}</title>'
@@ -52,14 +56,30 @@ def draw(decision: Decision, params: CanaryParams) -> Markup:
     )
 
 
+@dataclass(frozen=True)
+class _Arm:
+    """One arm's outcomes, and their mean in returns; None without any."""
+
+    outcomes: int
+    mean: float | None
+
+    @classmethod
+    def of(cls, counted: Mapping[str, Any], rules: TrialRules) -> _Arm:
+        mean = counted["mean"]
+        scaled = None if mean is None else rules.low + mean * (rules.high - rules.low)
+        return cls(counted["episodes"] - counted["missing"], scaled)
+
+    @property
+    def words(self) -> str:
+        if self.mean is None:
+            return "without an outcome"
+        return f"mean {self.mean:.1f} after {self.outcomes} episodes"
+
+
 def _nice(value: float, most: float) -> float:
     """The next of 1, 2, 5 times a power of ten, at most `most`."""
     scale = 10.0 ** math.floor(math.log10(max(value, most / 1000)))
     return min(most, next(step * scale for step in (1, 2, 5, 10) if step * scale >= value))
-
-
-def _words(arm: Interval) -> str:
-    return f"{arm.low:.1f} to {arm.high:.1f} after {arm.n} episodes"
 
 
 def _axis(axis: _Axis, top: float, height: float, label: str) -> list[str]:
@@ -74,9 +94,9 @@ def _axis(axis: _Axis, top: float, height: float, label: str) -> list[str]:
     return parts
 
 
-def _bar(axis: _Axis, y: float, name: str, arm: Interval, kind: str) -> list[str]:
-    parts = [_span(axis, y, f"{name} · {arm.n}", arm.low, arm.high, kind)]
-    if arm.n:
+def _dot(axis: _Axis, y: float, name: str, arm: _Arm, kind: str) -> list[str]:
+    parts = [f'<text class="name" x="{LEFT - 10}" y="{y + 4}">{name} · {arm.outcomes}</text>']
+    if arm.mean is not None:
         parts.append(f'<circle class="{kind}" cx="{axis(arm.mean):.1f}" cy="{y}" r="5"/>')
     return parts
 

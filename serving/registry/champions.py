@@ -79,7 +79,7 @@ def promote(step: Step, version: int, expected_generation: int) -> Champion:
         )
     running = step.canary()
     if running is not None and running.version == version:
-        evidence = guards.check_trial(step.connection, running)
+        evidence = guards.check_trial(step, running)
     return _crown(step, version, expected_generation, evidence)
 
 

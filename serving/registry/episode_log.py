@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from serving.registry import episodes, rows, schema
 from serving.registry.database import Database
 from serving.registry.records import Outcome, Pin, Running, Start, StartRow
 from serving.registry.schema import POLICY
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class EpisodeLog:
@@ -107,8 +103,3 @@ class EpisodeLog:
         """Forget episodes outside a trial that never ended, started so many seconds ago."""
         with self._database.write() as connection:
             return episodes.prune(connection, self._clock() - older_than)
-
-    def arms(self, epoch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Returns counted in a trial, as they came: (champion's, canary's)."""
-        with self._database.read() as connection:
-            return episodes.arms(connection, epoch)

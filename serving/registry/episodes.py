@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select, update
 
@@ -17,18 +17,16 @@ from serving.registry import schema
 from serving.registry.records import (
     CANARY_ARM,
     CHAMPION_ARM,
+    Canary,
     Outcome,
     Pin,
     Running,
     Start,
     StartRow,
 )
+from serving.registry.rows import find_canary
 from serving.registry.rules import current_rules
 from srghn.errors import LedgerError, TransitionRefused
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary"}
 #: A poster's cap holds from so many outcomes on: the first ones are always a large share.
@@ -191,7 +189,12 @@ def outcomes(
 
 
 def resolved(
-    connection: Connection, policy: str, trial: int, after: int, now: float, limit: int
+    connection: Connection,
+    policy: str,
+    trial: int,
+    after: int,
+    now: float,
+    limit: int | None = None,
 ) -> list[StartRow]:
     """The longest prefix, in order of start, whose every episode ended or passed its deadline.
 
@@ -205,18 +208,6 @@ def resolved(
             break
         found.append(to_start(row))
     return found
-
-
-def arms(connection: Connection, epoch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns of the trial that began with event `epoch`: (champion's, canary's), as they came."""
-    import numpy as np
-
-    table = schema.starts
-    query = select(table.c.arm, table.c["return"]).where(table.c.trial == epoch, table.c.counted)
-    found = connection.execute(query.order_by(table.c.arrived)).all()
-    champion = np.array([row[1] for row in found if row[0] == CHAMPION_ARM], np.float64)
-    canary = np.array([row[1] for row in found if row[0] == CANARY_ARM], np.float64)
-    return champion, canary
 
 
 # ------------------------------------------------------------------- state that runs with them
@@ -271,7 +262,11 @@ def to_pin(row: StartRow) -> Pin:
     )
 
 
-def of_pin(pin: Pin) -> Start:
+def of_pin(pin: Pin, running: Canary | None) -> Start:
+    """The start of a pinned episode, in the trial that it is in, if that is still running."""
+    weight, deadline = 0.0, pin.pinned_at
+    if running is not None and running.epoch == pin.epoch:
+        weight, deadline = running.weight, pin.pinned_at + running.rules.deadline
     return Start(
         pin.episode_id,
         pin.version,
@@ -279,17 +274,19 @@ def of_pin(pin: Pin) -> Start:
         trial=pin.epoch,
         generation=pin.generation,
         started_at=pin.pinned_at,
-        deadline=pin.pinned_at,
+        weight=weight,
+        deadline=deadline,
     )
 
 
 def pin(connection: Connection, wanted: Pin, old: Pin | None) -> Pin:
     """Pin a new episode, or move one off its `old` pin; returns the pin that holds."""
     found = find_start(connection, schema.POLICY, wanted.episode_id)
+    running = find_canary(connection, schema.POLICY)
     if found is None:
-        start(connection, [of_pin(wanted)])
+        start(connection, [of_pin(wanted, running)])
     elif old is not None and to_pin(found) == old:
-        move(connection, of_pin(wanted))
+        move(connection, of_pin(wanted, running))
     settled = find_start(connection, schema.POLICY, wanted.episode_id)
     assert settled is not None
     return to_pin(settled)

@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from serving.registry import reports, rows, schema
-from serving.registry.episodes import arms
 from serving.registry.records import Canary, Champion, Version
 from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
@@ -187,11 +186,11 @@ def running_canary(step: Step) -> Canary:
     return running
 
 
-def check_trial(connection: Connection, running: Canary) -> dict[str, Any]:
-    """Decide again on the outcomes in the ledger; returns the decision as the step's evidence."""
-    from serving.trial.by_arrival import decide  # numpy, which only this step needs
+def check_trial(step: Step, running: Canary) -> dict[str, Any]:
+    """Decide again on the starts in the ledger; returns the decision as the step's evidence."""
+    from serving.registry.trial_log import decide_again  # numpy, which only this step needs
 
-    decision = decide(*arms(connection, running.epoch), running.params)
+    decision = decide_again(step.connection, running, step.now)
     if decision.action != "promote":
         raise TransitionRefused(
             f"the trial of version {running.version} does not speak for its promotion: "

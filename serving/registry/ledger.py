@@ -75,7 +75,7 @@ class Ledger:
         self.resolved, self.prune_starts = log.resolved, log.prune_starts
         self.trial_state, self.advance_trial = log.trial_state, log.advance_trial
         self.watch_state, self.advance_watch = log.watch_state, log.advance_watch
-        self.pin, self.find_pin, self.arms = log.pin, log.find_pin, log.arms
+        self.pin, self.find_pin = log.pin, log.find_pin
 
     def close(self) -> None:
         self._database.close()
@@ -351,14 +351,14 @@ class Ledger:
 
         `loaded` is the proof that the serving code loaded it: `{"digest": ..., "golden": n}`
         with the candidate's digest and the number of golden outputs that matched
-        (`serving.control.loading.proof`).
+        (`serving.control.loading.proof`). `weight` is the share from the first episode on, instead
+        of the steps that the rules name.
         """
-        share = params.weight if weight is None else weight
 
         def work(step: Step) -> None:
-            trials.start(step, version, params, loaded, share)
+            trials.start(step, version, params, loaded, weight)
 
-        request = {"version": version, "weight": share, "params": params.model_dump(mode="json")}
+        request = {"version": version, "weight": weight, "params": params.model_dump(mode="json")}
         self._take("start_canary", who, request, work, version=version)
         running = self.canary(self.version(version).policy)
         if running is None or running.version != version:

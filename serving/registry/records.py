@@ -8,7 +8,7 @@ from typing import Any
 
 from serving.registry.schema import POLICY
 from serving.registry.states import State
-from srghn.config import CanaryParams
+from serving.trial.rules import TrialRules
 
 CHAMPION_ARM, CANARY_ARM = 0, 1
 
@@ -61,7 +61,7 @@ class Canary:
     digest: str
     weight: float
     epoch: int
-    params: CanaryParams
+    rules: TrialRules
     since: str
     status: str = "running"
     policy: str = POLICY

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 from serving.registry import schema
 from serving.registry.records import Canary, Champion, Policy, Version
 from serving.registry.states import State
-from srghn.config import CanaryParams
+from serving.trial.rules import TrialRules
 from srghn.errors import LedgerError
 from srghn.files import sha256_bytes
 
@@ -88,8 +88,8 @@ def find_canary(connection: Connection, policy: str = schema.POLICY) -> Canary |
     if row is None:
         return None
     digest = find_version(connection, row.version).digest
-    params = CanaryParams.model_validate_json(row.params)
-    return Canary(row.version, digest, row.weight, row.epoch, params, row.since, row.status, policy)
+    rules = TrialRules.read(row.params)
+    return Canary(row.version, digest, row.weight, row.epoch, rules, row.since, row.status, policy)
 
 
 def find_evidence(connection: Connection, sha256: str) -> dict[str, Any]:

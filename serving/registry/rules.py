@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from serving.registry import rows, schema
 from serving.registry.steps import Step
+from serving.trial.rules import TrialTerms
 from srghn.errors import ConfigError
 
 
@@ -25,6 +26,9 @@ class DeploymentRules(BaseModel):
     )
     shadow_first: bool = Field(
         default=False, description="a version is a shadow before its trial begins"
+    )
+    trial: TrialTerms | None = Field(
+        default=None, description="how trials run; None: as the run's `canary` section asks"
     )
     poster_share: float = Field(
         default=1.0,

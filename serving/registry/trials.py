@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
-from serving.registry import guards, schema
+from serving.registry import chain, guards, rows, schema
+from serving.registry.records import Version
 from serving.registry.rules import current_rules
 from serving.registry.states import State
 from serving.registry.steps import Step
+from serving.trial.rules import WeightStep, terms_of
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 
@@ -39,12 +42,17 @@ def stop_shadow(step: Step, version: int, evidence: Mapping[str, Any] | None) ->
 
 
 def start(
-    step: Step, version: int, params: CanaryParams, loaded: Mapping[str, Any], weight: float
+    step: Step,
+    version: int,
+    params: CanaryParams,
+    loaded: Mapping[str, Any],
+    weight: float | None = None,
 ) -> int:
     """Begin a trial, or go on with one that expired; returns its epoch.
 
-    A trial that is tried again takes over the state of the earlier one: its capital is not begun
-    anew.
+    `weight`: at this share from the first episode, instead of by steps. A trial that is tried again
+    takes over rules and state of the earlier one: its capital is not begun anew, and no margin is
+    chosen after the evidence.
     """
     found, running = step.version(version), step.canary()
     if running is not None:
@@ -57,24 +65,45 @@ def start(
             f"there is no champion to try version {version} against; promote it "
             f"(srghn promote {version})"
         )
-    guards.check_weight(weight)
+    from serving.registry import trial_log  # numpy, which few steps need
+
     guards.check_loaded(found, loaded)
-    guards.check_shadowed(step, found, current_rules(step.connection, step.policy))
-    said = {"loaded": dict(loaded), "params": params.model_dump(mode="json"), "weight": weight}
+    deployment = current_rules(step.connection, step.policy)
+    guards.check_shadowed(step, found, deployment)
     before = _last_epoch(step, version) if found.state is State.EXPIRED else None
+    rules = terms_of(params, deployment.trial, _deviation(step, found))
+    if weight is not None:
+        guards.check_weight(weight)
+        at_once = WeightStep(weight=weight, outcomes=rules.steps[-1].outcomes)
+        rules = rules.model_copy(update={"steps": (at_once,)})
+    if before is not None:
+        earlier = trial_log.began_with(step.connection, before)
+        kept = {"max_episodes": rules.max_episodes, "steps": rules.steps}
+        rules = earlier.model_copy(update=kept)
+    state = _state_of(step, before)
+    said = {
+        "loaded": dict(loaded),
+        "params": rules.to_json(),
+        "weight": rules.steps[0].weight,
+        "state": state,
+    }
     epoch = step.move(version, State.CANARY, evidence=said, deadline=None)
     step.connection.execute(
         insert(schema.trial).values(
             policy=step.policy,
             version=version,
             epoch=epoch,
-            weight=weight,
+            weight=rules.steps[0].weight,
             status="running",
-            params=params.model_dump_json(),
+            params=json.dumps(rules.to_json()),
             since=step.at,
         )
     )
-    _begin_state(step, epoch, before)
+    step.connection.execute(
+        insert(schema.trial_state).values(
+            policy=step.policy, trial=epoch, n=0, generation=0, state=json.dumps(state)
+        )
+    )
     return epoch
 
 
@@ -131,12 +160,28 @@ def _last_epoch(step: Step, version: int) -> int | None:
     return step.connection.execute(query.order_by(table.c.seq.desc())).scalar()
 
 
-def _begin_state(step: Step, epoch: int, before: int | None) -> None:
+def _deviation(step: Step, found: Version) -> float | None:
+    """Standard deviation of a return by the gate's report, as a share of the range.
+
+    It plans the bets; a wrong one makes a trial longer, never wrong. None where no gate said it.
+    """
+    passed = [
+        e for e in chain.read_events(step.connection, found.version) if e.to_state == "PASSED"
+    ]
+    if not passed or passed[-1].evidence_sha256 is None:
+        return None
+    said = rows.find_evidence(step.connection, passed[-1].evidence_sha256).get("deviation")
+    return float(said) if isinstance(said, int | float) and math.isfinite(said) else None
+
+
+def _state_of(step: Step, before: int | None) -> dict[str, Any]:
+    """The state of an earlier try, to go on with; empty where there is none."""
+    from serving.trial.evidence import TrialState
+
+    if before is None:
+        return {}
     table = schema.trial_state
     query = select(table.c.state).where(table.c.policy == step.policy, table.c.trial == before)
-    state = step.connection.execute(query).scalar() if before is not None else None
-    step.connection.execute(
-        insert(table).values(
-            policy=step.policy, trial=epoch, n=0, generation=0, state=state or json.dumps({})
-        )
-    )
+    text = step.connection.execute(query).scalar()
+    state = json.loads(text) if text else {}
+    return TrialState.from_json(state).retry().to_json() if state else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.control.trial_view import view
 from serving.pages.intervals import draw
-from serving.registry.records import Canary, Version
+from serving.registry.records import Version
 from serving.registry.states import State
 from serving.service import Service, service_of
-from serving.trial.by_arrival import Decision, decide
 
 router = APIRouter(include_in_schema=False)
 
@@ -50,15 +51,15 @@ def _render(service: Service) -> str:
     ledger = service.ledger
     champion, canary = ledger.served()
     versions, events = ledger.versions(), ledger.events()
-    decision = _decision(service, canary) if canary else None
+    trial = view(ledger, canary, time.time()) if canary else None
     of_champion = next((v for v in versions if champion and v.version == champion.version), None)
     return _templates.get_template("home.html.j2").render(
         problem=service.problem(),
         champion=champion,
         validation=of_champion.manifest.get("validation") if of_champion else None,
         canary=canary,
-        decision=decision,
-        drawing=draw(decision, canary.params) if canary and decision else "",
+        trial=trial,
+        drawing=draw(trial) if trial else "",
         waiting=[(v, _summary(service, v)) for v in versions if v.state in _WAITING],
         versions=versions[::-1],
         reports={v.version for v in versions if v.report_path is not None},
@@ -73,11 +74,3 @@ _WAITING = (State.PASSED, State.APPROVED)
 def _summary(service: Service, version: Version) -> str:
     verdict: dict[str, Any] = service.ledger.passed(version.version)[1]
     return str(verdict.get("summary") or verdict["verdict"])
-
-
-def _decision(service: Service, canary: Canary) -> Decision:
-    """The controller's last word on this trial, or a first one."""
-    latest = service.follower.controller.latest
-    if latest is not None and latest[0] == canary.epoch:
-        return latest[1]
-    return decide(*service.ledger.arms(canary.epoch), canary.params)

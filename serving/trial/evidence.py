@@ -33,6 +33,8 @@ HALF_LIFE = 5
 FILLS = (0.0, 1.0)
 #: Largest bet; a step of at least -1 then leaves a tenth of the capital.
 LARGEST = 0.9
+#: How finely a bound of the effect is looked for, as a share of the range.
+GRID = 0.002
 _BLOCK = 512
 
 
@@ -247,30 +249,32 @@ def blocks(log: Log) -> Iterator[Log]:
         yield log[start : start + _BLOCK]
 
 
-def effect_bounds(log: Log, rules: TrialRules, grid: int = 401) -> tuple[float, float]:
+def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
     """Bounds of the weighted mean effect, each one-sided at `rules.alpha`, in [-1, 1].
 
     They hold at every moment, whatever drifts. The capital against an effect of at most m falls
-    with m, so the lower bound is the largest m on a grid that the capital refutes; the upper
-    bound mirrors it. For people: decisions are taken by `advance`.
+    with m, so the lower bound is the largest m, to GRID, that the capital refutes; the upper bound
+    mirrors it. For people: decisions are taken by `serving.trial.decision.advance`.
     """
     if not len(log):
         return -1.0, 1.0
     baselines = _baselines(log.values, 0.5)[:-1]
-    bets, limit = mixture(rules), np.log(1 / rules.alpha)
-    means = np.linspace(-1, 1, grid)
     v = np.minimum(log.weights, 1 - log.weights)
     towards, away = steps(log, baselines, rules)
-    ends = []
-    for drawn in (towards - v * rules.margin, away):
-        refuted = _refuted(bets, drawn, v, means) >= limit
-        ends.append(float(means[max(int(refuted.argmin()) - 1, 0)]))  # the last mean refuted
-    return ends[0], -ends[1]
+    low = _last_refuted(towards - v * rules.margin, v, rules)
+    return low, -_last_refuted(away, v, rules)
 
 
-def _refuted(bets: Mixture, drawn: Float64, v: Float64, means: Float64) -> Float64:
-    """Log capital against a mean effect of at most each of `means`, the least over fills, (k,)."""
-    return np.minimum(*(bets.against(fill, v, means) for fill in drawn))
+def _last_refuted(drawn: Float64, v: Float64, rules: TrialRules) -> float:
+    """The largest mean effect that the bets on `drawn` (fills, n) refute, -1 if there is none."""
+    bets, limit = mixture(rules), np.log(1 / rules.alpha)
+    low, high = 0, round(2 / GRID)  # index 0, an effect of -1, is what nobody needs to refute
+    while high - low > 1:
+        middle = (low + high) // 2
+        mean = np.array([middle * GRID - 1])
+        refuted = min(float(bets.against(fill, v, mean)[0]) for fill in drawn) >= limit
+        low, high = (middle, high) if refuted else (low, middle)
+    return low * GRID - 1
 
 
 def _two_sided(up: Float64, down: Float64) -> Float64:

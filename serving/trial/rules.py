@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from srghn.config import Params
+from srghn.config import CanaryParams, Params
+
+#: A trial begins on so small a share, until the canary has ended so many episodes: a canary that
+#: breaks at once should meet few clients.
+FIRST_WEIGHT, FIRST_OUTCOMES = 0.05, 2
 
 
 class WeightStep(Params):
@@ -26,7 +31,10 @@ class TrialTerms(Params):
         0.05, gt=0, lt=0.5, description="probability of a wrong promotion, and of a wrong abort"
     )
     steps: tuple[WeightStep, ...] = Field(
-        (WeightStep(weight=0.05, outcomes=2), WeightStep(weight=0.5, outcomes=20)),
+        (
+            WeightStep(weight=FIRST_WEIGHT, outcomes=FIRST_OUTCOMES),
+            WeightStep(weight=0.5, outcomes=20),
+        ),
         min_length=1,
         description="weights in turn; a promotion needs the last step and its outcomes",
     )
@@ -80,3 +88,35 @@ class TrialRules(TrialTerms):
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+    @classmethod
+    def read(cls, text: str) -> TrialRules:
+        """Rules as the ledger keeps them; those of version 0.2.0 are a run's `canary` section."""
+        data = json.loads(text)
+        if "return_low" in data:
+            return terms_of(CanaryParams.model_validate(data))
+        return cls.model_validate(data)
+
+
+def terms_of(
+    params: CanaryParams, terms: TrialTerms | None = None, deviation: float | None = None
+) -> TrialRules:
+    """The rules of one trial.
+
+    The range is the run's. The rest is what the policy's deployment rules say of trials (`terms`),
+    or else what the run asked for in its `canary` section, after a first step at a small weight.
+    """
+    held = {"low": params.return_low, "high": params.return_high}
+    if deviation is not None:
+        held["deviation"] = min(max(deviation, 0.01), 0.5)
+    if terms is not None:
+        return TrialRules(**terms.model_dump(), **held)
+    last = WeightStep(weight=params.weight, outcomes=params.min_episodes)
+    first = WeightStep(weight=FIRST_WEIGHT, outcomes=min(FIRST_OUTCOMES, params.min_episodes))
+    return TrialRules(
+        margin=params.margin,
+        alpha=1 - params.confidence,
+        steps=(first, last) if params.weight > FIRST_WEIGHT else (last,),
+        max_episodes=params.max_episodes,
+        **held,
+    )

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,17 @@ class Steps:
             for _ in range(count):
                 self.count += 1
                 name = f"episode-{self.count}"
-                start = Start(name, version, arm, canary.weight, canary.epoch, champion.generation)
+                now = time.time()
+                start = Start(
+                    name,
+                    version,
+                    arm,
+                    canary.weight,
+                    canary.epoch,
+                    champion.generation,
+                    now,
+                    now + canary.rules.deadline,
+                )
                 self.ledger.start_episodes([start])
                 self.ledger.record_outcome(POLICY, name, value, 10, True)
 

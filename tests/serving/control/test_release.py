@@ -61,7 +61,8 @@ def test_the_first_is_promoted_the_second_tried_the_third_waits(
     assert approve(second) is State.CANARY
     running = ledger.canary()
     assert running is not None
-    assert (running.version, running.weight, running.params) == (second, 0.4, RULES)
+    assert (running.version, running.weight) == (second, 0.05)
+    assert (running.rules.weight, running.rules.margin) == (0.4, RULES.margin)
     assert approve(third) is State.APPROVED
 
 

@@ -98,8 +98,9 @@ def test_the_trial_under_way_goes_on_with_its_evidence(old: Old, tmp_path: Path)
     ledger = old.open()
     canary = ledger.canary()
     assert canary is not None
-    assert [len(arm) for arm in ledger.arms(canary.epoch)] == [8, 8]
     rows = ledger.resolved(POLICY, canary.epoch, 0, now=NOW)
+    assert [sum(bool(row.counted) for row in rows if row.arm == arm) for arm in (0, 1)] == [8, 8]
+    assert canary.rules.weight == 0.25
     assert (len(rows), sum(row.arrived is None for row in rows)) == (22, 6)
     assert {row.weight for row in rows} == {0.25}
     open_ = next(row.episode for row in rows if row.arrived is None)

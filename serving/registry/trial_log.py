@@ -1,0 +1,66 @@
+"""A trial's rows as its evidence: what decisions read, and how one is made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, select
+
+from serving.registry import episodes, rows, schema
+from serving.registry.records import Canary, StartRow
+from serving.trial.decision import Decision, advance
+from serving.trial.evidence import Log, TrialState, begin
+from serving.trial.rules import TrialRules
+
+
+def to_log(found: Sequence[StartRow], rules: TrialRules) -> Log:
+    """Starts in their order as evidence.
+
+    An outcome is missing (NaN) where none came by the episode's deadline, where it was not counted,
+    and where the episode changed version on the way.
+    """
+    return Log(
+        np.array([row.arm for row in found], np.int8),
+        np.array([row.weight for row in found], np.float64),
+        np.array([_value(row, rules) for row in found], np.float64),
+    )
+
+
+def to_state(data: Mapping[str, Any], rules: TrialRules) -> TrialState:
+    """The state that the ledger keeps of a trial; an empty one is its beginning."""
+    return TrialState.from_json(data) if data else begin(rules)
+
+
+def decide_again(connection: Connection, running: Canary, now: float) -> Decision:
+    """The decision on every start of a trial that is resolved at `now` (Unix seconds).
+
+    It goes on from the state that the trial began with, which is part of the hash-chained event,
+    and never from the running one, which is a row that anybody with the file could write.
+    """
+    log = to_log(
+        episodes.resolved(connection, running.policy, running.epoch, 0, now), running.rules
+    )
+    began = _began(connection, running.epoch).get("state") or {}
+    return advance(to_state(began, running.rules), log, running.rules)[1]
+
+
+def _began(connection: Connection, epoch: int) -> dict[str, Any]:
+    """Evidence of the event that began a trial."""
+    table = schema.events
+    query = select(table.c.evidence_sha256).where(table.c.seq == epoch)
+    return rows.find_evidence(connection, connection.execute(query).scalar_one())
+
+
+def began_with(connection: Connection, epoch: int) -> TrialRules:
+    """The rules that a trial began with."""
+    return TrialRules.read(json.dumps(_began(connection, epoch)["params"]))
+
+
+def _value(row: StartRow, rules: TrialRules) -> float:
+    late = row.ended_at is not None and row.ended_at > row.deadline
+    if row.return_ is None or late or row.moved or not row.counted:
+        return float("nan")
+    return rules.scale(row.return_)

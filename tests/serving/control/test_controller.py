@@ -1,0 +1,209 @@
+"""The controller counts starts in their order, once, and takes the step that they speak for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import update
+
+from serving.control.controller import Controller
+from serving.control.routing import Served
+from serving.registry import schema
+from serving.registry.ledger import Ledger
+from serving.registry.records import Canary, Start, Who
+from serving.registry.schema import POLICY
+from serving.registry.states import State
+from serving.trial.decision import advance
+from serving.trial.evidence import Log, begin
+from srghn.config import CanaryParams
+from srghn.errors import TransitionRefused
+
+WHO = Who("ann", "try it")
+
+
+class _Loaded:
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+
+class Trial:
+    """A trial whose clock the test moves."""
+
+    def __init__(self, ledger: Ledger, steps: Any, **params: Any) -> None:
+        self.ledger, self.now, self.count = ledger, time.time(), 0
+        steps.first()
+        self.version = steps.approved()
+        self.canary: Canary = steps.canary(self.version, params=CanaryParams(**params))
+        self.controller = Controller(ledger, clock=lambda: self.now)
+
+    def start(self, arms: Iterator[int] | list[int], weight: float | None = None) -> list[str]:
+        champion = self.ledger.champion()
+        assert champion is not None
+        names, rules = [], self.canary.rules
+        rows = []
+        for arm in arms:
+            self.count += 1
+            names.append(f"e-{self.count}")
+            rows.append(
+                Start(
+                    names[-1],
+                    self.version if arm else champion.version,
+                    arm,
+                    rules.weight if weight is None else weight,
+                    self.canary.epoch,
+                    champion.generation,
+                    self.now,
+                    self.now + rules.deadline,
+                )
+            )
+        self.ledger.start_episodes(rows)
+        return names
+
+    def end(self, names: list[str], values: list[float]) -> None:
+        for name, value in zip(names, values, strict=True):
+            self.ledger.record_outcome(POLICY, name, value, 10, True)
+
+    def look(self) -> bool:
+        running = self.ledger.canary()
+        served = Served(
+            canary=_Loaded(running.version) if running else None,  # type: ignore[arg-type]
+            generation=self.ledger.champion().generation,  # type: ignore[union-attr]
+        )
+        return self.controller.judge(served)
+
+    @property
+    def state(self) -> State:
+        return self.ledger.version(self.version).state
+
+
+def log(n: int, canary: float, champion: float = 300.0, seed: int = 0) -> tuple[list[int], Any]:
+    rng = np.random.default_rng(seed)
+    arms = (rng.random(n) < 0.5).astype(int).tolist()
+    values = [(canary if arm else champion) + float(rng.uniform(-25, 25)) for arm in arms]
+    return arms, values
+
+
+@pytest.fixture
+def trial(ledger: Ledger, steps: Any) -> Trial:
+    return Trial(ledger, steps)
+
+
+@pytest.mark.parametrize(
+    ("canary", "state"), [(400.0, State.CHAMPION), (300.0, State.CHAMPION), (150.0, State.ABORTED)]
+)
+def test_a_trial_ends_as_the_decision_code_says(trial: Trial, canary: float, state: State) -> None:
+    arms, values = log(700, canary)
+    scaled = np.array([trial.canary.rules.scale(value) for value in values])
+    whole = Log(np.array(arms, np.int8), np.full(700, 0.5), scaled)
+    expected = advance(begin(trial.canary.rules), whole, trial.canary.rules)[1]
+    for start in range(0, 700, 35):
+        names = trial.start(arms[start : start + 35])
+        trial.end(names, values[start : start + 35])
+        if trial.look():
+            break
+    assert trial.state is state
+    decided = trial.controller.latest
+    assert decided is not None
+    assert decided[1] == expected
+
+
+def test_an_episode_that_still_runs_holds_back_all_that_started_after_it(trial: Trial) -> None:
+    """A canary whose bad episodes are long must not be judged by its short ones."""
+    first = trial.start([1])
+    arms, values = log(300, 400.0)
+    trial.end(trial.start(arms), values)
+    assert not trial.look()
+    assert trial.controller.latest is not None
+    assert trial.controller.latest[1].episodes == 0
+    trial.end(first, [0.0])
+    assert trial.look()
+    assert trial.state is State.CHAMPION
+
+
+def test_an_outcome_after_its_deadline_is_missing(trial: Trial) -> None:
+    trial.now -= trial.canary.rules.deadline + 60
+    names = trial.start([1, 0, 1])
+    trial.now += trial.canary.rules.deadline + 60
+    assert not trial.look()
+    assert trial.controller.latest is not None
+    counted = trial.controller.latest[1]
+    assert (counted.canary["missing"], counted.champion["missing"]) == (2, 1)
+    trial.end(names, [500.0] * 3)
+    assert not trial.look()
+    assert trial.controller.latest[1].canary["missing"] == 2
+
+
+def test_weights_rise_with_the_canarys_outcomes(trial: Trial) -> None:
+    assert trial.canary.weight == 0.05
+    trial.end(trial.start([0, 1, 1], weight=0.05), [300.0] * 3)
+    trial.look()
+    running = trial.ledger.canary()
+    assert running is not None
+    assert running.weight == 0.5
+
+
+def test_an_undecided_trial_expires_without_quarantine_and_goes_on_with_its_capital(
+    ledger: Ledger, steps: Any
+) -> None:
+    trial = Trial(ledger, steps, max_episodes=30)
+    arms, values = log(30, 300.0)
+    trial.end(trial.start(arms), values)
+    assert trial.look()
+    assert trial.state is State.EXPIRED
+    assert not ledger.version(trial.version).quarantined
+    before = trial.controller.latest
+    again = steps.canary(trial.version, params=CanaryParams(max_episodes=30, margin=0.4))
+    assert again.rules.margin == 0.05  # chosen before the evidence
+    trial.canary = again
+    trial.look()
+    assert trial.controller.latest is not None
+    assert before is not None
+    resumed = trial.controller.latest[1]
+    assert resumed.episodes == 30
+    assert resumed.promote == before[1].promote
+    assert resumed.action == "wait"
+
+
+def test_a_held_trial_takes_no_decision(trial: Trial) -> None:
+    trial.ledger.set_trial_status("held", who=WHO)
+    arms, values = log(300, 100.0)
+    trial.end(trial.start(arms), values)
+    assert not trial.look()
+    assert trial.state is State.CANARY
+    trial.ledger.set_trial_status("running", who=WHO)
+    assert trial.look()
+    assert trial.state is State.ABORTED
+
+
+def test_the_ledger_decides_again_and_never_from_the_running_state(trial: Trial) -> None:
+    """Whoever can write the file can write a state; the starts must say the same."""
+    arms, values = log(10, 300.0)
+    trial.end(trial.start(arms), values)
+    trial.look()
+    running = trial.ledger.trial_state()
+    assert running is not None
+    rich = {**running.state, "promote": [[50.0] * 7] * 2}
+    with trial.ledger._database.write() as connection:
+        import json
+
+        connection.execute(update(schema.trial_state).values(state=json.dumps(rich)))
+    with pytest.raises(TransitionRefused, match="does not speak for its promotion"):
+        trial.ledger.promote(trial.version, expected_generation=1, who=WHO)
+
+
+def test_two_workers_count_each_start_once(trial: Trial) -> None:
+    other = Controller(trial.ledger, clock=lambda: trial.now)
+    arms, values = log(40, 300.0)
+    trial.end(trial.start(arms), values)
+    running = trial.ledger.canary()
+    assert running is not None
+    served = Served(canary=_Loaded(running.version), generation=1)  # type: ignore[arg-type]
+    trial.look()
+    other.judge(served)
+    assert trial.controller.latest == other.latest
+    assert other.latest is not None
+    assert other.latest[1].episodes == 40
