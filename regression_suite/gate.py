@@ -254,7 +254,16 @@ def _verdict(evidence: Evidence) -> Verdict:
         incumbent_digest=_digest(evidence.incumbent),
         attempt=evidence.attempt,
         lease=evidence.lease,
+        deviation=_deviation(evidence),
     )
+
+
+def _deviation(evidence: Evidence) -> float | None:
+    """Of the primary returns, as a share of the range: what a trial in service is planned with."""
+    if not evidence.played:
+        return None
+    returns = estimates.scale_of(evidence.params, evidence.tried).unit(evidence.played[0].returns)
+    return float(returns.std())
 
 
 def _digest(candidate: Candidate | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.output import JsonOption, out, print_json
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
 from serving.trial.scenarios import SCENARIOS
 
 Scenario = StrEnum("Scenario", {name.replace("-", "_"): name for name in SCENARIOS})  # type: ignore[misc]
@@ -15,7 +15,56 @@ Scenario = StrEnum("Scenario", {name.replace("-", "_"): name for name in SCENARI
 
 def add_to(canary: typer.Typer) -> None:
     """Add the commands to `srghn canary`."""
+    canary.command("plan")(plan)
     canary.command("simulate")(simulate)
+
+
+def plan(
+    version: Annotated[int, typer.Argument(help="The version's number, as in `srghn candidates`.")],
+    weight: Annotated[
+        float | None, typer.Option(help="The canary's share of episodes, without steps.")
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(help="How much better or worse; share of the range. Default: two margins."),
+    ] = None,
+    missing: Annotated[
+        float | None, typer.Option(help="Share of outcomes that go missing.", min=0, max=0.99)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """How many episodes a trial of this version would take, before it starts.
+
+    Example: srghn canary plan 2 --missing 0.05
+    """
+    from pipelines.versions.release import Release
+    from serving.control.release import canary_rules
+    from serving.trial.plan import plan as plan_of
+
+    ledger = Release(load_settings()).ledger
+    found = ledger.version(version)
+    rules = ledger.propose_trial(version, canary_rules(found), weight)
+    if missing is not None:
+        rules = rules.model_copy(update={"missing": missing})
+    planned = plan_of(rules, effect)
+    if json:
+        print_json({"version": version, **planned.to_json()})
+        return
+    out.print(
+        f"version {version}: at weight {planned.weight:g}, margin {planned.margin:.1%}, standard "
+        f"deviation {planned.deviation:.1%} of the range, {planned.missing:.1%} missing outcomes",
+        soft_wrap=True,
+    )
+    shown = table("episodes until a decision", "canary", "half of the trials", "nine of ten")
+    sizes = {"equal": "equal", "better": f"better by {planned.effect:.1%}"}
+    sizes["worse"] = f"worse by {planned.effect:.1%}"
+    for name, said in sizes.items():
+        length = getattr(planned, name)
+        cells = [str(n) if n else "undecided" for n in (length.median, length.nine_in_ten)]
+        shown.add_row(said, *cells)
+    out.print(shown)
+    if planned.problem:
+        out.print(f"[yellow]{planned.problem}[/yellow]", soft_wrap=True)
 
 
 def simulate(

@@ -69,6 +69,7 @@ class Ledger:
         self.served, self.version, self.versions = reader.served, reader.version, reader.versions
         self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
         self.passed, self.verdict, self.pending = reader.passed, reader.verdict, reader.pending
+        self.propose_trial = reader.propose_trial
         log = EpisodeLog(self._database, clock)
         self.start_episodes, self.find_episode = log.start_episodes, log.find_episode
         self.record_outcome, self.outcomes = log.record_outcome, log.outcomes

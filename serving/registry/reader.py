@@ -11,6 +11,8 @@ from serving.registry.database import Database
 from serving.registry.records import Canary, Champion, Event, Policy, Version
 from serving.registry.rules import DeploymentRules, current_rules
 from serving.registry.states import State
+from serving.trial.rules import TrialRules
+from srghn.config import CanaryParams
 from srghn.errors import LedgerError
 
 
@@ -143,6 +145,17 @@ class Reader:
         with self._database.read() as connection:
             digest = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
             return None if digest is None else rows.find_evidence(connection, digest)
+
+    def propose_trial(
+        self, version: int, params: CanaryParams, weight: float | None = None
+    ) -> TrialRules:
+        """The rules that a trial of this version would begin with now."""
+        from serving.registry import trials
+
+        with self._database.read() as connection:
+            return trials.propose(
+                connection, rows.find_version(connection, version), params, weight
+            )
 
     def pending(self) -> list[Event]:
         """Events that the mirror has not delivered yet, in order."""

@@ -7,14 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from serving.registry import chain, guards, rows, schema
 from serving.registry.records import Version
 from serving.registry.rules import current_rules
 from serving.registry.states import State
 from serving.registry.steps import Step
-from serving.trial.rules import WeightStep, terms_of
+from serving.trial.rules import TrialRules, WeightStep, terms_of
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 
@@ -71,11 +71,7 @@ def start(
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)
     before = _last_epoch(step, version) if found.state is State.EXPIRED else None
-    rules = terms_of(params, deployment.trial, _deviation(step, found))
-    if weight is not None:
-        guards.check_weight(weight)
-        at_once = WeightStep(weight=weight, outcomes=rules.steps[-1].outcomes)
-        rules = rules.model_copy(update={"steps": (at_once,)})
+    rules = propose(step.connection, found, params, weight)
     if before is not None:
         earlier = trial_log.began_with(step.connection, before)
         kept = {"max_episodes": rules.max_episodes, "steps": rules.steps}
@@ -160,17 +156,32 @@ def _last_epoch(step: Step, version: int) -> int | None:
     return step.connection.execute(query.order_by(table.c.seq.desc())).scalar()
 
 
-def _deviation(step: Step, found: Version) -> float | None:
+def propose(
+    connection: Connection, found: Version, params: CanaryParams, weight: float | None = None
+) -> TrialRules:
+    """The rules that a trial of this version would begin with now.
+
+    Its range is the run's, its terms are the policy's, and its bets are planned with the deviation
+    of returns that the gate met. `weight`: at this share from the first episode, without steps.
+    """
+    terms = current_rules(connection, found.policy).trial
+    rules = terms_of(params, terms, _deviation(connection, found))
+    if weight is None:
+        return rules
+    guards.check_weight(weight)
+    at_once = WeightStep(weight=weight, outcomes=rules.steps[-1].outcomes)
+    return rules.model_copy(update={"steps": (at_once,)})
+
+
+def _deviation(connection: Connection, found: Version) -> float | None:
     """Standard deviation of a return by the gate's report, as a share of the range.
 
     It plans the bets; a wrong one makes a trial longer, never wrong. None where no gate said it.
     """
-    passed = [
-        e for e in chain.read_events(step.connection, found.version) if e.to_state == "PASSED"
-    ]
+    passed = [e for e in chain.read_events(connection, found.version) if e.to_state == "PASSED"]
     if not passed or passed[-1].evidence_sha256 is None:
         return None
-    said = rows.find_evidence(step.connection, passed[-1].evidence_sha256).get("deviation")
+    said = rows.find_evidence(connection, passed[-1].evidence_sha256).get("deviation")
     return float(said) if isinstance(said, int | float) and math.isfinite(said) else None
 
 

@@ -72,7 +72,9 @@ class Verdict:
 
     `report_digest` is the SHA-256 of `report.html`; `evidence` holds the SHA-256 of each file that
     the verdict rests on, by its name. `lease` is the hash of the ledger's event from which the
-    gate's seeds were drawn; None where there was no ledger.
+    gate's seeds were drawn; None where there was no ledger. `deviation` is the standard deviation
+    of the candidate's primary returns, clipped, as a share of their range: a trial in service is
+    planned with it. None where nothing was played.
     """
 
     verdict: Outcome
@@ -89,6 +91,7 @@ class Verdict:
     report_digest: str = ""
     lease: str | None = None
     evidence: Mapping[str, str] = field(default_factory=dict)
+    deviation: float | None = None
 
     @property
     def passed(self) -> bool:

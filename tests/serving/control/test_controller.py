@@ -207,3 +207,17 @@ def test_two_workers_count_each_start_once(trial: Trial) -> None:
     assert trial.controller.latest == other.latest
     assert other.latest is not None
     assert other.latest[1].episodes == 40
+
+
+def test_a_trial_is_planned_with_the_deviation_that_the_gate_met(
+    ledger: Ledger, steps: Any
+) -> None:
+    steps.first()
+    version = steps.register()
+    steps.begin(version)
+    steps.judge(version, deviation=0.2)
+    asked = CanaryParams(weight=0.25, margin=0.1, return_high=300.0)
+    rules = ledger.propose_trial(version, asked)
+    assert (rules.deviation, rules.margin, rules.high) == (0.2, 0.1, 300.0)
+    assert [step.weight for step in rules.steps] == [0.05, 0.25]
+    assert [step.weight for step in ledger.propose_trial(version, asked, 0.4).steps] == [0.4]
