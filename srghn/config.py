@@ -177,6 +177,16 @@ class GHNParams(Params):
     meta_floor: float = Field(1.0, ge=0, description="least rate of the rate head's own tensors")
     output_gain: float = Field(1.0, gt=0, description="scale of generated policy weights")
     birth_decay: float = Field(0.0, ge=0, lt=1, description="share of every weight lost at birth")
+    keep_spread: bool = Field(
+        False,
+        description="a weight shrinks at birth by as much as the step adds to its spread: weights "
+        "would outgrow their steps, and evolvability would wear out (experiment many-switches)",
+    )
+    stress: bool = Field(
+        False,
+        description="after a sharp drop of fitness births have least rates, named by their seeds, "
+        "until it is back",
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> GHNParams:
@@ -213,6 +223,21 @@ class EvolutionParams(Params):
         description="who wins at equal fitness: at a ceiling, parents keep the mutation rates they "
         "came there with; at random, those prevail whose children stay there",
     )
+    racing: int = Field(
+        0,
+        ge=0,
+        description="episodes after which only the better part plays the others; 0: all play all",
+    )
+    racing_share: float = Field(
+        0.34, gt=0, lt=1, description="... and the share of individuals that does"
+    )
+    memory: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="former best individuals that are stored when fitness drops and then compete "
+        "for one generation: for worlds that return",
+    )
     checkpoint_every: int = Field(
         256,
         ge=1,
@@ -222,6 +247,15 @@ class EvolutionParams(Params):
     ancestor: str | None = Field(
         None, description="digest of the candidate this lineage goes on from"
     )
+
+    @model_validator(mode="after")
+    def _raced(self) -> EvolutionParams:
+        if self.racing and self.racing >= self.episodes:
+            raise ValueError(
+                f"racing must leave episodes to play: expected less than episodes "
+                f"({self.episodes}), got {self.racing}"
+            )
+        return self
 
 
 class EvaluateParams(Params):

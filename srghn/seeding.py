@@ -16,6 +16,8 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
+#: A birth's seed may carry a code: its remainder by this number.
+CODES = 256
 #: Generations whose draws are made together.
 AHEAD = 64
 

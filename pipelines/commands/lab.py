@@ -20,24 +20,44 @@ def add_to(app: typer.Typer) -> None:
 
 def experiment(
     name: Annotated[
-        str, typer.Argument(help="cartpole-switch, start-rate, functions-2d or ablation.")
+        str, typer.Argument(help="A name of README's list, such as many-switches or start-rate.")
     ],
     seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
     arm: Annotated[
         list[str] | None, typer.Option(help="Only this beside the method; repeatable.")
     ] = None,
+    arms: Annotated[
+        str | None, typer.Option(help="The same as one list: 'ga,cmaes'; 'none': the method alone.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, in every arm; repeatable.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="A fast schedule: minutes.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the results.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Run an experiment with its controls; stopped, it goes on where it was.
+    """Run an experiment with its controls; if stopped, it resumes where it was.
 
-    Example: srghn experiment cartpole-switch --quick
+    Examples:
+
+      srghn experiment cartpole-switch --quick
+
+      srghn experiment many-switches --arms ga,cmaes --seeds 4 --set evolution.ties=parents
     """
     from pipelines.lab.experiments import run_experiment
 
     folder = to or load_settings().home / "experiments" / (f"{name}-quick" if quick else name)
-    result = run_experiment(name, seeds=seeds, arms=arm or (), quick=quick, out=folder)
+    chosen = [*(arm or ()), *(a.strip() for a in (arms or "").split(",") if a.strip())]
+    result = run_experiment(
+        name,
+        seeds=seeds,
+        arms=chosen,
+        sets=sets or (),
+        quick=quick,
+        out=folder,
+        workers=workers,
+    )
     if json:
         print_json(result)
     else:

@@ -72,6 +72,10 @@ class WorldSpec:
         return EnvVersionError(f"{self.id} needs {what}, which is not installed: {command}")
 
 
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
 _CARTPOLE: dict[str, Any] = {
     "dynamics": worlds.CARTPOLE,
     "cells": worlds.CARTPOLE_CELLS,
@@ -97,10 +101,12 @@ _ANT: dict[str, Any] = {
 _SPECS = (
     WorldSpec("CartPole-v1", worlds.cartpole, **_CARTPOLE),
     WorldSpec("CartPoleSwitch-v1", worlds.cartpole_switch, ("normal", "flipped"), **_CARTPOLE),
+    WorldSpec("CartPoleRewired-v1", worlds.cartpole_rewired, _numbers(64), **_CARTPOLE),
     WorldSpec("LunarLander-v3", worlds.lunar_lander, **_LUNAR_LANDER),
     WorldSpec(
         "LunarLanderSwitch-v3", worlds.lunar_lander_switch, ("normal", "reversed"), **_LUNAR_LANDER
     ),
+    WorldSpec("LunarLanderRewired-v3", worlds.lunar_lander_rewired, _numbers(12), **_LUNAR_LANDER),
     WorldSpec("Ant-v5", worlds.ant, **_ANT),
 )
 

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 
 from srghn.config import Returns
-from srghn.envs.switch import ActionOrder
+from srghn.envs.switch import ActionOrder, rewired
 from srghn.errors import EnvVersionError
 
 Env = gym.Env[Any, Any]
@@ -53,6 +53,19 @@ def cartpole_switch(mode: str, make: Make = make, **kwargs: Any) -> Env:
     return ActionOrder(env, (1, 0)) if mode == "flipped" else env
 
 
+def cartpole_rewired(mode: str, make: Make = make, series: int = 0, **kwargs: Any) -> Env:
+    """CartPole-v1 in worlds that never return: observations and actions change their meaning.
+
+    Modes: 0 (as it is) to 63; from 1 on, observations in an order and with signs of their own, and
+    an order of the two actions, drawn by (`series`, mode). A phase in each teaches nothing about
+    the next: what recovers there is the ability to evolve, not a memory.
+
+    ## Version history
+    * v1: Gymnasium's CartPole-v1 with modes 0 to 63.
+    """
+    return rewired(make("CartPole-v1", **kwargs), series, int(mode))
+
+
 def lunar_lander(mode: str, make: Make = make, **kwargs: Any) -> Env:
     """Land a rocket on the pad: Gymnasium's LunarLander-v3, 1000 steps, solved at 200.
 
@@ -81,6 +94,23 @@ def lunar_lander_switch(mode: str, make: Make = make, **kwargs: Any) -> Env:
         )
     env = make("LunarLander-v3", **kwargs)
     return ActionOrder(env, (3, 2, 1, 0)) if mode == "reversed" else env
+
+
+def lunar_lander_rewired(mode: str, make: Make = make, series: int = 0, **kwargs: Any) -> Env:
+    """LunarLander-v3 in worlds that never return: observations and actions change their meaning.
+
+    Modes: 0 (as it is) to 11; from 1 on, observations in an order and with signs of their own, and
+    an order of the four actions, drawn by (`series`, mode).
+
+    ## Version history
+    * v3: Gymnasium's LunarLander-v3 with modes 0 to 11; numbered after it.
+    """
+    if kwargs.get("continuous"):
+        raise EnvVersionError(
+            "LunarLanderRewired-v3 changes the order of discrete actions, got continuous=True; "
+            "take LunarLander-v3 for continuous ones"
+        )
+    return rewired(make("LunarLander-v3", **kwargs), series, int(mode))
 
 
 def ant(mode: str, make: Make = make, **kwargs: Any) -> Env:

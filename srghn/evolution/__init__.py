@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srghn.evolution.ancestry import Ancestor, Ancestry, genome_digest, rebuild
     from srghn.evolution.base import Encoding, Population, State, Strategy
+    from srghn.evolution.genetic import Genetic, GeneticState
     from srghn.evolution.loop import evolve
     from srghn.evolution.metrics import GenerationRecord
     from srghn.evolution.registry import STRATEGIES, make_strategy
     from srghn.evolution.run import Founder, Run, load_run
+    from srghn.evolution.search import Search
 
 __all__ = [
     "STRATEGIES",
@@ -24,8 +26,11 @@ __all__ = [
     "Encoding",
     "Founder",
     "GenerationRecord",
+    "Genetic",
+    "GeneticState",
     "Population",
     "Run",
+    "Search",
     "State",
     "Strategy",
     "evolve",
@@ -44,6 +49,8 @@ _HOME = {
     "Population": "base",
     "State": "base",
     "Strategy": "base",
+    "Genetic": "genetic",
+    "GeneticState": "genetic",
     "evolve": "loop",
     "GenerationRecord": "metrics",
     "STRATEGIES": "registry",
@@ -51,6 +58,7 @@ _HOME = {
     "Founder": "run",
     "Run": "run",
     "load_run": "run",
+    "Search": "search",
 }
 
 

@@ -148,7 +148,12 @@ class Strategy(Protocol[S]):
 
 
 def check_told(population: Population, fitness: F64) -> None:
-    """Raise `ValueError` unless there is one fitness per individual."""
+    """Raise `ValueError` unless fitness is an array with one number per individual."""
+    if not isinstance(fitness, np.ndarray):
+        raise ValueError(
+            f"tell takes an array of shape ({len(population)},), got a {type(fitness).__name__}; "
+            "use np.asarray(fitness, dtype=float), or srghn.evolution.Search, which takes lists"
+        )
     if fitness.shape != (len(population),):
         raise ValueError(
             f"tell takes one fitness per individual, shape ({len(population)},), "

@@ -17,7 +17,13 @@ class ConstantRateOptions(Params):
 
 def constant_rate(params: RunParams, interface: Interface) -> Genetic:
     rate = options(ConstantRateOptions, params.evolution).rate or params.ghn.initial_rate
-    held = {"initial_rate": rate, "rate_min": rate, "rate_max": rate, "meta_floor": 0.0}
+    held = {
+        "initial_rate": rate,
+        "rate_min": rate,
+        "rate_max": rate,
+        "meta_floor": 0.0,
+        "stress": False,
+    }
     ghn = params.ghn.model_copy(update=held)
     encoding = make_ghn(params.model_copy(update={"ghn": ghn}), interface)
     return Genetic("constant-rate", encoding, params.evolution)

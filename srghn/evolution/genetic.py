@@ -41,6 +41,10 @@ class GeneticState(State):
     births: I64
     rates: F32
 
+    def sources(self) -> tuple[I64, F32]:
+        """Ids and genomes of all individuals that may be played again or have children."""
+        return self.ids, self.genomes
+
 
 G = TypeVar("G", bound=GeneticState)
 
@@ -85,13 +89,18 @@ class Genetic:
             rates=self.encoding.rates(genomes),
         )
 
-    def ask(self, state: GeneticState) -> Population:
-        """Survivors that are played again, then children in turn of all survivors, immigrants."""
+    def ask(self, state: GeneticState, codes: I64 | None = None) -> Population:
+        """Survivors that are played again, then children in turn of all survivors, immigrants.
+
+        `codes` (children,), where given, are what the seeds of births carry.
+        """
         kept = selection.evaluated_again(self.params, state.births, state.generation)
         brood = self.params.parents * self.params.children - self.immigrants
         born = brood + self.immigrants
         mothers = np.arange(brood) % len(state.ids)
         noise = _birth_seeds(state.generation, state.seed, brood)
+        if codes is not None:
+            noise = noise // seeding.CODES * seeding.CODES + codes
         genomes = np.empty((kept + born, self.encoding.genome_size), dtype=np.float32)
         genomes[:kept] = state.genomes[:kept]
         children = genomes[kept : kept + brood]  # put in their place: genomes may be long

@@ -21,10 +21,11 @@ from srghn.envs.version import EnvVersion
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
-from srghn.evolution.base import I64, NO_PARENT, Population, State, Strategy
+from srghn.evolution.base import F64, I64, NO_PARENT, Population, State, Strategy
 from srghn.evolution.genetic import GeneticState
 from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import TABLES, Progress, prune, restore, save
+from srghn.evolution.racing import Heats, race
 from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
 from srghn.evolution.self_referential import BirthRecipe
@@ -41,9 +42,13 @@ def evolve(
     run_dir: Path,
     *,
     on_generation: Callable[[GenerationRecord], None] | None = None,
+    stop: Callable[[GenerationRecord], bool] | None = None,
     founder: Founder | None = None,
 ) -> None:
     """Run `params.evolution.generations` generations in `run_dir`, or go on with those missing.
+
+    `on_generation` is told of every generation, then `stop` is asked whether it was the last one. A
+    run that was so ended is finished, and evolving it again does nothing.
 
     The lineage's generation counter, and with it the world's schedule, goes on from the founder's.
     Raises `FingerprintMismatch` where the folder belongs to another world, `CheckpointError` where
@@ -54,12 +59,13 @@ def evolve(
     with run.locked(run_dir):
         sweep(run_dir)
         run.open_run(run_dir, run.describe(params, version, strategy, founder), version)
-        loop = _Loop(params, version, evaluator, strategy, run_dir, on_generation)
+        loop = _Loop(params, version, evaluator, strategy, run_dir, on_generation, stop)
         progress = restore(run_dir, strategy) or loop.begin(founder)
         prune(run_dir, progress)
-        while progress.done < params.evolution.generations:
-            progress = loop.leg(progress)
-        summary.write(run_dir, progress, version.fingerprint)
+        ended = run.ended(run_dir) == progress.done > 0
+        while progress.done < params.evolution.generations and not ended:
+            progress, ended = loop.leg(progress)
+        summary.write(run_dir, progress, version.fingerprint, ended)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +76,7 @@ class _Loop:
     strategy: Strategy[Any]
     run_dir: Path
     on_generation: Callable[[GenerationRecord], None] | None
+    stop: Callable[[GenerationRecord], bool] | None = None
 
     def begin(self, founder: Founder | None) -> Progress:
         seed = self.params.evolution.seed
@@ -91,15 +98,20 @@ class _Loop:
             pending={name: () for name in TABLES},
         )
 
-    def leg(self, progress: Progress) -> Progress:
-        """The generations up to the next checkpoint and, where it is due, a part of each table."""
+    def leg(self, progress: Progress) -> tuple[Progress, bool]:
+        """The generations up to the next checkpoint and, where it is due, a part of each table.
+
+        With it, whether `stop` has ended the run.
+        """
         every = self.params.evolution.checkpoint_every
         stop = min(progress.done - progress.done % every + every, self._total)
         due = time.monotonic() + SECONDS
         records: list[GenerationRecord] = []
-        while progress.done < stop:
+        ended = False
+        while progress.done < stop and not ended:
             progress, record = self._generation(progress)
             records.append(record)
+            ended = self.stop is not None and self.stop(record)
             if time.monotonic() >= due:
                 break
         fingerprint, parts = self.version.fingerprint, progress.parts
@@ -108,7 +120,7 @@ class _Loop:
             "generations": metrics.table(records, fingerprint),
         }
         pending = {k: (*progress.pending[k], new[k]) for k in TABLES}
-        if progress.done == stop:
+        if progress.done == stop or ended:
             parts = {k: (*parts[k], tables.write(self.run_dir / k, pending[k])) for k in TABLES}
             pending = {k: () for k in TABLES}
         best = selection.rank(progress.fitness)[: self.params.evolution.parents]
@@ -120,7 +132,7 @@ class _Loop:
             pending=pending,
         )
         save(self.run_dir, progress)
-        return progress
+        return progress, ended
 
     @property
     def _total(self) -> int:
@@ -130,8 +142,7 @@ class _Loop:
         generation = before.state.generation
         mode = self.version.mode_at(generation)
         population = self.strategy.ask(before.state)
-        played = self._play(before.state, population, mode)
-        fitness = selection.clean(played.fitness)
+        played, fitness = self._play(before.state, population, mode)
         after = dataclasses.replace(
             before,
             done=before.done + 1,
@@ -139,7 +150,7 @@ class _Loop:
             finalists=population,  # all of them: which are the best, only a checkpoint asks
             fitness=fitness,
             mode=mode,
-            evaluations=before.evaluations + played.returns.size,
+            evaluations=before.evaluations + int(np.count_nonzero(~np.isnan(played.returns))),
             steps=before.steps + int(played.lengths.sum()),
         )
         record = GenerationRecord(
@@ -163,12 +174,16 @@ class _Loop:
             self.on_generation(record)
         return after, record
 
-    def _play(self, state: State, population: Population, mode: str) -> Evaluation:
-        """Everyone plays the generation's own episodes, the same for all."""
+    def _play(self, state: State, population: Population, mode: str) -> tuple[Evaluation, F64]:
+        """What was played and fitness (n,): the generation's own episodes, the same for all."""
         evolution = self.params.evolution
         episodes = _episodes(state.generation, evolution.seed, evolution.episodes)
-        task = Task(self.version, mode, episodes)
-        return self.evaluator.evaluate(self._policies(state, population), task)
+        task, policies = Task(self.version, mode, episodes), self._policies(state, population)
+        if evolution.racing:
+            heats = Heats(evolution.racing, evolution.racing_share)
+            return race(self.evaluator, policies, task, heats)
+        played = self.evaluator.evaluate(policies, task)
+        return played, selection.clean(played.fitness)
 
     def _policies(self, state: State, population: Population) -> WeightedPolicies:
         """Seeds of births for workers elsewhere where there are such, weights for all others."""

@@ -4,38 +4,95 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
-from srghn.evolution.base import Strategy
+from srghn.evolution.alert import Alert
+from srghn.evolution.base import State, Strategy
 from srghn.evolution.cmaes import cmaes
 from srghn.evolution.constant_rate import constant_rate
 from srghn.evolution.ga import ga
+from srghn.evolution.genetic import Genetic
+from srghn.evolution.gesmr import gesmr
 from srghn.evolution.immigrants import immigrants
 from srghn.evolution.openes import openes
 from srghn.evolution.restart import restart
 from srghn.evolution.self_adaptive_ga import self_adaptive_ga
 from srghn.evolution.self_referential import self_referential
+from srghn.evolution.snes import snes
 
-STRATEGIES: dict[str, Callable[[RunParams, Interface], Strategy[Any]]] = {
+Factory = Callable[[RunParams, Interface], Strategy[Any]]
+
+STRATEGIES: dict[str, Factory] = {
     "self-referential": self_referential,
     "constant-rate": constant_rate,
     "ga": ga,
     "self-adaptive-ga": self_adaptive_ga,
+    "gesmr": gesmr,
     "immigrants": immigrants,
     "restart": restart,
     "openes": openes,
+    "snes": snes,
     "cmaes": cmaes,
 }
+#: What a `Strategy` has, for those that are named by import path.
+PARTS = ("name", "digest", "state_type", "node_names", "encoding", "init", "ask", "tell")
 
 
 def make_strategy(params: RunParams, interface: Interface) -> Strategy[Any]:
-    """What `evolution.strategy` names; raises `ConfigError` with the names there are."""
-    name = params.evolution.strategy
-    if name not in STRATEGIES:
+    """What `evolution.strategy` names: one of `STRATEGIES`, or an import path `module:factory`.
+
+    A factory is called with (params, interface) and gives a `Strategy`. Raises `ConfigError` for
+    anything else.
+    """
+    strategy = _factory(params.evolution.strategy)(params, interface)
+    if missing := [part for part in PARTS if not hasattr(strategy, part)]:
+        raise ConfigError(
+            f"evolution.strategy: {params.evolution.strategy} gave a "
+            f"{type(strategy).__name__} without {', '.join(missing)}; "
+            "see srghn.evolution.Strategy for what a strategy has"
+        )
+    if not (isinstance(strategy.state_type, type) and issubclass(strategy.state_type, State)):
+        raise ConfigError(
+            f"evolution.strategy: state_type of {params.evolution.strategy} must be a subclass of "
+            f"srghn.evolution.State, got {strategy.state_type!r}"
+        )
+    return _alert(strategy, params)
+
+
+def _factory(name: str) -> Factory:
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    module, _, attribute = name.partition(":")
+    if not attribute:
         near = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(STRATEGIES)}"
-        raise ConfigError(f"evolution.strategy: there is no strategy {name!r}; {hint}")
-    return STRATEGIES[name](params, interface)
+        raise ConfigError(
+            f"evolution.strategy: there is no strategy {name!r}; {hint} "
+            "Your own: an import path module:factory"
+        )
+    try:
+        found: Factory = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"evolution.strategy: cannot import {name!r}: {error}; install it, or add its folder "
+            "to PYTHONPATH"
+        ) from error
+    return found
+
+
+def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
+    """The strategy with what it does when fitness drops, where the parameters ask for anything."""
+    memory = params.evolution.memory
+    stress = params.ghn.stress and params.evolution.strategy == "self-referential"
+    if not memory and not stress:
+        return strategy
+    if not isinstance(strategy, Genetic):
+        raise ConfigError(
+            f"evolution.memory: {strategy.name} keeps no survivors that could be stored; "
+            "set it to 0, or use a strategy that keeps lineages, such as self-referential"
+        )
+    return Alert(strategy, memory, stress)

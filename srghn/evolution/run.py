@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from srghn.config import RunParams, modernised
+from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
 from srghn.errors import ArchitectureMismatch, CheckpointError, FingerprintMismatch
 from srghn.evolution import checkpoint as checkpoints
-from srghn.evolution import lineage
+from srghn.evolution import lineage, plot, tables
 from srghn.evolution.ancestry import Ancestry, genome_digest
 from srghn.evolution.base import F32, F64, I64, Population, Strategy
 from srghn.evolution.progress import CHECKPOINTS, Progress, restore
 from srghn.evolution.registry import make_strategy
 from srghn.files import atomic_write, seal, unseal
 from srghn.provenance import platform_note
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT = 1
 RECORD, WORLD, LOCK = "run.json", "env_version.json", ".lock"
@@ -144,7 +148,8 @@ def read_record(run_dir: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} was torn or changed: {error}; restore it") from error
     if record["format"] != FORMAT:
         raise CheckpointError(f"{path}: expected format {FORMAT}, found {record['format']!r}")
-    record["params"] = modernised(record["params"])
+    whole = RunParams.model_validate(record["params"])  # with the parameters that came after it
+    record["params"] = whole.model_dump(mode="json", include=SECTIONS)
     return record
 
 
@@ -184,6 +189,20 @@ class Run:
         parts, pending = self.progress.parts["lineage"], self.progress.pending["lineage"]
         return lineage.load(self.run_dir, parts, *pending)
 
+    def plot(self) -> Figure:
+        """Fitness, mutation rate and diversity over the generations, as a Matplotlib figure.
+
+        A notebook shows it; `run.plot().savefig("run.png")` keeps it.
+        """
+        parts, pending = self.progress.parts["generations"], self.progress.pending["generations"]
+        return plot.draw(tables.read(self.run_dir / "generations", parts, *pending))
+
+    def __repr__(self) -> str:
+        return (
+            f"Run({self.strategy.name} in {self.version.id}, {self.progress.done} of "
+            f"{self.params.evolution.generations} generations, {self.run_dir})"
+        )
+
     def ancestry(self, individual: int) -> Ancestry:
         """Of a finalist by id; raises `CheckpointError` for another id, or where there is none."""
         if self.strategy.encoding is None:
@@ -220,9 +239,17 @@ def load_run(run_dir: Path) -> Run:
     progress = restore(run_dir, strategy)
     if progress is None:
         raise CheckpointError(f"{run_dir} has no checkpoint yet; run it first (srghn run)")
-    if progress.done < params.evolution.generations and (run_dir / FINALISTS).exists():
+    finished = (run_dir / FINALISTS).exists() and ended(run_dir) != progress.done
+    if progress.done < params.evolution.generations and finished:
         raise CheckpointError(
             f"{run_dir} is finished, but its last checkpoint was refused; the newest good one is "
             f"of generation {progress.done}: evolve again to make the last one anew (srghn run)"
         )
     return Run(run_dir, record, params, version, strategy, progress)
+
+
+def ended(run_dir: Path) -> int | None:
+    """The generations after which a condition ended the run, None where none has."""
+    path = run_dir / FINALISTS
+    found = json.loads(path.read_text()).get("ended") if path.exists() else None
+    return None if found is None else int(found)

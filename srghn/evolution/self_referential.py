@@ -61,12 +61,13 @@ class BirthRecipe:
     @classmethod
     def of(cls, encoding: Encoding, state: GeneticState, population: Population) -> BirthRecipe:
         """The recipe of `population`, which a `Genetic` over `encoding` made from `state`."""
-        row = {int(i): k for k, i in enumerate(state.ids)}
+        ids, genomes = state.sources()
+        row = {int(i): k for k, i in enumerate(ids)}
         born = population.ids >= state.next_id
         sources = np.where(born, population.parents, population.ids)
         mothers = np.array([row[int(i)] for i in sources], dtype=np.int64)
         seeds = np.where(born, population.noise_seeds, -1)
-        return cls(encoding, state.genomes, mothers, seeds)
+        return cls(encoding, genomes, mothers, seeds)
 
     def __len__(self) -> int:
         return len(self.mothers)

@@ -18,7 +18,7 @@ from srghn.files import atomic_write
 METRICS, CURVES = "metrics.json", "generations.csv"
 
 
-def write(run_dir: Path, progress: Progress, fingerprint: str) -> None:
+def write(run_dir: Path, progress: Progress, fingerprint: str, ended: bool = False) -> None:
     """Write `metrics.json` (`dvc metrics`), `generations.csv` (`dvc plots`), `finalists.json`.
 
     The figures are those of the last generation; the finalists' genomes are in the last checkpoint.
@@ -29,7 +29,8 @@ def write(run_dir: Path, progress: Progress, fingerprint: str) -> None:
     csv.write_csv(table, sink)
     atomic_write(run_dir / CURVES, sink.getvalue())
     atomic_write(run_dir / METRICS, _json({"fingerprint": fingerprint, **last}))
-    atomic_write(run_dir / FINALISTS, _json(_finalists(progress, fingerprint)))
+    early = {"ended": progress.done} if ended else {}
+    atomic_write(run_dir / FINALISTS, _json(_finalists(progress, fingerprint) | early))
 
 
 def _finalists(progress: Progress, fingerprint: str) -> dict[str, Any]:

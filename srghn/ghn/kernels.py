@@ -393,17 +393,50 @@ def mutation_rates(genomes, start, vectors, limits, floors):
     return rates
 
 
+@inlined
+def _left(sigma, m, t, rate, steps):
+    """What a weight is multiplied by so that its spread over many births stays the tensor's unit.
+
+    sqrt(1 - v) for a step of variance v in squared units, as in the proposals of Cotter et al. 2013
+    (arXiv:1202.0709, 'pCN'): a founder's distribution is kept at any rate. A step of more than a
+    unit becomes a unit's, and nothing of the mother's tensor is left.
+    """
+    added, k = np.float32(0), sigma.shape[2]
+    for i in range(k):
+        added += sigma[m, t, i] * sigma[m, t, i]
+    added *= rate * rate / np.float32(k)
+    if added < 1:
+        return np.float32(math.sqrt(np.float32(1) - added))
+    for i in range(k):
+        steps[i] /= np.float32(math.sqrt(added))
+    return np.float32(0)
+
+
 @compiled
 def births(
-    genomes, mothers, kept, noise, sigma, scales, vectors, basis, bounds, rates, head, children
+    genomes,
+    mothers,
+    kept,
+    steady,
+    noise,
+    sigma,
+    scales,
+    vectors,
+    basis,
+    bounds,
+    rates,
+    least,
+    head,
+    children,
 ):
     """`children` (n, genome_size), and in `rates` (n, tensors) those that they were made with.
 
-    Each keeps of its mother's genome what `kept` (genome_size,) says. To tensor t it adds `noise`
+    Each keeps of its mother's genome what `kept` (genome_size,) says, and where `steady` (tensors,)
+    is set, as much less as its step adds. To tensor t it adds `noise`
     (n, tensors, k) times the mother's `sigma` (m, tensors, k) in units of `scales` (tensors,) times
     `rates`, through the basis. `head` is (index of the rate head's first tensor, its place, limits,
     floors, whether rates are its own). If so, the rate head's tensors, which are the last, come
-    first and by the mother's rates, and the child's own are the rates of all others.
+    first and by the mother's rates; all others have the child's own, at least `least` (n,).
     """
     first, start, limits, floors, own = head
     tensors, hidden = vectors.shape[1:]
@@ -420,20 +453,26 @@ def births(
             t = (first + turn) % tensors
             if t == 0 and own:
                 _rates(child, start, hidden, turned, vector, limits, floors, room, rates[n])
+                for i in range(tensors):
+                    rates[n, i] = max(rates[n, i], least[n])
             for i in range(k):
                 steps[i] = noise[n, t, i] * (sigma[m, t, i] * scales[t]) * rates[n, t]
+            one = np.float32(1)
+            if steady[t]:
+                one = _left(sigma, m, t, rates[n, t], steps)
+            left = splat(one)
             begin, end = bounds[t], bounds[t + 1]
             whole = end - (end - begin) % WIDTH
             if k == WIDTH:
                 held = load_at(steps, 0)  # in registers, not read anew for every sixteen columns
                 for i in range(begin, whole, WIDTH):
-                    sums = mul(load_at(mother, i), load_at(kept, i))
+                    sums = mul(mul(load_at(mother, i), load_at(kept, i)), left)
                     store_at(child, i, _plus_sixteen(sums, held, columns, i - begin, widest))
             else:
                 for i in range(begin, whole, WIDTH):
-                    sums = mul(load_at(mother, i), load_at(kept, i))
+                    sums = mul(mul(load_at(mother, i), load_at(kept, i)), left)
                     sums = _plus_product(sums, (steps, 0), k, columns, i - begin, widest)
                     store_at(child, i, sums)
             for i in range(whole, end):
-                child[i] = mother[i] * kept[i]
+                child[i] = mother[i] * kept[i] * one
             _add_product((steps, 0), k, columns, whole - begin, widest, child, whole, end - whole)

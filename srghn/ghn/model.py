@@ -19,7 +19,7 @@ from srghn.ghn.noise import Float32, birth_noise, fixed_basis
 from srghn.ghn.own import ELASTIC, RATE_HEAD, own_graph, own_kinds, own_tensors
 from srghn.ghn.plan import Plan, make_plan
 from srghn.graph import CompGraph
-from srghn.seeding import stream
+from srghn.seeding import CODES, stream
 
 Int64 = NDArray[np.int64]
 
@@ -74,6 +74,8 @@ class GHN:
         self._kept = np.full(self.genome_size, 1 - params.birth_decay, dtype=np.float32)
         for name in ELASTIC:
             self._kept[slices[name]] = 1 - max(params.mutator_decay, params.birth_decay)
+        held = (*RATE_HEAD, *ELASTIC)
+        self._steady = np.array([params.keep_spread and t.name not in held for t in self._tensors])
         self.basis = fixed_basis(self.seed, params.basis_width, self._own_plan.widest)
         bounds = params.initial_rate, params.rate_min, params.rate_max
         limits = (*map(np.float32, np.log(bounds)), params.rate_bounds == "fold")
@@ -90,7 +92,7 @@ class GHN:
     def digest(self) -> str:
         """SHA-256 of what genomes of this hypernetwork depend on: parameters, targets, basis."""
         described = {
-            "params": self.params.model_dump(mode="json"),
+            "params": _described(self.params),
             "vocabulary": list(self.vocabulary),
             "targets": [t.digest for t in self.targets],
             "own": self.own_graph.digest,
@@ -166,6 +168,7 @@ class GHN:
             genomes,
             rows,
             kept,
+            self._steady,
             birth_noise(seeds, sigma.shape[1:]),
             sigma,
             self._scales,
@@ -173,10 +176,23 @@ class GHN:
             self.basis,
             self._own_plan.bounds,
             used,
+            self._least(seeds),
             (self.node_names.index(RATE_HEAD[0]), *self._rate_head, rates is None),
             children,
         )
         return children, used
+
+    def _least(self, seeds: Int64) -> Float32:
+        """The least rates (n,) that births' seeds name: 0 by code 0, then from `rate_min` (code 1)
+        to `rate_max` in equal steps of the logarithm.
+        """
+        least = np.zeros(len(seeds), dtype=np.float32)
+        if self.params.stress:
+            codes = seeds % CODES
+            low, high = np.log([self.params.rate_min, self.params.rate_max])
+            named = np.exp(low + (codes - 1) / (CODES - 2) * (high - low)).astype(np.float32)
+            least[codes > 0] = named[codes > 0]
+        return least
 
     def rates(self, genomes: ArrayLike) -> Float32:
         """The mutation rates (n, parameters) of these genomes; columns are `node_names`.
@@ -267,6 +283,16 @@ class GHN:
             f"GHN({self.params.head} head, genome of {self.genome_size}, "
             f"{len(self.targets)} target{plural} of {sizes})"
         )
+
+
+#: Parameters that came after 0.2, and the value at which a genome means what it meant there.
+_LATER = {"keep_spread": False, "stress": False}
+
+
+def _described(params: GHNParams) -> dict[str, Any]:
+    """What a digest is made of: a later parameter only where it changes what a genome means."""
+    data = params.model_dump(mode="json")
+    return {k: v for k, v in data.items() if k not in _LATER or v != _LATER[k]}
 
 
 @lru_cache(maxsize=8)

@@ -6,44 +6,12 @@ may claim is that nobody had to know the right step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from pipelines.lab.experiments import targets
+from pipelines.lab.experiments import switching, targets
+from pipelines.lab.experiments.controls import CONTROLS, METHOD, SMOOTH_OPENES, Arms
 from pipelines.lab.experiments.spec import Experiment
 
-METHOD = "self-referential"
-Arms = Mapping[str, Mapping[str, Any]]
-
-#: The controls have plain truncation: no limit on families, and parents win ties.
-TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
-#: Settings at which each control did best on CartPole-Switch.
-CONTROLS: Arms = {
-    "constant-rate": {"evolution": {**TRUNCATION, "strategy": "constant-rate"}},
-    "ga": {"evolution": {**TRUNCATION, "strategy": "ga", "options": {"sigma": 0.3}}},
-    "self-adaptive-ga-plus": {"evolution": {**TRUNCATION, "strategy": "self-adaptive-ga"}},
-    "self-adaptive-ga-comma": {
-        "evolution": {
-            **TRUNCATION,
-            "strategy": "self-adaptive-ga",
-            "selection": "comma",
-            "elites": 0,
-            "children": 8,  # (8, 64): as many evaluations as the others
-        }
-    },
-    "immigrants": {
-        "evolution": {**TRUNCATION, "strategy": "immigrants", "options": {"share": 1.0}}
-    },
-    "restart": {"evolution": {**TRUNCATION, "strategy": "restart"}},
-    "openes": {
-        "evolution": {"strategy": "openes", "options": {"sigma": 0.5, "learning_rate": 0.1}}
-    },
-    "cmaes": {"evolution": {"strategy": "cmaes", "options": {"sigma": 0.5}}},
-}
-#: A smaller step suits it better where fitness is smooth.
-SMOOTH_OPENES = {
-    "evolution": {"strategy": "openes", "options": {"sigma": 0.1, "learning_rate": 0.1}}
-}
 START_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 FUNCTIONS = ("sphere", "rosenbrock", "rastrigin")
 SUITED_TO_FUNCTIONS = (
@@ -141,6 +109,9 @@ CHANGES: Arms = {
     "no meta floor": {"ghn": {"meta_floor": 0.0}},
     "clipped rates": {"ghn": {"rate_bounds": "clip"}},
     "rate step 0.25": {"ghn": {"rate_step": 0.25}},
+    "kept spread": {"ghn": {"keep_spread": True}},
+    "stress": {"ghn": {"stress": True}},
+    "kept spread and stress": {"ghn": {"keep_spread": True, "stress": True}},
     "no mutator decay": {"ghn": {"mutator_decay": 0.0}},
     "decay 0.01": {"ghn": {"birth_decay": 0.01}},
 }
@@ -166,4 +137,5 @@ EXPERIMENTS = {
     "cartpole-switch": cartpole_switch,
     "start-rate": start_rate,
     "functions-2d": functions_2d,
+    **switching.EXPERIMENTS,
 }

@@ -51,6 +51,45 @@ def draw(curve: Curve, frame: pd.DataFrame, arms: Sequence[str], switches: Seque
     return text[text.index("<svg") :]
 
 
+def draw_wear(frame: pd.DataFrame, arms: Sequence[str], bins: int = 8) -> str:
+    """One SVG: generations to recover, and the share of phases lost, as switches go by.
+
+    `frame` has a row per arm, seed and phase (`generations` NaN where it was lost). Switches are
+    taken together in `bins`; a median is drawn where at most half of a bin was lost.
+    """
+    after = frame[frame["phase"] > 0]
+    last = int(after["phase"].max())
+    edges = np.linspace(0, last, min(bins, last) + 1).round()
+    with mpl.rc_context(_SAME):
+        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for number, arm in enumerate(arms):
+            own = after[after["arm"] == arm]
+            taken = (
+                own["generations"]
+                .fillna(np.inf)
+                .groupby(np.searchsorted(edges, own["phase"].to_numpy()))
+            )
+            middle = taken.median().replace(np.inf, np.nan).to_numpy()
+            lost = taken.apply(lambda values: np.isinf(values).mean()).to_numpy()
+            line = {"color": f"C{number % 10}", "linewidth": 2.4 if number == 0 else 1.1}
+            style = _STYLES[number // 10 % len(_STYLES)]
+            left.plot(edges[1:], middle, style, label=arm, **line)
+            right.plot(edges[1:], 100 * lost, style, **line)
+        left.set_ylabel("median generations to recover")
+        right.set_ylabel("phases lost, %")
+        for axes in (left, right):
+            axes.set_xlabel("switch")
+            axes.set_ylim(bottom=0)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", alpha=0.25)
+        figure.legend(loc="outside right center", frameon=False)
+        sink = io.StringIO()
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    text = sink.getvalue()
+    return text[text.index("<svg") :]
+
+
 def _arm(axes: Axes, curve: Curve, frame: pd.DataFrame, number: int, name: str) -> None:
     spent = frame.groupby("generation")["evaluations"].mean().to_numpy()
     values = frame.groupby("generation")[curve.column]

@@ -16,9 +16,12 @@ from pipelines.lab.experiments import figures, targets
 from pipelines.lab.experiments.figures import Curve
 from pipelines.lab.experiments.play import curves, folder_of
 from pipelines.lab.experiments.spec import Experiment, Outcome
+from srghn.evolution.run import SECTIONS
 from srghn.files import atomic_write
 from srghn.provenance import platform_note
 
+#: Switches from which on the table no longer has a column for each.
+MANY = 6
 RATE = Curve(
     "rate",
     "mutation rate",
@@ -55,27 +58,39 @@ def write(
     atomic_write(out / "results.csv", results(experiment, outcomes).to_csv(index=False))
     atomic_write(out / "curves.csv", frame.to_csv(index=False))
     atomic_write(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    atomic_write(out / "index.html", html(experiment, report, frame))
+    wear = ""
+    if len(outcomes[0].after_switches) > MANY:
+        wear = figures.draw_wear(results(experiment, outcomes), list(experiment.arms))
+        atomic_write(out / "wear.svg", wear)
+    atomic_write(out / "index.html", html(experiment, report, frame, wear))
     return report
 
 
 def results(experiment: Experiment, outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """A row per run and phase, with the run's parameters as JSON."""
+    """A row per run and phase."""
     rows = []
     for outcome in outcomes:
-        params = experiment.params(outcome.arm, outcome.seed)
-        given = params.model_dump_json(include={"env", "network", "ghn", "evolution"})
         for phase in outcome.phases:
             row = asdict(phase)
-            scores = {f"score_{mode}": score for mode, score in row.pop("scores").items()}
+            scores = _score_columns(experiment, row.pop("scores"), phase.mode)
             generalist = is_generalist(experiment, phase.scores)
             rows.append(
                 {"experiment": experiment.name, "arm": outcome.arm, "seed": outcome.seed}
                 | row
                 | scores
-                | {"generalist": generalist, "params": given}
+                | {"generalist": generalist}
             )
     return pd.DataFrame(rows)
+
+
+def _score_columns(
+    experiment: Experiment, scores: Mapping[str, float], mode: str
+) -> dict[str, float]:
+    """A column a mode; where the modes never return, the phase's own and the next one's."""
+    if experiment.tested == "all":
+        return {f"score_{name}": score for name, score in scores.items()}
+    after = [score for name, score in scores.items() if name != mode]
+    return {"score": scores[mode], "score_next": after[0] if after else np.nan}
 
 
 def is_generalist(experiment: Experiment, scores: Mapping[str, float]) -> bool:
@@ -96,6 +111,8 @@ def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> di
         "recovered_low": low,
         "recovered_high": high,
         "switches": switches,
+        **targets.wear(runs),
+        "params": experiment.params(arm, 0).model_dump(mode="json", include=SECTIONS),
         "generalists": sum(is_generalist(experiment, p.scores) for r in runs for p in r.phases),
         "champions": sum(len(r.phases) for r in runs),
         "fall": float(np.median([min(p.peak / p.rest for p in r.phases) for r in runs])),
@@ -122,8 +139,10 @@ def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
 
 
-def html(experiment: Experiment, report: Mapping[str, Any], frame: pd.DataFrame) -> str:
-    """The page: targets, table, figures. Needs nothing but itself."""
+def html(
+    experiment: Experiment, report: Mapping[str, Any], frame: pd.DataFrame, wear: str = ""
+) -> str:
+    """The page: targets, table, figures; `wear` where there are many switches. Needs no file."""
     if experiment.log_error:
         frame = frame.assign(best=figures.log_error(frame["best"]))
     best = Curve("best", "error" if experiment.log_error else "best fitness", experiment.log_error)
@@ -142,7 +161,11 @@ def html(experiment: Experiment, report: Mapping[str, Any], frame: pd.DataFrame)
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html.j2")
-    return template.render(experiment=experiment, report=report, figures=drawn)
+    if wear:
+        note = "Several switches at a time; a phase is lost if nobody solves it before the next."
+        drawn.insert(0, (note, "", wear))
+    many = bool(wear)
+    return template.render(experiment=experiment, report=report, figures=drawn, many=many)
 
 
 def groups(experiment: Experiment) -> dict[str, list[str]]:

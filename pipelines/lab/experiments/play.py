@@ -47,7 +47,8 @@ class Champions(Evaluator):
     """Plays for the run, and tests each generation's champion on fixed episodes.
 
     A champion is tested in the mode at hand until one has solved the phase, and at the end of a
-    phase in every mode. Results are appended to a file: after a kill some are there twice, alike.
+    phase in every mode, or in its own and the next phase's (`Experiment.tested`). Results are
+    appended to a file: after a kill some are there twice, alike.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Champions(Evaluator):
         here = _phase_of(self.phases, record.generation)
         last = record.generation + 1 == self.phases[here].end
         if last:
-            modes = self.version.modes
+            modes = self._at_the_end(here)
         elif here not in self.solved and record.best >= self.near:
             modes = (record.mode,)
         else:
@@ -90,6 +91,11 @@ class Champions(Evaluator):
             self.solved.add(here)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"generation": record.generation, "scores": scores}) + "\n")
+
+    def _at_the_end(self, phase: int) -> tuple[str, ...]:
+        if self.experiment.tested == "all":
+            return self.version.modes
+        return tuple(dict.fromkeys(p.mode for p in self.phases[phase : phase + 2]))
 
     def _score(self, mode: str, record: GenerationRecord) -> float:
         if not self.experiment.test_episodes and mode == record.mode:

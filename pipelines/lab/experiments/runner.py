@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.lab.experiments import page
-from pipelines.lab.experiments.catalogue import EXPERIMENTS, METHOD
+from pipelines.lab.experiments.catalogue import EXPERIMENTS
+from pipelines.lab.experiments.controls import METHOD
 from pipelines.lab.experiments.play import folder_of, play
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
 from pipelines.progress import bar
@@ -32,6 +33,7 @@ def run_experiment(
     *,
     seeds: int | None = None,
     arms: Sequence[str] = (),
+    sets: Sequence[str] = (),
     quick: bool = False,
     out: Path,
     workers: int = 2,
@@ -39,13 +41,13 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Run what is missing in `out` and write the page; gives the report that is in `report.json`.
 
-    `out` then holds `index.html`, `report.json`, `results.csv` (a row per run and phase, with its
-    parameters and seed), `curves.csv` (a row per run and generation) and the runs themselves, from
-    which a stopped experiment goes on. `arms` are those to run beside the method's own,
-    by default all. Raises `ConfigError` for an unknown name or arm.
+    `out` then holds `index.html`, `report.json` (each arm's parameters with it), `results.csv` (a
+    row per run and phase), `curves.csv` (a row per run and generation) and the runs themselves,
+    from which a stopped experiment goes on. `arms` are those to run beside the method's own, by
+    default all; `sets` (`section.key=value`) hold for every arm; `workers` run at a time. Raises
+    `ConfigError` for an unknown name, arm or parameter.
     """
-    _check_known("experiment", name, EXPERIMENTS)
-    experiment = EXPERIMENTS[name](quick)
+    experiment = find(name, quick, sets)
     if arms:
         experiment = only(experiment, arms)
     count = seeds or experiment.seeds
@@ -54,7 +56,8 @@ def run_experiment(
     shown = bar(f"experiment {name}", len(todo)) if progress is None else nullcontext(progress)
     with shown as update, _pool(workers) as pool:
         waiting: dict[Future[Outcome], tuple[str, int]] = {
-            pool.submit(run_one, name, quick, arm, seed, out): (arm, seed) for arm, seed in todo
+            pool.submit(run_one, name, quick, tuple(sets), arm, seed, out): (arm, seed)
+            for arm, seed in todo
         }
         for done, future in enumerate(as_completed(waiting), start=1):
             outcomes[waiting[future]] = future.result()
@@ -63,8 +66,17 @@ def run_experiment(
     return page.write(experiment, [outcomes[run] for run in todo], out, quick)
 
 
+def find(name: str, quick: bool, sets: Sequence[str]) -> Experiment:
+    """The experiment of that name with what the command line sets in it."""
+    _check_known("experiment", name, EXPERIMENTS)
+    experiment = replace(EXPERIMENTS[name](quick), sets=tuple(sets))
+    experiment.params(next(iter(experiment.arms)), 0)  # refuses a bad setting before all the work
+    return experiment
+
+
 def only(experiment: Experiment, arms: Sequence[str]) -> Experiment:
-    """The experiment with the method's own arms and those named."""
+    """The experiment with the method's own arms and those named; `none` names no other."""
+    arms = [arm for arm in arms if arm != "none"]
     for arm in arms:
         _check_known(f"arm of {experiment.name}", arm, experiment.arms)
     kept = {k: v for k, v in experiment.arms.items() if METHOD in k or k in arms}
@@ -78,9 +90,11 @@ def _check_known(what: str, name: str, known: Iterable[str]) -> None:
         raise ConfigError(f"there is no {what} {name!r}; {hint}")
 
 
-def run_one(name: str, quick: bool, arm: str, seed: int, out: Path) -> Outcome:
+def run_one(
+    name: str, quick: bool, sets: tuple[str, ...], arm: str, seed: int, out: Path
+) -> Outcome:
     """One run in its folder, or its outcome if it is done. What a worker process is sent."""
-    experiment = EXPERIMENTS[name](quick)
+    experiment = find(name, quick, sets)
     folder = folder_of(experiment, arm, seed, out)
     done = folder / "outcome.json"
     if done.exists():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from srghn.config import RunParams, parse_params
+from srghn.config import RunParams, parse_params, with_overrides
 
 
 @dataclass(frozen=True)
 class Target:
-    """A claim with its number: `value` is what came, `wanted` what was asked for, in words."""
+    """A claim with its number: `value` is what was found, `wanted` what was asked, in words."""
 
     name: str
     wanted: str
@@ -61,6 +61,10 @@ class Experiment:
     test_episodes  fixed episodes that champions are tested on; 0: their training fitness is exact
     seeds          how many by default
     log_error      fitness is minus an error, drawn on a log axis
+    seeded         what else a run's seed changes, nested like the parameters
+    sets           `section.key=value` of the command line, for every arm
+    tested         modes in which a champion is tested at the end of a phase: all, or its own and
+                   the next one's
     """
 
     name: str
@@ -73,11 +77,15 @@ class Experiment:
     seeds: int
     targets: Callable[[Sequence[Outcome]], list[Target]]
     log_error: bool = False
+    seeded: Callable[[int], Mapping[str, Any]] = lambda seed: {}
+    sets: tuple[str, ...] = ()
+    tested: Literal["all", "next"] = "all"
 
     def params(self, arm: str, seed: int) -> RunParams:
         """The parameters of one run."""
         merged = _merge(_merge(self.base, self.arms[arm]), {"evolution": {"seed": seed}})
-        return parse_params(merged, f"experiment {self.name}, arm {arm}")
+        merged = _merge(merged, self.seeded(seed))
+        return with_overrides(parse_params(merged, f"experiment {self.name}, arm {arm}"), self.sets)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What was promised of the method, held against what came: hit or miss, with the number."""
+"""What was promised of the method, held against what was found: hit or miss, with the number."""
 
 from __future__ import annotations
 
@@ -32,6 +32,67 @@ def medians(outcomes: Sequence[Outcome]) -> list[float]:
     """For each switch the median of generations over seeds; a run that never recovered is inf."""
     table = [[_generations(phase) for phase in outcome.after_switches] for outcome in outcomes]
     return [float(np.median(column)) for column in zip(*table, strict=True)]
+
+
+def wear(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
+    """Does it last? Phases lost after switches, and the medians of the first and the last quarter.
+
+    Keys: lost, share (lost of all), early, late (generations; None: never).
+    """
+    table = np.array([[_generations(phase) for phase in o.after_switches] for o in outcomes])
+    part = max(table.shape[1] // 4, 1)
+    early, late = float(np.median(table[:, :part])), float(np.median(table[:, -part:]))
+    return {
+        "lost": int(np.isinf(table).sum()),
+        "share": float(np.isinf(table).mean()),
+        "early": early if math.isfinite(early) else None,
+        "late": late if math.isfinite(late) else None,
+    }
+
+
+def lasting(outcomes: Sequence[Outcome], share: float, best: str) -> list[Target]:
+    """At most `share` of phases lost; late no slower than early, nor than the best constant rate.
+
+    `best` begins the names of the arms whose rate is held.
+    """
+    own = wear(of_arm(outcomes, METHOD))
+    held = {
+        arm: wear(of_arm(outcomes, arm))
+        for arm in dict.fromkeys(o.arm for o in outcomes)
+        if arm.startswith(best)
+    }
+    late, early = _or_never(own["late"]), _or_never(own["early"])
+    lost = _or_never(own["share"])
+    found = [
+        Target(
+            "phases lost",
+            f"at most {share:.0%} of phases after a switch",
+            f"{own['lost']} phases ({lost:.1%})",
+            lost <= share,
+        ),
+        Target(
+            "no wear",
+            "the last quarter's median is at most that of the first quarter",
+            f"{early:g} at first, {late:g} at last",
+            late <= early,
+        ),
+    ]
+    if held:
+        arm = min(held, key=lambda arm: (_or_never(held[arm]["late"]), held[arm]["lost"]))
+        other = held[arm]
+        found.append(
+            Target(
+                "beside the best constant rate",
+                "the last quarter's median is at most that of the best constant rate",
+                f"{late:g}; {arm}: {_or_never(other['late']):g}, {other['lost']} lost",
+                late <= _or_never(other["late"]),
+            )
+        )
+    return found
+
+
+def _or_never(value: float | int | None) -> float:
+    return math.inf if value is None else float(value)
 
 
 def signature(outcomes: Sequence[Outcome], name: str) -> Target:

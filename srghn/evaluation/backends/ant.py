@@ -31,7 +31,8 @@ class AntBackend(SpecialBackend["_World"]):
         from gymnasium.envs.mujoco.ant_v5 import AntEnv
 
         bare = Bare.of(env)
-        return _World(bare.env, bare.limit) if bare and type(bare.env) is AntEnv else None
+        plain = bare is not None and type(bare.env) is AntEnv and bare.view is None
+        return _World(bare.env, bare.limit) if bare and plain else None
 
     def play(
         self, policies: Policies, task: Task, world: _World, progress: Progress | None

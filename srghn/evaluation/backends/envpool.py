@@ -36,7 +36,8 @@ class EnvPoolBackend(SpecialBackend["_Pool"]):
     @classmethod
     def read(cls, env: Env) -> _Pool | None:
         bare = Bare.of(env)
-        return _Pool(bare) if bare and type(bare.env) is PooledWorld else None
+        plain = bare is not None and type(bare.env) is PooledWorld and bare.view is None
+        return _Pool(bare) if bare and plain else None
 
     def play(
         self, policies: Policies, task: Task, world: _Pool, progress: Progress | None

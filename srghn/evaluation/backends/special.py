@@ -12,7 +12,7 @@ import gymnasium as gym
 
 from srghn.config import NetworkParams
 from srghn.envs.spaces import FlatWorld
-from srghn.envs.switch import ActionOrder
+from srghn.envs.switch import ActionOrder, ObservationOrder
 from srghn.evaluation.base import (
     Backend,
     Evaluation,
@@ -37,27 +37,32 @@ _NEUTRAL = (FlatWorld, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvCheck
 class Bare:
     """An environment without its wrappers, and what they did.
 
-    `limit`: steps of an episode; `order[a]`: the action inside that action `a` is, None for itself.
+    `limit`: steps of an episode; `order[a]`: the action inside that action `a` is, None for itself;
+    `view`: (order, signs) in which the observation is seen, None for itself.
     """
 
     env: Any
     limit: int
     order: tuple[int, ...] | None
+    view: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @classmethod
     def of(cls, env: Env) -> Bare | None:
         """None if a wrapper does anything else, or nothing limits the episodes."""
         limits: list[int] = []
         order: tuple[int, ...] | None = None
+        view: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         while isinstance(env, gym.Wrapper):
             if type(env) is ActionOrder:
                 order = env.order if order is None else tuple(env.order[a] for a in order)
+            elif type(env) is ObservationOrder and view is None:
+                view = env.order, env.signs
             elif type(env) is gym.wrappers.TimeLimit:
                 limits.append(env._max_episode_steps)
             elif type(env) not in _NEUTRAL:
                 return None
             env = env.env
-        return cls(env, min(limits), order) if limits else None
+        return cls(env, min(limits), order, view) if limits else None
 
 
 class SpecialBackend(Backend, Generic[World]):

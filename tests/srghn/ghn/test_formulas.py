@@ -87,8 +87,13 @@ def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
 
 @pytest.mark.parametrize("head", ["dense", "chunked", "basis"])
 @pytest.mark.parametrize("messages", ["generations", "synchronous"])
-@pytest.mark.parametrize(("hidden", "width"), [(16, 16), (5, 7), (17, 16), (32, 19)])
-def test_birth_follows_the_formulas(head: str, messages: str, hidden: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("hidden", "width", "steady"),
+    [(16, 16, True), (16, 16, False), (5, 7, True), (17, 16, True), (32, 19, False)],
+)
+def test_birth_follows_the_formulas(
+    head: str, messages: str, hidden: int, width: int, steady: bool
+) -> None:
     """Of vectors as wide as a register, of part of one, of more than one and of two."""
     graph = trace_residual()
     params = GHNParams(
@@ -101,6 +106,7 @@ def test_birth_follows_the_formulas(head: str, messages: str, hidden: int, width
         output_gain=0.7,
         birth_decay=0.25,
         mutator_decay=0.3,
+        keep_spread=steady,
     )
     ghn = GHN(params, graph, seed=11)
     parent = ghn.mutate(ghn.init(0)[None], [3])[0][0]
@@ -124,6 +130,10 @@ def test_birth_follows_the_formulas(head: str, messages: str, hidden: int, width
         unit = {"embed": 1.0, "rate.bias": params.rate_step}.get(node.name, params.hidden**-0.5)
         elastic = node.name in ("rate.weight", "sigma.out.weight", "sigma.out.bias")
         kept = 1 - (params.mutator_decay if elastic else params.birth_decay)
+        if steady and not (elastic or floored):
+            added = rate**2 * np.mean(sigma**2)
+            kept *= np.sqrt(max(1 - added, 0))
+            rate /= max(np.sqrt(added), 1)
         basis = fixed_basis(11, params.basis_width, node.size)
         span = ghn.own_graph.slices()[node.name]
         expected = kept * parent[span] + rate * unit * (sigma * noise[row]) @ basis

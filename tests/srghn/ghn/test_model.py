@@ -325,3 +325,37 @@ def test_breeding_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def drifted(births: int, **params: object) -> tuple[GHN, np.ndarray]:
+    """A hundred lineages after so many births at a rate of a half, nobody chosen."""
+    ghn = GHN(GHNParams(**params), trace(MLP(4, 2, (8,)), torch.zeros(1, 4)))
+    genomes = founders(ghn, 100)
+    for birth in range(births):
+        genomes, _ = ghn.mutate(genomes, np.arange(100) + 1000 * birth, rates=0.5)
+    return ghn, genomes
+
+
+def test_weights_keep_the_spread_they_began_with_where_asked() -> None:
+    ghn, kept = drifted(60, keep_spread=True)
+    _, grown = drifted(60, keep_spread=False)
+    for name in ("embed", "message.self", "decode.weight"):
+        span = ghn.own_graph.slices()[name]
+        began = founders(ghn, 100)[:, span].std()
+        assert kept[:, span].std() == pytest.approx(began, rel=0.25), name
+        assert grown[:, span].std() > 2 * began, name
+
+
+def test_the_rate_head_is_its_own_and_loses_nothing_to_its_spread() -> None:
+    ghn, kept = drifted(1, keep_spread=True, mutator_decay=0.0)
+    span = ghn.own_graph.slices()["rate.weight"]
+    _, plain = drifted(1, keep_spread=False, mutator_decay=0.0)
+    assert kept[:, span].tobytes() == plain[:, span].tobytes()
+
+
+def test_a_parameter_that_came_later_changes_no_digest_while_it_is_off() -> None:
+    graph = trace(MLP(4, 2, (8,)), torch.zeros(1, 4))
+    was = "332da30df92d7698f0f87ee5380b6bee03f782fae5f293fd2dcd2a566eeae1b8"
+    assert GHN(GHNParams(), graph).digest == was
+    for name in ("keep_spread", "stress"):
+        assert GHN(GHNParams(**{name: True}), graph).digest != was

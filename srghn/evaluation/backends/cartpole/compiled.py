@@ -57,7 +57,8 @@ class CompiledCartPole(CartPoleBackend):
         activation = ACTIVATIONS[policies.network.kwargs.get("activation", "tanh")]
         lengths, broken = play(
             weights, order, np.array(widths), activation, start_states(world.env, task.seeds),
-            world.physics, world.forces, world.limit, NO_TRACE,
+            world.physics, world.forces, world.limit, world.source, world.signs,
+            NO_TRACE,
         )  # fmt: skip
         if progress is not None:
             progress(lengths.size, lengths.size)

@@ -266,11 +266,11 @@ def _record(trace, job, left, rows, out):
 
 
 @compiled
-def play(weights, order, widths, activation, starts, physics, forces, limit, trace):
+def play(weights, order, widths, activation, starts, physics, forces, limit, source, signs, trace):
     """Every individual plays every start; returns `lengths` and `broken`, both (n, e).
 
     `weights` (n, parameters) float32; `order` from `packing`; `widths` (layers + 1,) int64;
-    `starts` (e, 4) float64; `physics`, `forces` and `limit` as in `cartpole_world.World`. `broken`
+    `starts` (e, 4) float64; `physics` to `signs` as in `cartpole_world.World`. `broken`
     marks episodes that met a NaN. `trace` float32 (n, e, limit, 5) receives each step's
     observation and action, or has size 0.
     """
@@ -312,7 +312,7 @@ def play(weights, order, widths, activation, starts, physics, forces, limit, tra
             break
         for i in range(4):
             for lane in range(WIDTH):
-                rows[i, lane] = np.float32(state[i, lane])
+                rows[i, lane] = signs[i] * np.float32(state[source[i], lane])
         out = _forward(seats.packed, rows, widths, activation)
         _decide(rows, out, forces, force, silent)
         if trace.size:

@@ -49,7 +49,8 @@ class _Episodes(Episodes):
         self.state[:, lane] = self.starts[seed]
 
     def observe(self) -> Float32:
-        return np.ascontiguousarray(self.state.T, dtype=np.float32)
+        seen = self.state[self.world.source].T.astype(np.float32) * self.world.signs
+        return np.ascontiguousarray(seen)
 
     def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
         theta, force = self.state[2, running], self.world.forces[actions[running]]

@@ -22,13 +22,16 @@ PHYSICS = (
 class World:
     """One mode: `physics` by `PHYSICS`, the force of actions 0 and 1, the time limit in steps.
 
-    `env` is the real environment, which knows where an episode starts.
+    `env` is the real environment, which knows where an episode starts. Element `i` of what the
+    policy sees is `signs[i]` times element `source[i]` of the state.
     """
 
     env: CartPoleEnv
     physics: NDArray[np.float64]
     forces: NDArray[np.float64]
     limit: int
+    source: Int64
+    signs: NDArray[np.float32]
 
     @classmethod
     def of(cls, env: Env) -> World | None:
@@ -39,13 +42,21 @@ class World:
         env = bare.env
         physics = np.array([getattr(env, name) for name in PHYSICS], dtype=np.float64)
         forces = np.array([-env.force_mag, env.force_mag])[list(bare.order or (0, 1))]
-        return cls(env, physics, forces, bare.limit)
+        source, signs = bare.view or (range(4), [1] * 4)
+        return cls(
+            env,
+            physics,
+            forces,
+            bare.limit,
+            np.array(source, dtype=np.int64),
+            np.array(signs, dtype=np.float32),
+        )
 
 
 class CartPoleBackend(SpecialBackend[World]):
     """What both fast backends share: which worlds they play."""
 
-    ids = ("CartPole-v1", "CartPoleSwitch-v1")
+    ids = ("CartPole-v1", "CartPoleSwitch-v1", "CartPoleRewired-v1")
 
     @classmethod
     def read(cls, env: Env) -> World | None:

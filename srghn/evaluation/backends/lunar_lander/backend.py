@@ -32,7 +32,7 @@ class LunarLanderBackend(SpecialBackend["_World"]):
     """Plays LunarLander; where a wrapper perturbs it, the general backend does."""
 
     name = "lunar-lander"
-    ids = ("LunarLander-v3", "LunarLanderSwitch-v3")
+    ids = ("LunarLander-v3", "LunarLanderSwitch-v3", "LunarLanderRewired-v3")
 
     @classmethod
     def read(cls, env: Env) -> _World | None:
@@ -62,6 +62,8 @@ class _World:
     def __init__(self, bare: Bare, worlds: Records) -> None:
         self.worlds, self.limit, self.continuous = worlds, bare.limit, bare.env.continuous
         self.order = None if bare.order is None else np.array(bare.order)
+        self.view = None if bare.view is None else np.array(bare.view[0])
+        self.signs = np.array(bare.view[1] if bare.view else 1, dtype=np.float32)
         self._seeds, self._starts = list[int](), dict[int, Start]()
 
     def starts(self, seeds: Int64) -> dict[int, Start]:
@@ -136,7 +138,8 @@ class _Episodes(Episodes):
         self.fleet.begin(lane, self.starts[seed])
 
     def observe(self) -> Float32:
-        return self.fleet.rows
+        rows, view = self.fleet.rows, self.world.view
+        return rows if view is None else rows[:, view] * self.world.signs
 
     def advance(self, actions: NDArray[Any], running: Int64) -> tuple[Float64, Mask]:
         chosen = actions[running]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.lab.experiments import catalogue, page, play, runner, targets
+from pipelines.lab.experiments import catalogue, controls, figures, page, play, runner, targets
 from pipelines.lab.experiments.functions import FUNCTIONS, MovingFunction
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
 from srghn.config import EnvParams
@@ -52,7 +52,8 @@ def test_every_arm_of_every_experiment_can_be_begun(name: str, quick: bool) -> N
         assert params.evolution.seed == 4
         version = pinned(params.env.model_dump_json())
         make_strategy(params, version.interface)
-        assert len(play.phases(params, version)) == 3
+        switches = len(params.env.schedule)
+        assert len(play.phases(params, version)) == 1 + switches >= 3
 
 
 def test_functions_have_their_optimum_where_the_mode_says() -> None:
@@ -154,7 +155,11 @@ def test_an_experiment_ends_in_a_page_two_tables_and_a_report(
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 3
-    assert {json.loads(row["params"])["evolution"]["seed"] for row in rows} == {0, 1}
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    assert [a["params"]["evolution"]["strategy"] for a in report["arms"]] == [
+        "self-referential",
+        "ga",
+    ]
     assert all(row["score_normal"] and row["score_flipped"] for row in rows)
     text = (tmp_path / "index.html").read_text()
     assert text.count("<svg") == 3
@@ -177,6 +182,7 @@ def test_chosen_arms_run_beside_the_method(tmp_path: Path) -> None:
         "constant-rate 0.1",
         "self-referential 0.3",
     ]
+    assert all("constant" not in a for a in runner.only(catalogue.start_rate(True), ["none"]).arms)
     with pytest.raises(ConfigError, match=r"no arm of cartpole-switch 'gaa'; did you mean 'ga'"):
         runner.run_experiment("cartpole-switch", arms=["gaa"], out=tmp_path, quick=True)
 
@@ -206,3 +212,66 @@ def test_a_stopped_run_goes_on_to_the_same_outcome(tmp_path: Path) -> None:
 def test_other_parameters_never_take_up_a_folder(tmp_path: Path) -> None:
     one, other = small(), dataclasses.replace(small(), test_episodes=9)
     assert runner.folder_of(one, "ga", 0, tmp_path) != runner.folder_of(other, "ga", 0, tmp_path)
+
+
+def test_what_the_command_line_sets_holds_in_every_arm_and_a_typo_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    experiment = runner.find("many-switches", True, ["evolution.episodes=3", "ghn.hidden=4"])
+    for arm in experiment.arms:
+        params = experiment.params(arm, 1)
+        assert (params.evolution.episodes, params.ghn.hidden) == (3, 4)
+    plain = runner.find("many-switches", True, [])
+    assert runner.folder_of(plain, "ga", 0, tmp_path) != runner.folder_of(
+        experiment, "ga", 0, tmp_path
+    )
+    with pytest.raises(ConfigError, match="did you mean 'episodes'"):
+        runner.run_experiment("many-switches", sets=["evolution.episode=3"], out=tmp_path)
+
+
+def test_each_seed_has_worlds_of_its_own_that_never_return() -> None:
+    experiment = catalogue.EXPERIMENTS["never-return"](True)
+    one, other = (experiment.params("ga", seed).env for seed in (0, 1))
+    assert one.kwargs != other.kwargs
+    modes = [switch.mode for switch in one.schedule]
+    assert len(set(modes)) == len(modes)
+    assert "0" not in modes
+
+
+def lasting(arm: str, *taken: int | None) -> list[Outcome]:
+    return [run(arm, seed, *taken) for seed in range(2)]
+
+
+def test_wear_is_what_is_lost_and_the_first_beside_the_last_quarter() -> None:
+    found = targets.wear(lasting("a", 4, 6, 9, None, 9, 9, 2, 3))
+    assert found == {"lost": 2, "share": 0.125, "early": 5.0, "late": 2.5}
+    assert targets.wear(lasting("a", 4, 4, None, None))["late"] is None
+
+
+def test_lasting_is_missed_by_loss_by_wear_and_by_a_faster_constant() -> None:
+    held = lasting("constant-rate 0.2", 9, 9, 9, 5)
+    good = lasting("self-referential", 6, 6, 6, 5)
+    assert [t.hit for t in targets.lasting(good + held, 0.01, "constant-rate")] == [True] * 3
+    worn = lasting("self-referential", 4, 6, 6, 5)
+    hits = [t.hit for t in targets.lasting(worn + held, 0.01, "constant-rate")]
+    assert hits == [True, False, True]
+    slow = lasting("self-referential", 6, 6, 6, 6)
+    hits = [t.hit for t in targets.lasting(slow + held, 0.01, "constant-rate")]
+    assert hits == [True, True, False]
+    lost = lasting("self-referential", 6, None, 6, 5)
+    assert not targets.lasting(lost + held, 0.01, "constant-rate")[0].hit
+
+
+def test_many_switches_are_one_table_and_a_figure_of_their_own(tmp_path: Path) -> None:
+    experiment = dataclasses.replace(
+        catalogue.EXPERIMENTS["many-switches"](True),
+        arms={"self-referential": {}, "constant-rate 0.2": controls.HELD["constant-rate 0.2"]},
+    )
+    outcomes = [
+        run(arm, seed, *([7, None, 5, 5, 4, 4, 3, 3])) for arm in experiment.arms for seed in (0, 1)
+    ]
+    frame = page.results(experiment, outcomes)
+    assert figures.draw_wear(frame, list(experiment.arms)).count("constant-rate 0.2") >= 1
+    assert figures.draw_wear(frame, list(experiment.arms)) == figures.draw_wear(
+        frame, list(experiment.arms)
+    )

@@ -52,7 +52,7 @@ def test_every_step_is_gymnasiums(
     widths = mlp_widths(POLICY, version.interface)
     lengths, broken = play(
         policies.dense(), packing(widths), np.array(widths), 0, start_states(env, chosen),
-        world.physics, world.forces, world.limit, trace,
+        world.physics, world.forces, world.limit, world.source, world.signs, trace,
     )  # fmt: skip
     assert not broken.any()
     assert lengths.min() < 20
@@ -102,7 +102,8 @@ def test_the_network_is_pytorchs(
     widths = mlp_widths(policy, version.interface)
     lengths, _ = play(
         policies.dense(), packing(widths), np.array(widths), ACTIVATIONS[activation],
-        start_states(env, seeds(0, "test", 1)), world.physics, world.forces, world.limit, trace,
+        start_states(env, seeds(0, "test", 1)), world.physics, world.forces, world.limit,
+        world.source, world.signs, trace,
     )  # fmt: skip
     module = build_policy(policy, 4, 2)
     for i, flat in enumerate(torch.from_numpy(policies.dense())):

@@ -1,0 +1,59 @@
+"""The controls, at settings at which they do well, and what experiments share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+METHOD = "self-referential"
+Arms = Mapping[str, Mapping[str, Any]]
+
+#: The controls have plain truncation: no limit on families, and parents win ties.
+TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
+#: Settings at which each control did best on CartPole-Switch.
+CONTROLS: Arms = {
+    "constant-rate": {
+        "evolution": {**TRUNCATION, "strategy": "constant-rate"},
+    },
+    "ga": {"evolution": {**TRUNCATION, "strategy": "ga", "options": {"sigma": 0.3}}},
+    "self-adaptive-ga-plus": {"evolution": {**TRUNCATION, "strategy": "self-adaptive-ga"}},
+    "self-adaptive-ga-comma": {
+        "evolution": {
+            **TRUNCATION,
+            "strategy": "self-adaptive-ga",
+            "selection": "comma",
+            "elites": 0,
+            "children": 8,  # (8, 64): as many evaluations as the others
+        }
+    },
+    "gesmr": {"evolution": {**TRUNCATION, "strategy": "gesmr"}},
+    "immigrants": {
+        "evolution": {**TRUNCATION, "strategy": "immigrants", "options": {"share": 1.0}}
+    },
+    "restart": {"evolution": {**TRUNCATION, "strategy": "restart"}},
+    "openes": {
+        "evolution": {"strategy": "openes", "options": {"sigma": 0.5, "learning_rate": 0.1}}
+    },
+    "snes": {"evolution": {"strategy": "snes", "options": {"sigma": 0.5}}},
+    "cmaes": {"evolution": {"strategy": "cmaes", "options": {"sigma": 0.5}}},
+}
+#: A smaller step suits it better where fitness is smooth.
+SMOOTH_OPENES = {
+    "evolution": {"strategy": "openes", "options": {"sigma": 0.1, "learning_rate": 0.1}}
+}
+#: The rates that a constant one may be held at; which is best, only trying it tells.
+RATES = (0.1, 0.2, 0.35)
+HELD: Arms = {
+    f"constant-rate {rate:g}": {
+        "evolution": {**TRUNCATION, "strategy": "constant-rate", "options": {"rate": rate}},
+    }
+    for rate in RATES
+}
+#: What keeps evolvability from wearing out, together, alone, and with memory.
+KEPT, STRESS = {"keep_spread": True}, {"stress": True}
+LASTING: Arms = {
+    "kept spread and stress": {"ghn": {**KEPT, **STRESS}},
+    "kept spread": {"ghn": KEPT},
+    "stress": {"ghn": STRESS},
+    "both, with memory": {"ghn": {**KEPT, **STRESS}, "evolution": {"memory": 8}},
+}

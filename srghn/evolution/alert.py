@@ -1,0 +1,157 @@
+"""Selection that notices a sharp drop of fitness, and what it then does.
+
+stress   until fitness is back, each birth has a least mutation rate, which its seed names. Rates
+         are drawn over the whole range at first, and then near those at which survivors were born:
+         so a run learns which steps lead out of a drop. Ours, not the paper's
+memory   the best survivor from before a drop is stored, and all that are stored compete for one
+         generation. It serves worlds that return, and is no evolvability: in others it is idle
+
+A birth is still a pure function of (parent genome, seed), and who is stored is an individual of the
+lineage like any other, so lineages are rebuilt as ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from srghn.evolution.alarm import Alarm
+from srghn.evolution.base import F32, F64, I64, NO_PARENT, Encoding, Population
+from srghn.evolution.genetic import Genetic, GeneticState
+from srghn.evolution.selection import clean
+from srghn.seeding import CODES, stream
+
+#: Rates of survivors born under stress that are remembered, share of births that use them, and how
+#: far from them a birth's is drawn, in codes.
+LEARNT, USED, AROUND = 64, 0.75, 16
+
+
+@dataclass(frozen=True)
+class AlertState(GeneticState):
+    """level, low, on  the `Alarm`
+    learnt  (at most LEARNT,) int64, codes of the births under stress that survived
+    recall  whether those stored compete in this generation
+
+    From `stored_genomes` to `stored_rates`: those stored, oldest first, as in `Population`.
+    """
+
+    level: float
+    low: float
+    on: bool
+    learnt: I64
+    recall: bool
+    stored_genomes: F32
+    stored_ids: I64
+    stored_parents: I64
+    stored_noise_seeds: I64
+    stored_births: I64
+    stored_rates: F32
+
+    def sources(self) -> tuple[I64, F32]:
+        ids, genomes = super().sources()
+        return np.append(ids, self.stored_ids), np.concatenate([genomes, self.stored_genomes])
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A `Genetic` with an alarm, that stores up to `memory` individuals; births heed `stress`."""
+
+    genetic: Genetic
+    memory: int
+    stress: bool
+
+    state_type = AlertState
+
+    @property
+    def name(self) -> str:
+        return self.genetic.name
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.genetic.encoding
+
+    @property
+    def digest(self) -> str:
+        return self.genetic.digest
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return self.genetic.node_names
+
+    def init(self, seed: int, genome: F32 | None = None, generation: int = 0) -> AlertState:
+        first = self.genetic.init(seed, genome, generation)
+        nobody = {f"stored_{name}": value[:0] for name, value in _individuals(first).items()}
+        none = np.array([], dtype=np.int64)
+        return AlertState(**vars(first), **vars(Alarm()), learnt=none, recall=False, **nobody)
+
+    def ask(self, state: AlertState) -> Population:
+        """What `Genetic` asks, and behind its survivors those that are stored, if it is time."""
+        asked = self.genetic.ask(state, _codes(state, self._brood) if self.stress else None)
+        if not state.recall:
+            return asked
+        there = np.isin(state.stored_ids, asked.ids)
+        back = {name: getattr(state, f"stored_{name}")[~there] for name in _individuals(state)}
+        guests = Population(**back, weights=self.encoding.generate(back["genomes"]))
+        behind = int((asked.ids < state.next_id).sum())
+        return Population(
+            **{
+                name: np.concatenate([array[:behind], getattr(guests, name), array[behind:]])
+                for name, array in vars(asked).items()
+            }
+        )
+
+    @property
+    def _brood(self) -> int:
+        params = self.genetic.params
+        return params.parents * params.children - self.genetic.immigrants
+
+    def tell(self, state: AlertState, population: Population, fitness: F64) -> AlertState:
+        told = self.genetic.tell(state, population, fitness)
+        before = Alarm(state.level, state.low, state.on)
+        alarm = before.after(clean(fitness))
+        dropped = alarm.on and not before.on
+        told = dataclasses.replace(
+            told, **vars(alarm), learnt=_learnt(state, told), recall=dropped and self.memory > 0
+        )
+        return self._stored(state, told) if told.recall else told
+
+    def _stored(self, state: AlertState, told: AlertState) -> AlertState:
+        """`told` with the best survivor of `state` stored, from before its fitness dropped."""
+        if state.ids[0] in state.stored_ids or state.births[0] == state.generation:
+            return told
+        kept = {
+            f"stored_{name}": np.concatenate([getattr(state, f"stored_{name}"), own[:1]])
+            for name, own in _individuals(state).items()
+        }
+        last: dict[str, Any] = {k: v[-self.memory :] for k, v in kept.items()}
+        return dataclasses.replace(told, **last)
+
+
+def _individuals(state: GeneticState) -> dict[str, Any]:
+    names = ("genomes", "ids", "parents", "noise_seeds", "births", "rates")
+    return {name: getattr(state, name) for name in names}
+
+
+def _codes(state: AlertState, count: int) -> I64:
+    """The code (count,) of each birth: 0 at rest, under stress one that names its least rate."""
+    if not state.on:
+        return np.zeros(count, dtype=np.int64)
+    draws = stream(state.seed, "stress", state.generation)
+    codes = draws.integers(1, CODES, count)
+    if not len(state.learnt):
+        return codes
+    known = state.learnt[draws.integers(0, len(state.learnt), count)]
+    near = np.clip(known + draws.integers(-AROUND, AROUND + 1, count), 1, CODES - 1)
+    return np.where(draws.random(count) < USED, near, codes)
+
+
+def _learnt(state: AlertState, told: AlertState) -> I64:
+    """Codes that worked, those of this generation's births that survived at the end."""
+    if not state.on:
+        return state.learnt
+    born = (told.births == state.generation) & (told.parents != NO_PARENT)
+    codes = told.noise_seeds[born] % CODES
+    return np.concatenate([state.learnt, codes[codes > 0]])[-LEARNT:]

@@ -1,0 +1,121 @@
+"""Ask and tell with an objective of your own: no environment, no folder, no parameters file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from srghn.config import parse_params
+from srghn.envs.interface import Interface
+from srghn.errors import ConfigError
+from srghn.evolution.base import F32, F64, Population, State, Strategy
+from srghn.evolution.registry import make_strategy
+from srghn.evolution.selection import clean
+
+
+class Search:
+    """Maximises a function of `dimensions` numbers with any strategy.
+
+        search = Search(dimensions=3, seed=1)
+        for _ in range(60):
+            points = search.ask()
+            search.tell([-((point - 2) ** 2).sum() for point in points])
+        print(search.best, search.best_fitness)
+
+    `strategy` is a name or an import path, `options` are the strategy's own, `ghn` and `evolution`
+    parameters as in `params.yaml`. `on_generation(search)` is called after each `tell`. The
+    strategy itself is pure; what changes is `search.state`, so a copy of that can be gone on with.
+
+    Raises `ConfigError` for a bad parameter or less than one dimension.
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        *,
+        strategy: str = "self-referential",
+        seed: int = 0,
+        options: dict[str, Any] | None = None,
+        ghn: dict[str, Any] | None = None,
+        on_generation: Callable[[Search], None] | None = None,
+        **evolution: Any,
+    ) -> None:
+        if dimensions < 1:
+            raise ConfigError(f"Search needs at least one dimension, got {dimensions}")
+        chosen = {"strategy": strategy, "seed": seed, "options": options or {}, **evolution}
+        self.params = parse_params(
+            {
+                "network": {"kwargs": {"hidden": []}},
+                "ghn": ghn or {},
+                "evolution": chosen,
+            },
+            "Search",
+        )
+        self.dimensions, self.on_generation = dimensions, on_generation
+        free = (None,)
+        line = Interface(1, free, free, "box", (dimensions,), action_low=free, action_high=free)
+        self.strategy: Strategy[Any] = make_strategy(self.params, line)
+        self.state: State = self.strategy.init(seed)
+        self.best: F32 | None = None
+        self.best_fitness = -np.inf
+        self.history: list[float] = []
+        self._asked: Population | None = None
+
+    @property
+    def generation(self) -> int:
+        """The generation that `ask` gives next, or has given."""
+        return self.state.generation
+
+    def ask(self) -> F32:
+        """Points (n, dimensions) to be evaluated; asked twice, the same points."""
+        if self._asked is None:
+            self._asked = self.strategy.ask(self.state)
+        return self._points(self._asked)
+
+    def _points(self, population: Population) -> F32:
+        """What a linear network with one input makes of the observation 1: its weight and bias."""
+        half = population.weights.shape[1] // 2
+        points: F32 = population.weights[:, :half] + population.weights[:, half:]
+        return points
+
+    def tell(self, fitness: Sequence[float] | ArrayLike) -> None:
+        """Fitness (n,) of the points asked, the larger the better; not finite ranks last.
+
+        Raises `ValueError` for anything but one number a point, and before anything was asked.
+        """
+        if self._asked is None:
+            raise ValueError("tell comes after ask: ask for the points first")
+        values = _numbers(fitness, len(self._asked))
+        ranked = clean(values)
+        row = int(np.argmax(ranked))
+        if self.best is None or ranked[row] > self.best_fitness:
+            self.best, self.best_fitness = self._points(self._asked)[row], float(ranked[row])
+        self.history.append(float(ranked[row]))
+        self.state = self.strategy.tell(self.state, self._asked, values)
+        self._asked = None
+        if self.on_generation is not None:
+            self.on_generation(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Search({self.strategy.name}, {self.dimensions} dimensions, generation "
+            f"{self.generation}, best {self.best_fitness:g})"
+        )
+
+
+def _numbers(fitness: Any, count: int) -> F64:
+    try:
+        values = np.asarray(fitness, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"tell takes one number a point, {count} of them, got {type(fitness).__name__} that "
+            f"are no numbers: {error}"
+        ) from error
+    if values.shape != (count,):
+        raise ValueError(
+            f"tell takes one number a point, shape ({count},), got shape {values.shape}"
+        )
+    return values

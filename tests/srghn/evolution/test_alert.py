@@ -1,0 +1,160 @@
+"""A drop of fitness is noticed, answered by larger steps and by memory, and replayed to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srghn.config import RunParams, parse_params
+from srghn.envs.interface import Interface
+from srghn.errors import ConfigError
+from srghn.evolution import make_strategy
+from srghn.evolution.alarm import Alarm
+from srghn.evolution.alert import Alert, AlertState
+from srghn.evolution.ancestry import grow
+from srghn.evolution.base import NO_PARENT, pack, unpack
+from srghn.evolution.self_referential import BirthRecipe
+
+LINE = Interface(1, (None,), (None,), "box", (1,), action_low=(None,), action_high=(None,))
+HERE, THERE = np.array([1.5, -1.0]), np.array([-1.5, 1.0])
+
+
+def run_params(strategy: str = "self-referential", **evolution: Any) -> RunParams:
+    return parse_params(
+        {
+            "network": {"kwargs": {"hidden": []}},
+            "ghn": {"hidden": 6, "basis_width": 6, "stress": True, "keep_spread": True},
+            "evolution": {"strategy": strategy, "parents": 4, "children": 5, "memory": 3}
+            | evolution,
+        },
+        "test",
+    )
+
+
+def played(
+    strategy: Any, state: Any, *stretches: tuple[Any, int]
+) -> tuple[Any, list[tuple[Any, Any]]]:
+    """The state after stretches of (optimum, generations), and (state, population) of each."""
+    seen = []
+    for optimum, generations in stretches:
+        for _ in range(generations):
+            population = strategy.ask(state)
+            seen.append((state, population))
+            fitness = -((population.weights.astype(np.float64) - optimum) ** 2).sum(axis=1)
+            state = strategy.tell(state, population, fitness)
+    return state, seen
+
+
+@pytest.fixture(scope="module")
+def alert() -> Alert:
+    found = make_strategy(run_params(), LINE)
+    assert isinstance(found, Alert)
+    return found
+
+
+def test_the_alarm_is_raised_by_half_the_way_and_ends_within_a_fifth() -> None:
+    alarm = Alarm().after(np.array([100.0, 0.0, 0.0, 0.0]))
+    assert (alarm.level, alarm.low, alarm.on) == (100.0, 0.0, False)
+    assert not alarm.after(np.array([51.0, 0, 0, 0])).on
+    fallen = alarm.after(np.array([49.0, 0, 0, 0]))
+    assert fallen.on
+    assert fallen.level == 100.0
+    assert fallen.after(np.array([75.0, 0, 0, 0])).on
+    assert not fallen.after(np.array([85.0, 0, 0, 0])).on
+
+
+def test_an_alarm_ends_in_a_world_in_which_the_old_level_cannot_be_reached() -> None:
+    alarm = Alarm(100.0, 0.0).after(np.array([40.0, 0.0]))
+    for _ in range(200):
+        alarm = alarm.after(np.array([40.0, 0.0]))
+    assert not alarm.on
+
+
+def test_noise_raises_no_alarm_and_crashes_change_nothing() -> None:
+    alarm = Alarm()
+    for best in (-250.0, 20, 90, 200, 150, 210, 120, 220):
+        alarm = alarm.after(np.array([best, -300.0, -400.0, -np.inf]))
+        assert not alarm.on
+    assert alarm.after(np.full(4, -np.inf)) == alarm
+
+
+def test_steps_grow_after_a_drop_and_are_small_again_later(alert: Alert) -> None:
+    _, seen = played(alert, alert.init(3), (HERE, 40), (THERE, 60))
+    rates = [float(np.median(p.rates[p.births == s.generation])) for s, p in seen]
+    assert rates[41] > 5 * np.median(rates[30:40])
+    assert np.median(rates[90:]) < rates[41] / 5
+    assert [s.on for s, _ in seen].index(True) == 41
+    assert not seen[-1][0].on
+
+
+def test_rates_that_led_out_of_a_drop_are_learnt(alert: Alert) -> None:
+    state, _ = played(alert, alert.init(3), (HERE, 40), (THERE, 30))
+    assert 0 < len(state.learnt) <= 64
+    before = alert.ask(replace(state, on=True, learnt=state.learnt[:0])).rates
+    after = alert.ask(replace(state, on=True)).rates
+    assert not np.array_equal(before, after)
+
+
+def test_what_was_stored_competes_once_and_solves_the_world_that_returns(alert: Alert) -> None:
+    _, seen = played(alert, alert.init(3), (HERE, 40), (THERE, 40), (HERE, 3))
+    recalls = [k for k, (state, _) in enumerate(seen) if state.recall]
+    assert recalls == [41, 81]
+    state, population = seen[81]
+    guests = np.isin(population.ids, state.stored_ids)
+    assert guests.sum() == 2
+    best = np.argmax(-((population.weights - HERE) ** 2).sum(axis=1))
+    assert guests[best]
+    last = seen[82][0]
+    assert last.ids[0] == population.ids[best]
+
+
+def test_no_more_are_stored_than_memory_holds_and_the_oldest_go_first(alert: Alert) -> None:
+    worlds = [(HERE if k % 2 else THERE, 25) for k in range(7)]
+    state, _ = played(alert, alert.init(5), *worlds)
+    assert len(state.stored_ids) == 3
+    assert (np.diff(state.stored_ids) > 0).all()
+
+
+def test_a_genome_born_under_stress_or_recalled_is_rebuilt_from_its_seeds(alert: Alert) -> None:
+    _, seen = played(alert, alert.init(3), (HERE, 40), (THERE, 40), (HERE, 3))
+    births = {}
+    for _, population in seen:
+        for row, i in enumerate(population.ids.tolist()):
+            births[i] = (int(population.parents[row]), int(population.noise_seeds[row]))
+    _, population = seen[82]
+    for row in (0, 3, len(population) - 1):
+        chain, i = [], int(population.ids[row])
+        while i != NO_PARENT:
+            i, seed = births[i]
+            chain.append(seed)
+        genome = grow(alert.encoding, chain[::-1])
+        assert genome.tobytes() == population.genomes[row].tobytes()
+
+
+def test_workers_make_guests_and_births_under_stress_from_seeds(alert: Alert) -> None:
+    _, seen = played(alert, alert.init(3), (HERE, 40), (THERE, 40), (HERE, 3))
+    for state, population in (seen[81], seen[82]):
+        recipe = BirthRecipe.of(alert.encoding, state, population)
+        made = recipe.rebuild(np.arange(len(population)))
+        assert made.tobytes() == population.weights.tobytes()
+
+
+def test_a_checkpointed_alarm_and_memory_go_on_identically(alert: Alert) -> None:
+    state, _ = played(alert, alert.init(3), (HERE, 40), (THERE, 2))
+    arrays, scalars = pack(state)
+    back = unpack(AlertState, arrays, dict(scalars))
+    assert state.recall is back.recall
+    one, _ = played(alert, state, (THERE, 5), (HERE, 4))
+    other, _ = played(alert, back, (THERE, 5), (HERE, 4))
+    for name, value in vars(one).items():
+        assert np.asarray(value).tobytes() == np.asarray(getattr(other, name)).tobytes(), name
+
+
+def test_memory_without_survivors_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"evolution\.memory: cmaes keeps no survivors"):
+        make_strategy(run_params("cmaes"), LINE)
+    assert isinstance(make_strategy(run_params("ga"), LINE), Alert)
+    assert not isinstance(make_strategy(run_params("constant-rate", memory=0), LINE), Alert)

@@ -1,0 +1,149 @@
+"""Ask and tell without an environment; strategies of one's own; a run as a picture."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from srghn.config import parse_params
+from srghn.errors import ConfigError
+from srghn.evolution import STRATEGIES, Genetic, Search, make_strategy, plot
+from srghn.evolution.direct import Direct, PolicyWeights
+from tests.srghn.evolution.test_strategies import LINE, run_params
+
+
+@pytest.mark.parametrize("name", ["self-referential", "ga", "snes", "gesmr"])
+def test_ten_lines_find_the_optimum(name: str) -> None:
+    search = Search(dimensions=2, strategy=name, seed=1)
+    for _ in range(80):
+        points = search.ask()
+        assert points.shape[1] == 2
+        search.tell([-float(((point - 2) ** 2).sum()) for point in points])
+    assert search.best_fitness > -0.05
+    assert search.best == pytest.approx([2, 2], abs=0.25)
+    assert len(search.history) == search.generation == 80
+    assert name in repr(search)
+
+
+def test_asked_twice_the_points_are_the_same_and_a_seed_decides() -> None:
+    search = Search(3, seed=4)
+    assert search.ask().tobytes() == search.ask().tobytes() == Search(3, seed=4).ask().tobytes()
+    assert search.ask().tobytes() != Search(3, seed=5).ask().tobytes()
+
+
+def test_a_callback_hears_every_generation_and_may_look_at_the_search() -> None:
+    heard: list[int] = []
+    search = Search(2, on_generation=lambda s: heard.append(s.generation), parents=2, children=3)
+    for _ in range(3):
+        search.tell(search.ask().sum(axis=1))
+    assert heard == [1, 2, 3]
+
+
+def test_what_is_told_is_checked_in_words() -> None:
+    search = Search(2)
+    with pytest.raises(ValueError, match="ask for the points first"):
+        search.tell([1.0])
+    points = search.ask()
+    with pytest.raises(ValueError, match=rf"shape \({len(points)},\), got shape \(1,\)"):
+        search.tell([1.0])
+    with pytest.raises(ValueError, match="no numbers"):
+        search.tell(["far"] * len(points))
+    with pytest.raises(ConfigError, match="at least one dimension"):
+        Search(0)
+    with pytest.raises(ConfigError, match="did you mean 'episodes'"):
+        Search(2, episode=3)
+    search.tell(np.full(len(points), np.nan))
+    assert search.best_fitness == -np.inf
+
+
+def test_a_strategy_refuses_a_list_in_words() -> None:
+    strategy = make_strategy(run_params("ga"), LINE)
+    population = strategy.ask(state := strategy.init(0))
+    with pytest.raises(ValueError, match=r"got a list; use np\.asarray"):
+        strategy.tell(state, population, [0.0] * len(population))  # type: ignore[arg-type]
+
+
+def wide_ga(params: object, interface: object) -> Genetic:
+    """A strategy of one's own, as its import path names it."""
+    from srghn.config import RunParams
+    from srghn.envs.interface import Interface
+
+    assert isinstance(params, RunParams)
+    assert isinstance(interface, Interface)
+    encoding = Direct("wide-ga", PolicyWeights(params.network, interface), 2.0)
+    return Genetic("wide-ga", encoding, params.evolution)
+
+
+def half_done(params: object, interface: object) -> object:
+    return object()
+
+
+def test_a_strategy_by_import_path_is_one_like_any_other() -> None:
+    path = f"{__name__}:wide_ga"
+    strategy = make_strategy(run_params(path), LINE)
+    assert strategy.name == "wide-ga"
+    assert strategy.ask(strategy.init(0)).rates.max() == 2.0
+    search = Search(2, strategy=path)
+    search.tell(search.ask().sum(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere_at_all:thing", "cannot import"),
+        (f"{__name__}:nothing", "cannot import"),
+        (f"{__name__}:half_done", "gave a object without name, digest"),
+        ("gesmrr", "did you mean 'gesmr'"),
+    ],
+)
+def test_a_path_that_names_no_strategy_is_refused(path: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_strategy(run_params(path), LINE)
+
+
+def test_step_sizes_of_the_baselines_grow_and_shrink_by_themselves() -> None:
+    for name in ("snes", "gesmr"):
+        search = Search(2, strategy=name, seed=3, options={"sigma": 0.01})
+        rates = []
+        for _ in range(150):
+            points = search.ask()
+            rates.append(float(np.median(search.strategy.ask(search.state).rates)))
+            search.tell(-((points - 30.0) ** 2).sum(axis=1))
+        assert max(rates) > 0.1, name
+        assert rates[-1] < max(rates) / 10, name
+        assert search.best_fitness > -1e-2, name
+
+
+def test_gesmr_needs_a_child_for_each_group() -> None:
+    with pytest.raises(ConfigError, match="8 groups need as many children"):
+        make_strategy(run_params("gesmr", children=1), LINE)
+
+
+def test_a_plot_has_a_panel_each_and_a_line_at_each_switch() -> None:
+    table = pa.table(
+        {
+            "generation": [0, 1, 2, 3],
+            "mode": ["a", "a", "b", "b"],
+            "best": [1.0, 2.0, 0.5, 3.0],
+            "rate": [0.1, 0.01, 0.3, 0.1],
+            "diversity": [0.1, 0.01, 0.3, 0.1],
+        }
+    )
+    assert plot.switches(table) == [2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot.draw(table)
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "best fitness",
+        "mutation rate",
+        "diversity",
+    ]
+    assert all(len(axes.lines) == 2 for axes in figure.axes)
+
+
+def test_every_strategy_is_documented_by_its_own_file() -> None:
+    assert {"gesmr", "snes"} <= set(STRATEGIES)
+    assert parse_params({"evolution": {"strategy": "snes"}}, "test").evolution.strategy == "snes"
