@@ -15,6 +15,7 @@ def add_to(app: typer.Typer) -> None:
     benches = typer.Typer(invoke_without_command=True, no_args_is_help=False)
     benches.callback()(bench)
     benches.command()(serve)
+    benches.command()(solve)
     app.add_typer(benches, name="bench")
 
 
@@ -75,7 +76,8 @@ def bench(
 ) -> None:
     """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits.
 
-    With `serve`: requests per CPU-second of the HTTP server.
+    With `serve`: requests per CPU-second of the HTTP server. With `solve`: CPU-seconds until an
+    environment is solved.
 
     Examples:
 
@@ -104,3 +106,49 @@ def serve(
     from pipelines.lab.bench.http.run import bench_http, show
 
     show(bench_http(load_settings(), rounds=rounds, seconds=seconds), json)
+
+
+def solve(
+    world: Annotated[
+        list[str] | None, typer.Option(help="An environment, by default all six; repeatable.")
+    ] = None,
+    contestant: Annotated[
+        list[str] | None,
+        typer.Option(help="self-referential, cmaes, snes or sb3-ppo; repeatable."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each.", min=1)] = 5,
+    limit: Annotated[float, typer.Option(help="CPU-seconds a run.", min=1)] = 1800.0,
+    install_peers: Annotated[
+        bool, typer.Option("--install-peers", help="Install Stable-Baselines3 first.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="The table, a CSV file.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """CPU-seconds until the mean over 100 fresh episodes reaches the bar, beside PPO.
+
+    Runs that the table has are not made again, so a stopped bench resumes. PPO has the published
+    settings of RL Baselines3 Zoo and an interpreter of its own.
+
+    Example: srghn bench solve --world CartPole-v1 --contestant self-referential --seeds 2
+    """
+    from dataclasses import asdict
+
+    from pipelines.lab.bench.peers import install
+    from pipelines.lab.bench.solve import run
+
+    home = load_settings().home
+    if install_peers:
+        install(run.PEER, home)
+    attempts = run.bench_solve(
+        to or home / "bench" / "solve.csv",
+        home,
+        worlds=world or (),
+        contestants=contestant or (),
+        seeds=seeds,
+        limit=limit,
+        say=lambda text: typer.echo(text, err=True),
+    )
+    if json:
+        print_json([asdict(attempt) for attempt in attempts])
+    else:
+        out.print(run.table(attempts))

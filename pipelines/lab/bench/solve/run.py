@@ -1,0 +1,153 @@
+"""Every contestant on every goal with every seed, one by one, into a table that resumes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import multiprocessing
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from rich.table import Table
+
+from pipelines.lab.bench.peers import Peer
+from pipelines.lab.bench.solve.goals import GOALS, Goal
+from pipelines.lab.bench.solve.ours import EPISODES, Attempt, attempt
+from srghn.errors import ConfigError, ServiceError
+
+#: Strategies of this library by name, and the peer.
+OURS, PPO = ("self-referential", "cmaes", "snes"), "sb3-ppo"
+PEER = Peer("sb3", tuple(GOALS), ("stable-baselines3",), True)
+COLUMNS = tuple(field.name for field in fields(Attempt))
+
+
+def bench_solve(
+    out: Path,
+    home: Path,
+    *,
+    worlds: Sequence[str] = (),
+    contestants: Sequence[str] = (),
+    seeds: int = 5,
+    limit: float = 1800.0,
+    say: Callable[[str], None] = print,
+) -> list[Attempt]:
+    """Attempts that `out` (CSV) does not have yet are made and appended; gives all asked for.
+
+    `limit` is in CPU-seconds a run. Raises `ConfigError` for an unknown world or contestant.
+    """
+    worlds, contestants = worlds or tuple(GOALS), contestants or (OURS[0], PPO)
+    _check("world", worlds, GOALS)
+    _check("contestant", contestants, (*OURS, PPO))
+    done = {(a.env, a.contestant, a.seed): a for a in read(out)}
+    found = []
+    for seed in range(seeds):
+        for world in worlds:
+            for contestant in contestants:
+                key = (world, contestant, seed)
+                if key not in done:
+                    say(f"{world}, {contestant}, seed {seed} ...")
+                    try:
+                        made = _one(GOALS[world], contestant, seed, limit, home)
+                    except ServiceError as error:
+                        say(str(error))
+                        continue
+                    done[key] = made
+                    _append(out, made)
+                found.append(done[key])
+    return found
+
+
+def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"bench solve knows no {what} {name!r}; known: {', '.join(known)}")
+
+
+def _one(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> Attempt:
+    """In a process of its own, whose CPU time is counted."""
+    if contestant == PPO:
+        return _ppo(goal, seed, limit, home)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(attempt, goal, contestant, seed, limit).result()
+
+
+def _ppo(goal: Goal, seed: int, limit: float, home: Path) -> Attempt:
+    if not PEER.installed(home):
+        raise ServiceError(f"{PPO} is not installed, skipped: srghn bench solve --install-peers")
+    spec = {
+        "env": goal.env, "bar": goal.bar, "ppo": dict(goal.ppo), "seed": seed, "limit": limit,
+        "episodes": EPISODES,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "spec.json"
+        path.write_text(json.dumps(spec))
+        program = Path(__file__).with_name("ppo.py")
+        ran = subprocess.run(
+            [str(PEER.python(home)), str(program), str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if ran.returncode:
+        last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ServiceError(f"{PPO} failed on {goal.env}: {last}")
+    return Attempt(goal.env, PPO, seed, **json.loads(ran.stdout.strip().splitlines()[-1]))
+
+
+def _append(out: Path, made: Attempt) -> None:
+    new = not out.exists()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(asdict(made))
+
+
+def read(out: Path) -> list[Attempt]:
+    """The attempts in a table; none where there is no file yet."""
+    if not out.exists():
+        return []
+    with out.open() as file:
+        return [
+            Attempt(
+                row["env"],
+                row["contestant"],
+                int(row["seed"]),
+                row["solved"] == "True",
+                float(row["cpu_seconds"]),
+                int(row["steps"]),
+                float(row["score"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def median_seconds(attempts: Sequence[Attempt]) -> float:
+    """Median CPU-seconds, an unsolved run counting as never."""
+    return statistics.median(a.cpu_seconds if a.solved else math.inf for a in attempts)
+
+
+def table(attempts: Sequence[Attempt]) -> Table:
+    """A row for each world and contestant; unsolved runs are shown, with what they spent."""
+    shown = Table(title=f"CPU-seconds until {EPISODES} fresh episodes reach the bar, one core")
+    for heading in ("world", "contestant", "solved", "median CPU-s", "each run", "median steps"):
+        shown.add_column(heading)
+    for env, contestant in dict.fromkeys((a.env, a.contestant) for a in attempts):
+        runs = [a for a in attempts if (a.env, a.contestant) == (env, contestant)]
+        middle = median_seconds(runs)
+        shown.add_row(
+            env,
+            contestant,
+            f"{sum(a.solved for a in runs)} of {len(runs)}",
+            f"{middle:.3g}" if math.isfinite(middle) else "not solved",
+            " ".join(("" if a.solved else ">") + f"{a.cpu_seconds:.3g}" for a in runs),
+            f"{statistics.median(a.steps for a in runs):,.0f}",
+        )
+    return shown

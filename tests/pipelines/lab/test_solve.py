@@ -1,0 +1,108 @@
+"""How long a world takes to be solved, what is left out of it, and a table that resumes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.lab.bench.solve import run
+from pipelines.lab.bench.solve.goals import GOALS
+from pipelines.lab.bench.solve.ours import Attempt, attempt
+from srghn.config import parse_params
+from srghn.errors import ConfigError
+from srghn.evolution import STRATEGIES
+
+CARTPOLE = GOALS["CartPole-v1"]
+
+
+def test_cartpole_is_solved_and_a_seed_takes_the_same_steps() -> None:
+    one, other = (attempt(CARTPOLE, "self-referential", 1, 60.0) for _ in range(2))
+    assert one.solved
+    assert one.score >= 475
+    assert one.steps == other.steps > 0
+    assert 0 < one.cpu_seconds < 60
+
+
+def test_a_run_that_does_not_solve_it_in_time_is_censored() -> None:
+    hard = replace(CARTPOLE, bar=501.0)
+    ticks = itertools.count()
+    found = attempt(hard, "self-referential", 1, 3.0, clock=lambda: float(next(ticks)))
+    assert not found.solved
+    assert math.isnan(found.score)
+    assert found.cpu_seconds >= 3
+
+
+def test_tests_are_not_counted() -> None:
+    """By a clock that only moves while a test is played."""
+    seconds = 0.0
+    import pipelines.lab.bench.solve.ours as ours
+
+    def slow(self: ours._Judge, generation: int) -> float:
+        nonlocal seconds
+        seconds += 1000.0
+        return 500.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ours._Judge, "_test", slow)
+        found = attempt(CARTPOLE, "self-referential", 1, 60.0, clock=lambda: seconds)
+    assert found.solved
+    assert found.cpu_seconds == 0
+
+
+@pytest.mark.parametrize("goal", GOALS.values(), ids=lambda g: g.env)
+def test_every_goal_has_settings_for_everyone(goal: object) -> None:
+    assert isinstance(goal, type(CARTPOLE))
+    for strategy in run.OURS:
+        assert strategy in STRATEGIES
+        parse_params(goal.params(strategy, 3), "test")
+    assert goal.ppo["n_timesteps"] >= 20_000
+
+
+def made(contestant: str, seed: int, solved: bool, seconds: float) -> Attempt:
+    return Attempt("CartPole-v1", contestant, seed, solved, seconds, 100, 480.0)
+
+
+def test_a_stopped_bench_resumes_from_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def one(goal: object, contestant: str, seed: int, limit: float, home: Path) -> Attempt:
+        asked.append(seed)
+        return made(contestant, seed, True, 0.1)
+
+    monkeypatch.setattr(run, "_one", one)
+    out = tmp_path / "deep" / "solve.csv"
+    kinds = {"worlds": ["CartPole-v1"], "contestants": ["self-referential"], "say": lambda _: None}
+    first = run.bench_solve(out, tmp_path, seeds=2, **kinds)  # type: ignore[arg-type]
+    again = run.bench_solve(out, tmp_path, seeds=3, **kinds)  # type: ignore[arg-type]
+    assert asked == [0, 1, 2]
+    assert again[:2] == first == run.read(out)[:2]
+
+
+def test_a_peer_that_is_not_installed_is_skipped_with_a_word(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = run.bench_solve(
+        tmp_path / "solve.csv", tmp_path, worlds=["CartPole-v1"], contestants=[run.PPO], seeds=1,
+        say=said.append,
+    )  # fmt: skip
+    assert found == []
+    assert "not installed, skipped" in said[-1]
+    with pytest.raises(ConfigError, match="knows no world 'CartPole'"):
+        run.bench_solve(tmp_path / "solve.csv", tmp_path, worlds=["CartPole"])
+
+
+def test_unsolved_runs_are_shown_and_count_as_never() -> None:
+    runs = [made("a", 0, True, 2.0), made("a", 1, False, 60.0), made("a", 2, False, 60.0)]
+    assert run.median_seconds(runs) == math.inf
+    console = Console(width=140, record=True, file=None)
+    console.print(run.table(runs))
+    text = console.export_text()
+    assert "1 of 3" in text
+    assert "not solved" in text
+    assert ">60" in text
