@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import env, lab, ledger, review, run, schedule, serve, token
+from pipelines.commands import check, env, lab, ledger, review, run, schedule, serve, token
 from pipelines.services.processes import extend_import_path
 from srghn import __version__
 from srghn.errors import SrghnError
@@ -59,6 +59,7 @@ def common(
 
 
 run.add_to(app)
+check.add_to(app)
 review.add_to(app)
 ledger.add_to(app)
 serve.add_to(app)

@@ -53,6 +53,13 @@ def _prepared(
     module: nn.Module, params: NetworkParams, normalise: Normalise | None, size: int
 ) -> nn.Module:
     """The module with its memory, its stack of observations and its normalising."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            where = f"at {name!r} " if name else ""
+            raise ConfigError(
+                f"network {params.module} is {where}compiled by TorchScript, which nothing can "
+                "trace; give the Python module it was made from"
+            )
     if _is_lazy(module):
         module(torch.zeros(3, size * params.stack))
     remembering = recurrent(module, normalise, size, params.module) if keeps_state(module) else None

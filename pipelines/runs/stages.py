@@ -29,13 +29,16 @@ from srghn.files import atomic_write, canonical_json, sha256_bytes
 from srghn.parents import die_with_parent
 from srghn.quiet import be_quiet
 
+#: Networks that are known to be exported as they are.
+READY_MADE = "srghn.policies:"
+
 
 def pin(workspace: Workspace, settings: Settings) -> None:
     """Pin the environment version that the parameters describe, and keep it in the home folder."""
     from pipelines.runs.worlds import keep
     from srghn.envs import pin as pin_env
 
-    version = pin_env(workspace.params().env)
+    version = pin_env(workspace.params().env, lambda note: _say(f"note: {note}"))
     version.save(workspace.env_version)
     keep(settings, version)
 
@@ -54,6 +57,13 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
     params, version = workspace.params(), EnvVersion.load(workspace.env_version)
     verify(version)
     founder = find_founder(params, version, settings)
+    if not params.network.module.startswith(READY_MADE):
+        from srghn.candidates.check import check_network
+
+        with spinner("export the network"):
+            said = check_network(params, version)
+        for note in said:
+            _say(f"note: {note}")
     _make_room(workspace, params, version)
     with (
         make_evaluator(settings, version, params.network) as evaluator,
@@ -129,6 +139,10 @@ def gate(workspace: Workspace, settings: Settings) -> None:
         "checks": {c.name: c.value for c in verdict.checks if c.value is not None},
     }
     atomic_write(workspace.verdict_metrics, json.dumps(metrics, indent=1, default=float))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _make_room(workspace: Workspace, params: RunParams, version: EnvVersion) -> None:

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from srghn.candidates.candidate import FORMAT, MANIFEST, Candidate
-from srghn.candidates.unrolled import unrolled
+from srghn.candidates.unrolled import Rank4Attention, unrolled
 from srghn.envs.interface import Interface
 from srghn.errors import FAILURES, ArchitectureMismatch, ArtefactError
 from srghn.files import atomic_write, canonical_json, sha256_bytes, sync_folder
@@ -100,22 +100,16 @@ def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     kept = state_size(policy.network)
     example = (torch.zeros(2, observation_size), *([torch.zeros(2, kept)] if kept else []))
-    batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = torch.onnx.export(
-                unrolled(policy),
-                example,
-                input_names=["obs", "state"][: len(example)],
-                output_names=["action", "next_state"][: len(example)],
-                # the state is a variadic argument
-                dynamic_shapes=({0: batch}, ({0: batch},)) if kept else ({0: batch},),
-                dynamo=True,
-                verbose=False,
-            )
-        except FAILURES as error:
-            raise _not_exported(policy.network, error) from error
+            program = _program(unrolled(policy), example)
+        except FAILURES as first:
+            try:
+                with Rank4Attention():
+                    program = _program(unrolled(policy), example)
+            except FAILURES:
+                raise _not_exported(policy.network, first) from first
     assert program is not None
     proto = program.model_proto
     graph = proto.graph
@@ -124,6 +118,20 @@ def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
         del part.metadata_props[:]
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
+
+
+def _program(policy: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    batch = torch.export.Dim("batch")
+    return torch.onnx.export(
+        policy,
+        example,
+        input_names=["obs", "state"][: len(example)],
+        output_names=["action", "next_state"][: len(example)],
+        # the state is a variadic argument
+        dynamic_shapes=({0: batch}, ({0: batch},)) if len(example) > 1 else ({0: batch},),
+        dynamo=True,
+        verbose=False,
+    )
 
 
 def _not_exported(network: nn.Module, error: BaseException) -> ArtefactError:

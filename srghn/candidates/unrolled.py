@@ -1,7 +1,7 @@
-"""Recurrent layers written out as the cells they consist of, which ONNX export can hold.
+"""What ONNX export cannot hold, written in other operations that give the same numbers.
 
 The exporter turns `nn.GRU` and its like into a loop over time whose state it cannot type; a policy
-takes one step at a time, so the loop is a few calls.
+takes one step at a time, so the loop is a few calls. And it knows attention of rank 4 alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 _CELLS: dict[str, Any] = {
     "GRU": torch.gru_cell,
@@ -76,3 +78,21 @@ def _plain(module: nn.Module) -> bool:
         and not module.proj_size
         and module.mode in _CELLS
     )
+
+
+class Rank4Attention(TorchFunctionMode):
+    """Within it, scaled dot product attention of any rank is computed at rank 4."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        names = ("query", "key", "value", "attn_mask")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        rank = given["query"].dim()
+        if rank >= 4:
+            return func(*args, **kwargs)
+        for name in names:
+            if isinstance(given.get(name), Tensor):
+                given[name] = given[name][(None,) * (4 - rank)]
+        return func(**given)[(0,) * (4 - rank)]

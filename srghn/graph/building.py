@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-
 from torch import fx, nn
 
 from srghn.errors import GraphError
@@ -57,9 +55,9 @@ def _parameters_of(node: fx.Node, root: nn.Module) -> Parameters:
             if p.requires_grad
         ]
     if node.op == "get_attr":
-        value = operator.attrgetter(target)(root)
-        evolved = isinstance(value, nn.Parameter) and value.requires_grad
-        return [(target, "parameter", tuple(value.shape))] if evolved else []
+        value = dict(root.named_parameters(remove_duplicate=False)).get(target)
+        evolved = value is not None and value.requires_grad
+        return [(target, "parameter", tuple(value.shape))] if value is not None and evolved else []
     return []
 
 
@@ -95,5 +93,6 @@ def _kind(node: fx.Node, root: nn.Module) -> str:
         name = type(root.get_submodule(name)).__name__
     elif node.op == "call_function":
         name = getattr(node.target, "__name__", name)
+        name = name.partition(".")[0]  # torch.export's have an overload: linear.default
     name = name.lower().strip("_")
     return ALIASES.get(name, name)

@@ -1,4 +1,4 @@
-"""`torch.nn.Module` -> `CompGraph`, by torch.fx.
+"""`torch.nn.Module` -> `CompGraph`, by torch.fx, or by torch.export where that cannot.
 
 Layers that torch defines are leaves: their parameters become a chain of nodes in data-flow order
 (`weight`, then `bias`) of kinds such as `linear.weight` or `grucell.bias_hh`. Everything else is
@@ -9,6 +9,7 @@ traced through. A parameter-free operation becomes one node named for what it do
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ def trace(module: nn.Module, *example: Tensor) -> CompGraph:
     is shared, unused or empty, NaN or infinite weights, or an input the module does not take.
     """
     _check_parameters(module)
-    traced = _symbolic(module)
+    traced = _symbolic(module, example)
     uses = parameters_used(traced.graph, module)
     graph = build(traced.graph, module, uses, _check_runs(module, traced, example))
     missing = [n for n, _ in evolved_parameters(module) if n not in graph.layout]
@@ -68,11 +69,14 @@ class _Tracer(fx.Tracer):
         return result
 
 
-def _symbolic(module: nn.Module) -> fx.GraphModule:
+def _symbolic(module: nn.Module, example: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The module's operations: by torch.fx or, where Python decides by sizes, by torch.export."""
     tracer = _Tracer()
     try:
         traced = fx.GraphModule(module, tracer.trace(module, _defaults(module)))
     except (fx.proxy.TraceError, NotImplementedError, *_FAILURES) as error:
+        if (exported := _exported(module, example)) is not None:
+            return exported
         where = tracer.path[-1] if tracer.path else ""
         owner = module.get_submodule(where)
         raise GraphError(
@@ -80,6 +84,22 @@ def _symbolic(module: nn.Module) -> fx.GraphModule:
             "forward() without control flow or conversions that depend on tensor values or sizes"
         ) from error
     traced.graph.eliminate_dead_code()  # a parameter whose result is dropped is not used
+    return traced
+
+
+def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> fx.GraphModule | None:
+    """The same by torch.export, whose graph holds every parameter by name; None where it fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = torch.export.export(module, example, strict=False).module()
+    except Exception:  # noqa: BLE001  it has errors of many kinds; torch.fx's is the one to tell
+        return None
+    assert isinstance(traced, fx.GraphModule)
+    for node in traced.graph.nodes:
+        if node.target == "_guards_fn":  # checks its inputs, and is no part of the network
+            traced.graph.erase_node(node)
+    traced.recompile()
     return traced
 
 

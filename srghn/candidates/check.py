@@ -1,0 +1,207 @@
+"""Whether a run will work, tried in seconds before it begins: what would fail late fails here.
+
+Pins the environment, traces the network, exports it, compares the exported file with torch, plays,
+and estimates how long the run would take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from srghn import seeding
+from srghn.candidates.candidate import OnnxPolicy
+from srghn.candidates.freeze import ServedPolicy, export_onnx, load_weights
+from srghn.config import EngineSettings, RunParams
+from srghn.envs.pinning import pin
+from srghn.envs.version import EnvVersion
+from srghn.errors import ArtefactError, EvaluationError
+from srghn.evaluation.base import Evaluation, WeightedPolicies, make_evaluator
+from srghn.evaluation.task import Task
+from srghn.evolution.base import Population
+from srghn.evolution.registry import make_strategy
+from srghn.graph.frozen import evolved_size
+from srghn.memory import notes, state_size
+from srghn.networks import build_network
+
+#: Individuals and seconds of play that the speed is measured by, at most.
+PLAYERS, SECONDS = 16, 5.0
+#: Rows on which torch and the exported file must agree.
+ROWS = 64
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found. `seconds` is an estimate of the run: (episodes as long as now, all whole).
+
+    `steps` holds (step, what it found) in order; `returns` is a proposed range of returns, None
+    where the version has one.
+    """
+
+    version: EnvVersion
+    steps: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    seconds: tuple[float, float]
+    returns: tuple[float, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {
+            "ok": True,
+            "environment": self.version.id,
+            "fingerprint": self.version.fingerprint,
+            "steps": [{"step": step, "found": found} for step, found in self.steps],
+            "notes": list(self.notes),
+            "seconds": list(self.seconds),
+            "proposed_returns": None if self.returns is None else list(self.returns),
+        }
+
+
+@dataclass
+class _Findings:
+    tell: Callable[[str, str], None]
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, step: str, found: str) -> None:
+        self.steps.append((step, found))
+        self.tell(step, found)
+
+
+def check(
+    params: RunParams,
+    settings: EngineSettings | None = None,
+    tell: Callable[[str, str], None] = lambda step, found: None,
+) -> Checked:
+    """Try everything that the run of these parameters does, once; `tell` is told each step.
+
+    Raises what the run would raise, in one line that names the module, the operator and what to do:
+    `EnvVersionError`, `ConfigError`, `GraphError`, `ArtefactError`, `EvaluationError`.
+    """
+    found = _Findings(tell)
+    version = pin(params.env, found.notes.append)
+    face = version.interface
+    found.add(
+        "pin",
+        f"{version.id}: {face.observation_size} observations, {face.action_kind} actions, episodes "
+        f"of {version.max_episode_steps} steps at most",
+    )
+    strategy = make_strategy(params, face)
+    population = strategy.ask(strategy.init(params.evolution.seed))
+    found.add("trace", f"{population.weights.shape[1]} parameters in {params.network.module}")
+    network = build_network(params.network, face)
+    found.notes += notes(network, params.network.module)
+    served = exported(network, population.weights[0], version)
+    kept = state_size(network)
+    found.add(
+        "export",
+        "the ONNX file answers as torch does"
+        + (f" and keeps {kept} values from step to step" if kept else ""),
+    )
+    seconds, returns = _play(params, version, population, served, settings, found)
+    known = version.returns is not None
+    return Checked(
+        version, tuple(found.steps), tuple(found.notes), seconds, None if known else returns
+    )
+
+
+def check_network(params: RunParams, version: EnvVersion) -> list[str]:
+    """Raise now what freezing would raise after the last generation; gives what is to be noted."""
+    network = build_network(params.network, version.interface)
+    drawn = seeding.stream(0, "check").standard_normal(evolved_size(network), dtype=np.float32)
+    exported(network, drawn, version)
+    return notes(network, params.network.module)
+
+
+def exported(network: nn.Module, weights: NDArray[np.float32], version: EnvVersion) -> OnnxPolicy:
+    """The policy as it would be served, compared with torch on `ROWS` rows of any numbers.
+
+    Raises `ArtefactError` where it cannot be exported, loaded, or answers otherwise.
+    """
+    face = version.interface
+    served = ServedPolicy(load_weights(network, weights), face).eval()
+    policy = OnnxPolicy.from_bytes(
+        export_onnx(served, face.observation_size), f"the exported {type(network).__name__}"
+    )
+    rng = seeding.stream(0, "check")
+    sizes = face.observation_size, state_size(network)
+    obs, state = (rng.standard_normal((ROWS, size), dtype=np.float32) for size in sizes)
+    given = [torch.from_numpy(rows) for rows in ((obs, state) if sizes[1] else (obs,))]
+    with torch.no_grad():
+        answers = served(*given) if sizes[1] else (served(given[0]), torch.from_numpy(state))
+        outputs: Any = network(*given)
+    actions, after = policy.step(obs, state)
+    wrong = ~np.isclose(actions, answers[0].numpy(), rtol=0, atol=1e-5).reshape(ROWS, -1).all(1)
+    if face.action_kind != "box":
+        wrong &= ~_tied(outputs[0] if sizes[1] else outputs, face.choices)
+    if wrong.any() or not np.allclose(after, answers[1].numpy(), rtol=0, atol=1e-5):
+        raise ArtefactError(
+            f"network {type(network).__name__}: the exported file answers {int(wrong.sum())} of "
+            f"{ROWS} observations otherwise than torch; write it with operations that ONNX knows"
+        )
+    return policy
+
+
+def _tied(outputs: torch.Tensor, choices: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Rows where two outputs of a block are so close that rounding decides between them."""
+    tied = np.zeros(len(outputs), dtype=bool)
+    for block in torch.split(outputs, list(choices), dim=1):
+        best = torch.topk(block, min(2, block.shape[1]), dim=1).values
+        tied |= ((best[:, 0] - best[:, -1]).abs() < 1e-5).numpy() & (block.shape[1] > 1)
+    return tied
+
+
+def _play(
+    params: RunParams,
+    version: EnvVersion,
+    population: Population,
+    served: OnnxPolicy,
+    settings: EngineSettings | None,
+    found: _Findings,
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Seconds of the whole run, and the range of returns that founders and chance reach."""
+    evolution, mode = params.evolution, version.mode_at(0)
+    seeds = seeding.seeds(evolution.seed, "check", max(2, min(evolution.episodes, 8)))
+    first = Task(version, mode, seeds[:1])
+    players = WeightedPolicies(
+        params.network, version.interface, population.weights[: min(PLAYERS, len(population))]
+    )
+    with make_evaluator(settings or EngineSettings(), version, params.network) as evaluator:
+        once = evaluator.evaluate([served], first)
+        if once.crashes:
+            raise EvaluationError(
+                f"{version.id}: the first episode crashed at step {once.crashes[0].step}: "
+                f"{once.crashes[0].message}"
+            )
+        evaluator.evaluate(players, first)  # compiles what there is to compile
+        played: list[Evaluation] = []
+        steps, begun, spent = 0, time.perf_counter(), 0.0
+        while spent < SECONDS and len(played) < 3:
+            played.append(evaluator.evaluate(players, Task(version, mode, seeds)))
+            steps += played[-1].steps
+            spent = time.perf_counter() - begun
+        backend = evaluator.describe()
+    returns = np.concatenate([p.returns.ravel() for p in played])
+    crashed = int((~np.isfinite(returns)).sum())
+    if crashed:
+        found.notes.append(f"{crashed} of {returns.size} episodes crashed: {_first(played)}")
+    rate = steps / spent
+    found.add("play", f"{rate:,.0f} steps a second ({backend}), {1e6 / rate:.1f} µs a step")
+    episodes = evolution.generations * len(population) * evolution.episodes
+    mean = steps / sum(p.lengths.size for p in played)
+    seconds = episodes * mean / rate, episodes * version.max_episode_steps / rate
+    sound = returns[np.isfinite(returns)]
+    low, high = (float(sound.min()), float(sound.max())) if sound.size else (0.0, 1.0)
+    room = max(high - low, abs(high), 1.0)
+    return seconds, (float(f"{low - 0.1 * room:.3g}"), float(f"{high + room:.3g}"))
+
+
+def _first(played: list[Evaluation]) -> str:
+    return next(crash.message for p in played for crash in p.crashes)

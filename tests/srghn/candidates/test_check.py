@@ -1,0 +1,71 @@
+"""What would fail after the last generation is found before the first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from srghn.candidates import check as checking
+from srghn.candidates.check import check
+from srghn.config import EnvParams, NetworkParams, RunParams
+from srghn.errors import ArtefactError, ConfigError, GraphError, SrghnError
+from tests.matrix import networks
+
+WORLD = EnvParams(id="Acrobot-v1", max_episode_steps=30)
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "SECONDS", 0.1)
+
+
+def params(name: str, **kwargs: Any) -> RunParams:
+    module = name if ":" in name else f"tests.matrix.networks:{name}"
+    return RunParams(env=WORLD, network=NetworkParams(module=module, kwargs=kwargs))
+
+
+def test_a_run_is_tried_step_by_step() -> None:
+    told: list[str] = []
+    found = check(params("srghn.policies:GRU", width=3), tell=lambda step, said: told.append(step))
+    assert told == ["pin", "trace", "export", "play"] == [step for step, _ in found.steps]
+    assert "keeps 3 values" in dict(found.steps)["export"]
+    assert 0 < found.seconds[0] <= found.seconds[1]
+    low, high = found.returns or (0, 0)
+    assert low < -30 < high  # every founder's episode is cut after 30 steps of -1
+    assert json.loads(json.dumps(found.to_dict()))["ok"] is True
+
+
+@pytest.mark.parametrize("name", ["Attention3d", "Rank"])
+def test_what_once_failed_late_is_exported(name: str) -> None:
+    """Attention of rank 3, a look at the rank, layers of recurrent cells."""
+    assert check(params(name)).steps[2][0] == "export"
+
+
+@pytest.mark.parametrize("name", networks.REFUSED)
+def test_what_cannot_be_evolved_is_refused_in_one_true_line(name: str) -> None:
+    with pytest.raises((ConfigError, GraphError), match=networks.REFUSED[name]) as caught:
+        check(params(name))
+    assert "\n" not in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_an_operator_that_onnx_lacks_is_named() -> None:
+    with pytest.raises(ArtefactError, match=r"Odd cannot be exported .*operator.*lgamma") as caught:
+        check(params("Odd"))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_has_the_exit_codes_of_all() -> None:
+    runner = CliRunner()
+    fine = runner.invoke(app, ["check", "cartpole", "--json"])
+    assert fine.exit_code == 0
+    assert json.loads(fine.stdout)["proposed_returns"] is None
+    bad = ["check", "cartpole", "--set", "network.module=no_such:Net"]
+    refused = runner.invoke(app, [*bad, "--json"])
+    assert refused.exit_code == 3
+    assert "cannot import 'no_such'" in json.loads(refused.stdout)["error"]
+    assert isinstance(runner.invoke(app, bad).exception, SrghnError)
