@@ -72,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
     | {"srghn.evaluation", "srghn.evolution"},
     "serving.trial": set(),
     "serving.registry": {"serving.trial"},
-    "serving.pages": {"serving.trial", "serving.registry"},
+    "serving.pages": {"serving.trial", "serving.registry", "serving.control"},
     "serving.client": set(),
     "serving.control": {"serving.trial", "serving.registry"},
     "serving.routes": {"serving.trial", "serving.registry", "serving.control", "serving.pages"},
