@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from regression_suite import again, behaviour, checks, estimates, tables
+from regression_suite import again, behaviour, bounds, checks, estimates, tables
 from regression_suite.arena import Arena
 from regression_suite.descent import judge_lineage
 from regression_suite.episodes import Played, Progress, to_parquet
@@ -241,6 +241,7 @@ def _add(evidence: Evidence, *found: Check) -> Evidence:
 
 def _verdict(evidence: Evidence) -> Verdict:
     outcome, bound = decide(evidence.checks)
+    deviation, promise = _in_service(evidence)
     return Verdict(
         verdict=outcome,
         checks=evidence.checks,
@@ -254,16 +255,19 @@ def _verdict(evidence: Evidence) -> Verdict:
         incumbent_digest=_digest(evidence.incumbent),
         attempt=evidence.attempt,
         lease=evidence.lease,
-        deviation=_deviation(evidence),
+        deviation=deviation,
+        promise=promise,
     )
 
 
-def _deviation(evidence: Evidence) -> float | None:
-    """Of the primary returns, as a share of the range: what a trial in service is planned with."""
+def _in_service(evidence: Evidence) -> tuple[float | None, float | None]:
+    """What a trial is planned with, and what the watch holds a champion to: see `Verdict`."""
     if not evidence.played:
-        return None
-    returns = estimates.scale_of(evidence.params, evidence.tried).unit(evidence.played[0].returns)
-    return float(returns.std())
+        return None, None
+    scale, returns = estimates.scale_of(evidence.params, evidence.tried), evidence.played[0].returns
+    low = bounds.mean_bound(returns, scale).low
+    promise = min(max((low - scale.low) / scale.span, 0.0), 1.0)
+    return float(scale.unit(returns).std()), promise
 
 
 def _digest(candidate: Candidate | None) -> str | None:

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serving.control.watch import WatchView
 from serving.counts import Counts, Total
 from serving.registry.records import Canary, Champion, Event
 
@@ -91,6 +92,7 @@ class LedgerView(Collector):
         self.seq = 0
         self.champion: Champion | None = None
         self.canary: Canary | None = None
+        self.watch: WatchView | None = None
         self._steps: Tally[tuple[str, ...]] = Tally()
         self._verdicts: Tally[tuple[str, ...]] = Tally()
         self._rollbacks: Tally[tuple[str, ...]] = Tally()
@@ -142,6 +144,13 @@ class LedgerView(Collector):
         yield info
         generation = champion.generation if champion else 0
         yield _gauge("champion_generation", "Champions so far.", generation)
+        if self.watch is not None:
+            share = self.watch.level / self.watch.run_length if self.watch.run_length else 0.0
+            yield _gauge("watch_level_ratio", "How near the watch is to an alarm.", share)
+            alarm = float(self.watch.status == "drift")
+            yield _gauge("watch_alarm", "1 while returns are below what the gate promised.", alarm)
+            blind = float(self.watch.status == "blind")
+            yield _gauge("watch_blind", "1 while too few episodes have an outcome.", blind)
         weight = self.canary.weight if self.canary else 0.0
         yield _gauge("canary_weight_ratio", "The canary's share of episodes.", weight)
         promoted = self._promoted.get(generation, 0.0)

@@ -14,6 +14,7 @@ from serving.auth import Keeper
 from serving.control.episodes import Episodes, NotReady
 from serving.control.follower import Follower
 from serving.control.routing import Served
+from serving.control.watch import Watch
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
@@ -48,8 +49,13 @@ class Service:
         self.metrics = Metrics()
         unblind = self.settings.unblind
         self.follower = Follower(self.ledger, store, self.metrics, self.limits, unblind)
-        self.follower.looks.append(self.keeper.look)
+        self.watch = Watch(self.ledger)
+        self.follower.looks += [self.keeper.look, self._watch]
         self.episodes = Episodes(self.ledger, self.follower, self.metrics, self.limits, MODEL)
+
+    def _watch(self) -> None:
+        self.watch.look()
+        self.metrics.ledger.watch = self.watch.view()
 
     @property
     def reports(self) -> Path:

@@ -175,7 +175,10 @@ def rules_show(policy: PolicyOption = "policy", json: JsonOption = False) -> Non
 
 
 def rules_set(
-    assignments: Annotated[list[str], typer.Argument(help="RULE=VALUE, one or more.")],
+    assignments: Annotated[
+        list[str],
+        typer.Argument(help="RULE=VALUE, one or more; rules of trials as trial.margin=0.1."),
+    ],
     reason: ReasonOption,
     policy: PolicyOption = "policy",
     json: JsonOption = False,
@@ -185,6 +188,7 @@ def rules_set(
     Example: srghn deploy rules set two_persons=true --reason "audit of March"
     """
     from serving.registry.rules import parse_rules
+    from srghn.yaml_files import parse_yaml
 
     ledger = _ledger()
     data = ledger.deployment_rules(policy).model_dump(mode="json")
@@ -192,9 +196,18 @@ def rules_set(
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ConfigError(f"a deployment rule is set by RULE=VALUE, got {assignment!r}")
-        data[name] = value
+        _set(data, name.strip().split("."), parse_yaml(value, f"rule {assignment}"))
     ledger.set_deployment_rules(parse_rules(data), who=who(reason), policy=policy)
     rules_show(policy, json)
+
+
+def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a rule by its path; a group that was not set yet begins with its defaults."""
+    for name in path[:-1]:
+        if not isinstance(data.get(name), dict):
+            data[name] = {}
+        data = data[name]
+    data[path[-1]] = value
 
 
 def _ledger() -> Ledger:

@@ -5,27 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from markupsafe import Markup
 
+from serving.registry.trial_view import TrialView
 from serving.trial.rules import TrialRules
 
 WIDTH, LEFT, RIGHT = 640, 96, 24
 _ROW = 34
-
-
-class Drawable(Protocol):
-    """What is drawn of a trial; the `TrialView` of `serving.control` is one."""
-
-    @property
-    def canary(self) -> Any: ...
-    @property
-    def decision(self) -> Any: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
 
 
 class _Axis:
@@ -39,7 +27,7 @@ class _Axis:
         return LEFT + min(max(share, 0.0), 1.0) * (WIDTH - LEFT - RIGHT)
 
 
-def draw(view: Drawable) -> Markup:
+def draw(view: TrialView) -> Markup:
     """An SVG of both arms' mean returns, and of the effect's bounds with harm and margin lines."""
     rules, decision = view.canary.rules, view.decision
     span = rules.high - rules.low

@@ -80,6 +80,11 @@ class EpisodeLog:
                 connection, schema.trial_state, policy, trial, from_n, to_n, state
             )
 
+    def answered(self, policy: str, recent: int, now: float) -> tuple[int, int]:
+        """Of the last `recent` episodes past deadline or ended: how many, and how many ended."""
+        with self._database.read() as connection:
+            return episodes.answered(connection, policy, recent, now)
+
     def watch_state(self, policy: str = POLICY) -> Running | None:
         """What the watch keeps of a policy; `n` counts outcomes in order of arrival."""
         with self._database.read() as connection:

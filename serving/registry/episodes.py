@@ -210,6 +210,15 @@ def resolved(
     return found
 
 
+def answered(connection: Connection, policy: str, recent: int, now: float) -> tuple[int, int]:
+    """How many of the latest episodes are over, by deadline or outcome, and have an outcome."""
+    table = schema.starts
+    over = table.c.arrived.is_not(None) | (table.c.deadline < now)
+    query = select(table.c.arrived).where(table.c.policy == policy, over)
+    found = connection.execute(query.order_by(table.c.n.desc()).limit(recent)).scalars().all()
+    return len(found), sum(arrived is not None for arrived in found)
+
+
 # ------------------------------------------------------------------- state that runs with them
 
 

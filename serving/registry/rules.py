@@ -13,6 +13,27 @@ from serving.trial.rules import TrialTerms
 from srghn.errors import ConfigError
 
 
+class WatchTerms(BaseModel):
+    """When the watch over a champion alarms; shares are of the range of returns."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_length: float = Field(
+        default=100_000,
+        ge=100,
+        description="outcomes that pass on average before a false alarm, while returns hold",
+    )
+    margin: float = Field(
+        default=0.05, ge=0, lt=1, description="loss below the gate's lower bound that is no alarm"
+    )
+    answered: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of ended episodes with an outcome below which the watch is blind",
+    )
+
+
 class DeploymentRules(BaseModel):
     """How a policy's passes become champions. A field is here only if something acts on it."""
 
@@ -29,6 +50,9 @@ class DeploymentRules(BaseModel):
     )
     trial: TrialTerms | None = Field(
         default=None, description="how trials run; None: as the run's `canary` section asks"
+    )
+    watch: WatchTerms = Field(
+        default=WatchTerms(), description="how the champion's returns are watched"
     )
     poster_share: float = Field(
         default=1.0,

@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.control.trial_view import view
 from serving.pages.intervals import draw
 from serving.registry.records import Version
 from serving.registry.states import State
+from serving.registry.trial_view import view
 from serving.service import Service, service_of
 
 router = APIRouter(include_in_schema=False)
@@ -59,6 +59,7 @@ def _render(service: Service) -> str:
         validation=of_champion.manifest.get("validation") if of_champion else None,
         canary=canary,
         trial=trial,
+        watch=service.watch.view(),
         drawing=draw(trial) if trial else "",
         waiting=[(v, _summary(service, v)) for v in versions if v.state in _WAITING],
         versions=versions[::-1],

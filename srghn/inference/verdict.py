@@ -74,7 +74,8 @@ class Verdict:
     the verdict rests on, by its name. `lease` is the hash of the ledger's event from which the
     gate's seeds were drawn; None where there was no ledger. `deviation` is the standard deviation
     of the candidate's primary returns, clipped, as a share of their range: a trial in service is
-    planned with it. None where nothing was played.
+    planned with it. `promise` is the lower bound of their mean on the same scale: what the watch
+    holds the champion to. None where nothing was played.
     """
 
     verdict: Outcome
@@ -92,6 +93,7 @@ class Verdict:
     lease: str | None = None
     evidence: Mapping[str, str] = field(default_factory=dict)
     deviation: float | None = None
+    promise: float | None = None
 
     @property
     def passed(self) -> bool:

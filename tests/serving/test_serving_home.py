@@ -10,9 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.control.trial_view import view
 from serving.pages.intervals import draw
 from serving.registry.records import Who
+from serving.registry.trial_view import view
 from srghn.config import CanaryParams
 
 

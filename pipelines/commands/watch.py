@@ -1,0 +1,106 @@
+"""`srghn watch`: is the champion still doing what it was promoted for?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.commands.output import JsonOption, ReasonOption, load_settings, out, print_json, who
+
+if TYPE_CHECKING:
+    from serving.registry.ledger import Ledger
+
+PolicyOption = Annotated[str, typer.Option("--policy", help="Which policy, by name.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    watch = typer.Typer(
+        help="Watch the champion's returns in service.", invoke_without_command=True
+    )
+    watch.callback()(show)
+    watch.command("set")(set_)
+    watch.command("ack")(ack)
+    app.add_typer(watch, name="watch")
+
+
+def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+    """What the watch knows of the champion's returns.
+
+    Example: srghn watch --json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from serving.control.watch import Watch
+
+    ledger = _ledger()
+    seen = Watch(ledger, policy).view()
+    if json:
+        print_json(vars(seen))
+        return
+    colour = {"steady": "green", "drift": "red"}.get(seen.status, "yellow")
+    out.print(f"[{colour}]{seen.status}[/{colour}]: {seen.why}")
+    if seen.promise is not None:
+        mean = "no outcome yet" if seen.mean is None else f"{seen.mean:.1%}"
+        out.print(f"  promised   {seen.promise:.1%} of the range of returns")
+        out.print(f"  in service {mean} over {seen.outcomes} outcomes")
+        out.print(f"  evidence   {seen.level:.3g} of {seen.run_length:g}")
+
+
+def set_(
+    reason: ReasonOption,
+    policy: PolicyOption = "policy",
+    run_length: Annotated[
+        float | None, typer.Option(help="Outcomes that pass per false alarm.", min=100)
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Loss that is no alarm; share of the range.", min=0, max=0.9),
+    ] = None,
+    answered: Annotated[
+        float | None, typer.Option(help="Share of outcomes below which it is blind.", min=0, max=1)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Set when the watch alarms; what is not named stays.
+
+    A new margin holds from the next champion on.
+
+    Example: srghn watch set --run-length 20000 --reason "few episodes a day"
+    """
+    from serving.registry.rules import parse_rules
+
+    ledger = _ledger()
+    data: dict[str, Any] = ledger.deployment_rules(policy).model_dump(mode="json")
+    given = {"run_length": run_length, "margin": margin, "answered": answered}
+    data["watch"] |= {name: value for name, value in given.items() if value is not None}
+    ledger.set_deployment_rules(parse_rules(data), who=who(reason), policy=policy)
+    if json:
+        print_json(data["watch"])
+        return
+    out.print("  ".join(f"{name} {value:g}" for name, value in data["watch"].items()))
+
+
+def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+    """Write into the ledger that an alarm was seen, by whom and why. The watch goes on.
+
+    Example: srghn watch ack --reason "the motors were rewired this morning"
+    """
+    from serving.control.watch import SEEN, Watch
+    from srghn.errors import TransitionRefused
+
+    ledger = _ledger()
+    seen = Watch(ledger, policy).view()
+    if seen.alarm is None:
+        raise TransitionRefused(f"the watch does not alarm, it is {seen.status}: {seen.why}")
+    noted = ledger.note(SEEN, {"alarm": seen.alarm}, who=who(reason), policy=policy)
+    if json:
+        print_json({"alarm": seen.alarm, "event": noted})
+    else:
+        out.print("kept in the ledger: srghn history")
+
+
+def _ledger() -> Ledger:
+    from pipelines.versions.release import Release
+
+    return Release(load_settings()).ledger

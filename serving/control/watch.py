@@ -1,0 +1,178 @@
+"""Is the champion still doing what it was promoted for? An e-detector over the outcomes of service.
+
+Returns are clipped and scaled as in a trial; the promise is the lower bound of the gate's primary
+mean, less a margin. While the mean in service holds it, `run_length` outcomes pass on average
+before a false alarm (`srghn.inference.detect`). After an alarm the mirrored detector looks for
+recovery. One alarm a champion's generation; recovery or a promotion arms the watch again.
+
+The state is the ledger's and moves on by compare-and-set on the number of the last outcome, so
+several workers count each outcome once. Alarm and recovery are events of the policy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from serving.control.release import CANARY, canary_rules
+from serving.registry.ledger import Ledger
+from serving.registry.records import Champion, Outcome, Who
+from serving.registry.schema import POLICY
+from serving.trial.rules import TrialRules, terms_of
+from srghn.inference.detect import Detector, mirrored
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "watch"
+DRIFT, RECOVERY, SEEN = "drift", "drift_over", "drift_acknowledged"
+#: Outcomes counted at one look.
+AT_ONCE = 5000
+#: Ended episodes over which silence is judged, and the fewest for which it is.
+RECENT, FEWEST = 200, 20
+Status = Literal["steady", "drift", "blind", "unwatched"]
+
+
+@dataclass(frozen=True)
+class WatchState:
+    """What is known of the champion of `generation`; `alarm` is the event's hash, or None.
+
+    `outcomes` were counted for it, with scaled mean `total / outcomes`.
+    """
+
+    generation: int
+    detector: Detector
+    outcomes: int = 0
+    total: float = 0.0
+    alarm: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "detector": self.detector.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> WatchState:
+        return cls(**{**data, "detector": Detector.from_json(data["detector"])})
+
+
+@dataclass(frozen=True)
+class WatchView:
+    """The watch as people see it. `level` of `run_length` is how near an alarm is."""
+
+    status: Status
+    why: str
+    level: float = 0.0
+    run_length: float = 0.0
+    promise: float | None = None
+    outcomes: int = 0
+    mean: float | None = None
+    alarm: str | None = None
+
+
+class Watch:
+    """Moves the watch of one policy on; called at every look of a server's follower."""
+
+    def __init__(
+        self, ledger: Ledger, policy: str = POLICY, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._ledger, self._policy, self._clock = ledger, policy, clock
+
+    def look(self) -> None:
+        """Count the outcomes that are new. Writes nothing where there are none."""
+        champion = self._ledger.champion(self._policy)
+        if champion is None:
+            return
+        running = self._ledger.watch_state(self._policy)
+        after = running.n if running else 0
+        found = self._ledger.outcomes(since=after, policy=self._policy, limit=AT_ONCE)
+        if not found:
+            return
+        state = self._state(running.state if running else {}, champion)
+        moved = state and self._count(state, champion, found)
+        kept = moved.to_json() if moved else {}
+        self._ledger.advance_watch(self._policy, after, found[-1].n, kept)
+
+    def view(self) -> WatchView:
+        """What to show now."""
+        champion = self._ledger.champion(self._policy)
+        if champion is None:
+            return WatchView("unwatched", "there is no champion")
+        running = self._ledger.watch_state(self._policy)
+        state = self._state(running.state if running else {}, champion)
+        if state is None:
+            why = f"the gate's verdict on version {champion.version} says no range and no promise"
+            return WatchView("unwatched", f"{why}; gate a candidate with this version of srghn")
+        terms = self._ledger.deployment_rules(self._policy).watch
+        started, ended = self._ledger.answered(self._policy, RECENT, self._clock())
+        status: Status = "drift" if state.alarm else "steady"
+        why = "returns fell below what the gate promised" if state.alarm else "returns hold"
+        if state.alarm is None and started >= FEWEST and ended < terms.answered * started:
+            status, why = "blind", f"{ended} of the last {started} episodes have an outcome"
+        return WatchView(
+            status,
+            why,
+            state.detector.level,
+            terms.run_length,
+            state.detector.mean,
+            state.outcomes,
+            state.total / state.outcomes if state.outcomes else None,
+            state.alarm,
+        )
+
+    def _state(self, data: Mapping[str, Any], champion: Champion) -> WatchState | None:
+        """The state of this champion: as kept, or new; None where the gate promised nothing."""
+        if data and data["generation"] == champion.generation:
+            return WatchState.from_json(data)
+        promise = self._ledger.passed(champion.version)[1].get("promise")
+        if not isinstance(promise, int | float) or self._range(champion) is None:
+            return None
+        margin = self._ledger.deployment_rules(self._policy).watch.margin
+        mean = min(max(float(promise) - margin, 0.001), 0.999)
+        return WatchState(champion.generation, Detector(mean, "fall"))
+
+    def _count(self, state: WatchState, champion: Champion, found: list[Outcome]) -> WatchState:
+        rules = self._range(champion)
+        assert rules is not None  # or there were no state
+        values = [
+            rules.scale(outcome.return_)
+            for outcome in found
+            if outcome.version == champion.version and outcome.generation == champion.generation
+        ]
+        limit = self._ledger.deployment_rules(self._policy).watch.run_length
+        state = replace(
+            state, outcomes=state.outcomes + len(values), total=state.total + sum(values)
+        )
+        while values:
+            detector, at = state.detector.until(values, limit)
+            if at is None:
+                return replace(state, detector=detector)
+            at_alarm = state.detector.update(values[:at])
+            state, values = self._turn(replace(state, detector=at_alarm), champion), values[at:]
+        return state
+
+    def _turn(self, state: WatchState, champion: Champion) -> WatchState:
+        """An alarm, or after one a recovery: an event, and a detector that looks the other way."""
+        fell = state.detector.side == "fall"
+        evidence = {
+            "version": champion.version,
+            "generation": champion.generation,
+            "promise": state.detector.mean,
+            "level": state.detector.level,
+            "outcomes": state.outcomes,
+        }
+        words = "fell below" if fell else "are back above"
+        why = f"returns {words} {100 * state.detector.mean:.1f}% of the range"
+        key = f"{ACTOR}:{champion.generation}:{state.outcomes}:{state.detector.side}"
+        who = Who(ACTOR, why, key)
+        noted = self._ledger.note(
+            DRIFT if fell else RECOVERY, evidence, who=who, policy=self._policy
+        )
+        logger.warning("watch: %s (version %s)", why, champion.version)
+        turned = mirrored(state.detector, state.detector.mean)
+        return replace(state, detector=turned, alarm=noted if fell else None)
+
+    def _range(self, champion: Champion) -> TrialRules | None:
+        """The range that its returns are scaled by; None for versions registered before 0.3."""
+        found = self._ledger.version(champion.version)
+        return terms_of(canary_rules(found)) if CANARY in found.manifest else None

@@ -1,0 +1,116 @@
+"""The watch alarms where returns fall below the gate's promise, once, and sees a recovery."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.control.watch import DRIFT, RECOVERY, Watch
+from serving.registry.ledger import Ledger
+from serving.registry.records import Start, Who
+from serving.registry.rules import WatchTerms
+from serving.registry.schema import POLICY
+from srghn.config import CanaryParams
+
+
+class Served:
+    """A champion that the gate promised 80% of the range, and its episodes."""
+
+    def __init__(self, ledger: Ledger, steps: Any, **verdict: Any) -> None:
+        self.ledger, self.count = ledger, 0
+        self.version = steps.register(
+            manifest={"canary": CanaryParams(return_high=500.0).model_dump()}
+        )
+        steps.begin(self.version)
+        steps.judge(self.version, **{"promise": 0.8, **verdict})
+        steps.approve(self.version)
+        ledger.promote(self.version, expected_generation=0, who=Who("ann", "first"))
+        rules = ledger.deployment_rules()
+        terms = WatchTerms(run_length=1000, margin=0.05)
+        ledger.set_deployment_rules(
+            rules.model_copy(update={"watch": terms}), who=Who("ann", "few episodes")
+        )
+        self.watch = Watch(ledger)
+
+    def play(self, mean: float, count: int, ended: bool = True) -> None:
+        rng = np.random.default_rng(self.count)
+        for _ in range(count):
+            self.count += 1
+            name, now = f"w-{self.count}", time.time()
+            start = Start(name, self.version, generation=1, started_at=now, deadline=now - 1)
+            self.ledger.start_episodes([start])
+            if ended:
+                value = float(np.clip(500 * mean + rng.uniform(-40, 40), 0, 500))
+                self.ledger.record_outcome(POLICY, name, value, 10, True)
+
+    def events(self) -> list[str]:
+        kinds = (DRIFT, RECOVERY)
+        return [event.action for event in self.ledger.events() if event.action in kinds]
+
+
+@pytest.fixture
+def served(ledger: Ledger, steps: Any) -> Served:
+    return Served(ledger, steps)
+
+
+def test_returns_that_hold_are_steady(served: Served) -> None:
+    served.play(0.8, 150)
+    served.watch.look()
+    seen = served.watch.view()
+    assert (seen.status, seen.outcomes) == ("steady", 150)
+    assert seen.promise == pytest.approx(0.75)
+    assert served.events() == []
+
+
+def test_a_fall_alarms_once_and_a_recovery_ends_it(served: Served) -> None:
+    served.play(0.8, 60)
+    served.watch.look()
+    for _ in range(4):
+        served.play(0.3, 10)
+        served.watch.look()
+    assert served.events() == [DRIFT]
+    assert served.watch.view().status == "drift"
+    [event] = [event for event in served.ledger.events() if event.action == DRIFT]
+    assert event.version is None
+    assert "fell below 75.0% of the range" in event.reason
+    assert served.watch.view().alarm == event.hash
+    for _ in range(20):
+        served.play(0.95, 10)
+        served.watch.look()
+    assert served.events() == [DRIFT, RECOVERY]
+    assert served.watch.view().status == "steady"
+
+
+def test_workers_count_each_outcome_once(served: Served) -> None:
+    served.play(0.8, 30)
+    other = Watch(served.ledger)
+    served.watch.look()
+    other.look()
+    assert other.view().outcomes == served.watch.view().outcomes == 30
+
+
+def test_silence_is_blind_and_never_steady(served: Served) -> None:
+    served.play(0.8, 30, ended=False)
+    served.watch.look()
+    seen = served.watch.view()
+    assert seen.status == "blind"
+    assert "0 of the last 30 episodes" in seen.why
+
+
+def test_without_a_promise_nothing_is_claimed(ledger: Ledger, steps: Any) -> None:
+    served = Served(ledger, steps, promise=None)
+    served.play(0.1, 30)
+    served.watch.look()
+    assert served.watch.view().status == "unwatched"
+
+
+def test_the_state_is_plain_json(served: Served) -> None:
+    served.play(0.3, 40)
+    served.watch.look()
+    running = served.ledger.watch_state()
+    assert running is not None
+    assert json.loads(json.dumps(running.state))["generation"] == 1
