@@ -146,13 +146,16 @@ def check_verdict(found: Version, verdict: Mapping[str, Any]) -> None:
         )
 
 
-def check_lease(lease: str | None, verdict: Mapping[str, Any]) -> None:
-    """The gate's episodes were drawn from this attempt's lease, if it names one."""
+def check_lease(lease: str, written: int, verdict: Mapping[str, Any]) -> None:
+    """The gate's episodes were drawn from this attempt's lease, which nobody knew before.
+
+    `written` is the format of the event that began it: 0.2.0 (format 1) drew them otherwise.
+    """
     said = verdict.get("lease")
-    if said is not None and said != lease:
+    if said != lease and not (said is None and written == 1):
         raise TransitionRefused(
-            f"the verdict's episodes were drawn from lease {short(said)}, this attempt's is "
-            f"{short(lease)}; judge it again"
+            f"the verdict's episodes were drawn from {f'lease {short(said)}' if said else 'none'}, "
+            f"this attempt's lease is {short(lease)}; judge it again"
         )
 
 

@@ -146,7 +146,7 @@ def record_verdict(
     """End an evaluation; a pass that was won against a former champion is stale at once."""
     found = step.version(version)
     guards.check_verdict(found, verdict)
-    guards.check_lease(_begun(step, version), verdict)
+    guards.check_lease(*_begun(step, version), verdict)
     guards.check_report(report_path.parent, report_digest, verdict)
     state = VERDICTS[str(verdict["verdict"])]
     step.move(
@@ -190,14 +190,14 @@ def _lease(
     return asdict(_evaluation(step, version, attempt, until))
 
 
-def _begun(step: Step, version: int) -> str | None:
-    """The hash of the event that began the current attempt; None if 0.2.0 wrote it."""
+def _begun(step: Step, version: int) -> tuple[str, int]:
+    """Hash and format of the event that began the current attempt."""
     table = schema.events
     query = select(table.c.hash, table.c.format).where(
         table.c.version == version, table.c.action == "begin_evaluation"
     )
-    row = step.connection.execute(query.order_by(table.c.seq.desc()).limit(1)).one_or_none()
-    return None if row is None or row.format == 1 else str(row.hash)
+    row = step.connection.execute(query.order_by(table.c.seq.desc()).limit(1)).one()
+    return str(row.hash), int(row.format)
 
 
 def _evaluation(step: Step, version: int, attempt: int, until: float) -> Evaluation:
@@ -208,5 +208,5 @@ def _evaluation(step: Step, version: int, attempt: int, until: float) -> Evaluat
         incumbent_digest=champion.digest if champion else None,
         incumbent_generation=champion.generation if champion else 0,
         lease_until=until,
-        lease=_begun(step, version),
+        lease=_begun(step, version)[0],
     )

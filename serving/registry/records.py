@@ -127,7 +127,7 @@ class Evaluation:
     """A lease to judge one version: against this incumbent, as this attempt, until then.
 
     `lease` is the hash of the event that began this attempt. Nobody can know it before, so the
-    seeds of the gate's episodes are made of it. None: begun by version 0.2.0.
+    seeds of the gate's episodes are made of it.
     """
 
     version: int
@@ -135,7 +135,7 @@ class Evaluation:
     incumbent_digest: str | None
     incumbent_generation: int
     lease_until: float
-    lease: str | None = None
+    lease: str | None = None  # None: an answer that version 0.2.0 gave
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,13 @@ class Steps:
             "incumbent_digest": found.incumbent_digest,
             "attempt": found.attempt,
             "report_digest": sha256_bytes(self._page(version)),
+            "lease": self._lease(version),
             **more,
         }
+
+    def _lease(self, version: int) -> str | None:
+        events = self.ledger.events(version, newest=True)
+        return next((e.hash for e in events if e.action == "begin_evaluation"), None)
 
     def _page(self, version: int) -> bytes:
         return f"<p>version {version}, attempt {self.ledger.version(version).attempt}</p>".encode()

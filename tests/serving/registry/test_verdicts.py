@@ -59,6 +59,8 @@ def test_episodes_are_drawn_from_this_attempts_lease(steps: Any) -> None:
     assert lease != old
     with pytest.raises(TransitionRefused, match="drawn from lease"):
         steps.judge(version, lease=old)
+    with pytest.raises(TransitionRefused, match="drawn from none"):
+        steps.judge(version, lease=None)
     assert steps.judge(version, lease=lease) == "PASSED"
 
 
