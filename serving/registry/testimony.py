@@ -53,7 +53,7 @@ class Testimony:
             logger.warning("the witness %s took no line: %s", self._witness.file, error)
 
     def last(self) -> Entry | None:
-        entries = self._entries()
+        entries = self._entries(recent=True)
         return entries[-1] if entries else None
 
     def verify(self) -> int:
@@ -71,7 +71,7 @@ class Testimony:
 
     def verify_served(self) -> int:
         """What is served, and the events since the last signature; returns how many those are."""
-        entries = valid(self._entries())
+        entries = valid(self._entries(recent=True))
         with self._database.read() as connection:
             if entries:
                 newest = max(entries, key=lambda entry: entry.seq)
@@ -108,8 +108,8 @@ class Testimony:
         if wrong is not None:
             raise LedgerError(f"{wrong}; put it back from a backup")
 
-    def _entries(self) -> list[Entry]:
-        return [] if self._witness is None else self._witness.entries()
+    def _entries(self, recent: bool = False) -> list[Entry]:
+        return [] if self._witness is None else self._witness.entries(recent=recent)
 
 
 def _names(connection: Connection) -> list[str]:

@@ -34,6 +34,8 @@ GENESIS = "0" * 64
 #: No line is longer; so much is read from the end to find the last one.
 _LINE_BYTES = 16_384
 _REASON_CHARACTERS = 2000
+#: What a server reads at its start: some hundred lines. `srghn doctor` reads all.
+_RECENT_BYTES = 131_072
 
 
 @dataclass(frozen=True)
@@ -88,22 +90,23 @@ class Witness:
             file.write(signed.line())
             return signed
 
-    def entries(self) -> list[Entry]:
+    def entries(self, *, recent: bool = False) -> list[Entry]:
         """All lines, checked to be one chain whose last line is signed with this home's key.
 
-        Raises `LedgerError` naming the first line that is not as it was written.
+        `recent`: the last ones alone, however long the file. Raises `LedgerError` naming the first
+        line that is not as it was written.
         """
         try:
-            lines = self.file.read_bytes().splitlines(keepends=True)
+            lines, whole = _read(self.file, _RECENT_BYTES if recent else None)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise LedgerError(f"cannot read the witness {self.file}: {error.strerror}") from error
-        if lines and not lines[-1].endswith(b"\n"):
-            lines.pop()  # the process that wrote it was killed; it vouched for nothing yet
         found, prev = [], GENESIS
         for number, line in enumerate(lines, start=1):
             entry = _parse(line, self.file)
+            if number == 1 and not whole:
+                prev = entry.prev
             # every line but the last is pinned by the digest in the one after it
             if entry.prev != prev or (number == len(lines) and entry.line() != line):
                 raise LedgerError(
@@ -189,6 +192,18 @@ def _make_key(path: Path, secret: bytes) -> None:
         pass
     finally:
         Path(aside).unlink(missing_ok=True)
+
+
+def _read(file: Path, most: int | None) -> tuple[list[bytes], bool]:
+    """Whole lines, of all of the file or of its last bytes, and whether these are all."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        begin = 0 if most is None else max(0, size - most)
+        opened.seek(begin)
+        lines = opened.read().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()  # the process that wrote it was killed; it vouched for nothing yet
+    return (lines[1:], False) if begin else (lines, True)
 
 
 def _last_line(file: BinaryIO) -> bytes:

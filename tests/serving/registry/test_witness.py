@@ -194,6 +194,21 @@ def test_many_writers_leave_one_chain_of_lines(ledger: Ledger, tmp_path: Path) -
     assert max(entry.seq for entry in Witness(tmp_path).entries()) == 24
 
 
+def test_a_server_reads_the_end_of_a_long_witness_alone(
+    ledger: Ledger, steps: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.first()
+    found = tmp_path / "witness.jsonl"
+    monkeypatch.setattr("serving.registry.witness._RECENT_BYTES", found.stat().st_size // 2)
+    assert 0 < len(Witness(tmp_path).entries(recent=True)) < 5
+    assert ledger.verify_served() == 0
+    lines = found.read_bytes().splitlines(keepends=True)
+    found.write_bytes(b"".join([_as(lines[0], actor="eve"), *lines[1:]]))
+    ledger.verify_served()
+    with pytest.raises(LedgerError, match=r"line 2 .* was changed"):
+        ledger.verify()
+
+
 # --------------------------------------------------------------------------- backup, restore
 
 
