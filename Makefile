@@ -34,7 +34,7 @@ extras: install ## add EnvPool (740 MB); its tests are skipped without it
 
 lock: ## resolve pyproject.toml anew and write requirements.lock (needs pip 25.1 or later)
 	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .lock.json \
-	  ".[box2d,mujoco,dask,postgres]" --group dev hatchling editables
+	  ".[all]" --group dev hatchling editables
 	$(BIN)/python .ci/lock.py .lock.json > requirements.lock.new
 	rm .lock.json && mv requirements.lock.new requirements.lock
 

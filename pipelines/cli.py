@@ -18,6 +18,7 @@ from pipelines.commands import check, env, lab, ledger, review, run, schedule, s
 from pipelines.services.processes import extend_import_path
 from srghn import __version__
 from srghn.errors import SrghnError
+from srghn.extras import MissingExtra, needed
 from srghn.quiet import be_quiet
 
 EPILOG = (
@@ -84,6 +85,12 @@ def main() -> None:
             raise
         typer.echo(f"srghn: {error}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = needed(error)
+        if debug or extra is None:
+            raise
+        typer.echo(f"srghn: {MissingExtra('this command', error, extra)}", err=True)
+        sys.exit(MissingExtra.exit_code)
     except KeyboardInterrupt:
         typer.echo("srghn: stopped; nothing is lost: start the same command again", err=True)
         sys.exit(130)

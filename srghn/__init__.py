@@ -1,8 +1,103 @@
-"""Self-Referential Graph HyperNetworks: the algorithm, its worlds, and its evaluation."""
+"""Self-Referential Graph HyperNetworks: the algorithm, its environments, and its evaluation.
 
+The names below are what a researcher needs. Each is imported when it is first used, so that
+`import srghn` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srghn.candidates.candidate import Candidate
+    from srghn.candidates.freeze import freeze
+    from srghn.config import EngineSettings, EnvParams, EvolutionParams, NetworkParams, RunParams
+    from srghn.envs.perturb import Perturbation
+    from srghn.envs.pinning import pin
+    from srghn.envs.version import EnvVersion
+    from srghn.errors import SrghnError
+    from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies, make_evaluator
+    from srghn.evaluation.task import Task
+    from srghn.evolution.base import Strategy
+    from srghn.evolution.loop import evolve
+    from srghn.evolution.run import Run, load_run
+    from srghn.ghn.model import GHN
+    from srghn.graph.comp_graph import CompGraph
+    from srghn.graph.tracing import trace
+
+_HOME = {
+    "Candidate": "candidates.candidate",
+    "CompGraph": "graph.comp_graph",
+    "EngineSettings": "config",
+    "EnvParams": "config",
+    "EnvVersion": "envs.version",
+    "Evaluation": "evaluation.base",
+    "Evaluator": "evaluation.base",
+    "EvolutionParams": "config",
+    "GHN": "ghn.model",
+    "NetworkParams": "config",
+    "Perturbation": "envs.perturb",
+    "Run": "evolution.run",
+    "RunParams": "config",
+    "SrghnError": "errors",
+    "Strategy": "evolution.base",
+    "Task": "evaluation.task",
+    "WeightedPolicies": "evaluation.base",
+    "evolve": "evolution.loop",
+    "freeze": "candidates.freeze",
+    "load_run": "evolution.run",
+    "make_evaluator": "evaluation.base",
+    "pin": "envs.pinning",
+    "trace": "graph.tracing",
+}
+
+__all__ = [
+    "GHN",
+    "Candidate",
+    "CompGraph",
+    "EngineSettings",
+    "EnvParams",
+    "EnvVersion",
+    "Evaluation",
+    "Evaluator",
+    "EvolutionParams",
+    "NetworkParams",
+    "Perturbation",
+    "Run",
+    "RunParams",
+    "SrghnError",
+    "Strategy",
+    "Task",
+    "WeightedPolicies",
+    "evolve",
+    "freeze",
+    "load_run",
+    "make_evaluator",
+    "pin",
+    "trace",
+]
 
 try:
     __version__ = version("srghn")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        from srghn.extras import MissingExtra, needed
+
+        extra = needed(error)
+        if extra is None:
+            raise
+        raise MissingExtra(f"srghn.{name}", error, extra) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -57,9 +57,11 @@ ROOMS: dict[str, set[str]] = {
     "srghn.memory": PARTS,
     "srghn.networks": PARTS | {"srghn.memory", "srghn.envs"},
     "srghn.policies": PARTS | {"srghn.networks", "srghn.envs"},
+    "srghn.extras": GROUND,
+    "srghn.start": set(),
     "srghn.inference": GROUND,
     "srghn.graph": GROUND,
-    "srghn.envs": PARTS,
+    "srghn.envs": PARTS | {"srghn.start"},
     "srghn.ghn": PARTS | KERNELS | {"srghn.graph"},
     "srghn.evaluation": PARTS | KERNELS | NETWORKS | {"srghn.envs", "srghn.graph"},
     "srghn.evolution": PARTS

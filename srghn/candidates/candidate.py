@@ -122,6 +122,9 @@ class Candidate:
                 raise _tampered(path / name, str(expected), actual)
         return cls(path, sha256_bytes(data), manifest)
 
+    def __repr__(self) -> str:
+        return f"Candidate({str(self.path)!r}, {self.digest[:12]}, mode {self.mode!r})"
+
     @property
     def env_fingerprint(self) -> str:
         return str(self.manifest["env_fingerprint"])

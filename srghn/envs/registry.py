@@ -16,6 +16,7 @@ from gymnasium.wrappers import TimeLimit
 
 from srghn.envs import worlds
 from srghn.errors import FAILURES, EnvVersionError
+from srghn.start import OURS
 
 HISTORY = "## version history"
 #: The end of a Gymnasium id.
@@ -216,7 +217,7 @@ def load_module(module_name: str, what: str, path: str) -> Any:
     except FAILURES as error:
         raise EnvVersionError(
             f"cannot import {module_name!r} for {what} {path!r}: {' '.join(str(error).split())}; "
-            "install it, or add its folder to PYTHONPATH"
+            + (_taken(module_name) or "install it, or add its folder to PYTHONPATH")
         ) from error
 
 
@@ -227,10 +228,20 @@ def load_object(path: str, what: str) -> Any:
         raise EnvVersionError(f"{what} {path!r} is not an import path of the form module:name")
     module = load_module(module_name, what, path)
     if not hasattr(module, name):
+        if taken := _taken(module_name):
+            raise EnvVersionError(f"{what} {path!r}: {module_name} has no {name!r}; {taken}")
         near = difflib.get_close_matches(name, dir(module), n=1)
         hint = f"did you mean {module_name}:{near[0]}?" if near else "check the spelling"
         raise EnvVersionError(f"{what} {path!r}: {module_name} has no {name!r}; {hint}")
     return getattr(module, name)
+
+
+def _taken(module_name: str) -> str | None:
+    """What to do where a module has the name of one of our own packages, which are found first."""
+    top = module_name.partition(".")[0]
+    if top not in OURS:
+        return None
+    return f"{top!r} is a package of srghn's own, and is found before yours: rename yours"
 
 
 def _unknown(world: str, known: list[str]) -> str:

@@ -60,6 +60,10 @@ class EnvVersion:
     named_returns: Returns | None = None
     named_failure: float | None = None
 
+    def __repr__(self) -> str:
+        modes = ", ".join(self.modes)
+        return f"EnvVersion({self.id}, {self.fingerprint[:12]}, modes {modes})"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that moves this world."""

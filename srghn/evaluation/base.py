@@ -60,6 +60,13 @@ class Evaluation:
     retries: int = 0
     crashes: tuple[Crash, ...] = ()
 
+    def __repr__(self) -> str:
+        individuals, episodes = self.returns.shape
+        return (
+            f"Evaluation({individuals} individuals, {episodes} episodes each, {self.steps} steps, "
+            f"{len(self.crashes)} crashes)"
+        )
+
     @property
     def fitness(self) -> Float64:
         """Mean return (individuals,), to be maximised; minus infinity where an episode crashed."""
@@ -103,6 +110,10 @@ class WeightedPolicies:
             return len(self.recipe)
         assert self.weights is not None
         return len(self.weights)
+
+    def __repr__(self) -> str:
+        kind = "weights" if self.recipe is None else "a recipe"
+        return f"WeightedPolicies({len(self)} of {_short(self.network)}, {kind})"
 
     def take(self, indices: Int64) -> Float32:
         """Weights (k, parameters) of those individuals."""

@@ -48,6 +48,10 @@ class Population:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        sizes = f"genome {self.genomes.shape[1]}, weights {self.weights.shape[1]}"
+        return f"Population({len(self)} individuals, {sizes})"
+
     def take(self, rows: I64) -> Population:
         """The individuals at `rows`, in that order."""
         return Population(*(array[rows] for array in vars(self).values()))

@@ -43,6 +43,12 @@ class Progress:
     parts: Mapping[str, tuple[Part, ...]]
     pending: Mapping[str, tuple[pa.Table, ...]]
 
+    def __repr__(self) -> str:
+        return (
+            f"Progress({self.done} generations done, {len(self.finalists)} finalists in mode "
+            f"{self.mode!r}, {self.evaluations} evaluations)"
+        )
+
 
 def save(run_dir: Path, progress: Progress) -> None:
     """Write the checkpoint, then remove those that it makes superfluous."""

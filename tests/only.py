@@ -1,0 +1,98 @@
+"""Run a program as if only this package, with the extras named, were installed.
+
+`python tests/only.py evolve,serve -c CODE` or `... -m MODULE ARGUMENTS`; the base is always there.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+import tomllib
+from importlib.abc import MetaPathFinder
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(extras: list[str]) -> list[Requirement]:
+    """What pyproject.toml requires for the base and those extras, extras of extras included."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = [Requirement(line) for line in project["dependencies"]]
+    todo, seen = [*extras], set[str]()
+    while todo:
+        extra = todo.pop()
+        if extra in seen:
+            continue
+        seen.add(extra)
+        for line in project["optional-dependencies"][extra]:
+            requirement = Requirement(line)
+            if requirement.name == "srghn":
+                todo += requirement.extras
+            else:
+                found.append(requirement)
+    return found
+
+
+def closure(requirements: list[Requirement]) -> set[str]:
+    """Normalised names of the distributions that these requirements bring, all the way down."""
+    names, todo = set[str](), [(r, extra) for r in requirements for extra in ("", *r.extras)]
+    seen = set[tuple[str, str]]()
+    while todo:
+        requirement, extra = todo.pop()
+        name = normal(requirement.name)
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        try:
+            lines = distribution(name).requires or []
+        except PackageNotFoundError:
+            continue
+        names.add(name)
+        for needed in map(Requirement, lines):
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                todo += [(needed, more) for more in ("", *needed.extras)]
+    return names
+
+
+class Blocker(MetaPathFinder):
+    """Finds nothing of any other distribution."""
+
+    def __init__(self, extras: list[str]) -> None:
+        allowed = closure(declared(extras)) | {"srghn"}
+        self.blocked = {
+            module
+            for module, distributions in packages_distributions().items()
+            if not {normal(name) for name in distributions} & allowed
+        }
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] in self.blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def main() -> None:
+    extras, kind, what, *arguments = sys.argv[1:]
+    blocker = Blocker([extra for extra in extras.split(",") if extra])
+    for name in list(sys.modules):
+        if name.partition(".")[0] in blocker.blocked:
+            del sys.modules[name]
+    sys.meta_path.insert(0, blocker)
+    sys.path[0] = str(ROOT)
+    sys.argv = [what, *arguments]
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(what, "only", "exec"), {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    main()
