@@ -11,8 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from srghn.candidates.candidate import Candidate
-    from srghn.candidates.freeze import freeze
+    from srghn.candidates.candidate import Candidate, load_candidate
+    from srghn.candidates.choose import choose_finalist
+    from srghn.candidates.individual import freeze_finalist
+    from srghn.candidates.play import play_candidate
     from srghn.config import EngineSettings, EnvParams, EvolutionParams, NetworkParams, RunParams
     from srghn.envs.perturb import Perturbation
     from srghn.envs.pinning import pin
@@ -45,11 +47,14 @@ _HOME = {
     "Strategy": "evolution.base",
     "Task": "evaluation.task",
     "WeightedPolicies": "evaluation.base",
+    "choose_finalist": "candidates.choose",
     "evolve": "evolution.loop",
-    "freeze": "candidates.freeze",
+    "freeze_finalist": "candidates.individual",
+    "load_candidate": "candidates.candidate",
     "load_run": "evolution.run",
     "make_evaluator": "evaluation.base",
     "pin": "envs.pinning",
+    "play_candidate": "candidates.play",
     "trace": "graph.tracing",
 }
 
@@ -71,11 +76,14 @@ __all__ = [
     "Strategy",
     "Task",
     "WeightedPolicies",
+    "choose_finalist",
     "evolve",
-    "freeze",
+    "freeze_finalist",
+    "load_candidate",
     "load_run",
     "make_evaluator",
     "pin",
+    "play_candidate",
     "trace",
 ]
 

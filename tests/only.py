@@ -9,7 +9,6 @@ import re
 import runpy
 import sys
 import tomllib
-from importlib.abc import MetaPathFinder
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
@@ -63,29 +62,38 @@ def closure(requirements: list[Requirement]) -> set[str]:
     return names
 
 
-class Blocker(MetaPathFinder):
-    """Finds nothing of any other distribution."""
+def blocked(extras: list[str]) -> set[str]:
+    """Import names of every installed distribution that those extras do not bring."""
+    allowed = closure(declared(extras)) | {"srghn"}
+    return {
+        module
+        for module, distributions in packages_distributions().items()
+        if not {normal(name) for name in distributions} & allowed
+    }
 
-    def __init__(self, extras: list[str]) -> None:
-        allowed = closure(declared(extras)) | {"srghn"}
-        self.blocked = {
-            module
-            for module, distributions in packages_distributions().items()
-            if not {normal(name) for name in distributions} & allowed
-        }
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name.partition(".")[0] in self.blocked:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class Without:
+    """A finder that does not find some top-level modules, as if they were not installed."""
+
+    def __init__(self, finder: Any, names: set[str]) -> None:
+        self.finder, self.names = finder, names
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name.partition(".")[0] in self.names:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
 
 
 def main() -> None:
     extras, kind, what, *arguments = sys.argv[1:]
-    blocker = Blocker([extra for extra in extras.split(",") if extra])
+    names = blocked([extra for extra in extras.split(",") if extra])
     for name in list(sys.modules):
-        if name.partition(".")[0] in blocker.blocked:
+        if name.partition(".")[0] in names:
             del sys.modules[name]
-    sys.meta_path.insert(0, blocker)
+    sys.meta_path[:] = [Without(finder, names) for finder in sys.meta_path]
     sys.path[0] = str(ROOT)
     sys.argv = [what, *arguments]
     if kind == "-m":

@@ -1,10 +1,12 @@
-"""README tells the truth: its Python runs, its parameters load, its commands exist."""
+"""The documents tell the truth: Python runs, parameters load, commands and links exist."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,34 +15,45 @@ from typer.main import get_command
 from pipelines.cli import app
 from srghn.config import parse_params
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+#: Pages whose Python continues from block to block, and is run as one program.
+WITH_PYTHON = [page for page in PAGES if "\n```python\n" in page.read_text()]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def srghn_lines() -> list[list[str]]:
-    lines = [line for block in blocks("console") for line in block.splitlines()]
-    asked = [line.removeprefix("$ ") for line in lines if line.startswith("$ srghn ")]
-    return [shlex.split(line, comments=True)[1:] for line in asked]
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words after `srghn` of every command line in a page's console blocks."""
+    for line in (line for block in blocks(page, "console") for line in block.splitlines()):
+        if line.startswith("$ srghn "):
+            yield shlex.split(line.removeprefix("$ "), comments=True)[1:]
 
 
-@pytest.mark.parametrize("source", blocks("python"))
-def test_python_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def named(page: Path) -> str:
+    return page.name
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(source, "README.md", "exec"), {})
+    names: dict[str, Any] = {}
+    for source in blocks(page, "python"):
+        exec(compile(source, page.name, "exec"), names)
 
 
-@pytest.mark.parametrize("source", blocks("yaml"))
-def test_parameters_load(source: str) -> None:
-    parse_params(yaml.safe_load(source), "README.md")
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_parameters_load(page: Path) -> None:
+    for source in blocks(page, "yaml"):
+        parse_params(yaml.safe_load(source), page.name)
 
 
-def test_commands_and_options_exist() -> None:
-    lines = srghn_lines()
-    assert len(lines) >= 8
-    for words in lines:
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_and_options_exist(page: Path) -> None:
+    for words in commands(page):
         command = get_command(app)
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
@@ -48,3 +61,18 @@ def test_commands_and_options_exist() -> None:
         asked = {word for word in words if word.startswith("--")}
         assert command.name != "srghn", words
         assert asked <= known, f"{command.name}: {asked - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_readme_is_short_and_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 200
+    assert len([*commands(ROOT / "README.md")]) >= 8
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in text, f"README does not lead to {page.name}"
