@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.runs.workspaces import Workspace, open_workspace
-from pipelines.tracking.store import prepare_store
+from pipelines.tracking.store import artifacts, prepare_store
 from serving.control import release as steps
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
@@ -53,7 +53,8 @@ class Release:
     def mirror(self) -> Mirror:
         """MLflow as a window on the ledger; an embedded store's folder is made."""
         prepare_store(self.settings)
-        return Mirror(self.ledger, self.settings.mlflow_uri)
+        root = artifacts(self.settings) if self.settings.mlflow_is_embedded else None
+        return Mirror(self.ledger, self.settings.mlflow_uri, store=self.store, artifacts=root)
 
     def reports(self, digest: str) -> Path:
         return self.settings.reports / digest

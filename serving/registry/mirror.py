@@ -9,22 +9,39 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
+from serving.registry.published import publish
 from serving.registry.records import Event, Version
 
 logger = logging.getLogger(__name__)
 
 MODEL = "srghn-policy"
 _TAG = "srghn.version"
+#: Begins the source of a model version that MLflow cannot load: before 0.3 all of them were such.
+UNLOADABLE = "srghn:"
 
 
 class Mirror:
     """`deliver` the ledger's outbox. `failure` says why the last delivery did not get through."""
 
-    def __init__(self, ledger: Ledger, uri: str, model: str = MODEL) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        uri: str,
+        model: str = MODEL,
+        *,
+        store: ArtefactStore | None = None,
+        artifacts: str | None = None,
+    ) -> None:
+        """`store` is where the policies are that MLflow shall be able to load.
+
+        `artifacts` is where an embedded MLflow keeps its files.
+        """
         self.failure: str | None = None
         self.model = model
         self._ledger, self._uri, self._model = ledger, uri, model
+        self._store, self._artifacts = store, artifacts
 
     def deliver(self) -> int:
         """Write what is pending; returns the number of events delivered.
@@ -61,11 +78,14 @@ class Mirror:
 
         client = MlflowClient(self._uri, self._uri)
         _ensure_model(client, self._model)
-        known = _known(client, self._model)
+        known, unloadable = _known(client, self._model)
         for number in versions:
             version = self._ledger.version(number)
             if number not in known:
-                known[number] = _create(client, self._model, version)
+                known[number] = self._create(client, version)
+            elif number in unloadable and self._has(version):
+                client.delete_model_version(self._model, known[number])
+                known[number] = self._create(client, version)
             for key, value in _tags(version).items():
                 client.set_model_version_tag(self._model, known[number], key, value)
         self._aliases(client, known)
@@ -76,13 +96,28 @@ class Mirror:
         present = client.get_registered_model(self._model).aliases
         for alias, served in wanted.items():
             if served is not None and served.version not in known:
-                known[served.version] = _create(
-                    client, self._model, self._ledger.version(served.version)
-                )
+                version = self._ledger.version(served.version)
+                known[served.version] = self._create(client, version)
             if served is not None:
                 client.set_registered_model_alias(self._model, alias, known[served.version])
             elif alias in present:
                 client.delete_registered_model_alias(self._model, alias)
+
+    def _create(self, client: Any, version: Version) -> str:
+        """A model version that can be loaded; without its artefact, one that names its digest."""
+        made = None
+        if self._store is not None:
+            made = publish(client, self._store, version, self._artifacts)
+        created = client.create_model_version(
+            self._model,
+            source=made.source if made else f"{UNLOADABLE}{version.digest}",
+            run_id=made.run_id if made else None,
+            tags={_TAG: str(version.version)},
+        )
+        return str(created.version)
+
+    def _has(self, version: Version) -> bool:
+        return self._store is not None and self._store.path(version.digest).is_dir()
 
 
 def _ensure_model(client: Any, model: str) -> None:
@@ -96,25 +131,22 @@ def _ensure_model(client: Any, model: str) -> None:
         client.create_registered_model(model, description="Mirrored from the srghn ledger.")
 
 
-def _known(client: Any, model: str) -> dict[int, str]:
-    """The ledger's version -> MLflow's, by the tag that the mirror wrote."""
+def _known(client: Any, model: str) -> tuple[dict[int, str], set[int]]:
+    """The ledger's version -> MLflow's, by the tag that the mirror wrote; those without a model."""
     found: dict[int, str] = {}
+    unloadable: set[int] = set()
     token: str | None = None
     while True:
         page = client.search_model_versions(f"name='{model}'", page_token=token)
         for entry in page:
             if _TAG in entry.tags:
-                found[int(entry.tags[_TAG])] = str(entry.version)
+                number = int(entry.tags[_TAG])
+                found[number] = str(entry.version)
+                if str(entry.source).startswith(UNLOADABLE):
+                    unloadable.add(number)
         token = page.token
         if not token:
-            return found
-
-
-def _create(client: Any, model: str, version: Version) -> str:
-    created = client.create_model_version(
-        model, source=f"srghn:{version.digest}", tags={_TAG: str(version.version)}
-    )
-    return str(created.version)
+            return found, unloadable
 
 
 def _tags(version: Version) -> dict[str, str]:

@@ -178,6 +178,53 @@ def test_the_registry_can_be_written_anew(home: Home, run: Srghn) -> None:
     assert client.get_model_version(name, "1").tags["srghn.state"] == "PASSED"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_loads_the_champion_by_its_alias(home: Home) -> None:
+    """As what it is, with its signature, and under the run that made it; both give its actions."""
+    import mlflow
+    import numpy as np
+    from mlflow import MlflowClient
+
+    from pipelines.tracking import delivery
+
+    home.release.approve(1, "ann", "the first")
+    noted = delivery.deliver(home.workspace, home.settings)
+    mirror = home.release.mirror()
+    assert mirror.deliver() > 0
+    assert mirror.failure is None
+    client = MlflowClient(home.settings.mlflow_uri, home.settings.mlflow_uri)
+    found = client.get_model_version_by_alias(mirror.model, "champion")
+    assert found.run_id == noted.mlflow_run_id
+    mlflow.set_tracking_uri(home.settings.mlflow_uri)
+    mlflow.set_registry_uri(home.settings.mlflow_uri)
+    candidate = home.release.store.load(home.release.ledger.version(1).digest)
+    observations, actions = candidate.golden
+    uri = f"models:/{mirror.model}@champion"
+    loaded = mlflow.pyfunc.load_model(uri)
+    np.testing.assert_array_equal(loaded.predict(observations)["action"], actions)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, observations.shape[1])
+    model = mlflow.onnx.load_model(uri)
+    assert model.SerializeToString() != b""
+    assert [given.name for given in model.graph.input] == ["obs"]
+
+
+def test_a_version_that_mlflow_could_not_load_is_written_anew(home: Home) -> None:
+    """Before 0.3 its source was no place at all."""
+    from mlflow import MlflowClient
+
+    from serving.registry.mirror import Mirror
+
+    old = Mirror(home.release.ledger, home.settings.mlflow_uri)
+    home.release.mirror()  # makes the folder
+    assert old.deliver() > 0
+    client = MlflowClient(home.settings.mlflow_uri, home.settings.mlflow_uri)
+    assert client.get_model_version(old.model, "1").source.startswith("srghn:")
+    assert home.release.mirror().reconcile() > 0
+    sources = [v.source for v in client.search_model_versions(f"name='{old.model}'")]
+    assert len(sources) == 1
+    assert sources[0].endswith("/model/1")
+
+
 def test_every_error_is_for_users(home: Home) -> None:
     with pytest.raises(SrghnError, match="there is no version 9"):
         home.release.start_canary(9, "ann", "try")

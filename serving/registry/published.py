@@ -1,0 +1,79 @@
+"""A version as a model that MLflow itself can load and serve, under the run that made it.
+
+The model is the candidate's own `policy.onnx` with a signature; nothing is converted. What the
+server serves is still loaded from the artefact store, by digest.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.registry.artefacts import ArtefactStore
+from serving.registry.records import Version
+from srghn.candidates.candidate import Candidate
+
+EXPERIMENT, RUN_TAG = "srghn", "srghn.run_id"
+#: Folder of the model among its run's artifacts.
+FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where MLflow finds a model: the source of a model version, and the run it belongs to."""
+
+    source: str
+    run_id: str
+
+
+def publish(
+    client: Any, store: ArtefactStore, version: Version, artifacts: str | None
+) -> Published | None:
+    """Put the version's policy among its run's artifacts; None where the store does not have it.
+
+    `artifacts` is where a new experiment keeps its files, None for the tracking server's default.
+    """
+    if not store.path(version.digest).is_dir():
+        return None
+    candidate = store.load(version.digest)
+    run = _run(client, version.run_id, artifacts)
+    with tempfile.TemporaryDirectory(prefix="srghn-model-") as folder:
+        model = Path(folder) / FOLDER
+        _save(candidate, model)
+        client.log_artifacts(run.info.run_id, str(model), f"{FOLDER}/{version.version}")
+    source = f"{run.info.artifact_uri.rstrip('/')}/{FOLDER}/{version.version}"
+    return Published(source, str(run.info.run_id))
+
+
+def _save(candidate: Candidate, folder: Path) -> None:
+    """The policy in MLflow's ONNX flavour, with the signature of its golden calls."""
+    import mlflow.onnx
+    import onnx
+    from mlflow.models import infer_signature
+
+    observations, actions = candidate.golden
+    before, after = candidate.golden_states
+    inputs: Any = {"obs": observations, "state": before} if before.size else observations
+    outputs = {"action": actions, **({"next_state": after} if before.size else {})}
+    mlflow.onnx.save_model(
+        onnx.load(candidate.path / "policy.onnx"),
+        str(folder),
+        signature=infer_signature(inputs, outputs),
+        pip_requirements=["onnxruntime", "numpy"],
+        onnx_execution_providers=["CPUExecutionProvider"],
+    )
+
+
+def _run(client: Any, run_id: str, artifacts: str | None) -> Any:
+    """The MLflow run of one of our runs, made where none was delivered yet."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        made = client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+    else:
+        made = experiment.experiment_id
+    found = client.search_runs([made], f"tags.`{RUN_TAG}` = '{run_id}'", max_results=1)
+    if found:
+        return found[0]
+    return client.create_run(made, run_name=run_id, tags={RUN_TAG: run_id})
