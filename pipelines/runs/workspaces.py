@@ -37,6 +37,8 @@ DVC_CONFIG = """\
     check_update = false
 [cache]
     dir = ../../../dvc-cache
+[plots]
+    html_template = plots.html
 """
 
 
@@ -151,7 +153,7 @@ class Workspace:
         if (
             self.dvc_config.read_text(encoding="utf-8") != DVC_CONFIG
         ):  # written before 0.3: with an absolute path
-            atomic_write(self.dvc_config, DVC_CONFIG)
+            write_dvc_config(self)
         command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
         if stage == "pin":
             command.append("--no-run-cache")
@@ -200,12 +202,19 @@ def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Work
     workspace = Workspace(workspaces(settings) / run_id)
     require_writable(settings.home)
     (workspace.root / ".dvc").mkdir(parents=True)
-    atomic_write(workspace.dvc_config, DVC_CONFIG)
+    write_dvc_config(workspace)
     (workspace.root / ".dvc" / "tmp").mkdir()
     atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
     Lease().save(workspace.lease)
     atomic_write(workspace.params_file, params.to_yaml())
     return workspace
+
+
+def write_dvc_config(workspace: Workspace) -> None:
+    """DVC's settings, and the page that its plots are shown in: one that needs no network."""
+    page = Path(str(files("pipelines"))) / "runs" / "plots.html"
+    atomic_write(workspace.dvc_config.parent / "plots.html", page.read_bytes())
+    atomic_write(workspace.dvc_config, DVC_CONFIG)
 
 
 def find_workspace(settings: Settings, run_id: str) -> Workspace | None:

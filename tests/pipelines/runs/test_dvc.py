@@ -51,8 +51,8 @@ def project(
     """A git repository with this project's own DVC files and a tiny run, reproduced once."""
     folder = tmp_path_factory.mktemp("project")
     mine = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
-    for name in (*mine, "data/lease.json"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in (*mine, "data/lease.json", "pipelines/runs/plots.html"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(tiny().to_yaml())
     patch.setenv("SRGHN_HOME", str(folder.parent / "home"))
