@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint check install extras lock bench kills clean
+.PHONY: demo test lint check install extras lock bench kills clean coverage smoke
 
 demo: install ## set up, then the whole loop, from nothing to a served answer
 	$(BIN)/srghn demo
@@ -44,6 +44,21 @@ bench: install ## measure against the peers that are installed
 kills: install ## SIGKILL at named write boundaries: 100 runs, 500 writers of a ledger
 	$(BIN)/python -m tests.benchmarks.kills --runs 100
 	$(BIN)/python -m tests.benchmarks.ledger_kills --kills 500
+coverage: install ## all tests, and which lines none of them runs (.coverage, htmlcov/index.html)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder \
+	  --cov=srghn --cov=regression_suite --cov=serving --cov=pipelines \
+	  --cov-report=term:skip-covered --cov-report=html
+
+SMOKE_PYTHONS ?= python3.12 python3.13
+SMOKE_EXTRAS  ?= evolve,serve,client
+
+smoke: ## install under each other Python there is, and run tests/smoke.py with it
+	@for python in $(SMOKE_PYTHONS); do \
+	  $$python -c "" 2>/dev/null || { echo "$$python: not installed, skipped"; continue; }; \
+	  folder=$$(mktemp -d) && $$python -m venv $$folder && \
+	  $$folder/bin/python -m pip install --quiet --disable-pip-version-check ".[$(SMOKE_EXTRAS)]" && \
+	  $$folder/bin/python tests/smoke.py; code=$$?; rm -rf $$folder; [ $$code = 0 ] || exit $$code; \
+	done
 
 clean: ## remove what the build made; never .srghn, which holds your ledger
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
