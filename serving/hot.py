@@ -119,11 +119,16 @@ class HotPath:
         token = said.token or call.header(b"x-episode-token")
         served, predictor, episode = await self._choose(call, name, token)
         check_one(said.observation, predictor.observation_size)
-        answered, action = self._service.act_one(served, predictor, said.observation)
-        face = served.face(answered)
-        fields = face.fields
-        if episode is not None:
-            fields += self._sealed(episode, answered)
+        if episode is None:
+            answered, action = self._service.act_one(served, predictor, said.observation)
+            face = served.face(answered)
+            fields = face.fields
+        else:
+            answered, action, memory = self._service.step_one(
+                served, predictor, said.observation, episode.memory
+            )
+            face = served.face(answered)
+            fields = face.fields + self._sealed(episode, answered, memory)
         shown = b"%d" % action if type(action) is int else orjson.dumps(action)
         return face, b'{"action":%b%b}' % (shown, fields), JSON
 
@@ -142,10 +147,10 @@ class HotPath:
         served, predictor = self._service.choose(call.header(b"x-client-key"))
         return served, predictor, None
 
-    def _sealed(self, episode: Episode, answered: Predictor) -> bytes:
+    def _sealed(self, episode: Episode, answered: Predictor, memory: bytes) -> bytes:
         """The episode's next token as the last field, and whether its start is on record."""
         recorded = b"" if episode.start is not None else b',"recorded":false'
-        token = self._service.episodes.seal(episode, answered.version)
+        token = self._service.episodes.seal(episode, answered.version, memory)
         return b'%b,"token":"%b"' % (recorded, token.encode())
 
     async def _outcome(self, call: Call) -> Said:
@@ -226,29 +231,46 @@ class HotPath:
             name = episode_of(said.episode, call.header(b"x-episode-id"))
             token = said.token or call.header(b"x-episode-token")
             served, predictor, episode = await self._choose(call, name, token)
-        work = partial(self._act_tensors, said, binary, served, predictor)
-        answered, actions = await _aside(len(body), work)
+        memory = None if episode is None else episode.memory
+        work = partial(self._act_tensors, said, binary, served, predictor, memory)
+        answered, actions, memory = await _aside(len(body), work)
         face, sealed = served.face(answered), None
         if episode is not None:
-            sealed = self._service.episodes.seal(episode, answered.version)
+            sealed = self._service.episodes.seal(episode, answered.version, memory or b"")
         content, more = tensor_answer(said, answered, actions, face, sealed)
         return face, content, more
 
     def _act_tensors(
-        self, said: InferRequest, binary: bytes, served: Served, predictor: Predictor
-    ) -> tuple[Predictor, Any]:
-        """Actions as an array, or for one observation as a list."""
+        self,
+        said: InferRequest,
+        binary: bytes,
+        served: Served,
+        predictor: Predictor,
+        memory: bytes | None,
+    ) -> tuple[Predictor, Any, bytes]:
+        """Who answered, actions as an array or for one observation as a list, and what to keep.
+
+        `memory`: of the episode that the request belongs to, None outside one.
+        """
         array = batch(said, binary, predictor.observation_size, self._service.limits.batch)
-        if len(array) > 1:
-            return self._service.predict(served, predictor, array)
-        answered, action = self._service.act_one(served, predictor, array[0].tolist())
-        return answered, [action]
+        if len(array) == 1 and memory is not None:
+            one = array[0].tolist()
+            answered, action, after = self._service.step_one(served, predictor, one, memory)
+            return answered, [action], after
+        if memory is not None and predictor.state_size:
+            expected = "one observation: the policy keeps a state from step to step"
+            raise BadRequest(422, "inputs[0].shape[0]", expected, str(len(array)))
+        if len(array) == 1:
+            answered, action = self._service.act_one(served, predictor, array[0].tolist())
+            return answered, [action], b""
+        return *self._service.predict(served, predictor, array), b""
 
     def _limit(self, count: int) -> int:
         champion = self._follower.served.champion
         if champion is None:
             raise NotReady(self._follower.served.problem)
-        return self._service.limits.of_body(count, champion.observation_size)
+        room = self._follower.served.memory_bytes
+        return self._service.limits.of_body(count, champion.observation_size) + 2 * room
 
 
 async def _aside(length: int, work: Callable[[], T]) -> T:

@@ -23,7 +23,8 @@ class Predictor:
     """One verified version, ready to answer. Immutable, so that a request can hold on to it.
 
     `layers` is the same policy in numpy where that was proven equal to the ONNX file; None leaves
-    every request to ONNX Runtime.
+    every request to ONNX Runtime. One with a `state_size` above 0 keeps a state from step to step:
+    in an episode it is asked by `step_one`, elsewhere each observation begins anew.
     """
 
     version: int
@@ -35,6 +36,7 @@ class Predictor:
     action_kind: str  # "i" integers, "f" numbers
     policy: OnnxPolicy
     layers: Layers | None = None
+    state_size: int = 0
 
     def act_one(self, observation: list[float]) -> Any:
         """The action for one observation of d numbers, each within float32.
@@ -50,6 +52,27 @@ class Predictor:
             raise PredictionError(f"version {self.version} answered with an action not finite")
         return action
 
+    def step_one(self, observation: list[float], memory: bytes) -> tuple[Any, bytes]:
+        """The action and what the next step goes on from; `memory` is b"" when an episode begins.
+
+        Raises as `act_one` does.
+        """
+        if not self.state_size:
+            return self.act_one(observation), b""
+        state = np.frombuffer(memory, np.float32).reshape(1, -1)
+        if state.shape[1] != self.state_size:
+            state = np.zeros((1, self.state_size), np.float32)
+        try:
+            actions, after = self.policy.step(np.array([observation], np.float32), state)
+        except Exception as error:  # onnxruntime's own types derive from Exception alone
+            raise PredictionError(f"version {self.version} failed: {error}") from error
+        finite = np.isfinite(after).all() and (
+            actions.dtype.kind != "f" or np.isfinite(actions).all()
+        )
+        if not finite:
+            raise PredictionError(f"version {self.version} answered with numbers not finite")
+        return actions.tolist()[0], np.ascontiguousarray(after, np.float32).tobytes()
+
     def act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
         """Actions (n,) or (n, k) for observations (n, d); raises as `act_one` does."""
         try:
@@ -62,6 +85,9 @@ class Predictor:
 
     def _run(self, observations: NDArray[np.float32]) -> NDArray[Any]:
         layers = self.layers
+        if self.state_size:
+            zeros = np.zeros((len(observations), self.state_size), np.float32)
+            return self.policy.step(observations, zeros)[0]
         if layers is None or not np.abs(observations).max() <= layers.bound:
             return self.policy(observations)
         return layers.many(observations)

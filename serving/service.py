@@ -109,6 +109,16 @@ class Service:
             champion = self._cover(served, predictor, error)
             return self.act_one(served, champion, observation)
 
+    def step_one(
+        self, served: Served, predictor: Predictor, observation: list[float], memory: bytes
+    ) -> tuple[Predictor, Any, bytes]:
+        """`act_one` within an episode: also what its next step goes on from."""
+        try:
+            return predictor, *predictor.step_one(observation, memory)
+        except PredictionError as error:
+            champion = self._cover(served, predictor, error)
+            return self.step_one(served, champion, observation, b"")
+
     def _cover(self, served: Served, failed: Predictor, error: PredictionError) -> Predictor:
         """Who answers in place of one that failed; raises `NotReady` if that was the champion."""
         champion = served.champion

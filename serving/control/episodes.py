@@ -119,7 +119,9 @@ class Episodes:
         if served.champion is None:
             raise NotReady(served.problem)
         version = served.champion.version
-        moved = msgspec.structs.replace(episode, version=version, moved=True, began=time.time())
+        moved = msgspec.structs.replace(
+            episode, version=version, moved=True, began=time.time(), memory=b""
+        )
         return served, served.champion, moved
 
     async def end(self, ended: Ended) -> Outcome:
@@ -141,11 +143,13 @@ class Episodes:
             raise BadRequest(422, "token", f"a token of policy {self._policy!r}", got)
         return episode
 
-    def seal(self, episode: Episode, version: int) -> str:
+    def seal(self, episode: Episode, version: int, memory: bytes = b"") -> str:
         """The token after one more action, which `version` gave: another one moves the episode."""
         if version != episode.version:
             episode = msgspec.structs.replace(episode, version=version, moved=True)
-        return self._seals().seal(episode, episode.steps + 1)
+        if memory:
+            episode = msgspec.structs.replace(episode, memory=memory)
+        return self._seals().seal(episode, episode.steps + 1, self._follower.served.memory_bytes)
 
     def _seals(self) -> Sealer:
         if self._sealer is None:

@@ -48,6 +48,7 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
         action_kind=actions.dtype.kind,
         policy=policy,
         layers=_layers(candidate, policy),
+        state_size=policy.state_size,
     )
     predictor.act(candidate.golden[0][:1])
     predictor.act_one(candidate.golden[0][0].tolist())  # warm, in the shape of most requests
@@ -56,7 +57,7 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
 
 def _layers(candidate: Candidate, policy: OnnxPolicy) -> Layers | None:
     """The policy in numpy, if its graph is a plain one that numpy was shown to compute equally."""
-    layers = read_layers(candidate.policy_bytes())
+    layers = None if policy.state_size else read_layers(candidate.policy_bytes())
     if layers is None:
         return None
     generator = np.random.default_rng(int(candidate.digest[:15], 16))

@@ -46,6 +46,12 @@ class Served:
     problem: str | None = "starting: the ledger was not read yet"
     _faces: dict[int, Face] = field(default_factory=dict, compare=False, init=False)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Room for the larger memory of both arms: a token's length tells none of them."""
+        sizes = (p.state_size for p in (self.champion, self.canary) if p is not None)
+        return 4 * max(sizes, default=0)
+
     def find(self, version: int) -> Predictor | None:
         """The predictor of a version that may still answer."""
         for predictor in (self.champion, self.canary):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, bindparam, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from serving.registry import schema
 from serving.registry.episodes import UnknownEpisode, counts, to_outcome, to_start
@@ -19,10 +19,11 @@ _BY_NAME = select(_table).where(
 )
 _LAST = select(func.max(_table.c.arrived))
 _END = update(_table).where(_table.c.n == bindparam("at"))
-_INSERT = {
-    "sqlite": sqlite.insert(_table).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(_table).on_conflict_do_nothing(),
-}
+_FIELDS = (*(field.name for field in fields(Start)), "moved")
+_INSERT = text(
+    f"INSERT INTO starts ({', '.join(_FIELDS)}) "
+    f"VALUES ({', '.join(f':{name}' for name in _FIELDS)}) ON CONFLICT DO NOTHING"
+)
 
 
 class Ending(Protocol):
@@ -49,8 +50,7 @@ def begin(connection: Connection, starts: Sequence[Start]) -> list[StartRow]:
 
     Returns the rows that hold, in the order of `starts`.
     """
-    insert = _INSERT[connection.dialect.name]
-    connection.execute(insert, [{**vars(start), "moved": False} for start in starts])
+    connection.execute(_INSERT, [{**vars(start), "moved": False} for start in starts])
     rows = _find(connection, [(start.policy, start.episode) for start in starts])
     return [rows[start.policy, start.episode] for start in starts]
 

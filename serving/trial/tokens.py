@@ -18,7 +18,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-_FIXED = struct.Struct("<qqqqdIBBB")
+_FIXED = struct.Struct("<qqqqdIBBBBH")
 _SALT, _NUMBER, _TAG = 16, 8, 16
 _LEAST = _SALT + _NUMBER + _TAG + _FIXED.size
 #: Keys of other processes that are remembered.
@@ -37,7 +37,8 @@ class Episode(msgspec.Struct, frozen=True):
     `start` is its number in order of start, None if that could not be recorded; `trial` the epoch
     of the trial it belongs to; `steps` the actions answered so far; `began` in Unix seconds.
     `moved`: another version went on with it. `loose`: a request of it came without its token, so
-    the steps are not all counted. Neither is evidence.
+    the steps are not all counted. Neither is evidence. `memory` is what a network that keeps a
+    state goes on from, float32.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Episode(msgspec.Struct, frozen=True):
     steps: int = 0
     moved: bool = False
     loose: bool = False
+    memory: bytes = b""
 
     @property
     def evidence(self) -> bool:
@@ -68,10 +70,13 @@ class Sealer:
         self._count = itertools.count(1)
         self._keys = {self._salt: self._own}
 
-    def seal(self, episode: Episode, steps: int) -> str:
-        """A token of the episode after so many steps, in base64."""
+    def seal(self, episode: Episode, steps: int, room: int = 0) -> str:
+        """A token of the episode after so many steps, in base64.
+
+        `room`: bytes kept for memory, so that a version with more of it makes no longer token.
+        """
         number = next(self._count).to_bytes(_NUMBER, "little")
-        sealed = self._own.encrypt(b"\0\0\0\0" + number, _pack(episode, steps), None)
+        sealed = self._own.encrypt(b"\0\0\0\0" + number, _pack(episode, steps, room), None)
         return binascii.b2a_base64(self._salt + number + sealed, newline=False).decode()
 
     def open(self, token: str) -> Episode:
@@ -101,8 +106,8 @@ class Sealer:
         return AESGCM(hashlib.blake2b(salt, key=self._secret, digest_size=32).digest())
 
 
-def _pack(episode: Episode, steps: int) -> bytes:
-    policy = episode.policy.encode()
+def _pack(episode: Episode, steps: int, room: int) -> bytes:
+    policy, name = episode.policy.encode(), episode.name.encode()
     fixed = _FIXED.pack(
         _NONE if episode.start is None else episode.start,
         _NONE if episode.trial is None else episode.trial,
@@ -113,16 +118,22 @@ def _pack(episode: Episode, steps: int) -> bytes:
         episode.arm,
         episode.moved * _MOVED + episode.loose * _LOOSE,
         len(policy),
+        len(name),
+        len(episode.memory),
     )
-    return fixed + policy + episode.name.encode()
+    return fixed + policy + name + episode.memory.ljust(room, b"\0")
 
 
 def _unpack(plain: bytes) -> Episode:
-    start, trial, version, generation, began, steps, arm, flags, length = _FIXED.unpack_from(plain)
-    rest = plain[_FIXED.size :]
+    numbers = _FIXED.unpack_from(plain)
+    start, trial, version, generation, began, steps, arm, flags, of_policy, of_name, of_memory = (
+        numbers
+    )
+    name_at = _FIXED.size + of_policy
+    memory_at = name_at + of_name
     return Episode(
-        rest[length:].decode(),
-        rest[:length].decode(),
+        plain[name_at:memory_at].decode(),
+        plain[_FIXED.size : name_at].decode(),
         version,
         arm,
         None if start == _NONE else start,
@@ -132,4 +143,5 @@ def _unpack(plain: bytes) -> Episode:
         steps,
         bool(flags & _MOVED),
         bool(flags & _LOOSE),
+        plain[memory_at : memory_at + of_memory],
     )

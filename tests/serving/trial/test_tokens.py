@@ -65,6 +65,15 @@ def test_a_token_tells_nothing_of_the_arm() -> None:
     assert all(b"episode" not in base64.b64decode(token) for token in tokens)
 
 
+def test_memory_is_kept_and_its_room_hides_its_size() -> None:
+    sealer = Sealer(b"s" * 32)
+    small = Episode("e", "policy", 1, 0, 1, 5, 2, 1.0, 0, memory=b"12345678")
+    none = Episode("e", "policy", 1, 0, 1, 5, 2, 1.0, 0)
+    tokens = [sealer.seal(episode, 1, room=32) for episode in (small, none)]
+    assert len(tokens[0]) == len(tokens[1])
+    assert [sealer.open(token).memory for token in tokens] == [b"12345678", b""]
+
+
 def test_many_foreign_salts_leave_the_own_key() -> None:
     sealer = Sealer(b"s" * 32)
     token = sealer.seal(EPISODE, 1)
