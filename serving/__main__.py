@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import resource
 import signal
@@ -17,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from serving.limits import Limits, load_limits
+from serving.logs import begin_logging
 from serving.metrics import SHARED
 from serving.protocol import guarded
 from serving.settings import Settings, load_settings, url_of
@@ -36,6 +36,7 @@ def serve(settings: Settings, workers: int = 1) -> None:
     from serving.registry.ledger import Ledger
 
     settings, limits = settings.resolved(), load_limits()
+    begin_logging(settings.log)
     ledger = Ledger(
         Database(settings.database_url, home=settings.home), witness_key=settings.witness_key
     )
@@ -144,7 +145,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {key: getattr(options, key) for key in ("host", "port", "home", "without_tokens")}
     be_quiet()
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until uvicorn takes over
     try:
         settings = load_settings(

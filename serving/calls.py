@@ -50,6 +50,12 @@ def traced(given: bytes | None) -> Header | None:
     return b"traceparent", b"00-%b-%b-%b" % (match[1], secrets.token_hex(8).encode(), match[2])
 
 
+def trace_of(given: bytes | None) -> str:
+    """The trace that a request belongs to; empty without a valid context."""
+    match = _TRACE.fullmatch(given) if given else None
+    return match[1].decode() if match else ""
+
+
 class Call:
     """A request and the way to answer it."""
 

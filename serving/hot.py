@@ -23,10 +23,11 @@ from starlette.types import Receive, Scope, Send
 from serving.access import INFER, OUTCOME
 from serving.auth import caller_of
 from serving.batches import quick_batch
-from serving.calls import JSON, Call
+from serving.calls import JSON, Call, trace_of
 from serving.control.episodes import Ended, NotReady
 from serving.control.routing import Face, Served
 from serving.explain import parse
+from serving.logs import REQUEST
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
@@ -106,8 +107,15 @@ class HotPath:
             await call.refuse(error)
         except LedgerError as error:
             status = 503
+            REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
             logger.error("POST %s: %s", path, error)
             await call.refuse(NotReady(f"the ledger cannot be used now: {error}"))
+        except Exception:  # a bug, and no reason to end the connection without a word
+            REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
+            logger.exception("POST %s", path)
+            await call.reply(
+                500, b'{"error":"an error of the server; its log has the cause"}', JSON
+            )
         finally:
             counts.inflight(-1)
             counts.request(route, status, time.perf_counter() - begun)

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.calls import Call, request_id, traced
+from serving.calls import Call, request_id, trace_of, traced
+from serving.logs import REQUEST
 from serving.schemas import BadRequest
 
 
@@ -46,7 +47,9 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        more = [(b"x-request-id", request_id(headers.get(b"x-request-id")))]
+        name = request_id(headers.get(b"x-request-id"))
+        REQUEST.set((name.decode(), trace_of(headers.get(b"traceparent"))))
+        more = [(b"x-request-id", name)]
         trace = traced(headers.get(b"traceparent"))
         if trace is not None:
             more.append(trace)

@@ -54,6 +54,7 @@ class Settings(EngineSettings, BaseSettings):
     )
     tls_certificate: Path | None = Field(None, description="PEM file; makes the server speak TLS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
+    log: Literal["text", "json"] = Field("text", description="form of the server's log lines")
     unblind: bool = Field(
         False, description="answers of a trial say which arm gave them; else none does"
     )

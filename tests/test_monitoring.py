@@ -1,0 +1,80 @@
+"""Alerts and dashboard: they ask for metrics that exist, and each alert has its runbook line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+
+from serving.app import create_app
+from serving.logs import REQUEST, JsonLines
+
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "monitoring" / "alerts.yml"
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def expressions() -> list[str]:
+    board = json.loads((ROOT / "monitoring" / "dashboard.json").read_text(encoding="utf-8"))
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return [*asked, *(rule["expr"] for rule in rules())]
+
+
+def test_every_metric_that_is_asked_for_is_served(tmp_path: Path) -> None:
+    from tests.serving.conftest import Home, maker
+
+    home = Home(tmp_path / "home", maker(tmp_path))
+    home.first()
+    with TestClient(create_app(home.settings)) as client:
+        text = client.get("/metrics").text
+    home.ledger.close()
+    served = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    asked = {name for said in expressions() for name in re.findall(r"srghn_\w+", said)}
+    assert len(asked) > 10
+    for name in asked:
+        assert {name, name.removesuffix("_total"), name.removesuffix("_bucket")} & served, name
+
+
+def test_each_alert_has_its_line_in_the_runbook() -> None:
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    for rule in rules():
+        assert f"### {rule['alert']}\n" in page
+        assert rule["annotations"]["runbook"] == f"docs/operate.md#{rule['alert'].lower()}"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_accepts_the_rules() -> None:
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_log_line_is_json_and_names_its_request() -> None:
+    record = logging.LogRecord("serving", logging.ERROR, "f.py", 1, "lost %s", ("it",), None)
+    token = REQUEST.set(("r-1", "a" * 32))
+    try:
+        said = json.loads(JsonLines().format(record))
+    finally:
+        REQUEST.reset(token)
+    assert said["message"] == "lost it"
+    assert (said["request_id"], said["trace_id"]) == ("r-1", "a" * 32)
+    assert "request_id" not in json.loads(JsonLines().format(record))
+    try:
+        raise ValueError("why")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    assert "ValueError: why" in json.loads(JsonLines().format(record))["exception"]
