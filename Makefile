@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint check install extras lock bench kills clean coverage smoke
+.PHONY: demo test lint check install extras lock bench kills clean coverage hostile smoke
 
 demo: install ## set up, then the whole loop, from nothing to a served answer
 	$(BIN)/srghn demo
@@ -59,6 +59,10 @@ smoke: ## install under each other Python there is, and run tests/smoke.py with 
 	  $$folder/bin/python -m pip install --quiet --disable-pip-version-check ".[$(SMOKE_EXTRAS)]" && \
 	  $$folder/bin/python tests/smoke.py; code=$$?; rm -rf $$folder; [ $$code = 0 ] || exit $$code; \
 	done
+
+hostile: install ## what bad bodies cost the server, as multiples of a valid one
+	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4
+	$(BIN)/python -m tests.benchmarks.hostile --megabytes 4
 
 clean: ## remove what the build made; never .srghn, which holds your ledger
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

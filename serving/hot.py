@@ -36,6 +36,7 @@ from serving.schemas import (
     BadRequest,
     BatchRequest,
     OutcomeRequest,
+    check_count,
     check_one,
     observations,
 )
@@ -289,6 +290,9 @@ async def _aside(length: int, work: Callable[[], T]) -> T:
 
 
 def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:
+    rough = body.count(b"[") - 1  # counted before they are decoded: a list costs much to make
+    if rough > limit:
+        check_count(rough, limit, "observations")
     found = quick_batch(body, predictor.observation_size, limit)
     if found is not None:
         return found

@@ -68,6 +68,8 @@ def test_a_bad_observation_is_refused_in_words(
     [
         ([], 422, "1 to 64 observations"),
         ([[0, 0, 0, 0]] * 65, 413, "1 to 64 observations in a batch, got 65"),
+        ([[]] * 5000, 413, "1 to 64 observations in a batch, got 5000"),
+        ([[[]]] * 60, 413, "1 to 64 observations in a batch"),
         ([[0, 0, 0, 0], [0, 0]], 422, "observations[1]: expected 4 numbers, got 2"),
         ([[0, 0, 0, 0], [0, 0, 0, 1e300]], 422, "observations[1][3]"),
         ([0, 0, 0, 0], 422, "observations[0]: expected a list, got 0"),
