@@ -49,7 +49,8 @@ def trial(home: Any) -> Iterator[tuple[TestClient, Any]]:
     """A server in a trial that no outcome decides."""
     home.first()
     version = home.approved(bias=1.0)
-    canary = home.steps.canary(version, params=CanaryParams(weight=0.5, min_episodes=5000))
+    params = CanaryParams(weight=0.5, min_episodes=5000)
+    canary = home.steps.canary(version, params=params, weight=0.5)
     with opened(home) as client:
         wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]
         yield client, canary
