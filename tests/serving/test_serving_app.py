@@ -15,7 +15,14 @@ from serving.registry.records import Who
 from srghn.config import CanaryParams
 from srghn.files import sha256_bytes
 
-FAST = Limits(poll_seconds=0.02, retry_seconds=0.05, body_bytes=20_000, batch=64)
+FAST = Limits(
+    poll_seconds=0.02,
+    retry_seconds=0.05,
+    body_bytes=20_000,
+    batch=64,
+    start_seconds=10,
+    lock_seconds=10,
+)
 OBSERVATION = [0.0, 0.0, 0.1, 0.0]
 
 

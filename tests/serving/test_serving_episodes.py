@@ -19,7 +19,8 @@ OBSERVATION = [0.0, 0.0, 0.1, 0.0]
 
 
 def opened(home: Any, **options: Any) -> TestClient:
-    limits = Limits(**{"poll_seconds": 0.02, **options})
+    patient = {"start_seconds": 10, "lock_seconds": 10}  # a busy machine syncs slowly
+    limits = Limits(**{"poll_seconds": 0.02, **patient, **options})
     return TestClient(create_app(home.settings, limits), raise_server_exceptions=False)
 
 
