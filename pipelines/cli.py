@@ -9,6 +9,8 @@ by the user.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Annotated
 
@@ -17,7 +19,7 @@ import typer
 from pipelines.commands import check, env, lab, ledger, review, run, schedule, serve, token, watch
 from pipelines.services.processes import extend_import_path
 from srghn import __version__
-from srghn.errors import SrghnError
+from srghn.errors import ConfigError, SrghnError
 from srghn.extras import MissingExtra, needed
 from srghn.quiet import be_quiet
 
@@ -73,6 +75,7 @@ lab.add_to(app)
 
 def main() -> None:
     """Entry point: errors meant for users become one line on stderr and an exit code."""
+    _mend_streams()
     be_quiet()
     extend_import_path()
     # Usage errors exit with 3 like any other error: 2 is an inconclusive gate's alone.
@@ -80,20 +83,53 @@ def main() -> None:
     usage_error.exit_code = 3  # type: ignore[attr-defined]
     try:
         app()
+        sys.stdout.flush()
     except SrghnError as error:
         if debug:
             raise
-        typer.echo(f"srghn: {error}", err=True)
-        sys.exit(error.exit_code)
+        _refuse(error)
     except ModuleNotFoundError as error:
         extra = needed(error)
         if debug or extra is None:
             raise
         typer.echo(f"srghn: {MissingExtra('this command', error, extra)}", err=True)
         sys.exit(MissingExtra.exit_code)
+    except BrokenPipeError:
+        _hush()
+        sys.exit(1)
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        _refuse(ConfigError(f"cannot use {error.filename}: {error.strerror or error}"))
     except KeyboardInterrupt:
         typer.echo("srghn: stopped; nothing is lost: start the same command again", err=True)
         sys.exit(130)
+
+
+def _refuse(error: SrghnError) -> None:
+    """One line on stderr; a script that asked for JSON gets the refusal as JSON too."""
+    from pipelines.commands.output import print_json
+
+    typer.echo(f"srghn: {error}", err=True)
+    if "--json" in sys.argv[1:]:
+        said = {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        print_json({"error": said})
+    sys.exit(error.exit_code)
+
+
+def _mend_streams() -> None:
+    """A stream that was closed takes everything, and one that is not UTF-8 takes every letter."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _hush() -> None:
+    """Nobody reads stdout any more: what is still to be flushed must not raise at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

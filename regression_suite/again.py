@@ -119,13 +119,13 @@ def _elsewhere(
             "mode": mode,
             "cells": cells,
         }
-        request.write_text(json.dumps(asked))
+        request.write_text(json.dumps(asked), encoding="utf-8")
         command = [sys.executable, "-m", "regression_suite.again", str(request), str(result)]
         where = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
         subprocess.run(
             command, env=where, check=True, capture_output=True, text=True, timeout=_PATIENCE
         )
-        answer: list[dict[str, Any]] = json.loads(result.read_text())
+        answer: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
     return answer
 
 
@@ -156,7 +156,7 @@ def _last_line(error: Exception) -> str:
 
 def main(request: Path, result: Path) -> None:
     """What the fresh process does."""
-    asked = json.loads(request.read_text())
+    asked = json.loads(request.read_text(encoding="utf-8"))
     players = [OnnxPolicy(Path(path)) for path in asked["policies"]]
     version = EnvVersion.from_json(asked["version"])
     found = play_recorded(asked["cells"], players, version, asked["mode"])

@@ -87,12 +87,14 @@ class EnvParams(Params):
     id: str = Field(
         "CartPoleSwitch-v1", description="a registered id, package:Id-v0, or module:Class"
     )
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field({}, description="arguments of the environment's constructor")
     wrappers: tuple[str | Wrapper, ...] = Field(
         (), description="applied in order: import paths, or {path: ..., kwargs: {...}}"
     )
     schedule: tuple[Switch, ...] = Field((), description="mode switches, by lineage generation")
-    backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    backend: Literal["gymnasium", "envpool"] = Field(
+        "gymnasium", description="which implementation of the environment steps it"
+    )
     max_episode_steps: int | None = Field(
         None, ge=1, description="steps after which an episode is cut; None: the world's own limit"
     )
@@ -144,7 +146,9 @@ class NetworkParams(Params):
     stack: int = Field(
         1, ge=1, le=64, description="observations, the last ones, that the network sees at once"
     )
-    kwargs: dict[str, Any] = {"hidden": [8], "activation": "tanh"}
+    kwargs: dict[str, Any] = Field(
+        {"hidden": [8], "activation": "tanh"}, description="arguments of the module's constructor"
+    )
 
 
 class GHNParams(Params):
@@ -155,13 +159,16 @@ class GHNParams(Params):
     messages: Literal["generations", "synchronous"] = Field(
         "generations", description="a generation at a time each way, or all at once (3 rounds then)"
     )
-    head: Literal["dense", "chunked", "basis"] = "dense"
+    head: Literal["dense", "chunked", "basis"] = Field(
+        "dense",
+        description="from a node's vector to weights: a full matrix, chunks, or a basis",
+    )
     chunk: int = Field(64, ge=1, le=4096, description="outputs per chunk of the chunked head")
     basis_width: int = Field(16, ge=1, le=1024, description="columns of the fixed random basis")
     basis_seed: int = Field(0, ge=0, description="of the fixed basis; a lineage never changes it")
-    initial_rate: float = Field(0.1, gt=0, lt=1)
-    rate_min: float = Field(2e-3, gt=0)
-    rate_max: float = Field(2.0, gt=0, le=10)
+    initial_rate: float = Field(0.1, gt=0, lt=1, description="mutation rate of a founder")
+    rate_min: float = Field(2e-3, gt=0, description="least mutation rate")
+    rate_max: float = Field(2.0, gt=0, le=10, description="greatest mutation rate")
     rate_bounds: Literal["fold", "clip"] = Field(
         "fold", description="what a rate does at its bounds: turn back, or stay (and hide beyond)"
     )
@@ -203,9 +210,9 @@ class EvolutionParams(Params):
 
     strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
     options: dict[str, Any] = Field({}, description="options of that strategy")
-    seed: int = Field(0, ge=0, lt=2**31)
-    generations: int = Field(60, ge=1)
-    parents: int = Field(6, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31, description="root of every random stream of the run")
+    generations: int = Field(60, ge=1, description="how many this run adds to its lineage")
+    parents: int = Field(6, ge=1, description="individuals that survive a generation")
     children: int = Field(10, ge=1, description="children per parent")
     episodes: int = Field(8, ge=1, description="episodes per individual and generation")
     selection: Literal["plus", "comma", "tournament"] = Field(
@@ -213,7 +220,9 @@ class EvolutionParams(Params):
         description="parents compete with their children, or not (comma): experiment ablation "
         "found no difference in recovery, and tournaments slower",
     )
-    tournament_size: int = Field(3, ge=2)
+    tournament_size: int = Field(
+        3, ge=2, description="individuals in a tournament, where selection is tournament"
+    )
     elites: int = Field(1, ge=0, description="best individuals kept, with comma and tournament")
     family_limit: int = Field(
         2, ge=0, description="most survivors among a parent and its children; 0: no limit"
@@ -265,8 +274,8 @@ class EvaluateParams(Params):
     perturbed cell is best is chosen.
     """
 
-    finalists: int = Field(8, ge=1)
-    episodes: int = Field(64, ge=1)
+    finalists: int = Field(8, ge=1, description="best individuals that are evaluated again")
+    episodes: int = Field(64, ge=1, description="fresh episodes for each finalist")
     cell_episodes: int = Field(8, ge=0, description="in each perturbed cell; 0: nominal alone")
     tolerance: float = Field(0.01, ge=0, lt=1, description="as a share of the best mean return")
 
@@ -280,9 +289,11 @@ class GateParams(Params):
 
     episodes: int = Field(600, ge=20, description="planned paired episodes in the primary cell")
     cell_episodes: int = Field(300, ge=20, description="planned paired episodes in every other")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    return_low: float | None = Field(None, description="range of returns; None: the world's")
-    return_high: float | None = None
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="that a verdict is right")
+    return_low: float | None = Field(
+        None, description="lower end of the range of returns; None: the world's"
+    )
+    return_high: float | None = Field(None, description="its upper end; None: the world's")
     margin: float = Field(0.05, gt=0, lt=1, description="non-inferiority margin, primary cell")
     cell_margin: float = Field(0.1, gt=0, lt=1, description="... in every other cell")
     tail_margin: float = Field(0.3, gt=0, lt=1, description="... of the worst tenth of episodes")
@@ -308,12 +319,16 @@ class GateParams(Params):
     max_latency_ms: float = Field(
         5.0, gt=0, description="on a machine that answers the reference network in 0.02 ms"
     )
-    max_policy_bytes: int = Field(10_000_000, gt=0)
-    attempts: int = Field(3, ge=1, le=10)
+    max_policy_bytes: int = Field(10_000_000, gt=0, description="size of policy.onnx at most")
+    attempts: int = Field(
+        3, ge=1, le=10, description="evaluations of one candidate under the same rules at most"
+    )
     spending: Literal["none", "candidates"] = Field(
         "none", description="share alpha over all candidates judged against one champion"
     )
-    salt: str = "srghn-gate-1"
+    salt: str = Field(
+        "srghn-gate-1", description="part of the seed of the gate's episodes, with the digest"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -351,9 +366,11 @@ class CanaryParams(Params):
     weight: float = Field(0.5, gt=0, lt=1, description="share of episodes routed to the canary")
     min_episodes: int = Field(20, ge=1, description="its outcomes before it may be promoted")
     max_episodes: int = Field(2000, ge=2, description="episodes after which the trial expires")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    return_low: float = 0.0
-    return_high: float = 500.0
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="that a decision is right, whenever it is taken"
+    )
+    return_low: float = Field(0.0, description="lowest possible return of an episode")
+    return_high: float = Field(500.0, description="highest possible return of an episode")
     margin: float = Field(
         0.05, gt=0, lt=1, description="share of the range the canary may be worse"
     )

@@ -25,6 +25,7 @@ from srghn.candidates.candidate import Candidate
 from srghn.config import parse_params
 from srghn.envs import EnvVersion
 from tests import old_homes
+from tests.conftest import Srghn
 
 STATES = (
     "RETIRED", "RETIRED", "CHAMPION", "FAILED", "ABORTED",
@@ -88,8 +89,11 @@ def test_its_parameters_are_read_with_the_section_policy(ledger_home: Path) -> N
     assert workspace.params().network.kwargs == {"hidden": [4]}
 
 
-def test_its_unfinished_run_goes_on_in_a_home_that_was_moved(tmp_path: Path) -> None:
-    home = old_homes.unpack("home-unfinished", tmp_path)
+@pytest.mark.slow
+@pytest.mark.services
+def test_its_unfinished_run_goes_on_in_a_home_that_was_moved(srghn: Srghn, tmp_path: Path) -> None:
+    """Through the commands, in a folder whose name is as awkward as one may be."""
+    home = old_homes.unpack("home-unfinished", tmp_path / "a home, moved to Zürich")
     settings = Settings(home=home).resolved()
     (folder,) = (home / "workspaces").iterdir()
     workspace = Workspace(folder)
@@ -97,11 +101,26 @@ def test_its_unfinished_run_goes_on_in_a_home_that_was_moved(tmp_path: Path) -> 
     assert [w.name for w in unfinished(settings, workspace.params())] == [workspace.name]
     began = (workspace.run / "run.json").read_bytes()
 
-    for stage in ("evolve", "evaluate"):
-        STAGES[stage](workspace, settings)
+    environment = {"SRGHN_HOME": str(home)}
+    refused = srghn("run", "--resume", workspace.name, env=environment)
+    assert "upgrade it: srghn ledger upgrade" in refused.stderr
+    assert workspace.generations_done == 74  # told before evolution, not after it
+    assert srghn("ledger", "upgrade", env=environment).returncode == 0
+
+    done = srghn("run", "--resume", workspace.name, "--json", env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
     assert workspace.generations_done == 160
     assert (workspace.run / "run.json").read_bytes() == began
     assert Candidate.load(workspace.candidate).generation == 159
+    assert Path(result["report"]).is_relative_to(home)
+    assert result["tracking_failure"] is None
+    kept = home / "mlflow" / "artifacts" / result["mlflow_run_id"] / "artifacts"
+    assert {"candidate", "report", "params.yaml"} <= {path.name for path in kept.iterdir()}
+    assert list((home / "dvc-cache" / "files").rglob("*.dir"))
+    for path in (workspace.outcome, workspace.dvc_config, workspace.root / "dvc.lock"):
+        assert old_homes.WRITTEN_IN not in path.read_text(encoding="utf-8")
+        assert str(home) not in path.read_text(encoding="utf-8")
 
 
 def here() -> dict[str, object]:
@@ -146,7 +165,7 @@ def test_the_demo_still_evolves_to_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_its_candidates_are_judged_on_the_same_episodes(tmp_path: Path) -> None:
     """The gate's seeds come from the manifest's digest, so the manifest is 0.2.0's own."""
-    from pipelines.runs.prepare import load_preset
+    from pipelines.runs.presets import load_preset
     from regression_suite.gate import judge
 
     recorded = old_homes.demo()

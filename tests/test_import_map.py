@@ -79,7 +79,7 @@ ROOMS: dict[str, set[str]] = {
     "serving.control": {"serving.trial", "serving.registry"},
     "serving.routes": {"serving.trial", "serving.registry", "serving.control", "serving.pages"},
     "regression_suite.report": set(),
-    "pipelines.services": {"pipelines.runs", "pipelines.versions"},
+    "pipelines.services": {"pipelines.runs", "pipelines.tracking", "pipelines.versions"},
     "pipelines.tracking": {"pipelines.runs", "pipelines.versions"},
     "pipelines.versions": {"pipelines.runs", "pipelines.tracking"},
     "pipelines.runs": {"pipelines.services", "pipelines.tracking", "pipelines.versions"},

@@ -30,7 +30,7 @@ def check(
 
       srghn check cartpole --set network.module=my_package:Net --json
     """
-    from pipelines.runs.prepare import load_preset
+    from pipelines.runs.presets import load_preset
     from srghn.candidates.check import check as try_run
     from srghn.config import with_overrides
     from srghn.errors import SrghnError

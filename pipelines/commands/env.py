@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands import complete
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, short, table
 
 Pinned = Annotated[
@@ -25,7 +26,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def pin(
-    preset: Annotated[str, typer.Argument(help="A preset, or a parameter file.")],
+    preset: Annotated[
+        str, typer.Argument(help="A preset, or a parameter file.", autocompletion=complete.presets)
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override: env.key=value. Repeatable.")
     ] = None,
@@ -49,7 +52,7 @@ def pin(
         out.print(said, markup=False, soft_wrap=True)
 
 
-def verify(pinned: Pinned) -> None:
+def verify(pinned: Pinned, json: JsonOption = False) -> None:
     """Play the pinned seeds again; exit 0 if the world is still the same, else say what moved.
 
     Example: srghn env verify b8a166bb
@@ -59,6 +62,9 @@ def verify(pinned: Pinned) -> None:
 
     version = find(load_settings(), pinned)
     verify_version(version)
+    if json:
+        print_json({"id": version.id, "fingerprint": version.fingerprint, "same": True})
+        return
     out.print(f"{version.id} {short(version.fingerprint)}: the same world, step for step")
 
 
@@ -110,7 +116,7 @@ def show(pinned: Pinned, json: JsonOption = False) -> None:
     out.print(rows)
 
 
-def diff(first: Pinned, second: Pinned) -> None:
+def diff(first: Pinned, second: Pinned, json: JsonOption = False) -> None:
     """Which fields of two pinned versions differ. Exit 1 if any does.
 
     Example: srghn env diff b8a166bb 81f487dd
@@ -120,8 +126,10 @@ def diff(first: Pinned, second: Pinned) -> None:
 
     settings = load_settings()
     lines = differences(find(settings, first), find(settings, second))
-    for line in lines:
+    if json:
+        print_json({"same": not lines, "differences": lines})
+    for line in lines if not json else ():
         out.print(line, markup=False, soft_wrap=True)
-    if lines:
-        raise typer.Exit(1)
+    if lines or json:
+        raise typer.Exit(bool(lines))
     out.print("the same world")

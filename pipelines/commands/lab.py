@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands import complete
 from pipelines.commands.output import JsonOption, load_settings, out, print_json
 
 
@@ -21,7 +22,11 @@ def add_to(app: typer.Typer) -> None:
 
 def experiment(
     name: Annotated[
-        str, typer.Argument(help="A name of README's list, such as many-switches or start-rate.")
+        str,
+        typer.Argument(
+            help="A name of README's list, such as many-switches or start-rate.",
+            autocompletion=complete.experiments,
+        ),
     ],
     seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
     arm: Annotated[
@@ -46,6 +51,9 @@ def experiment(
 
       srghn experiment many-switches --arms ga,cmaes --seeds 4 --set evolution.ties=parents
     """
+    from pipelines.lab.names import check_experiment
+
+    check_experiment(name)
     from pipelines.lab.experiments import run_experiment
 
     folder = to or load_settings().home / "experiments" / (f"{name}-quick" if quick else name)

@@ -149,6 +149,7 @@ def mode_set(
     mode: Annotated[str, typer.Argument(help="A mode of the policy's world.")],
     reason: ReasonOption,
     policy: PolicyOption = "policy",
+    json: JsonOption = False,
 ) -> None:
     """Say which mode the policy's world is in now: what is judged next is judged in that one.
 
@@ -156,6 +157,9 @@ def mode_set(
     """
     ledger = _ledger()
     ledger.set_mode(policy, mode, who=who(reason))
+    if json:
+        print_json({"policy": policy, "mode": mode})
+        return
     out.print(f"policy {policy} is in mode {mode}")
 
 

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from pipelines.commands.records import Records
     from serving.registry.records import Who
     from serving.settings import Settings
 
@@ -31,7 +30,20 @@ Approve = Annotated[
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger for good.")]
 
-out = Console(highlight=False)
+
+class _Output:
+    """What commands print for people; where it is piped, one record a line, fields by tabs."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        from pipelines.commands.records import write
+
+        write(self._console, *objects, **how)
+
+
+out = _Output()
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -47,13 +59,10 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, default=str))
 
 
-def table(title: str, *columns: str) -> Table:
-    from rich.table import Table
+def table(title: str, *columns: str) -> Records:
+    from pipelines.commands.records import Records
 
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+    return Records(title, *columns)
 
 
 def actor() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands import trial
+from pipelines.commands import complete, trial
 from pipelines.commands.output import (
     JsonOption,
     ReasonOption,
@@ -22,12 +22,17 @@ from pipelines.commands.output import (
     table,
     who,
 )
-from srghn.errors import LedgerError
+from srghn.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
     from pipelines.versions.release import Release
 
-Version = Annotated[int, typer.Argument(help="The version's number, as in `srghn candidates`.")]
+Version = Annotated[
+    int,
+    typer.Argument(
+        help="The version's number, as in `srghn candidates`.", autocompletion=complete.versions
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -119,6 +124,8 @@ def history(
     """
     ledger = _release().ledger
     ledger.verify()
+    if version is not None:
+        ledger.version(version)  # refuses a number that no version has
     events = ledger.events(version)
     if json:
         print_json([vars(event) for event in events])
@@ -156,6 +163,7 @@ def report(
     version: Version,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Copy the page to this file.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Where the promotion report of a version is.
 
@@ -173,11 +181,23 @@ def report(
             f"srghn gate {version}"
         )
     if to is not None:
-        shutil.copyfile(path, to)
-        path = to
-    typer.echo(path)
+        path = _copied(path, to)
+    if json:
+        print_json({"version": version, "report": str(path), "digest": found.report_digest})
+    else:
+        typer.echo(path)
     if open_:
         webbrowser.open(path.absolute().as_uri())
+
+
+def _copied(page: Path, to: Path) -> Path:
+    try:
+        return Path(shutil.copyfile(page, to))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot copy the report {page} to {to}: {error.strerror or error}; give --out a file "
+            "in a folder that is there and can be written"
+        ) from error
 
 
 def approve(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:

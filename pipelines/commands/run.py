@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.commands import complete
 from pipelines.commands.output import (
     Approval,
     Approve,
@@ -49,7 +50,10 @@ def demo(
 
 def run(
     preset: Annotated[
-        str, typer.Option(help="A preset's name, or a parameter file (.yaml).")
+        str,
+        typer.Option(
+            help="A preset's name, or a parameter file (.yaml).", autocompletion=complete.presets
+        ),
     ] = "cartpole-switch",
     set_: Annotated[
         list[str] | None,
@@ -74,6 +78,10 @@ def run(
 
       srghn run --resume cartpole-switch-20260101-120000-ab12
     """
+    from pipelines.runs.presets import load_preset
+    from srghn.config import with_overrides
+
+    with_overrides(load_preset(preset), set_ or ())  # a typo is told before torch is imported
     from pipelines.runs.runner import start_run
 
     asked = partial(_offer, ask=sys.stdin.isatty() and not json)
@@ -87,7 +95,10 @@ def run(
 
 
 def gate(
-    version: Annotated[int, typer.Argument(help="The version to judge (again).")],
+    version: Annotated[
+        int,
+        typer.Argument(help="The version to judge (again).", autocompletion=complete.versions),
+    ],
     json: JsonOption = False,
 ) -> None:
     """Judge a candidate against the champion of now, as a new attempt on fresh episodes.

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.commands import home
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+from srghn.errors import ServiceError
 
 if TYPE_CHECKING:
     from serving.settings import Settings
@@ -18,6 +20,7 @@ Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=
 def add_to(app: typer.Typer) -> None:
     for command in (serve, up, doctor, sync):
         app.command()(command)
+    home.add_to(app)
 
 
 def serve(
@@ -66,9 +69,11 @@ def doctor(json: JsonOption = False) -> None:
     if json:
         print_json([vars(finding) for finding in findings])
     else:
+        from rich.text import Text
+
         rows = table("", "", "what", "found", "do")
         for finding in findings:
-            mark = "[green]ok[/green]" if finding.ok else "[red]broken[/red]"
+            mark = Text("ok", "green") if finding.ok else Text("broken", "red")
             rows.add_row(mark, finding.what, finding.found, "" if finding.ok else finding.remedy)
         out.print(rows)
     if not all(finding.ok for finding in findings):
@@ -92,13 +97,12 @@ def sync(
     from pipelines.tracking.delivery import deliver_all
 
     result = deliver_all(load_settings(), whole=whole)
-    if json:
+    if json and not result["failure"]:
         print_json(result)
-        return
-    out.print(f"{result['runs']} runs and {result['events']} ledger events delivered")
+    elif not json:
+        out.print(f"{result['runs']} runs and {result['events']} ledger events delivered")
     if result["failure"]:
-        out.print(f"not all: {result['failure']}", markup=False)
-        raise typer.Exit(1)
+        raise ServiceError(f"not all was delivered, srghn sync goes on later: {result['failure']}")
 
 
 def _settings(host: str | None, port: int | None) -> Settings:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
-from serving.trial.scenarios import SCENARIOS
-
-Scenario = StrEnum("Scenario", {name.replace("-", "_"): name for name in SCENARIOS})  # type: ignore[misc]
+from srghn.errors import ConfigError
 
 
 def add_to(canary: typer.Typer) -> None:
@@ -68,9 +65,7 @@ def plan(
 
 
 def simulate(
-    scenario: Annotated[Scenario, typer.Option(help="What the traffic is like.")] = Scenario(
-        "steady"
-    ),
+    scenario: Annotated[str, typer.Option(help="What the traffic is like.")] = "steady",
     weight: Annotated[
         float, typer.Option(help="The canary's share of episodes.", min=0.001, max=0.999)
     ] = 0.5,
@@ -98,12 +93,16 @@ def simulate(
 
       srghn canary simulate --scenario common-drop --weight 0.25 --trials 400 --json
 
-      srghn canary simulate --scenario long-bad --effect -0.05   # a canary worse by the margin
+      srghn canary simulate --scenario long-bad --effect -0.05
     """
+    from serving.trial.scenarios import SCENARIOS
     from serving.trial.simulate import summary
 
+    if scenario not in SCENARIOS:
+        raise ConfigError(f"--scenario takes one of {', '.join(SCENARIOS)}; got {scenario!r}")
+
     found = summary(
-        scenario.value,
+        scenario,
         weight=weight,
         trials=trials,
         effect=effect,
@@ -116,7 +115,7 @@ def simulate(
     if json:
         print_json(found)
         return
-    out.print(f"{scenario.value}: {SCENARIOS[scenario.value].about}", markup=False)
+    out.print(f"{scenario}: {SCENARIOS[scenario].about}", markup=False)
     for name in ("promoted", "aborted", "expired"):
         out.print(f"  {name:9} {found[name]:.1%}")
     out.print(

@@ -16,7 +16,8 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from pipelines.runs import shown
-from pipelines.runs.prepare import preset_name, resolved
+from pipelines.runs.prepare import resolved
+from pipelines.runs.presets import preset_name
 from pipelines.runs.work import Request, carry_out, open_run, traced
 from pipelines.services.processes import extend_import_path
 from pipelines.versions.release import Approval

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.runs.calendar import seed_of
+from pipelines.runs.presets import load_preset
 from pipelines.versions.release import Release
 from serving.settings import Settings
-from srghn.config import RunParams, load_params, parse_params, with_overrides
+from srghn.config import RunParams, with_overrides
 from srghn.errors import ConfigError, FingerprintMismatch
-from srghn.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from srghn.envs import EnvVersion
     from srghn.evolution.run import Founder
-
-
-def presets() -> dict[str, Path]:
-    """Name -> file of every preset that comes with srghn."""
-    folder = Path(str(files("pipelines"))) / "presets"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def load_preset(name: str) -> RunParams:
-    """A preset by name, or any parameter file by path.
-
-    Raises `ConfigError` naming the presets there are, and the nearest to what was asked for.
-    """
-    known = presets()
-    if name in known:
-        return parse_params(read_yaml(known[name]), f"preset {name}")
-    if name.endswith((".yaml", ".yml")):
-        return load_params(Path(name))
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "a path must end in .yaml"
-    raise ConfigError(f"unknown preset {name!r}; {hint} Presets: {', '.join(known)}")
 
 
 def resolved(preset: str, overrides: Sequence[str]) -> RunParams:
@@ -117,8 +93,3 @@ def _ancestor(release: Release, start: str) -> str | None:
     if not start.isdecimal():
         raise ConfigError(f"--from takes champion, scratch or a version's number, got {start!r}")
     return release.ledger.version(int(start)).digest
-
-
-def preset_name(preset: str) -> str:
-    """What a run is named after: the preset, or the parameter file without its ending."""
-    return Path(preset).stem

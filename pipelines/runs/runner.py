@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.progress import spinner
-from pipelines.runs.prepare import prepared, preset_name, resolved
+from pipelines.runs.prepare import prepared, resolved
+from pipelines.runs.presets import preset_name
 from pipelines.runs.work import Request, carry_out, open_run, traced
 from pipelines.runs.workspaces import (
     Workspace,
@@ -43,6 +44,7 @@ def start_run(
     """
     require_writable(settings.home)
     if resume is not None:
+        Release(settings).incumbent()  # a ledger that cannot be used is told before evolution
         return execute(settings, open_workspace(settings, resume).name, approve)
     params = prepared(settings, resolved(preset, overrides), start)
     begun = unfinished(settings, params)

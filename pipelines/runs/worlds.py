@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.runs.prepare import load_preset
+from pipelines.runs.presets import load_preset
 from serving.settings import Settings
 from srghn.config import Wrapper, with_overrides
 from srghn.envs import EnvVersion, pin
@@ -61,7 +61,7 @@ def _range(version: EnvVersion) -> str:
 def keep(settings: Settings, version: EnvVersion) -> Path:
     """The version's file; what moves no world, such as the range of returns, is as last pinned."""
     path = settings.home / "envs" / f"{version.fingerprint}.json"
-    if not path.exists() or path.read_text() != version.to_json():
+    if not path.exists() or path.read_text(encoding="utf-8") != version.to_json():
         version.save(path)
     return path
 

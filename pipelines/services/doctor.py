@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
 
 from pipelines.runs.workspaces import require_writable
 from pipelines.services.prefect_server import running_server
+from pipelines.services.processes import require_answer
+from pipelines.services.prune import human, sizes
 from pipelines.versions.release import Release
 from serving.settings import Settings
-from srghn.errors import SrghnError
+from srghn.errors import ServiceError, SrghnError
 
 REQUIRED = (
     "torch", "gymnasium", "onnxruntime", "prefect", "dvc", "mlflow", "great-expectations", "fastapi"
@@ -36,11 +40,14 @@ def examine(settings: Settings) -> list[Finding]:
     findings += [_extra(name, extra) for name, extra in OPTIONAL.items()]
     findings += [
         _try("home folder", lambda: _home(settings)),
+        _try("disk", lambda: _disk(settings)),
         _try("ledger", lambda: _ledger(settings)),
         _try("champion", lambda: _champion(settings)),
         _try("reports", lambda: _reports(settings)),
         _try("MLflow mirror", lambda: _outbox(settings)),
+        _try("MLflow", lambda: _mlflow(settings)),
         _try("Prefect server", lambda: _prefect(settings)),
+        _try("engine", lambda: _engine(settings)),
     ]
     return findings
 
@@ -76,6 +83,12 @@ def _home(settings: Settings) -> Finding:
         ok=free >= LEAST_FREE_GIB,
         remedy="make room on this disk",
     )
+
+
+def _disk(settings: Settings) -> Finding:
+    found = sorted(sizes(settings).items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {human(count)}" for name, count in found) or "empty"
+    return Finding("disk", f"{shown}; srghn prune shows what may go")
 
 
 def _ledger(settings: Settings) -> Finding:
@@ -121,3 +134,24 @@ def _outbox(settings: Settings) -> Finding:
 def _prefect(settings: Settings) -> Finding:
     url = running_server(settings)
     return Finding("Prefect server", url or "none up; commands start one when they need it")
+
+
+def _mlflow(settings: Settings) -> Finding:
+    if settings.mlflow_uri.startswith(("http://", "https://")):
+        require_answer("MLflow server", settings.mlflow_uri, "/health", "SRGHN_MLFLOW_URI")
+    shown = "embedded" if settings.mlflow_is_embedded else settings.mlflow_uri
+    return Finding("MLflow", shown)
+
+
+def _engine(settings: Settings) -> Finding:
+    if settings.engine != "dask":
+        return Finding("engine", settings.engine)
+    parts = urlsplit(settings.dask_address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5.0).close()
+    except (OSError, ValueError) as error:
+        raise ServiceError(
+            f"no Dask scheduler answers at {settings.dask_address or 'no address'} ({error}); "
+            "start dask scheduler, and set SRGHN_DASK_ADDRESS to its address"
+        ) from error
+    return Finding("engine", f"Dask at {settings.dask_address}")

@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.services.processes import (
     child_environment,
     free_port,
+    require_answer,
     start_service,
     stop_service,
     wait_until_up,
@@ -37,10 +38,16 @@ def prefect_environment(settings: Settings, api_url: str) -> dict[str, str]:
 
 
 def running_server(settings: Settings) -> str | None:
-    """API URL of the configured server, or of the embedded one if it answers now."""
+    """API URL of the configured server, or of the embedded one if it answers now.
+
+    Raises `ServiceError` where one is configured and does not answer.
+    """
     import httpx
 
     if settings.prefect_api_url:
+        require_answer(
+            "Prefect server", settings.prefect_api_url, "/health", "SRGHN_PREFECT_API_URL"
+        )
         return settings.prefect_api_url
     note = _note(settings)
     try:

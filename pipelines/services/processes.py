@@ -12,11 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from serving.settings import Settings
 from srghn.errors import ServiceError
 from srghn.parents import PARENT, mark
+
+if TYPE_CHECKING:
+    from serving.settings import Settings
 
 #: Where users' own worlds and networks are imported from; the folder a command was given in.
 IMPORTS = "SRGHN_IMPORT_PATH"
@@ -107,6 +109,22 @@ def wait_until_up(
             pass
         time.sleep(0.2)
     raise ServiceError(f"{name} did not answer at {url} in {deadline:.0f} s; its log is {log}")
+
+
+def require_answer(name: str, url: str, path: str, setting: str) -> None:
+    """Raise `ServiceError` in one line unless the server that a setting names answers by HTTP."""
+    import httpx
+
+    try:
+        status = httpx.get(url.rstrip("/") + path, timeout=5.0).status_code
+        found = f"it answered {status}" if status >= 500 else ""
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        found = str(error) or type(error).__name__
+    if found:
+        raise ServiceError(
+            f"no {name} answers at {url}: {found}; start it, or unset {setting} to use an embedded "
+            "one"
+        )
 
 
 def _last_line(log: Path) -> str:

@@ -215,7 +215,7 @@ def _supervised(settings: Settings) -> Iterator[Supervisor]:
 def _alone(settings: Settings) -> Iterator[None]:
     """One worker with its clock a home; raises `ConfigError` while there is another."""
     require_writable(settings.home)
-    with (settings.home / "up.lock").open("w") as file:
+    with (settings.home / "up.lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

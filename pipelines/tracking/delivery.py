@@ -17,7 +17,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,16 @@ ROW_SECONDS, SHARE, ALWAYS = 0.003, 0.01, 100
 
 @dataclass(frozen=True)
 class Delivery:
-    """Where delivery stands: the MLflow run, the generations it has, or why it could not go on."""
+    """Where delivery stands: the MLflow run, the generations it has, or why it could not go on.
+
+    `described`: whether it has all parameters. A run begun by version 0.2 gets them again.
+    """
 
     mlflow_run_id: str | None = None
     generations: int = 0
     finished: bool = False
     failure: str | None = None
+    described: bool = False
 
 
 def deliver(workspace: Workspace, settings: Settings, *, finished: bool = False) -> Delivery:
@@ -116,17 +120,21 @@ def deliver_all(settings: Settings, *, whole: bool = False) -> dict[str, Any]:
 def _deliver(workspace: Workspace, settings: Settings, finished: bool) -> None:
     noted = _noted(workspace)
     rows, total = _pending(workspace, noted.generations, finished)
-    if noted.finished or not (rows or finished or noted.mlflow_run_id is None):
+    if noted.finished or not (rows or finished or not noted.described):
         return
     run = MlflowRun.of(connect(settings), workspace, noted.mlflow_run_id)
-    _note(workspace, Delivery(run.run_id, noted.generations))
+    if not noted.described:
+        _note(workspace, Delivery(run.run_id, noted.generations))
+        run.describe(workspace)
+    noted = Delivery(run.run_id, noted.generations, described=True)
+    _note(workspace, noted)
     while rows:
         batch, rows = rows[: (count := rows_per_call(rows[0][1]))], rows[count:]
         run.log_generations([row for _, row in batch])
-        _note(workspace, Delivery(run.run_id, batch[-1][0] + 1))
+        _note(workspace, replace(noted, generations=batch[-1][0] + 1))
     if finished:
         run.finish(workspace)
-        _note(workspace, Delivery(run.run_id, total, finished=True))
+        _note(workspace, replace(noted, generations=total, finished=True))
 
 
 def _pending(

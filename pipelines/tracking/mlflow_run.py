@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from pipelines.runs.workspaces import Workspace
 from pipelines.tracking.store import artifacts, prepare_store
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.files import sha256_file
+from srghn.files import sha256_bytes, sha256_file
 from srghn.quiet import be_quiet
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ EXPERIMENT = "srghn"
 RUN_TAG = "srghn.run_id"
 #: MLflow takes at most 1,000 metrics and 100 parameters in one call, and 6,000 letters a value.
 METRICS_PER_CALL, PARAMS_PER_CALL, PARAM_LETTERS = 1000, 100, 6000
+#: ... and 250 letters a name. What ends a value that was cut.
+NAME_LETTERS, CUT = 250, " ... the whole is in params.yaml"
 #: Columns of the generations table that are no metric of their own.
 NOT_METRICS = ("generation", "mode", "first_crash")
 
@@ -62,6 +65,22 @@ class MlflowRun:
             client.update_run(run_id, status="RUNNING")
         return cls(client, run_id)
 
+    def describe(self, workspace: Workspace) -> None:
+        """The run's parameters; after an interruption, those that MLflow does not have yet.
+
+        A name or a value that MLflow does not take is changed until it does; `params.yaml`, an
+        artifact of the run, has every one of them as it was.
+        """
+        from mlflow.entities import Param
+
+        flat = _flat(workspace.params().model_dump(mode="json"))
+        known = self.client.get_run(self.run_id).data.params
+        params = [Param(k, _short(v)) for k, v in acceptable(flat) if k not in known]
+        for start in range(0, len(params), PARAMS_PER_CALL):
+            batch = params[start : start + PARAMS_PER_CALL]
+            self.client.log_batch(self.run_id, params=batch)
+        self.client.log_artifact(self.run_id, str(workspace.params_file))
+
     def log_generations(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A metric for each column and generation, in one call; see `rows_per_call`."""
         from mlflow.entities import Metric
@@ -84,7 +103,8 @@ class MlflowRun:
             (workspace.verdict_metrics, "gate"),
         ):
             if path.exists():
-                found = _numbers(dict(_flat(json.loads(path.read_text(encoding="utf-8")))))
+                flat = _flat(json.loads(path.read_text(encoding="utf-8")))
+                found = _numbers(dict(acceptable(flat)))
                 metrics = [Metric(f"{prefix}/{k}", v, _now(), 0) for k, v in found]
                 self.client.log_batch(self.run_id, metrics=metrics)
         for key, value in _links(workspace).items():
@@ -104,6 +124,30 @@ class MlflowRun:
             self.client.log_artifacts(self.run_id, str(workspace.candidate), "candidate")
 
 
+def acceptable(flat: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The same values under names that MLflow takes, no two alike.
+
+    MLflow takes letters, digits and `_ - . / :` and spaces, at most 250 of them, and nothing that
+    a file system would read as another path.
+    """
+    taken: set[str] = set()
+    for name, value in flat:
+        plain = re.sub(r"[^\w\-./: ]", "_", name)
+        parts = ("_" + part if part in ("", ".", "..") else part for part in plain.split("/"))
+        plain = re.sub(r"^\.\.", "_", "/".join(parts))
+        if plain != name or len(plain) > NAME_LETTERS or plain in taken:
+            plain = f"{plain[: NAME_LETTERS - 9]}-{sha256_bytes(name.encode())[:8]}"
+        taken.add(plain)
+        yield plain, value
+
+
+def _short(value: str) -> str:
+    """A value of at most MLflow's length; one that is cut says where the whole is."""
+    if len(value) <= PARAM_LETTERS:
+        return value
+    return value[: PARAM_LETTERS - len(CUT)] + CUT
+
+
 def rows_per_call(row: Mapping[str, Any]) -> int:
     """Generations that fit into one call, so that no generation is ever delivered in part."""
     return METRICS_PER_CALL // len(row)
@@ -120,19 +164,11 @@ def _find(client: MlflowClient, workspace: Workspace) -> str | None:
 
 
 def _start(client: MlflowClient, workspace: Workspace) -> str:
-    from mlflow.entities import Param
-
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     tags = {RUN_TAG: workspace.name, "mlflow.source.git.commit": _commit()}
     run = client.create_run(experiment.experiment_id, run_name=workspace.name, tags=tags)
-    run_id = str(run.info.run_id)
-    flat = _flat(workspace.params().model_dump(mode="json"))
-    params = [Param(key, value[:PARAM_LETTERS]) for key, value in flat]
-    for start in range(0, len(params), PARAMS_PER_CALL):
-        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
-    client.log_artifact(run_id, str(workspace.params_file))
-    return run_id
+    return str(run.info.run_id)
 
 
 def _links(workspace: Workspace) -> dict[str, str]:

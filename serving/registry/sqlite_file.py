@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -27,7 +28,7 @@ _PLENTY = 64 * 2**20
 def engine_for(path: Path, wait: float, *, foreign_keys: bool = True) -> Engine:
     """An engine whose writers wait for the lock for `wait` seconds."""
     engine = create_engine(
-        URL.create("sqlite", database=str(path)),
+        _readable(path) or URL.create("sqlite", database=str(path)),
         connect_args={"timeout": wait},
         pool_size=16,
         max_overflow=16,
@@ -46,6 +47,20 @@ def engine_for(path: Path, wait: float, *, foreign_keys: bool = True) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _readable(path: Path) -> URL | None:
+    """How to read a ledger that nobody here can write, such as a home mounted read-only.
+
+    SQLite would make files beside it; told that nothing changes it, it does not. None where it can
+    be written, or where a log beside it holds steps that are not in it yet.
+    """
+    log = path.with_name(path.name + "-wal")
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    if writable or not path.exists() or (log.exists() and log.stat().st_size > 0):
+        return None
+    query = {"mode": "ro", "immutable": "1", "uri": "true"}
+    return URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
 
 
 def identity(path: Path) -> Identity:

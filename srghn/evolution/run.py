@@ -251,5 +251,5 @@ def load_run(run_dir: Path) -> Run:
 def ended(run_dir: Path) -> int | None:
     """The generations after which a condition ended the run, None where none has."""
     path = run_dir / FINALISTS
-    found = json.loads(path.read_text()).get("ended") if path.exists() else None
+    found = json.loads(path.read_text(encoding="utf-8")).get("ended") if path.exists() else None
     return None if found is None else int(found)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.runs.prepare import load_preset
+from pipelines.runs.presets import load_preset
 from pipelines.runs.workspaces import create_workspace
 from pipelines.tracking.delivery import deliver, delivering
 from pipelines.tracking.mlflow_run import connect

@@ -15,7 +15,7 @@ import pytest
 from typer.main import get_command
 
 from pipelines.cli import app
-from pipelines.runs.prepare import load_preset, presets
+from pipelines.runs.presets import load_preset, presets
 from srghn.config import RunParams, load_params
 from tests.conftest import Srghn
 

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from pipelines.runs.prepare import load_preset, presets
+from pipelines.runs.presets import load_preset, presets
 from srghn.envs import default_cells, pin, registered
 from srghn.errors import EnvVersionError, SrghnError
 

@@ -138,16 +138,14 @@ def test_a_copy_does_not_talk_to_the_originals_prefect_server(
 
 
 def test_a_worker_is_told_where_the_home_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    answering: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Prefect's worker runs each flow in a temporary folder of its own."""
     seen: dict[str, str] = {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.execve", lambda path, command, environment: seen.update(environment))
     monkeypatch.setenv("SRGHN_HOME", "here")
-    settings = Settings(
-        database_url="sqlite:///ledger.db", prefect_api_url="http://127.0.0.1:1/api"
-    ).resolved()
+    settings = Settings(database_url="sqlite:///ledger.db", prefect_api_url=answering).resolved()
     run_worker(settings)
     assert seen["SRGHN_HOME"] == str(tmp_path / "here")
     assert seen[PARENT] == mark()  # the runs it starts end with it

@@ -144,3 +144,25 @@ def test_it_serves_on_ipv6_and_says_where(shared_home: Any) -> None:
 
 def test_every_setting_has_a_description() -> None:
     assert [n for n, f in Settings.model_fields.items() if not f.description] == []
+
+
+def test_a_proxy_is_not_asked_for_a_server_on_this_machine() -> None:
+    code = (
+        "import http.server, threading, httpx; from srghn.quiet import be_quiet\n"
+        "be_quiet()\n"
+        "class Yes(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): self.send_response(204); self.end_headers()\n"
+        "    def log_message(self, *_): pass\n"
+        "server = http.server.HTTPServer(('127.0.0.1', 0), Yes)\n"
+        "threading.Thread(target=server.serve_forever, daemon=True).start()\n"
+        "print(httpx.get(f'http://127.0.0.1:{server.server_port}').status_code)\n"
+    )
+    proxies = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **proxies},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "204", done.stderr

@@ -19,7 +19,9 @@ from pipelines.tracking import delivery as tracking
 from pipelines.tracking import mlflow_run
 from pipelines.tracking.delivery import deliver, deliver_all, delivering
 from serving.settings import Settings
+from srghn.config import load_params
 from srghn.envs import pin
+from srghn.errors import ServiceError
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import loop
 from srghn.evolution.metrics import SCHEMA
@@ -145,6 +147,58 @@ def test_a_run_made_before_its_note_is_found_again(alive: Home) -> None:
     assert len(runs(alive.settings)) == 1
 
 
+def test_a_first_delivery_that_was_interrupted_is_completed(
+    alive: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once begun in MLflow, a run was found again and never got its parameters."""
+
+    def killed(self: mlflow_run.MlflowRun, workspace: object) -> None:
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow_run.MlflowRun, "describe", killed)
+        assert deliver(alive.workspace, alive.settings).failure == "ConnectionError: gone"
+    (run,) = runs(alive.settings)
+    assert run.data.params == {}
+    client(alive.settings).log_param(run.info.run_id, "evolution.generations", "cut")
+    assert deliver(alive.workspace, alive.settings).failure is None
+    (run,) = runs(alive.settings)
+    assert run.data.params["env.id"] == "CartPoleSwitch-v1"
+    assert run.data.params["evolution.generations"] == "cut"  # what MLflow has, it keeps
+    kept = {found.path for found in client(alive.settings).list_artifacts(run.info.run_id)}
+    assert "params.yaml" in kept
+
+
+def test_names_and_values_that_mlflow_refuses_are_delivered_all_the_same(alive: Home) -> None:
+    long, strange = "x" * 7000, "a(b)=c\nd"
+    params = alive.workspace.params()
+    kwargs = {strange: 1, "a[b]=c d": 2, "../up": 3, "text": long, "n" * 300: 4, "Zürich": 5}
+    env = params.env.model_copy(update={"kwargs": kwargs})
+    alive.workspace.params_file.write_text(params.model_copy(update={"env": env}).to_yaml())
+    assert deliver(alive.workspace, alive.settings).failure is None
+    (run,) = runs(alive.settings)
+    found = {k: v for k, v in run.data.params.items() if k.startswith("env.kwargs.")}
+    assert len(found) == len(kwargs)
+    assert found["env.kwargs.Zürich"] == "5"
+    assert sorted(v for v in found.values() if len(v) == 1) == ["1", "2", "3", "4", "5"]
+    assert found["env.kwargs.text"].endswith("the whole is in params.yaml")
+    place = client(alive.settings).download_artifacts(run.info.run_id, "params.yaml")
+    assert load_params(Path(place)).env.kwargs == kwargs
+
+
+@pytest.mark.parametrize(
+    "name", ["/a", "a//b", "a/", "..", "..a", ".", "a/../b", "a/./b", "a{b}", "x" * 251, "", "a\tb"]
+)
+def test_every_name_becomes_one_that_mlflow_takes(name: str) -> None:
+    from mlflow.utils.validation import _validate_param_name
+
+    pairs = [("same", "1"), (name, "2"), ("same", "3")]
+    found = [plain for plain, _ in mlflow_run.acceptable(pairs)]
+    assert len(set(found)) == 3
+    for plain in found:
+        _validate_param_name(plain)
+
+
 def test_a_dead_server_costs_seconds_and_loses_nothing(alive: Home, dead: str) -> None:
     down = alive.settings.model_copy(update={"mlflow_uri": dead})
     started = time.monotonic()
@@ -221,8 +275,9 @@ def test_sync_says_what_it_delivered_or_why_not(
     monkeypatch.setenv("SRGHN_HOME", str(alive.settings.home))
     monkeypatch.setenv("SRGHN_MLFLOW_URI", dead)
     down = CliRunner().invoke(app, ["sync"])
-    assert down.exit_code == 1
-    assert "not all: " in down.stdout
+    assert isinstance(down.exception, ServiceError)
+    assert down.exception.exit_code == 3
+    assert "not all was delivered" in str(down.exception)
     monkeypatch.delenv("SRGHN_MLFLOW_URI")
     up = CliRunner().invoke(app, ["sync"])
     assert up.exit_code == 0, up.output

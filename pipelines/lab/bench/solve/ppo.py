@@ -66,7 +66,7 @@ class Judge(BaseCallback):
 
 def main():
     torch.set_num_threads(1)
-    spec = json.loads(Path(sys.argv[1]).read_text())
+    spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     given = dict(spec["ppo"])
     steps, envs = given.pop("n_timesteps"), given.pop("n_envs")
     normalize = given.pop("normalize", False)

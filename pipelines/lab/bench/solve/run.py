@@ -86,7 +86,7 @@ def _ppo(goal: Goal, seed: int, limit: float, home: Path) -> Attempt:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
-        path.write_text(json.dumps(spec))
+        path.write_text(json.dumps(spec), encoding="utf-8")
         program = Path(__file__).with_name("ppo.py")
         ran = subprocess.run(
             [str(PEER.python(home)), str(program), str(path)],
@@ -103,7 +103,7 @@ def _ppo(goal: Goal, seed: int, limit: float, home: Path) -> Attempt:
 def _append(out: Path, made: Attempt) -> None:
     new = not out.exists()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", newline="") as file:
+    with out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()
