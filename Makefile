@@ -44,6 +44,7 @@ bench: install ## measure against the peers that are installed
 kills: install ## SIGKILL at named write boundaries: 100 runs, 500 writers of a ledger
 	$(BIN)/python -m tests.benchmarks.kills --runs 100
 	$(BIN)/python -m tests.benchmarks.ledger_kills --kills 500
+
 coverage: install ## all tests, and which lines none of them runs (.coverage, htmlcov/index.html)
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  --cov=srghn --cov=regression_suite --cov=serving --cov=pipelines \
