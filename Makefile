@@ -38,6 +38,14 @@ lock: ## resolve pyproject.toml anew and write requirements.lock (needs pip 25.1
 	$(BIN)/python .ci/lock.py .lock.json > requirements.lock.new
 	rm .lock.json && mv requirements.lock.new requirements.lock
 
+.PHONY: worlds
+worlds: install ## environments and networks from outside, from the pin to a served answer
+	@test -x .venv-worlds/bin/python || $(BIN)/python -m venv .venv-worlds
+	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" \
+	  > "$$(.venv-worlds/bin/python -c 'import site; print(site.getsitepackages()[0])')/shared.pth"
+	.venv-worlds/bin/python -m pip install --quiet --disable-pip-version-check ".[worlds]"
+	.venv-worlds/bin/python -W ignore -m tests.matrix.run all
+
 bench: install ## measure against the peers that are installed
 	$(BIN)/srghn bench --quick
 
