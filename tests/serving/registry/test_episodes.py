@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.registry.episodes import CAP_FROM, UnknownEpisode
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.rules import DeploymentRules
+from serving.trial.evidence import ArmCount, TrialState
 from srghn.errors import TransitionRefused
 
 ANN = Who("ann", "because")
@@ -103,7 +105,9 @@ def test_a_trial_tried_again_keeps_its_state(ledger: Ledger, steps: Any) -> None
     steps.first()
     version = steps.approved()
     one = steps.canary(version).epoch
-    ledger.advance_trial(POLICY, one, 0, 40, {"capital": 3.5})
+    capital = np.full((2, 7), 3.5)
+    kept = TrialState(capital, -capital, np.zeros((2, 3)), np.zeros((2, 3)), canary=ArmCount(9))
+    ledger.advance_trial(POLICY, one, 0, 40, kept.to_json())
     assert ledger.expire_canary(who=ANN) == version
     assert ledger.canary() is None
     assert ledger.version(version).state == "EXPIRED"
@@ -112,7 +116,8 @@ def test_a_trial_tried_again_keeps_its_state(ledger: Ledger, steps: Any) -> None
     state = ledger.trial_state(POLICY)
     assert state is not None
     assert two > one
-    assert (state.trial, state.n, state.state["capital"]) == (two, 0, 3.5)
+    assert (state.trial, state.n) == (two, 0)
+    assert dict(state.state) == {**kept.to_json(), "since": 9}
     ledger.verify()
 
 

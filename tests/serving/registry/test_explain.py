@@ -46,7 +46,7 @@ SERVED = [
     ("UPDATE trial SET version = 1", "names version 1, which is no canary"),
     ("UPDATE trial SET epoch = 1", "is not what an event began"),
     ("UPDATE trial SET status = 'held'", "has status 'held', the events say 'running'"),
-    ("UPDATE trial SET params = replace(params, '0.95', '0.5')", "has params"),
+    ("UPDATE trial SET params = replace(params, '0', '1')", "has params"),
     ("DELETE FROM trial", "trial's row of 'policy' is missing"),
     ("UPDATE versions SET state = 'CANARY' WHERE version = 1", "no canary|CANARY"),
 ]

@@ -52,7 +52,7 @@ def test_each_policy_has_a_champion_and_a_trial_of_its_own(ledger: Ledger, steps
     assert [c and c.version for c in (ledger.canary(), ledger.canary("other"))] == [mine, theirs]
     ledger.set_canary_weight(0.4, who=ANN, policy="other")
     assert ledger.abort_canary(who=ANN, policy="other") == theirs
-    assert ledger.canary().weight == 0.25  # type: ignore[union-attr]
+    assert ledger.canary().weight == 0.05  # type: ignore[union-attr]
     assert ledger.verify() == ledger.count()
 
 
