@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint check install extras lock bench kills clean coverage hostile smoke
+.PHONY: demo test lint check install extras lock bench kills clean coverage hostile smoke trials
 
 demo: install ## set up, then the whole loop, from nothing to a served answer
 	$(BIN)/srghn demo
@@ -68,6 +68,9 @@ smoke: ## install under each other Python there is, and run tests/smoke.py with 
 	  $$folder/bin/python -m pip install --quiet --disable-pip-version-check ".[$(SMOKE_EXTRAS)]" && \
 	  $$folder/bin/python tests/smoke.py; code=$$?; rm -rf $$folder; [ $$code = 0 ] || exit $$code; \
 	done
+
+trials: install ## simulated trials, 400 a row: fills in the missing rows of docs/results/trials.csv
+	$(BIN)/python -m pipelines.lab.trials docs/results/trials.csv
 
 hostile: install ## what bad bodies cost the server, as multiples of a valid one
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4

@@ -19,7 +19,8 @@ from serving.app import create_app
 from serving.logs import REQUEST, JsonLines
 
 ROOT = Path(__file__).parents[1]
-RULES = ROOT / "monitoring" / "alerts.yml"
+FOLDER = ROOT / "docs" / "monitoring"
+RULES = FOLDER / "alerts.yml"
 
 
 def rules() -> list[dict[str, Any]]:
@@ -28,7 +29,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def expressions() -> list[str]:
-    board = json.loads((ROOT / "monitoring" / "dashboard.json").read_text(encoding="utf-8"))
+    board = json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
     asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     return [*asked, *(rule["expr"] for rule in rules())]
 

@@ -19,7 +19,7 @@ from serving.trial.rules import TrialRules
 
 NINE_IN_TEN = 1.2816
 #: Episodes at a weight of one half; more at others, as the variance of D grows.
-RESERVE = 30
+RESERVE = 40
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from examples.control_loop import run
+from docs.examples.control_loop import run
 from serving.client import AsyncClient, Client, NotAnswered, Refused
 
 Answer = Callable[[httpx.Request], httpx.Response]

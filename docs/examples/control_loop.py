@@ -1,6 +1,6 @@
 """A control loop at 100 Hz: asks the server at every step and reports how evenly it ran.
 
-    python examples/control_loop.py http://127.0.0.1:8000 --seconds 10
+    python docs/examples/control_loop.py http://127.0.0.1:8000 --seconds 10
 
 Where no action arrives within the step's deadline, the last one is held: a loop must go on.
 """
