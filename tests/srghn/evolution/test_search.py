@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -147,3 +149,11 @@ def test_a_plot_has_a_panel_each_and_a_line_at_each_switch() -> None:
 def test_every_strategy_is_documented_by_its_own_file() -> None:
     assert {"gesmr", "snes"} <= set(STRATEGIES)
     assert parse_params({"evolution": {"strategy": "snes"}}, "test").evolution.strategy == "snes"
+
+
+def test_the_programs_in_the_page_on_the_method_run() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "method.md").read_text()
+    programs = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        exec(compile(program, "method.md", "exec"), {})

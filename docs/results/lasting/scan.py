@@ -1,0 +1,113 @@
+"""Switches one after another, in memory: how many phases are lost, and how soon the others end.
+
+    python docs/results/lasting/scan.py OUT.csv --seeds 101 109 [--arms NAME ...]
+
+Rows that OUT.csv already has are not made again. Phases of 40 generations, 24 switches, as in
+`srghn experiment never-return` and `many-switches`, whose runs keep tables and checkpoints too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srghn import seeding
+from srghn.config import EngineSettings, RunParams, parse_params
+from srghn.envs import pin
+from srghn.evaluation.base import WeightedPolicies, make_evaluator
+from srghn.evaluation.task import Task
+from srghn.evolution import make_strategy, selection
+
+EVERY, SWITCHES, SOLVED = 40, 24, 475.0
+TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
+BOTH = {"keep_spread": True, "stress": True}
+
+
+def constant(rate: float) -> dict[str, Any]:
+    return {**TRUNCATION, "strategy": "constant-rate", "options": {"rate": rate}}
+
+
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "kept spread and stress": {"ghn": BOTH},
+    "default": {},
+    "kept spread": {"ghn": {"keep_spread": True}},
+    "both, with memory": {"ghn": BOTH, "evolution": {"memory": 8}},
+    "both, parents win ties": {"ghn": BOTH, "evolution": {"ties": "parents"}},
+    "constant-rate 0.2": {"evolution": constant(0.2)},
+    "constant-rate 0.35": {"evolution": constant(0.35)},
+}
+COLUMNS = ("worlds", "arm", "seed", "phase", "generations", "rate_at_5", "rate_at_39")
+
+
+def params_of(worlds: str, arm: str, seed: int) -> RunParams:
+    again = worlds == "recurring"
+    modes = [("flipped", "normal")[k % 2] if again else str(k + 1) for k in range(SWITCHES)]
+    schedule = [{"generation": EVERY * (k + 1), "mode": mode} for k, mode in enumerate(modes)]
+    env = {"id": "CartPoleSwitch-v1"}
+    if not again:
+        env = {"id": "CartPoleRewired-v1", "kwargs": {"series": seed}}
+    own = {"seed": seed, "generations": EVERY * (SWITCHES + 1)}
+    evolution = {**ARMS[arm].get("evolution", {}), **own}
+    return parse_params(
+        {**ARMS[arm], "env": {**env, "schedule": schedule}, "evolution": evolution}, arm
+    )
+
+
+def scan(worlds: str, arm: str, seed: int) -> list[tuple[Any, ...]]:
+    params = params_of(worlds, arm, seed)
+    version = pin(params.env)
+    strategy, tests = (
+        make_strategy(params, version.interface),
+        seeding.seeds(0, "champion-test", 64),
+    )
+    rows: list[tuple[Any, ...]] = []
+    with make_evaluator(EngineSettings(), version, params.network) as evaluator:
+
+        def fitness(weights: Any, mode: str, seeds: Any) -> Any:
+            policies = WeightedPolicies(params.network, version.interface, weights)
+            return selection.clean(evaluator.evaluate(policies, Task(version, mode, seeds)).fitness)
+
+        state = strategy.init(seed)
+        for phase in range(SWITCHES + 1):
+            taken, rates = "", {}
+            for k in range(EVERY):
+                generation, mode = state.generation, version.mode_at(state.generation)
+                population = strategy.ask(state)
+                episodes = seeding.seeds(seed, "episode", params.evolution.episodes, generation)
+                found = fitness(population.weights, mode, episodes)
+                best = int(found.argmax())
+                if taken == "" and found[best] >= SOLVED / 2:
+                    champion = population.weights[best : best + 1]
+                    taken = str(k) if fitness(champion, mode, tests)[0] >= SOLVED else ""
+                rates[k] = float(np.median(population.rates))
+                state = strategy.tell(state, population, found)
+            rows.append((worlds, arm, seed, phase, taken, f"{rates[5]:.4g}", f"{rates[39]:.4g}"))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs=2, default=(101, 109))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    given = parser.parse_args()
+    if not given.out.exists():
+        given.out.write_text(",".join(COLUMNS) + "\n")
+    with given.out.open() as file:
+        done = {(row["worlds"], row["arm"], row["seed"]) for row in csv.DictReader(file)}
+    for seed in range(*given.seeds):
+        for arm in given.arms:
+            for worlds in ("recurring", "never returning"):
+                if (worlds, arm, str(seed)) not in done:
+                    rows = scan(worlds, arm, seed)
+                    with given.out.open("a", newline="") as file:
+                        csv.writer(file).writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
