@@ -35,7 +35,9 @@ from srghn.evolution.selection import clean, rank
 
 class GESMROptions(Params):
     sigma: float = Field(0.3, gt=0, description="middle of the step sizes at first")
-    groups: int = Field(8, ge=2, description="step sizes at a time")
+    groups: int = Field(
+        0, ge=0, description="step sizes at a time; 0: one for seven children, but at least two"
+    )
     factor: float = Field(2.0, gt=1, description="most by which a step size changes at once")
 
 
@@ -154,10 +156,11 @@ def gesmr(params: RunParams, interface: Interface) -> GESMR:
     """`parents` elites and `parents * children` children, in groups of equal size or nearly so."""
     chosen = options(GESMROptions, params.evolution)
     children = params.evolution.parents * params.evolution.children
-    if children < chosen.groups:
+    chosen = chosen.model_copy(update={"groups": chosen.groups or max(children // 7, 2)})
+    if not 2 <= chosen.groups <= children:
         raise ConfigError(
-            f"evolution.options.groups: {chosen.groups} groups need as many children, got "
-            f"{children}; raise evolution.children, or take fewer groups"
+            f"evolution.options.groups: expected from 2 to as many as there are children "
+            f"({children}), got {chosen.groups}; raise evolution.children, or take fewer groups"
         )
     layout = PolicyWeights(params.network, interface)
     return GESMR(layout, chosen, params.evolution.parents, children)

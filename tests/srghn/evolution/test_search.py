@@ -120,8 +120,10 @@ def test_step_sizes_of_the_baselines_grow_and_shrink_by_themselves() -> None:
 
 
 def test_gesmr_needs_a_child_for_each_group() -> None:
-    with pytest.raises(ConfigError, match="8 groups need as many children"):
-        make_strategy(run_params("gesmr", children=1), LINE)
+    with pytest.raises(ConfigError, match=r"expected from 2 to .* \(4\), got 8"):
+        make_strategy(run_params("gesmr", children=1, options={"groups": 8}), LINE)
+    strategy = make_strategy(run_params("gesmr", children=14), LINE)
+    assert len(strategy.init(0).sigmas) == 8
 
 
 def test_a_plot_has_a_panel_each_and_a_line_at_each_switch() -> None:
