@@ -78,3 +78,7 @@ hostile: install ## what bad bodies cost the server, as multiples of a valid one
 
 clean: ## remove what the build made; never .srghn, which holds your ledger
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
+
+.PHONY: calibration
+calibration: install ## simulate thousands of gates and write docs/calibration.md: some ten minutes
+	nice $(BIN)/python -m regression_suite.calibration.program docs

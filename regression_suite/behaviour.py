@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regression_suite.episodes import Seen, answer
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.config import GateParams
 from srghn.envs.interface import Interface
@@ -54,16 +55,22 @@ class Behaviour:
 
 def observe(
     interface: Interface,
-    observations: NDArray[np.float32],
+    seen: Seen,
     policy: PolicyFunction,
     incumbent: PolicyFunction | None,
 ) -> Behaviour:
-    """Ask both policies about the same observations (n, d)."""
-    actions = policy(observations)
-    few = observations[:SINGLE]
-    alone = np.concatenate([policy(row[None]) for row in few])
-    again = policy(observations)
-    theirs = None if incumbent is None else incumbent(observations)
+    """Ask both policies about what was seen.
+
+    A champion that keeps a state is not asked: which it would have been in, nobody knows.
+    """
+    observations, states = seen.observations, seen.states
+    actions, _ = answer(policy, observations, states)
+    alone = np.concatenate(
+        [answer(policy, observations[i : i + 1], states[i : i + 1])[0] for i in _few(seen)]
+    )
+    again, _ = answer(policy, observations, states)
+    asked = incumbent if not getattr(incumbent, "state_size", 0) else None
+    theirs = None if asked is None else asked(observations)
     rows, columns = _labels(interface)
     return Behaviour(
         rows=rows,
@@ -75,6 +82,10 @@ def observe(
         varied=bool((actions != actions[0]).any()),
         observations=len(observations),
     )
+
+
+def _few(seen: Seen) -> range:
+    return range(min(SINGLE, len(seen)))
 
 
 def judge_behaviour(seen: Behaviour | None) -> list[Check]:
@@ -106,18 +117,16 @@ class Latency:
         return REFERENCE_MS * self.policy / self.reference
 
 
-def measure_latency(
-    policy: PolicyFunction, reference: PolicyFunction, observation: NDArray[np.float32]
-) -> Latency:
-    """Time answers to one observation (1, d).
+def measure_latency(policy: PolicyFunction, reference: PolicyFunction, seen: Seen) -> Latency:
+    """Time answers to the first of what was seen.
 
     Policy and reference are asked in turn, so a machine that is busy, or slow, is so for both.
     """
-    times = np.empty((CALLS, 2))
+    times, observation, state = np.empty((CALLS, 2)), seen.observations[:1], seen.states[:1]
     for row in times:
         for column, asked in enumerate((policy, reference)):
             start = time.perf_counter()
-            asked(observation)
+            answer(asked, observation, state)
             row[column] = time.perf_counter() - start
     mine, theirs = np.median(times, axis=0) * 1e3
     return Latency(float(mine), float(theirs))

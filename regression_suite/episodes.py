@@ -16,6 +16,7 @@ from srghn.evaluation.base import Crash, PolicyFunction
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
+Float32 = NDArray[np.float32]
 #: Called with (episodes finished, episodes planned, what is being played).
 Progress = Callable[[int, int, str], None]
 
@@ -59,28 +60,58 @@ class Played:
         )
 
 
+def answer(
+    policy: PolicyFunction, observations: Float32, states: Float32
+) -> tuple[NDArray[Any], Float32]:
+    """Actions for observations (n, d) in states (n, k), and the next states; k is 0 without any."""
+    asked: Any = policy
+    if not getattr(policy, "state_size", 0):
+        return asked(observations), states
+    actions, after = asked.step(observations, states)
+    return actions, after
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Observations (n, d) that a policy met, and the states (n, k) it was in."""
+
+    observations: Float32
+    states: Float32
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
 class Recorder:
-    """A policy that keeps the observations it was shown, up to `KEPT` bytes."""
+    """A policy that keeps what it was asked, up to `KEPT` bytes; it answers as that policy does."""
 
     def __init__(self, policy: PolicyFunction) -> None:
         self._policy = policy
-        self._kept: list[NDArray[np.float32]] = []
+        self.state_size = int(getattr(policy, "state_size", 0))
+        self._kept: list[tuple[Float32, Float32]] = []
         self._room = KEPT
 
-    def __call__(self, observations: NDArray[np.float32]) -> NDArray[Any]:
-        if self._room > observations.nbytes:
-            self._kept.append(observations.copy())
-            self._room -= observations.nbytes
+    def __call__(self, observations: Float32) -> NDArray[Any]:
+        self._keep(observations, np.empty((len(observations), 0), np.float32))
         return self._policy(observations)
 
-    def sample(self, most: int) -> NDArray[np.float32]:
-        """At most `most` of the observations (n, d), evenly spaced in the order they were met."""
+    def step(self, observations: Float32, states: Float32) -> tuple[NDArray[Any], Float32]:
+        self._keep(observations, states)
+        return answer(self._policy, observations, states)
+
+    def _keep(self, observations: Float32, states: Float32) -> None:
+        size = observations.nbytes + states.nbytes
+        if self._room > size:
+            self._kept.append((observations.copy(), states.copy()))
+            self._room -= size
+
+    def sample(self, most: int) -> Seen:
+        """At most `most` of what was asked, evenly spaced in the order it was met."""
         if not self._kept:
-            return np.empty((0, 0), np.float32)
-        everything = np.concatenate(self._kept)
+            return Seen(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
+        everything, states = (np.concatenate(part) for part in zip(*self._kept, strict=True))
         picks = np.linspace(0, len(everything) - 1, min(most, len(everything))).astype(int)
-        sample: NDArray[np.float32] = everything[picks]
-        return sample
+        return Seen(everything[picks], states[picks])
 
 
 def to_parquet(results: Sequence[Played]) -> bytes:

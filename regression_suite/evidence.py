@@ -39,6 +39,7 @@ class Evidence:
     cells: tuple[CellEstimate, ...] = ()
     behaviour: Behaviour | None = None
     film: Film | None = None
+    rival_film: Film | None = None
     tables: RunTables | None = None
     quality: DataQuality | None = None
     history: Sequence[Mapping[str, Any]] = ()

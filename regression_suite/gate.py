@@ -135,14 +135,19 @@ def _examine(
     theirs = None if incumbent is None else incumbent.policy()
     root = gate_root(evidence.params.salt, candidate.digest, evidence.attempt, evidence.lease)
     played, recorder = _play(evidence, policy, theirs, root, progress)
-    evidence = replace(evidence, played=played, film=_film(evidence, policy, played[0]))
+    evidence = replace(
+        evidence,
+        played=played,
+        film=_film(evidence, policy, played[0]),
+        rival_film=None if theirs is None else _film(evidence, theirs, played[0]),
+    )
     seen = recorder.sample(behaviour.SAMPLE)
     observed, latency = None, None
     if len(seen):
         size = evidence.version.interface.observation_size
         observed = behaviour.observe(evidence.version.interface, seen, policy, theirs)
         reference = behaviour.reference_policy(size)
-        latency = behaviour.measure_latency(policy, reference, seen[:1])
+        latency = behaviour.measure_latency(policy, reference, seen)
     with ThreadPoolExecutor(1) as aside:  # a process of its own plays, this thread only waits
         replayed: Future[Check] = aside.submit(
             again.judge_again, played, candidate, incumbent, evidence.version, evidence.mode, root
@@ -231,7 +236,7 @@ def _judge_run(evidence: Evidence, run_dir: Path | None) -> Evidence:
 
 
 def _film(evidence: Evidence, policy: OnnxPolicy, primary: Played) -> Film | None:
-    """The candidate's worst nominal episode: the one a reviewer should see."""
+    """The candidate's worst nominal episode, by either policy: what a reviewer should see."""
     return record(policy, evidence.version, evidence.mode, worst_seed(primary))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regression_suite.episodes import Seen
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
@@ -27,15 +28,16 @@ TOLERANCE = 1e-4
 FEW = 0.01
 
 
-def judge_rebuilt(
-    candidate: Candidate, interface: Interface, observations: NDArray[np.float32]
-) -> Check:
-    """Compare the served policy with the genome's on golden and met observations (n, d)."""
-    golden, _ = candidate.golden
-    asked = np.concatenate([golden, observations]) if observations.size else golden
+def judge_rebuilt(candidate: Candidate, interface: Interface, seen: Seen) -> Check:
+    """Compare the served policy with the genome's on golden and on met observations."""
+    golden, states = candidate.golden[0], candidate.golden_states[0]
+    asked = Seen(golden, states)
+    if len(seen):
+        both = np.concatenate([golden, seen.observations]), np.concatenate([states, seen.states])
+        asked = Seen(*both)
     try:
         expected, near = remade(candidate, interface, asked)
-        actions = candidate.policy()(asked)
+        actions, _ = candidate.policy().step(asked.observations, asked.states)
     except (SrghnError, KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = f"no policy can be made again from the genome: {_short(error)}"
         return Check(NAME, "failed", reason, remedy=REMEDY)
@@ -54,21 +56,26 @@ def judge_rebuilt(
 
 
 def remade(
-    candidate: Candidate, interface: Interface, observations: NDArray[np.float32]
+    candidate: Candidate, interface: Interface, seen: Seen
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Actions of the genome's own network, and how far each row (n,) may differ from them."""
     import torch  # costs seconds, and only this check needs a network
 
     from srghn.candidates.freeze import ServedPolicy, load_weights
-    from srghn.policies import build_policy
+    from srghn.networks import build_network
 
     params = RunParams.model_validate(candidate.manifest["params"])
-    sizes = interface.observation_size, interface.action_size
-    network = load_weights(build_policy(params.network, *sizes), weights_of(candidate, interface))
+    network = build_network(params.network, interface)
+    load_weights(network, weights_of(candidate, interface))
     with torch.no_grad():
-        asked = torch.from_numpy(np.ascontiguousarray(observations, np.float32))
-        outputs = network(asked).numpy().astype(np.float64)
-        actions = ServedPolicy(network, interface).eval()(asked).numpy().astype(np.float64)
+        asked = [torch.from_numpy(np.ascontiguousarray(seen.observations, np.float32))]
+        if seen.states.shape[1]:
+            asked.append(torch.from_numpy(np.ascontiguousarray(seen.states, np.float32)))
+        answered: Any = network(*asked)
+        outputs = (answered[0] if len(asked) > 1 else answered).numpy().astype(np.float64)
+        served = ServedPolicy(network, interface).eval()
+        actions = served.decode(torch.from_numpy(outputs.astype(np.float32))).numpy()
+        actions = actions.astype(np.float64)
     if interface.action_kind == "box":
         rule = interface.box_rule
         width = float(np.max(np.where(np.isfinite(rule.half), rule.half, 1.0)))

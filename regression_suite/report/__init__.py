@@ -36,6 +36,7 @@ def render(evidence: Evidence, verdict: Verdict, content_digest: str) -> str:
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         figures=views.figures(evidence),
         budgets=views.budgets(evidence),
+        replay=views.replay_command(evidence),
         identity=views.identity(evidence, verdict, content_digest),
         ancestors=origins.ancestors(evidence),
         primary=views.primary(evidence),

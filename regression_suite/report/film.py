@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from regression_suite.episodes import Played
+from regression_suite.episodes import Played, answer
 from regression_suite.report.svg import Drawing
 from srghn.envs import EnvVersion
 from srghn.evaluation.base import PolicyFunction
@@ -43,10 +43,11 @@ def record(policy: PolicyFunction, version: EnvVersion, mode: str, seed: int) ->
     seen, total, ended = [], 0.0, False
     with version.make(mode) as env:
         observation, _ = env.reset(seed=seed)
+        state = np.zeros((1, int(getattr(policy, "state_size", 0))), np.float32)
         while not ended:
             seen.append(np.asarray(observation, np.float32))
-            action = policy(seen[-1][None])[0]
-            observation, reward, terminated, truncated, _ = env.step(action)
+            actions, state = answer(policy, seen[-1][None], state)
+            observation, reward, terminated, truncated, _ = env.step(actions[0])
             total, ended = total + float(reward), terminated or truncated
         seen.append(np.asarray(observation, np.float32))
     steps = np.unique(np.linspace(0, len(seen) - 1, FRAMES).round().astype(int))

@@ -109,6 +109,12 @@ def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[
     return [(name, value) for name, value in rows if value]
 
 
+def replay_command(evidence: Evidence) -> str:
+    """What makes candidate and episodes again: by the ledger's number, or from a checkout."""
+    numbers = [event["version"] for event in evidence.history if event.get("version") is not None]
+    return f"srghn replay {numbers[-1]}" if numbers else "srghn replay data/candidate"
+
+
 @dataclass(frozen=True)
 class Paired:
     """Pictures of the paired episodes; `power` and the smallest `detectable` gain are simulated

@@ -17,11 +17,12 @@ from regression_suite.behaviour import (
     observe,
     reference_policy,
 )
-from regression_suite.episodes import Recorder
+from regression_suite.episodes import Recorder, Seen
 from srghn.config import GateParams
 from srghn.envs.interface import Interface
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+SEEN = Seen(OBSERVATIONS, np.empty((200, 0), np.float32))
 DISCRETE = Interface(3, (None,), (None,), "discrete", (), (3,), (0,))
 MULTI = Interface(3, (None,), (None,), "multidiscrete", (2,), (2, 4), (0, 1))
 BOX = Interface(3, (None,), (None,), "box", (2,), (), (), (-2.0,), (2.0,))
@@ -33,7 +34,7 @@ def sign(observations: NDArray[np.float32]) -> Actions:
 
 
 def test_shares_and_disagreement_of_discrete_actions() -> None:
-    seen = observe(DISCRETE, OBSERVATIONS, sign, lambda o: sign(o) * 2)
+    seen = observe(DISCRETE, SEEN, sign, lambda o: sign(o) * 2)
     assert seen.candidate.shape == (1, 3)
     assert seen.candidate.sum() == pytest.approx(1)
     assert seen.candidate[0, 2] == 0
@@ -42,7 +43,7 @@ def test_shares_and_disagreement_of_discrete_actions() -> None:
 
 
 def test_blocks_of_multidiscrete_actions_count_from_their_start() -> None:
-    seen = observe(MULTI, OBSERVATIONS, lambda o: np.stack([sign(o), sign(o) + 3], axis=1), None)
+    seen = observe(MULTI, SEEN, lambda o: np.stack([sign(o), sign(o) + 3], axis=1), None)
     assert seen.candidate.shape == (2, 4)
     assert seen.candidate[1, 2:].sum() == pytest.approx(1)
     assert seen.incumbent is None
@@ -50,7 +51,7 @@ def test_blocks_of_multidiscrete_actions_count_from_their_start() -> None:
 
 
 def test_saturation_of_box_actions() -> None:
-    seen = observe(BOX, OBSERVATIONS, lambda o: np.clip(o[:, :2] * 9, -2, 2), lambda o: o[:, :2])
+    seen = observe(BOX, SEEN, lambda o: np.clip(o[:, :2] * 9, -2, 2), lambda o: o[:, :2])
     assert seen.columns == ("low bound", "between", "high bound")
     assert seen.candidate.sum(axis=1) == pytest.approx([1, 1])
     assert (seen.candidate[:, 0] > 0.3).all()
@@ -65,7 +66,7 @@ def test_a_policy_that_remembers_is_refused() -> None:
         calls.append(1)
         return sign(observations) if len(calls) == 1 else 1 - sign(observations)
 
-    check = judge_behaviour(observe(DISCRETE, OBSERVATIONS, fickle, None))[0]
+    check = judge_behaviour(observe(DISCRETE, SEEN, fickle, None))[0]
     assert check.outcome == "failed"
     assert "differently" in check.reason
 
@@ -74,18 +75,18 @@ def test_a_policy_that_looks_at_the_batch_is_refused() -> None:
     def crowd(observations: NDArray[np.float32]) -> Actions:
         return (observations[:, 0] > observations[:, 0].mean()).astype(np.int64)
 
-    assert not observe(DISCRETE, OBSERVATIONS, crowd, None).repeatable
+    assert not observe(DISCRETE, SEEN, crowd, None).repeatable
 
 
 def test_a_constant_policy_is_refused_and_nothing_seen_is_an_error() -> None:
-    constant = observe(DISCRETE, OBSERVATIONS, lambda o: np.ones(len(o), np.int64), None)
+    constant = observe(DISCRETE, SEEN, lambda o: np.ones(len(o), np.int64), None)
     assert judge_behaviour(constant)[0].outcome == "failed"
     assert judge_behaviour(None)[0].outcome == "error"
 
 
 def test_latency_is_judged_without_its_figure() -> None:
     reference = reference_policy(OBSERVATIONS.shape[1])
-    measured = measure_latency(sign, reference, OBSERVATIONS[:1])
+    measured = measure_latency(sign, reference, SEEN)
     assert min(measured.policy, measured.reference) > 0
     check = judge_latency(measured, GateParams())
     assert check.outcome == "passed"
@@ -102,7 +103,7 @@ def test_a_busy_machine_does_not_decide_about_latency(monkeypatch: pytest.Monkey
         factor = 1e5 if busy else 1.0
         monkeypatch.setattr(time, "perf_counter", lambda factor=factor: factor * real())
         reference = reference_policy(OBSERVATIONS.shape[1])
-        measured = measure_latency(sign, reference, OBSERVATIONS[:1])
+        measured = measure_latency(sign, reference, SEEN)
         slow[busy] = measured.policy > GateParams().max_latency_ms
         assert judge_latency(measured, GateParams()).outcome == "passed"
     assert slow[True]  # by itself the clock would have refused it
@@ -110,14 +111,43 @@ def test_a_busy_machine_does_not_decide_about_latency(monkeypatch: pytest.Monkey
 
 def test_policy_and_reference_are_asked_in_turn() -> None:
     asked: list[str] = []
-    measure_latency(lambda o: asked.append("p"), lambda o: asked.append("r"), OBSERVATIONS[:1])  # type: ignore[arg-type,return-value,func-returns-value]
+    measure_latency(lambda o: asked.append("p"), lambda o: asked.append("r"), SEEN)  # type: ignore[arg-type,return-value,func-returns-value]
     assert "".join(asked) == "pr" * CALLS
 
 
 def test_the_recorder_samples_evenly_and_changes_nothing() -> None:
     recorder = Recorder(sign)
-    assert recorder.sample(5).size == 0
+    assert len(recorder.sample(5)) == 0
     for rows in np.split(OBSERVATIONS, 20):
         np.testing.assert_array_equal(recorder(rows), sign(rows))
-    np.testing.assert_array_equal(recorder.sample(1000), OBSERVATIONS)
-    np.testing.assert_array_equal(recorder.sample(2), OBSERVATIONS[[0, -1]])
+    np.testing.assert_array_equal(recorder.sample(1000).observations, OBSERVATIONS)
+    np.testing.assert_array_equal(recorder.sample(2).observations, OBSERVATIONS[[0, -1]])
+
+
+class Counter:
+    """A policy that keeps a state and says so: it acts by how often it was asked."""
+
+    state_size = 1
+
+    def __call__(self, observations: NDArray[np.float32]) -> Actions:
+        raise AssertionError("it must be asked by step")
+
+    def step(
+        self, observations: NDArray[np.float32], states: NDArray[np.float32]
+    ) -> tuple[Actions, NDArray[np.float32]]:
+        return (states[:, 0] % 2).astype(np.int64), states + 1
+
+
+def test_a_policy_with_a_declared_state_is_asked_in_that_state() -> None:
+    policy = Counter()
+    recorder = Recorder(policy)
+    assert recorder.state_size == 1
+    states = np.arange(200, dtype=np.float32)[:, None]
+    recorder.step(OBSERVATIONS, states)
+    seen = recorder.sample(50)
+    assert seen.states.shape == (50, 1)
+    found = observe(DISCRETE, seen, policy, policy)
+    assert found.repeatable
+    assert found.varied
+    assert found.disagreement is None
+    assert measure_latency(policy, sign, seen).policy > 0

@@ -62,6 +62,7 @@ def judged(
     history = [
         {
             "seq": 1,
+            "version": 7,
             "from_state": "REGISTERED",
             "to_state": "EVALUATING",
             "actor": HOSTILE,
@@ -114,6 +115,8 @@ def test_the_page_says_what_the_verdict_says(judged: tuple[Verdict, str]) -> Non
     for check in verdict.checks:
         assert check.name in text
     assert "specialist" in text
+    assert "The champion on the same seed" in text
+    assert "<pre>srghn replay 7</pre>" in text
 
 
 def test_every_drawing_is_valid_xml(judged: tuple[Verdict, str]) -> None:
