@@ -37,7 +37,12 @@ ACCESS: dict[tuple[str, str], str] = {
     ("POST", "/v1/episodes/{episode_id}/outcome"): OUTCOME,
     ("POST", "/v1/versions/{version}/approve"): REVIEW,
     ("POST", "/v1/versions/{version}/reject"): REVIEW,
+    ("POST", "/v1/versions/{version}/stale"): REVIEW,
+    ("POST", "/v1/versions/{version}/revoke"): ADMIN,
     ("POST", "/v1/canary/abort"): ADMIN,
+    ("POST", "/v1/canary/weight"): ADMIN,
+    ("POST", "/v1/canary/status"): ADMIN,
+    ("POST", "/v1/mode"): ADMIN,
     ("POST", "/v1/rollback"): ADMIN,
 }
 _PATTERNS = [(method, compile_path(path)[0], needed) for (method, path), needed in ACCESS.items()]

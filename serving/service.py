@@ -44,11 +44,11 @@ class Service:
             self.settings.database_url, home=self.settings.home, wait=self.limits.lock_seconds
         )
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
-        store = ArtefactStore(self.settings.home / "artefacts")
+        self.store = ArtefactStore(self.settings.home / "artefacts")
         self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
         self.metrics = Metrics()
         unblind = self.settings.unblind
-        self.follower = Follower(self.ledger, store, self.metrics, self.limits, unblind)
+        self.follower = Follower(self.ledger, self.store, self.metrics, self.limits, unblind)
         self.watch = Watch(self.ledger)
         self.follower.looks += [self.keeper.look, self._watch]
         self.episodes = Episodes(self.ledger, self.follower, self.metrics, self.limits, MODEL)

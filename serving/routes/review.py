@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from fastapi import APIRouter
@@ -17,9 +17,11 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.control import release
 from serving.explain import parse
 from serving.http import answer, read_body
 from serving.registry.records import Who
+from serving.registry.schema import POLICY
 from serving.routes.act import body_of
 from serving.routes.versions import find, summary
 from serving.schemas import BadRequest, Body
@@ -51,22 +53,42 @@ class Rollback(Decision, frozen=True):
     to_version: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType | None = UNSET
 
 
+class Weight(Decision, frozen=True):
+    """Why, and the canary's share of new episodes."""
+
+    weight: Annotated[float, Meta(ge=0, lt=1)]
+
+
+class Status(Decision, frozen=True):
+    """Why, and what becomes of the trial."""
+
+    status: Literal["running", "paused", "held"]
+
+
+class Mode(Decision, frozen=True):
+    """Why, and the mode that the environment is in."""
+
+    mode: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
+
+
 @router.post("/v1/versions/{version}/approve", openapi_extra=body_of(Approval))
 async def approve(request: Request, version: str) -> Response:
-    """Approve a version that passed (scope review)."""
+    """Approve a version that passed (scope review): the first champion, or its trial begins."""
     service, said = service_of(request), await _read(request, Approval)
     found = await asyncio.to_thread(find, service.ledger, version)
-    return await _decide(
-        request,
-        said,
-        lambda who, generation: service.ledger.approve(
+
+    def step(who: Who, generation: int) -> None:
+        release.approve(
+            service.ledger,
+            service.store,
             found.version,
+            release.canary_rules(found),
             report_digest=said.report_digest,
             who=who,
             expected_generation=generation,
-        ),
-        found.version,
-    )
+        )
+
+    return await _decide(request, said, step, found.version)
 
 
 @router.post("/v1/versions/{version}/reject", openapi_extra=body_of(Decision))
@@ -81,6 +103,63 @@ async def reject(request: Request, version: str) -> Response:
             found.version, who=who, expected_generation=generation
         ),
         found.version,
+    )
+
+
+@router.post("/v1/versions/{version}/stale", openapi_extra=body_of(Decision))
+async def stale(request: Request, version: str) -> Response:
+    """Say that a pass no longer holds (scope review); a trial of it ends."""
+    service, said = service_of(request), await _read(request, Decision)
+    found = await asyncio.to_thread(find, service.ledger, version)
+    return await _decide(
+        request,
+        said,
+        _on(service, lambda who: service.ledger.mark_stale(found.version, who=who)),
+        found.version,
+    )
+
+
+@router.post("/v1/versions/{version}/revoke", openapi_extra=body_of(Decision))
+async def revoke(request: Request, version: str) -> Response:
+    """Take a version out of service for good; of a champion, roll back first (scope admin)."""
+    service, said = service_of(request), await _read(request, Decision)
+    found = await asyncio.to_thread(find, service.ledger, version)
+    return await _decide(
+        request,
+        said,
+        _on(service, lambda who: service.ledger.revoke(found.version, who=who)),
+        found.version,
+    )
+
+
+@router.post("/v1/canary/weight", openapi_extra=body_of(Weight))
+async def weight(request: Request) -> Response:
+    """Set the canary's share of new episodes (scope admin)."""
+    service, said = service_of(request), await _read(request, Weight)
+    return await _decide(
+        request,
+        said,
+        _on(service, lambda who: service.ledger.set_canary_weight(said.weight, who=who)),
+    )
+
+
+@router.post("/v1/canary/status", openapi_extra=body_of(Status))
+async def status(request: Request) -> Response:
+    """Run, pause (no new episode of it) or hold (no decision on it) the trial (scope admin)."""
+    service, said = service_of(request), await _read(request, Status)
+    return await _decide(
+        request,
+        said,
+        _on(service, lambda who: service.ledger.set_trial_status(said.status, who=who)),
+    )
+
+
+@router.post("/v1/mode", openapi_extra=body_of(Mode))
+async def mode(request: Request) -> Response:
+    """Say which mode the environment is in now; what is judged next is judged in it (admin)."""
+    service, said = service_of(request), await _read(request, Mode)
+    return await _decide(
+        request, said, _on(service, lambda who: service.ledger.set_mode(POLICY, said.mode, who=who))
     )
 
 
@@ -133,6 +212,21 @@ async def _decide(
         raise _refused(409, "version", error) from error
     await asyncio.to_thread(service.follower.poll)
     return answer(await asyncio.to_thread(_after, service, version or moved))
+
+
+def _on(service: Service, step: Callable[[Who], None]) -> Callable[[Who, int], None]:
+    """A step that is taken on the generation that it was decided on, and refused on another."""
+
+    def taken(who: Who, generation: int) -> None:
+        champion = service.ledger.champion()
+        current = champion.generation if champion else 0
+        if current != generation:
+            raise StaleGeneration(
+                f"decided on generation {generation}, the champion's is {current}; look again"
+            )
+        step(who)
+
+    return taken
 
 
 def _after(service: Service, version: int | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from serving.auth import Keeper
 from serving.limits import Limits
 from serving.registry.database import Database
 from serving.tokens import Tokens
+from srghn.config import CanaryParams
 from srghn.errors import ConfigError
 
 OBSERVATION = {"observation": [0.0, 0.0, 1.0, 0.0]}
@@ -46,7 +47,9 @@ def headers(token: str, generation: int = 1, key: str = "k1") -> dict[str, str]:
 
 
 def passed(home: Any) -> int:
-    version = home.steps.register()
+    new = home._new(bias=5.0)
+    canary = CanaryParams(weight=0.4).model_dump(mode="json")
+    version = home.steps.register(new["digest"], manifest={**new["manifest"], "canary": canary})
     home.steps.begin(version)
     home.steps.judge(version)
     return int(version)
@@ -59,16 +62,40 @@ def test_a_person_approves_and_is_named(client: TestClient, home: Any, tokens: T
     path = f"/v1/versions/{version}/approve"
     answer = client.post(path, json=body, headers=headers(token))
     assert answer.status_code == 200, answer.text
-    assert answer.json()["version"]["state"] == "APPROVED"
+    assert answer.json()["version"]["state"] == "CANARY"  # as from the command line
     assert answer.json()["served"] == {"version": 1, "generation": 1}
-    event = home.ledger.events(version)[-1]
-    assert (event.actor, event.reason) == ("ann", "read it all")
+    for event in home.ledger.events(version)[-2:]:
+        assert (event.actor, event.reason) == ("ann", "read it all")
     count = len(home.ledger.events())
     assert client.post(path, json=body, headers=headers(token)).status_code == 200
     assert len(home.ledger.events()) == count
     other = client.post(path, json={**body, "reason": "x"}, headers=headers(token, key="k2"))
     assert other.status_code == 409
-    assert "APPROVED and cannot become APPROVED" in other.json()["error"]
+    assert "CANARY and cannot become APPROVED" in other.json()["error"]
+
+
+def test_the_other_steps_of_a_person(client: TestClient, home: Any, tokens: Tokens) -> None:
+    admin = tokens.add("root", ["admin"])
+    trial = home.approved(bias=1.0)
+    home.steps.canary(trial)
+
+    def post(path: str, key: str, generation: int = 1, **said: Any) -> Any:
+        body = {"reason": "because", **said}
+        return client.post(path, json=body, headers=headers(admin, generation, key))
+
+    assert post("/v1/canary/weight", "1", weight=0.3).status_code == 200
+    assert home.ledger.canary().weight == 0.3
+    assert post("/v1/canary/weight", "2", generation=7, weight=0.4).status_code == 412
+    assert post("/v1/canary/weight", "3", weight=1.5).status_code == 422
+    assert post("/v1/canary/status", "4", status="held").status_code == 200
+    assert home.ledger.canary().status == "held"
+    assert post("/v1/canary/status", "5", status="asleep").status_code == 422
+    assert post("/v1/mode", "6", mode="flipped").status_code == 200
+    assert home.ledger.service_mode("policy") == "flipped"
+    assert post(f"/v1/versions/{trial}/stale", "7").json()["version"]["state"] == "STALE"
+    assert home.ledger.canary() is None
+    home.second(bias=2.0)
+    assert post("/v1/versions/1/revoke", "8", generation=2).json()["version"]["state"] == "REVOKED"
 
 
 def test_the_approver_is_never_a_field(client: TestClient, home: Any, tokens: Tokens) -> None:
