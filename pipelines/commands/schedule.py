@@ -69,11 +69,15 @@ def add(
 
       srghn schedule add nightly --cron "0 3 * * 2" --preset cartpole-switch
     """
-    from pipelines.runs import calendar, schedules
+    from pipelines.runs import calendar
+    from pipelines.runs.presets import load_preset
+
+    calendar.check(cron, timezone)  # what is mistyped is told before anything heavy is loaded
+    load_preset(preset)
+    from pipelines.runs import schedules
     from pipelines.runs.prepare import check, prepared, resolved
     from pipelines.runs.workspaces import require_writable
 
-    calendar.check(cron, timezone)  # what is wrong is told before anything heavy is loaded
     settings = load_settings()
     require_writable(settings.home)
     params = resolved(preset, tuple(set_ or ()))
@@ -123,16 +127,21 @@ def list_(json: JsonOption = False) -> None:
         out.print("No worker is running here, so nothing fires: srghn up")
 
 
-def show(name: Name) -> None:
-    """Everything one schedule runs, as JSON: cron, time zone, and all parameters.
+def show(name: Name, json: JsonOption = False) -> None:
+    """Everything one schedule runs: cron, time zone, and all parameters.
 
     Example: srghn schedule show nightly
     """
     from pipelines.runs import schedules
+    from srghn.yaml_files import dump_yaml
 
     settings = load_settings()
     found = schedules.find(settings, name)
-    print_json({**_described(settings, found), "params": dict(found.params)})
+    whole = {**_described(settings, found), "params": dict(found.params)}
+    if json:
+        print_json(whole)
+    else:
+        out.print(dump_yaml(whole), markup=False, end="")
 
 
 def pause(
@@ -165,7 +174,7 @@ def resume(name: Name, json: JsonOption = False) -> None:
     _told(settings, resumed, f"schedule {name} is active", json)
 
 
-def remove(name: Name) -> None:
+def remove(name: Name, json: JsonOption = False) -> None:
     """Delete one; its past runs stay, and one that is going goes on.
 
     Example: srghn schedule remove nightly
@@ -175,7 +184,10 @@ def remove(name: Name) -> None:
     settings = load_settings()
     schedules.remove(settings, name)
     _tell_prefect(settings, removed=name)
-    out.print(f"schedule {name} is removed")
+    if json:
+        print_json({"name": name, "removed": True})
+    else:
+        out.print(f"schedule {name} is removed", markup=False)
 
 
 def worker() -> None:

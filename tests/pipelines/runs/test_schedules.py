@@ -57,7 +57,7 @@ def test_a_preset_that_changes_later_changes_nothing(
     found = schedules.find(home_at(tmp_path / ".srghn"), "mine")
     assert found.run_params == tiny(generations=3)
     assert (found.overlap, found.imports) == ("skip", str(tmp_path))
-    shown = json.loads(srghn_here("schedule", "show", "mine").stdout)
+    shown = json.loads(srghn_here("schedule", "show", "mine", "--json").stdout)
     assert shown["params"]["evolution"]["generations"] == 3
 
 
