@@ -79,7 +79,7 @@ def test_half_of_a_population_lasts(tiny: Work) -> None:
 
 
 def _fields(work: Work) -> dict[str, object]:
-    names = ("name", "env", "individuals", "episodes", "policy", "kwargs")
+    names = ("name", "env", "individuals", "episodes", "network", "kwargs")
     return {name: getattr(work, name) for name in names}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -168,7 +169,7 @@ def test_a_fresh_clone_replays_from_the_remote_alone(
     assert dvc(["pull", "--quiet"]) == 0
     result = replay(home_at(tmp_path / "empty"), "data/candidate")
     assert result.moved == ()
-    assert result.findings[-1].what == "the candidate's 60 gate episodes"
+    assert re.fullmatch(r"the candidate's \d+ gate episodes", result.findings[-1].what)
     assert result.candidate == Candidate.load(in_project / "data/candidate").digest
     assert dvc(["status", "--quiet"]) == 0
 
