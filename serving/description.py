@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from serving.access import ACCESS, OPEN, READ
-from serving.routes.review import Approval, Decision, Rollback
+from serving.routes.review import Approval, Decision, Mode, Rollback, Status, Weight
 from serving.schemas import ActRequest, BatchRequest, OutcomeRequest
 from serving.tensors import InferRequest
 
@@ -19,7 +19,10 @@ _BODIES = (
     InferRequest,
     Approval,
     Decision,
+    Mode,
     Rollback,
+    Status,
+    Weight,
 )
 _ERROR = {
     "type": "object",

@@ -216,7 +216,8 @@ def test_a_better_canary_is_promoted_by_its_episodes(unblinded: TestClient, home
     event = home.ledger.events(version)[-1]
     evidence = home.ledger.evidence(event.evidence_sha256)
     assert evidence["action"] == "promote"
-    assert evidence["low"] > 0
+    assert evidence["effect"] > 0
+    assert evidence["promote"] >= evidence["needed"]
     wait_for(lambda: client.get("/health/ready").json().get("version") == version)
     assert home.ledger.verify()
 

@@ -18,6 +18,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from conftest import Steps
 from serving.registry.ledger import Ledger
+from serving.registry.records import Who
 from srghn.files import sha256_bytes
 import os, itertools
 steps = Steps(Ledger(sys.argv[1]))
