@@ -84,8 +84,8 @@ def test_a_home_that_the_tools_cannot_take_is_refused_at_once(letter: str, tmp_p
 
 
 def test_a_variable_that_is_no_setting_is_said() -> None:
-    said = unknown_variables({"SRGHN_HOSTS": "x", "SRGHN_PORT": "1", "SRGHN_PARENT_PID": "2"})
-    assert said == ["SRGHN_HOSTS is not a setting and is ignored; did you mean SRGHN_HOST?"]
+    said = unknown_variables({"SRGHN_PROT": "x", "SRGHN_PORT": "1", "SRGHN_PARENT_PID": "2"})
+    assert said == ["SRGHN_PROT is not a setting and is ignored; did you mean SRGHN_PORT?"]
 
 
 def test_a_command_says_it_once_and_goes_on(srghn_here: Callable[..., Any]) -> None:

@@ -27,7 +27,7 @@ def test_each_work_is_answered_and_measured(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "serving", "--port", "0", "--home", str(tmp_path / "copy")]
     with run(command) as server:
         for work in works(size):
-            rate = load(server.url, server.workers(), [work.client()] * 2, 0.1)
+            rate = load(server.url, server.workers(), [work.client() for _ in range(2)], 0.1)
             assert rate.requests > 0, work.name
             assert 0 < rate.p50_ms <= rate.p99_ms
         assert resident_mib(server.workers()[0]) > 10
