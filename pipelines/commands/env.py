@@ -110,7 +110,8 @@ def show(pinned: Pinned, json: JsonOption = False) -> None:
     if json:
         typer.echo(version.to_json(), nl=False)
         return
-    rows = table(version.id, "field", "value")
+    rows = table("", "field", "value")
+    rows.add_row("id", version.id)
     for field, value in describe(version).items():
         rows.add_row(field, value)
     out.print(rows)
