@@ -79,6 +79,7 @@ class Yard:
         return outcome(workspace)
 
     def _finish(self, workspace: Workspace) -> None:
+        alone()
         for stage in ("evolve", "evaluate"):
             STAGES[stage](workspace, self.settings)
 
@@ -91,6 +92,13 @@ class Yard:
         child.start()
         child.join()
         return child.exitcode
+
+
+def alone() -> None:
+    """One thread for torch: a forked process has none of its parent's, and would wait for them."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def outcome(workspace: Workspace) -> Outcome:

@@ -28,6 +28,7 @@ from serving.registry.states import State
 from serving.settings import Settings
 from srghn.errors import TransitionRefused
 from tests.pipelines.conftest import Home, Tiny, home_at
+from tests.pipelines.killing import alone
 
 DEADLINE_SECONDS = 180.0
 fork = multiprocessing.get_context("fork")
@@ -120,6 +121,7 @@ def cut_off(home: Home, tiny: Tiny) -> Home:
 
 def judge_until_killed(home: Home) -> None:
     """Every episode is played and nothing of it written."""
+    alone()
     gate._write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
     STAGES["gate"](home.workspace, home.settings)
 
