@@ -132,8 +132,10 @@ def history(
         return
     rows = table("", "seq", "at", "version", "step", "by", "reason")
     for event in events:
-        step = f"{event.from_state or ''} -> {event.to_state}"
-        rows.add_row(str(event.seq), event.at, str(event.version), step, event.actor, event.reason)
+        step = f"{event.from_state or ''} -> {event.to_state}" if event.to_state else event.action
+        rows.add_row(
+            str(event.seq), event.at, str(event.version or "-"), step, event.actor, event.reason
+        )
     out.print(rows)
 
 

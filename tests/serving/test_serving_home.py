@@ -50,6 +50,15 @@ def test_it_shows_champion_canary_review_and_history(home: Any) -> None:
     assert "approved → <span" in text
 
 
+def test_events_of_the_policy_itself_are_shown(home: Any) -> None:
+    """A mode, a drift: events without a version once made the page an error."""
+    home.first()
+    home.ledger.set_mode("policy", "flipped", who=Who("ann", "the motors were rewired"))
+    text = page(home)
+    assert "set mode" in text
+    assert "the motors were rewired" in text
+
+
 def test_nothing_is_fetched_from_elsewhere(home: Any) -> None:
     home.first()
     text = page(home)
