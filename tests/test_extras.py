@@ -63,7 +63,7 @@ def test_the_command_line_starts_with_the_base_alone(words: tuple[str, ...]) -> 
     [
         ("", "status", "serve"),
         ("", "serve", "serve"),
-        ("serve", "env list", "pipeline"),
+        ("serve", "env list", "evolve"),
         ("evolve,serve", "experiment functions-2d --quick", "pipeline"),
     ],
 )
