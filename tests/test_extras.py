@@ -92,6 +92,6 @@ def test_the_extras_that_errors_name_exist_and_all_holds_them() -> None:
     extras = PROJECT["optional-dependencies"]
     assert set(EXTRAS.values()) <= set(extras)
     inside = set(re.findall(r"[\w]+", extras["all"][0])) | {"evolve", "serve", "client", "all"}
-    assert set(extras) - inside == {"envpool"}
+    assert set(extras) - inside == {"envpool", "worlds"}
     base = " ".join(PROJECT["dependencies"])
     assert not any(name in base for name in ("torch", "mlflow", "prefect", "plotly"))
