@@ -157,38 +157,34 @@ def test_the_demo_still_evolves_to_the_same_bytes(tmp_path: Path) -> None:
         STAGES[stage](workspace, settings)
     expected = recorded["candidates"]["demo-first"]
     manifest = Candidate.load(workspace.candidate).manifest
-    for name in ("genome", "policy", "lineage", "golden"):
+    # golden observations are today those that the evolved policy meets, so they are others
+    for name in ("genome", "policy", "lineage"):
         assert manifest[f"{name}_digest"] == expected[name], name
     assert manifest["env_fingerprint"] == recorded["env_fingerprint"]
 
 
 @pytest.mark.slow
-def test_its_candidates_are_judged_on_the_same_episodes(tmp_path: Path) -> None:
-    """The gate's seeds come from the manifest's digest, so the manifest is 0.2.0's own."""
+def test_its_candidates_are_judged_by_todays_gate_as_they_were(tmp_path: Path) -> None:
+    """Today's gate plays other episodes and has other bounds; the primary cell passes as it did."""
     from pipelines.runs.presets import load_preset
     from regression_suite.gate import judge
 
     recorded = old_homes.demo()
-    if here() != recorded["platform"]:
-        pytest.skip("recorded on another platform: bytes may differ")
     old_homes.unpack("demo-candidates", tmp_path)
     expected = recorded["candidates"]["demo-second"]
     candidate = tmp_path / "demo-second" / "candidate"
-    params = load_preset("cartpole-switch").gate.model_copy(
-        update={"incumbent": expected["gate"]["incumbent"]}
-    )
     verdict = judge(
         candidate,
         EnvVersion.load(candidate / "env_version.json"),
         expected["mode"],
-        params,
+        load_preset("cartpole-switch").gate,
         tmp_path / "report",
         incumbent_dir=tmp_path / "demo-first" / "candidate",
         run_dir=None,
         attempt=1,
     )
     assert verdict.candidate_digest == expected["candidate"]
-    report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["episodes_digest"] == expected["gate"]["episodes"]
-    checks = {check.name: [check.outcome, check.value] for check in verdict.checks}
-    assert checks["primary"] == expected["gate"]["checks"]["primary"]
+    [primary] = [check for check in verdict.checks if check.name == "primary"]
+    outcome, value = expected["gate"]["checks"]["primary"]
+    assert primary.outcome == outcome == "passed"
+    assert primary.value == pytest.approx(value, abs=10)
