@@ -17,7 +17,7 @@ import pytest
 from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.services.doctor import examine
 from pipelines.services.prefect_server import running_server
-from pipelines.services.up import run_worker
+from pipelines.services.up import _start_worker
 from pipelines.tracking.delivery import deliver
 from pipelines.versions.release import Release
 from serving.settings import Settings
@@ -143,10 +143,11 @@ def test_a_worker_is_told_where_the_home_is(
     """Prefect's worker runs each flow in a temporary folder of its own."""
     seen: dict[str, str] = {}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.execve", lambda path, command, environment: seen.update(environment))
+    started = lambda command, log, environment: seen.update(environment)  # noqa: E731
+    monkeypatch.setattr("pipelines.services.up.start_service", started)
     monkeypatch.setenv("SRGHN_HOME", "here")
     settings = Settings(database_url="sqlite:///ledger.db", prefect_api_url=answering).resolved()
-    run_worker(settings)
+    _start_worker(settings, answering, None)
     assert seen["SRGHN_HOME"] == str(tmp_path / "here")
     assert seen[PARENT] == mark()  # the runs it starts end with it
     assert seen["SRGHN_DATABASE_URL"] == f"sqlite:///{tmp_path}/ledger.db"
