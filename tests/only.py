@@ -64,7 +64,8 @@ def closure(requirements: list[Requirement]) -> set[str]:
 
 def blocked(extras: list[str]) -> set[str]:
     """Import names of every installed distribution that those extras do not bring."""
-    allowed = closure(declared(extras)) | {"srghn"}
+    # torch imports optree where its metadata are, as EnvPool brings them; it is not required
+    allowed = closure(declared(extras)) | {"srghn", "optree"}
     return {
         module
         for module, distributions in packages_distributions().items()

@@ -162,10 +162,13 @@ def test_workers_go_with_a_parent_that_is_killed_and_are_begun_again(home: Any) 
         process.kill()
         process.wait(10)
         until(lambda: not any(_runs(pid) for pid in workers))
-        with socket.socket() as free:
-            host, port = url.removeprefix("http://").split(":")
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            free.bind((host, int(port)))  # nobody listens there any more
+        host, port = url.removeprefix("http://").split(":")
+        until(lambda: not _listens(host, int(port)))
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex((host, port)) == 0
 
 
 def _runs(pid: int) -> bool:
