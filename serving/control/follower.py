@@ -23,7 +23,7 @@ from serving.registry.faults import LedgerGone
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Champion
 from serving.registry.states import State
-from serving.trial.assignment import trial_key
+from serving.trial.assignment import exact_weight, trial_key
 from srghn.errors import ArtefactError, LedgerError
 
 logger = logging.getLogger(__name__)
@@ -123,13 +123,18 @@ class Follower:
         self._say(before, canary)
 
     def _trial(self, canary: Canary | None, predictor: Predictor | None) -> dict[str, Any]:
-        """What `Served` says of a trial. A paused one takes in no new episode."""
+        """What `Served` says of a trial.
+
+        A paused one takes in no new episode. Nor does one whose weight leaves an arm without any:
+        nothing is drawn there, so such episodes are no evidence.
+        """
         if canary is None or predictor is None:
             return {}
+        drawn = canary.status != "paused" and 0 < exact_weight(canary.weight) < 1
         return {
             "canary": predictor,
-            "weight": 0.0 if canary.status == "paused" else canary.weight,
-            "epoch": None if canary.status == "paused" else canary.epoch,
+            "weight": canary.weight if drawn else 0.0,
+            "epoch": canary.epoch if drawn else None,
             "key": trial_key(self.secret, canary.policy, canary.epoch),
             "deadline": canary.rules.deadline,
             "blind": not self._unblind,
