@@ -180,7 +180,7 @@ class HotPath:
         except TransitionRefused as error:
             raise BadRequest(409, "episode_id", "one outcome an episode", str(error)) from error
         shown["counted"] = stored.counted
-        if served.blind and served.epoch == stored.epoch:
+        if served.blind and stored.epoch is not None:  # a paused trial, too, stays blind
             shown["route"] = "trial"
         else:
             shown |= {"version": stored.version, "route": stored.route}
