@@ -39,9 +39,17 @@ def test_the_library_example_runs_with_nothing_but_the_extra_evolve(tmp_path: Pa
 
 
 def test_the_server_imports_with_nothing_but_the_extra_serve() -> None:
-    code = "import serving.app, serving.__main__, sys; print('torch' in sys.modules)"
+    code = "import serving.app, serving.serve, sys; print('torch' in sys.modules)"
     done = only("serve", "-c", code)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+def test_the_server_starts_with_nothing_but_the_extra_serve(tmp_path: Path) -> None:
+    """As far as its socket: nobody has this address (RFC 5737)."""
+    words = ("serve", "--host", "203.0.113.1", "--without-tokens")
+    done = only("serve", "-m", "srghn.start", *words, cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.startswith("srghn: cannot listen on 203.0.113.1:8000: "), done.stderr
 
 
 def test_a_blocked_package_is_not_found() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,12 +11,13 @@ import typer
 from pipelines.commands import home
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
 from srghn.errors import ServiceError
+from srghn.parents import die_with_parent
 
 if TYPE_CHECKING:
     from serving.settings import Settings
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default loopback only.")]
-Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)]
+Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,12 +43,15 @@ def serve(
 
       curl -s localhost:8000/v1/act --json '{"observation": [0, 0, 0, 0]}'
     """
-    from serving.__main__ import serve as run_server
+    from serving.serve import serve as run_server
 
     chosen = _settings(host, port)
     if without_tokens:
         chosen = chosen.model_copy(update={"without_tokens": True})
-    run_server(chosen, workers)
+    die_with_parent()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes over
+    with suppress(KeyboardInterrupt):
+        run_server(chosen, workers)
 
 
 def up(host: Host = None, port: Port = None) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 from pipelines.runs import calendar
 from pipelines.services.processes import IMPORTS
 from serving.settings import Settings
-from srghn.config import RunParams, parse_params
 from srghn.errors import ConfigError
 from srghn.files import atomic_write
 
@@ -50,10 +49,6 @@ class Schedule:
     note: str = ""
     paused: bool = False
     reason: str = ""
-
-    @property
-    def run_params(self) -> RunParams:
-        return parse_params(self.params, f"schedule {self.name}")
 
     def due(self, now: datetime) -> calendar.Due | None:
         if self.paused:

@@ -186,7 +186,7 @@ def _prefect_part(settings: Settings, parts: Supervisor) -> str:
 
 
 def _start_http(settings: Settings, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "serving", "--host", settings.host, "--port", str(port)]
+    command = [sys.executable, "-m", "srghn.start", "serve", "--port", str(port)]
     return start_service(command, settings.home / "serve.log", child_environment(settings))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.registry import episodes, rows, schema
 from serving.registry.database import Database
-from serving.registry.records import Outcome, Pin, Running, Start, StartRow
+from serving.registry.records import Outcome, Running, Start, StartRow
 from serving.registry.schema import POLICY
 
 
@@ -94,15 +94,6 @@ class EpisodeLog:
         """Move the watch on from outcome `from_n` to `to_n`; False if another worker did."""
         with self._database.write() as connection:
             return episodes.advance(connection, schema.watch, policy, 0, from_n, to_n, state)
-
-    def pin(self, wanted: Pin, old: Pin | None = None) -> Pin:
-        """Pin a new episode, or move one off its `old` pin; returns the pin that holds."""
-        with self._database.write() as connection:
-            return episodes.pin(connection, wanted, old)
-
-    def find_pin(self, episode_id: str) -> Pin | None:
-        found = self.find_episode(episode_id)
-        return episodes.to_pin(found) if found else None
 
     def prune_starts(self, older_than: float) -> int:
         """Forget episodes outside a trial that never ended, started so many seconds ago."""

@@ -17,14 +17,11 @@ from serving.registry import schema
 from serving.registry.records import (
     CANARY_ARM,
     CHAMPION_ARM,
-    Canary,
     Outcome,
-    Pin,
     Running,
     Start,
     StartRow,
 )
-from serving.registry.rows import find_canary
 from serving.registry.rules import current_rules
 from srghn.errors import LedgerError, TransitionRefused
 
@@ -73,17 +70,6 @@ def to_start(row: RowMapping) -> StartRow:
     fields = dict(row)
     fields["return_"] = fields.pop("return")
     return StartRow(**fields)
-
-
-def move(connection: Connection, wanted: Start) -> None:
-    """Another version goes on with an episode; its outcome will count for neither."""
-    table = schema.starts
-    change = update(table).where(
-        table.c.policy == wanted.policy,
-        table.c.episode == wanted.episode,
-        table.c.arrived.is_(None),
-    )
-    connection.execute(change.values(**vars(wanted), moved=True))
 
 
 def prune(connection: Connection, before: float) -> int:
@@ -253,49 +239,3 @@ def advance(
     key = {"trial": trial} if "trial" in table.c else {}
     connection.execute(insert(table).values(policy=policy, **key, n=to_n, state=text, generation=1))
     return True
-
-
-# ------------------------------------------------------------------------------- as pins
-
-
-def to_pin(row: StartRow) -> Pin:
-    return Pin(
-        row.episode,
-        row.version,
-        _ROUTES[row.arm],
-        row.trial,
-        row.generation,
-        row.started_at,
-        row.moved,
-        row.arrived is not None,
-    )
-
-
-def of_pin(pin: Pin, running: Canary | None) -> Start:
-    """The start of a pinned episode, in the trial that it is in, if that is still running."""
-    weight, deadline = 0.0, pin.pinned_at
-    if running is not None and running.epoch == pin.epoch:
-        weight, deadline = running.weight, pin.pinned_at + running.rules.deadline
-    return Start(
-        pin.episode_id,
-        pin.version,
-        CANARY_ARM if pin.route == "canary" else CHAMPION_ARM,
-        trial=pin.epoch,
-        generation=pin.generation,
-        started_at=pin.pinned_at,
-        weight=weight,
-        deadline=deadline,
-    )
-
-
-def pin(connection: Connection, wanted: Pin, old: Pin | None) -> Pin:
-    """Pin a new episode, or move one off its `old` pin; returns the pin that holds."""
-    found = find_start(connection, schema.POLICY, wanted.episode_id)
-    running = find_canary(connection, schema.POLICY)
-    if found is None:
-        start(connection, [of_pin(wanted, running)])
-    elif old is not None and to_pin(found) == old:
-        move(connection, of_pin(wanted, running))
-    settled = find_start(connection, schema.POLICY, wanted.episode_id)
-    assert settled is not None
-    return to_pin(settled)

@@ -76,7 +76,7 @@ class Ledger:
         self.resolved, self.prune_starts = log.resolved, log.prune_starts
         self.trial_state, self.advance_trial = log.trial_state, log.advance_trial
         self.watch_state, self.advance_watch = log.watch_state, log.advance_watch
-        self.pin, self.find_pin, self.answered = log.pin, log.find_pin, log.answered
+        self.answered = log.answered
 
     def close(self) -> None:
         self._database.close()

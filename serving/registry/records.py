@@ -139,23 +139,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Pin:
-    """The version an episode runs on. `over`: its outcome was posted. `moved`: it changed version.
-
-    `route` is champion or canary.
-    """
-
-    episode_id: str
-    version: int
-    route: str
-    epoch: int | None
-    generation: int
-    pinned_at: float
-    moved: bool
-    over: bool
-
-
-@dataclass(frozen=True)
 class Start:
     """An episode that begins. Times in Unix seconds; `weight`: the canary's probability then.
 

@@ -330,10 +330,10 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 def run_server(
     home: Any, *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`python -m serving` on a free port, until the block ends; gives its URL and process."""
-    command = [sys.executable, "-m", "serving", "--port", "0", "--home", str(home.settings.home)]
+    """`srghn serve` on a free port, until the block ends; gives its URL and process."""
+    command = [sys.executable, "-m", "srghn.start", "serve", "--port", "0"]
     variables = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
-    variables |= environment or {}
+    variables |= {"SRGHN_HOME": str(home.settings.home), **(environment or {})}
     log = (home.settings.home / "server.log").open("w")
     process = subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=variables

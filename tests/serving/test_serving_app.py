@@ -374,7 +374,7 @@ def test_old_pins_are_forgotten_and_their_outcomes_refused(home: Any) -> None:
     with client_of(home, limits) as client:
         said = {"observation": OBSERVATION, "episode_id": "e"}
         token = client.post("/v1/act", json=said).json()["token"]
-        wait_for(lambda: home.ledger.find_pin("e") is None)
+        wait_for(lambda: home.ledger.find_episode("e") is None)
         post = {"return": 1.0, "token": token, "terminated": True}
         assert client.post("/v1/episodes/e/outcome", json=post).status_code == 404
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -130,8 +131,11 @@ def test_it_ends_cleanly_on_sigterm_and_finishes_what_was_begun(home: Any, runni
 
 
 def _failure(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serving", "--home", str(home), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "srghn.start", "serve", *options]
+    variables = {**os.environ, "SRGHN_HOME": str(home)}
+    return subprocess.run(
+        command, env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_a_busy_port_is_one_clear_line(home: Any) -> None:

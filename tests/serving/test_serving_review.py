@@ -12,12 +12,12 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from serving.__main__ import require_tokens
 from serving.access import ACCESS
 from serving.app import create_app
 from serving.auth import Keeper
 from serving.limits import Limits
 from serving.registry.database import Database
+from serving.serve import require_tokens
 from serving.tokens import Tokens
 from srghn.config import CanaryParams
 from srghn.errors import ConfigError

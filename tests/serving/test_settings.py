@@ -129,7 +129,7 @@ def _ipv6() -> bool:
 @pytest.mark.services
 @pytest.mark.skipif(not _ipv6(), reason="this machine has no IPv6 loopback")
 def test_it_serves_on_ipv6_and_says_where(shared_home: Any) -> None:
-    command = [sys.executable, "-m", "serving", "--host", "[::1]", "--port", "0"]
+    command = [sys.executable, "-m", "srghn.start", "serve", "--host", "[::1]", "--port", "0"]
     environment = {**os.environ, **shared_home.settings.environment()}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None

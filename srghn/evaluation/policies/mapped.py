@@ -9,7 +9,6 @@ bytes for a lane wherever it is, or else the module is called lane by lane.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -27,8 +26,29 @@ from srghn.networks import build_network
 
 #: (weights of all lanes by parameter, observations (lanes, size)) -> outputs (lanes, action_size)
 Call = Callable[[Sequence[Tensor], Tensor], Tensor]
+_ATEN: Any = torch.ops.aten
 #: Floats in 64 bytes, the widest unit in which processors load.
 _ALIGNMENT = 16
+#: Operations whose result may be the tensor they were given, seen through another shape.
+_VIEWS = (
+    _ATEN.expand.default,
+    _ATEN.view.default,
+    _ATEN._unsafe_view.default,
+    _ATEN.permute.default,
+)
+#: Operations that are methods of tensors with the same arguments; others are called as recorded.
+_METHODS = {
+    getattr(getattr(_ATEN, name), overload): getattr(Tensor, name)
+    for overload, names in {
+        "default": "bmm clone exp expand neg permute relu relu_ sigmoid sigmoid_ tanh tanh_ "
+        "unsqueeze view",
+        "Tensor": "add add_ div mul mul_ sub",
+        "Scalar": "add mul sub",
+        "int": "select transpose",
+        "dim": "squeeze",
+    }.items()
+    for name in names.split()
+}
 #: What a call costs grows with its lanes, used or not, from about the cost of these.
 FEWER_LANES = (8, 32)
 
@@ -119,9 +139,9 @@ class MappedModule:
             _drop_products_with_one(recorded)
             if sums_in_order:
                 _put_sums_in_order(recorded)
-            for call in (_scripted(recorded, room.tensors, observations), recorded):
-                if call is not None and self._impartial(call, observation_size):
-                    return call
+            _call_directly(recorded)
+            if self._impartial(recorded, observation_size):
+                return recorded
         return None
 
     def _impartial(self, call: Call, observation_size: int) -> bool:
@@ -182,22 +202,27 @@ def _products_and_sums(a: Tensor, b: Tensor) -> Tensor:
     return (a.unsqueeze(3) * b.unsqueeze(1)).sum(2)
 
 
-def _scripted(recorded: Call, weights: Sequence[Tensor], observations: Tensor) -> Call | None:
-    """The record without Python between its operations, where this torch still has TorchScript."""
+def _call_directly(recorded: Any) -> None:
+    """Leave out views that change nothing, and call operations as methods of tensors.
 
-    def flat(observations: Tensor, *weights: Tensor) -> Tensor:
-        return recorded(list(weights), observations)
+    `torch.ops.aten.bmm.default(a, b)` and `a.bmm(b)` are one operation, with the same bytes; the
+    first costs several times as much before it begins, which is most of a small network's time.
+    """
+    for node in recorded.graph.nodes:
+        if node.target in _VIEWS and _same_layout(node, node.args[0]):
+            node.replace_all_uses_with(node.args[0])
+            recorded.graph.erase_node(node)
+        elif node.target in _METHODS:
+            node.target = _METHODS[node.target]
+    recorded.recompile()
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated; without it we go on slower
-            trace: Any = torch.jit.trace
-            traced: Any = trace(flat, (observations, *weights), check_trace=False)
-            for _ in range(3):  # it optimises itself on its first calls
-                traced(observations, *weights)
-    except (RuntimeError, AttributeError):
-        return None
-    return lambda weights, observations: traced(observations, *weights)
+
+def _same_layout(view: Any, source: Any) -> bool:
+    """Whether a view has the shape and the strides of the tensor it looks at."""
+    ours, theirs = view.meta.get("tensor_meta"), source.meta.get("tensor_meta")
+    if ours is None or theirs is None:
+        return False
+    return bool(ours.shape == theirs.shape and ours.stride == theirs.stride)
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from pipelines.lab.bench.http import clients
 from pipelines.lab.bench.http.contestants import bare
 from pipelines.lab.bench.http.load import Rate, Refused, load, resident_mib
-from pipelines.lab.bench.http.run import BARE, CONSTANT, _row, copy_home, run, works
+from pipelines.lab.bench.http.run import BARE, CONSTANT, _row, copy_home, serving, works
 from serving.settings import Settings
 from srghn.errors import ServiceError
 from tests.serving.conftest import Home, maker
@@ -24,8 +23,7 @@ def test_each_work_is_answered_and_measured(tmp_path: Path) -> None:
     made.ledger.close()
     model, size = copy_home(made.settings, tmp_path / "copy")
     assert bare(model)
-    command = [sys.executable, "-m", "serving", "--port", "0", "--home", str(tmp_path / "copy")]
-    with run(command) as server:
+    with serving(tmp_path / "copy") as server:
         for work in works(size):
             rate = load(server.url, server.workers(), [work.client() for _ in range(2)], 0.1)
             assert rate.requests > 0, work.name

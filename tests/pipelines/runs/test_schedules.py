@@ -14,6 +14,7 @@ from pipelines.runs import schedules
 from pipelines.runs.prepare import prepared
 from pipelines.runs.schedules import Schedule
 from serving.settings import Settings
+from srghn.config import RunParams, parse_params
 from srghn.errors import ConfigError
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Tiny, home_at
@@ -29,13 +30,17 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def nightly(settings: Settings, tiny: Tiny) -> Schedule:
     params = tiny().model_dump(mode="json")
-    asked = Schedule("nightly", "0 3 * * *", "UTC", params, "tiny.yaml")
-    return schedules.add(settings, asked, NOON)
+    nightly = Schedule("nightly", "0 3 * * *", "UTC", params, "tiny.yaml")
+    return schedules.add(settings, nightly, NOON)
+
+
+def asked(schedule: Schedule) -> RunParams:
+    return parse_params(schedule.params, schedule.name)
 
 
 def test_it_is_read_as_it_was_added(settings: Settings, nightly: Schedule, tiny: Tiny) -> None:
     assert schedules.listed(settings) == [nightly]
-    assert schedules.find(settings, "nightly").run_params == tiny()
+    assert asked(schedules.find(settings, "nightly")) == tiny()
     assert nightly.due(datetime(2026, 1, 2, 2, 59, tzinfo=UTC)) is None
     found = nightly.due(datetime(2026, 1, 2, 3, 0, 5, tzinfo=UTC))
     assert found is not None
@@ -55,7 +60,7 @@ def test_a_preset_that_changes_later_changes_nothing(
     assert done.returncode == 0, done.stderr
     preset.unlink()
     found = schedules.find(home_at(tmp_path / ".srghn"), "mine")
-    assert found.run_params == tiny(generations=3)
+    assert asked(found) == tiny(generations=3)
     assert (found.overlap, found.imports) == ("skip", str(tmp_path))
     shown = json.loads(srghn_here("schedule", "show", "mine", "--json").stdout)
     assert shown["params"]["evolution"]["generations"] == 3
@@ -124,10 +129,10 @@ def test_a_file_that_is_no_schedule_is_named(settings: Settings, nightly: Schedu
 
 def test_no_two_firings_make_the_same_run(settings: Settings, nightly: Schedule) -> None:
     days = [datetime(2026, 1, day, 3, tzinfo=UTC) for day in range(2, 9)]
-    made = [prepared(settings, nightly.run_params, "scratch", day) for day in days]
+    made = [prepared(settings, asked(nightly), "scratch", day) for day in days]
     assert len({params.evolution.seed for params in made}) == len(days)
-    assert {replace_seed(params) for params in made} == {replace_seed(nightly.run_params)}
-    assert made == [prepared(settings, nightly.run_params, "scratch", day) for day in days]
+    assert {replace_seed(params) for params in made} == {replace_seed(asked(nightly))}
+    assert made == [prepared(settings, asked(nightly), "scratch", day) for day in days]
 
 
 def replace_seed(params: object) -> str:

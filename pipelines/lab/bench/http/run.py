@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def bench_http(settings: Settings, *, rounds: int = 3, seconds: float = 3.0) -> 
                 return stack.enter_context(run([sys.executable, "-m", *command]))
 
             module = "pipelines.lab.bench.http.contestants"
-            ours = start("serving", "--port", "0", "--home", str(home))
+            ours = stack.enter_context(serving(home))
             servers = {
                 BARE: start(module, "bare", str(model)),
                 CONSTANT: start(module, "constant"),
@@ -155,8 +155,7 @@ def _two_workers(home: Path, size: int, seconds: float) -> float:
     """Requests per CPU-second with two workers, as a share of those with one."""
     rates = []
     for workers in ("1", "2", "1"):
-        command = [sys.executable, "-m", "serving", "--port", "0", "--home", str(home)]
-        with run([*command, "--workers", workers]) as server:
+        with serving(home, "--workers", workers) as server:
             rates.append(_measure(server, [clients.act(size)] * 16, seconds).per_cpu_second)
     return round(rates[1] / statistics.mean((rates[0], rates[2])), 3)
 
@@ -184,9 +183,18 @@ def copy_home(settings: Settings, home: Path) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def run(command: list[str]) -> Iterator[Server]:
+def serving(home: Path, *options: str) -> Iterator[Server]:
+    """`srghn serve` of a home on a free port, until the block ends."""
+    command = [sys.executable, "-m", "srghn.start", "serve", "--port", "0", *options]
+    with run(command, {"SRGHN_HOME": str(home)}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def run(command: list[str], variables: Mapping[str, str] | None = None) -> Iterator[Server]:
     """A server from its command, until the block ends; ready when it answers."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
+    environment |= variables or {}
     begun = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:

@@ -13,7 +13,7 @@ from srghn.config import EnvParams, NetworkParams
 from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.evaluation.policies.forward import IDLE, ModuleForward
-from srghn.evaluation.policies.mapped import MappedModule, _scripted, mapped_modules
+from srghn.evaluation.policies.mapped import MappedModule, mapped_modules
 from srghn.policies import build_policy
 from tests.srghn.evaluation.backends.test_gymnasium import population
 
@@ -116,11 +116,27 @@ def test_what_cannot_be_mapped_is_called_lane_by_lane(monkeypatch: pytest.Monkey
     assert outputs[2].tolist() == [2.0, 2.0]
 
 
-def test_without_torchscript_the_record_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("TorchScript is gone")
-
-    monkeypatch.setattr(torch.jit, "trace", gone)
-    assert _scripted(lambda w, x: x, [], torch.zeros(1)) is None
-    policy = NetworkParams(kwargs={"hidden": [3], "activation": "gelu"})
-    assert MappedModule(policy, face(2, 2), LANES)._call is not None
+@pytest.mark.parametrize(
+    ("module", "kwargs"),
+    [
+        ("srghn.policies:MLP", {"hidden": [3], "activation": "gelu"}),
+        ("srghn.policies:ResidualMLP", {"width": 8, "blocks": 1}),
+        ("srghn.policies:GRU", {"width": 4}),
+    ],
+)
+def test_calls_without_the_dispatcher_give_the_same_bytes(
+    module: str, kwargs: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = NetworkParams(module=module, kwargs=kwargs)
+    direct = MappedModule(policy, face(4, 2), 8)
+    monkeypatch.setattr("srghn.evaluation.policies.mapped._call_directly", lambda recorded: None)
+    recorded = MappedModule(policy, face(4, 2), 8)
+    assert direct._call is not None
+    assert recorded._call is not None
+    assert len(direct._call.graph.nodes) < len(recorded._call.graph.nodes)  # type: ignore[attr-defined]
+    generator, room = torch.Generator().manual_seed(1), direct.room()
+    room.rows[:] = torch.randn(room.rows.shape, generator=generator)
+    observations = torch.randn((8, 4 + direct.state_size), generator=generator)
+    used = list(range(8))
+    expected = recorded(room.tensors, observations, used)
+    assert torch.equal(direct(room.tensors, observations, used), expected)

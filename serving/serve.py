@@ -1,15 +1,12 @@
-"""`python -m serving`: one socket, one or more workers, a clean end."""
+"""The HTTP server as a process: one socket, one or more workers, a clean end."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -19,11 +16,9 @@ from serving.limits import Limits, load_limits
 from serving.logs import begin_logging
 from serving.metrics import SHARED
 from serving.protocol import guarded
-from serving.settings import Settings, load_settings, url_of
+from serving.settings import Settings, url_of
 from serving.workers import supervise
-from srghn.errors import ConfigError, ServiceError, SrghnError
-from srghn.parents import die_with_parent
-from srghn.quiet import be_quiet
+from srghn.errors import ConfigError, ServiceError
 
 
 def serve(settings: Settings, workers: int = 1) -> None:
@@ -131,33 +126,3 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from error
     bound.set_inheritable(True)
     return bound
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m serving`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve the champion.")
-    parser.add_argument("--host", help="default: SRGHN_HOST, else 127.0.0.1")
-    parser.add_argument("--port", type=int, help="default: SRGHN_PORT, else 8000; 0: a free one")
-    parser.add_argument("--home", help="default: SRGHN_HOME, else .srghn")
-    parser.add_argument("--without-tokens", action="store_true", default=None)
-    parser.add_argument("--workers", type=int, default=1)
-    options = parser.parse_args(argv)
-    given = {key: getattr(options, key) for key in ("host", "port", "home", "without_tokens")}
-    be_quiet()
-    die_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until uvicorn takes over
-    try:
-        settings = load_settings(
-            **{key: value for key, value in given.items() if value is not None}
-        )
-        serve(settings, workers=options.workers)
-    except SrghnError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 0
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
