@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from srghn.errors import ArtefactError
 from srghn.evolution import tables
 from srghn.evolution.base import NO_PARENT
+from srghn.evolution.ending import ended
 
 #: Columns that name a row of each table to a person.
 KEYS: Mapping[str, tuple[str, ...]] = {
@@ -31,11 +32,13 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 class RunTables:
     """`lineage`: an individual in a generation a row; `generations`: one row each; `worlds`: the
     fingerprint in each file's metadata. `considered` individuals were born, and `nonfinite` rows
-    hold a fitness of minus infinity, which is allowed and counted."""
+    hold a fitness of minus infinity, which is allowed and counted. `end`: what ended the run before
+    its last generation, in words, or nothing."""
 
     lineage: pd.DataFrame
     generations: pd.DataFrame
     worlds: pd.DataFrame
+    end: str = ""
 
     @property
     def considered(self) -> int:
@@ -52,12 +55,13 @@ def read(run_dir: Path) -> RunTables:
         lineage = tables.read(run_dir / "lineage").drop_columns("returns").to_pandas()
         generations = tables.read(run_dir / "generations").to_pandas()
         worlds = pd.DataFrame(_fingerprints(run_dir), columns=["source", "fingerprint"])
+        end = ended(run_dir)
     except Exception as error:  # pyarrow's errors share no base but Exception
         raise ArtefactError(
             f"the tables of run {run_dir.name} cannot be read: {error}; run it again from its "
             "last checkpoint (srghn run --resume)"
         ) from error
-    return RunTables(lineage, generations, worlds)
+    return RunTables(lineage, generations, worlds, str(end or ""))
 
 
 def requirements(run: RunTables) -> dict[str, pd.DataFrame]:

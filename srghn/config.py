@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from srghn.errors import ConfigError
+from srghn.old_params import modern_gate, modernised
 from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 #: Context of a dump that leaves nothing out.
@@ -206,12 +207,34 @@ class GHNParams(Params):
 
 
 class EvolutionParams(Params):
-    """How long, how many, and who survives."""
+    """How long, how many, and who survives.
+
+    A run ends with `generations`, or before if a budget (`seconds`, `evaluations`, `until`) is met.
+    """
+
+    late = frozenset({"seconds", "evaluations", "until", "until_episodes"})
 
     strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
     options: dict[str, Any] = Field({}, description="options of that strategy")
     seed: int = Field(0, ge=0, lt=2**31, description="root of every random stream of the run")
     generations: int = Field(60, ge=1, description="how many this run adds to its lineage")
+    seconds: float | None = Field(
+        None,
+        gt=0,
+        description="the run ends with the generation in which it has evolved for so long, pauses "
+        "left out; the same seed may end elsewhere, as the record then says",
+    )
+    evaluations: int | None = Field(
+        None,
+        ge=1,
+        description="the run ends with the generation in which it has played so many episodes",
+    )
+    until: float | None = Field(
+        None,
+        description="the run ends with the generation whose best reaches this mean return, on its "
+        "own episodes and then on until_episodes fresh ones, which are not counted",
+    )
+    until_episodes: int = Field(64, ge=1, description="fresh episodes that until is tested on")
     parents: int = Field(6, ge=1, description="individuals that survive a generation")
     children: int = Field(10, ge=1, description="children per parent")
     episodes: int = Field(8, ge=1, description="episodes per individual and generation")
@@ -344,22 +367,6 @@ class GateParams(Params):
         return modern_gate(data) if isinstance(data, Mapping) else data
 
 
-#: Planned episodes by default until 0.2, which cannot decide.
-_OLD_EPISODES = {"episodes": 100, "cell_episodes": 30}
-
-
-def modern_gate(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Gate rules as written by any version, in today's names.
-
-    Until 0.2 they had `bootstrap`, and `scale` for the width of the range, which is now the
-    world's; planned episodes that were the default become today's.
-    """
-    if not {"bootstrap", "scale"} & set(data):
-        return dict(data)
-    kept = {k: v for k, v in data.items() if k not in ("bootstrap", "scale")}
-    return {k: v for k, v in kept.items() if _OLD_EPISODES.get(k) != v}
-
-
 class CanaryParams(Params):
     """How a candidate is tried on a share of live episodes."""
 
@@ -380,28 +387,6 @@ class CanaryParams(Params):
         if not self.return_low < self.return_high:
             raise ValueError("return_low must be below return_high")
         return self
-
-
-def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as written by any version, in today's names.
-
-    Until 0.2 the section `network` was called `policy`, and the range of returns of one's own world
-    stood with the canary. Files and manifests keep their old names.
-    """
-    new = {
-        "network" if name == "policy" and "network" not in data else name: value
-        for name, value in data.items()
-    }
-    env, gate, canary = (new.get(name) for name in ("env", "gate", "canary"))
-    if not all(isinstance(section, Mapping) for section in (env, gate, canary)):
-        return new
-    assert env is not None
-    assert gate is not None
-    assert canary is not None
-    ends = {end: canary.get(f"return_{end}") for end in ("low", "high")}
-    if "scale" in gate and ":" in str(env.get("id")) and "returns" not in env:
-        new["env"] = env if None in ends.values() else {**env, "returns": ends}
-    return new
 
 
 class RunParams(Params):

@@ -39,6 +39,7 @@ SERVING_MAY = (
 GROUND = {
     "srghn.errors",
     "srghn.files",
+    "srghn.old_params",
     "srghn.parents",
     "srghn.provenance",
     "srghn.quiet",

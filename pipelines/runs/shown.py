@@ -95,6 +95,9 @@ def verdict(settings: Settings, result: dict[str, Any]) -> None:
 
 
 def _share(workspace: Workspace, total: int) -> float:
+    """A run whose budget was met is done before its last generation."""
+    if workspace.evolution_metrics.exists():
+        return 100.0
     return round(100 * workspace.generations_done / total, 1)
 
 

@@ -51,6 +51,7 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
     `FingerprintMismatch` where the installed world is no longer the pinned one.
     """
     from srghn.evaluation.base import make_evaluator
+    from srghn.evolution.ending import ended
     from srghn.evolution.loop import evolve as run_evolution
     from srghn.evolution.metrics import GenerationRecord
 
@@ -83,6 +84,8 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
         run_evolution(
             params, version, evaluator, workspace.run, on_generation=tell, founder=founder
         )
+    if end := ended(workspace.run):
+        _say(str(end))
     shutil.copyfile(workspace.run / "metrics.json", workspace.evolution_metrics)
 
 

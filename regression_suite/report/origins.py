@@ -61,7 +61,8 @@ def ancestors(evidence: Evidence) -> Ancestors | None:
 class Evolution:
     """How the run went: `considered` individuals were born, `evaluations` episodes played.
 
-    `training` is the candidate's fitness there, `validation` its mean return when it was chosen.
+    `training` is the candidate's fitness there, `validation` its mean return when it was chosen,
+    `end` what ended the run before its last generation.
     """
 
     fitness: Markup
@@ -74,6 +75,7 @@ class Evolution:
     training: str
     validation: str
     switches: bool
+    end: str
 
 
 def evolution(evidence: Evidence) -> Evolution | None:
@@ -107,6 +109,7 @@ def evolution(evidence: Evidence) -> Evolution | None:
         steps=int(column["steps"][-1]),
         training=_number(manifest.get("training_fitness")),
         switches=bool(marks),
+        end=evidence.tables.end,
         validation=_number(manifest.get("validation", {}).get("mean")),
     )
 

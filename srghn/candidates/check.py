@@ -195,8 +195,11 @@ def _play(
     rate = steps / spent
     found.add("play", f"{rate:,.0f} steps a second ({backend}), {1e6 / rate:.1f} µs a step")
     episodes = evolution.generations * len(population) * evolution.episodes
+    episodes = min(episodes, evolution.evaluations or episodes)
     mean = steps / sum(p.lengths.size for p in played)
     seconds = episodes * mean / rate, episodes * version.max_episode_steps / rate
+    if evolution.seconds is not None:
+        seconds = min(seconds[0], evolution.seconds), min(seconds[1], evolution.seconds)
     sound = returns[np.isfinite(returns)]
     low, high = (float(sound.min()), float(sound.max())) if sound.size else (0.0, 1.0)
     room = max(high - low, abs(high), 1.0)

@@ -22,6 +22,8 @@ from srghn.evaluation.base import Crash, Evaluation, Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
 from srghn.evolution.base import F64, I64, NO_PARENT, Population, State, Strategy
+from srghn.evolution.budget import Budget
+from srghn.evolution.ending import ASKED, End, ended
 from srghn.evolution.genetic import GeneticState
 from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import TABLES, Progress, prune, restore, save
@@ -47,8 +49,9 @@ def evolve(
 ) -> None:
     """Run `params.evolution.generations` generations in `run_dir`, or go on with those missing.
 
-    `on_generation` is told of every generation, then `stop` is asked whether it was the last one. A
-    run that was so ended is finished, and evolving it again does nothing.
+    `on_generation` is told of every generation, then `stop` is asked whether it was the last one,
+    then the budgets are (`evolution.seconds`, `evaluations`, `until`). A run that was so ended is
+    finished, and evolving it again does nothing; `load_run(run_dir).end` says why it ended.
 
     The lineage's generation counter, and with it the world's schedule, goes on from the founder's.
     Raises `FingerprintMismatch` where the folder belongs to another world, `CheckpointError` where
@@ -59,13 +62,13 @@ def evolve(
     with run.locked(run_dir):
         sweep(run_dir)
         run.open_run(run_dir, run.describe(params, version, strategy, founder), version)
-        loop = _Loop(params, version, evaluator, strategy, run_dir, on_generation, stop)
+        before = ended(run_dir)
+        loop = _Loop(params, version, evaluator, strategy, run_dir, on_generation, stop, before)
         progress = restore(run_dir, strategy) or loop.begin(founder)
         prune(run_dir, progress)
-        ended = run.ended(run_dir) == progress.done > 0
-        while progress.done < params.evolution.generations and not ended:
-            progress, ended = loop.leg(progress)
-        summary.write(run_dir, progress, version.fingerprint, ended)
+        while progress.done < params.evolution.generations and progress.end is None:
+            progress = loop.leg(progress)
+        summary.write(run_dir, progress, version.fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,8 @@ class _Loop:
     run_dir: Path
     on_generation: Callable[[GenerationRecord], None] | None
     stop: Callable[[GenerationRecord], bool] | None = None
+    #: How the run ended, where it did and its last checkpoint was refused: it ends so again.
+    before: End | None = None
 
     def begin(self, founder: Founder | None) -> Progress:
         seed = self.params.evolution.seed
@@ -98,41 +103,51 @@ class _Loop:
             pending={name: () for name in TABLES},
         )
 
-    def leg(self, progress: Progress) -> tuple[Progress, bool]:
-        """The generations up to the next checkpoint and, where it is due, a part of each table.
-
-        With it, whether `stop` has ended the run.
-        """
+    def leg(self, progress: Progress) -> Progress:
+        """The generations up to the next checkpoint and, where it is due, a part of each table."""
         every = self.params.evolution.checkpoint_every
         stop = min(progress.done - progress.done % every + every, self._total)
-        due = time.monotonic() + SECONDS
+        began, spent = time.monotonic(), progress.seconds
         records: list[GenerationRecord] = []
-        ended = False
-        while progress.done < stop and not ended:
+        while progress.done < stop and progress.end is None:
             progress, record = self._generation(progress)
             records.append(record)
-            ended = self.stop is not None and self.stop(record)
-            if time.monotonic() >= due:
+            passed = time.monotonic() - began
+            end = self._end(progress, record, spent + passed)
+            progress = dataclasses.replace(progress, end=end, seconds=spent + passed)
+            if passed >= SECONDS:
                 break
+        progress = self._kept(progress, records, progress.done == stop)
+        save(self.run_dir, progress, timed=self.params.evolution.seconds is not None)
+        return progress
+
+    def _end(self, progress: Progress, record: GenerationRecord, seconds: float) -> End | None:
+        if self.before is not None:
+            return self.before if self.before.done == progress.done else None
+        if self.stop is not None and self.stop(record):
+            return End(progress.done, ASKED)
+        budget = Budget(self.params, self.version, self.evaluator)
+        return budget.spent(progress.done, progress.finalists, record, seconds)
+
+    def _kept(self, progress: Progress, records: list[GenerationRecord], whole: bool) -> Progress:
+        """With the new rows of the tables, in a part where one ends, and the best as finalists."""
         fingerprint, parts = self.version.fingerprint, progress.parts
         new = {
             "lineage": lineage.table(records, fingerprint),
             "generations": metrics.table(records, fingerprint),
         }
         pending = {k: (*progress.pending[k], new[k]) for k in TABLES}
-        if progress.done == stop or ended:
+        if whole or progress.end is not None:
             parts = {k: (*parts[k], tables.write(self.run_dir / k, pending[k])) for k in TABLES}
             pending = {k: () for k in TABLES}
         best = selection.rank(progress.fitness)[: self.params.evolution.parents]
-        progress = dataclasses.replace(
+        return dataclasses.replace(
             progress,
             finalists=progress.finalists.take(best),
             fitness=progress.fitness[best],
             parts=parts,
             pending=pending,
         )
-        save(self.run_dir, progress)
-        return progress, ended
 
     @property
     def _total(self) -> int:

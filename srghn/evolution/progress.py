@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from srghn.evolution import checkpoint as checkpoints
 from srghn.evolution import tables
 from srghn.evolution.base import F64, Population, State, Strategy, pack, unpack
+from srghn.evolution.ending import End
 from srghn.evolution.tables import Part
 
 CHECKPOINTS, TABLES = "checkpoints", ("lineage", "generations")
@@ -31,6 +32,8 @@ class Progress:
     finalists  the best of the last generation, best first, and their fitness (n,) in `mode`
     parts      of each table
     pending    of each table the rows that are in no part yet: none where a part has just ended
+    seconds    that evolution has taken up to here, the times between two sittings left out
+    end        why the run is finished, where it is before its last generation
     """
 
     done: int
@@ -42,6 +45,8 @@ class Progress:
     steps: int
     parts: Mapping[str, tuple[Part, ...]]
     pending: Mapping[str, tuple[pa.Table, ...]]
+    seconds: float = 0.0
+    end: End | None = None
 
     def __repr__(self) -> str:
         return (
@@ -50,8 +55,11 @@ class Progress:
         )
 
 
-def save(run_dir: Path, progress: Progress) -> None:
-    """Write the checkpoint, then remove those that it makes superfluous."""
+def save(run_dir: Path, progress: Progress, timed: bool = False) -> None:
+    """Write the checkpoint, then remove those that it makes superfluous.
+
+    `timed`: with the seconds, which are the only bytes that differ from one run to the next.
+    """
     arrays, scalars = pack(progress.state)
     named = {f"state.{key}": value for key, value in arrays.items()}
     named |= {f"finalists.{key}": value for key, value in vars(progress.finalists).items()}
@@ -64,6 +72,8 @@ def save(run_dir: Path, progress: Progress) -> None:
         "steps": progress.steps,
         "parts": {k: [list(vars(p).values()) for p in v] for k, v in progress.parts.items()},
     }
+    meta |= {"seconds": progress.seconds} if timed else {}
+    meta |= {} if progress.end is None else {"end": progress.end.to_json()}
     point = checkpoints.Checkpoint(progress.done, named, meta)
     checkpoints.write(run_dir / CHECKPOINTS, point)
     _prune_checkpoints(run_dir, progress)
@@ -136,4 +146,6 @@ def _progress(found: checkpoints.Checkpoint, strategy: Strategy[Any]) -> Progres
         steps=found.meta["steps"],
         parts=_parts(found.meta),
         pending=_pending(found.arrays),
+        seconds=found.meta.get("seconds", 0.0),
+        end=End.from_json(found.meta.get("end")),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from srghn.evolution import checkpoint as checkpoints
 from srghn.evolution import lineage, plot, tables
 from srghn.evolution.ancestry import Ancestry, genome_digest
 from srghn.evolution.base import F32, F64, I64, Population, Strategy
+from srghn.evolution.ending import FINALISTS, End, ended
 from srghn.evolution.progress import CHECKPOINTS, Progress, restore
 from srghn.evolution.registry import make_strategy
 from srghn.files import atomic_write, seal, unseal
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD, WORLD, LOCK = "run.json", "env_version.json", ".lock"
-FINALISTS = "finalists.json"  # written last: the run is finished
 #: The sections of the parameters that evolution depends on; the others may change under a run.
 SECTIONS = {"env", "network", "ghn", "evolution"}
 
@@ -183,6 +182,11 @@ class Run:
     def mode(self) -> str:
         return self.progress.mode
 
+    @property
+    def end(self) -> End | None:
+        """Why the run is finished, where it is before its last generation: see `ending.End`."""
+        return self.progress.end or ended(self.run_dir)
+
     @cached_property
     def lineage(self) -> lineage.Lineage:
         """Up to the checkpoint, though the run may be going on."""
@@ -239,17 +243,11 @@ def load_run(run_dir: Path) -> Run:
     progress = restore(run_dir, strategy)
     if progress is None:
         raise CheckpointError(f"{run_dir} has no checkpoint yet; run it first (srghn run)")
-    finished = (run_dir / FINALISTS).exists() and ended(run_dir) != progress.done
-    if progress.done < params.evolution.generations and finished:
+    past = ended(run_dir)
+    last = past.done if past is not None else params.evolution.generations
+    if progress.done < last and (run_dir / FINALISTS).exists():
         raise CheckpointError(
             f"{run_dir} is finished, but its last checkpoint was refused; the newest good one is "
             f"of generation {progress.done}: evolve again to make the last one anew (srghn run)"
         )
     return Run(run_dir, record, params, version, strategy, progress)
-
-
-def ended(run_dir: Path) -> int | None:
-    """The generations after which a condition ended the run, None where none has."""
-    path = run_dir / FINALISTS
-    found = json.loads(path.read_text(encoding="utf-8")).get("ended") if path.exists() else None
-    return None if found is None else int(found)

@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow.csv as csv
 
 from srghn.evolution import tables
+from srghn.evolution.ending import FINALISTS
 from srghn.evolution.progress import Progress
-from srghn.evolution.run import FINALISTS
 from srghn.files import atomic_write
 
 METRICS, CURVES = "metrics.json", "generations.csv"
 
 
-def write(run_dir: Path, progress: Progress, fingerprint: str, ended: bool = False) -> None:
+def write(run_dir: Path, progress: Progress, fingerprint: str) -> None:
     """Write `metrics.json` (`dvc metrics`), `generations.csv` (`dvc plots`), `finalists.json`.
 
     The figures are those of the last generation; the finalists' genomes are in the last checkpoint.
@@ -29,7 +29,7 @@ def write(run_dir: Path, progress: Progress, fingerprint: str, ended: bool = Fal
     csv.write_csv(table, sink)
     atomic_write(run_dir / CURVES, sink.getvalue())
     atomic_write(run_dir / METRICS, _json({"fingerprint": fingerprint, **last}))
-    early = {"ended": progress.done} if ended else {}
+    early = {} if progress.end is None else {"ended": progress.end.to_json()}
     atomic_write(run_dir / FINALISTS, _json(_finalists(progress, fingerprint) | early))
 
 

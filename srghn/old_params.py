@@ -1,0 +1,43 @@
+"""Parameters as earlier versions wrote them, in today's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Planned episodes by default until 0.2, which cannot decide.
+_OLD_EPISODES = {"episodes": 100, "cell_episodes": 30}
+
+
+def modern_gate(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Gate rules as written by any version, in today's names.
+
+    Until 0.2 they had `bootstrap`, and `scale` for the width of the range, which is now the
+    world's; planned episodes that were the default become today's.
+    """
+    if not {"bootstrap", "scale"} & set(data):
+        return dict(data)
+    kept = {k: v for k, v in data.items() if k not in ("bootstrap", "scale")}
+    return {k: v for k, v in kept.items() if _OLD_EPISODES.get(k) != v}
+
+
+def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as written by any version, in today's names.
+
+    Until 0.2 the section `network` was called `policy`, and the range of returns of one's own world
+    stood with the canary. Files and manifests keep their old names.
+    """
+    new = {
+        "network" if name == "policy" and "network" not in data else name: value
+        for name, value in data.items()
+    }
+    env, gate, canary = (new.get(name) for name in ("env", "gate", "canary"))
+    if not all(isinstance(section, Mapping) for section in (env, gate, canary)):
+        return new
+    assert env is not None
+    assert gate is not None
+    assert canary is not None
+    ends = {end: canary.get(f"return_{end}") for end in ("low", "high")}
+    if "scale" in gate and ":" in str(env.get("id")) and "returns" not in env:
+        new["env"] = env if None in ends.values() else {**env, "returns": ends}
+    return new
