@@ -56,12 +56,36 @@ def test_each_alert_has_its_line_in_the_runbook() -> None:
         assert rule["annotations"]["runbook"] == f"docs/operate.md#{rule['alert'].lower()}"
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_accepts_the_rules() -> None:
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed: .ci/run installs it"
+)
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    "command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")]
+)
+def test_promtool_accepts_the_rules_and_each_fires(command: tuple[str, ...]) -> None:
     done = subprocess.run(
-        ["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False
+        ["promtool", *command], cwd=FOLDER, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    tested = yaml.safe_load((FOLDER / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
+    fired = {case["alertname"] for test in tested[1:] for case in test["alert_rule_test"]}
+    assert fired == {rule["alert"] for rule in rules()}
+
+
+def test_the_first_rollback_is_an_increase(tmp_path: Path) -> None:
+    """A series that begins at 1 never was 0: its alert would miss the first."""
+    from tests.serving.conftest import Home, maker
+
+    home = Home(tmp_path / "home", maker(tmp_path))
+    home.first()
+    with TestClient(create_app(home.settings)) as client:
+        text = client.get("/metrics").text
+    home.ledger.close()
+    for reason in ("rollback", "revoke"):
+        assert f'srghn_rollbacks_total{{reason="{reason}"}} 0.0' in text
 
 
 def test_a_log_line_is_json_and_names_its_request() -> None:
