@@ -101,7 +101,11 @@ class Ledger:
             with self._database.write() as connection:
                 of = policy if version is None else rows.find_version(connection, version).policy
                 rows.find_policy(connection, of)
-                return once(Step(connection, action, who, self._clock(), of), said, work)
+                return once(Step(connection, action, who, self._clock(), of), said, on_seen)
+
+        def on_seen(step: Step) -> Any:
+            step.expect(who.generation)
+            return work(step)
 
         result = self._with_room(step) if action in LIFELINES else step()
         self._witness.head("step", who)
@@ -366,19 +370,23 @@ class Ledger:
             raise TransitionRefused(f"the trial of version {version} is over already")
         return running
 
-    def set_canary_weight(self, weight: float, *, who: Who, policy: str = POLICY) -> None:
-        """Change the canary's share of new episodes, in [0, 1)."""
+    def set_canary_weight(
+        self, weight: float, *, who: Who, version: int | None = None, policy: str = POLICY
+    ) -> None:
+        """Change the share of new episodes, in [0, 1); `version`: of that one alone."""
 
         def work(step: Step) -> None:
-            trials.set_weight(step, weight)
+            trials.set_weight(step, weight, version)
 
         self._take("set_canary_weight", who, {"weight": weight}, work, policy=policy)
 
-    def set_trial_status(self, status: trials.Status, *, who: Who, policy: str = POLICY) -> None:
-        """Run, pause (no new episode of the trial) or hold (no decision is taken) the trial."""
+    def set_trial_status(
+        self, status: trials.Status, *, who: Who, version: int | None = None, policy: str = POLICY
+    ) -> None:
+        """Run, pause (no new episode of the trial) or hold (no decision) it; as for its weight."""
 
         def work(step: Step) -> None:
-            trials.set_status(step, status)
+            trials.set_status(step, status, version)
 
         self._take("set_trial_status", who, {"status": status}, work, policy=policy)
 

@@ -18,12 +18,14 @@ class Who:
     """Who takes a step and why; `key` makes it safe to send the same step twice.
 
     The same key with the same request answers as the first time and does nothing; with another
-    request it is refused.
+    request it is refused. `generation` is the champion's that the step was decided on: on another
+    one it is refused (`StaleGeneration`); None: on any.
     """
 
     actor: str
     reason: str
     key: str | None = None
+    generation: int | None = None
 
 
 @dataclass(frozen=True)

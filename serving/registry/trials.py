@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, insert, select, update
 
 from serving.registry import chain, guards, rows, schema
-from serving.registry.records import Version
+from serving.registry.records import Canary, Version
 from serving.registry.rules import current_rules
 from serving.registry.states import State
 from serving.registry.steps import Step
@@ -103,17 +103,17 @@ def start(
     return epoch
 
 
-def set_weight(step: Step, weight: float) -> None:
-    """The canary's share of new episodes."""
+def set_weight(step: Step, weight: float, version: int | None = None) -> None:
+    """The canary's share of new episodes; `version`: only while that one is on trial."""
     guards.check_weight(weight)
-    running = guards.running_canary(step)
+    running = _on_trial(step, version)
     step.move(running.version, State.CANARY, evidence={"weight": weight})
     _change(step, weight=weight)
 
 
-def set_status(step: Step, status: Status) -> None:
+def set_status(step: Step, status: Status, version: int | None = None) -> None:
     """Run, pause (no new episode of the trial) or hold (no decision) it."""
-    running = guards.running_canary(step)
+    running = _on_trial(step, version)
     if running.status == status:
         raise TransitionRefused(f"the trial of version {running.version} is {status} already")
     step.move(running.version, State.CANARY, evidence={"status": status})
@@ -128,9 +128,7 @@ def end(
     expires: float | None = None,
 ) -> int:
     """End the trial without a promotion: quarantined as harmful, or undecided and nothing more."""
-    running = guards.running_canary(step)
-    if version is not None and running.version != version:
-        raise TransitionRefused(f"version {version} is not on trial, version {running.version} is")
+    running = _on_trial(step, version)
     columns: dict[str, Any] = {"quarantined": True} if to is State.ABORTED else {}
     step.move(running.version, to, evidence=evidence, deadline=expires, **columns)
     step.end_trial()
@@ -143,6 +141,14 @@ def withdraw(step: Step, version: int, to: State, **columns: Any) -> None:
     step.move(version, to, deadline=None, **columns)
     if running is not None and running.version == version:
         step.end_trial()
+
+
+def _on_trial(step: Step, version: int | None) -> Canary:
+    """What is on trial; refused where another version was expected."""
+    running = guards.running_canary(step)
+    if version is not None and running.version != version:
+        raise TransitionRefused(f"version {version} is not on trial, version {running.version} is")
+    return running
 
 
 def _change(step: Step, **columns: Any) -> None:

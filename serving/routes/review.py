@@ -77,7 +77,7 @@ async def approve(request: Request, version: str) -> Response:
     service, said = service_of(request), await _read(request, Approval)
     found = await asyncio.to_thread(find, service.ledger, version)
 
-    def step(who: Who, generation: int) -> None:
+    def step(who: Who) -> None:
         release.approve(
             service.ledger,
             service.store,
@@ -85,7 +85,6 @@ async def approve(request: Request, version: str) -> Response:
             release.canary_rules(found),
             report_digest=said.report_digest,
             who=who,
-            expected_generation=generation,
         )
 
     return await _decide(request, said, step, found.version)
@@ -99,9 +98,7 @@ async def reject(request: Request, version: str) -> Response:
     return await _decide(
         request,
         said,
-        lambda who, generation: service.ledger.reject(
-            found.version, who=who, expected_generation=generation
-        ),
+        lambda who: service.ledger.reject(found.version, who=who),
         found.version,
     )
 
@@ -114,7 +111,7 @@ async def stale(request: Request, version: str) -> Response:
     return await _decide(
         request,
         said,
-        _on(service, lambda who: service.ledger.mark_stale(found.version, who=who)),
+        lambda who: service.ledger.mark_stale(found.version, who=who),
         found.version,
     )
 
@@ -127,7 +124,7 @@ async def revoke(request: Request, version: str) -> Response:
     return await _decide(
         request,
         said,
-        _on(service, lambda who: service.ledger.revoke(found.version, who=who)),
+        lambda who: service.ledger.revoke(found.version, who=who),
         found.version,
     )
 
@@ -139,7 +136,7 @@ async def weight(request: Request) -> Response:
     return await _decide(
         request,
         said,
-        _on(service, lambda who: service.ledger.set_canary_weight(said.weight, who=who)),
+        lambda who: service.ledger.set_canary_weight(said.weight, who=who),
     )
 
 
@@ -150,7 +147,7 @@ async def status(request: Request) -> Response:
     return await _decide(
         request,
         said,
-        _on(service, lambda who: service.ledger.set_trial_status(said.status, who=who)),
+        lambda who: service.ledger.set_trial_status(said.status, who=who),
     )
 
 
@@ -159,7 +156,7 @@ async def mode(request: Request) -> Response:
     """Say which mode the environment is in now; what is judged next is judged in it (admin)."""
     service, said = service_of(request), await _read(request, Mode)
     return await _decide(
-        request, said, _on(service, lambda who: service.ledger.set_mode(POLICY, said.mode, who=who))
+        request, said, lambda who: service.ledger.set_mode(POLICY, said.mode, who=who)
     )
 
 
@@ -170,9 +167,7 @@ async def abort(request: Request) -> Response:
     return await _decide(
         request,
         said,
-        lambda who, generation: service.ledger.abort_canary(
-            who=who, expected_generation=generation
-        ),
+        lambda who: service.ledger.abort_canary(who=who),
     )
 
 
@@ -183,9 +178,11 @@ async def rollback(request: Request) -> Response:
     return await _decide(
         request,
         said,
-        lambda who, generation: (
+        lambda who: (
             service.ledger.rollback(
-                who=who, to_version=said.to_version or None, expected_generation=generation
+                who=who,
+                to_version=said.to_version or None,
+                expected_generation=who.generation,  # part of the request that its key stands for
             ).version
         ),
     )
@@ -199,34 +196,19 @@ async def _read(request: Request, model: type[T]) -> T:
 async def _decide(
     request: Request,
     said: Decision,
-    step: Callable[[Who, int], int | None],
+    step: Callable[[Who], int | None],
     version: int | None = None,
 ) -> Response:
     """Take a step as the token's owner; answers with what is served after it, read back."""
-    service, (who, generation) = service_of(request), _who(request, said.reason)
+    service, who = service_of(request), _who(request, said.reason)
     try:
-        moved = await asyncio.to_thread(step, who, generation)
+        moved = await asyncio.to_thread(step, who)
     except StaleGeneration as error:
         raise _refused(412, "If-Match", error) from error
     except TransitionRefused as error:
         raise _refused(409, "version", error) from error
     await asyncio.to_thread(service.follower.poll)
     return answer(await asyncio.to_thread(_after, service, version or moved))
-
-
-def _on(service: Service, step: Callable[[Who], None]) -> Callable[[Who, int], None]:
-    """A step that is taken on the generation that it was decided on, and refused on another."""
-
-    def taken(who: Who, generation: int) -> None:
-        champion = service.ledger.champion()
-        current = champion.generation if champion else 0
-        if current != generation:
-            raise StaleGeneration(
-                f"decided on generation {generation}, the champion's is {current}; look again"
-            )
-        step(who)
-
-    return taken
 
 
 def _after(service: Service, version: int | None) -> dict[str, Any]:
@@ -241,7 +223,7 @@ def _after(service: Service, version: int | None) -> dict[str, Any]:
     }
 
 
-def _who(request: Request, reason: str) -> tuple[Who, int]:
+def _who(request: Request, reason: str) -> Who:
     """Who decides and on which generation, from the token and the headers."""
     token: Token = request.state.token
     key, match = request.headers.get("idempotency-key"), request.headers.get("if-match")
@@ -252,7 +234,7 @@ def _who(request: Request, reason: str) -> tuple[Who, int]:
         raise BadRequest(
             428, "If-Match", "the champion's generation", repr(match), hint="see /v1/champion"
         )
-    return Who(token.owner, reason, f"http:{token.owner}:{key}"), int(generation)
+    return Who(token.owner, reason, f"http:{token.owner}:{key}", int(generation))
 
 
 def _refused(status: int, field: str, error: TransitionRefused) -> BadRequest:

@@ -17,10 +17,11 @@ from serving.app import create_app
 from serving.auth import Keeper
 from serving.limits import Limits
 from serving.registry.database import Database
+from serving.registry.records import Who
 from serving.serve import require_tokens
 from serving.tokens import Tokens
 from srghn.config import CanaryParams
-from srghn.errors import ConfigError
+from srghn.errors import ConfigError, TransitionRefused
 
 OBSERVATION = {"observation": [0.0, 0.0, 1.0, 0.0]}
 
@@ -100,6 +101,47 @@ def test_the_other_steps_of_a_person(client: TestClient, home: Any, tokens: Toke
     assert home.ledger.canary() is None
     home.second(bias=2.0)
     assert post("/v1/versions/1/revoke", "8", generation=2).json()["version"]["state"] == "REVOKED"
+
+
+def test_a_step_on_another_generation_is_refused_whatever_it_is(
+    client: TestClient, home: Any, tokens: Tokens
+) -> None:
+    """Held in the step's own transaction: no other step gets between the look and the step."""
+    admin, trial = tokens.add("root", ["admin"]), home.approved(bias=1.0)
+    home.steps.canary(trial)
+    bodies = {
+        "/v1/canary/weight": {"weight": 0.3},
+        "/v1/canary/status": {"status": "held"},
+        "/v1/mode": {"mode": "flipped"},
+        f"/v1/versions/{trial}/stale": {},
+        f"/v1/versions/{trial}/revoke": {},
+        f"/v1/versions/{trial}/reject": {},
+        "/v1/canary/abort": {},
+        "/v1/rollback": {},
+    }
+    before = home.ledger.count()
+    for key, (path, body) in enumerate(bodies.items()):
+        answer = client.post(
+            path, json={"reason": "late", **body}, headers=headers(admin, 7, f"late-{key}")
+        )
+        assert (answer.status_code, answer.json()["field"]) == (412, "If-Match"), path
+    assert home.ledger.count() == before
+
+
+def test_a_step_of_a_trial_that_is_over_is_refused(home: Any) -> None:
+    home.first()
+    trial = home.approved(bias=1.0)
+    home.steps.canary(trial)
+    who = Who("ann", "the one I see")
+    for step in (
+        lambda: home.ledger.set_trial_status("held", who=who, version=trial + 1),
+        lambda: home.ledger.set_canary_weight(0.3, who=who, version=trial + 1),
+        lambda: home.ledger.abort_canary(who=who, version=trial + 1),
+    ):
+        with pytest.raises(TransitionRefused, match=f"version {trial + 1} is not on trial"):
+            step()
+    home.ledger.set_trial_status("held", who=who, version=trial)
+    assert home.ledger.canary().status == "held"
 
 
 def test_the_approver_is_never_a_field(client: TestClient, home: Any, tokens: Tokens) -> None:
