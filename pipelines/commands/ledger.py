@@ -108,7 +108,7 @@ def restore(
     from serving.registry.backup import restore as put_back
 
     settings = load_settings()
-    ledger = put_back(settings.database_url, file, settings.home, who(reason))
+    ledger = put_back(settings.database_url, file, settings.home, who(reason), settings.witness_key)
     champion, count = ledger.champion(), ledger.verify()
     ledger.close()
     if json:

@@ -16,6 +16,7 @@ from pipelines.commands.output import (
     print_json,
     table,
 )
+from srghn.errors import ServiceError
 
 if TYPE_CHECKING:
     from pipelines.runs.schedules import Schedule
@@ -107,8 +108,13 @@ def list_(json: JsonOption = False) -> None:
     Example: srghn schedule list --json
     """
     from pipelines.runs import schedules
+    from pipelines.services.prefect_server import running_server
 
     settings = load_settings()
+    if settings.prefect_api_url:
+        running_server(settings)  # raises where it does not answer: nothing fires then
+    for note in schedules.old_note(settings):
+        typer.echo(f"srghn: schedules {note}", err=True)
     found = [_described(settings, each) for each in schedules.listed(settings)]
     if json:
         print_json(found)
@@ -232,7 +238,10 @@ def _tell_prefect(settings: Settings, removed: str | None = None) -> None:
     """Show the change in a Prefect server that is up; one that comes up later reads the files."""
     from pipelines.services.prefect_server import running_server, use_server
 
-    url = running_server(settings)
+    try:
+        url = running_server(settings)
+    except ServiceError as error:
+        raise ServiceError(f"the schedule's file is written, but {error}") from error
     if url is None:
         return
     use_server(settings, url)

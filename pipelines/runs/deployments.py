@@ -73,6 +73,8 @@ class Prefect:
         for deployment in self.client.read_deployments():
             if TAG not in deployment.tags or deployment.name in {ANY, *known}:
                 continue
+            if self._of_another_home(deployment):
+                continue
             taken = _taken_over(self.settings, deployment)
             if taken is not None:
                 known[taken.name] = taken
@@ -94,6 +96,11 @@ class Prefect:
         if schedule.paused:
             says += f" **Paused**: {schedule.reason}."
         return self._deploy(schedule.name, parameters, says, schedule.imports)
+
+    def _of_another_home(self, deployment: Any) -> bool:
+        """Whether another home that uses this server made it; those of 0.2 do not say whose."""
+        home = deployment.job_variables.get("env", {}).get("SRGHN_HOME")
+        return home is not None and home != str(self.settings.home)
 
     def undeploy(self, name: str) -> None:
         """Delete a schedule's deployment; its past runs stay, one that is going goes on."""
@@ -183,6 +190,7 @@ def _taken_over(settings: Settings, deployment: Any) -> Schedule | None:
         preset=preset,
         start=str(asked.get("start", "champion")),
         approve=str(asked.get("approve", "manual")),
+        overlap="skip",  # what 0.2 did with a firing while the previous run was going
         paused=not cron.active,
         reason="" if cron.active else "it was paused before 0.3",
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,7 +101,29 @@ def find(settings: Settings, name: str) -> Schedule:
     if _NAME.fullmatch(name) and path.is_file():
         return _read(path)
     known = ", ".join(path.stem for path in sorted(_folder(settings).glob("*.json"))) or "none"
-    raise ConfigError(f"no schedule {name!r}; there are: {known}")
+    raise ConfigError("; ".join([f"no schedule {name!r}; there are: {known}", *old_note(settings)]))
+
+
+def old_note(settings: Settings) -> list[str]:
+    """A sentence about the schedules of version 0.2 that only `prefect.db` still holds, if any.
+
+    Their deployments have a schedule in Prefect; since 0.3 deployments have none.
+    """
+    database = settings.home / "prefect" / "prefect.db"
+    if not database.is_file():
+        return []
+    query = (
+        "SELECT name FROM deployment WHERE tags LIKE '%\"srghn\"%' AND id IN "
+        "(SELECT deployment_id FROM deployment_schedule) ORDER BY name"
+    )
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
+            names = [str(row[0]) for row in opened.execute(query)]
+    except sqlite3.Error:
+        return []  # another version of Prefect, or one that is being written
+    if not names:
+        return []
+    return [f"of version 0.2: {', '.join(names)}; srghn up or srghn worker takes them over"]
 
 
 def pause(settings: Settings, name: str, reason: str) -> Schedule:
