@@ -7,6 +7,7 @@ and one that had finished shows what there is and asks the server anew.
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from typing import Any
 from uuid import uuid4
@@ -25,8 +26,10 @@ from pipelines.services.processes import free_port
 from pipelines.services.up import http_server
 from pipelines.versions.judge import judge_version
 from pipelines.versions.release import Release, outcome
-from serving.registry.records import Champion
+from serving.registry.records import Champion, Who
+from serving.registry.rules import DeploymentRules
 from serving.settings import Settings
+from serving.trial.rules import TrialTerms
 from srghn import seeding
 from srghn.candidates.play import play_candidate
 from srghn.envs import EnvVersion
@@ -39,6 +42,9 @@ FIRST, SECOND, BAD = "demo-first", "demo-second", "demo-bad"
 EPISODES = 100
 #: Simulated episodes after which the demo stops waiting for the canary's evidence.
 TRIAL_EPISODES = 400
+#: After so long an episode whose client was killed counts as one without an outcome. The longest
+#: takes some seconds, and evidence is taken in order of start, so the trial waits for it.
+TRIAL_DEADLINE_SECONDS = 45.0
 
 
 def run_demo(settings: Settings, seed: int) -> dict[str, Any]:
@@ -55,6 +61,7 @@ def run_demo(settings: Settings, seed: int) -> dict[str, Any]:
         told = settings.model_copy(update={"unblind": True})  # the story shows both arms
         with http_server(told, free_port()) as url:
             demo.ask(url, version, "normal")
+            demo.set_rules()
             demo.second()
             demo.trial(url, version)
             demo.refuse(version)
@@ -110,6 +117,13 @@ class _Demo:
             f"[bold]{played.return_:.0f}[/bold]; a random policy gets {chance:.0f} on this episode"
         )
 
+    def set_rules(self) -> None:
+        """The operator's rule for trials: these episodes are short."""
+        wanted = DeploymentRules(trial=TrialTerms(deadline=TRIAL_DEADLINE_SECONDS))
+        if self.ledger.deployment_rules() != wanted:
+            who = Who("demo", "an episode of CartPole takes seconds")
+            self.ledger.set_deployment_rules(wanted, who=who)
+
     def second(self) -> None:
         _step(4, "The world switches: actions are flipped. Evolve on from the champion's lineage")
         self._run(SECOND, "champion")
@@ -132,6 +146,10 @@ class _Demo:
                 update(count, _arms(returns))
                 if self.ledger.canary() is None:
                     break
+        with spinner("waiting for the outcomes of episodes that a killed demo left"):
+            end = time.monotonic() + TRIAL_DEADLINE_SECONDS
+            while self.ledger.canary() is not None and time.monotonic() < end:
+                time.sleep(0.2)
         self._tell_trial()
 
     def refuse(self, version: EnvVersion) -> None:
