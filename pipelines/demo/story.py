@@ -7,6 +7,7 @@ and one that had finished shows what there is and asks the server anew.
 from __future__ import annotations
 
 import json
+import math
 import time
 from contextlib import closing
 from typing import Any
@@ -133,6 +134,7 @@ class _Demo:
         if self.ledger.canary() is None:
             self._tell_trial()
             return
+        self._wait_for_open_episodes()
         # Episodes of this start alone: those of a killed demo are evidence already, and a seed that
         # is played twice would count twice.
         start = uuid4().hex
@@ -146,10 +148,6 @@ class _Demo:
                 update(count, _arms(returns))
                 if self.ledger.canary() is None:
                     break
-        with spinner("waiting for the outcomes of episodes that a killed demo left"):
-            end = time.monotonic() + TRIAL_DEADLINE_SECONDS
-            while self.ledger.canary() is not None and time.monotonic() < end:
-                time.sleep(0.2)
         self._tell_trial()
 
     def refuse(self, version: EnvVersion) -> None:
@@ -226,6 +224,16 @@ class _Demo:
         _say(f"[dim]{self.release.report_page(version)}[/dim]")
         if not verdict.passed:
             raise SrghnError(f"the demo's candidate did not pass the gate: {verdict.summary}")
+
+    def _wait_for_open_episodes(self) -> None:
+        """Evidence is taken in order of start: what a killed demo's clients left comes first."""
+        trial = self.ledger.canary()
+        assert trial is not None
+        rows = self.ledger.resolved(trial.policy, trial.epoch, 0, math.inf)
+        left = max((row.deadline for row in rows if row.ended_at is None), default=0) - time.time()
+        if left > 0:
+            with spinner(f"a killed demo left episodes without an outcome: {left:.0f} s"):
+                time.sleep(left)
 
     def _tell_trial(self) -> None:
         events = [e for e in self.ledger.events() if e.from_state == "CANARY"]

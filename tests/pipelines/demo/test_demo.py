@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -54,6 +55,17 @@ def posted(folder: Path, version: int) -> bool:
         return bool(ledger.outcomes(version))
 
 
+def midway(folder: Path) -> bool:
+    """Whether the trial has outcomes of the canary, and an episode of it that is not over."""
+    if not posted(folder, 2):
+        return False
+    with closing(Ledger(f"sqlite:///{folder / '.srghn' / 'ledger.db'}")) as ledger:
+        trial = ledger.canary()
+        assert trial is not None
+        rows = ledger.resolved(trial.policy, trial.epoch, 0, math.inf)
+        return any(row.arm == 1 and row.ended_at is None for row in rows)
+
+
 def begun(folder: Path) -> bool:
     """Whether the first run evolves."""
     return (folder / ".srghn/workspaces/demo-first/data/run/run.json").exists()
@@ -80,7 +92,7 @@ def kill_when(come: Callable[[], bool], folder: Path) -> None:
 def test_the_whole_loop_survives_kills_and_a_second_run(srghn: Srghn, tmp_path: Path) -> None:
     kill_when(lambda: begun(tmp_path), tmp_path)
     kill_when(lambda: posted(tmp_path, 1), tmp_path)  # its episode is over: not to be played again
-    kill_when(lambda: posted(tmp_path, 2), tmp_path)  # in the middle of the canary's trial
+    kill_when(lambda: midway(tmp_path), tmp_path)  # in the middle of the canary's trial
 
     done = srghn("demo", "--json", timeout=900)
     assert done.returncode == 0, done.stderr
