@@ -19,9 +19,10 @@ from serving.description import describe
 from serving.hot import HotPath
 from serving.http import RequestIds, answer, host_of, refusal, without_body
 from serving.limits import Limits
-from serving.routes import act, docs, health, home, oip, review, versions
+from serving.policy import PolicyService
+from serving.routes import act, docs, health, home, oip, policies, review, versions
 from serving.schemas import BadRequest
-from serving.service import Service
+from serving.service import ASKED, OF, Service
 from serving.settings import Settings, load_settings
 from srghn.errors import LedgerError
 
@@ -31,8 +32,9 @@ logger = logging.getLogger(__name__)
 class Application(FastAPI):
     """FastAPI, and beside its middleware and its router the hot path."""
 
-    hot: HotPath
+    service: Service
     hosts: frozenset[str] = frozenset()
+    _hot: dict[str, HotPath]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,13 +44,25 @@ class Application(FastAPI):
             error = BadRequest(421, "Host", "one that is served here", repr(host_of(scope)[:80]))
             await refusal(error, Request(scope))(scope, receive, send)
             return
-        handler = self.hot.find(scope)
+        try:
+            scope = self.service.direct(scope)
+        except BadRequest as error:
+            await refusal(error, Request(scope))(scope, receive, send)
+            return
+        hot = self._hot_of(scope.get(OF) or self.service.default)
+        handler = hot.find(scope)
         if handler is not None:
-            await self.hot.answer(handler, scope, receive, send)
+            await hot.answer(handler, scope, receive, send)
         elif scope["method"] == "HEAD":
             await super().__call__({**scope, "method": "GET"}, receive, without_body(send))
         else:
             await super().__call__(scope, receive, send)
+
+    def _hot_of(self, policy: PolicyService) -> HotPath:
+        found = self._hot.get(policy.name)
+        if found is None:
+            found = self._hot[policy.name] = HotPath(self.service, policy)
+        return found
 
     def openapi(self) -> dict[str, Any]:
         """The description of all routes; made once."""
@@ -72,12 +86,12 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.service = service
-    app.hot = HotPath(service)
+    app.state.service = app.service = service
+    app._hot = {}
     app.hosts = service.settings.served_hosts
     app.add_middleware(Auth, keeper=service.keeper)
     app.add_middleware(RequestIds)
-    for module in (act, oip, versions, review, health, home, docs):
+    for module in (act, oip, policies, versions, review, health, home, docs):
         app.include_router(module.router)
     app.add_exception_handler(BadRequest, _refused)
     app.add_exception_handler(LedgerError, _unavailable)
@@ -89,15 +103,14 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    await asyncio.to_thread(service.follower.poll)
-    following = asyncio.create_task(service.follower.run())
+    await asyncio.to_thread(service.poll)
+    following = asyncio.create_task(service.run())
     yield
     service.draining = True
     following.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await following
-    service.episodes.close()
-    service.ledger.close()
+    service.close()
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -106,7 +119,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
-    logger.error("%s %s: %s", request.method, request.url.path, error)
+    logger.error("%s %s: %s", request.method, _asked(request), error)
     return answer({"error": f"the ledger cannot be used now: {error}"}, 503)
 
 
@@ -114,10 +127,15 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     return answer(
-        {"error": f"{request.method} {request.url.path}: {error.detail}"},
+        {"error": f"{request.method} {_asked(request)}: {error.detail}"},
         error.status_code,
         headers,
     )
+
+
+def _asked(request: Request) -> str:
+    """The path as the caller wrote it."""
+    return str(request.scope.get(ASKED, request.url.path))
 
 
 async def _bug(request: Request, error: Exception) -> Response:

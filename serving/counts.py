@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from serving.registry.schema import POLICY
+
 BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
 ROUTES = ("champion", "canary", "trial", "draining", "none")
 CODES = (200, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
@@ -36,11 +38,12 @@ class Numbers(Protocol):
 
 
 class Counts:
-    """One worker's numbers; `folder` is where workers of one server find each other's."""
+    """One worker's numbers of a policy; in `folder` workers of one server find each other's."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self._values = _map(None if folder is None else folder / f"{os.getpid()}.counts")
+    def __init__(self, folder: Path | None = None, policy: str = POLICY) -> None:
+        self._folder, self._policy = folder, policy
+        own = f"{os.getpid()}{_ending(policy)}"
+        self._values = _map(None if folder is None else folder / own)
 
     def request(self, route: str, code: int, seconds: float) -> None:
         """One request was answered after so many seconds."""
@@ -63,7 +66,7 @@ class Counts:
         """The sum over all workers, dead ones too (of those, what they counted alone)."""
         if self._folder is None:
             return Total([(os.getpid(), True, self._values)])
-        return Total(list(_siblings(self._folder)))
+        return Total(list(_siblings(self._folder, self._policy)))
 
 
 class Total:
@@ -105,10 +108,17 @@ class Total:
                     yield route, code, count
 
 
-def _siblings(folder: Path) -> Iterator[tuple[int, bool, Numbers]]:
-    for file in sorted(folder.glob("*.counts")):
-        pid, data = int(file.stem), file.read_bytes()
-        if len(data) == _SIZE:
+def _ending(policy: str) -> str:
+    """What a file's name has after the process's number."""
+    return ".counts" if policy == POLICY else f"-{policy}.counts"
+
+
+def _siblings(folder: Path, policy: str) -> Iterator[tuple[int, bool, Numbers]]:
+    ending = _ending(policy)
+    for file in sorted(folder.glob(f"*{ending}")):
+        number, data = file.name.removesuffix(ending), file.read_bytes()
+        if number.isdecimal() and len(data) == _SIZE:
+            pid = int(number)
             yield pid, Path(f"/proc/{pid}").exists(), _doubles(data)
 
 
@@ -116,7 +126,7 @@ def _map(file: Path | None) -> Numbers:
     """The numbers, in a shared file or in memory of this process alone."""
     if file is None:
         return _doubles(bytearray(_SIZE))
-    aside = file.with_suffix(".new")
+    aside = file.with_name(f"{file.name}.new")
     aside.write_bytes(bytes(_SIZE))
     with aside.open("r+b") as opened:
         mapped = mmap.mmap(opened.fileno(), _SIZE)

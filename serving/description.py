@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -65,16 +66,37 @@ def describe(made: dict[str, Any]) -> dict[str, Any]:
     for path, methods in made["paths"].items():
         for method, operation in methods.items():
             _complete(path, method.upper(), operation)
+    named = _of_named(made["paths"])
+    _add_examples(made["paths"])
+    made = {**made, "paths": {**made["paths"], **named}}
     return {**made, "components": components}
+
+
+def _of_named(paths: dict[str, Any]) -> dict[str, Any]:
+    """The routes of a policy by its name: those of the default under `/v1/policies/{policy}`."""
+    found = {}
+    for path, methods in paths.items():
+        if not path.startswith("/v1/") or path.startswith("/v1/policies"):
+            continue
+        found[f"/v1/policies/{{policy}}{path.removeprefix('/v1')}"] = {
+            method: {
+                **deepcopy(operation),
+                "operationId": f"{operation['operationId']}_of_policy",
+                "parameters": [_path_parameter("policy"), *operation["parameters"]],
+            }
+            for method, operation in methods.items()
+        }
+    return found
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     needed = ACCESS.get((method, path), "admin")
     operation["security"] = [{"token": []}] if needed not in (OPEN, READ) else [{}, {"token": []}]
-    operation["parameters"] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", path)
-    ]
+    operation["parameters"] = [_path_parameter(name) for name in re.findall(r"{(\w+)}", path)]
     if needed in ("review", "admin") and method == "POST":
         operation["parameters"] += [
             {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
@@ -85,9 +107,11 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     answers.pop("422", None)
     answers |= {code: {"description": text, **refused} for code, text in _REFUSALS.items()}
     answers["200"] = {"description": "done", **_content(path)}
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    if body is not None and path in _EXAMPLES:
-        body["example"] = _EXAMPLES[path]
+
+
+def _add_examples(paths: dict[str, Any]) -> None:
+    for path, example in _EXAMPLES.items():
+        paths[path]["post"]["requestBody"]["content"]["application/json"]["example"] = example
 
 
 def _content(path: str) -> dict[str, Any]:

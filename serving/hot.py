@@ -28,6 +28,7 @@ from serving.control.episodes import Ended, NotReady
 from serving.control.routing import Face, Served
 from serving.explain import parse
 from serving.logs import REQUEST
+from serving.policy import PolicyService
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
@@ -40,7 +41,7 @@ from serving.schemas import (
     check_one,
     observations,
 )
-from serving.service import MODEL, Service
+from serving.service import ASKED, Service
 from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, read
 from serving.trial.tokens import Episode
 from srghn.errors import LedgerError, TransitionRefused
@@ -63,15 +64,15 @@ Handler = Callable[[Call], Awaitable[Said]]
 
 
 class HotPath:
-    """Answers inference requests of one worker."""
+    """Answers inference requests of one policy, of one worker."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._follower, self._counts = service.follower, service.metrics.counts
+    def __init__(self, service: Service, policy: PolicyService) -> None:
+        self._limits, self._keeper, self._policy = service.limits, service.keeper, policy
+        self._follower, self._counts = policy.follower, policy.metrics.counts
         self._handlers: dict[str, Handler] = {
             "/v1/act": self._act,
             "/v1/act/batch": self._batch,
-            f"/v2/models/{MODEL}/infer": self._infer,
+            f"/v2/models/{policy.name}/infer": self._infer,
         }
 
     def find(self, scope: Scope) -> Handler | None:
@@ -96,7 +97,7 @@ class HotPath:
         route, status = "none", 500
         counts.inflight(1)
         try:
-            keeper, ends = self._service.keeper, handler == self._outcome
+            keeper, ends = self._keeper, handler == self._outcome
             if keeper.outcomes if ends else keeper.infer:
                 found, needed = call.header(b"authorization"), OUTCOME if ends else INFER
                 call.token = await keeper.admit(found, needed, caller_of(scope))
@@ -109,11 +110,11 @@ class HotPath:
         except LedgerError as error:
             status = 503
             REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
-            logger.error("POST %s: %s", path, error)
+            logger.error("POST %s: %s", scope.get(ASKED, path), error)
             await call.refuse(NotReady(f"the ledger cannot be used now: {error}"))
         except Exception:  # a bug, and no reason to end the connection without a word
             REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
-            logger.exception("POST %s", path)
+            logger.exception("POST %s", scope.get(ASKED, path))
             await call.reply(
                 500, b'{"error":"an error of the server; its log has the cause"}', JSON
             )
@@ -129,11 +130,11 @@ class HotPath:
         served, predictor, episode = await self._choose(call, name, token)
         check_one(said.observation, predictor.observation_size)
         if episode is None:
-            answered, action = self._service.act_one(served, predictor, said.observation)
+            answered, action = self._policy.act_one(served, predictor, said.observation)
             face = served.face(answered)
             fields = face.fields
         else:
-            answered, action, memory = self._service.step_one(
+            answered, action, memory = self._policy.step_one(
                 served, predictor, said.observation, episode.memory
             )
             face = served.face(answered)
@@ -145,7 +146,7 @@ class HotPath:
         self, call: Call, name: str | None, token: str | None
     ) -> tuple[Served, Predictor, Episode | None]:
         """What answers: by the episode's token, by its name, by client, or by chance."""
-        episodes = self._service.episodes
+        episodes = self._policy.episodes
         if token is not None:
             episode = episodes.open(token)
             if name is not None and name != episode.name:
@@ -153,18 +154,18 @@ class HotPath:
             return await episodes.go_on(episode)
         if name is not None:
             return await episodes.begin(name)
-        served, predictor = self._service.choose(call.header(b"x-client-key"))
+        served, predictor = self._policy.choose(call.header(b"x-client-key"))
         return served, predictor, None
 
     def _sealed(self, episode: Episode, answered: Predictor, memory: bytes) -> bytes:
         """The episode's next token as the last field, and whether its start is on record."""
         recorded = b"" if episode.start is not None else b',"recorded":false'
-        token = self._service.episodes.seal(episode, answered.version, memory)
+        token = self._policy.episodes.seal(episode, answered.version, memory)
         return b'%b,"token":"%b"' % (recorded, token.encode())
 
     async def _outcome(self, call: Call) -> Said:
         """How an episode ended: the evidence a canary is judged by. Counts once."""
-        said = parse(_OUTCOME, await call.body(self._service.limits.small_body))
+        said = parse(_OUTCOME, await call.body(self._limits.small_body))
         episode = self._of_path(call, said.token or call.header(b"x-episode-token"))
         served = self._follower.served
         shown: dict[str, Any] = {"episode_id": episode.name, "length": episode.steps}
@@ -174,7 +175,7 @@ class HotPath:
         poster = None if call.token is None else call.token.owner
         try:
             ended = Ended(episode, said.return_, said.terminated, poster)
-            stored = await self._service.episodes.end(ended)
+            stored = await self._policy.episodes.end(ended)
         except UnknownEpisode as error:
             raise BadRequest(404, "episode_id", "an episode of this server", str(error)) from error
         except TransitionRefused as error:
@@ -196,15 +197,15 @@ class HotPath:
                 422, "token", "the token of this episode's last answer", "nothing",
                 hint="every answer of an episode has one; return it with the next request",
             )  # fmt: skip
-        episode = self._service.episodes.open(token)
+        episode = self._policy.episodes.open(token)
         if episode.name != parts[3]:
             raise BadRequest(422, "token", f"one of episode {parts[3]!r}", "another episode's")
         return episode
 
     async def _batch(self, call: Call) -> Said:
-        limits = self._service.limits
+        limits = self._limits
         body = await call.body(self._limit(limits.batch))
-        served, predictor = self._service.choose(call.header(b"x-client-key"))
+        served, predictor = self._policy.choose(call.header(b"x-client-key"))
         work = partial(self._act_batch, body, served, predictor)
         predictor, actions = await _aside(len(body), work)
         face = served.face(predictor)
@@ -214,22 +215,21 @@ class HotPath:
     def _act_batch(
         self, body: bytes, served: Served, predictor: Predictor
     ) -> tuple[Predictor, NDArray[Any]]:
-        array = _observations(body, predictor, self._service.limits.batch)
-        return self._service.predict(served, predictor, array)
+        array = _observations(body, predictor, self._limits.batch)
+        return self._policy.predict(served, predictor, array)
 
     async def _infer(self, call: Call) -> Said:
         return await self._answer_tensors(call, None)
 
     async def _infer_version(self, call: Call) -> Said:
-        """By the path: any model's name, a version's number."""
+        """By a version's number in the path."""
         parts = call.path.split("/")[3:-1]
-        wanted = parts[2] if len(parts) == 3 and parts[1] == "versions" else None
-        if len(parts) not in (1, 3) or (len(parts) == 3 and wanted is None):
+        if len(parts) != 3 or parts[1] != "versions":
             raise BadRequest(404, "path", "/v2/models/MODEL/infer", repr(call.path[:80]))
-        return await self._answer_tensors(call, self._service.find(parts[0], wanted))
+        return await self._answer_tensors(call, self._policy.find(parts[2]))
 
     async def _answer_tensors(self, call: Call, found: tuple[Served, Predictor] | None) -> Said:
-        limits = self._service.limits
+        limits = self._limits
         body = await call.body(self._limit(limits.batch))
         head = call.header(b"inference-header-content-length")
         said, binary = await _aside(len(body) if head is None else 0, partial(read, body, head))
@@ -245,8 +245,8 @@ class HotPath:
         answered, actions, memory = await _aside(len(body), work)
         face, sealed = served.face(answered), None
         if episode is not None:
-            sealed = self._service.episodes.seal(episode, answered.version, memory or b"")
-        content, more = tensor_answer(said, answered, actions, face, sealed)
+            sealed = self._policy.episodes.seal(episode, answered.version, memory or b"")
+        content, more = tensor_answer(self._policy.name, said, answered, actions, face, sealed)
         return face, content, more
 
     def _act_tensors(
@@ -261,25 +261,25 @@ class HotPath:
 
         `memory`: of the episode that the request belongs to, None outside one.
         """
-        array = batch(said, binary, predictor.observation_size, self._service.limits.batch)
+        array = batch(said, binary, predictor.observation_size, self._limits.batch)
         if len(array) == 1 and memory is not None:
             one = array[0].tolist()
-            answered, action, after = self._service.step_one(served, predictor, one, memory)
+            answered, action, after = self._policy.step_one(served, predictor, one, memory)
             return answered, [action], after
         if memory is not None and predictor.state_size:
             expected = "one observation: the policy keeps a state from step to step"
             raise BadRequest(422, "inputs[0].shape[0]", expected, str(len(array)))
         if len(array) == 1:
-            answered, action = self._service.act_one(served, predictor, array[0].tolist())
+            answered, action = self._policy.act_one(served, predictor, array[0].tolist())
             return answered, [action], b""
-        return *self._service.predict(served, predictor, array), b""
+        return *self._policy.predict(served, predictor, array), b""
 
     def _limit(self, count: int) -> int:
         champion = self._follower.served.champion
         if champion is None:
             raise NotReady(self._follower.served.problem)
         room = self._follower.served.memory_bytes
-        return self._service.limits.of_body(count, champion.observation_size) + 2 * room
+        return self._limits.of_body(count, champion.observation_size) + 2 * room
 
 
 async def _aside(length: int, work: Callable[[], T]) -> T:
@@ -301,7 +301,12 @@ def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]
 
 
 def tensor_answer(
-    said: InferRequest, predictor: Predictor, actions: Any, face: Face, token: str | None
+    model: str,
+    said: InferRequest,
+    predictor: Predictor,
+    actions: Any,
+    face: Face,
+    token: str | None,
 ) -> tuple[bytes, bytes]:
     """The protocol's answer and its header lines: all JSON, or JSON and then the tensor's bytes.
 
@@ -309,7 +314,7 @@ def tensor_answer(
     """
     kind, shape = predictor.action_kind, [len(actions), *predictor.action_shape]
     output: dict[str, Any] = {"name": OUTPUT, "shape": shape, "datatype": DATATYPES[kind]}
-    content: dict[str, Any] = {"model_name": MODEL}
+    content: dict[str, Any] = {"model_name": model}
     if face.version is not None:
         content["model_version"] = face.version
     if isinstance(said.id, str):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from serving.control.watch import WatchView
 from serving.counts import Counts, Total
+from serving.registry.ledger import POLICY
 from serving.registry.records import Canary, Champion, Event
 
 #: The folder where the workers of one server keep their counts; set by `serving.__main__`.
@@ -32,19 +34,45 @@ _TEXTS = {
 
 
 class Metrics:
-    """One worker's metrics. Counts of workers are summed; the ledger's are the same in each."""
+    """One policy's metrics. Counts of workers are summed; the ledger's are the same in each."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: str = POLICY) -> None:
         folder = os.environ.get(SHARED)
-        self.counts = Counts(Path(folder) if folder else None)
+        self.policy = policy
+        self.counts = Counts(Path(folder) if folder else None, policy)
         self.ledger = LedgerView()
-        self._shown = CollectorRegistry()
-        self._shown.register(CountsView(self.counts))
-        self._shown.register(self.ledger)
 
-    def text(self) -> bytes:
-        """Prometheus' text format."""
-        return generate_latest(self._shown)
+    def families(self) -> Iterator[Metric]:
+        """All metrics; those of a named policy say which, by the label `policy`."""
+        for family in chain(CountsView(self.counts).collect(), self.ledger.collect()):
+            if self.policy != POLICY:
+                labelled = [{"policy": self.policy, **s.labels} for s in family.samples]
+                pairs = zip(family.samples, labelled, strict=True)
+                family.samples = [sample._replace(labels=labels) for sample, labels in pairs]
+            yield family
+
+
+class Together(Collector):
+    """The metrics of several policies, each name once."""
+
+    def __init__(self, metrics: Iterable[Metrics]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        found: dict[str, Metric] = {}
+        for metrics in self._metrics:
+            for family in metrics.families():
+                known = found.setdefault(family.name, family)
+                if known is not family:
+                    known.samples += family.samples
+        return found.values()
+
+
+def exposition(metrics: Iterable[Metrics]) -> bytes:
+    """Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Together(metrics))
+    return generate_latest(registry)
 
 
 class CountsView(Collector):

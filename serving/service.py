@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
+from starlette.types import Scope
 
 from serving.auth import Keeper
-from serving.control.episodes import Episodes, NotReady
+from serving.control.episodes import Episodes
 from serving.control.follower import Follower
-from serving.control.routing import Served
-from serving.control.watch import Watch
 from serving.limits import Limits
-from serving.metrics import Metrics
-from serving.predictor import PredictionError, Predictor
+from serving.metrics import Metrics, exposition
+from serving.policy import PolicyService
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
-from serving.registry.ledger import Ledger
+from serving.registry.ledger import POLICY, Ledger
 from serving.schemas import BadRequest
 from serving.settings import Settings
 from serving.tokens import Tokens
 from srghn.errors import LedgerError
 
-#: The one model that is served, as `/v2` names it.
-MODEL = "policy"
+logger = logging.getLogger(__name__)
+
+#: Under which keys a request's scope has its policy, and the path that was asked for.
+OF, ASKED = "srghn.policy", "srghn.asked"
+_V1, _V2 = "/v1/policies/", "/v2/models/"
 
 
 @dataclass
 class Service:
-    """One worker: the ledger it follows, what it serves, what it counts."""
+    """One worker: the ledger it follows, the policies it serves, who may ask."""
 
     settings: Settings
     limits: Limits
     ledger: Ledger = field(init=False)
+    policies: dict[str, PolicyService] = field(init=False, default_factory=dict)
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -46,98 +49,123 @@ class Service:
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
         self.store = ArtefactStore(self.settings.home / "artefacts")
         self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
-        self.metrics = Metrics()
-        unblind = self.settings.unblind
-        self.follower = Follower(self.ledger, self.store, self.metrics, self.limits, unblind)
-        self.watch = Watch(self.ledger)
-        self.follower.looks += [self.keeper.look, self._watch]
-        self.episodes = Episodes(self.ledger, self.follower, self.metrics, self.limits, MODEL)
+        self.discover()
+        self.default.follower.looks.append(self.keeper.look)
 
-    def _watch(self) -> None:
-        self.watch.look()
-        self.metrics.ledger.watch = self.watch.view()
+    @property
+    def default(self) -> PolicyService:
+        """The policy that is served where none is named."""
+        return self.policies[POLICY]
+
+    @property
+    def follower(self) -> Follower:
+        return self.default.follower
+
+    @property
+    def episodes(self) -> Episodes:
+        return self.default.episodes
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.default.metrics
 
     @property
     def reports(self) -> Path:
         return self.settings.home / "reports"
 
-    def choose(self, client: str | None) -> tuple[Served, Predictor]:
-        """What answers a request outside any episode; raises `NotReady`."""
-        served = self.follower.served
-        predictor = served.choose(client)
-        if predictor is None:
-            raise NotReady(served.problem)
-        return served, predictor
+    def exposition(self) -> bytes:
+        """The metrics of all policies in Prometheus' text format."""
+        return exposition([policy.metrics for policy in self.policies.values()])
 
-    def find(self, model: str, wanted: str | None) -> tuple[Served, Predictor]:
-        """The predictor of a model and a version's number, or of its champion.
+    def discover(self) -> None:
+        """Take in policies that were made since; blocks, raises `LedgerError`."""
+        for name in [policy.name for policy in self.ledger.policies()]:
+            if name not in self.policies:
+                self.policies[name] = PolicyService(
+                    name, self.ledger, self.store, self.limits, self.settings.unblind
+                )
 
-        Raises `BadRequest` (404) and `NotReady`.
-        """
-        if model != MODEL:
-            raise BadRequest(404, "model", repr(MODEL), repr(model[:80]))
-        served = self.follower.served
-        if served.champion is None:
-            raise NotReady(served.problem)
-        if wanted is None:
-            return served, served.champion
-        for predictor in (served.champion, served.canary):
-            if predictor is not None and str(predictor.version) == wanted:
-                return served, predictor
-        raise BadRequest(404, "version", "one that is served now", repr(wanted[:80]))
+    def poll(self) -> None:
+        """Look at the ledger once for each policy. Blocks."""
+        for policy in list(self.policies.values()):
+            policy.follower.poll()
 
-    def predict(
-        self, served: Served, predictor: Predictor, observations: NDArray[np.float32]
-    ) -> tuple[Predictor, NDArray[Any]]:
-        """Who answered, and the actions. The champion covers for any other that fails.
+    async def run(self) -> None:
+        """Follow the ledger for each policy, and look for new ones, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            followed: set[str] = set()
+            while True:
+                for name in self.policies.keys() - followed:
+                    tasks.create_task(self.policies[name].follower.run())
+                    followed.add(name)
+                await asyncio.sleep(self.limits.poll_seconds)
+                with contextlib.suppress(LedgerError):  # the default policy's follower tells it
+                    await asyncio.to_thread(self.discover)
 
-        Raises `NotReady` if the champion fails.
-        """
-        try:
-            return predictor, predictor.act(observations)
-        except PredictionError as error:
-            champion = self._cover(served, predictor, error)
-            return self.predict(served, champion, observations)
+    def close(self) -> None:
+        for policy in self.policies.values():
+            policy.episodes.close()
+        self.ledger.close()
 
-    def act_one(
-        self, served: Served, predictor: Predictor, observation: list[float]
-    ) -> tuple[Predictor, Any]:
-        """`predict` for one observation, and its action."""
-        try:
-            return predictor, predictor.act_one(observation)
-        except PredictionError as error:
-            champion = self._cover(served, predictor, error)
-            return self.act_one(served, champion, observation)
-
-    def step_one(
-        self, served: Served, predictor: Predictor, observation: list[float], memory: bytes
-    ) -> tuple[Predictor, Any, bytes]:
-        """`act_one` within an episode: also what its next step goes on from."""
-        try:
-            return predictor, *predictor.step_one(observation, memory)
-        except PredictionError as error:
-            champion = self._cover(served, predictor, error)
-            return self.step_one(served, champion, observation, b"")
-
-    def _cover(self, served: Served, failed: Predictor, error: PredictionError) -> Predictor:
-        """Who answers in place of one that failed; raises `NotReady` if that was the champion."""
-        champion = served.champion
-        if champion is None or failed is champion:
-            raise NotReady(str(error)) from error
-        self.follower.controller.report(failed.version, str(error))
-        return champion
-
-    def problem(self) -> str | None:
-        """Why this worker is not ready, or None."""
+    @property
+    def stopping(self) -> str | None:
+        """Why this worker can serve no policy, or None."""
         if self.draining:
             return "draining: this server is about to stop"
         try:
             self.ledger.database().require()  # one look at the file's name, no lock
         except LedgerError as error:
             return str(error)
-        return self.follower.served.problem
+        return None
+
+    def problem(self) -> str | None:
+        """Why this worker is not ready, or None. Each policy's own readiness is told apart.
+
+        Asked is the default policy; where it has no champion, any that has one.
+        """
+        if self.stopping is not None:
+            return self.stopping
+        problem = self.default.problem
+        if problem is None or self.follower.served.champion is not None:
+            return problem
+        others = (policy.problem is None for policy in self.policies.values())
+        return None if any(others) else problem
+
+    def direct(self, scope: Scope) -> Scope:
+        """The scope of a request with the policy that its path names, if it names one.
+
+        `/v1/policies/NAME/...` becomes `/v1/...` of that policy, so that all routes are the same
+        for each. Raises `BadRequest` (404) for a policy that is not served here.
+        """
+        root: str = scope.get("root_path", "")
+        path: str = scope["path"].removeprefix(root)
+        if path.startswith(_V1):
+            name, slash, rest = path[len(_V1) :].partition("/")
+            if not slash:
+                return scope
+            inner = f"{root}/v1/{rest}"
+            named = {"path": inner, "raw_path": inner.encode(), ASKED: scope["path"]}
+            return {**scope, **named, OF: self.find(name, "policy")}
+        if path.startswith(_V2):
+            name = path[len(_V2) :].partition("/")[0]
+            return {**scope, OF: self.find(name, "model")}
+        return scope
+
+    def find(self, name: str, kind: str) -> PolicyService:
+        """A policy by its name; raises `BadRequest` (404)."""
+        found = self.policies.get(name)
+        if found is None:
+            hint = "see /v1/policies" if kind == "policy" else "see /v2"
+            raise BadRequest(404, kind, "one that is served here", repr(name[:80]), hint=hint)
+        return found
 
 
 def service_of(request: Request) -> Service:
     found: Service = request.app.state.service
     return found
+
+
+def policy_of(request: Request) -> PolicyService:
+    """The policy that a request is about: the one its path names, else the default."""
+    found: PolicyService | None = request.scope.get(OF)
+    return service_of(request).default if found is None else found

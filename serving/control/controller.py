@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.control.routing import Served
-from serving.registry.ledger import Ledger
+from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Who
 from serving.registry.trial_log import to_log, to_state
 from serving.trial.decision import Decision, advance, decide, weight_now
@@ -30,9 +30,11 @@ class Controller:
     the page. A canary that failed to answer is reported by `report` and aborted at the next look.
     """
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, ledger: Ledger, policy: str = POLICY, clock: Callable[[], float] = time.time
+    ) -> None:
         self.latest: tuple[int, Decision] | None = None
-        self._ledger, self._clock = ledger, clock
+        self._ledger, self._policy, self._clock = ledger, policy, clock
         self._failure: tuple[int, str] | None = None
 
     def report(self, version: int, why: str) -> None:
@@ -40,7 +42,7 @@ class Controller:
 
     def judge(self, served: Served) -> bool:
         """Look at the trial of a canary that this worker serves; True if the trial ended."""
-        canary = self._ledger.canary()
+        canary = self._ledger.canary(self._policy)
         if canary is None or served.canary is None or served.canary.version != canary.version:
             return False
         if self._failure is not None and self._failure[0] == canary.version:

@@ -30,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Keeps `served` at what the ledger says. Only this class assigns it; readers take it once."""
+    """Keeps `served` at what the ledger says of one policy.
+
+    Only this class assigns it; readers take it once.
+    """
 
     def __init__(
         self,
@@ -39,16 +42,17 @@ class Follower:
         metrics: Metrics,
         limits: Limits,
         unblind: bool = False,
+        policy: str = POLICY,
     ) -> None:
         self.served = Served()
-        self.secret = ledger.secret(POLICY)
-        self._unblind = unblind
+        self.secret = ledger.secret(policy)
+        self._policy, self._unblind = policy, unblind
         self.looks: list[Callable[[], None]] = []
-        self.controller = Controller(ledger)
+        self.controller = Controller(ledger, policy)
         self._ledger, self._store = ledger, store
         self._metrics, self._limits = metrics, limits
         self._lock = threading.Lock()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="follower")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"follower-{policy}")
         self._failed: dict[int, tuple[float, str]] = {}  # version -> when, why
         self._retired: dict[int, float] = {}  # draining version -> until
         self._seen = self._pruned = time.monotonic()
@@ -105,7 +109,7 @@ class Follower:
 
     def _follow(self) -> None:
         self._ledger.expire()
-        champion, canary = self._ledger.served()
+        champion, canary = self._ledger.served(self._policy)
         before = self.served
         first, problem = self._champion(champion)
         if first is not None and before.champion is not None and first is not before.champion:
@@ -187,8 +191,10 @@ class Follower:
 
     def _count(self) -> None:
         view = self._metrics.ledger
-        events = self._ledger.events(since=view.seq)
+        found = self._ledger.events(since=view.seq)
+        events = [event for event in found if event.policy == self._policy]
         view.add(events, [datetime.fromisoformat(event.at).timestamp() for event in events])
+        view.seq = found[-1].seq if found else view.seq
         judged = [event for event in events if event.from_state == State.EVALUATING]
         if judged and judged[-1].evidence_sha256:
             view.add_checks(self._ledger.evidence(judged[-1].evidence_sha256))
@@ -198,13 +204,18 @@ class Follower:
             self._ledger.prune_starts(self._limits.pin_seconds)
             self._pruned = time.monotonic()
 
+    @property
+    def _of(self) -> str:
+        """How a log line begins: the default policy is not named."""
+        return "" if self._policy == POLICY else f"policy {self._policy}: "
+
     def _say(self, before: Served, canary: Canary | None) -> None:
         now = self.served
         if now.champion is not before.champion or now.generation != before.generation:
             version = now.champion.version if now.champion else None
-            logger.info("serving version %s, generation %s", version, now.generation)
+            logger.info("%sserving version %s, generation %s", self._of, version, now.generation)
         if now.canary is not before.canary:
             share = f"version {canary.version} on {now.weight:.0%}" if canary else "none"
-            logger.info("canary: %s", share)
+            logger.info("%scanary: %s", self._of, share)
         if now.problem and now.problem != before.problem:
-            logger.warning("not ready: %s", now.problem)
+            logger.warning("%snot ready: %s", self._of, now.problem)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from serving.http import answer
 from serving.schemas import ActRequest, BadRequest, BatchRequest, OutcomeRequest
-from serving.service import service_of
+from serving.service import policy_of, service_of
 
 router = APIRouter(tags=["inference"])
 
@@ -39,7 +39,8 @@ async def act_batch(request: Request) -> Response:
 @router.get("/v1/episodes/{episode_id}")
 async def episode(request: Request, episode_id: str) -> Response:
     """An episode as the ledger has it, its arm too (scope review)."""
-    found = await asyncio.to_thread(service_of(request).ledger.find_episode, episode_id)
+    ledger, policy = service_of(request).ledger, policy_of(request).name
+    found = await asyncio.to_thread(ledger.find_episode, episode_id, policy)
     if found is None:
         raise BadRequest(404, "episode_id", "an episode of the ledger", repr(episode_id[:80]))
     content = asdict(found)

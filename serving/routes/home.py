@@ -13,9 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.pages.intervals import draw
+from serving.policy import PolicyService
+from serving.registry.ledger import POLICY
 from serving.registry.records import Version
 from serving.registry.states import State
 from serving.registry.trial_view import view
+from serving.routes.policies import listed
 from serving.service import Service, service_of
 
 router = APIRouter(include_in_schema=False)
@@ -41,25 +44,37 @@ _templates.filters["tone"] = lambda state: _TONES.get(State(state), "")
 
 @router.get("/")
 async def home(request: Request) -> Response:
-    """What is served, and why."""
+    """The default policy: what is served, and why. Lists the others, if there are any."""
     service = service_of(request)
-    content = await asyncio.to_thread(_render, service)
+    content = await asyncio.to_thread(_render, service, service.default)
     return Response(content, media_type="text/html")
 
 
-def _render(service: Service) -> str:
-    ledger = service.ledger
-    champion, canary = ledger.served()
-    versions, events = ledger.versions(), ledger.events()
+@router.get("/policies/{policy}")
+async def of_policy(request: Request, policy: str) -> Response:
+    """The same of a policy by its name."""
+    service = service_of(request)
+    content = await asyncio.to_thread(_render, service, service.find(policy, "policy"))
+    return Response(content, media_type="text/html")
+
+
+def _render(service: Service, policy: PolicyService) -> str:
+    ledger, name = service.ledger, policy.name
+    champion, canary = ledger.served(name)
+    versions = ledger.versions(name)
+    events = [event for event in ledger.events() if event.policy == name]
     trial = view(ledger, canary, time.time()) if canary else None
     of_champion = next((v for v in versions if champion and v.version == champion.version), None)
     return _templates.get_template("home.html.j2").render(
-        problem=service.problem(),
+        policy=policy,
+        policies=[] if len(service.policies) == 1 else listed(service),
+        option="" if name == POLICY else f" --policy {name}",
+        problem=service.problem() if name == POLICY else service.stopping or policy.problem,
         champion=champion,
         validation=of_champion.manifest.get("validation") if of_champion else None,
         canary=canary,
         trial=trial,
-        watch=service.watch.view(),
+        watch=policy.watch.view(),
         drawing=draw(trial) if trial else "",
         waiting=[(v, _summary(service, v)) for v in versions if v.state in _WAITING],
         versions=versions[::-1],

@@ -15,7 +15,7 @@ from serving.control.routing import Served
 from serving.http import answer
 from serving.predictor import Predictor
 from serving.routes.act import body_of
-from serving.service import MODEL, Service, service_of
+from serving.service import Service, policy_of, service_of
 from serving.tensors import DATATYPES, INPUT, OUTPUT, InferRequest
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -36,18 +36,24 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("")
-async def server() -> Response:
-    """Name, version and extensions of this server."""
-    return answer(
-        {"name": "srghn", "version": _own_version(), "extensions": ["binary_tensor_data"]}
-    )
+async def server(request: Request) -> Response:
+    """Name, version and extensions of this server, and the models that it serves."""
+    extensions = ["binary_tensor_data", "model_repository"]
+    content = {"name": "srghn", "version": _own_version(), "extensions": extensions}
+    return answer(content | {"models": [entry["name"] for entry in _index(service_of(request))]})
+
+
+@router.post("/repository/index")
+async def index(request: Request) -> Response:
+    """Every model, its version and whether it answers, as Triton's clients ask for it."""
+    return answer(_index(service_of(request)))
 
 
 @router.get(_MODEL)
 @router.get(_VERSION)
 async def metadata(request: Request) -> Response:
     """Inputs and outputs, and the versions that are served."""
-    served, predictor = _find(service_of(request), request)
+    served, predictor = _find(request)
     versions = [str(p.version) for p in (served.champion, served.canary) if p is not None]
     obs = {"name": INPUT, "datatype": "FP32", "shape": [-1, predictor.observation_size]}
     action = {
@@ -55,7 +61,8 @@ async def metadata(request: Request) -> Response:
         "datatype": DATATYPES[predictor.action_kind],
         "shape": [-1, *predictor.action_shape],
     }
-    content = {"name": MODEL, "versions": versions, "platform": "onnxruntime_onnx"}
+    name = policy_of(request).name
+    content = {"name": name, "versions": versions, "platform": "onnxruntime_onnx"}
     return answer(content | {"inputs": [obs], "outputs": [action]})
 
 
@@ -63,8 +70,9 @@ async def metadata(request: Request) -> Response:
 @router.get(f"{_VERSION}/ready")
 async def model_ready(request: Request) -> Response:
     """200 if the model, or this version of it, answers."""
-    _, predictor = _find(service_of(request), request)
-    return answer({"name": MODEL, "version": str(predictor.version), "ready": True})
+    _, predictor = _find(request)
+    name = policy_of(request).name
+    return answer({"name": name, "version": str(predictor.version), "ready": True})
 
 
 @router.post(f"{_MODEL}/infer", openapi_extra=body_of(InferRequest))
@@ -74,9 +82,22 @@ async def infer(request: Request) -> Response:
     raise AssertionError("answered on the hot path")
 
 
-def _find(service: Service, request: Request) -> tuple[Served, Predictor]:
+def _find(request: Request) -> tuple[Served, Predictor]:
     """The predictor that the path names; raises `BadRequest` (404) and `NotReady`."""
-    return service.find(request.path_params["model"], request.path_params.get("version"))
+    return policy_of(request).find(request.path_params.get("version"))
+
+
+def _index(service: Service) -> list[dict[str, str]]:
+    """Every policy by name; one without a champion is not available."""
+    found = []
+    for name, policy in sorted(service.policies.items()):
+        champion, problem = policy.follower.served.champion, policy.problem
+        if champion is not None:
+            entry = {"name": name, "version": str(champion.version), "state": "READY"}
+        else:
+            entry = {"name": name, "state": "UNAVAILABLE"}
+        found.append(entry if problem is None else {**entry, "reason": problem})
+    return found
 
 
 def _own_version() -> str:

@@ -21,11 +21,10 @@ from serving.control import release
 from serving.explain import parse
 from serving.http import answer, read_body
 from serving.registry.records import Who
-from serving.registry.schema import POLICY
 from serving.routes.act import body_of
 from serving.routes.versions import find, summary
 from serving.schemas import BadRequest, Body
-from serving.service import Service, service_of
+from serving.service import policy_of, service_of
 from serving.tokens import Token
 from srghn.errors import StaleGeneration, TransitionRefused
 
@@ -75,7 +74,7 @@ class Mode(Decision, frozen=True):
 async def approve(request: Request, version: str) -> Response:
     """Approve a version that passed (scope review): the first champion, or its trial begins."""
     service, said = service_of(request), await _read(request, Approval)
-    found = await asyncio.to_thread(find, service.ledger, version)
+    found = await asyncio.to_thread(find, request, version)
 
     def step(who: Who) -> None:
         release.approve(
@@ -94,7 +93,7 @@ async def approve(request: Request, version: str) -> Response:
 async def reject(request: Request, version: str) -> Response:
     """Turn a version down, for good (scope review)."""
     service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, service.ledger, version)
+    found = await asyncio.to_thread(find, request, version)
     return await _decide(
         request,
         said,
@@ -107,7 +106,7 @@ async def reject(request: Request, version: str) -> Response:
 async def stale(request: Request, version: str) -> Response:
     """Say that a pass no longer holds (scope review); a trial of it ends."""
     service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, service.ledger, version)
+    found = await asyncio.to_thread(find, request, version)
     return await _decide(
         request,
         said,
@@ -120,7 +119,7 @@ async def stale(request: Request, version: str) -> Response:
 async def revoke(request: Request, version: str) -> Response:
     """Take a version out of service for good; of a champion, roll back first (scope admin)."""
     service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, service.ledger, version)
+    found = await asyncio.to_thread(find, request, version)
     return await _decide(
         request,
         said,
@@ -136,7 +135,9 @@ async def weight(request: Request) -> Response:
     return await _decide(
         request,
         said,
-        lambda who: service.ledger.set_canary_weight(said.weight, who=who),
+        lambda who: service.ledger.set_canary_weight(
+            said.weight, who=who, policy=policy_of(request).name
+        ),
     )
 
 
@@ -147,7 +148,9 @@ async def status(request: Request) -> Response:
     return await _decide(
         request,
         said,
-        lambda who: service.ledger.set_trial_status(said.status, who=who),
+        lambda who: service.ledger.set_trial_status(
+            said.status, who=who, policy=policy_of(request).name
+        ),
     )
 
 
@@ -156,7 +159,9 @@ async def mode(request: Request) -> Response:
     """Say which mode the environment is in now; what is judged next is judged in it (admin)."""
     service, said = service_of(request), await _read(request, Mode)
     return await _decide(
-        request, said, lambda who: service.ledger.set_mode(POLICY, said.mode, who=who)
+        request,
+        said,
+        lambda who: service.ledger.set_mode(policy_of(request).name, said.mode, who=who),
     )
 
 
@@ -167,7 +172,7 @@ async def abort(request: Request) -> Response:
     return await _decide(
         request,
         said,
-        lambda who: service.ledger.abort_canary(who=who),
+        lambda who: service.ledger.abort_canary(who=who, policy=policy_of(request).name),
     )
 
 
@@ -183,6 +188,7 @@ async def rollback(request: Request) -> Response:
                 who=who,
                 to_version=said.to_version or None,
                 expected_generation=who.generation,  # part of the request that its key stands for
+                policy=policy_of(request).name,
             ).version
         ),
     )
@@ -200,21 +206,22 @@ async def _decide(
     version: int | None = None,
 ) -> Response:
     """Take a step as the token's owner; answers with what is served after it, read back."""
-    service, who = service_of(request), _who(request, said.reason)
+    who = _who(request, said.reason)
     try:
         moved = await asyncio.to_thread(step, who)
     except StaleGeneration as error:
         raise _refused(412, "If-Match", error) from error
     except TransitionRefused as error:
         raise _refused(409, "version", error) from error
-    await asyncio.to_thread(service.follower.poll)
-    return answer(await asyncio.to_thread(_after, service, version or moved))
+    await asyncio.to_thread(policy_of(request).follower.poll)
+    return answer(await asyncio.to_thread(_after, request, version or moved))
 
 
-def _after(service: Service, version: int | None) -> dict[str, Any]:
-    champion, served = service.ledger.champion(), service.follower.served
+def _after(request: Request, version: int | None) -> dict[str, Any]:
+    ledger, policy = service_of(request).ledger, policy_of(request)
+    champion, served = ledger.champion(policy.name), policy.follower.served
     return {
-        "version": summary(service.ledger.version(version)) if version else None,
+        "version": summary(ledger.version(version)) if version else None,
         "champion": asdict(champion) if champion else None,
         "served": {
             "version": served.champion.version if served.champion else None,

@@ -16,8 +16,9 @@ from serving.http import answer
 from serving.registry import reports
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Version
+from serving.registry.schema import POLICY
 from serving.schemas import BadRequest
-from serving.service import Service, service_of
+from serving.service import policy_of, service_of
 
 router = APIRouter(tags=["review"])
 
@@ -25,8 +26,8 @@ router = APIRouter(tags=["review"])
 @router.get("/v1/champion")
 async def champion(request: Request) -> Response:
     """Who is served, since when and by whose word, and who is on trial."""
-    service = service_of(request)
-    found, canary = await asyncio.to_thread(service.ledger.served)
+    ledger, policy = service_of(request).ledger, policy_of(request).name
+    found, canary = await asyncio.to_thread(ledger.served, policy)
     if found is None:
         raise NotReady("there is no champion yet: promote a version that passed the gate")
     content: dict[str, Any] = asdict(found) | {"canary": None}
@@ -42,39 +43,48 @@ async def champion(request: Request) -> Response:
 
 @router.get("/v1/versions")
 async def versions(request: Request) -> Response:
-    """Every version, the newest first."""
-    service = service_of(request)
-    found = await asyncio.to_thread(service.ledger.versions)
+    """Every version of the policy, the newest first."""
+    ledger, policy = service_of(request).ledger, policy_of(request).name
+    found = await asyncio.to_thread(ledger.versions, policy)
     return answer({"versions": [summary(version) for version in reversed(found)]})
 
 
 @router.get("/v1/versions/{version}")
 async def version(request: Request, version: str) -> Response:
     """One version: digests, verdict and the events it went through."""
-    service = service_of(request)
-    found = await asyncio.to_thread(find, service.ledger, version)
-    return answer(await asyncio.to_thread(_detail, service.ledger, found))
+    found = await asyncio.to_thread(find, request, version)
+    return answer(await asyncio.to_thread(_detail, service_of(request).ledger, found))
 
 
 @router.get("/v1/versions/{version}/report")
 async def report(request: Request, version: str) -> Response:
     """The promotion report, for people."""
-    return await _report(service_of(request), version, "report.html")
+    return await _report(request, version, "report.html")
 
 
 @router.get("/v1/versions/{version}/report.json")
 async def report_json(request: Request, version: str) -> Response:
     """The promotion report, for programs."""
-    return await _report(service_of(request), version, "report.json")
+    return await _report(request, version, "report.json")
 
 
-def find(ledger: Ledger, text: str) -> Version:
-    """The version a path names; raises `BadRequest` (404, 422)."""
+def find(request: Request, text: str) -> Version:
+    """The version that a path names, of the policy it names; raises `BadRequest` (404, 422)."""
+    ledger, policy = service_of(request).ledger, policy_of(request)
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise BadRequest(422, "version", "a version's number", repr(text[:80]))
     found = ledger.versions(after=int(text) - 1, limit=1)
     if not found or found[0].version != int(text):
-        raise BadRequest(404, "version", "a version of the ledger", text, hint="see /v1/versions")
+        raise BadRequest(
+            404, "version", "a version of the ledger", text, hint=f"see {policy.base}/versions"
+        )
+    if found[0].policy != policy.name:
+        of = found[0].policy
+        base = "/v1" if of == POLICY else f"/v1/policies/{of}"
+        raise BadRequest(
+            404, "version", f"one of policy {policy.name!r}", f"one of policy {of!r}",
+            hint=f"see {base}/versions/{text}",
+        )  # fmt: skip
     return found[0]
 
 
@@ -102,8 +112,8 @@ def _event(event: Event) -> dict[str, Any]:
     return content
 
 
-async def _report(service: Service, text: str, name: str) -> Response:
-    found = await asyncio.to_thread(find, service.ledger, text)
+async def _report(request: Request, text: str, name: str) -> Response:
+    service, found = service_of(request), await asyncio.to_thread(find, request, text)
     file = await asyncio.to_thread(
         report_file, service.ledger, service.settings.home, found.version, name
     )

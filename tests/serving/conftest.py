@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import subprocess
@@ -67,14 +68,19 @@ def write_candidate(
     flip: bool = False,
     brittle: bool = False,
     fingerprint: str = "e" * 64,
+    more: int = 0,
     **extra: Any,
 ) -> Path:
-    """A candidate that pushes the cart to where the pole falls, or away; `bias` makes others."""
+    """A candidate that pushes the cart to where the pole falls, or away; `bias` makes others.
+
+    `more`: so many numbers of an observation after the four, which change nothing.
+    """
     folder.mkdir(parents=True)
     way = -1 if flip else 1
-    weights = np.array([[0, 0], [0, bias], [-way, way], [-way, way]], np.float32)
+    rows = [[0, 0], [0, bias], [-way, way], [-way, way], *[[0, 0]] * more]
+    weights = np.array(rows, np.float32)
     write_policy(folder / "policy.onnx", weights, brittle)
-    observations = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
+    observations = np.linspace(-1, 1, 8 * (4 + more), dtype=np.float32).reshape(8, 4 + more)
     actions = OnnxPolicy(folder / "policy.onnx")(observations)
     golden = {"observations": observations.tolist(), "actions": actions.tolist()}
     (folder / "golden.json").write_text(json.dumps(golden))
@@ -93,7 +99,7 @@ def write_candidate(
         "lineage_digest": sha256_file(folder / "ancestry.json"),
         "golden_digest": sha256_file(folder / "golden.json"),
         "env_digest": sha256_file(folder / "env_version.json"),
-        "interface": {"observation_size": 4, "kind": "discrete", "n": 2},
+        "interface": {"observation_size": 4 + more, "kind": "discrete", "n": 2},
         "bias": bias,
         **extra,
     }
@@ -125,8 +131,8 @@ def ledger(tmp_path: Path) -> Any:
 class Steps:
     """The usual way of a version through the ledger, one call a stage."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, ledger: Ledger, policy: str = POLICY) -> None:
+        self.ledger, self.policy = ledger, policy
         self.count = 0
 
     def register(self, digest: str | None = None, fingerprint: str = "e" * 64, **more: Any) -> int:
@@ -138,10 +144,11 @@ class Steps:
             run_id="run",
             manifest=more.get("manifest", {}),
             who=Who("pipeline", "frozen"),
+            policy=self.policy,
         )
 
     def rules(self) -> dict[str, Any]:
-        champion = self.ledger.champion()
+        champion = self.ledger.champion(self.policy)
         return {
             "suite_version": SUITE,
             "policy_digest": POLICY_DIGEST,
@@ -240,7 +247,7 @@ class Steps:
 
     def play(self, canary: Any, champion_return: float, canary_return: float, count: int) -> None:
         """`count` episodes of each arm, with their outcomes."""
-        champion = self.ledger.champion()
+        champion = self.ledger.champion(self.policy)
         assert champion is not None
         arms = [(0, champion.version, champion_return), (1, canary.version, canary_return)]
         for arm, version, value in arms:
@@ -257,21 +264,22 @@ class Steps:
                     champion.generation,
                     now,
                     now + canary.rules.deadline,
+                    self.policy,
                 )
                 self.ledger.start_episodes([start])
-                self.ledger.record_outcome(POLICY, name, value, 10, True)
+                self.ledger.record_outcome(self.policy, name, value, 10, True)
 
     def second(self, digest: str | None = None, **more: Any) -> int:
         """A second champion, by way of a trial it wins."""
         version = self.approved(digest, **more)
         self.play(self.canary(version), 10.0, 490.0, 12)
-        champion = self.ledger.champion()
+        champion = self.ledger.champion(self.policy)
         assert champion is not None
         with contextlib.suppress(TransitionRefused):  # a server that watches may be quicker
             self.ledger.promote(
                 version, expected_generation=champion.generation, who=Who("server", "better")
             )
-        found = self.ledger.champion()
+        found = self.ledger.champion(self.policy)
         assert found is not None
         assert found.version == version
         return version
@@ -291,6 +299,13 @@ class Home:
         self.store = ArtefactStore(folder / "artefacts")
         self.steps = Steps(self.ledger)
         self._make = make
+
+    def of(self, policy: str) -> Home:
+        """The same home, for another policy, which is made where there is none of that name."""
+        self.ledger.add_policy(policy, who=Who("ann", "another one"))
+        other = copy.copy(self)
+        other.steps = Steps(self.ledger, policy)
+        return other
 
     def candidate(self, **options: Any) -> str:
         return self.store.put(self._make(**options).path)

@@ -46,7 +46,9 @@ def test_it_answers_as_the_protocol_says(client: TestClient) -> None:
 
 
 def test_metadata_says_what_goes_in_and_comes_out(client: TestClient) -> None:
-    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    found = client.get("/v2").json()
+    assert found["extensions"] == ["binary_tensor_data", "model_repository"]
+    assert found["models"] == ["policy"]
     assert client.get("/v2/models/policy").json() == {
         "name": "policy",
         "versions": ["1"],

@@ -1,0 +1,114 @@
+"""One policy as one worker serves it: what answers its requests, and what covers for a failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.control.episodes import Episodes, NotReady
+from serving.control.follower import Follower
+from serving.control.routing import Served
+from serving.control.watch import Watch
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.predictor import PredictionError, Predictor
+from serving.registry.artefacts import ArtefactStore
+from serving.registry.ledger import POLICY, Ledger
+from serving.schemas import BadRequest
+
+
+class PolicyService:
+    """A policy's champion, trial, watch, episodes and counts. Nothing of it is another policy's."""
+
+    def __init__(
+        self, name: str, ledger: Ledger, store: ArtefactStore, limits: Limits, unblind: bool
+    ) -> None:
+        """Raises `LedgerError` if the ledger knows no such policy, or cannot be used."""
+        self.name = name
+        self.metrics = Metrics(name)
+        self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
+        self.watch = Watch(ledger, name)
+        self.follower.looks.append(self._watch)
+        self.episodes = Episodes(ledger, self.follower, self.metrics, limits, name)
+
+    @property
+    def base(self) -> str:
+        """Where its routes begin."""
+        return "/v1" if self.name == POLICY else f"/v1/policies/{self.name}"
+
+    @property
+    def page(self) -> str:
+        """Where its page is."""
+        return "/" if self.name == POLICY else f"/policies/{self.name}"
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not served as the ledger says, or None."""
+        return self.follower.served.problem
+
+    def _watch(self) -> None:
+        self.watch.look()
+        self.metrics.ledger.watch = self.watch.view()
+
+    def choose(self, client: str | None) -> tuple[Served, Predictor]:
+        """What answers a request outside any episode; raises `NotReady`."""
+        served = self.follower.served
+        predictor = served.choose(client)
+        if predictor is None:
+            raise NotReady(served.problem)
+        return served, predictor
+
+    def find(self, wanted: str | None) -> tuple[Served, Predictor]:
+        """The predictor of a version's number, or the champion's; raises `BadRequest` (404)."""
+        served = self.follower.served
+        if served.champion is None:
+            raise NotReady(served.problem)
+        if wanted is None:
+            return served, served.champion
+        for predictor in (served.champion, served.canary):
+            if predictor is not None and str(predictor.version) == wanted:
+                return served, predictor
+        raise BadRequest(404, "version", "one that is served now", repr(wanted[:80]))
+
+    def predict(
+        self, served: Served, predictor: Predictor, observations: NDArray[np.float32]
+    ) -> tuple[Predictor, NDArray[Any]]:
+        """Who answered, and the actions. The champion covers for any other that fails.
+
+        Raises `NotReady` if the champion fails.
+        """
+        try:
+            return predictor, predictor.act(observations)
+        except PredictionError as error:
+            champion = self._cover(served, predictor, error)
+            return self.predict(served, champion, observations)
+
+    def act_one(
+        self, served: Served, predictor: Predictor, observation: list[float]
+    ) -> tuple[Predictor, Any]:
+        """`predict` for one observation, and its action."""
+        try:
+            return predictor, predictor.act_one(observation)
+        except PredictionError as error:
+            champion = self._cover(served, predictor, error)
+            return self.act_one(served, champion, observation)
+
+    def step_one(
+        self, served: Served, predictor: Predictor, observation: list[float], memory: bytes
+    ) -> tuple[Predictor, Any, bytes]:
+        """`act_one` within an episode: also what its next step goes on from."""
+        try:
+            return predictor, *predictor.step_one(observation, memory)
+        except PredictionError as error:
+            champion = self._cover(served, predictor, error)
+            return self.step_one(served, champion, observation, b"")
+
+    def _cover(self, served: Served, failed: Predictor, error: PredictionError) -> Predictor:
+        """Who answers in place of one that failed; raises `NotReady` if that was the champion."""
+        champion = served.champion
+        if champion is None or failed is champion:
+            raise NotReady(str(error)) from error
+        self.follower.controller.report(failed.version, str(error))
+        return champion
