@@ -48,6 +48,7 @@ ACCESS: dict[tuple[str, str], str] = {
     ("POST", "/v1/canary/status"): ADMIN,
     ("POST", "/v1/mode"): ADMIN,
     ("POST", "/v1/rollback"): ADMIN,
+    ("POST", "/v1/sync"): ADMIN,
 }
 _PATTERNS = [(method, compile_path(path)[0], needed) for (method, path), needed in ACCESS.items()]
 

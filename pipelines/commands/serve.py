@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands import home
-from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, table, who
 from srghn.errors import ServiceError
 from srghn.parents import die_with_parent
 
@@ -102,7 +102,8 @@ def sync(
     """
     from pipelines.tracking.delivery import deliver_all
 
-    result = deliver_all(load_settings(), whole=whole)
+    again = who("every version is written again: srghn sync --all") if whole else None
+    result = deliver_all(load_settings(), again=again)
     if json and not result["failure"]:
         print_json(result)
     elif not json:

@@ -25,6 +25,7 @@ import numpy as np
 
 from pipelines.runs.workspaces import Workspace, workspaces
 from pipelines.tracking.mlflow_run import MlflowRun, connect, rows_per_call
+from serving.registry.records import Who
 from serving.settings import Settings
 from srghn.files import atomic_write
 
@@ -93,11 +94,11 @@ def delivering(workspace: Workspace, settings: Settings) -> Iterator[None]:
         thread.join()
 
 
-def deliver_all(settings: Settings, *, whole: bool = False) -> dict[str, Any]:
+def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, Any]:
     """Every run's delivery that is still to be made, and the ledger's outbox.
 
-    With `whole`, every version and alias is written again, whatever was delivered before. A run
-    that is at work delivers for itself.
+    Where somebody wants it `again`, every version and alias is written, whatever was delivered
+    before. A run that is at work delivers for itself.
     """
     from pipelines.versions.release import Release
 
@@ -113,7 +114,7 @@ def deliver_all(settings: Settings, *, whole: bool = False) -> dict[str, Any]:
         failure = failure or delivery.failure
         runs += delivery.failure is None
     mirror = Release(settings).mirror()
-    events = mirror.reconcile() if whole else mirror.deliver()
+    events = mirror.deliver() if again is None else mirror.reconcile(again)
     return {"runs": runs, "events": events, "failure": failure or mirror.failure}
 
 

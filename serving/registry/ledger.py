@@ -152,12 +152,7 @@ class Ledger:
         )
 
     def note(
-        self,
-        action: str,
-        evidence: Mapping[str, Any],
-        *,
-        who: Who,
-        policy: str = POLICY,
+        self, action: str, evidence: Mapping[str, Any], *, who: Who, policy: str = POLICY
     ) -> str:
         """Write an event that moves no version (drift, a diagnosis); returns its hash."""
 
@@ -476,6 +471,10 @@ class Ledger:
         with self._database.write() as connection:
             change = update(table).where(table.c.seq <= seq, ~table.c.delivered)
             connection.execute(change.values(delivered=True))
+
+    def redeliver(self, *, who: Who) -> None:
+        """Have every event delivered to MLflow again, by whoever delivers next."""
+        self._take("redeliver", who, {}, lambda step: step.deliver_again())
 
     def verify(self) -> int:
         """Check all of it: storage, chain, evidence, rows, witness; returns the number of events.

@@ -12,7 +12,7 @@ from typing import Any
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
 from serving.registry.published import publish
-from serving.registry.records import Event, Version
+from serving.registry.records import Version, Who
 
 logger = logging.getLogger(__name__)
 
@@ -50,28 +50,25 @@ class Mirror:
         `failure`, and 0 is returned: nothing else waits for a window.
         """
         pending = self._ledger.pending()
-        moved = [event.version for event in pending if event.version is not None]
-        return self._deliver(moved, pending[-1:], len(pending))
-
-    def reconcile(self) -> int:
-        """Write every version and alias anew, whatever was delivered before."""
-        last = self._ledger.pending()[-1:]
-        versions = [version.version for version in self._ledger.versions()]
-        return self._deliver(versions, last, len(versions))
-
-    def _deliver(self, versions: list[int], last: list[Event], count: int) -> int:
-        if not versions and not last:
+        if not pending:
             return 0
         try:
-            self._write(sorted(set(versions)))
+            self._write(sorted({e.version for e in pending if e.version is not None}))
         except Exception as error:  # noqa: BLE001  MLflow and what is under it raise all kinds
             self.failure = f"MLflow at {self._uri} did not take it: {_first_line(error)}"
             logger.warning("%s; it stays pending", self.failure)
             return 0
         self.failure = None
-        for event in last:
-            self._ledger.ack(event.seq)
-        return count
+        self._ledger.ack(pending[-1].seq)
+        return len(pending)
+
+    def reconcile(self, who: Who) -> int:
+        """Write every version and alias again, whatever was delivered before.
+
+        If MLflow cannot be used, all of it stays pending.
+        """
+        self._ledger.redeliver(who=who)
+        return self.deliver()
 
     def _write(self, versions: list[int]) -> None:
         from mlflow.tracking import MlflowClient  # seconds, and only the mirror needs it

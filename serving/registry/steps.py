@@ -118,6 +118,11 @@ class Step:
         self._tell_sinks(event)
         return event
 
+    def deliver_again(self) -> None:
+        """No event counts as delivered any more."""
+        self.record(None, None, None)
+        self.connection.execute(update(schema.outbox).values(delivered=False))
+
     def crown(self, version: int, expected: int, evidence: Mapping[str, Any] | None) -> Champion:
         """Move the champion's pointer, by compare-and-set on its generation.
 

@@ -194,6 +194,13 @@ async def rollback(request: Request) -> Response:
     )
 
 
+@router.post("/v1/sync", openapi_extra=body_of(Decision))
+async def sync(request: Request) -> Response:
+    """Have every version and alias written to MLflow again by `srghn up` (scope admin)."""
+    service, said = service_of(request), await _read(request, Decision)
+    return await _decide(request, said, lambda who: service.ledger.redeliver(who=who))
+
+
 async def _read(request: Request, model: type[T]) -> T:
     body = await read_body(request, service_of(request).limits.small_body)
     return parse(msgspec.json.Decoder(model), body)

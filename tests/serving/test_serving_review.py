@@ -99,6 +99,9 @@ def test_the_other_steps_of_a_person(client: TestClient, home: Any, tokens: Toke
     assert home.ledger.service_mode("policy") == "flipped"
     assert post(f"/v1/versions/{trial}/stale", "7").json()["version"]["state"] == "STALE"
     assert home.ledger.canary() is None
+    home.ledger.ack(home.ledger.count())
+    assert post("/v1/sync", "9").status_code == 200
+    assert len(home.ledger.pending()) == home.ledger.count()
     home.second(bias=2.0)
     assert post("/v1/versions/1/revoke", "8", generation=2).json()["version"]["state"] == "REVOKED"
 
@@ -118,6 +121,7 @@ def test_a_step_on_another_generation_is_refused_whatever_it_is(
         f"/v1/versions/{trial}/reject": {},
         "/v1/canary/abort": {},
         "/v1/rollback": {},
+        "/v1/sync": {},
     }
     before = home.ledger.count()
     for key, (path, body) in enumerate(bodies.items()):

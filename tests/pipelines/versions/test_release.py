@@ -208,7 +208,9 @@ def test_mlflow_loads_the_champion_by_its_alias(home: Home) -> None:
     assert [given.name for given in model.graph.input] == ["obs"]
 
 
-def test_a_version_that_mlflow_could_not_load_is_written_anew(home: Home) -> None:
+def test_a_version_that_mlflow_could_not_load_is_written_anew(
+    home: Home, srghn_here: Srghn
+) -> None:
     """Before 0.3 its source was no place at all."""
     from mlflow import MlflowClient
 
@@ -219,7 +221,10 @@ def test_a_version_that_mlflow_could_not_load_is_written_anew(home: Home) -> Non
     assert old.deliver() > 0
     client = MlflowClient(home.settings.mlflow_uri, home.settings.mlflow_uri)
     assert client.get_model_version(old.model, "1").source.startswith("srghn:")
-    assert home.release.mirror().reconcile() > 0
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    done = srghn_here("sync", "--all", "--json", env=place)
+    assert (done.returncode, json.loads(done.stdout)["failure"]) == (0, None), done.stderr
+    assert json.loads(done.stdout)["events"] == home.release.ledger.count()
     sources = [v.source for v in client.search_model_versions(f"name='{old.model}'")]
     assert len(sources) == 1
     assert sources[0].endswith("/model/1")
