@@ -113,7 +113,7 @@ def _quotes(said: InferRequest) -> int:
     for tensor in said.inputs:
         count += 12 - 2 * (tensor.data is _ABSENT) + _quotes_of(tensor.parameters)
     if said.outputs is not UNSET:
-        count += 2 + sum(6 + _quotes_of(wanted.parameters) for wanted in said.outputs)
+        count += 2 + sum(4 + _quotes_of(wanted.parameters) for wanted in said.outputs)
     asked = said.parameters
     if asked is UNSET:
         return count

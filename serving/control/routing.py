@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from serving.predictor import Predictor
 from serving.registry.records import CANARY_ARM, CHAMPION_ARM
@@ -46,7 +47,7 @@ class Served:
     problem: str | None = "starting: the ledger was not read yet"
     _faces: dict[int, Face] = field(default_factory=dict, compare=False, init=False)
 
-    @property
+    @cached_property
     def memory_bytes(self) -> int:
         """Room for the larger memory of both arms: a token's length tells none of them."""
         sizes = (p.state_size for p in (self.champion, self.canary) if p is not None)

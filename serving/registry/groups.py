@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from serving.registry import schema
-from serving.registry.episodes import UnknownEpisode, counts, to_outcome, to_start
+from serving.registry.episodes import UnknownEpisode, counts, to_outcome
 from serving.registry.records import Outcome, Start, StartRow
 from srghn.errors import TransitionRefused
 
-_table = schema.starts
-_BY_NAME = select(_table).where(
-    _table.c.policy == bindparam("of"), _table.c.episode.in_(bindparam("names", expanding=True))
+# Given to the driver as they stand: every episode pays for these, and composing a statement takes
+# longer than running it. A question mark stands for a value.
+_START = tuple(field.name for field in fields(Start))
+_COLUMNS = tuple(column.name for column in schema.starts.columns)
+_INSERT = (
+    f"INSERT INTO starts ({', '.join(_START)}, moved) "
+    f"VALUES ({', '.join('?' * len(_START))}, ?) ON CONFLICT DO NOTHING RETURNING n"
 )
-_LAST = select(func.max(_table.c.arrived))
-_END = update(_table).where(_table.c.n == bindparam("at"))
-_FIELDS = (*(field.name for field in fields(Start)), "moved")
-_INSERT = text(
-    f"INSERT INTO starts ({', '.join(_FIELDS)}) "
-    f"VALUES ({', '.join(f':{name}' for name in _FIELDS)}) ON CONFLICT DO NOTHING"
+_BY_NAME = "SELECT {} FROM starts WHERE policy = ? AND episode = ?".format(
+    ", ".join(f'"{name}"' for name in _COLUMNS)
 )
+_LAST = "SELECT max(arrived) FROM starts"
+_ENDED = ("arrived", "ended_at", "return", "length", "terminated", "poster", "counted")
+_END = "UPDATE starts SET {} WHERE n = ?".format(", ".join(f'"{name}" = ?' for name in _ENDED))
+_SAID = tuple("return_" if name == "return" else name for name in _ENDED)
+_OPEN: dict[str, Any] = dict.fromkeys(_SAID)
+_FLAGS = ("moved", "terminated", "counted")  # SQLite knows numbers alone
 
 
 class Ending(Protocol):
@@ -50,9 +57,18 @@ def begin(connection: Connection, starts: Sequence[Start]) -> list[StartRow]:
 
     Returns the rows that hold, in the order of `starts`.
     """
-    connection.execute(_INSERT, [{**vars(start), "moved": False} for start in starts])
-    rows = _find(connection, [(start.policy, start.episode) for start in starts])
-    return [rows[start.policy, start.episode] for start in starts]
+    driver = _Driver(connection)
+    return [_begin(driver, start) for start in starts]
+
+
+def _begin(driver: _Driver, start: Start) -> StartRow:
+    said = vars(start)
+    new = driver.row(_INSERT, (*(said[name] for name in _START), False))
+    if new is not None:
+        return StartRow(n=new[0], **said, moved=False, **_OPEN)
+    found = _find(driver, start.policy, start.episode)
+    assert found is not None, "a start that conflicts with none"
+    return found
 
 
 def end(connection: Connection, endings: Sequence[Ending], now: float) -> list[Outcome | Exception]:
@@ -61,13 +77,11 @@ def end(connection: Connection, endings: Sequence[Ending], now: float) -> list[O
     In the place of an outcome stands `UnknownEpisode`, or `TransitionRefused` for a repeat that
     says something else.
     """
-    rows = _find(connection, [(ending.policy, ending.name) for ending in endings])
-    arrived = connection.execute(_LAST).scalar() or 0
+    driver = _Driver(connection)
+    arrived = driver.row(_LAST, ())[0] or 0
     results: list[Outcome | Exception] = []
-    changes: list[dict[str, Any]] = []
     for ending in endings:
-        key = (ending.policy, ending.name)
-        row = rows.get(key)
+        row = _find(driver, ending.policy, ending.name)
         if row is None:
             results.append(UnknownEpisode(f"no start of episode {ending.name!r} is recorded"))
         elif row.arrived is not None:
@@ -75,42 +89,55 @@ def end(connection: Connection, endings: Sequence[Ending], now: float) -> list[O
         else:
             arrived += 1
             counted = ending.evidence and counts(connection, row, ending.poster)
-            said = _said(ending, arrived, now, counted)
-            changes.append({"at": row.n, **said})
-            rows[key] = _with(row, said)
-            results.append(to_outcome(rows[key]))
-    if changes:
-        connection.execute(_END, changes)
+            row = _ended(row, ending, arrived, now, counted)
+            driver.run(_END, (*(getattr(row, name) for name in _SAID), row.n))
+            results.append(to_outcome(row))
     return results
 
 
-def _find(
-    connection: Connection, names: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], StartRow]:
-    found: dict[tuple[str, str], StartRow] = {}
-    for policy in {policy for policy, _ in names}:
-        wanted = [name for of, name in names if of == policy]
-        rows = connection.execute(_BY_NAME, {"of": policy, "names": wanted}).mappings()
-        found |= {(policy, row["episode"]): to_start(row) for row in rows}
-    return found
+class _Driver:
+    """The driver's own cursor on a transaction; its errors are raised as SQLAlchemy's."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._cursor: Any = connection.connection.cursor()
+        self._dialect = connection.dialect
+
+    def row(self, statement: str, values: tuple[Any, ...]) -> Any:
+        """The first row, or None."""
+        self.run(statement, values)
+        return self._cursor.fetchone()
+
+    def run(self, statement: str, values: tuple[Any, ...]) -> None:
+        if self._dialect.paramstyle != "qmark":
+            statement = statement.replace("?", "%s")
+        errors: Any = self._dialect.dbapi
+        try:
+            self._cursor.execute(statement, values)
+        except errors.Error as error:
+            raise DBAPIError.instance(statement, None, error, errors.Error) from error
 
 
-def _said(ending: Ending, arrived: int, now: float, counted: bool) -> dict[str, Any]:
-    return {
-        "arrived": arrived,
-        "ended_at": now,
-        "return": ending.return_,
-        "length": ending.length,
-        "terminated": ending.terminated,
-        "poster": ending.poster,
-        "counted": counted,
-    }
+def _find(driver: _Driver, policy: str, episode: str) -> StartRow | None:
+    found = driver.row(_BY_NAME, (policy, episode))
+    if found is None:
+        return None
+    row = dict(zip(_COLUMNS, found, strict=True))
+    row["return_"] = row.pop("return")
+    row |= {name: bool(row[name]) for name in _FLAGS if row[name] is not None}
+    return StartRow(**row)
 
 
-def _with(row: StartRow, said: dict[str, Any]) -> StartRow:
-    fields = {**vars(row), **said}
-    fields["return_"] = fields.pop("return")
-    return StartRow(**fields)
+def _ended(row: StartRow, ending: Ending, arrived: int, now: float, counted: bool) -> StartRow:
+    return replace(
+        row,
+        arrived=arrived,
+        ended_at=now,
+        return_=ending.return_,
+        length=ending.length,
+        terminated=ending.terminated,
+        poster=ending.poster,
+        counted=counted,
+    )
 
 
 def _again(row: StartRow, ending: Ending) -> Outcome | Exception:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from serving import tensors
 from serving.app import create_app
 from serving.limits import Limits
 
@@ -197,3 +198,19 @@ def test_a_public_client_works_unmodified(home: Any, running: Any) -> None:
         with pytest.raises(Exception, match=r"expected \[n, 4\]"):
             client.infer("policy", [given])
         client.close()
+
+
+def test_what_every_client_sends_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are looked at again only where one may be there twice."""
+    looked: list[bytes] = []
+    monkeypatch.setattr(tensors, "check_keys", looked.append)
+    one = {"name": "obs", "shape": [1, 1], "datatype": "FP32"}
+    body: dict[str, Any] = {"id": "1", "inputs": [{**one, "data": [0.5]}]}
+    wanted = {"name": "action", "parameters": {"binary_data": True}}
+    for more in ({}, {"outputs": [{"name": "action"}]}, {"outputs": [wanted]}):
+        tensors.read(json.dumps({**body, **more}).encode(), None)
+    body["inputs"] = [{**one, "parameters": {"binary_data_size": 4}}]
+    tensors.read(json.dumps({**body, "outputs": [wanted]}).encode(), None)
+    assert looked == []
+    tensors.read(b'{"inputs": [], "inputs": []}', None)
+    assert len(looked) == 1

@@ -1,0 +1,78 @@
+"""Starts and outcomes as a server writes them: a group in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving.control.episodes import Ended
+from serving.registry import groups
+from serving.registry.episodes import UnknownEpisode
+from serving.registry.ledger import POLICY, Ledger
+from serving.registry.records import Outcome, Start, StartRow
+from serving.trial.tokens import Episode
+from srghn.errors import LedgerError, TransitionRefused
+
+BOTH_DATABASES = True
+
+
+def start(name: str, version: int = 1) -> Start:
+    return Start(name, version, arm=1, weight=0.25, trial=7, started_at=1.5, deadline=100.0)
+
+
+def begin(ledger: Ledger, *starts: Start) -> list[StartRow]:
+    with ledger.database().write() as connection:
+        return groups.begin(connection, starts)
+
+
+def ended(name: str, return_: float, **more: object) -> Ended:
+    said = {"trial": 7, "start": 1, "steps": 10, **more}
+    episode = Episode(name, POLICY, 1, 1, generation=0, began=1.5, **said)  # type: ignore[arg-type]
+    return Ended(episode, return_, True, "ann")
+
+
+def end(ledger: Ledger, *endings: Ended) -> Sequence[Outcome | Exception]:
+    with ledger.database().write() as connection:
+        return groups.end(connection, endings, 50.0)
+
+
+def test_the_rows_that_hold_are_what_the_ledger_keeps(ledger: Ledger) -> None:
+    rows = begin(ledger, start("a"), start("b"), start("a", version=2))
+    assert rows == [ledger.find_episode(name) for name in "aba"]
+    assert [row.version for row in rows] == [1, 1, 1]  # the first start of an episode holds
+    assert rows[0].n < rows[1].n
+    assert (rows[0].moved, rows[0].arrived, rows[0].terminated) == (False, None, None)
+
+
+def test_outcomes_are_numbered_as_they_arrive_and_count_once(ledger: Ledger) -> None:
+    begin(ledger, start("a"), start("b"))
+    first, none, second, again, other = end(
+        ledger, ended("b", 2.5), ended("x", 0.0), ended("a", -1.0), ended("b", 2.5), ended("b", 3.0)
+    )
+    assert isinstance(first, Outcome)
+    assert isinstance(second, Outcome)
+    assert (first.n, first.return_, first.counted, first.poster) == (1, 2.5, True, "ann")
+    assert (second.n, second.return_, second.terminated) == (2, -1.0, True)
+    assert again == first
+    assert isinstance(none, UnknownEpisode)
+    assert isinstance(other, TransitionRefused)
+    assert ledger.outcomes() == [first, second]
+    found = ledger.find_episode("b")
+    assert found is not None
+    assert (found.ended_at, found.length, found.counted) == (50.0, 10, True)
+
+
+def test_an_episode_that_moved_is_no_evidence(ledger: Ledger) -> None:
+    begin(ledger, start("a"))
+    (stored,) = end(ledger, ended("a", 1.0, moved=True))
+    assert isinstance(stored, Outcome)
+    assert not stored.counted
+
+
+def test_what_the_driver_raises_is_told_as_the_ledgers(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError) as told:
+        begin(ledger, start("a", version=None))  # type: ignore[arg-type]
+    assert isinstance(told.value.__cause__, SQLAlchemyError)
+    assert ledger.find_episode("a") is None
