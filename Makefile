@@ -9,6 +9,11 @@ STAMP  := $(VENV)/.installed
 demo: install ## set up, then the whole loop, from nothing to a served answer
 	$(BIN)/srghn demo
 
+.PHONY: shift
+shift: install ## the world moves twice and is then unknown: alarm, diagnosis, run, recall (5 minutes)
+	rm -rf .srghn-shift
+	SRGHN_HOME=.srghn-shift $(BIN)/srghn demo --shift --json
+
 test: install ## set up, then all tests, one process per core
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 

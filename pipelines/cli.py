@@ -16,7 +16,19 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import check, env, lab, ledger, review, run, schedule, serve, token, watch
+from pipelines.commands import (
+    check,
+    env,
+    lab,
+    ledger,
+    loop,
+    review,
+    run,
+    schedule,
+    serve,
+    token,
+    watch,
+)
 from pipelines.services.processes import extend_import_path
 from srghn import __version__
 from srghn.errors import ConfigError, SrghnError
@@ -68,6 +80,7 @@ ledger.add_to(app)
 serve.add_to(app)
 token.add_to(app)
 watch.add_to(app)
+loop.add_to(app)
 schedule.add_to(app)
 env.add_to(app)
 lab.add_to(app)

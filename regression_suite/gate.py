@@ -65,6 +65,7 @@ def judge(
     history: Sequence[Mapping[str, Any]] = (),
     lease: str | None = None,
     tried: int = 0,
+    recalled: bool = False,
     progress: Progress | None = None,
 ) -> Verdict:
     """Judge a candidate against the incumbent, or as a first champion, and write the report.
@@ -76,7 +77,8 @@ def judge(
     `incumbent_digest`, where one is given. `history` is the ledger's events about the candidate,
     each with `seq`, `from_state`, `to_state`, `actor` and `reason`; `lease` the hash of the
     ledger's event that began this attempt; `tried` the number of other candidates that were judged
-    since this incumbent became champion.
+    since this incumbent became champion. A `recalled` candidate is a former champion: it may come
+    from another world, if that one has the same interface.
 
     Raises `GateError` when the attempts are used up or the champion that is named was not given,
     `ConfigError` for a mode or a perturbation that the world does not have.
@@ -85,7 +87,7 @@ def judge(
     rules, params = policy_digest(params), resolved(params, version)
     started = time.perf_counter()
     (out_dir / "verdict.json").unlink(missing_ok=True)
-    found = identify(candidate_dir, version, params)
+    found = identify(candidate_dir, version, params, recalled)
     evidence = Evidence(
         version,
         mode,

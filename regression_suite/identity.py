@@ -32,7 +32,9 @@ class Identity:
         return all(check.outcome == "passed" for check in self.checks)
 
 
-def identify(folder: Path, version: EnvVersion, params: GateParams) -> Identity:
+def identify(
+    folder: Path, version: EnvVersion, params: GateParams, recalled: bool = False
+) -> Identity:
     """Check a candidate folder, stopping at what makes the rest meaningless."""
     checks = [_world(version)]
     digest = sha256_file(folder / MANIFEST) if (folder / MANIFEST).is_file() else ""
@@ -45,7 +47,7 @@ def identify(folder: Path, version: EnvVersion, params: GateParams) -> Identity:
         return Identity(tuple(checks), None, digest)
     checks.append(Check("integrity", "passed", "every file has the digest its manifest names"))
     for check in (
-        _environment(candidate, own, version),
+        _environment(candidate, own, version, recalled),
         _finite(candidate),
         _serving(candidate),
         _size(candidate, params),
@@ -108,8 +110,13 @@ def _read_world(candidate: Candidate) -> EnvVersion:
     return own
 
 
-def _environment(candidate: Candidate, own: EnvVersion, version: EnvVersion) -> Check:
+def _environment(
+    candidate: Candidate, own: EnvVersion, version: EnvVersion, recalled: bool
+) -> Check:
     same_interface = candidate.manifest["interface"] == version.interface.to_dict()
+    if recalled and same_interface and own.fingerprint != version.fingerprint:
+        reason = f"evolved in {own.fingerprint[:16]}…, recalled to {version.fingerprint[:16]}…"
+        return Check("environment", "passed", reason)
     if own.fingerprint == version.fingerprint and same_interface:
         return Check("environment", "passed", f"evolved in {version.fingerprint[:16]}…")
     moved = "; ".join(diff(own, version)[:3]) or "the interface that the manifest names"

@@ -212,7 +212,7 @@ class EvolutionParams(Params):
     A run ends with `generations`, or before if a budget (`seconds`, `evaluations`, `until`) is met.
     """
 
-    late = frozenset({"seconds", "evaluations", "until", "until_episodes"})
+    late = frozenset({"companions", "mode", "seconds", "evaluations", "until", "until_episodes"})
 
     strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
     options: dict[str, Any] = Field({}, description="options of that strategy")
@@ -279,6 +279,12 @@ class EvolutionParams(Params):
     ancestor: str | None = Field(
         None, description="digest of the candidate this lineage goes on from"
     )
+    companions: tuple[str, ...] = Field(
+        (), description="digests of further candidates that found it, beside the ancestor"
+    )
+    mode: str | None = Field(
+        None, description="the one mode to evolve in; None: the world's, by its schedule"
+    )
 
     @model_validator(mode="after")
     def _raced(self) -> EvolutionParams:
@@ -287,6 +293,8 @@ class EvolutionParams(Params):
                 f"racing must leave episodes to play: expected less than episodes "
                 f"({self.episodes}), got {self.racing}"
             )
+        if self.companions and self.ancestor is None:
+            raise ValueError("companions join an ancestor: name the candidate it goes on from")
         return self
 
 

@@ -32,18 +32,33 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="Root seed of both evolution runs.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Root seed of the evolution runs.", min=0)] = 0,
+    shift: Annotated[
+        bool,
+        typer.Option(
+            "--shift", help="The world moves under the champion, and the loop closes by itself."
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """The whole loop on CartPole: evolve, judge, promote, serve, switch the world, do it again.
 
     Killed, it goes on where it was; run again, it shows what there is and asks the server anew.
 
-    Example: srghn demo --seed 1
-    """
-    from pipelines.demo.story import run_demo
+    Examples:
 
-    result = run_demo(load_settings(), seed)
+      srghn demo --seed 1
+
+      srghn demo --shift
+    """
+    if shift:
+        from pipelines.demo.shift import run_shift
+
+        result = run_shift(load_settings(), seed)
+    else:
+        from pipelines.demo.story import run_demo
+
+        result = run_demo(load_settings(), seed)
     if json:
         print_json(result)
 
@@ -60,7 +75,11 @@ def run(
         typer.Option("--set", help="Override one parameter: section.key=value. Repeatable."),
     ] = None,
     start: Annotated[
-        str, typer.Option("--from", help="champion, scratch, or a version's number.")
+        str,
+        typer.Option(
+            "--from",
+            help="champion, champions (all there ever were), scratch, or a version's number.",
+        ),
     ] = "champion",
     approve: Approve = Approval.manual,
     resume: Annotated[

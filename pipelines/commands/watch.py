@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from serving.registry.ledger import Ledger
 
 PolicyOption = Annotated[str, typer.Option("--policy", help="Which policy, by name.")]
+
+
+class Act(StrEnum):
+    """What is done by itself after an alarm."""
+
+    off = "off"
+    ask = "ask"
+    run = "run"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,6 +54,8 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
         out.print(f"  promised   {seen.promise:.1%} of the range of returns")
         out.print(f"  in service {mean} over {seen.outcomes} outcomes")
         out.print(f"  evidence   {seen.level:.3g} of {seen.run_length:g}")
+    if seen.diagnosis is not None:
+        out.print(f"  diagnosis  {seen.diagnosis}", markup=False, soft_wrap=True)
 
 
 def set_(
@@ -60,13 +71,18 @@ def set_(
     answered: Annotated[
         float | None, typer.Option(help="Share of outcomes below which it is blind.", min=0, max=1)
     ] = None,
+    adapt: Annotated[
+        Act | None,
+        typer.Option(help="After an alarm: nothing, diagnose and say what to do, or do it, too."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Set when the watch alarms; what is not named stays.
+    """Set when the watch alarms, and what is done then; what is not named stays.
 
-    A new margin holds from the next champion on.
+    A new margin holds from the next champion on. More of what is done: srghn deploy rules set
+    adapt.approve=auto, adapt.generations, adapt.runs_a_day and adapt.cooldown.
 
-    Example: srghn watch set --run-length 20000 --reason "few episodes a day"
+    Example: srghn watch set --run-length 20000 --adapt run --reason "few episodes a day"
     """
     from serving.registry.rules import parse_rules
 
@@ -74,11 +90,14 @@ def set_(
     data: dict[str, Any] = ledger.deployment_rules(policy).model_dump(mode="json")
     given = {"run_length": run_length, "margin": margin, "answered": answered}
     data["watch"] |= {name: value for name, value in given.items() if value is not None}
+    if adapt is not None:
+        data["adapt"]["act"] = adapt.value
     ledger.set_deployment_rules(parse_rules(data), who=who(reason), policy=policy)
+    shown = {**data["watch"], "adapt": data["adapt"]["act"]}
     if json:
-        print_json(data["watch"])
+        print_json(shown)
         return
-    out.print("  ".join(f"{name} {value:g}" for name, value in data["watch"].items()))
+    out.print("  ".join(f"{name} {value}" for name, value in shown.items()))
 
 
 def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:

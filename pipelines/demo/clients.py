@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from srghn.envs import EnvVersion
+from srghn.envs import EnvVersion, Perturbation
 from srghn.errors import ServiceError
 
 TIMEOUT_SECONDS = 30.0
@@ -60,9 +60,16 @@ class Client:
         answer: dict[str, Any] = json.loads(text)
         return answer
 
-    def play(self, version: EnvVersion, mode: str, seed: int, episode_id: str) -> Played:
+    def play(
+        self,
+        version: EnvVersion,
+        mode: str,
+        seed: int,
+        episode_id: str,
+        perturbation: Perturbation | None = None,
+    ) -> Played:
         """A whole episode of the world in `mode`, every action asked for, its outcome posted."""
-        env = version.make(mode)
+        env = version.make(mode, perturbation)
         observation, _ = env.reset(seed=seed)
         total, length, over, answer = 0.0, 0, False, {}
         body: dict[str, Any] = {"episode_id": episode_id}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines.runs.calendar import seed_of
 from pipelines.runs.presets import load_preset
+from pipelines.versions.recall import former_champions
 from pipelines.versions.release import Release
+from serving.registry.records import Champion
 from serving.settings import Settings
+from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams, with_overrides
 from srghn.errors import ConfigError, FingerprintMismatch
 
@@ -28,14 +32,15 @@ def prepared(
 ) -> RunParams:
     """The parameters of a new run: with its ancestor and, for a scheduled one, its own seed.
 
-    `start` says where the lineage begins: 'champion' (from scratch while there is none), 'scratch',
-    or a version's number. The ancestor's digest becomes part of the parameters, so the run can be
-    repeated.
+    `start` says where the lineage begins: 'champion' (from scratch while there is none),
+    'champions' (the champion and all former ones together), 'scratch', or a version's number. The
+    ancestors' digests become part of the parameters, so the run can be repeated.
     """
     evolution = params.evolution
     if evolution.ancestor is None:
-        digest = _ancestor(Release(settings), start)
-        evolution = evolution.model_copy(update={"ancestor": digest})
+        found = _ancestors(Release(settings), start)
+        first = {"ancestor": found[0] if found else None, "companions": tuple(found[1:])}
+        evolution = evolution.model_copy(update=first)
     if firing is not None:
         evolution = evolution.model_copy(update={"seed": seed_of(evolution.seed, firing)})
     return params.model_copy(update={"evolution": evolution})
@@ -50,6 +55,8 @@ def check(settings: Settings, params: RunParams) -> EnvVersion:
     from srghn.evolution.registry import make_strategy
 
     version = pin(params.env)
+    if params.evolution.mode is not None:
+        version.check_mode(params.evolution.mode)
     make_strategy(params, version.interface)
     find_founder(params, version, settings)
     return version
@@ -65,15 +72,33 @@ def prepare(settings: Settings, preset: str, overrides: Sequence[str], start: st
 def find_founder(params: RunParams, version: EnvVersion, settings: Settings) -> Founder | None:
     """The candidate that `evolution.ancestor` names, as evolution takes it; None for none.
 
-    Raises `FingerprintMismatch` where it lived in another world.
+    With it come those that `evolution.companions` names. Raises `FingerprintMismatch` where one
+    lived in another world, `ConfigError` where the strategy begins from one genome at most.
     """
+    from srghn.evolution.registry import make_strategy
+
+    digest, companions = params.evolution.ancestor, params.evolution.companions
+    if digest is None:
+        return None
+    release = Release(settings)
+    founder = _founder(release, digest, version)
+    if not companions:
+        return founder
+    if make_strategy(params, version.interface).encoding is None:
+        raise ConfigError(
+            f"evolution.strategy: {params.evolution.strategy} goes on from one candidate, not "
+            f"from {1 + len(companions)}: srghn run --from champion"
+        )
+    found = [_founder(release, each, version) for each in companions]
+    latest = max(each.generation for each in (founder, *found))
+    return replace(founder, generation=latest, companions=tuple(found))
+
+
+def _founder(release: Release, digest: str, version: EnvVersion) -> Founder:
     from srghn.evolution.ancestry import Ancestry
     from srghn.evolution.run import Founder
 
-    digest = params.evolution.ancestor
-    if digest is None:
-        return None
-    candidate = Release(settings).store.load(digest)
+    candidate = release.store.load(digest)
     if candidate.env_fingerprint != version.fingerprint:
         raise FingerprintMismatch(
             f"the ancestor {digest[:12]} lived in world {candidate.env_fingerprint}, this run is "
@@ -84,12 +109,30 @@ def find_founder(params: RunParams, version: EnvVersion, settings: Settings) -> 
     return Founder(candidate.load_genome(), candidate.generation, digest, ancestry)
 
 
-def _ancestor(release: Release, start: str) -> str | None:
+def _ancestors(release: Release, start: str) -> list[str]:
+    """Digests of the candidates that the lineage begins from; none: from scratch."""
     if start == "scratch":
-        return None
-    if start == "champion":
+        return []
+    if start in ("champion", "champions"):
         champion = release.incumbent()
-        return champion.digest if champion else None
+        if champion is None:
+            return []
+        former = _former(release, champion) if start == "champions" else []
+        return [champion.digest, *former]
     if not start.isdecimal():
-        raise ConfigError(f"--from takes champion, scratch or a version's number, got {start!r}")
-    return release.ledger.version(int(start)).digest
+        raise ConfigError(
+            f"--from takes champion, champions, scratch or a version's number, got {start!r}"
+        )
+    return [release.ledger.version(int(start)).digest]
+
+
+def _former(release: Release, champion: Champion) -> list[str]:
+    """Former champions of the champion's own world and architecture, latest first."""
+    kin = _kin(release.store.load(champion.digest))
+    digests = [found.digest for found in former_champions(release, champion.policy)]
+    others = [release.store.load(each) for each in digests if each != champion.digest]
+    return [candidate.digest for candidate in others if _kin(candidate) == kin]
+
+
+def _kin(candidate: Candidate) -> tuple[str, str]:
+    return candidate.env_fingerprint, str(candidate.manifest["architecture_digest"])

@@ -18,6 +18,7 @@ from pipelines.runs.workspaces import (
 )
 from pipelines.services.prefect_server import running_server, use_server
 from pipelines.versions.judge import judge_version, require_judgeable
+from pipelines.versions.recall import workspace_of
 from pipelines.versions.release import Approval, Release
 from serving.registry.states import State
 from serving.settings import Settings
@@ -82,10 +83,10 @@ def judge_again(settings: Settings, version: int) -> tuple[Verdict, Path]:
     """
     release = Release(settings)
     require_judgeable(found := release.ledger.version(version))
-    workspace = open_workspace(settings, found.run_id)
+    workspace = workspace_of(release, found)
     with workspace.held():
         found = release.ledger.version(version)
         begun = found.state is State.EVALUATING
-        key = f"{found.run_id}:again:{found.attempt if begun else found.attempt + 1}"
+        key = f"{workspace.name}:again:{found.attempt if begun else found.attempt + 1}"
         verdict = judge_version(release, version, workspace, key)
     return verdict, release.reports(verdict.report_digest) / "report.html"

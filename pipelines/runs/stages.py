@@ -134,6 +134,7 @@ def gate(workspace: Workspace, settings: Settings) -> None:
             history=lease.history,
             lease=lease.lease,
             tried=lease.tried,
+            recalled=lease.recalled,
             progress=progress,
         )
     metrics = {

@@ -179,7 +179,8 @@ def _cited_artefacts(release: Release, stay: Sequence[Workspace]) -> set[str]:
     for workspace in stay:
         if workspace.params_file.is_file():
             with suppress(ConfigError):
-                cited.add(str(workspace.params().evolution.ancestor))
+                evolution = workspace.params().evolution
+                cited |= {str(evolution.ancestor), *evolution.companions}
     return cited
 
 

@@ -42,9 +42,9 @@ from srghn.errors import ConfigError
 logger = logging.getLogger(__name__)
 POOL = "srghn"
 HTTP, SERVER, WORK = "HTTP server", "Prefect server", "worker"
-#: How often schedules are looked at, runs whose process is gone are looked for, and what the ledger
-#: decided is shown in MLflow's registry.
-TICK_SECONDS, RECOVER_SECONDS, MIRROR_SECONDS = 2.0, 15.0, 5.0
+#: How often schedules are looked at, runs whose process is gone are looked for, what the ledger
+#: decided is shown in MLflow's registry, and what a watch's alarm asks for is done.
+TICK_SECONDS, RECOVER_SECONDS, MIRROR_SECONDS, ADAPT_SECONDS = 2.0, 15.0, 5.0, 5.0
 
 
 @contextmanager
@@ -104,6 +104,7 @@ def _keep_working(
         ("clock", _tick, TICK_SECONDS),
         ("recovery", _recover, RECOVER_SECONDS),
         ("mirror", _mirror, MIRROR_SECONDS),
+        ("adaptation", _adapt, ADAPT_SECONDS),
     ):
         beat = threading.Thread(
             target=_again, args=(name, work, settings, seconds), name=name, daemon=True
@@ -149,6 +150,14 @@ def _mirror(settings: Settings) -> None:
     release = Release(settings)
     if release.ledger.pending():  # the HTTP server moves champions and has no MLflow
         release.mirror().deliver()
+
+
+def _adapt(settings: Settings) -> None:
+    from pipelines.adapt.beat import beat
+    from pipelines.adapt.launch import to_workers
+
+    for line in beat(settings, to_workers(settings)):
+        _say(line)
 
 
 def _look_after_runs(settings: Settings, *, no_worker: bool) -> None:

@@ -133,6 +133,7 @@ def _lease(release: Release, version: int, attempt: int) -> Lease:
         mode=found.mode,
         history=tuple({name: getattr(event, name) for name in SHOWN} for event in earlier),
         tried=_tried(_of(release, found.policy), began),
+        recalled=found.recall_of is not None,
     )
 
 

@@ -27,6 +27,7 @@ class Lease:
     mode       of the environment; None: the candidate's own
     history    the ledger's earlier events about the version, for the report
     tried      other versions that were judged since the champion was promoted
+    recalled   whether it is a former champion, which may have been evolved in another environment
     """
 
     policy: str = "policy"
@@ -37,6 +38,7 @@ class Lease:
     mode: str | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     tried: int = 0
+    recalled: bool = False
 
     def save(self, path: Path) -> None:
         atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")

@@ -64,6 +64,13 @@ class Release:
         digest = self.ledger.version(version).report_digest
         return self.reports(digest) / "report.html" if digest else None
 
+    def world(self, found: Version) -> EnvVersion:
+        """The world that a version is judged in: its own, or the one that it was recalled to."""
+        own = EnvVersion.load(self.store.path(found.digest) / "env_version.json")
+        if found.recall_of is None or own.fingerprint == found.env_fingerprint:
+            return own
+        return EnvVersion.load(self.settings.home / "envs" / f"{found.env_fingerprint}.json")
+
     def require_world(self, version: int) -> None:
         """Check that the world here is still the one that a version was evolved in.
 
@@ -72,7 +79,7 @@ class Release:
         `FingerprintMismatch` naming both fingerprints and what moved.
         """
         found = self.ledger.version(version)
-        world = EnvVersion.load(self.store.path(found.digest) / "env_version.json")
+        world = self.world(found)
         if world.fingerprint != found.env_fingerprint:
             raise FingerprintMismatch(
                 f"version {version} is recorded for world {found.env_fingerprint}, its own record "

@@ -11,6 +11,7 @@ from serving.layers import Layers, proven, read_layers
 from serving.predictor import Predictor
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
+from serving.registry.records import Version
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.errors import ArtefactError
 
@@ -22,7 +23,8 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
 
     Checked here, by the server itself: the ledger's PASSED event and the verdict it cites are
     about this digest and environment; every file has its digest; the policy gives the golden
-    outputs. Raises `LedgerError`, `ArtefactError` or `PredictionError`.
+    outputs. A recall may have been evolved in another environment than it passed in. Raises
+    `LedgerError`, `ArtefactError` or `PredictionError`.
     """
     found = ledger.version(version)
     _, verdict = ledger.passed(version)
@@ -30,7 +32,8 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
     if said != ("passed", found.digest, found.env_fingerprint):
         raise ArtefactError(f"version {version}'s pass is about another candidate: {said}")
     candidate = store.load(found.digest)
-    if candidate.env_fingerprint != found.env_fingerprint:
+    moved = candidate.env_fingerprint != found.env_fingerprint
+    if moved and not _recalled(ledger, found):
         raise ArtefactError(
             f"version {version} is recorded for environment {found.env_fingerprint[:16]}…, its "
             f"artefact says {candidate.env_fingerprint[:16]}…; it cannot be served"
@@ -53,6 +56,11 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
     predictor.act(candidate.golden[0][:1])
     predictor.act_one(candidate.golden[0][0].tolist())  # warm, in the shape of most requests
     return predictor
+
+
+def _recalled(ledger: Ledger, found: Version) -> bool:
+    """Whether it is a former champion, judged again in a world that it was not evolved in."""
+    return found.recall_of is not None and ledger.version(found.recall_of).digest == found.digest
 
 
 def _layers(candidate: Candidate, policy: OnnxPolicy) -> Layers | None:

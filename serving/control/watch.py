@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 ACTOR = "watch"
 DRIFT, RECOVERY, SEEN = "drift", "drift_over", "drift_acknowledged"
+#: What was found to explain it; written by `pipelines.adapt`.
+DIAGNOSIS = "diagnosis"
 #: Outcomes counted at one look.
 AT_ONCE = 5000
 #: Ended episodes over which silence is judged, and the fewest for which it is.
@@ -58,7 +60,10 @@ class WatchState:
 
 @dataclass(frozen=True)
 class WatchView:
-    """The watch as people see it. `level` of `run_length` is how near an alarm is."""
+    """The watch as people see it. `level` of `run_length` is how near an alarm is.
+
+    `diagnosis` is what was found to explain the alarm that stands.
+    """
 
     status: Status
     why: str
@@ -68,6 +73,7 @@ class WatchView:
     outcomes: int = 0
     mean: float | None = None
     alarm: str | None = None
+    diagnosis: str | None = None
 
 
 class Watch:
@@ -118,7 +124,14 @@ class Watch:
             state.outcomes,
             state.total / state.outcomes if state.outcomes else None,
             state.alarm,
+            self._diagnosis(state.alarm) if state.alarm else None,
         )
+
+    def _diagnosis(self, alarm: str) -> str | None:
+        """What the latest diagnosis after this alarm says; None before the first."""
+        noted = self._ledger.notes(self._policy, DIAGNOSIS)[-1:]
+        said = [self._ledger.evidence(str(event.evidence_sha256)) for event in noted]
+        return noted[0].reason if said and said[0].get("drift") == alarm else None
 
     def _state(self, data: Mapping[str, Any], champion: Champion) -> WatchState | None:
         """The state of this champion: as kept, or new; None where the gate promised nothing."""
@@ -140,15 +153,17 @@ class Watch:
             if outcome.version == champion.version and outcome.generation == champion.generation
         ]
         limit = self._ledger.deployment_rules(self._policy).watch.run_length
-        state = replace(
-            state, outcomes=state.outcomes + len(values), total=state.total + sum(values)
-        )
         while values:
-            detector, at = state.detector.until(values, limit)
-            if at is None:
-                return replace(state, detector=detector)
-            at_alarm = state.detector.update(values[:at])
-            state, values = self._turn(replace(state, detector=at_alarm), champion), values[at:]
+            _, at = state.detector.until(values, limit)
+            seen, values = values[: at or len(values)], values[at or len(values) :]
+            state = replace(
+                state,
+                detector=state.detector.update(seen),
+                outcomes=state.outcomes + len(seen),
+                total=state.total + sum(seen),
+            )
+            if at is not None:
+                state = self._turn(state, champion)
         return state
 
     def _turn(self, state: WatchState, champion: Champion) -> WatchState:

@@ -55,6 +55,11 @@ class EpisodeLog:
         with self._database.read() as connection:
             return episodes.outcomes(connection, policy, version, since, limit)
 
+    def started(self, policy: str, version: int, since: float, limit: int) -> list[StartRow]:
+        """A version's first episodes started after a moment (Unix seconds), in order of start."""
+        with self._database.read() as connection:
+            return episodes.started(connection, policy, version, since, limit)
+
     def resolved(
         self, policy: str, trial: int, after: int, now: float, limit: int = 10_000
     ) -> list[StartRow]:

@@ -196,6 +196,21 @@ def resolved(
     return found
 
 
+def started(
+    connection: Connection, policy: str, version: int, since: float, limit: int
+) -> list[StartRow]:
+    """A version's first episodes that were started after a moment (Unix seconds), in order."""
+    table = schema.starts
+    query = select(table).where(
+        table.c.policy == policy,
+        table.c.version == version,
+        table.c.started_at > since,
+        ~table.c.moved,
+    )
+    found = connection.execute(query.order_by(table.c.n).limit(limit)).mappings()
+    return [to_start(row) for row in found]
+
+
 def answered(connection: Connection, policy: str, recent: int, now: float) -> tuple[int, int]:
     """How many of the latest episodes are over, by deadline or outcome, and have an outcome."""
     table = schema.starts

@@ -102,6 +102,21 @@ def check_genome(connection: Connection, found: Version) -> None:
             )
 
 
+def check_never_withdrawn(step: Step, found: Version) -> None:
+    """No version of its genome was found harmful or taken out of service, in whatever world."""
+    table = schema.versions
+    query = select(table.c.version, table.c.state).where(
+        table.c.genome == found.genome,
+        table.c.policy == found.policy,
+        table.c.state.in_([State.ABORTED, State.REVOKED]),
+    )
+    for row in step.connection.execute(query.order_by(table.c.version)):
+        raise TransitionRefused(
+            f"version {found.version} has the genome of version {row.version}, which is "
+            f"{row.state}, and is not recalled; evolve another candidate: srghn run"
+        )
+
+
 def _kin(found: Version) -> Select[tuple[int]]:
     """Versions of the same genome, policy, world and mode, this one among them."""
     table = schema.versions

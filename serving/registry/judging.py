@@ -89,6 +89,7 @@ def recall(step: Step, version: int, env_fingerprint: str, mode: str) -> int:
             f"version {version} is {found.state}{quarantined}; only a retired champion that was "
             f"not withdrawn is recalled"
         )
+    guards.check_never_withdrawn(step, found)
     return register(
         step, found.digest, env_fingerprint, mode, found.run_id, found.manifest, version
     )

@@ -68,12 +68,14 @@ class Ledger:
         self.champion, self.canary, self.shadow = reader.champion, reader.canary, reader.shadow
         self.served, self.version, self.versions = reader.served, reader.version, reader.versions
         self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
+        self.notes = reader.notes
         self.passed, self.verdict, self.pending = reader.passed, reader.verdict, reader.pending
         self.propose_trial = reader.propose_trial
         log = EpisodeLog(self._database, clock)
         self.start_episodes, self.find_episode = log.start_episodes, log.find_episode
         self.record_outcome, self.outcomes = log.record_outcome, log.outcomes
         self.resolved, self.prune_starts = log.resolved, log.prune_starts
+        self.started = log.started
         self.trial_state, self.advance_trial = log.trial_state, log.advance_trial
         self.watch_state, self.advance_watch = log.watch_state, log.advance_watch
         self.answered = log.answered

@@ -112,6 +112,16 @@ class Reader:
         with self._database.read() as connection:
             return list(chain.read_events(connection, version, since, limit=limit, newest=newest))
 
+    def notes(self, policy: str, *actions: str, since: int = 0) -> list[Event]:
+        """A policy's events of these actions after number `since`, in order."""
+        table = schema.events
+        query = select(table).where(
+            table.c.policy == policy, table.c.action.in_(actions), table.c.seq > since
+        )
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(table.c.seq)).mappings()
+            return [Event(**row) for row in found]
+
     def count(self, policy: str | None = None) -> int:
         """How many events there are."""
         query = select(func.count()).select_from(schema.events)

@@ -34,6 +34,31 @@ class WatchTerms(BaseModel):
     )
 
 
+class AdaptTerms(BaseModel):
+    """What is done by itself after an alarm. Gate and trial come before service as always."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    act: Literal["off", "ask", "run"] = Field(
+        default="ask",
+        description="after an alarm: nothing; diagnose and say what to do; or do it, too",
+    )
+    set_mode: bool = Field(
+        default=True, description="a diagnosis of another mode becomes the mode of service"
+    )
+    approve: Literal["manual", "auto"] = Field(
+        default="manual", description="who approves a pass that came of it"
+    )
+    generations: int = Field(default=60, ge=1, description="of one evolution run at most")
+    evaluations: int = Field(
+        default=100_000, ge=1, description="episodes that one evolution run plays at most"
+    )
+    runs_a_day: int = Field(default=3, ge=0, description="evolution runs within 24 hours at most")
+    cooldown: float = Field(
+        default=3600.0, ge=0, description="seconds between the beginnings of two evolution runs"
+    )
+
+
 class DeploymentRules(BaseModel):
     """How a policy's passes become champions. A field is here only if something acts on it."""
 
@@ -53,6 +78,9 @@ class DeploymentRules(BaseModel):
     )
     watch: WatchTerms = Field(
         default=WatchTerms(), description="how the champion's returns are watched"
+    )
+    adapt: AdaptTerms = Field(
+        default=AdaptTerms(), description="what is done by itself after an alarm"
     )
     poster_share: float = Field(
         default=1.0,

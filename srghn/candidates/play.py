@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from srghn import seeding
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
-from srghn.envs import EnvVersion
+from srghn.envs import EnvVersion, Perturbation
 from srghn.evaluation.base import Evaluation, choose_backend, make_backend
 from srghn.evaluation.task import Task
 
@@ -58,12 +58,14 @@ def play_candidate(
     mode: str | None = None,
     seed: int = 0,
     version: EnvVersion | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Evaluation:
     """Whole episodes of the policy as it is served: `returns` and `lengths` (1, episodes).
 
     `mode` and `version` default to those that the candidate was evolved in; the episodes are drawn
-    from `seed`, the mode and the candidate's digest. Raises `ArtefactError` if the policy file was
-    changed, `ConfigError` for a mode that the environment does not have.
+    from `seed`, the mode and the candidate's digest, and are played perturbed, if asked. Raises
+    `ArtefactError` if the policy file was changed, `ConfigError` for a mode that the environment
+    does not have.
     """
     if version is None:
         version = EnvVersion.load(candidate.path / "env_version.json")
@@ -72,4 +74,4 @@ def play_candidate(
     root = seeding.text_seed("play", candidate.digest, str(seed))
     seeds = seeding.seeds(root, "episode", episodes, mode)
     with make_backend(choose_backend(version, network), version, network) as backend:
-        return backend.evaluate([candidate.policy()], Task(version, mode, seeds))
+        return backend.evaluate([candidate.policy()], Task(version, mode, seeds, perturbation))

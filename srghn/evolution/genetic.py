@@ -69,13 +69,18 @@ class Genetic:
         return tuple(self.encoding.node_names)
 
     def init(self, seed: int, genome: F32 | None = None, generation: int = 0) -> GeneticState:
-        """An earlier genome is the only survivor at first, so that all children are its own."""
+        """Earlier genomes (n, G), or one (G,), are the only survivors at first.
+
+        So all children are theirs.
+        """
         if genome is None:
             seeds = [seeding.seed(seed, "founder", i) for i in range(self.params.parents)]
             genomes = self._found(seeds)
         else:
-            check_genome(genome, self.encoding.genome_size)
-            seeds, genomes = [0], genome[None]
+            genomes = np.atleast_2d(genome)
+            for each in genomes:
+                check_genome(each, self.encoding.genome_size)
+            seeds = [0] * len(genomes)
         count = len(seeds)
         return GeneticState(
             seed=seed,

@@ -88,7 +88,7 @@ class _Loop:
         state = (
             self.strategy.init(seed)
             if founder is None
-            else self.strategy.init(seed, founder.genome, founder.generation + 1)
+            else self.strategy.init(seed, founder.genomes, founder.generation + 1)
         )
         nobody = self.strategy.ask(state).take(np.array([], dtype=np.int64))
         return Progress(
@@ -96,12 +96,15 @@ class _Loop:
             state=state,
             finalists=nobody,
             fitness=np.array([]),
-            mode=self.version.mode_at(state.generation),
+            mode=self._mode(state.generation),
             evaluations=0,
             steps=0,
             parts={name: () for name in TABLES},
             pending={name: () for name in TABLES},
         )
+
+    def _mode(self, generation: int) -> str:
+        return self.params.evolution.mode or self.version.mode_at(generation)
 
     def leg(self, progress: Progress) -> Progress:
         """The generations up to the next checkpoint and, where it is due, a part of each table."""
@@ -155,7 +158,7 @@ class _Loop:
 
     def _generation(self, before: Progress) -> tuple[Progress, GenerationRecord]:
         generation = before.state.generation
-        mode = self.version.mode_at(generation)
+        mode = self._mode(generation)
         population = self.strategy.ask(before.state)
         played, fitness = self._play(before.state, population, mode)
         after = dataclasses.replace(

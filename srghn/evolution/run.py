@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
 from srghn.errors import ArchitectureMismatch, CheckpointError, FingerprintMismatch
@@ -37,12 +39,21 @@ class Founder:
     """The candidate that a lineage goes on from: its genome, where it stood, and where it is from.
 
     `digest` is the candidate's; `generation` the lineage generation in which it was chosen.
+    `companions` are further candidates of the same architecture that found the run beside it.
     """
 
     genome: F32
     generation: int
     digest: str
     ancestry: Ancestry
+    companions: tuple[Founder, ...] = ()
+
+    @property
+    def genomes(self) -> F32:
+        """Its genome (G,), or with companions all of them (n, G), its own first."""
+        if not self.companions:
+            return self.genome
+        return np.stack([self.genome, *(each.genome for each in self.companions)])
 
 
 @contextmanager
@@ -72,7 +83,15 @@ def describe(
         "nodes": list(strategy.node_names),
         "platform": platform_note(),
         "founder": None if founder is None else _founder_record(founder),
+        **_companions(founder),
     }
+
+
+def _companions(founder: Founder | None) -> dict[str, Any]:
+    """Left out where there are none, so that older records stay what they are."""
+    if founder is None or not founder.companions:
+        return {}
+    return {"companions": [_founder_record(each) for each in founder.companions]}
 
 
 def _founder_record(founder: Founder) -> dict[str, Any]:
@@ -92,12 +111,21 @@ def check_founder(params: RunParams, strategy: Strategy[Any], founder: Founder |
             f"evolution.ancestor is {params.evolution.ancestor}, the founder given is {digest}; "
             "give the candidate that the parameters name"
         )
-    if founder is not None and founder.ancestry.architecture != strategy.digest:
-        raise ArchitectureMismatch(
-            f"the ancestor was evolved under architecture {founder.ancestry.architecture}, this "
-            f"run has {strategy.digest}; keep its policy and ghn parameters, or start a new "
-            "lineage without an ancestor"
+    if founder is None:
+        return
+    given = tuple(each.digest for each in founder.companions)
+    if params.evolution.companions != given:
+        raise CheckpointError(
+            f"evolution.companions is {params.evolution.companions}, those given are {given}; "
+            "give the candidates that the parameters name"
         )
+    for each in (founder, *founder.companions):
+        if each.ancestry.architecture != strategy.digest:
+            raise ArchitectureMismatch(
+                f"the ancestor was evolved under architecture {each.ancestry.architecture}, this "
+                f"run has {strategy.digest}; keep its policy and ghn parameters, or start a new "
+                "lineage without an ancestor"
+            )
 
 
 def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> None:
@@ -217,7 +245,8 @@ class Run:
         row = _row_of(self.finalists.ids, individual)
         chain = tuple(self.lineage.chain(individual))
         if founder := self.record["founder"]:
-            chain = Ancestry.from_json(founder["ancestry"]).chain + chain[1:]
+            founders = [founder, *self.record.get("companions", ())]  # their ids are 0, 1, ...
+            chain = Ancestry.from_json(founders[chain[0].id]["ancestry"]).chain + chain[1:]
         digest = genome_digest(self.finalists.genomes[row])
         return Ancestry(self.strategy.digest, chain, digest)
 

@@ -78,6 +78,9 @@ def test_a_fall_alarms_once_and_a_recovery_ends_it(served: Served) -> None:
     assert event.version is None
     assert "fell below 75.0% of the range" in event.reason
     assert served.watch.view().alarm == event.hash
+    # of the 100 outcomes by then it says after which one it was sure
+    assert event.evidence_sha256 is not None
+    assert 60 < served.ledger.evidence(event.evidence_sha256)["outcomes"] < 80
     for _ in range(20):
         served.play(0.95, 10)
         served.watch.look()

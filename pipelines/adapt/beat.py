@@ -1,0 +1,38 @@
+"""One look at every policy's alarm, again and again: what `srghn up` and `srghn worker` do."""
+
+from __future__ import annotations
+
+from pipelines.adapt.launch import Launch
+from pipelines.versions.release import Release
+from serving.control.watch import DRIFT, RECOVERY
+from serving.settings import Settings
+from srghn.errors import SrghnError
+
+
+def beat(settings: Settings, launch: Launch) -> list[str]:
+    """Take the next step of every policy whose watch alarms; returns what was done.
+
+    An error of one policy, such as a world that is no longer as pinned, keeps no other waiting.
+    """
+    release, told = Release(settings), []
+    for policy in _alarmed(release):
+        from pipelines.adapt.steps import Adaptation  # what plays, which only an alarm needs
+
+        try:
+            done = Adaptation(release, policy, launch).step()
+        except SrghnError as error:
+            done = f"waits: {error}"
+        if done is not None:
+            told.append(f"policy {policy}: {done}")
+    release.ledger.close()
+    return told
+
+
+def _alarmed(release: Release) -> list[str]:
+    """Policies whose last word of the watch is an alarm."""
+    found = []
+    for policy in release.ledger.policies():
+        said = release.ledger.notes(policy.name, DRIFT, RECOVERY)
+        if said and said[-1].action == DRIFT:
+            found.append(policy.name)
+    return found

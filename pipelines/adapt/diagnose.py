@@ -1,0 +1,185 @@
+"""Which world is this? Service is compared with short play in every pinned world and mode.
+
+The champion plays each candidate in the sandbox, and (return, length) of its episodes there is
+compared with those in service since the alarm: an energy distance each, calibrated by permutation.
+One fits: that is the world. None fits: the sandbox does not know this world, and nobody acts on a
+guess. Play since the alarm is a fresh sample: the alarm was raised by what came before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.runs.worlds import pinned_versions
+from pipelines.versions.release import Release
+from serving.control.release import canary_rules
+from serving.registry.records import Champion, StartRow
+from serving.trial.rules import TrialRules, terms_of
+from srghn import seeding
+from srghn.candidates.candidate import Candidate
+from srghn.candidates.play import play_candidate
+from srghn.envs import EnvVersion
+from srghn.inference.sameness import compare
+
+Float = NDArray[np.float64]
+Found = Literal["known", "unchanged", "ambiguous", "none"]
+
+#: Episodes in service that a diagnosis needs, and the most that it takes; and those it plays.
+ENOUGH, MOST, PLAYED = 40, 200, 200
+#: Of the episodes taken, in order of start, so many must have an outcome: the rest still run.
+ENDED = 0.95
+#: Probability that the right world is taken for a wrong one, each time.
+ALPHA = 0.01
+
+
+@dataclass(frozen=True)
+class Place:
+    """A world that the sandbox knows, in a mode."""
+
+    world: EnvVersion
+    mode: str
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike service and one place are. `mean` of the champion's return there, raw.
+
+    `p` is small where they differ; `distance` is the energy distance.
+    """
+
+    env_fingerprint: str
+    world: str
+    mode: str
+    mean: float
+    p: float
+    distance: float
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What explains service. `known`: another place, named; `unchanged`: the one of service.
+
+    `ambiguous`: several, and `none`: none of them; neither is acted on. `mean` in service, raw.
+    """
+
+    found: Found
+    why: str
+    episodes: int
+    mean: float
+    evidence: tuple[Likeness, ...]
+    env_fingerprint: str | None = None
+    mode: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "evidence": [asdict(each) for each in self.evidence]}
+
+
+def places(release: Release, champion: Champion) -> list[Place]:
+    """Every pinned world with the champion's interface, in each mode; its own world first."""
+    own = release.world(release.ledger.version(champion.version))
+    others = [
+        world
+        for world in pinned_versions(release.settings)
+        if world.fingerprint != own.fingerprint
+        and world.interface.for_clients() == own.interface.for_clients()
+    ]
+    found: dict[str, Place] = {}  # one of those that behave alike, such as with another schedule
+    for world in (own, *others):
+        for mode in world.modes:
+            found.setdefault(world.behaviour[mode].digest, Place(world, mode))
+    return list(found.values())
+
+
+def taken(rows: Sequence[StartRow]) -> list[StartRow] | None:
+    """The episodes to diagnose by, of those started since the alarm; None while there are too few.
+
+    In order of start, not of arrival: whoever ends early is not what service is like.
+    """
+    ended = np.cumsum([row.arrived is not None for row in rows])
+    counts = np.arange(1, len(rows) + 1)
+    good = np.flatnonzero((ended >= ENOUGH) & (ended >= ENDED * counts))
+    if not len(good):
+        return None
+    return [row for row in rows[: int(good[-1]) + 1] if row.arrived is not None]
+
+
+def diagnose(
+    release: Release, champion: Champion, rows: Sequence[StartRow], name: str
+) -> Diagnosis:
+    """Diagnose by episodes in service (their `taken`); `name` seeds what is drawn.
+
+    Raises `ConfigError` where the champion is not of this sandbox.
+    """
+    rules = terms_of(canary_rules(release.ledger.version(champion.version)))
+    candidate = release.store.load(champion.digest)
+    service = np.array([(float(row.return_ or 0.0), float(row.length or 0)) for row in rows])
+    evidence = tuple(
+        liken(_scaled(service, rules), candidate, place, rules, name)
+        for place in places(release, champion)
+    )
+    here = champion.env_fingerprint, str(release.ledger.service_mode(champion.policy))
+    return conclude(evidence, here, len(service), float(service[:, 0].mean()))
+
+
+def liken(
+    service: Float, candidate: Candidate, place: Place, rules: TrialRules, name: str
+) -> Likeness:
+    """Play the candidate in a place, and compare with `service` (n, 2): clipped return, length."""
+    seed = seeding.text_seed("diagnosis", name, candidate.digest, place.world.fingerprint)
+    played = play_candidate(candidate, PLAYED, mode=place.mode, seed=seed, version=place.world)
+    pairs = np.stack([played.returns[0], played.lengths[0].astype(np.float64)], axis=1)
+    found = compare(
+        service, _scaled(pairs, rules), seeding.stream(seed, "permutations", place.mode)
+    )
+    finite = pairs[np.isfinite(pairs[:, 0]), 0]
+    return Likeness(
+        place.world.fingerprint,
+        place.world.id,
+        place.mode,
+        float(finite.mean()) if len(finite) else rules.low,
+        found.p,
+        found.distance,
+        found.p > ALPHA,
+    )
+
+
+def conclude(
+    evidence: Sequence[Likeness], here: tuple[str, str], episodes: int, mean: float
+) -> Diagnosis:
+    """What the comparisons amount to; `here` is fingerprint and mode of service.
+
+    The present place is believed before another, and the champion's own world before others.
+    """
+    fits = [each for each in evidence if each.fits]
+    own = [each for each in fits if each.env_fingerprint == here[0]]
+    said = f"{episodes} episodes since the alarm, mean return {mean:.4g}"
+    if any((each.env_fingerprint, each.mode) == here for each in fits):
+        why = f"{said}, are as the champion plays in the mode of service, {here[1]}"
+        return Diagnosis("unchanged", why, episodes, mean, tuple(evidence), *here)
+    chosen = own or fits
+    if not chosen:
+        best = max(evidence, key=lambda each: each.p)
+        why = (
+            f"{said}, are like no pinned environment; nearest is {best.world} in mode {best.mode} "
+            f"(mean {best.mean:.4g}, p {best.p:.3f}). Pin what changed: srghn env pin"
+        )
+        return Diagnosis("none", why, episodes, mean, tuple(evidence))
+    if len(chosen) > 1:
+        named = ", ".join(f"{each.world} {each.mode}" for each in chosen)
+        why = f"{said}, fit several: {named}; say which: srghn mode set"
+        return Diagnosis("ambiguous", why, episodes, mean, tuple(evidence))
+    [only] = chosen
+    why = f"{said}, are as the champion plays in {only.world}, mode {only.mode} (p {only.p:.3f})"
+    return Diagnosis("known", why, episodes, mean, tuple(evidence), only.env_fingerprint, only.mode)
+
+
+def _scaled(pairs: Float, rules: TrialRules) -> Float:
+    """(n, 2) raw returns and lengths, the former clipped to the range: a crash is its low end."""
+    returns = np.nan_to_num(pairs[:, 0], nan=rules.low, neginf=rules.low, posinf=rules.high)
+    return np.stack([np.clip(returns, rules.low, rules.high), pairs[:, 1]], axis=1)

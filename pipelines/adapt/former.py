@@ -1,0 +1,45 @@
+"""Which former champion is good in a world: short play in the sandbox, before any gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.versions.recall import former_champions
+from pipelines.versions.release import Release
+from serving.control.release import canary_rules
+from serving.registry.records import Champion
+from serving.trial.rules import terms_of
+from srghn.candidates.play import play_candidate
+from srghn.envs import EnvVersion
+
+EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Former:
+    """A retired champion and its mean return over `EPISODES` there, raw and scaled."""
+
+    version: int
+    mean: float
+    scaled: float
+
+
+def best_former(
+    release: Release, champion: Champion, world: EnvVersion, mode: str, promise: float
+) -> Former | None:
+    """The former champion that plays best there, if its scaled mean reaches `promise`.
+
+    That is what the gate had promised of the present champion, which it no longer keeps.
+    """
+    rules = terms_of(canary_rules(release.ledger.version(champion.version)))
+    found = []
+    for version in former_champions(release, champion.policy):
+        candidate = release.store.load(version.digest)
+        if candidate.digest == champion.digest:
+            continue
+        returns = play_candidate(candidate, EPISODES, mode=mode, version=world).returns[0]
+        scaled = [rules.scale(float(each)) for each in returns]
+        mean = sum(scaled) / len(scaled)
+        found.append(Former(version.version, rules.low + mean * (rules.high - rules.low), mean))
+    best = max(found, key=lambda former: former.scaled, default=None)
+    return best if best is not None and best.scaled >= promise else None

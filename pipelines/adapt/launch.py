@@ -1,0 +1,36 @@
+"""How the run that an alarm asks for is started: in this process, or by the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.runs.workspaces import Workspace
+from pipelines.versions.release import Approval
+from serving.settings import Settings
+
+#: Works on a workspace to its verdict, or hands it to a worker.
+Launch = Callable[[Workspace, Approval], None]
+
+
+def by_hand(settings: Settings) -> Launch:
+    """Work on it here, to its verdict."""
+
+    def launch(workspace: Workspace, approve: Approval) -> None:
+        from pipelines.runs.work import carry_out, traced
+
+        with traced(settings, workspace) as done:
+            done(carry_out(settings, workspace, approve))
+
+    return launch
+
+
+def to_workers(settings: Settings) -> Launch:
+    """Hand it to the workers, once: a Prefect server and a worker are up."""
+
+    def launch(workspace: Workspace, approve: Approval) -> None:
+        from pipelines.runs.deployments import Prefect
+
+        with Prefect(settings) as prefect:
+            prefect.go_on(workspace.name, None, approve, 0)
+
+    return launch

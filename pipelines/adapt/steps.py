@@ -1,0 +1,244 @@
+"""From an alarm to a candidate: diagnose, recall, and only then evolve. One step at a time.
+
+All that is known stands in the ledger: the alarm, the diagnosis, and what was begun because of
+them, so each call finds out what comes next and a process that was killed goes on there. Gate,
+approval and trial come after, by the rules of the policy; nothing here promotes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pipelines.adapt import diagnose as diagnosis
+from pipelines.adapt.former import Former, best_former
+from pipelines.adapt.launch import Launch
+from pipelines.adapt.request import request_of
+from pipelines.runs.work import open_run
+from pipelines.runs.worlds import find
+from pipelines.versions.recall import judge, recall
+from pipelines.versions.release import Release
+from serving import runs
+from serving.control.release import canary_rules
+from serving.control.watch import DIAGNOSIS, DRIFT, RECOVERY
+from serving.registry.records import Champion, Event, Who
+from serving.registry.rules import AdaptTerms
+from serving.registry.states import WON, State
+from serving.trial.rules import terms_of
+from srghn.envs import EnvVersion
+from srghn.errors import TransitionRefused
+
+ADAPT = ACTOR = "adapt"
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The alarm that stands: its event, and what came of it so far, each as its evidence."""
+
+    event: Event
+    champion: Champion
+    promise: float
+    diagnosis: Mapping[str, Any] | None
+    steps: tuple[Mapping[str, Any], ...]
+
+    @property
+    def at(self) -> float:
+        return datetime.fromisoformat(self.event.at).timestamp()
+
+    def done(self, step: str) -> Mapping[str, Any] | None:
+        found = [each for each in self.steps if each["step"] == step]
+        return found[-1] if found else None
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What follows an alarm over one policy. `asked`: a person asks, so `adapt.act` is no bar."""
+
+    release: Release
+    policy: str
+    launch: Launch
+    asked: bool = False
+    clock: Callable[[], float] = field(default=time.time)
+
+    def step(self) -> str | None:
+        """Take the next step, if there is one; returns what was done, in a line."""
+        alarm, terms = self.alarm(), self.release.ledger.deployment_rules(self.policy).adapt
+        if alarm is None or (terms.act == "off" and not self.asked):
+            return None
+        if alarm.diagnosis is None:
+            return self._diagnose(alarm)
+        if alarm.diagnosis["found"] != "known" or alarm.done("over"):
+            return None
+        if terms.act == "run" or self.asked:
+            return self._act(alarm, terms)
+        return self._ask(alarm)
+
+    def alarm(self) -> Alarm | None:
+        """The alarm that stands; None after a recovery, a promotion, or where there is none."""
+        ledger = self.release.ledger
+        champion = ledger.champion(self.policy)
+        events = ledger.notes(self.policy, DRIFT, RECOVERY)
+        if champion is None or not events or events[-1].action == RECOVERY:
+            return None
+        event = events[-1]
+        if event.generation != champion.generation:
+            return None
+        told = ledger.notes(self.policy, DIAGNOSIS, ADAPT, since=event.seq)
+        said = [(each.action, ledger.evidence(str(each.evidence_sha256))) for each in told]
+        diagnosed = [each for action, each in said if action == DIAGNOSIS]
+        steps = tuple(each for action, each in said if action == ADAPT)
+        promise = float(ledger.evidence(str(event.evidence_sha256))["promise"])
+        return Alarm(event, champion, promise, diagnosed[-1] if diagnosed else None, steps)
+
+    # ----------------------------------------------------------------------------- diagnose
+
+    def diagnose(self, alarm: Alarm) -> diagnosis.Diagnosis | None:
+        """What explains service since the alarm; None while too few episodes have ended."""
+        ledger, champion = self.release.ledger, alarm.champion
+        rows = ledger.started(self.policy, champion.version, alarm.at, diagnosis.MOST)
+        taken = diagnosis.taken(rows)
+        if taken is None:
+            return None
+        return diagnosis.diagnose(self.release, champion, taken, alarm.event.hash)
+
+    def record(self, alarm: Alarm, found: diagnosis.Diagnosis) -> None:
+        """Write a diagnosis into the ledger; by rule, its mode becomes the mode of service."""
+        ledger, terms = self.release.ledger, self.release.ledger.deployment_rules(self.policy).adapt
+        evidence = {"drift": alarm.event.hash, **found.to_json()}
+        key = None if self.asked else f"{DIAGNOSIS}:{alarm.event.hash}"
+        ledger.note(DIAGNOSIS, evidence, who=Who(DIAGNOSIS, found.why, key), policy=self.policy)
+        own = found.env_fingerprint == alarm.champion.env_fingerprint
+        moved = found.mode is not None and found.mode != ledger.service_mode(self.policy)
+        if found.found == "known" and terms.set_mode and own and moved:
+            who = Who(DIAGNOSIS, f"diagnosed: {found.why}")
+            ledger.set_mode(self.policy, str(found.mode), who=who)
+
+    def _diagnose(self, alarm: Alarm) -> str | None:
+        found = self.diagnose(alarm)
+        if found is None:
+            return None
+        self.record(alarm, found)
+        return f"diagnosis: {found.why}"
+
+    # ---------------------------------------------------------------------------------- act
+
+    def _ask(self, alarm: Alarm) -> str | None:
+        if alarm.done("asked"):
+            return None
+        command = f"srghn adapt --policy {self.policy}"
+        self._note(alarm, "asked", f"to recall or to evolve: {command}", command=command)
+        return f"to adapt: {command}"
+
+    def _act(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
+        if self.pending(alarm):
+            return None
+        begun = alarm.done("recall")
+        if begun is not None and alarm.done("recalled") is None:
+            return self._recall(alarm, terms, int(begun["of"]))
+        if begun is None and (former := self._former(alarm)) is not None:
+            why = f"version {former.version} plays {former.mean:.4g} there: recall it"
+            self._note(alarm, "recall", why, of=former.version, mean=former.mean)
+            return self._recall(alarm, terms, former.version)
+        return self._evolve(alarm, terms)
+
+    def pending(self, alarm: Alarm) -> str | None:
+        """What must end first: another run at work, a pass or a trial of this policy."""
+        states = tuple({State.EVALUATING, *WON} - {State.EXPIRED})
+        ours = alarm.done("recall")
+        waiting = [
+            version.version
+            for version in self.release.ledger.versions(self.policy, states=states)
+            if ours is None or version.recall_of is None or version.state is not State.EVALUATING
+        ]
+        if waiting:
+            return f"version {waiting[0]} is not decided yet"
+        own = alarm.done("run")
+        for trace in runs.recent(self.release.settings.home):
+            if trace.alive and (own is None or trace.run_id != own["run_id"]):
+                return f"run {trace.run_id} is at work"
+        return None
+
+    def world(self, alarm: Alarm) -> tuple[EnvVersion, str]:
+        """The world and mode that were diagnosed."""
+        assert alarm.diagnosis is not None
+        fingerprint, mode = alarm.diagnosis["env_fingerprint"], str(alarm.diagnosis["mode"])
+        if fingerprint == alarm.champion.env_fingerprint:
+            return self.release.world(self.release.ledger.version(alarm.champion.version)), mode
+        return find(self.release.settings, fingerprint), mode
+
+    def _former(self, alarm: Alarm) -> Former | None:
+        """A former champion that keeps, in the diagnosed world, what the gate had promised."""
+        return best_former(self.release, alarm.champion, *self.world(alarm), alarm.promise)
+
+    def _recall(self, alarm: Alarm, terms: AdaptTerms, of: int) -> str:
+        world, mode = self.world(alarm)
+        who = Who(ACTOR, f"{world.id} is in mode {mode} by the diagnosis")
+        number = recall(self.release, of, world, mode, who)
+        verdict = judge(self.release, number, terms.approve)
+        why = f"version {number}, recall of {of}: {verdict.summary}"
+        self._note(alarm, "recalled", why, version=number, verdict=verdict.verdict)
+        if verdict.passed:
+            self._note(alarm, "over", f"version {number} waits for its approval or trial")
+        return why
+
+    def _evolve(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
+        begun, run_id = alarm.done("run"), f"adapt-{alarm.event.hash[:12]}"
+        trace = runs.find(self.release.settings.home, run_id)
+        if begun is not None and trace is not None and trace.over:
+            self._note(alarm, "over", f"run {run_id} is {trace.state}: {trace.message}")
+            return f"run {run_id} is {trace.state}"
+        if begun is not None and trace is not None and trace.alive:
+            return None
+        if begun is None and (why := self._over_budget(alarm, terms)) is not None:
+            return None if alarm.done("budget") else self._note(alarm, "budget", why)
+        until = self._promised(alarm)
+        request = request_of(self.release, alarm.champion, *self.world(alarm), terms, until, run_id)
+        opened = open_run(self.release.settings, request)
+        if isinstance(opened, dict):
+            return self._note(alarm, "over", str(opened["summary"]))
+        why = f"no former champion keeps the promise there: run {run_id} evolves"
+        self._note(alarm, "run", why, run_id=run_id, evaluations=terms.evaluations)
+        self.launch(opened, terms.approve)
+        return why
+
+    def _promised(self, alarm: Alarm) -> float:
+        """The return that the gate had promised of the champion, raw and without the margin."""
+        ledger = self.release.ledger
+        rules = terms_of(canary_rules(ledger.version(alarm.champion.version)))
+        share = min(alarm.promise + ledger.deployment_rules(self.policy).watch.margin, 1.0)
+        return rules.low + share * (rules.high - rules.low)
+
+    def _over_budget(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
+        now, ledger = self.clock(), self.release.ledger
+        begun = [
+            datetime.fromisoformat(event.at).timestamp()
+            for event in ledger.notes(self.policy, ADAPT)
+            if ledger.evidence(str(event.evidence_sha256))["step"] == "run"
+        ]
+        today = [at for at in begun if at > now - DAY]
+        if len(today) >= terms.runs_a_day:
+            return f"{len(today)} runs began within a day, {terms.runs_a_day} may; it waits"
+        if begun and now - begun[-1] < terms.cooldown:
+            return f"the last run began {now - begun[-1]:.0f} s ago; {terms.cooldown:g} s must pass"
+        return None
+
+    def _note(self, alarm: Alarm, step: str, why: str, **more: Any) -> str:
+        """Write a step into the ledger, once an alarm and step; returns why."""
+        evidence = {"drift": alarm.event.hash, "step": step, **more}
+        who = Who(ACTOR, why, f"{ACTOR}:{alarm.event.hash}:{step}")
+        self.release.ledger.note(ADAPT, evidence, who=who, policy=self.policy)
+        return why
+
+
+def require_alarm(adaptation: Adaptation) -> Alarm:
+    """The alarm that stands; raises `TransitionRefused` where there is none."""
+    found = adaptation.alarm()
+    if found is None:
+        raise TransitionRefused(
+            f"the watch over policy {adaptation.policy!r} does not alarm; srghn watch shows it"
+        )
+    return found

@@ -1,0 +1,86 @@
+"""Clients that live in a world which may change under them, and how their episodes ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Self
+
+from pipelines.demo.clients import Client, Played
+from srghn import seeding
+from srghn.envs import EnvVersion, Perturbation
+from srghn.errors import ServiceError
+
+CLIENTS = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the clients live; `name` is for the picture alone: nobody tells the service."""
+
+    name: str
+    mode: str
+    perturbation: Perturbation | None = None
+
+
+@dataclass(frozen=True)
+class Met:
+    """An episode: where it was begun, what it gave, and when it ended (Unix seconds)."""
+
+    place: str
+    played: Played
+    ended: float
+
+
+class Traffic:
+    """Plays episodes over HTTP, one after another in each of `CLIENTS` threads, until it ends.
+
+    `place` is where the next episodes begin; `pause` seconds pass between two of a client.
+    """
+
+    def __init__(self, url: str, version: EnvVersion, place: Place, seed: int, name: str) -> None:
+        self.place, self.pause = place, 0.0
+        self.episodes: list[Met] = []
+        self._url, self._version, self._seed, self._name = url, version, seed, name
+        self._count = 0
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._failed: Exception | None = None
+        self._threads = [
+            threading.Thread(target=self._live, name=f"client-{i}") for i in range(CLIENTS)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def check(self) -> None:
+        """Raise what ended a client."""
+        if self._failed is not None:
+            raise ServiceError(f"a client of the demo ended: {self._failed}") from self._failed
+
+    def _live(self) -> None:
+        try:
+            with closing(Client(self._url)) as client:
+                while not self._over.is_set():
+                    self._play(client)
+                    self._over.wait(self.pause)
+        except Exception as error:  # noqa: BLE001  told by `check`, in the thread that asks
+            self._failed = error
+
+    def _play(self, client: Client) -> None:
+        with self._lock:
+            number, self._count = self._count, self._count + 1
+        place = self.place
+        seed = seeding.seed(self._seed, "demo-shift", self._name, number) & 0x7FFFFFFF
+        name = f"{self._name}-{number}"
+        played = client.play(self._version, place.mode, seed, name, place.perturbation)
+        with self._lock:
+            self.episodes.append(Met(place.name, played, time.time()))

@@ -1,0 +1,140 @@
+"""Former champions, judged again: a recall is a new version in the world that there is now.
+
+It is gated, approved and tried as any candidate. Recalling takes minutes where evolving takes
+hours, and a world that returns is met by who was good in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from pipelines.runs.workspaces import Workspace, create_workspace, find_workspace, open_workspace
+from pipelines.versions.judge import judge_version, recorded
+from pipelines.versions.release import Approval, Release
+from serving.registry.records import Version, Who
+from serving.registry.states import State
+from srghn.candidates.candidate import Candidate
+from srghn.envs import EnvVersion
+from srghn.errors import ConfigError, TransitionRefused
+from srghn.files import atomic_write
+from srghn.inference.verdict import Verdict
+
+#: States in which a recall that was judged is judged once more.
+JUDGED_AGAIN = (State.EVALUATING, State.INCONCLUSIVE, State.ERROR, State.STALE)
+
+
+def recall(release: Release, version: int, world: EnvVersion, mode: str, who: Who) -> int:
+    """Register a former champion to be judged in a world and mode; returns the new version.
+
+    One that was recalled there before and is retired again is recalled once more. Raises
+    `ConfigError` for a mode that the world lacks, `TransitionRefused` for a version that is no
+    retired champion, was withdrawn, or is what is served; where the tables of its run are gone.
+    """
+    world.check_mode(mode)
+    ledger, found = release.ledger, release.ledger.version(version)
+    _require_other(release, found, world, mode)
+    _tables(release, found)
+    number = ledger.recall(version, env_fingerprint=world.fingerprint, mode=mode, who=who)
+    while ledger.version(number).state is State.RETIRED:
+        number = ledger.recall(number, env_fingerprint=world.fingerprint, mode=mode, who=who)
+    _lay_out(release, ledger.version(number), world)
+    return number
+
+
+def judge(release: Release, number: int, approve: Approval) -> Verdict:
+    """Judge a recall, or tell its verdict; with `approve` auto, do with a pass what the rules say.
+
+    An evaluation that was killed goes on. Raises what judging raises.
+    """
+    found = release.ledger.version(number)
+    verdict = recorded(release, number)
+    if verdict is None or found.state in JUDGED_AGAIN:
+        workspace = workspace_of(release, found)
+        with workspace.held():
+            attempt = found.attempt + (found.state is not State.EVALUATING)
+            verdict = judge_version(release, number, workspace, f"{workspace.name}:again:{attempt}")
+    if approve == "auto" and verdict.passed:
+        release.release(number, f"{_name(found)}:{found.attempt}")
+    release.mirror().deliver()
+    return verdict
+
+
+def served_world(release: Release, policy: str) -> EnvVersion:
+    """The world that the policy's champion passed in; raises `TransitionRefused` without one."""
+    champion = release.ledger.champion(policy)
+    if champion is None:
+        raise TransitionRefused(
+            f"policy {policy!r} has no champion, so nothing says which world it is in; "
+            "srghn run --approve auto makes the first"
+        )
+    return release.world(release.ledger.version(champion.version))
+
+
+def former_champions(release: Release, policy: str) -> list[Version]:
+    """Retired champions that may be recalled, latest first, one of each genome."""
+    found: dict[str, Version] = {}
+    gone = {
+        version.genome
+        for version in release.ledger.versions(policy)
+        if version.state in (State.ABORTED, State.REVOKED)
+    }
+    for version in release.ledger.versions(policy, states=(State.RETIRED,), newest=True):
+        if not version.quarantined and version.genome not in gone:
+            found.setdefault(version.genome, version)
+    return list(found.values())
+
+
+def workspace_of(release: Release, found: Version) -> Workspace:
+    """Where a version is judged: in its run's workspace, or a recall in one of its own."""
+    if found.recall_of is None:
+        return open_workspace(release.settings, found.run_id)
+    workspace = find_workspace(release.settings, _name(found))
+    return workspace or _lay_out(release, found, release.world(found))
+
+
+def _name(found: Version) -> str:
+    return f"recall-{found.version}"
+
+
+def _require_other(release: Release, found: Version, world: EnvVersion, mode: str) -> None:
+    champion = release.ledger.champion(found.policy)
+    here = (found.digest, world.fingerprint, mode)
+    if champion and (champion.digest, champion.env_fingerprint, champion.mode) == here:
+        raise TransitionRefused(
+            f"version {found.version} is the candidate that is served, as version "
+            f"{champion.version}, in that mode; there is nothing to recall"
+        )
+
+
+def _tables(release: Release, found: Version) -> Workspace:
+    """The workspace of the run that made it, whose tables the gate reads."""
+    try:
+        workspace = open_workspace(release.settings, found.run_id)
+    except ConfigError:
+        workspace = None
+    if workspace is None or not workspace.run.is_dir():
+        raise TransitionRefused(
+            f"version {found.version} cannot be judged again: the workspace of its run "
+            f"{found.run_id} is not here; put it back, or evolve: srghn run"
+        )
+    return workspace
+
+
+def _lay_out(release: Release, found: Version, world: EnvVersion) -> Workspace:
+    """A workspace with the candidate, the tables of its run, and the world it is recalled to."""
+    known = find_workspace(release.settings, _name(found))
+    if known is not None:
+        return known
+    origin = _tables(release, found)
+    candidate = Candidate.load(release.store.path(found.digest))
+    aside = release.settings.workspaces / f".{_name(found)}"
+    shutil.rmtree(aside, ignore_errors=True)
+    workspace = create_workspace(release.settings, aside.name, origin.params())
+    world.save(workspace.env_version)
+    shutil.copytree(candidate.path, workspace.candidate)
+    shutil.copytree(origin.run, workspace.run)
+    told = {"version": found.version, "recall_of": found.recall_of, "run_id": found.run_id}
+    atomic_write(workspace.outcome, json.dumps(told, indent=1))  # no run to be gone on with
+    aside.rename(release.settings.workspaces / _name(found))
+    return Workspace(release.settings.workspaces / _name(found))

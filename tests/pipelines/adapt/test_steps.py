@@ -1,0 +1,225 @@
+"""After a diagnosis: ask, recall, or evolve; once, within its budget, and never on a guess."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.adapt import steps
+from pipelines.adapt.beat import beat
+from pipelines.adapt.diagnose import ENOUGH
+from pipelines.adapt.steps import Adaptation
+from pipelines.runs.workspaces import Workspace
+from serving import runs
+from srghn.errors import TransitionRefused
+from tests.conftest import Srghn
+from tests.pipelines.adapt.conftest import ANN, Served
+
+
+class Launched:
+    """Stands for the workers: keeps what it was handed."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[Workspace, str]] = []
+
+    def __call__(self, workspace: Workspace, approve: str) -> None:
+        self.runs.append((workspace, approve))
+
+
+def alarmed(served: Served, mode: str = "flipped", **adapt: Any) -> tuple[Adaptation, Launched]:
+    """The watch alarms, and the mode was diagnosed."""
+    served.rules(**adapt)
+    served.meet(mode, 20)
+    served.meet(mode, ENOUGH)
+    launched = Launched()
+    adaptation = Adaptation(served.release, "policy", launched)
+    assert str(adaptation.step()).startswith("diagnosis: ")
+    return adaptation, launched
+
+
+def said(served: Served) -> list[dict[str, Any]]:
+    events = served.ledger.notes("policy", "adapt")
+    return [served.ledger.evidence(str(event.evidence_sha256)) for event in events]
+
+
+def test_by_default_the_command_is_offered_once(served: Served) -> None:
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served)
+    assert adaptation.step() == "to adapt: srghn adapt --policy policy"
+    assert adaptation.step() is None
+    assert [each["step"] for each in said(served)] == ["asked"]
+    assert launched.runs == []
+
+
+def test_off_is_off(served: Served) -> None:
+    served.first(bias=0.3)
+    served.rules(act="off")
+    served.meet("flipped", 60)
+    served.meet("flipped", ENOUGH)
+    assert Adaptation(served.release, "policy", Launched()).step() is None
+    assert served.ledger.notes("policy", "diagnosis") == []
+
+
+def test_without_a_former_champion_it_evolves_in_the_diagnosed_mode(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run", approve="auto", evaluations=5280)
+    assert "evolves" in str(adaptation.step())
+    [(workspace, approve)] = launched.runs
+    evolution, drift = workspace.params().evolution, adaptation.alarm()
+    assert drift is not None
+    assert workspace.name == f"adapt-{drift.event.hash[:12]}"
+    assert (evolution.mode, evolution.evaluations, approve) == ("flipped", 5280, "auto")
+    assert evolution.until == pytest.approx(450)  # 90% of 500, what the verdict promised
+    assert evolution.ancestor == served.ledger.champion().digest  # type: ignore[union-attr]
+    # until its trace is there it is handed over again, which makes no second run of it
+    adaptation.step()
+    assert {workspace.name for workspace, _ in launched.runs} == {workspace.name}
+    runs.write(served.settings.home, trace := runs.begun(workspace.name))
+    assert adaptation.step() is None  # it is at work
+    runs.write(served.settings.home, runs.ended(trace, "failed", "no candidate"))
+    assert "is failed" in str(adaptation.step())
+    assert adaptation.step() is None
+    assert [each["step"] for each in said(served)] == ["run", "over"]
+    assert served.ledger.verify()
+
+
+def test_the_budget_holds(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run", runs_a_day=0)
+    assert "0 may; it waits" in str(adaptation.step())
+    assert adaptation.step() is None
+    assert launched.runs == []
+
+
+@pytest.mark.parametrize("what", ["run", "pass"])
+def test_nothing_is_begun_while_something_is_pending(served: Served, what: str) -> None:
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run")
+    if what == "run":
+        runs.write(served.settings.home, runs.begun("nightly-7"))
+    else:
+        served.pass_(served.register(bias=0.1))
+    assert adaptation.step() is None
+    assert launched.runs == []
+    asked = Adaptation(served.release, "policy", launched, asked=True)
+    alarm = asked.alarm()
+    assert alarm is not None
+    assert asked.pending(alarm) is not None
+
+
+def recalls(served: Served, monkeypatch: pytest.MonkeyPatch, passes: bool) -> list[int]:
+    """The gate replaced by a verdict: what recalls come to it."""
+    found: list[int] = []
+
+    def recall(release: Any, version: int, world: Any, mode: str, who: Any) -> int:
+        fingerprint = world.fingerprint
+        return int(served.ledger.recall(version, env_fingerprint=fingerprint, mode=mode, who=who))
+
+    def judge(release: Any, number: int, approve: str) -> Any:
+        found.append(number)
+        served.steps.begin(number)
+        served.steps.judge(number, "passed" if passes else "failed", promise=0.9)
+        from srghn.inference.verdict import Verdict
+
+        return Verdict.from_dict(
+            {**served.steps.verdict(number, "passed" if passes else "failed"), "checks": []}
+        )
+
+    monkeypatch.setattr(steps, "recall", recall)
+    monkeypatch.setattr(steps, "judge", judge)
+    return found
+
+
+def test_a_former_champion_that_is_good_there_is_recalled_first(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its world returned: no run is begun."""
+    first = served.first(bias=0.3)
+    served.second(flip=True, bias=0.1)
+    served.ledger.set_mode("policy", "flipped", who=ANN)
+    found = recalls(served, monkeypatch, passes=True)
+    adaptation, launched = alarmed(served, mode="normal", act="run")
+    assert "recall of 1" in str(adaptation.step())
+    [number] = found
+    recalled = served.ledger.version(number)
+    assert (recalled.recall_of, recalled.mode, recalled.state) == (first, "normal", "PASSED")
+    assert [each["step"] for each in said(served)] == ["recall", "recalled", "over"]
+    assert adaptation.step() is None
+    assert launched.runs == []
+
+
+def test_a_recall_that_fails_leads_to_a_run(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    served.second(flip=True, bias=0.1)
+    served.ledger.set_mode("policy", "flipped", who=ANN)
+    recalls(served, monkeypatch, passes=False)
+    adaptation, launched = alarmed(served, mode="normal", act="run")
+    adaptation.step()
+    adaptation.step()
+    [(workspace, _)] = launched.runs
+    assert len(workspace.params().evolution.companions) == 1  # founded on both
+    assert [each["step"] for each in said(served)] == ["recall", "recalled", "run"]
+
+
+def test_a_former_champion_that_is_bad_there_is_not_tried(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    served.second(bias=0.1)
+    found = recalls(served, monkeypatch, passes=True)
+    adaptation, launched = alarmed(served, act="run")
+    adaptation.step()
+    assert found == []
+    assert len(launched.runs) == 1
+
+
+def test_a_beat_steps_each_policy_that_alarms(served: Served) -> None:
+    served.first(bias=0.3)
+    served.ledger.add_policy("other", who=ANN)
+    launched = Launched()
+    assert beat(served.settings, launched) == []
+    served.rules()
+    served.meet("flipped", 20)
+    served.meet("flipped", ENOUGH)
+    [line] = beat(served.settings, launched)
+    assert line.startswith("policy policy: diagnosis: ")
+
+
+def test_a_promotion_or_a_recovery_ends_it(served: Served) -> None:
+    served.first(bias=0.3)
+    adaptation, _ = alarmed(served)
+    served.second(flip=True, bias=0.1)
+    assert adaptation.alarm() is None
+
+
+def test_commands_say_what_there_is(served: Served, srghn_here: Srghn) -> None:
+    served.first(bias=0.3)
+    place = {"SRGHN_HOME": str(served.settings.home)}
+    refused = srghn_here("diagnose", env=place)
+    assert (refused.returncode, "does not alarm" in refused.stderr) == (1, True)
+    served.rules()
+    served.meet("flipped", 20)
+    early = srghn_here("diagnose", env=place)
+    assert (early.returncode, "too few episodes" in early.stderr) == (1, True)
+    served.meet("flipped", ENOUGH)
+    done = srghn_here("diagnose", "--json", env=place)
+    assert done.returncode == 0, done.stderr
+    assert '"mode": "flipped"' in done.stdout
+    assert served.ledger.service_mode() == "flipped"
+    done = srghn_here("watch", "set", "--adapt", "run", "--reason", "unattended", env=place)
+    assert "adapt run" in done.stdout
+    assert served.ledger.deployment_rules().adapt.act == "run"
+
+
+def test_an_unknown_alarm_is_refused(served: Served) -> None:
+    served.first(bias=0.3)
+    with pytest.raises(TransitionRefused, match="does not alarm"):
+        steps.require_alarm(Adaptation(served.release, "policy", Launched()))
