@@ -22,6 +22,7 @@ from pipelines.commands import (
     lab,
     ledger,
     loop,
+    notify,
     review,
     run,
     schedule,
@@ -81,6 +82,7 @@ serve.add_to(app)
 token.add_to(app)
 watch.add_to(app)
 loop.add_to(app)
+notify.add_to(app)
 schedule.add_to(app)
 env.add_to(app)
 lab.add_to(app)

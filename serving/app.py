@@ -105,7 +105,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     await asyncio.to_thread(service.poll)
     following = asyncio.create_task(service.run())
+    service.sender.start()
     yield
+    service.sender.close()
     service.draining = True
     following.cancel()
     with contextlib.suppress(asyncio.CancelledError):

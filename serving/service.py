@@ -14,6 +14,7 @@ from starlette.types import Scope
 from serving.auth import Keeper
 from serving.control.episodes import Episodes
 from serving.control.follower import Follower
+from serving.control.notify import Sender
 from serving.limits import Limits
 from serving.metrics import Metrics, exposition
 from serving.policy import PolicyService
@@ -51,6 +52,7 @@ class Service:
         self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
         self.discover()
         self.default.follower.looks.append(self.keeper.look)
+        self.sender = Sender(self.ledger)
 
     @property
     def default(self) -> PolicyService:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -26,16 +26,19 @@ from pipelines.runs.workspaces import (
 )
 from pipelines.tracking import delivery as tracking
 from pipelines.versions.judge import judge_version, recorded
-from pipelines.versions.release import Approval, Release, made_before, outcome
+from pipelines.versions.release import PIPELINE, Approval, Release, made_before, outcome
 from serving import runs
+from serving.registry.records import Who
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
-from srghn.errors import SrghnError, TransitionRefused
+from srghn.errors import LedgerError, SrghnError, TransitionRefused
 from srghn.files import atomic_write
 from srghn.inference.verdict import Verdict
 
 T = TypeVar("T")
+#: Event of a run that ended without a verdict, by an error of its own.
+RUN_FAILED = "run_failed"
 #: Runs one named step and gives what it gives.
 Step = Callable[[str, Callable[[], Any]], Any]
 
@@ -138,6 +141,11 @@ def traced(
 def _failed(settings: Settings, workspace: Workspace, trace: runs.RunTrace, status: str) -> None:
     runs.write(settings.home, trace)
     tracking.close(workspace, settings, status)
+    if trace.state == "failed":
+        told = {"run_id": trace.run_id, "message": trace.message, "schedule": trace.schedule}
+        who = Who(PIPELINE, f"run {trace.run_id} failed: {trace.message}"[:2000])
+        with suppress(LedgerError):  # which may be what it failed of
+            Release(settings).ledger.note(RUN_FAILED, told, who=who)
 
 
 def _register(release: Release, workspace: Workspace) -> int:

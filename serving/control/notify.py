@@ -1,0 +1,169 @@
+"""Tells sinks of events: signed webhooks, each sink in order and at least once.
+
+The body is a CloudEvent (cloudevents.io, 1.0, structured JSON); the signature is that of Standard
+Webhooks (standardwebhooks.com, 1.0.0): headers webhook-id, webhook-timestamp and webhook-signature,
+an HMAC-SHA256 over id, timestamp and body. A retry has the same id. Nothing is sent unless a sink
+was added, and nobody approves anything by following a link.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import http.client
+import json
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from serving.registry.ledger import Ledger
+from serving.registry.records import Event
+from serving.registry.sinks import Sink, Sinks
+from srghn.errors import LedgerError, ServiceError
+
+logger = logging.getLogger(__name__)
+
+#: A receiver must answer within so many seconds; an attempt that failed waits twice as long as the
+#: one before, from `FIRST` to `LAST` seconds.
+TIMEOUT, FIRST, LAST = 15.0, 1.0, 3600.0
+LOOK_SECONDS = 1.0
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is sent: the id of the event, stable over retries, and the body's bytes."""
+
+    id: str
+    body: bytes
+
+
+def message(event: Event) -> Message:
+    """An event as a CloudEvent. Links are relative to the server's page."""
+    name = f"{event.seq}-{event.hash[:16]}"
+    links = {"page": "/"}
+    if event.version is not None:
+        links["report"] = f"/v1/versions/{event.version}/report"
+    told = ("seq", "hash", "version", "from_state", "to_state", "actor", "reason", "generation")
+    data = {key: getattr(event, key) for key in told}
+    return Message(name, _cloud(name, event.action, event.policy, event.at, {**data, **links}))
+
+
+def trial_message(now: str) -> Message:
+    """What `srghn notify test` sends: of no event."""
+    name = f"test-{now}"
+    return Message(name, _cloud(name, TEST, "policy", now, {"reason": "srghn notify test"}))
+
+
+def _cloud(name: str, action: str, policy: str, at: str, data: dict[str, Any]) -> bytes:
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": name,
+            "source": f"/policies/{policy}",
+            "type": f"srghn.{action}",
+            "time": at,
+            "datacontenttype": "application/json",
+            "data": {"policy": policy, **data},
+        },
+        sort_keys=True,
+    ).encode()
+
+
+def sign(secret: str, message: Message, timestamp: int) -> str:
+    """The value of webhook-signature; `secret` as `whsec_` and base64."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    content = f"{message.id}.{timestamp}.".encode() + message.body
+    return "v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode()
+
+
+def send(sink: Sink, message: Message, timestamp: int) -> None:
+    """Post it; raises `ServiceError` unless the receiver answers 2xx in time.
+
+    A redirect is an answer like any other that is no 2xx: it is not followed.
+    """
+    parts = urlsplit(sink.url)
+    headers = {
+        "Content-Type": "application/cloudevents+json",
+        "User-Agent": "srghn",
+        "webhook-id": message.id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign(sink.secret, message, timestamp),
+    }
+    assert parts.hostname is not None
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection = _connection(parts.scheme, parts.hostname, parts.port)
+    try:
+        connection.request("POST", path, message.body, headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise ServiceError(f"{sink.url} cannot be reached: {error!r}") from error
+    finally:
+        connection.close()
+    if not 200 <= status < 300:
+        raise ServiceError(f"{sink.url} answered {status}")
+
+
+def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
+    if scheme == "https":
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+    return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+
+
+class Sender:
+    """Delivers what is due, each sink on its own, so that a slow one keeps no other waiting.
+
+    Every worker of every server may have one: the ledger lets one of them send a delivery.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
+        self._sinks, self._clock = Sinks(ledger), clock
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="notify")
+        self._busy: dict[str, Future[None]] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Begin nothing more; what is being sent may be sent again by the next server."""
+        self._over.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def look(self) -> None:
+        """Begin to send what is due; returns at once."""
+        for name in self._sinks.due(self._clock()):
+            if name not in self._busy or self._busy[name].done():
+                self._busy[name] = self._pool.submit(self.drain, name)
+
+    def drain(self, name: str) -> None:
+        """Send a sink what is due, in order, until nothing is or an attempt fails."""
+        while not self._over.is_set():
+            delivery = self._sinks.claim(name, self._clock())
+            if delivery is None:
+                return
+            try:
+                send(delivery.sink, message(delivery.event), int(self._clock()))
+            except ServiceError as error:
+                pause = min(FIRST * 2**delivery.attempts, LAST)
+                logger.warning("sink %s: %s; tried again in %g s", name, error, pause)
+                self._sinks.failed(delivery, str(error), self._clock() + pause)
+                return
+            self._sinks.delivered(delivery)
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except LedgerError as error:
+                logger.error("sinks cannot be looked after: %s", error)
+            except Exception:
+                logger.exception("sinks cannot be looked after")  # a bug; the next look may do

@@ -1,0 +1,184 @@
+"""Who is told of events: sinks, and what is still to be delivered to each, in order.
+
+A delivery is written in the transaction of its event, so none is lost. Of each sink the first one
+that is not delivered is its head; whoever claims it may send it, and nobody goes past it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from serving.registry import rows, schema
+from serving.registry.chain import read_events
+from serving.registry.ledger import Ledger
+from serving.registry.records import Event, Who
+from srghn.errors import ConfigError
+
+#: What a person wants to know; every other action is the ledger's own business.
+NOTABLE = (
+    "drift", "drift_over", "diagnosis", "adapt", "run_failed", "record_verdict", "promote",
+    "abort_canary", "expire_canary", "rollback", "revoke",
+)  # fmt: skip
+#: A delivery that was claimed and not heard of again is sent once more after so many seconds.
+CLAIM_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A receiver. `kinds` are actions of events; `secret` signs, in the form `whsec_...`."""
+
+    name: str
+    url: str
+    kinds: tuple[str, ...]
+    secret: str = field(repr=False)
+    pending: int = 0
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """An event that a sink is to be told of; `attempts` were made before."""
+
+    sink: Sink
+    event: Event
+    attempts: int
+
+
+class Sinks:
+    """The sinks of one ledger. Adding and removing one are events themselves."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._database = ledger, ledger.database()
+
+    def add(self, name: str, url: str, kinds: tuple[str, ...], who: Who) -> Sink:
+        """Tell `url` of events from now on; raises `ConfigError` for a bad one, or a known name."""
+        _check(name, url, kinds)
+        if any(sink.name == name for sink in self.all()):
+            raise ConfigError(f"there is a sink {name!r} already; give this one another --name")
+        secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        self._ledger.note("add_sink", {"name": name, "url": url, "kinds": list(kinds)}, who=who)
+        with self._database.write() as connection:
+            connection.execute(
+                insert(schema.sinks).values(
+                    name=name,
+                    url=url,
+                    secret=secret,
+                    kinds=json.dumps(kinds),
+                    enabled=True,
+                    created_at=rows.iso(time.time()),
+                )
+            )
+        return Sink(name, url, kinds, secret)
+
+    def remove(self, name: str, who: Who) -> None:
+        """Tell it no more; what it was not told of yet is forgotten."""
+        self.find(name)
+        self._ledger.note("remove_sink", {"name": name}, who=who)
+        with self._database.write() as connection:
+            for table, column in (
+                (schema.deliveries, schema.deliveries.c.sink),
+                (schema.sinks, schema.sinks.c.name),
+            ):
+                connection.execute(delete(table).where(column == name))
+
+    def find(self, wanted: str) -> Sink:
+        """A sink by its name or URL; raises `ConfigError` naming those there are."""
+        known = self.all()
+        for sink in known:
+            if wanted in (sink.name, sink.url):
+                return sink
+        names = ", ".join(sink.name for sink in known) or "none"
+        raise ConfigError(f"there is no sink {wanted!r}; there are: {names}")
+
+    def all(self) -> list[Sink]:
+        """Every sink, with what waits for it and why its last attempt failed."""
+        with self._database.read() as connection:
+            found = connection.execute(select(schema.sinks).order_by(schema.sinks.c.name))
+            return [_sink(connection, row) for row in found.mappings().all()]
+
+    # ----------------------------------------------------------------------------- delivery
+
+    def due(self, now: float) -> list[str]:
+        """Names of sinks whose head may be sent now."""
+        table = schema.deliveries
+        heads = (
+            select(table.c.sink, func.min(table.c.seq).label("seq"))
+            .where(~table.c.delivered)
+            .group_by(table.c.sink)
+            .subquery()
+        )
+        query = (
+            select(table.c.sink)
+            .join(heads, (table.c.sink == heads.c.sink) & (table.c.seq == heads.c.seq))
+            .where(table.c.next_at <= now)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def claim(self, name: str, now: float) -> Delivery | None:
+        """The head of a sink, for the caller alone to send; None where nothing is due."""
+        table = schema.deliveries
+        with self._database.write() as connection:
+            query = select(table).where(table.c.sink == name, ~table.c.delivered)
+            head = connection.execute(query.order_by(table.c.seq).limit(1)).one_or_none()
+            if head is None or head.next_at > now:
+                return None
+            change = update(table).where(
+                table.c.sink == name,
+                table.c.seq == head.seq,
+                table.c.next_at == head.next_at,
+                ~table.c.delivered,
+            )
+            claimed = change.values(next_at=now + CLAIM_SECONDS)
+            if connection.execute(claimed).rowcount != 1:
+                return None
+            sinks = select(schema.sinks).where(schema.sinks.c.name == name)
+            sink = _sink(connection, connection.execute(sinks).mappings().one())
+            event = next(iter(read_events(connection, None, head.seq - 1, limit=1)))
+            return Delivery(sink, event, head.attempts)
+
+    def delivered(self, delivery: Delivery) -> None:
+        self._mark(delivery, delivered=True, failure=None)
+
+    def failed(self, delivery: Delivery, why: str, next_at: float) -> None:
+        """It is sent again at `next_at`; those after it wait."""
+        self._mark(delivery, next_at=next_at, failure=why[:500])
+
+    def _mark(self, delivery: Delivery, **columns: Any) -> None:
+        table = schema.deliveries
+        with self._database.write() as connection:
+            change = update(table).where(
+                table.c.sink == delivery.sink.name, table.c.seq == delivery.event.seq
+            )
+            connection.execute(change.values(attempts=delivery.attempts + 1, **columns))
+
+
+def _sink(connection: Connection, row: RowMapping) -> Sink:
+    table = schema.deliveries
+    waiting = (table.c.sink == row["name"]) & ~table.c.delivered
+    pending = connection.execute(select(func.count()).where(waiting)).scalar_one()
+    head = select(table.c.failure).where(waiting).order_by(table.c.seq).limit(1)
+    failure = connection.execute(head).scalar()
+    kinds = tuple(json.loads(row["kinds"]))
+    return Sink(row["name"], row["url"], kinds, row["secret"], pending, failure)
+
+
+def _check(name: str, url: str, kinds: tuple[str, ...]) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"a sink is an http:// or https:// URL, got {url!r}")
+    if not name or len(name) > 100:
+        raise ConfigError(f"a sink's name has 1 to 100 letters, got {name!r}")
+    unknown = sorted(set(kinds) - set(NOTABLE))
+    if unknown:
+        raise ConfigError(
+            f"unknown kinds of events: {', '.join(unknown)}; known: {', '.join(NOTABLE)}"
+        )

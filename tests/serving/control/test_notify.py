@@ -1,0 +1,288 @@
+"""Webhooks to a real receiver: in order, at least once, verifiable, whatever it does."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from serving.control.notify import Sender, message, send
+from serving.registry.ledger import Ledger
+from serving.registry.records import Who
+from serving.registry.sinks import CLAIM_SECONDS, Sinks
+from srghn.errors import ConfigError, ServiceError
+
+ANN = Who("ann", "because")
+
+
+class Receiver:
+    """Answers what `answers` says, then 204; keeps every request it took."""
+
+    def __init__(self) -> None:
+        self.answers: list[int] = []
+        self.pause = 0.0
+        self.taken: list[tuple[int, dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                time.sleep(receiver.pause)
+                status = receiver.answers.pop(0) if receiver.answers else 204
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                receiver.taken.append((status, headers, body))
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *given: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook?team=a"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events that it said yes to."""
+        return [json.loads(body) for status, _, body in self.taken if status < 300]
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    receiver = Receiver()
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def tell(ledger: Ledger, *reasons: str) -> None:
+    for reason in reasons:
+        ledger.note("drift", {"of": reason}, who=Who("watch", reason))
+
+
+def sender(ledger: Ledger) -> tuple[Sender, Clock]:
+    clock = Clock()
+    clock.now = time.time() + 1
+    return Sender(ledger, clock), clock
+
+
+def verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    """As a receiver does it, by the words of Standard Webhooks."""
+    key = base64.b64decode(secret.split("_", 1)[1])
+    signed = b".".join(
+        [headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body]
+    )
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_events_arrive_in_order_signed_as_cloud_events(ledger: Ledger, receiver: Receiver) -> None:
+    sink = Sinks(ledger).add("ops", receiver.url, ("drift",), ANN)
+    tell(ledger, "one", "two", "three")
+    ledger.note("diagnosis", {}, who=Who("watch", "not asked for"))
+    sender(ledger)[0].drain("ops")
+    assert [event["data"]["reason"] for event in receiver.events()] == ["one", "two", "three"]
+    status, headers, body = receiver.taken[0]
+    event = json.loads(body)
+    assert (status, headers["content-type"]) == (204, "application/cloudevents+json")
+    assert {name: event[name] for name in ("specversion", "type", "source")} == {
+        "specversion": "1.0",
+        "type": "srghn.drift",
+        "source": "/policies/policy",
+    }
+    assert event["id"] == headers["webhook-id"]
+    assert all(verified(sink.secret, headers, body) for _, headers, body in receiver.taken)
+    assert not verified(sink.secret, headers, body.replace(b"one", b"two"))
+    assert Sinks(ledger).find("ops").pending == 0
+    assert ledger.verify()
+
+
+def test_nobody_is_told_of_what_was_before_or_after(ledger: Ledger, receiver: Receiver) -> None:
+    tell(ledger, "before")
+    sinks = Sinks(ledger)
+    sinks.add("ops", receiver.url, (), ANN)
+    tell(ledger, "one")
+    assert sinks.find(receiver.url).pending == 1
+    sinks.remove("ops", ANN)
+    tell(ledger, "after")
+    sender(ledger)[0].drain("ops")
+    assert receiver.taken == []
+    assert [e.action for e in ledger.events()] == [
+        "drift", "add_sink", "drift", "remove_sink", "drift",
+    ]  # fmt: skip
+
+
+def test_a_receiver_that_answers_500_gets_each_event_again_in_order(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    Sinks(ledger).add("ops", receiver.url, ("drift",), ANN)
+    tell(ledger, "one", "two")
+    receiver.answers = [500, 503, 204, 302]
+    sends, clock = sender(ledger)
+    for _ in range(6):
+        sends.drain("ops")
+        clock.now += 8
+    assert [event["data"]["reason"] for event in receiver.events()] == ["one", "two"]
+    ids = [headers["webhook-id"] for _, headers, _ in receiver.taken]
+    assert len(set(ids)) == 2
+    assert [status for status, _, _ in receiver.taken] == [500, 503, 204, 302, 204]
+
+
+def test_a_failed_attempt_waits_twice_as_long_as_the_one_before(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    sinks = Sinks(ledger)
+    sinks.add("ops", receiver.url, ("drift",), ANN)
+    tell(ledger, "one")
+    receiver.answers = [500] * 3
+    sends, clock = sender(ledger)
+    waited = []
+    for _ in range(3):
+        sends.drain("ops")
+        start = clock.now
+        while not sinks.due(clock.now):
+            clock.now += 0.25
+        waited.append(clock.now - start)
+    assert waited == [1.0, 2.0, 4.0]
+    assert sinks.find("ops").failure == f"{receiver.url} answered 500"
+
+
+def test_a_receiver_that_was_down_gets_all_of_it_later(ledger: Ledger) -> None:
+    with receiving() as gone:
+        url = gone.url
+    sinks = Sinks(ledger)
+    sink = sinks.add("ops", url, ("drift",), ANN)
+    tell(ledger, "one", "two")
+    sends, clock = sender(ledger)
+    sends.drain("ops")
+    assert "cannot be reached" in str(sinks.find("ops").failure)
+    with receiving() as again:  # on another port: this one's may be taken by now
+        with ledger.database().write() as connection:
+            connection.exec_driver_sql("UPDATE sinks SET url = ?", (again.url,))
+        clock.now += 2
+        sends.drain("ops")
+        assert [event["data"]["reason"] for event in again.events()] == ["one", "two"]
+        assert all(verified(sink.secret, headers, body) for _, headers, body in again.taken)
+
+
+def test_two_servers_send_each_event_once(ledger: Ledger, receiver: Receiver) -> None:
+    Sinks(ledger).add("ops", receiver.url, ("drift",), ANN)
+    tell(ledger, *map(str, range(12)))
+    receiver.pause = 0.02
+    first, clock = sender(ledger)
+    second = Sender(ledger, clock)
+    for _ in range(400):
+        first.look()
+        second.look()
+        if len(receiver.events()) == 12:
+            break
+        time.sleep(0.02)
+    assert [event["data"]["reason"] for event in receiver.events()] == list(map(str, range(12)))
+
+
+def test_a_sender_that_was_killed_in_the_middle_is_followed_by_another(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    sinks = Sinks(ledger)
+    sinks.add("ops", receiver.url, ("drift",), ANN)
+    tell(ledger, "one")
+    sends, clock = sender(ledger)
+    assert sinks.claim("ops", clock.now) is not None  # and then nothing was heard of it
+    sends.drain("ops")
+    assert receiver.taken == []
+    clock.now += CLAIM_SECONDS
+    sends.drain("ops")
+    assert len(receiver.events()) == 1
+
+
+def test_a_slow_receiver_keeps_no_other_waiting(ledger: Ledger, receiver: Receiver) -> None:
+    receiver.pause = 1.5
+    with receiving() as quick:
+        sinks = Sinks(ledger)
+        sinks.add("slow", receiver.url, ("drift",), ANN)
+        sinks.add("quick", quick.url, ("drift",), ANN)
+        tell(ledger, "one", "two")
+        sends, _ = sender(ledger)
+        sends.look()
+        until = time.monotonic() + 1.2
+        while len(quick.events()) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert len(quick.events()) == 2
+        assert receiver.events() == []
+        until = time.monotonic() + 10
+        while len(receiver.events()) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert [event["data"]["reason"] for event in receiver.events()] == ["one", "two"]
+
+
+def test_the_server_sends(
+    home: Any, receiver: Receiver, running: Callable[..., AbstractContextManager[Any]]
+) -> None:
+    """Started as it is in service; the receiver answers 500 first."""
+    home.first()
+    sink = Sinks(home.ledger).add("ops", receiver.url, (), ANN)
+    receiver.answers = [500]
+    with running(home):
+        tell(home.ledger, "one", "two")
+        until = time.monotonic() + 15
+        while len(receiver.events()) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+    assert [event["data"]["reason"] for event in receiver.events()] == ["one", "two"]
+    assert all(verified(sink.secret, headers, body) for _, headers, body in receiver.taken)
+
+
+@pytest.mark.parametrize(
+    ("url", "kinds", "said"),
+    [
+        ("ftp://example.org", (), "http:// or https:// URL"),
+        ("http:///hook", (), "http:// or https:// URL"),
+        ("http://example.org", ("drfit",), "unknown kinds of events: drfit"),
+    ],
+)
+def test_what_is_no_sink_is_refused(
+    ledger: Ledger, url: str, kinds: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Sinks(ledger).add("ops", url, kinds, ANN)
+
+
+def test_a_name_is_given_once(ledger: Ledger) -> None:
+    sinks = Sinks(ledger)
+    sinks.add("ops", "http://127.0.0.1:1/", (), ANN)
+    with pytest.raises(ConfigError, match="there is a sink 'ops' already"):
+        sinks.add("ops", "http://127.0.0.1:2/", (), ANN)
+    with pytest.raises(ConfigError, match="no sink 'dev'; there are: ops"):
+        sinks.find("dev")
+
+
+def test_a_message_is_the_same_at_every_attempt(ledger: Ledger) -> None:
+    tell(ledger, "one")
+    [event] = ledger.events()
+    assert message(event) == message(event)
+    sink = Sinks(ledger).add("ops", "http://127.0.0.1:1/", (), ANN)
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        send(sink, message(event), 1)
