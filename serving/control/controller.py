@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from serving.control.moved import explained, moved_under
 from serving.control.routing import Served
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Who
@@ -27,7 +28,8 @@ class Controller:
 
     The running state is the ledger's and moves on by compare-and-set, so workers count each start
     once and a restart goes on where the trial was. `latest` is the last decision and its trial, for
-    the page. A canary that failed to answer is reported by `report` and aborted at the next look.
+    the page. A trial under which the world moved is undecided, whatever it lost. A canary that
+    failed to answer is reported by `report` and aborted at the next look.
     """
 
     def __init__(
@@ -52,13 +54,13 @@ class Controller:
         self.latest = (canary.epoch, decision)
         if canary.status != "running":
             return False
-        said = decision.to_json()
         if decision.action == "promote":
             return self._promote(canary, served.generation, decision.reason)
-        if decision.action == "abort":
-            return self._try(self._abort, canary, decision.reason, said)
-        if decision.action == "expire":
-            return self._try(self._expire, canary, decision.reason, said)
+        if decision.action in ("abort", "expire"):
+            moved = moved_under(self._ledger, canary)
+            harmful = decision.action == "abort" and moved is None
+            end = self._abort if harmful else self._expire
+            return self._try(end, canary, *explained(decision, moved))
         self._step(canary, state)
         return False
 

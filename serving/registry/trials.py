@@ -52,7 +52,7 @@ def start(
 
     `weight`: at this share from the first episode, instead of by steps. A trial that is tried again
     takes over rules and state of the earlier one: its capital is not begun anew, and no margin is
-    chosen after the evidence.
+    chosen after the evidence. One under which the world moved begins anew: it was about another.
     """
     found, running = step.version(version), step.canary()
     if running is not None:
@@ -70,7 +70,8 @@ def start(
     guards.check_loaded(found, loaded)
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)
-    before = _last_epoch(step, version) if found.state is State.EXPIRED else None
+    again = found.state is State.EXPIRED and not _world_moved(step, version)
+    before = _last_epoch(step, version) if again else None
     rules = propose(step.connection, found, params, weight)
     if before is not None:
         earlier = trial_log.began_with(step.connection, before)
@@ -160,6 +161,16 @@ def _last_epoch(step: Step, version: int) -> int | None:
     table = schema.events
     query = select(table.c.seq).where(table.c.version == version, table.c.action == "start_canary")
     return step.connection.execute(query.order_by(table.c.seq.desc())).scalar()
+
+
+def _world_moved(step: Step, version: int) -> bool:
+    """Whether the version's last trial expired because of an alarm over the champion."""
+    table = schema.events
+    query = select(table.c.evidence_sha256).where(
+        table.c.version == version, table.c.to_state == State.EXPIRED
+    )
+    digest = step.connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
+    return digest is not None and "drift" in rows.find_evidence(step.connection, digest)
 
 
 def propose(

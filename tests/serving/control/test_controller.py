@@ -221,3 +221,47 @@ def test_a_trial_is_planned_with_the_deviation_that_the_gate_met(
     assert (rules.deviation, rules.margin, rules.high) == (0.2, 0.1, 300.0)
     assert [step.weight for step in rules.steps] == [0.05, 0.25]
     assert [step.weight for step in ledger.propose_trial(version, asked, 0.4).steps] == [0.4]
+
+
+def alarm(ledger: Ledger) -> str:
+    return ledger.note("drift", {"promise": 0.9}, who=Who("watch", "returns fell"))
+
+
+@pytest.mark.parametrize("canary", [150.0, 300.0])
+def test_what_is_lost_while_the_world_moves_is_not_the_canarys(
+    ledger: Ledger, steps: Any, canary: float
+) -> None:
+    """Worse or undecided: the trial is expired, nothing is quarantined, and it begins anew."""
+    trial = Trial(ledger, steps, max_episodes=80)
+    drift = alarm(ledger)
+    arms, values = log(700, canary)
+    for start in range(0, 700, 35):
+        trial.end(trial.start(arms[start : start + 35]), values[start : start + 35])
+        if trial.look():
+            break
+    found = ledger.version(trial.version)
+    [event] = [e for e in ledger.events(trial.version) if e.to_state == State.EXPIRED]
+    assert (found.state, found.quarantined) == (State.EXPIRED, False)
+    assert event.reason.startswith("the world moved (returns fell): ")
+    assert ledger.evidence(str(event.evidence_sha256))["drift"] == drift
+    again = steps.canary(trial.version)
+    running = ledger.trial_state(POLICY, again.epoch)
+    assert running is not None
+    assert running.state == {}
+    assert ledger.verify()
+
+
+def test_an_alarm_before_the_trial_or_one_that_is_over_excuses_nothing(
+    ledger: Ledger, steps: Any
+) -> None:
+    """A candidate for the world that moved is judged by what it does there."""
+    alarm(ledger)
+    trial = Trial(ledger, steps)
+    alarm(ledger)
+    ledger.note("drift_over", {}, who=Who("watch", "returns are back"))
+    arms, values = log(700, 150.0)
+    for start in range(0, 700, 35):
+        trial.end(trial.start(arms[start : start + 35]), values[start : start + 35])
+        if trial.look():
+            break
+    assert trial.state is State.ABORTED
