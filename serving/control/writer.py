@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from srghn.errors import LedgerError
 
@@ -14,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Entry = tuple[Item, asyncio.Future[Result]]
 #: Items of one transaction: a group's commit must stay short for those who wait for the next.
 MOST = 256
 
@@ -33,34 +36,51 @@ class GroupWriter(Generic[Item, Result]):
         self, write: Callable[[Sequence[Item]], Sequence[Result | Exception]], name: str
     ) -> None:
         self._write = write
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting: list[Entry[Item, Result]] = []
         self._busy = False
+        # An executor's futures cost as much as a write: its thread is handed lists instead.
+        self._groups: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Any]] | None] = (
+            SimpleQueue()
+        )
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     async def put(self, item: Item, seconds: float) -> Result:
         """The result for one item. Raises what `write` gave for it, or `Late` after `seconds`."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         entry = (item, future)
         self._waiting.append(entry)
         if not self._busy:
-            self._begin()
-        done, _ = await asyncio.wait([future], timeout=seconds)
-        if not done:
-            future.cancel()
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-            raise Late(f"the ledger took longer than {seconds:g} s")
-        return future.result()
+            self._begin(loop)
+        timer = loop.call_later(seconds, self._give_up, entry, seconds)
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
-        self._executor.shutdown(wait=True)
+        """Wait for the group that is being written; what waits for its turn is not written."""
+        self._groups.put(None)
+        self._thread.join()
 
-    def _begin(self) -> None:
+    def _give_up(self, entry: Entry[Item, Result], seconds: float) -> None:
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+        if not entry[1].done():
+            entry[1].set_exception(Late(f"the ledger took longer than {seconds:g} s"))
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
         self._busy = True
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._executor, self._try, [item for item, _ in group])
-        running.add_done_callback(lambda done: self._end(group, done.result()))
+        self._groups.put((loop, group))
+
+    def _work(self) -> None:
+        while (given := self._groups.get()) is not None:
+            loop, group = given
+            results = self._try([item for item, _ in group])
+            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile: nobody waits
+                loop.call_soon_threadsafe(self._end, loop, group, results)
 
     def _try(self, items: list[Item]) -> Sequence[Result | Exception]:
         try:
@@ -72,7 +92,8 @@ class GroupWriter(Generic[Item, Result]):
 
     def _end(
         self,
-        group: list[tuple[Item, asyncio.Future[Result]]],
+        loop: asyncio.AbstractEventLoop,
+        group: list[Entry[Item, Result]],
         results: Sequence[Result | Exception],
     ) -> None:
         for (_, future), result in zip(group, results, strict=True):
@@ -84,4 +105,4 @@ class GroupWriter(Generic[Item, Result]):
                 future.set_result(result)
         self._busy = False
         if self._waiting:
-            self._begin()
+            self._begin(loop)
