@@ -129,6 +129,7 @@ class HotPath:
         token = said.token or call.header(b"x-episode-token")
         served, predictor, episode = await self._choose(call, name, token)
         check_one(said.observation, predictor.observation_size)
+        self._copy(served, said.observation, episode)
         if episode is None:
             answered, action = self._policy.act_one(served, predictor, said.observation)
             face = served.face(answered)
@@ -216,6 +217,7 @@ class HotPath:
         self, body: bytes, served: Served, predictor: Predictor
     ) -> tuple[Predictor, NDArray[Any]]:
         array = _observations(body, predictor, self._limits.batch)
+        self._copy(served, array[0])
         return self._policy.predict(served, predictor, array)
 
     async def _infer(self, call: Call) -> Said:
@@ -240,8 +242,7 @@ class HotPath:
             name = episode_of(said.episode, call.header(b"x-episode-id"))
             token = said.token or call.header(b"x-episode-token")
             served, predictor, episode = await self._choose(call, name, token)
-        memory = None if episode is None else episode.memory
-        work = partial(self._act_tensors, said, binary, served, predictor, memory)
+        work = partial(self._act_tensors, said, binary, served, predictor, episode)
         answered, actions, memory = await _aside(len(body), work)
         face, sealed = served.face(answered), None
         if episode is not None:
@@ -255,13 +256,12 @@ class HotPath:
         binary: bytes,
         served: Served,
         predictor: Predictor,
-        memory: bytes | None,
+        episode: Episode | None,
     ) -> tuple[Predictor, Any, bytes]:
-        """Who answered, actions as an array or for one observation as a list, and what to keep.
-
-        `memory`: of the episode that the request belongs to, None outside one.
-        """
+        """Who answered, actions as an array or for one observation as a list, and what to keep."""
         array = batch(said, binary, predictor.observation_size, self._limits.batch)
+        memory = None if episode is None else episode.memory
+        self._copy(served, array[0], episode)
         if len(array) == 1 and memory is not None:
             one = array[0].tolist()
             answered, action, after = self._policy.step_one(served, predictor, one, memory)
@@ -273,6 +273,18 @@ class HotPath:
             answered, action = self._policy.act_one(served, predictor, array[0].tolist())
             return answered, [action], b""
         return *self._policy.predict(served, predictor, array), b""
+
+    def _copy(
+        self,
+        served: Served,
+        observation: list[float] | NDArray[np.float32],
+        episode: Episode | None = None,
+    ) -> None:
+        """Offer an observation to whoever answers copies: before it is known who fails on it."""
+        if served.tried:
+            name, step = (None, 0) if episode is None else (episode.name, episode.steps)
+            listed = observation if isinstance(observation, list) else observation.tolist()
+            self._policy.shadow.offer(served, listed, name, step)
 
     def _limit(self, count: int) -> int:
         champion = self._follower.served.champion

@@ -31,6 +31,12 @@ class Limits(BaseSettings):
     pin_seconds: float = Field(
         7 * 24 * 3600.0, ge=0, description="starts older than this are deleted, outcomes refused"
     )
+    shadow_queue: int = Field(
+        64, ge=1, description="copies of requests that wait for a shadow or a canary; others drop"
+    )
+    shadow_rate: float = Field(
+        100.0, gt=0, description="copies of requests answered a second, at most, of one worker"
+    )
     prune_seconds: float = Field(3600.0, gt=0, description="between two such clean-ups")
     pins: int = Field(100_000, ge=1, description="episodes that one worker remembers")
     start_seconds: float = Field(

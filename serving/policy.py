@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from serving.control.episodes import Episodes, NotReady
 from serving.control.follower import Follower
 from serving.control.routing import Served
+from serving.control.shadow import Shadow, views
 from serving.control.watch import Watch
 from serving.limits import Limits
 from serving.metrics import Metrics
@@ -26,11 +27,12 @@ class PolicyService:
         self, name: str, ledger: Ledger, store: ArtefactStore, limits: Limits, unblind: bool
     ) -> None:
         """Raises `LedgerError` if the ledger knows no such policy, or cannot be used."""
-        self.name = name
+        self.name, self._ledger = name, ledger
         self.metrics = Metrics(name)
         self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
         self.watch = Watch(ledger, name)
-        self.follower.looks.append(self._watch)
+        self.shadow = Shadow(ledger, self.metrics.counts, limits, name)
+        self.follower.looks += [self._watch, self._copies]
         self.episodes = Episodes(ledger, self.follower, self.metrics, limits, name)
 
     @property
@@ -51,6 +53,11 @@ class PolicyService:
     def _watch(self) -> None:
         self.watch.look()
         self.metrics.ledger.watch = self.watch.view()
+
+    def _copies(self) -> None:
+        self.shadow.look()
+        self.metrics.ledger.tried = views(self._ledger, self.name)
+        self.metrics.ledger.holdback = self._ledger.holdback(self.name)
 
     def choose(self, client: str | None) -> tuple[Served, Predictor]:
         """What answers a request outside any episode; raises `NotReady`."""
@@ -110,5 +117,4 @@ class PolicyService:
         champion = served.champion
         if champion is None or failed is champion:
             raise NotReady(str(error)) from error
-        self.follower.controller.report(failed.version, str(error))
         return champion

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from pipelines.versions.people import actor
 
 if TYPE_CHECKING:
     from pipelines.commands.records import Records
@@ -63,14 +64,6 @@ def table(title: str, *columns: str) -> Records:
     from pipelines.commands.records import Records
 
     return Records(title, *columns)
-
-
-def actor() -> str:
-    """Who acts: the user of this machine, as the ledger will name them."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return "cli:unknown"
 
 
 def who(reason: str) -> Who:

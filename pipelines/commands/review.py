@@ -14,7 +14,6 @@ from pipelines.commands import complete, trial
 from pipelines.commands.output import (
     JsonOption,
     ReasonOption,
-    actor,
     load_settings,
     out,
     print_json,
@@ -22,6 +21,7 @@ from pipelines.commands.output import (
     table,
     who,
 )
+from pipelines.versions.people import actor
 from srghn.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:

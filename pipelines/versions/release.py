@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pipelines.runs.workspaces import Workspace, open_workspace
 from pipelines.tracking.store import artifacts, prepare_store
+from pipelines.versions.people import actor
 from serving.control import release as steps
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
@@ -92,7 +93,8 @@ class Release:
     def register(self, candidate_dir: Path, run_id: str, canary: CanaryParams) -> int:
         """Store a candidate by its digest and give it a version number.
 
-        `canary` says how its trial will run. The ledger keeps it, so a workspace may go.
+        `canary` says how its trial will run. The ledger keeps it, so a workspace may go. The user
+        of this process submits it: where the rules want two persons, another one approves it.
         """
         ledger = self.ledger  # before the store: a store without its ledger is a lost ledger
         digest = self.store.put(candidate_dir)
@@ -105,6 +107,7 @@ class Release:
             run_id=run_id,
             manifest=manifest,
             who=Who(PIPELINE, f"candidate of run {run_id}"),
+            submitter=actor(),
         )
 
     def incumbent(self) -> Champion | None:
@@ -170,6 +173,12 @@ class Release:
         self.require_world(version)
         who = Who(actor, reason)
         steps.start_canary(self.ledger, self.store, version, rules, who)
+
+    def start_shadow(self, version: int, actor: str, reason: str) -> None:
+        """An approved version answers a copy of the traffic."""
+        check_step(version, self.ledger.version(version).state, State.SHADOW)
+        self.require_world(version)
+        steps.start_shadow(self.ledger, self.store, version, Who(actor, reason))
 
 
 def made_before(release: Release, params: RunParams, fingerprint: str) -> Version | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.actions import actions_of
 from serving.layers import Layers, proven, read_layers
 from serving.predictor import Predictor
 from serving.registry.artefacts import ArtefactStore
@@ -52,6 +53,7 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
         policy=policy,
         layers=_layers(candidate, policy),
         state_size=policy.state_size,
+        actions=actions_of(candidate.manifest.get("interface")),
     )
     predictor.act(candidate.golden[0][:1])
     predictor.act_one(candidate.golden[0][0].tolist())  # warm, in the shape of most requests

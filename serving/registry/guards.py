@@ -9,11 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from serving.registry import reports, rows, schema
+from serving.registry import comparisons, reports, rows, schema
 from serving.registry.records import Canary, Champion, Version
 from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
 from serving.registry.steps import Step
+from serving.trial.compared import Compared
 from srghn.errors import TransitionRefused
 from srghn.inference.verdict import contradiction
 
@@ -276,9 +277,36 @@ def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:
         )
 
 
+def shadow_showed(step: Step, found: Version) -> Compared | None:
+    """What copies of requests showed of a version while it was last a shadow; None if never."""
+    epoch = comparisons.epoch(step.connection, found.version, comparisons.SHADOW)
+    return None if epoch is None else comparisons.find(step.connection, step.policy, epoch)
+
+
 def check_shadowed(step: Step, found: Version, rules: DeploymentRules) -> None:
-    if not rules.shadow_first or found.state is not State.APPROVED:
+    """Where the rules want it, a version was a shadow since its pass, for long, and unharmed."""
+    if not rules.shadow_first or found.state not in (State.APPROVED, State.SHADOW):
         return
+    _check_was_shadow(step, found)
+    from serving.trial.guards import broken  # numpy, which few steps need
+
+    seen = shadow_showed(step, found)
+    assert seen is not None  # it was one
+    if seen.copies < rules.shadow_copies:
+        raise TransitionRefused(
+            f"the deployment rules want {rules.shadow_copies} copies of requests answered by "
+            f"version {found.version} as a shadow, it answered {seen.copies}: "
+            f"srghn canary shadow {found.version}"
+        )
+    wrong = broken(seen, rules.guards)
+    if wrong is not None:
+        raise TransitionRefused(
+            f"as a shadow version {found.version} broke the guard of {wrong.name}: {wrong.said}; "
+            f"turn it down, or change the deployment rules"
+        )
+
+
+def _check_was_shadow(step: Step, found: Version) -> None:
     table = schema.events
     shadowed = select(func.max(table.c.seq)).where(
         table.c.version == found.version, table.c.to_state == State.SHADOW
@@ -303,13 +331,29 @@ def check_approver(step: Step, found: Version, rules: DeploymentRules) -> None:
         )
     if not rules.two_persons:
         return
-    table = schema.events
-    before = select(table.c.actor).where(
-        table.c.version == found.version,
-        table.c.action.in_(["register", "recall", "begin_evaluation", "resume_evaluation"]),
-    )
-    if step.who.actor in step.connection.execute(before).scalars().all():
+    if _person(step.who.actor) in _submitters(step.connection, found.version):
         raise TransitionRefused(
             f"the deployment rules want two persons: {step.who.actor} submitted version "
             f"{found.version} and may not approve it"
         )
+
+
+def _submitters(connection: Connection, version: int) -> set[str]:
+    """Who took the steps up to the verdict, and for whom the run did."""
+    table = schema.events
+    before = select(table.c.actor, table.c.evidence_sha256).where(
+        table.c.version == version,
+        table.c.action.in_(["register", "recall", "begin_evaluation", "resume_evaluation"]),
+    )
+    found = set()
+    for event in connection.execute(before):
+        found.add(_person(event.actor))
+        if event.evidence_sha256 is not None:
+            by = rows.find_evidence(connection, event.evidence_sha256).get("submitted_by")
+            found |= {_person(by)} if by else set()
+    return found
+
+
+def _person(actor: str) -> str:
+    """The same person by the command line and by a token: `cli:ann` is ann."""
+    return actor.removeprefix("cli:")

@@ -32,6 +32,7 @@ def register(
     run_id: str,
     manifest: Mapping[str, Any],
     recall_of: int | None = None,
+    submitter: str | None = None,
 ) -> int:
     """The number of a candidate, a new one or the one it has."""
     table = schema.versions
@@ -76,7 +77,8 @@ def register(
         "recall_of": recall_of,
         "manifest_sha256": sha256_bytes(text),
     }
-    step.record(number, None, State.REGISTERED, said)
+    by = {"submitted_by": submitter} if submitter else {}
+    step.record(number, None, State.REGISTERED, {**said, **by})
     return number
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from serving.registry import chain, explain, rows, schema
+from serving.registry import chain, explain, holdbacks, rows, schema
 from serving.registry.database import Database
-from serving.registry.records import Canary, Champion, Event, Policy, Version
+from serving.registry.records import Canary, Champion, Event, Holdback, Policy, Version
 from serving.registry.rules import DeploymentRules, current_rules
 from serving.registry.states import State
 from serving.trial.rules import TrialRules
@@ -57,6 +57,11 @@ class Reader:
         with self._database.read() as connection:
             found = rows.in_state(connection, policy, [State.SHADOW])
         return found[0] if found else None
+
+    def holdback(self, policy: str = schema.POLICY) -> Holdback | None:
+        """The window of a fresh champion, as its promotion and no later event say."""
+        with self._database.read() as connection:
+            return holdbacks.find(connection, policy)
 
     def served(self, policy: str = schema.POLICY) -> tuple[Champion | None, Canary | None]:
         """Champion and canary of one moment.
