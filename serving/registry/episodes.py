@@ -17,7 +17,6 @@ from serving.registry import schema
 from serving.registry.records import (
     CANARY_ARM,
     CHAMPION_ARM,
-    HELD_ARM,
     Outcome,
     Running,
     Start,
@@ -26,7 +25,7 @@ from serving.registry.records import (
 from serving.registry.rules import current_rules
 from srghn.errors import LedgerError, TransitionRefused
 
-_ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary", HELD_ARM: "holdback"}
+_ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary"}
 #: A poster's cap holds from so many outcomes on: the first ones are always a large share.
 CAP_FROM = 20
 
