@@ -16,10 +16,12 @@ from typing import Any, Protocol
 from serving.registry.schema import POLICY
 
 BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
-ROUTES = ("champion", "canary", "trial", "draining", "none")
+ROUTES = ("champion", "canary", "trial", "holdback", "draining", "none")
 CODES = (200, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
 #: Names of what is counted beside requests, one number each.
-COUNTERS = ("load_failures", "ledger_errors", "unpinned_episodes", "refused_connections")
+COUNTERS = (
+    "load_failures", "ledger_errors", "unpinned_episodes", "refused_connections", "shadow_dropped",
+)  # fmt: skip
 GAUGES = ("inflight", "generation")
 _SECONDS, _GAUGE = len(BUCKETS) + 1, len(BUCKETS) + 2
 _COUNTER = _GAUGE + len(GAUGES)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -27,10 +27,8 @@ from serving.calls import JSON, Call, trace_of
 from serving.control.episodes import Ended, NotReady
 from serving.control.routing import Face, Served
 from serving.explain import parse
-from serving.leaves import are_leaves, leaf_batch
 from serving.logs import REQUEST
-from serving.native import names_of, native_batch, observation_for, read_act
-from serving.policy import Again, PolicyService
+from serving.policy import PolicyService
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
@@ -50,6 +48,7 @@ from srghn.errors import LedgerError, TransitionRefused
 
 logger = logging.getLogger(__name__)
 
+_ACT = msgspec.json.Decoder(ActRequest)
 _OUTCOME = msgspec.json.Decoder(OutcomeRequest)
 _BATCH = msgspec.json.Decoder(BatchRequest)
 _EPISODE = re.compile(EPISODE_PATTERN)
@@ -125,24 +124,19 @@ class HotPath:
 
     async def _act(self, call: Call) -> Said:
         body = await call.body(self._limit(1))
-        said = read_act(body, self._follower.served)
+        said = parse(_ACT, body)
         name = episode_of(said.episode_id or None, call.header(b"x-episode-id"))
         token = said.token or call.header(b"x-episode-token")
-        served, predictor, episode = await self._choose(call, name, token, names_of(said))
-        again: Again | None = None
-        if isinstance(said, ActRequest) and len(said.observation) == predictor.observation_size:
-            observation = said.observation
-            check_one(observation, predictor.observation_size)
-        else:
-            again = partial(observation_for, said)
-            observation = again(predictor)
+        served, predictor, episode = await self._choose(call, name, token)
+        check_one(said.observation, predictor.observation_size)
+        self._copy(served, said.observation, episode)
         if episode is None:
-            answered, action = self._policy.act_one(served, predictor, observation, again)
+            answered, action = self._policy.act_one(served, predictor, said.observation)
             face = served.face(answered)
             fields = face.fields
         else:
             answered, action, memory = self._policy.step_one(
-                served, predictor, observation, episode.memory, again
+                served, predictor, said.observation, episode.memory
             )
             face = served.face(answered)
             fields = face.fields + self._sealed(episode, answered, memory)
@@ -150,7 +144,7 @@ class HotPath:
         return face, b'{"action":%b%b}' % (shown, fields), JSON
 
     async def _choose(
-        self, call: Call, name: str | None, token: str | None, names: Iterable[str] = ()
+        self, call: Call, name: str | None, token: str | None
     ) -> tuple[Served, Predictor, Episode | None]:
         """What answers: by the episode's token, by its name, by client, or by chance."""
         episodes = self._policy.episodes
@@ -160,8 +154,8 @@ class HotPath:
                 raise BadRequest(422, "token", f"one of episode {name!r}", "another episode's")
             return await episodes.go_on(episode)
         if name is not None:
-            return await episodes.begin(name, names)
-        served, predictor = self._policy.choose(call.header(b"x-client-key"), names)
+            return await episodes.begin(name)
+        served, predictor = self._policy.choose(call.header(b"x-client-key"))
         return served, predictor, None
 
     def _sealed(self, episode: Episode, answered: Predictor, memory: bytes) -> bytes:
@@ -223,6 +217,7 @@ class HotPath:
         self, body: bytes, served: Served, predictor: Predictor
     ) -> tuple[Predictor, NDArray[Any]]:
         array = _observations(body, predictor, self._limits.batch)
+        self._copy(served, array[0])
         return self._policy.predict(served, predictor, array)
 
     async def _infer(self, call: Call) -> Said:
@@ -247,8 +242,7 @@ class HotPath:
             name = episode_of(said.episode, call.header(b"x-episode-id"))
             token = said.token or call.header(b"x-episode-token")
             served, predictor, episode = await self._choose(call, name, token)
-        memory = None if episode is None else episode.memory
-        work = partial(self._act_tensors, said, binary, served, predictor, memory)
+        work = partial(self._act_tensors, said, binary, served, predictor, episode)
         answered, actions, memory = await _aside(len(body), work)
         face, sealed = served.face(answered), None
         if episode is not None:
@@ -262,17 +256,12 @@ class HotPath:
         binary: bytes,
         served: Served,
         predictor: Predictor,
-        memory: bytes | None,
+        episode: Episode | None,
     ) -> tuple[Predictor, Any, bytes]:
-        """Who answered, actions as an array or for one observation as a list, and what to keep.
-
-        `memory`: of the episode that the request belongs to, None outside one.
-        """
-        layout, limit = predictor.layout, self._limits.batch
-        if layout is not None and are_leaves(said, layout):
-            array = leaf_batch(said, binary, layout, limit)
-        else:
-            array = batch(said, binary, predictor.observation_size, limit)
+        """Who answered, actions as an array or for one observation as a list, and what to keep."""
+        array = batch(said, binary, predictor.observation_size, self._limits.batch)
+        memory = None if episode is None else episode.memory
+        self._copy(served, array[0], episode)
         if len(array) == 1 and memory is not None:
             one = array[0].tolist()
             answered, action, after = self._policy.step_one(served, predictor, one, memory)
@@ -285,11 +274,24 @@ class HotPath:
             return answered, [action], b""
         return *self._policy.predict(served, predictor, array), b""
 
+    def _copy(
+        self,
+        served: Served,
+        observation: list[float] | NDArray[np.float32],
+        episode: Episode | None = None,
+    ) -> None:
+        """Offer an observation to whoever answers copies: before it is known who fails on it."""
+        if served.tried:
+            name, step = (None, 0) if episode is None else (episode.name, episode.steps)
+            listed = observation if isinstance(observation, list) else observation.tolist()
+            self._policy.shadow.offer(served, listed, name, step)
+
     def _limit(self, count: int) -> int:
-        served = self._follower.served
-        if served.champion is None:
-            raise NotReady(served.problem)
-        return self._limits.of_body(count, *served.sizes) + 2 * served.memory_bytes
+        champion = self._follower.served.champion
+        if champion is None:
+            raise NotReady(self._follower.served.problem)
+        room = self._follower.served.memory_bytes
+        return self._limits.of_body(count, champion.observation_size) + 2 * room
 
 
 async def _aside(length: int, work: Callable[[], T]) -> T:
@@ -301,13 +303,11 @@ async def _aside(length: int, work: Callable[[], T]) -> T:
 
 def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:
     rough = body.count(b"[") - 1  # counted before they are decoded: a list costs much to make
-    if rough > limit and predictor.layout is None:
+    if rough > limit:
         check_count(rough, limit, "observations")
     found = quick_batch(body, predictor.observation_size, limit)
     if found is not None:
         return found
-    if predictor.layout is not None:
-        return native_batch(body, predictor, limit)
     rows = parse(_BATCH, body).observations
     return observations(rows, predictor.observation_size, limit, "observations[{}]")
 

@@ -31,6 +31,12 @@ class Limits(BaseSettings):
     pin_seconds: float = Field(
         7 * 24 * 3600.0, ge=0, description="starts older than this are deleted, outcomes refused"
     )
+    shadow_queue: int = Field(
+        64, ge=1, description="copies of requests that wait for a shadow or a canary; others drop"
+    )
+    shadow_rate: float = Field(
+        100.0, gt=0, description="copies of requests answered a second, at most, of one worker"
+    )
     prune_seconds: float = Field(3600.0, gt=0, description="between two such clean-ups")
     pins: int = Field(100_000, ge=1, description="episodes that one worker remembers")
     start_seconds: float = Field(
@@ -58,14 +64,11 @@ class Limits(BaseSettings):
     keep_alive_seconds: int = Field(75, ge=1, description="an idle connection is kept open")
     drain_seconds: int = Field(30, ge=0, description="at the end, requests may take so long more")
 
-    def of_body(self, observations: int, size: int, beside: int = 0) -> int:
-        """Bytes that a body with so many observations of `size` numbers may have.
-
-        `beside`: bytes that each may take beside its numbers.
-        """
+    def of_body(self, observations: int, size: int) -> int:
+        """Bytes that a body with so many observations of `size` numbers may have."""
         if self.body_bytes is not None:
             return self.body_bytes
-        return _BESIDE + observations * (2 + size * _NUMBER + beside)
+        return _BESIDE + observations * (2 + size * _NUMBER)
 
     @property
     def small_body(self) -> int:

@@ -18,10 +18,11 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serving.control.shadow import TriedView
 from serving.control.watch import WatchView
 from serving.counts import Counts, Total
 from serving.registry.ledger import POLICY
-from serving.registry.records import Canary, Champion, Event
+from serving.registry.records import Canary, Champion, Event, Holdback
 
 #: The folder where the workers of one server keep their counts; set by `serving.__main__`.
 SHARED = "SRGHN_COUNTS_FOLDER"
@@ -29,6 +30,7 @@ _TEXTS = {
     "load_failures": ("model_load_failures", "Versions that did not load."),
     "ledger_errors": ("ledger_errors", "Times the ledger could not be used."),
     "unpinned_episodes": ("unpinned_episodes", "Episodes whose start could not be recorded."),
+    "shadow_dropped": ("shadow_dropped", "Copies of requests that no shadow answered."),
     "refused_connections": ("refused_connections", "Connections turned away at the limit."),
 }
 
@@ -121,6 +123,8 @@ class LedgerView(Collector):
         self.champion: Champion | None = None
         self.canary: Canary | None = None
         self.watch: WatchView | None = None
+        self.tried: list[TriedView] = []
+        self.holdback: Holdback | None = None
         self._steps: Tally[tuple[str, ...]] = Tally()
         self._verdicts: Tally[tuple[str, ...]] = Tally()
         # at 0 from the start: Prometheus sees no increase in a series that begins at 1
@@ -139,7 +143,7 @@ class LedgerView(Collector):
                 self._verdicts[(event.to_state.lower(),)] += 1
             if event.to_state == "CHAMPION":
                 self._promoted[event.generation] = at
-                if event.action in ("rollback", "revoke"):
+                if event.action in ("rollback", "rollback_by_holdback", "revoke"):
                     self._rollbacks[(event.action,)] += 1
 
     def add_checks(self, verdict: Mapping[str, Any]) -> None:
@@ -163,6 +167,35 @@ class LedgerView(Collector):
                     family.add_metric([str(check["name"])], float(check[name]))
             yield family
 
+    def _copies(self) -> Iterable[Metric]:
+        """What copies of requests showed of the shadow and the canary; route says of which."""
+        answered = _of_copies("shadow_copies", "Copies of requests answered.", ["route"])
+        differ = _of_copies(
+            "shadow_disagreement_ratio", "Share of copies answered otherwise.", ["route"]
+        )
+        slower = _of_copies(
+            "shadow_latency_ratio", "Mean time to answer over the champion's.", ["route"]
+        )
+        failed = _of_copies(
+            "shadow_failures", "Copies on which one failed and the other did not.",
+            ["route", "kind", "version"],
+        )  # fmt: skip
+        near = _of_copies("guard_ratio", "How near a guard is to its end, 1.", ["route", "guard"])
+        for one in self.tried:
+            seen = one.seen
+            answered.add_metric([one.kind], seen.copies)
+            differ.add_metric([one.kind], seen.disagreement or 0.0)
+            slower.add_metric([one.kind], seen.latency_ratio or 0.0)
+            for kind, tried, champion in (
+                ("error", seen.errors, seen.champion_errors),
+                ("invalid", seen.invalid, seen.champion_invalid),
+            ):
+                failed.add_metric([one.kind, kind, "tried"], tried)
+                failed.add_metric([one.kind, kind, "champion"], champion)
+            for guard in one.guards:
+                near.add_metric([one.kind, guard.name], guard.capital / guard.needed)
+        yield from (answered, differ, slower, failed, near)
+
     def _pointer(self) -> Iterable[Metric]:
         info = GaugeMetricFamily(
             "srghn_champion_info", "The champion.", None, ["version", "digest", "env"]
@@ -180,10 +213,17 @@ class LedgerView(Collector):
             yield _gauge("watch_alarm", "1 while returns are below what the gate promised.", alarm)
             blind = float(self.watch.status == "blind")
             yield _gauge("watch_blind", "1 while too few episodes have an outcome.", blind)
+        share = self.holdback.share if self.holdback else 0.0
+        yield _gauge("holdback_share_ratio", "Episodes that stay on the predecessor.", share)
+        yield from self._copies()
         weight = self.canary.weight if self.canary else 0.0
         yield _gauge("canary_weight_ratio", "The canary's share of episodes.", weight)
         promoted = self._promoted.get(generation, 0.0)
         yield _gauge("last_promotion_timestamp_seconds", "When the champion became it.", promoted)
+
+
+def _of_copies(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"srghn_{name}", text, None, labels)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

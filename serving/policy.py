@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,14 @@ from numpy.typing import NDArray
 from serving.control.episodes import Episodes, NotReady
 from serving.control.follower import Follower
 from serving.control.routing import Served
+from serving.control.shadow import Shadow, views
 from serving.control.watch import Watch
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.ledger import Ledger
-from serving.registry.names import base_of, page_of
+from serving.registry.ledger import POLICY, Ledger
 from serving.schemas import BadRequest
-
-#: Gives a request's observation as a predictor sees it.
-Again = Callable[[Predictor], list[float]]
 
 
 class PolicyService:
@@ -31,22 +27,23 @@ class PolicyService:
         self, name: str, ledger: Ledger, store: ArtefactStore, limits: Limits, unblind: bool
     ) -> None:
         """Raises `LedgerError` if the ledger knows no such policy, or cannot be used."""
-        self.name = name
+        self.name, self._ledger = name, ledger
         self.metrics = Metrics(name)
         self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
         self.watch = Watch(ledger, name)
-        self.follower.looks.append(self._watch)
+        self.shadow = Shadow(ledger, self.metrics.counts, limits, name)
+        self.follower.looks += [self._watch, self._copies]
         self.episodes = Episodes(ledger, self.follower, self.metrics, limits, name)
 
     @property
     def base(self) -> str:
         """Where its routes begin."""
-        return base_of(self.name)
+        return "/v1" if self.name == POLICY else f"/v1/policies/{self.name}"
 
     @property
     def page(self) -> str:
         """Where its page is."""
-        return page_of(self.name)
+        return "/" if self.name == POLICY else f"/policies/{self.name}"
 
     @property
     def problem(self) -> str | None:
@@ -57,10 +54,15 @@ class PolicyService:
         self.watch.look()
         self.metrics.ledger.watch = self.watch.view()
 
-    def choose(self, client: str | None, names: Iterable[str] = ()) -> tuple[Served, Predictor]:
+    def _copies(self) -> None:
+        self.shadow.look()
+        self.metrics.ledger.tried = views(self._ledger, self.name)
+        self.metrics.ledger.holdback = self._ledger.holdback(self.name)
+
+    def choose(self, client: str | None) -> tuple[Served, Predictor]:
         """What answers a request outside any episode; raises `NotReady`."""
         served = self.follower.served
-        predictor = served.choose(client, names)
+        predictor = served.choose(client)
         if predictor is None:
             raise NotReady(served.problem)
         return served, predictor
@@ -91,42 +93,28 @@ class PolicyService:
             return self.predict(served, champion, observations)
 
     def act_one(
-        self,
-        served: Served,
-        predictor: Predictor,
-        observation: list[float],
-        again: Again | None = None,
+        self, served: Served, predictor: Predictor, observation: list[float]
     ) -> tuple[Predictor, Any]:
-        """`predict` for one observation, and its action.
-
-        `again` gives the observation in the form of who covers, where forms may differ.
-        """
+        """`predict` for one observation, and its action."""
         try:
             return predictor, predictor.act_one(observation)
         except PredictionError as error:
             champion = self._cover(served, predictor, error)
-            return self.act_one(served, champion, again(champion) if again else observation)
+            return self.act_one(served, champion, observation)
 
     def step_one(
-        self,
-        served: Served,
-        predictor: Predictor,
-        observation: list[float],
-        memory: bytes,
-        again: Again | None = None,
+        self, served: Served, predictor: Predictor, observation: list[float], memory: bytes
     ) -> tuple[Predictor, Any, bytes]:
         """`act_one` within an episode: also what its next step goes on from."""
         try:
             return predictor, *predictor.step_one(observation, memory)
         except PredictionError as error:
             champion = self._cover(served, predictor, error)
-            covered = again(champion) if again else observation
-            return self.step_one(served, champion, covered, b"")
+            return self.step_one(served, champion, observation, b"")
 
     def _cover(self, served: Served, failed: Predictor, error: PredictionError) -> Predictor:
         """Who answers in place of one that failed; raises `NotReady` if that was the champion."""
         champion = served.champion
         if champion is None or failed is champion:
             raise NotReady(str(error)) from error
-        self.follower.controller.report(failed.version, str(error))
         return champion

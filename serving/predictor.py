@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.actions import Actions
 from serving.layers import Layers
 from srghn.candidates.candidate import OnnxPolicy
-from srghn.envs.layout import Layout
 from srghn.errors import SrghnError
 
 
 class PredictionError(SrghnError):
     """A loaded policy answered with something that is no action."""
+
+
+class InvalidAction(PredictionError):
+    """It answered, with an action that is not finite or that the interface does not have."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,13 @@ class Predictor:
     policy: OnnxPolicy
     layers: Layers | None = None
     state_size: int = 0
-    #: How clients name what it sees and answers (`serving.registry.interfaces.key_of`).
-    interface: str = ""
-    #: The same, as its manifest has it.
-    face: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    #: How a native observation becomes the flat vector; None where it is one already.
-    layout: Layout | None = None
-
-    @cached_property
-    def beside(self) -> int:
-        """Bytes that a native observation may take in JSON beside its numbers: names, brackets."""
-        leaves = self.layout.leaves if self.layout is not None else ()
-        return sum(96 + sum(len(str(step)) + 8 for step in leaf.path) for leaf in leaves)
+    actions: Actions | None = None  # None where the manifest does not say them
 
     def act_one(self, observation: list[float]) -> Any:
         """The action for one observation of d numbers, each within float32.
 
-        Raises `PredictionError` if the policy fails or the action is not finite.
+        Raises `PredictionError` if the policy fails, `InvalidAction` if the action is not finite
+        or none that the interface has.
         """
         layers = self.layers
         bound = 0.0 if layers is None else layers.bound
@@ -64,7 +56,9 @@ class Predictor:
             return self.act(np.array([observation], np.float32)).tolist()[0]
         action = layers.one(observation)
         if layers.offset is None and not math.isfinite(sum(action)):
-            raise PredictionError(f"version {self.version} answered with an action not finite")
+            raise InvalidAction(f"version {self.version} answered with an action not finite")
+        if self.actions is not None and not self.actions.have(action):
+            raise self._unknown(action)
         return action
 
     def step_one(self, observation: list[float], memory: bytes) -> tuple[Any, bytes]:
@@ -85,7 +79,9 @@ class Predictor:
             actions.dtype.kind != "f" or np.isfinite(actions).all()
         )
         if not finite:
-            raise PredictionError(f"version {self.version} answered with numbers not finite")
+            raise InvalidAction(f"version {self.version} answered with numbers not finite")
+        if self.actions is not None and not self.actions.have_all(actions):
+            raise self._unknown(actions.tolist()[0])
         return actions.tolist()[0], np.ascontiguousarray(after, np.float32).tobytes()
 
     def act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
@@ -95,8 +91,16 @@ class Predictor:
         except Exception as error:  # onnxruntime's own types derive from Exception alone
             raise PredictionError(f"version {self.version} failed: {error}") from error
         if actions.dtype.kind == "f" and not np.isfinite(actions).all():
-            raise PredictionError(f"version {self.version} answered with an action not finite")
+            raise InvalidAction(f"version {self.version} answered with an action not finite")
+        if self.actions is not None and not self.actions.have_all(actions):
+            raise self._unknown("one of a batch")
         return actions
+
+    def _unknown(self, action: Any) -> InvalidAction:
+        return InvalidAction(
+            f"version {self.version} answered with an action that its interface does not have: "
+            f"{action}"
+        )
 
     def _run(self, observations: NDArray[np.float32]) -> NDArray[Any]:
         layers = self.layers

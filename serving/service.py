@@ -107,6 +107,7 @@ class Service:
     def close(self) -> None:
         for policy in self.policies.values():
             policy.episodes.close()
+            policy.shadow.close()
         self.ledger.close()
 
     @property

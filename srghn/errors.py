@@ -6,6 +6,9 @@ prints it as one line and exits with `exit_code`. A bug is any other exception.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 #: What anyone's code, a world's or a policy's, may raise without ending the run.
 FAILURES = (Exception, SystemExit)
 
@@ -78,3 +81,18 @@ class StaleGeneration(TransitionRefused):
 
 class ServiceError(SrghnError):
     """A server this process needs did not start, or cannot be reached."""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's words without line breaks, at most 300 characters; without any, its place."""
+    text = " ".join(str(error).split()) or _place(error)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception that says nothing was raised, such as a bare assertion's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "no reason given"
+    last = frames[-1]
+    return f"{last.line} ({Path(last.filename).name}, line {last.lineno})"

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from srghn.config import NetworkParams
 from srghn.envs.interface import Interface
-from srghn.errors import FAILURES, ConfigError
+from srghn.errors import FAILURES, ConfigError, one_line
 from srghn.memory import Normalise, Stacked, Stateful, keeps_state, recurrent, state_size
 
 
@@ -176,9 +176,9 @@ def _ask(network: nn.Module, rows: Tensor, observation_size: int) -> tuple[Any, 
 def _failed(error: BaseException, path: str, shape: tuple[int, ...]) -> ConfigError:
     if isinstance(error, ConfigError):
         return error
-    said = " ".join(str(error).split())
     return ConfigError(
-        f"network {path} fails on observations of shape {shape}: {type(error).__name__}: {said}"
+        f"network {path} fails on observations of shape {shape}: {type(error).__name__}: "
+        f"{one_line(error)}"
     )
 
 

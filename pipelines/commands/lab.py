@@ -122,20 +122,23 @@ def solve(
     ] = None,
     contestant: Annotated[
         list[str] | None,
-        typer.Option(help="self-referential, cmaes, snes or sb3-ppo; repeatable."),
+        typer.Option(
+            help="self-referential, cmaes, snes; sb3-ppo, evotorch-pgpe, pycma; repeatable."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each.", min=1)] = 5,
     limit: Annotated[float, typer.Option(help="CPU-seconds a run.", min=1)] = 1800.0,
     install_peers: Annotated[
-        bool, typer.Option("--install-peers", help="Install Stable-Baselines3 first.")
+        bool, typer.Option("--install-peers", help="Install Stable-Baselines3 and EvoTorch first.")
     ] = False,
     to: Annotated[Path | None, typer.Option("--out", help="The table, a CSV file.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """CPU-seconds until the mean over 100 fresh episodes reaches the bar, beside PPO.
+    """CPU-seconds until the mean over 100 fresh episodes reaches the bar, beside three peers.
 
-    Runs that the table has are not made again, so a stopped bench resumes. PPO has the published
-    settings of RL Baselines3 Zoo and an interpreter of its own.
+    Runs that the table has are not made again, so a stopped bench resumes. Stable-Baselines3's PPO
+    has the published settings of RL Baselines3 Zoo, EvoTorch's PGPE those of its own example, pycma
+    its defaults.
 
     Example: srghn bench solve --world CartPole-v1 --contestant self-referential --seeds 2
     """
@@ -146,7 +149,9 @@ def solve(
 
     home = load_settings().home
     if install_peers:
-        install(run.PEER, home)
+        for _, peer in run.PEERS.values():
+            if peer is not None:
+                install(peer, home)
     attempts = run.bench_solve(
         to or home / "bench" / "solve.csv",
         home,

@@ -9,7 +9,6 @@ import typer
 
 from pipelines.commands.output import (
     JsonOption,
-    PolicyOption,
     ReasonOption,
     load_settings,
     out,
@@ -21,6 +20,8 @@ from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from serving.registry.ledger import Ledger
+
+PolicyOption = Annotated[str, typer.Option("--policy", help="Which policy, by its name.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from pipelines.versions.people import actor
 
 if TYPE_CHECKING:
     from pipelines.commands.records import Records
@@ -27,21 +28,6 @@ class Approval(StrEnum):
 
 Approve = Annotated[
     Approval, typer.Option(help="auto: policy approves a pass; manual: a person reviews it.")
-]
-
-
-def _known_name(name: str | None) -> str | None:
-    from serving.registry.names import check_name
-
-    return None if name is None else check_name(name)
-
-
-PolicyOption = Annotated[
-    str, typer.Option("--policy", help="Which policy, by its name.", callback=_known_name)
-]
-AnyPolicy = Annotated[
-    str | None,
-    typer.Option("--policy", help="Of one policy; default all.", callback=_known_name),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger for good.")]
 
@@ -78,14 +64,6 @@ def table(title: str, *columns: str) -> Records:
     from pipelines.commands.records import Records
 
     return Records(title, *columns)
-
-
-def actor() -> str:
-    """Who acts: the user of this machine, as the ledger will name them."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return "cli:unknown"
 
 
 def who(reason: str) -> Who:

@@ -11,7 +11,6 @@ from pipelines.commands.output import (
     Approval,
     Approve,
     JsonOption,
-    PolicyOption,
     load_settings,
     out,
     print_json,
@@ -57,7 +56,6 @@ def add(
         str, typer.Option("--from", help="champion, scratch, or a version's number.")
     ] = "champion",
     approve: Approve = Approval.manual,
-    policy: PolicyOption = "policy",
     timezone: Annotated[str, typer.Option(help="IANA time zone of the cron fields.")] = "UTC",
     overlap: Annotated[
         Overlap, typer.Option(help="While the previous run is going: queue one, or skip.")
@@ -79,13 +77,12 @@ def add(
     load_preset(preset)
     from pipelines.runs import schedules
     from pipelines.runs.prepare import check, prepared, resolved
-    from pipelines.runs.target import Target
     from pipelines.runs.workspaces import require_writable
 
     settings = load_settings()
     require_writable(settings.home)
-    params, target = resolved(preset, tuple(set_ or ())), Target(policy)
-    check(settings, prepared(settings, params, start, target=target), target)
+    params = resolved(preset, tuple(set_ or ()))
+    check(settings, prepared(settings, params, start))
     asked = schedules.Schedule(
         name,
         cron,
@@ -95,7 +92,6 @@ def add(
         start=start,
         approve=approve.value,
         overlap=overlap.value,
-        policy=policy,
     )
     added = schedules.add(settings, asked)
     _tell_prefect(settings)

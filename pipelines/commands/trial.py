@@ -1,12 +1,22 @@
-"""`srghn canary plan|simulate`: how long a trial takes, and how often it would be wrong."""
+"""`srghn canary plan|simulate|shadow|pause|hold|resume|holdback`: around a trial in service."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+from pipelines.commands.ledger import PolicyOption
+from pipelines.commands.output import (
+    JsonOption,
+    ReasonOption,
+    load_settings,
+    out,
+    print_json,
+    table,
+    who,
+)
+from pipelines.versions.people import actor
 from srghn.errors import ConfigError
 
 
@@ -14,6 +24,11 @@ def add_to(canary: typer.Typer) -> None:
     """Add the commands to `srghn canary`."""
     canary.command("plan")(plan)
     canary.command("simulate")(simulate)
+    canary.command("shadow")(shadow)
+    canary.command("pause")(pause)
+    canary.command("hold")(hold)
+    canary.command("resume")(resume)
+    canary.command("holdback")(holdback)
 
 
 def plan(
@@ -122,3 +137,127 @@ def simulate(
         f"  episodes  {found['median_episodes']:.0f} in the median, "
         f"{found['nine_in_ten_episodes']:.0f} in nine trials of ten"
     )
+
+
+def shadow(
+    version: Annotated[int, typer.Argument(help="The version's number, as in `srghn candidates`.")],
+    reason: Annotated[
+        str, typer.Option(help="Why, for the ledger; needed to begin and to stop.")
+    ] = "",
+    stop: Annotated[bool, typer.Option("--stop", help="End it; the version is approved.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Let an approved version answer a copy of the traffic; shows what the copies showed so far.
+
+    Its answers are compared with the champion's and never returned.
+
+    Examples:
+
+      srghn canary shadow 2 --reason "before its trial"
+
+      srghn canary shadow 2
+    """
+    from pipelines.versions.release import Release
+    from serving.registry.states import State
+    from serving.trial.guards import guarded
+
+    release = Release(load_settings())
+    ledger, found = release.ledger, release.ledger.version(version)
+    if (stop or found.state is not State.SHADOW) and not reason:
+        raise ConfigError("beginning and ending a shadow needs a reason: --reason ...")
+    if stop:
+        ledger.stop_shadow(version, who=who(reason))
+    elif found.state is not State.SHADOW:
+        release.start_shadow(version, actor(), reason)
+    _, seen = ledger.compared(found.policy, version)
+    state = str(ledger.version(version).state)
+    guards = guarded(seen, ledger.deployment_rules(found.policy).guards)
+    if json:
+        near = {one.name: one.capital / one.needed for one in guards}
+        print_json({"version": version, "state": state, **seen.to_json(), "guards": near})
+        return
+    out.print(f"version {version} is {state}; {seen.copies} copies of requests answered")
+    if seen.disagreement is not None:
+        out.print(f"  acts otherwise than the champion on {seen.disagreement:.1%} of them")
+        out.print(f"  takes {seen.latency_ratio or 0:.2f} of the champion's time")
+    for one in guards:
+        word = "broken" if one.broken else "holds"
+        out.print(f"  guard of {one.name} {word}: {one.said}", markup=False, soft_wrap=True)
+
+
+def pause(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+    """Take no new episode into the trial; those that run go on, and evidence counts.
+
+    Example: srghn canary pause --reason "the clients are being updated"
+    """
+    _status("paused", reason, policy, json)
+
+
+def hold(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+    """Take no decision on the trial's evidence until it is resumed; guards still act.
+
+    Example: srghn canary hold --reason "ann wants to look first"
+    """
+    _status("held", reason, policy, json)
+
+
+def resume(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+    """Go on with a trial that is paused or held.
+
+    Example: srghn canary resume --reason "the clients are updated"
+    """
+    _status("running", reason, policy, json)
+
+
+def _status(
+    status: Literal["running", "paused", "held"], reason: str, policy: str, json: bool
+) -> None:
+    from pipelines.versions.release import Release
+
+    ledger = Release(load_settings()).ledger
+    ledger.set_trial_status(status, who=who(reason), policy=policy)
+    running = ledger.canary(policy)
+    assert running is not None
+    if json:
+        print_json({"version": running.version, "status": status})
+    else:
+        out.print(f"the trial of version {running.version} is {status}")
+
+
+def holdback(
+    stop: Annotated[bool, typer.Option("--stop", help="End it; the champion stays.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for the ledger; needed to stop it.")] = "",
+    policy: PolicyOption = "policy",
+    json: JsonOption = False,
+) -> None:
+    """The window of a fresh champion: who is held back, until when, and what it shows.
+
+    Deployment rule `holdback` makes one after each promotion; harm brings the predecessor back by
+    itself, once.
+
+    Examples:
+
+      srghn deploy rules set holdback.share=0.1 holdback.hours=48 --reason "be careful"
+
+      srghn canary holdback --stop --reason "two days without complaints"
+    """
+    import time
+
+    from pipelines.versions.release import Release
+    from serving.registry.trial_view import window_view
+
+    ledger = Release(load_settings()).ledger
+    if stop and not reason:
+        raise ConfigError("ending the window needs a reason: --reason ...")
+    window = ledger.holdback(policy)
+    shown = None if window is None else window_view(ledger, window, time.time())
+    if stop:
+        ledger.end_holdback(who=who(reason), policy=policy)
+    if json:
+        print_json({"window": None if shown is None else shown.to_json(), "ended": stop})
+    elif shown is None:
+        out.print("no champion is in its window")
+    else:
+        out.print(shown.said, markup=False, soft_wrap=True)
+        if stop:
+            out.print(f"ended: version {shown.window.version} answers every episode")

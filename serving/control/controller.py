@@ -7,20 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from serving.control.counting import Counting, count
 from serving.control.moved import explained, moved_under
 from serving.control.routing import Served
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Who
-from serving.registry.trial_log import to_log, to_state
-from serving.trial.decision import Decision, advance, decide, weight_now
+from serving.trial.decision import Decision, weight_now
 from serving.trial.evidence import TrialState
+from serving.trial.guards import broken
 from srghn.errors import TransitionRefused
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "canary controller"
-#: Starts that are counted at one look; the next look takes the next ones.
-AT_ONCE = 5000
 
 
 class Controller:
@@ -28,8 +27,8 @@ class Controller:
 
     The running state is the ledger's and moves on by compare-and-set, so workers count each start
     once and a restart goes on where the trial was. `latest` is the last decision and its trial, for
-    the page. A trial under which the world moved is undecided, whatever it lost. A canary that
-    failed to answer is reported by `report` and aborted at the next look.
+    the page. A trial under which the world moved is undecided, whatever it lost. A guard that
+    copies of requests broke ends the trial, too, whatever its status.
     """
 
     def __init__(
@@ -37,20 +36,17 @@ class Controller:
     ) -> None:
         self.latest: tuple[int, Decision] | None = None
         self._ledger, self._policy, self._clock = ledger, policy, clock
-        self._failure: tuple[int, str] | None = None
-
-    def report(self, version: int, why: str) -> None:
-        self._failure = (version, why)
 
     def judge(self, served: Served) -> bool:
         """Look at the trial of a canary that this worker serves; True if the trial ended."""
         canary = self._ledger.canary(self._policy)
         if canary is None or served.canary is None or served.canary.version != canary.version:
             return False
-        if self._failure is not None and self._failure[0] == canary.version:
-            why = f"it failed to answer: {self._failure[1]}"
-            return self._try(self._abort, canary, why, {"error": why})
-        state, decision = self._count(canary)
+        if self._guarded(canary):
+            return True
+        held = canary.status == "held"
+        of = Counting(canary.policy, canary.epoch, canary.rules, hold=held)
+        state, decision = count(self._ledger, of, self._clock())
         self.latest = (canary.epoch, decision)
         if canary.status != "running":
             return False
@@ -64,22 +60,15 @@ class Controller:
         self._step(canary, state)
         return False
 
-    def _count(self, canary: Canary) -> tuple[TrialState, Decision]:
-        """The state after every start that is resolved now, and the decision on it."""
-        running = self._ledger.trial_state(canary.policy, canary.epoch)
-        state = to_state(running.state if running else {}, canary.rules)
-        after = running.n if running else 0
-        found = self._ledger.resolved(canary.policy, canary.epoch, after, self._clock(), AT_ONCE)
-        if not found:
-            return state, decide(state, canary.rules)
-        log = to_log(found, canary.rules)
-        hold = canary.status == "held"
-        moved, decision = advance(state, log, canary.rules, hold=hold)
-        used = moved.episodes - state.episodes
-        if used:
-            last = found[used - 1].n
-            self._ledger.advance_trial(canary.policy, canary.epoch, after, last, moved.to_json())
-        return moved, decision
+    def _guarded(self, canary: Canary) -> bool:
+        """Abort where errors, invalid actions or latency broke their guard; True if it did."""
+        _, seen = self._ledger.compared(canary.policy, canary.version)
+        terms = self._ledger.deployment_rules(canary.policy).guards
+        wrong = broken(seen, terms)
+        if wrong is None:
+            return False
+        evidence = {"guard": vars(wrong), "copies": seen.to_json()}
+        return self._try(self._abort, canary, f"guard of {wrong.name}: {wrong.said}", evidence)
 
     def _step(self, canary: Canary, state: TrialState) -> None:
         """Raise the canary's share where it has the outcomes that its present step asks for."""

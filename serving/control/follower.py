@@ -14,7 +14,8 @@ from typing import Any
 
 from serving.control.controller import Controller
 from serving.control.loading import load
-from serving.control.routing import Served
+from serving.control.routing import Served, Tried
+from serving.control.window import Window
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
@@ -49,6 +50,7 @@ class Follower:
         self._policy, self._unblind = policy, unblind
         self.looks: list[Callable[[], None]] = []
         self.controller = Controller(ledger, policy)
+        self.window = Window(ledger, policy)
         self._ledger, self._store = ledger, store
         self._metrics, self._limits = metrics, limits
         self._lock = threading.Lock()
@@ -70,7 +72,7 @@ class Follower:
             try:
                 self._ledger.database().require()
                 self._follow()
-                if self.controller.judge(self.served):
+                if self.controller.judge(self.served) or self.window.judge():
                     self._follow()
                 self._count()
                 self._prune()
@@ -117,10 +119,14 @@ class Follower:
             self._retired[before.champion.version] = until
         behind = champion is None or first is None or first.version != champion.version
         trial = None if canary is None or behind else self._find(canary.version)
+        arms = self._trial(canary, trial) or ({} if behind else self._held())
+        if before.held is not None and arms.get("held") is not before.held:
+            self._retired[before.held.version] = time.monotonic() + self._limits.episode_seconds
         generation = before.generation if behind or champion is None else champion.generation
-        draining = self._draining(first, trial)
+        draining = self._draining(first, trial, arms.get("held"))
+        tried = self._tried(canary, trial)
         self.served = Served(
-            first, generation, draining=draining, problem=problem, **self._trial(canary, trial)
+            first, generation, tried=tried, draining=draining, problem=problem, **arms
         )
         self._metrics.ledger.champion, self._metrics.ledger.canary = champion, canary
         self._metrics.counts.generation(generation)
@@ -143,6 +149,34 @@ class Follower:
             "deadline": canary.rules.deadline,
             "blind": not self._unblind,
         }
+
+    def _held(self) -> dict[str, Any]:
+        """What `Served` says of a fresh champion's window."""
+        window = self._ledger.holdback(self._policy)
+        held = None
+        if window is not None and time.time() < window.until:
+            held = self._find(window.predecessor)
+        if window is None or held is None:
+            return {}
+        return {
+            "held": held,
+            "weight": window.share,
+            "epoch": window.epoch,
+            "key": trial_key(self.secret, self._policy, window.epoch),
+            "deadline": window.rules.deadline,
+            "blind": not self._unblind,
+        }
+
+    def _tried(self, canary: Canary | None, trial: Predictor | None) -> tuple[Tried, ...]:
+        """Who answers copies of requests: the canary, and the shadow once it has loaded."""
+        found = [] if canary is None or trial is None else [Tried(canary.epoch, trial)]
+        shadow = self._ledger.shadow(self._policy)
+        if shadow is not None:
+            known = [one for one in self.served.tried if one.predictor.version == shadow.version]
+            predictor = known[0].predictor if known else self._load(shadow.version)
+            epoch, _ = self._ledger.compared(self._policy, shadow.version)
+            found += [] if predictor is None else [Tried(epoch, predictor)]
+        return tuple(found)
 
     def _champion(self, wanted: Champion | None) -> tuple[Predictor | None, str | None]:
         """What to serve as champion, and what is wrong with that."""

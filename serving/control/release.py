@@ -5,6 +5,7 @@ The command line and the HTTP routes call the same functions, so approving means
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from serving.control.loading import proof
@@ -41,9 +42,9 @@ def approve(
 ) -> State:
     """Approve a pass; the first champion is promoted at once, a later one goes on trial.
 
-    While another version is on trial it stays APPROVED. Everything that can fail is checked before
-    the approval is recorded: the candidate must load and give its golden outputs. Returns the state
-    that it leads to. Raises `TransitionRefused`, `ArtefactError`.
+    While another version is on trial it stays APPROVED (see `introduce`). Everything that can fail
+    is checked before the approval is recorded: the candidate must load and give its golden outputs.
+    Returns the state that it leads to. Raises `TransitionRefused`, `ArtefactError`.
     """
     proof(store.load(ledger.version(version).digest))
     ledger.approve(
@@ -60,12 +61,32 @@ def approve(
 def introduce(
     ledger: Ledger, store: ArtefactStore, version: int, rules: CanaryParams, who: Who
 ) -> None:
-    """An approved version becomes the first champion, or goes on trial beside the champion."""
-    champion, running = ledger.served(ledger.version(version).policy)
+    """An approved version becomes the first champion, or goes on trial beside the champion.
+
+    Where the deployment rules want a shadow first it becomes one. It stays approved while another
+    version has that place, or the champion is in its window.
+    """
+    policy = ledger.version(version).policy
+    champion, running = ledger.served(policy)
     if champion is None:
         ledger.promote(version, expected_generation=0, who=_part(who, "promote"))
-    elif running is None:
+    elif ledger.deployment_rules(policy).shadow_first:
+        if ledger.shadow(policy) is None:
+            start_shadow(ledger, store, version, who)
+    elif running is None and not in_window(ledger, policy):
         start_canary(ledger, store, version, rules, who)
+
+
+def in_window(ledger: Ledger, policy: str) -> bool:
+    """Whether the champion's window goes on: no trial begins before its end."""
+    window = ledger.holdback(policy)
+    return window is not None and time.time() < window.until
+
+
+def start_shadow(ledger: Ledger, store: ArtefactStore, version: int, who: Who) -> None:
+    """An approved version answers a copy of the traffic from now on."""
+    loaded = proof(store.load(ledger.version(version).digest))
+    ledger.start_shadow(version, loaded=loaded, who=_part(who, "shadow"))
 
 
 def start_canary(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from serving.predictor import Predictor
-from serving.registry.interfaces import difference
-from serving.registry.records import CANARY_ARM, CHAMPION_ARM
+from serving.registry.records import CANARY_ARM, CHAMPION_ARM, HELD_ARM
 from serving.trial.assignment import arm_of
 
 
@@ -27,12 +26,22 @@ class Face:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A version that answers copies of requests; `epoch` is the event that began it."""
+
+    epoch: int
+    predictor: Predictor
+
+
+@dataclass(frozen=True)
 class Served:
     """One immutable reference to everything that answers; a request captures it once.
 
     `key` decides who is on which arm of the trial `epoch`; `deadline` is in seconds after an
-    episode's start. `blind`: a trial runs, and no answer tells its arm. `draining` holds retired
-    champions whose episodes are still running. `problem` says why the server is not ready, if it
+    episode's start. `held` is the predecessor of a fresh champion in its window, which keeps the
+    share `weight` of new episodes. `tried` answer copies of requests, which nobody gets. `blind`: a
+    trial or a window runs, and no answer tells its arm. `draining` holds retired champions whose
+    episodes are still running. `problem` says why the server is not ready, if it
     is not.
     """
 
@@ -44,6 +53,8 @@ class Served:
     key: bytes = field(default=b"", repr=False)
     deadline: float = 3600.0
     blind: bool = False
+    held: Predictor | None = None
+    tried: tuple[Tried, ...] = ()
     draining: Mapping[int, Predictor] = field(default_factory=dict)
     problem: str | None = "starting: the ledger was not read yet"
     _faces: dict[int, Face] = field(default_factory=dict, compare=False, init=False)
@@ -51,43 +62,13 @@ class Served:
     @cached_property
     def memory_bytes(self) -> int:
         """Room for the larger memory of both arms: a token's length tells none of them."""
-        sizes = (p.state_size for p in (self.champion, self.canary) if p is not None)
+        arms = (self.champion, self.canary, self.held)
+        sizes = (predictor.state_size for predictor in arms if predictor is not None)
         return 4 * max(sizes, default=0)
-
-    @cached_property
-    def flat(self) -> bool:
-        """Whether all that answer see flat vectors alone."""
-        return all(predictor.layout is None for predictor in self._all())
-
-    @cached_property
-    def sizes(self) -> tuple[int, int]:
-        """Numbers of an observation, in every form that a request may carry, and bytes beside."""
-        forms = {predictor.interface: predictor for predictor in self._all()}.values()
-        return sum(p.observation_size for p in forms), sum(p.beside for p in forms)
-
-    @cached_property
-    def asked(self) -> frozenset[str]:
-        """What an episode's observations must name for it to be on trial; empty: nothing.
-
-        A canary that sees other things than the champion answers whoever sends both alone.
-        """
-        champion, canary = self.champion, self.canary
-        if champion is None or canary is None or not difference(champion.face, canary.face):
-            return frozenset()
-        return frozenset({canary.interface, str(canary.version)})
-
-    def able(self, names: Iterable[str]) -> bool:
-        """Whether a request with observations of these names can be answered by both arms."""
-        return not self.asked or not self.asked.isdisjoint(names)
-
-    def _all(self) -> Iterator[Predictor]:
-        for predictor in (self.champion, self.canary, *self.draining.values()):
-            if predictor is not None:
-                yield predictor
 
     def find(self, version: int) -> Predictor | None:
         """The predictor of a version that may still answer."""
-        for predictor in (self.champion, self.canary):
+        for predictor in (self.champion, self.canary, self.held):
             if predictor is not None and predictor.version == version:
                 return predictor
         return self.draining.get(version)
@@ -100,6 +81,8 @@ class Served:
     def route_of(self, predictor: Predictor) -> str:
         if predictor is self.champion:
             return "champion"
+        if predictor is self.held:
+            return "holdback"
         return "canary" if predictor is self.canary else "draining"
 
     def face(self, predictor: Predictor) -> Face:
@@ -122,15 +105,16 @@ class Served:
         fields = f',"version":{version},"generation":{self.generation},"route":"{route}"'
         return Face(route, lines.encode(), fields.encode(), str(version))
 
-    def assign(self, episode: str, names: Iterable[str] = ()) -> tuple[int, Predictor | None]:
+    def assign(self, episode: str) -> tuple[int, Predictor | None]:
         """The arm of a new episode and who answers it: the trial's key decides, and nobody else."""
-        on_trial = self.canary is not None and self.able(names)
-        if on_trial and arm_of(self.key, episode, self.weight):
+        if self.canary is not None and arm_of(self.key, episode, self.weight):
             return CANARY_ARM, self.canary
+        if self.held is not None and arm_of(self.key, episode, self.weight):
+            return HELD_ARM, self.held
         return CHAMPION_ARM, self.champion
 
-    def choose(self, client: str | None, names: Iterable[str] = ()) -> Predictor | None:
+    def choose(self, client: str | None) -> Predictor | None:
         """Who answers outside an episode: the canary, for its share of clients or of requests."""
         if self.canary is None:
             return self.champion
-        return self.assign(f"client {client}" if client else secrets.token_hex(8), names)[1]
+        return self.assign(f"client {client}" if client else secrets.token_hex(8))[1]

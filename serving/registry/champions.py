@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select, update
 
-from serving.registry import guards, reports, rows, schema, trials
-from serving.registry.names import check_name
+from serving.registry import guards, holdbacks, reports, rows, schema, trials
 from serving.registry.records import Champion
 from serving.registry.rules import current_rules
 from serving.registry.states import State
 from serving.registry.steps import Step
-from srghn.errors import ConfigError, TransitionRefused
+from srghn.errors import TransitionRefused
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,98}[a-z0-9])?")
 
 
 def add(step: Step, name: str) -> None:
     """Make a policy and its secret."""
-    try:
-        check_name(name)
-    except ConfigError as error:
-        raise TransitionRefused(str(error)) from error
+    if not NAME.fullmatch(name):
+        raise TransitionRefused(
+            f"a policy's name is 1 to 100 of a-z 0-9 _ . -, beginning and ending with a letter or "
+            f"digit, got {name!r}"
+        )
     row = {"name": name, "secret": secrets.token_hex(32), "created_at": step.at}
     step.connection.execute(insert(schema.policies).values(row))
     Step(step.connection, step.action, step.who, step.now, name).record(
@@ -68,8 +71,8 @@ def _verdict(step: Step, version: int) -> dict[str, Any]:
 
 def promote(step: Step, version: int, expected_generation: int) -> Champion:
     """The first champion from its approval, every later one from a trial that speaks for it."""
-    evidence = None
-    if step.champion() is not None and step.version(version).state is not State.CANARY:
+    evidence, champion = None, step.champion()
+    if champion is not None and step.version(version).state is not State.CANARY:
         raise TransitionRefused(
             f"version {version} is {step.version(version).state}; only the first champion "
             f"skips the trial: approve it, then srghn canary start {version}"
@@ -77,6 +80,8 @@ def promote(step: Step, version: int, expected_generation: int) -> Champion:
     running = step.canary()
     if running is not None and running.version == version:
         evidence = guards.check_trial(step, running)
+        if champion is not None:
+            evidence |= holdbacks.offer(step, champion, running)
     return _crown(step, version, expected_generation, evidence)
 
 
@@ -87,7 +92,21 @@ def rollback(step: Step, to_version: int | None, expected_generation: int | None
         raise TransitionRefused("there is no champion to roll back from")
     step.expect(expected_generation)
     target = guards.rollback_target(step, champion, to_version)
-    crowned = _crown(step, target, champion.generation, {"from": champion.version, "to": target})
+    return _bring_back(step, champion, target, {})
+
+
+def rollback_held(step: Step) -> Champion:
+    """Bring the predecessor back that a holdback shows to be better, once: the window is over."""
+    window, decision = holdbacks.check_harm(step)
+    champion = step.champion()
+    assert champion is not None  # or there were no window
+    target = guards.rollback_target(step, champion, window.predecessor)
+    return _bring_back(step, champion, target, {"decision": decision.to_json()})
+
+
+def _bring_back(step: Step, champion: Champion, target: int, evidence: dict[str, Any]) -> Champion:
+    said = {"from": champion.version, "to": target, **evidence}
+    crowned = _crown(step, target, champion.generation, said)
     gone = update(schema.versions).where(schema.versions.c.version == champion.version)
     step.connection.execute(gone.values(quarantined=True))
     return crowned
@@ -106,8 +125,9 @@ def revoke(step: Step, version: int) -> None:
 
 def _crown(step: Step, version: int, expected: int, evidence: dict[str, Any] | None) -> Champion:
     crowned = step.crown(version, expected, evidence)
-    interface = step.version(version).manifest.get("interface")
-    if interface is not None:
-        change = update(schema.policies).where(schema.policies.c.name == step.policy)
-        step.connection.execute(change.values(interface=json.dumps(interface)))
+    if rows.find_policy(step.connection, step.policy).interface is None:
+        interface = step.version(version).manifest.get("interface")
+        if interface is not None:
+            change = update(schema.policies).where(schema.policies.c.name == step.policy)
+            step.connection.execute(change.values(interface=json.dumps(interface)))
     return crowned

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from serving.registry import episodes, rows, schema
+from serving.registry import comparisons, episodes, rows, schema
 from serving.registry.database import Database
 from serving.registry.records import Outcome, Running, Start, StartRow
 from serving.registry.schema import POLICY
+from serving.trial.compared import Compared
 
 
 class EpisodeLog:
@@ -89,6 +90,20 @@ class EpisodeLog:
         """Of the last `recent` episodes past deadline or ended: how many, and how many ended."""
         with self._database.read() as connection:
             return episodes.answered(connection, policy, recent, now)
+
+    def add_compared(self, policy: str, epoch: int, seen: Compared) -> None:
+        """Add what copies of requests showed of the version of a shadow or a trial."""
+        with self._database.write() as connection:
+            comparisons.add(connection, policy, epoch, seen)
+
+    def compared(self, policy: str, version: int) -> tuple[int, Compared]:
+        """What copies showed of a version since the event that last made it shadow or canary.
+
+        0 is the event of one that never was either.
+        """
+        with self._database.read() as connection:
+            epoch = comparisons.epoch(connection, version) or 0
+            return epoch, comparisons.find(connection, policy, epoch)
 
     def watch_state(self, policy: str = POLICY) -> Running | None:
         """What the watch keeps of a policy; `n` counts outcomes in order of arrival."""

@@ -17,6 +17,7 @@ from serving.registry import schema
 from serving.registry.records import (
     CANARY_ARM,
     CHAMPION_ARM,
+    HELD_ARM,
     Outcome,
     Running,
     Start,
@@ -25,7 +26,7 @@ from serving.registry.records import (
 from serving.registry.rules import current_rules
 from srghn.errors import LedgerError, TransitionRefused
 
-_ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary"}
+_ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary", HELD_ARM: "holdback"}
 #: A poster's cap holds from so many outcomes on: the first ones are always a large share.
 CAP_FROM = 20
 

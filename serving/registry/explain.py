@@ -25,6 +25,8 @@ _JUDGED = (
 )  # fmt: skip
 #: What the event of a registration says about its version.
 _REGISTERED = ("digest", "genome", "env_fingerprint", "mode", "run_id", "recall_of")
+#: Steps that quarantine the champion that goes.
+ROLLBACKS = ("rollback", "rollback_by_holdback")
 _HINT = "put a backup in its place with srghn restore, or ask who wrote it"
 
 
@@ -128,7 +130,7 @@ def version(connection: Connection, number: int) -> list[Event]:
 
 
 def _quarantines(event: Event) -> bool:
-    gone = event.action == "rollback" and event.to_state == State.RETIRED
+    gone = event.action in ROLLBACKS and event.to_state == State.RETIRED
     return gone or event.to_state in (State.ABORTED, State.REJECTED, State.REVOKED)
 
 

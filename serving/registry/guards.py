@@ -9,37 +9,27 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from serving.registry import reports, rows, schema
-from serving.registry.interfaces import difference, other_actions
+from serving.registry import comparisons, reports, rows, schema
 from serving.registry.records import Canary, Champion, Version
 from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
 from serving.registry.steps import Step
+from serving.trial.compared import Compared
 from srghn.errors import TransitionRefused
 from srghn.inference.verdict import contradiction
 
-#: Key of a version's record: it may bring other observations than the champion's.
-SUCCESSOR = "successor"
+#: What of an interface its clients depend on. Bounds may move with a world's version.
+_INTERFACE = (
+    "observation_size", "kind", "n", "action_kind", "action_shape", "choices", "starts"
+)  # fmt: skip
 
 
 def short(digest: str | None) -> str:
     return f"{digest[:16]}…" if digest else "nobody"
 
 
-def incumbent(step: Step, found: Version) -> Champion | None:
-    """Whom a version is judged against: nobody, where it succeeds one that sees other things."""
-    return None if succeeds(step, found) else step.champion()
-
-
-def succeeds(step: Step, found: Version) -> bool:
-    """Whether it is a successor that brings other observations than the champion's."""
-    served = rows.find_interface(step.connection, step.policy)
-    changed = difference(served, found.manifest.get("interface")) is not None
-    return changed and bool(found.manifest.get(SUCCESSOR))
-
-
 def check_incumbent(step: Step, version: int, meant: str | None) -> None:
-    champion = incumbent(step, step.version(version))
+    champion = step.champion()
     now = champion.digest if champion else None
     if meant != now:
         raise TransitionRefused(
@@ -241,10 +231,7 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
         raise TransitionRefused(
             f"version {wanted} is {found.state}; only a retired champion can be brought back"
         )
-    current = step.version(champion.version).manifest
-    back = difference(current.get("interface"), found.manifest.get("interface"))
-    succeeded = back is not None and bool(current.get(SUCCESSOR))  # it saw another environment
-    if found.env_fingerprint != champion.env_fingerprint and not succeeded:
+    if found.env_fingerprint != champion.env_fingerprint:
         raise TransitionRefused(
             f"version {wanted} passed in environment {short(found.env_fingerprint)}, served is "
             f"{short(champion.env_fingerprint)}; gate it again in the environment of today"
@@ -268,35 +255,17 @@ def _previous(step: Step) -> int:
     )
 
 
-def check_interface(step: Step, manifest: Mapping[str, Any]) -> None:
-    """A policy is served through one interface, its champion's, until a successor is promoted."""
-    served = rows.find_interface(step.connection, step.policy)
-    check_change(step.policy, served, manifest.get("interface"), bool(manifest.get(SUCCESSOR)))
-
-
-def check_change(
-    policy: str,
-    served: Mapping[str, Any] | None,
-    interface: Mapping[str, Any] | None,
-    successor: bool,
-) -> None:
-    """Refuse an interface that clients of the policy do not know, and say the ways out."""
-    changed = difference(served, interface)
-    if changed is None:
+def check_interface(step: Step, interface: Mapping[str, Any] | None) -> None:
+    """A policy is served through one interface: the one of its champions."""
+    served = rows.find_policy(step.connection, step.policy).interface
+    if served is None or interface is None:
         return
-    of_actions = other_actions(served, interface)
-    if of_actions is not None and successor:
-        raise TransitionRefused(
-            f"policy {policy!r} is served with {of_actions}: a client cannot be sent actions that "
-            f"it does not know, so no successor takes over; make another policy: "
-            f"srghn run --policy NAME"
-        )
-    if not successor:
-        other = " or let it succeed: srghn run --successor" if of_actions is None else ""
-        raise TransitionRefused(
-            f"policy {policy!r} is served with {changed}; make another policy: "
-            f"srghn run --policy NAME{',' if other else ''}{other}"
-        )
+    for name in _INTERFACE:
+        if interface.get(name) != served.get(name):
+            raise TransitionRefused(
+                f"policy {step.policy!r} is served with {name} {served.get(name)}, the candidate "
+                f"has {interface.get(name)}; give it a policy of its own: srghn run --policy NAME"
+            )
 
 
 def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:
@@ -308,9 +277,36 @@ def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:
         )
 
 
+def shadow_showed(step: Step, found: Version) -> Compared | None:
+    """What copies of requests showed of a version while it was last a shadow; None if never."""
+    epoch = comparisons.epoch(step.connection, found.version, comparisons.SHADOW)
+    return None if epoch is None else comparisons.find(step.connection, step.policy, epoch)
+
+
 def check_shadowed(step: Step, found: Version, rules: DeploymentRules) -> None:
-    if not rules.shadow_first or found.state is not State.APPROVED:
+    """Where the rules want it, a version was a shadow since its pass, for long, and unharmed."""
+    if not rules.shadow_first or found.state not in (State.APPROVED, State.SHADOW):
         return
+    _check_was_shadow(step, found)
+    from serving.trial.guards import broken  # numpy, which few steps need
+
+    seen = shadow_showed(step, found)
+    assert seen is not None  # it was one
+    if seen.copies < rules.shadow_copies:
+        raise TransitionRefused(
+            f"the deployment rules want {rules.shadow_copies} copies of requests answered by "
+            f"version {found.version} as a shadow, it answered {seen.copies}: "
+            f"srghn canary shadow {found.version}"
+        )
+    wrong = broken(seen, rules.guards)
+    if wrong is not None:
+        raise TransitionRefused(
+            f"as a shadow version {found.version} broke the guard of {wrong.name}: {wrong.said}; "
+            f"turn it down, or change the deployment rules"
+        )
+
+
+def _check_was_shadow(step: Step, found: Version) -> None:
     table = schema.events
     shadowed = select(func.max(table.c.seq)).where(
         table.c.version == found.version, table.c.to_state == State.SHADOW
@@ -335,13 +331,29 @@ def check_approver(step: Step, found: Version, rules: DeploymentRules) -> None:
         )
     if not rules.two_persons:
         return
-    table = schema.events
-    before = select(table.c.actor).where(
-        table.c.version == found.version,
-        table.c.action.in_(["register", "recall", "begin_evaluation", "resume_evaluation"]),
-    )
-    if step.who.actor in step.connection.execute(before).scalars().all():
+    if _person(step.who.actor) in _submitters(step.connection, found.version):
         raise TransitionRefused(
             f"the deployment rules want two persons: {step.who.actor} submitted version "
             f"{found.version} and may not approve it"
         )
+
+
+def _submitters(connection: Connection, version: int) -> set[str]:
+    """Who took the steps up to the verdict, and for whom the run did."""
+    table = schema.events
+    before = select(table.c.actor, table.c.evidence_sha256).where(
+        table.c.version == version,
+        table.c.action.in_(["register", "recall", "begin_evaluation", "resume_evaluation"]),
+    )
+    found = set()
+    for event in connection.execute(before):
+        found.add(_person(event.actor))
+        if event.evidence_sha256 is not None:
+            by = rows.find_evidence(connection, event.evidence_sha256).get("submitted_by")
+            found |= {_person(by)} if by else set()
+    return found
+
+
+def _person(actor: str) -> str:
+    """The same person by the command line and by a token: `cli:ann` is ann."""
+    return actor.removeprefix("cli:")

@@ -5,8 +5,8 @@ the event (hash-chained, append-only), the rows it changes, the champion's point
 A step that is not allowed raises `TransitionRefused` and changes nothing. There is no step from a
 version that did not pass the gate to what is served.
 
-What a step does stands in `judging`, `trials`, `champions` and `rules`, what must hold before it in
-`guards`, what can be asked in `reader`, and what episodes leave behind in `episode_log`.
+What a step does stands in `judging`, `trials`, `champions`, `holdbacks` and `rules`, what must hold
+before it in `guards`, what can be asked in `reader`, and what episodes leave in `episode_log`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from serving.registry import champions, judging, rows, schema, trials
+from serving.registry import champions, holdbacks, judging, rows, schema, trials
 from serving.registry.database import Database
 from serving.registry.episode_log import EpisodeLog
 from serving.registry.faults import LedgerFull
-from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
+from serving.registry.judging import LEASE_SECONDS
 from serving.registry.reader import Reader
-from serving.registry.records import Canary, Champion, Evaluation, Who
+from serving.registry.records import Champion, Evaluation, Who
 from serving.registry.rules import DeploymentRules, set_rules
 from serving.registry.states import DATED, State
 from serving.registry.steps import Step, once
 from serving.registry.testimony import Testimony
+from serving.registry.trial_steps import TrialSteps
 from serving.registry.witness import Entry
-from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 
 POLICY = schema.POLICY
 #: Steps that take something out of service: they work on a full disk, too.
-LIFELINES = ("rollback", "revoke", "abort_canary", "set_trial_status")
+LIFELINES = ("rollback", holdbacks.ROLLBACK, "revoke", "abort_canary", "set_trial_status")
 
 
 class Ledger:
@@ -44,7 +44,7 @@ class Ledger:
 
     Every method that takes a step wants `who` takes it, and why. Steps of one version are steps of
     its policy; all others name it. What can be asked is a `Reader`'s, what running episodes write
-    an `EpisodeLog`'s; both stand here under their own names.
+    an `EpisodeLog`'s, steps of a trial are `TrialSteps`'; all stand here under their own names.
     """
 
     def __init__(
@@ -66,12 +66,17 @@ class Ledger:
         self.policies, self.policy, self.secret = reader.policies, reader.policy, reader.secret
         self.deployment_rules, self.service_mode = reader.deployment_rules, reader.service_mode
         self.champion, self.canary, self.shadow = reader.champion, reader.canary, reader.shadow
-        self.interface = reader.interface
         self.served, self.version, self.versions = reader.served, reader.version, reader.versions
         self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
         self.notes = reader.notes
         self.passed, self.verdict, self.pending = reader.passed, reader.verdict, reader.pending
-        self.propose_trial = reader.propose_trial
+        self.propose_trial, self.holdback = reader.propose_trial, reader.holdback
+        trial = TrialSteps(self._take, reader)
+        self.start_shadow, self.stop_shadow = trial.start_shadow, trial.stop_shadow
+        self.start_canary, self.set_canary_weight = trial.start_canary, trial.set_canary_weight
+        self.set_trial_status, self.abort_canary = trial.set_trial_status, trial.abort_canary
+        self.expire_canary = trial.expire_canary
+        self.rollback_held, self.end_holdback = trial.rollback_held, trial.end_holdback
         log = EpisodeLog(self._database, clock)
         self.start_episodes, self.find_episode = log.start_episodes, log.find_episode
         self.record_outcome, self.outcomes = log.record_outcome, log.outcomes
@@ -80,6 +85,7 @@ class Ledger:
         self.trial_state, self.advance_trial = log.trial_state, log.advance_trial
         self.watch_state, self.advance_watch = log.watch_state, log.advance_watch
         self.answered = log.answered
+        self.add_compared, self.compared = log.add_compared, log.compared
 
     def close(self) -> None:
         self._database.close()
@@ -135,24 +141,22 @@ class Ledger:
 
     def set_mode(self, policy: str, mode: str, *, who: Who) -> None:
         """Say which mode the policy's world is in now."""
-        self._take(
-            "set_mode",
-            who,
-            {"mode": mode},
-            lambda step: champions.set_mode(step, mode),
-            policy=policy,
-        )
+
+        def work(step: Step) -> None:
+            champions.set_mode(step, mode)
+
+        self._take("set_mode", who, {"mode": mode}, work, policy=policy)
 
     def set_deployment_rules(
         self, rules: DeploymentRules, *, who: Who, policy: str = POLICY
     ) -> None:
-        self._take(
-            "set_deployment_rules",
-            who,
-            rules.model_dump(mode="json"),
-            lambda step: set_rules(step, rules),
-            policy=policy,
-        )
+        """What holds for approvals and trials from now on; a trial that runs keeps its rules."""
+
+        def work(step: Step) -> None:
+            set_rules(step, rules)
+
+        said = rules.model_dump(mode="json")
+        self._take("set_deployment_rules", who, said, work, policy=policy)
 
     def note(
         self, action: str, evidence: Mapping[str, Any], *, who: Who, policy: str = POLICY
@@ -176,11 +180,17 @@ class Ledger:
         manifest: Mapping[str, Any],
         who: Who,
         policy: str = POLICY,
+        submitter: str | None = None,
     ) -> int:
-        """Give a candidate its version number; a known one keeps the number it has."""
+        """Give a candidate its version number; a known one keeps the number it has.
+
+        `submitter` is the person for whom `who` registers it: under the rule of two persons
+        another one approves it.
+        """
 
         def work(step: Step) -> int:
-            return judging.register(step, digest, env_fingerprint, mode, run_id, manifest)
+            asked = (digest, env_fingerprint, mode, run_id, manifest)
+            return judging.register(step, *asked, submitter=submitter)
 
         request = {"digest": digest, "env_fingerprint": env_fingerprint, "mode": mode}
         return int(self._take("register", who, request, work, policy=policy))
@@ -320,104 +330,6 @@ class Ledger:
             trials.withdraw(step, version, State.STALE)
 
         self._take("mark_stale", who, {"version": version}, work, version=version)
-
-    # ------------------------------------------------------------------------------- trial
-
-    def start_shadow(self, version: int, *, loaded: Mapping[str, Any], who: Who) -> None:
-        """An approved version answers a copy of the traffic; `loaded` as for `start_canary`."""
-
-        def work(step: Step) -> None:
-            trials.start_shadow(step, version, loaded)
-
-        self._take("start_shadow", who, {"version": version}, work, version=version)
-
-    def stop_shadow(
-        self, version: int, *, who: Who, evidence: Mapping[str, Any] | None = None
-    ) -> None:
-        """End a shadow; the version is approved as before."""
-
-        def work(step: Step) -> None:
-            trials.stop_shadow(step, version, evidence)
-
-        self._take("stop_shadow", who, {"version": version}, work, version=version)
-
-    def start_canary(
-        self,
-        version: int,
-        *,
-        params: CanaryParams,
-        loaded: Mapping[str, Any],
-        who: Who,
-        weight: float | None = None,
-    ) -> Canary:
-        """Begin the trial of an approved version, or of one that expired, on a share of episodes.
-
-        `loaded` is the proof that the serving code loaded it: `{"digest": ..., "golden": n}`
-        with the candidate's digest and the number of golden outputs that matched
-        (`serving.control.loading.proof`). `weight` is the share from the first episode on, instead
-        of the steps that the rules name.
-        """
-
-        def work(step: Step) -> None:
-            trials.start(step, version, params, loaded, weight)
-
-        request = {"version": version, "weight": weight, "params": params.model_dump(mode="json")}
-        self._take("start_canary", who, request, work, version=version)
-        running = self.canary(self.version(version).policy)
-        if running is None or running.version != version:
-            raise TransitionRefused(f"the trial of version {version} is over already")
-        return running
-
-    def set_canary_weight(
-        self, weight: float, *, who: Who, version: int | None = None, policy: str = POLICY
-    ) -> None:
-        """Change the share of new episodes, in [0, 1); `version`: of that one alone."""
-
-        def work(step: Step) -> None:
-            trials.set_weight(step, weight, version)
-
-        self._take("set_canary_weight", who, {"weight": weight}, work, policy=policy)
-
-    def set_trial_status(
-        self, status: trials.Status, *, who: Who, version: int | None = None, policy: str = POLICY
-    ) -> None:
-        """Run, pause (no new episode of the trial) or hold (no decision) it; as for its weight."""
-
-        def work(step: Step) -> None:
-            trials.set_status(step, status, version)
-
-        self._take("set_trial_status", who, {"status": status}, work, policy=policy)
-
-    def abort_canary(
-        self,
-        *,
-        who: Who,
-        version: int | None = None,
-        evidence: Mapping[str, Any] | None = None,
-        expected_generation: int | None = None,
-        policy: str = POLICY,
-    ) -> int:
-        """End the trial as harmful: quarantined. Returns the version that was on trial."""
-
-        def work(step: Step) -> int:
-            step.expect(expected_generation)
-            return trials.end(step, State.ABORTED, version, evidence)
-
-        request = {"version": version}
-        return int(self._take("abort_canary", who, request, work, policy=policy))
-
-    def expire_canary(
-        self, *, who: Who, evidence: Mapping[str, Any] | None = None, policy: str = POLICY
-    ) -> int:
-        """End the trial undecided; it may be tried again while its pass holds.
-
-        Returns the version that was on trial.
-        """
-
-        def work(step: Step) -> int:
-            return trials.end(step, State.EXPIRED, None, evidence, step.now + PASS_SECONDS)
-
-        return int(self._take("expire_canary", who, {}, work, policy=policy))
 
     # ---------------------------------------------------------------------------- champion
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, select
 
-from serving.registry import chain, explain, rows, schema
+from serving.registry import chain, explain, holdbacks, rows, schema
 from serving.registry.database import Database
-from serving.registry.records import Canary, Champion, Event, Policy, Version
+from serving.registry.records import Canary, Champion, Event, Holdback, Policy, Version
 from serving.registry.rules import DeploymentRules, current_rules
 from serving.registry.states import State
 from serving.trial.rules import TrialRules
@@ -59,6 +58,11 @@ class Reader:
             found = rows.in_state(connection, policy, [State.SHADOW])
         return found[0] if found else None
 
+    def holdback(self, policy: str = schema.POLICY) -> Holdback | None:
+        """The window of a fresh champion, as its promotion and no later event say."""
+        with self._database.read() as connection:
+            return holdbacks.find(connection, policy)
+
     def served(self, policy: str = schema.POLICY) -> tuple[Champion | None, Canary | None]:
         """Champion and canary of one moment.
 
@@ -68,11 +72,6 @@ class Reader:
             explain.champion(connection, policy)
             explain.trial(connection, policy)
             return rows.find_champion(connection, policy), rows.find_canary(connection, policy)
-
-    def interface(self, policy: str = schema.POLICY) -> Mapping[str, Any] | None:
-        """What clients of a policy send and get; None before its first champion."""
-        with self._database.read() as connection:
-            return rows.find_interface(connection, policy)
 
     def service_mode(self, policy: str = schema.POLICY) -> str | None:
         """The mode that the policy's world is in: set by an event, else its champion's."""

@@ -10,7 +10,8 @@ from serving.registry.schema import POLICY
 from serving.registry.states import State
 from serving.trial.rules import TrialRules
 
-CHAMPION_ARM, CANARY_ARM = 0, 1
+#: In a holdback the champion has its own arm, and the predecessor the third.
+CHAMPION_ARM, CANARY_ARM, HELD_ARM = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,22 @@ class Canary:
     rules: TrialRules
     since: str
     status: str = "running"
+    policy: str = POLICY
+
+
+@dataclass(frozen=True)
+class Holdback:
+    """A fresh champion's window: `share` of new episodes stays on its predecessor.
+
+    `epoch` is the seq of the event that promoted it, `until` in Unix seconds.
+    """
+
+    version: int
+    predecessor: int
+    share: float
+    epoch: int
+    rules: TrialRules
+    until: float
     policy: str = POLICY
 
 
@@ -142,9 +159,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Start:
-    """An episode that begins. Times in Unix seconds; `weight`: the canary's probability then.
+    """An episode that begins. Times in Unix seconds.
 
-    `trial` is the epoch of the trial, None outside one; `arm` is 0 (champion) or 1 (canary). After
+    `trial` is the epoch of the trial or holdback, None outside one; `arm` is 0 (champion), 1
+    (canary) or 2 (a predecessor held back), and `weight` the probability of the latter two. After
     its `deadline` an episode without an outcome counts as missing.
     """
 

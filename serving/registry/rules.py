@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from serving.registry import rows, schema
 from serving.registry.steps import Step
-from serving.trial.rules import TrialTerms
+from serving.trial.rules import GuardTerms, TrialTerms
 from srghn.errors import ConfigError
 
 
@@ -59,6 +59,18 @@ class AdaptTerms(BaseModel):
     )
 
 
+class HoldbackTerms(BaseModel):
+    """After a promotion a random share of episodes stays on the predecessor, for a while."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(
+        default=0.1, gt=0, lt=1, description="share of new episodes that stay on the predecessor"
+    )
+    episodes: int = Field(default=4000, ge=2, description="episodes after which the window is over")
+    hours: float = Field(default=24.0, gt=0, description="hours after which it is over")
+
+
 class DeploymentRules(BaseModel):
     """How a policy's passes become champions. A field is here only if something acts on it."""
 
@@ -72,6 +84,19 @@ class DeploymentRules(BaseModel):
     )
     shadow_first: bool = Field(
         default=False, description="a version is a shadow before its trial begins"
+    )
+    shadow_copies: int = Field(
+        default=200,
+        ge=1,
+        description="copies of requests that such a shadow has answered before its trial begins",
+    )
+    guards: GuardTerms = Field(
+        default=GuardTerms(), description="errors, invalid actions and latency that end a trial"
+    )
+    holdback: HoldbackTerms | None = Field(
+        default=None,
+        description="after a promotion a share of episodes stays on the predecessor, and harm "
+        "brings it back by itself, once; None: not",
     )
     trial: TrialTerms | None = Field(
         default=None, description="how trials run; None: as the run's `canary` section asks"

@@ -32,6 +32,13 @@ REVISION, REVISION_TABLE = "0002", "srghn_alembic_version"
 #: The policy of a ledger that holds one.
 POLICY = "policy"
 
+#: Columns of what copies of requests showed: `serving.trial.guards.Compared`.
+COUNTED = (
+    "copies", "differed", "errors", "champion_errors", "invalid", "champion_invalid", "timed",
+    "slower",
+)  # fmt: skip
+TIMED = ("seconds", "champion_seconds")
+
 metadata = MetaData()
 
 meta = Table(
@@ -152,6 +159,15 @@ trial_state = Table(
     Column("n", Integer, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("state", Text, nullable=False),
+)
+
+compared = Table(
+    "compared",
+    metadata,
+    Column("policy", String(100), primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),  # of the shadow or the trial
+    *(Column(name, Integer, nullable=False) for name in COUNTED),
+    *(Column(name, Float, nullable=False) for name in TIMED),
 )
 
 requests = Table(

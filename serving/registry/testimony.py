@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from serving.registry import chain, explain, reports, rows, schema
+from serving.registry import chain, explain, holdbacks, reports, rows, schema
 from serving.registry.database import Database
 from serving.registry.records import Event, Who
 from serving.registry.states import State
@@ -129,6 +129,8 @@ def _served(connection: Connection, name: str) -> list[int]:
     for table in (schema.champion, schema.trial):
         query = select(table.c.version).where(table.c.policy == name)
         found.update(connection.execute(query).scalars())
+    window = holdbacks.find(connection, name)
+    found |= set() if window is None else {window.predecessor}
     return sorted(found)
 
 

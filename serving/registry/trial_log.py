@@ -10,21 +10,24 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from serving.registry import episodes, rows, schema
-from serving.registry.records import Canary, StartRow
+from serving.registry.records import CANARY_ARM, CHAMPION_ARM, Canary, Holdback, StartRow
 from serving.trial.decision import Decision, advance
 from serving.trial.evidence import Log, TrialState, begin
 from serving.trial.rules import TrialRules
 
 
-def to_log(found: Sequence[StartRow], rules: TrialRules) -> Log:
+def to_log(found: Sequence[StartRow], rules: TrialRules, held: bool = False) -> Log:
     """Starts in their order as evidence.
 
+    With `held`, of a holdback: the champion is the arm that is tried, beside its predecessor.
     An outcome is missing (NaN) where none came by the episode's deadline, where it was not counted,
     and where the episode changed version on the way.
     """
+    tried = CHAMPION_ARM if held else CANARY_ARM
+    weights = np.array([row.weight for row in found], np.float64)
     return Log(
-        np.array([row.arm for row in found], np.int8),
-        np.array([row.weight for row in found], np.float64),
+        np.array([row.arm == tried for row in found], np.int8),
+        1 - weights if held else weights,
         np.array([_value(row, rules) for row in found], np.float64),
     )
 
@@ -45,6 +48,12 @@ def decide_again(connection: Connection, running: Canary, now: float) -> Decisio
     )
     began = _began(connection, running.epoch).get("state") or {}
     return advance(to_state(began, running.rules), log, running.rules)[1]
+
+
+def decide_held(connection: Connection, window: Holdback, now: float) -> Decision:
+    """The decision on every start of a holdback that is resolved at `now`, from the first on."""
+    found = episodes.resolved(connection, window.policy, window.epoch, 0, now)
+    return advance(begin(window.rules), to_log(found, window.rules, held=True), window.rules)[1]
 
 
 def _began(connection: Connection, epoch: int) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from serving.registry.holdbacks import worded
 from serving.registry.ledger import Ledger
-from serving.registry.records import Canary
+from serving.registry.records import Canary, Holdback
+from serving.registry.rows import iso
 from serving.registry.trial_log import to_log, to_state
 from serving.trial.decision import Decision, advance, decide
-from serving.trial.evidence import effect_bounds
+from serving.trial.evidence import begin, effect_bounds
 from serving.trial.plan import Plan, plan
 
 #: Starts that the bounds look back on; a trial is seldom longer.
@@ -24,6 +27,36 @@ class TrialView:
     low: float
     high: float
     plan: Plan
+
+
+@dataclass(frozen=True)
+class WindowView:
+    """The window of a fresh champion as people see it."""
+
+    window: Holdback
+    decision: Decision
+
+    @property
+    def said(self) -> str:
+        """What is going on, in a sentence."""
+        window, decision = self.window, self.decision
+        return (
+            f"version {window.version} is in its window until {iso(window.until)[:16]}: "
+            f"{100 * window.share:g}% of new episodes stay on version {window.predecessor}. "
+            f"{worded(decision)}; evidence that it is worse: {decision.harm:.3g} of "
+            f"{decision.needed:.0f}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        rules = {"rules": self.window.rules.to_json()}
+        return {**vars(self.window), **rules, "decision": self.decision.to_json()}
+
+
+def window_view(ledger: Ledger, window: Holdback, now: float) -> WindowView:
+    """What the ledger holds of a window at `now` (Unix seconds)."""
+    found = ledger.resolved(window.policy, window.epoch, 0, now, SHOWN)
+    log = to_log(found, window.rules, held=True)
+    return WindowView(window, advance(begin(window.rules), log, window.rules)[1])
 
 
 def view(ledger: Ledger, canary: Canary, now: float) -> TrialView:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, insert, select, update
 
-from serving.registry import chain, guards, rows, schema
+from serving.registry import chain, guards, holdbacks, rows, schema
 from serving.registry.records import Canary, Version
 from serving.registry.rules import current_rules
 from serving.registry.states import State
@@ -38,7 +38,9 @@ def stop_shadow(step: Step, version: int, evidence: Mapping[str, Any] | None) ->
     found = step.version(version)
     if found.state is not State.SHADOW:
         raise TransitionRefused(f"version {version} is {found.state}, it is no shadow")
-    step.move(version, State.APPROVED, evidence=evidence)
+    seen = guards.shadow_showed(step, found)
+    said = {**(evidence or {}), **({} if seen is None else {"copies": seen.to_json()})}
+    step.move(version, State.APPROVED, evidence=said)
 
 
 def start(
@@ -65,9 +67,9 @@ def start(
             f"there is no champion to try version {version} against; promote it "
             f"(srghn promote {version})"
         )
+    holdbacks.check_none(step)
     from serving.registry import trial_log  # numpy, which few steps need
 
-    guards.check_interface(step, found.manifest)
     guards.check_loaded(found, loaded)
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)

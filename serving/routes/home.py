@@ -12,12 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.control.shadow import views
 from serving.pages.intervals import draw
 from serving.policy import PolicyService
-from serving.registry.ledger import POLICY
+from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Version
 from serving.registry.states import State
-from serving.registry.trial_view import view
+from serving.registry.trial_view import WindowView, view, window_view
 from serving.routes.policies import listed
 from serving.service import Service, service_of
 
@@ -76,12 +77,20 @@ def _render(service: Service, policy: PolicyService) -> str:
         trial=trial,
         watch=policy.watch.view(),
         drawing=draw(trial) if trial else "",
+        tried=views(ledger, name),
+        window=_window(ledger, name),
         waiting=[(v, _summary(service, v)) for v in versions if v.state in _WAITING],
         versions=versions[::-1],
         reports={v.version for v in versions if v.report_path is not None},
         events=events[: -SHOWN_EVENTS - 1 : -1],
         older=max(0, len(events) - SHOWN_EVENTS),
     )
+
+
+def _window(ledger: Ledger, policy: str) -> WindowView | None:
+    """The window of a fresh champion."""
+    found = ledger.holdback(policy)
+    return None if found is None else window_view(ledger, found, time.time())
 
 
 _WAITING = (State.PASSED, State.APPROVED)

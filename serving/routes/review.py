@@ -128,6 +128,43 @@ async def revoke(request: Request, version: str) -> Response:
     )
 
 
+@router.post("/v1/versions/{version}/shadow", openapi_extra=body_of(Decision))
+async def shadow(request: Request, version: str) -> Response:
+    """Let an approved version answer a copy of the traffic that nobody gets (scope admin)."""
+    service, said = service_of(request), await _read(request, Decision)
+    found = await asyncio.to_thread(find, request, version)
+    return await _decide(
+        request,
+        said,
+        lambda who: release.start_shadow(service.ledger, service.store, found.version, who),
+        found.version,
+    )
+
+
+@router.post("/v1/versions/{version}/shadow/stop", openapi_extra=body_of(Decision))
+async def stop_shadow(request: Request, version: str) -> Response:
+    """End a shadow; the version is approved as before (scope admin)."""
+    service, said = service_of(request), await _read(request, Decision)
+    found = await asyncio.to_thread(find, request, version)
+    return await _decide(
+        request,
+        said,
+        lambda who: service.ledger.stop_shadow(found.version, who=who),
+        found.version,
+    )
+
+
+@router.post("/v1/holdback/stop", openapi_extra=body_of(Decision))
+async def stop_holdback(request: Request) -> Response:
+    """End the window of a fresh champion; it stays champion (scope admin)."""
+    service, said = service_of(request), await _read(request, Decision)
+    return await _decide(
+        request,
+        said,
+        lambda who: service.ledger.end_holdback(who=who, policy=policy_of(request).name),
+    )
+
+
 @router.post("/v1/canary/weight", openapi_extra=body_of(Weight))
 async def weight(request: Request) -> Response:
     """Set the canary's share of new episodes (scope admin)."""

@@ -98,6 +98,29 @@ class TrialRules(TrialTerms):
         return cls.model_validate(data)
 
 
+class GuardTerms(Params):
+    """When a guard ends a trial, whatever the returns are."""
+
+    alpha: float = Field(
+        default=0.01,
+        gt=0,
+        lt=0.5,
+        description="probability that any of the three guards ends the trial of a version that is "
+        "no worse, however long it runs",
+    )
+    latency: float = Field(
+        default=2.0,
+        ge=1,
+        description="times the champion's time that the version tried may take to answer",
+    )
+    slack_ms: float = Field(
+        default=1.0, ge=0, description="milliseconds more that it may take, whatever the ratio"
+    )
+
+    def slow(self, seconds: float, champion_seconds: float) -> bool:
+        return seconds > self.latency * champion_seconds + self.slack_ms / 1000
+
+
 def terms_of(
     params: CanaryParams, terms: TrialTerms | None = None, deviation: float | None = None
 ) -> TrialRules:

@@ -12,8 +12,10 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version as package_version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from srghn.graph.frozen import evolved_parameters, evolved_size, frozen_digest
 from srghn.memory import state_size
 from srghn.provenance import platform_note
 
+#: torch's error where control flow depends on values.
+_BRANCHES = "GuardOnDataDependentSymNode"
 #: Packages whose version is part of a candidate's record.
 RECORDED = ("torch", "numpy", "gymnasium", "onnx", "onnxscript", "onnxruntime", "srghn")
 
@@ -97,11 +101,9 @@ def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
     The exporter's notes on where in the source an operation came from are left out: they would
     differ from machine to machine.
     """
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     kept = state_size(policy.network)
     example = (torch.zeros(2, observation_size), *([torch.zeros(2, kept)] if kept else []))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _hushed():
         try:
             program = _program(unrolled(policy), example)
         except FAILURES as first:
@@ -118,6 +120,19 @@ def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
         del part.metadata_props[:]
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without torch's own words: a failed export prints the whole graph beside our one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _program(policy: nn.Module, example: tuple[Tensor, ...]) -> Any:
@@ -139,6 +154,12 @@ def _not_exported(network: nn.Module, error: BaseException) -> ArtefactError:
     told = error
     while told.__cause__ is not None:
         told = told.__cause__
+    if type(told).__name__ == _BRANCHES:
+        return ArtefactError(
+            f"network {type(network).__name__} cannot be exported to ONNX: an if or a loop depends "
+            "on its data; write forward without control flow over values: compute every branch and "
+            "choose with torch.where"
+        )
     operator = re.search(r"aten[.:][\w.]+|prims?[.:][\w.]+", f"{told} {error}")
     lines = [line.strip() for line in str(told).splitlines() if line.strip()]
     return ArtefactError(

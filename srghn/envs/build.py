@@ -16,7 +16,7 @@ from srghn.envs.interface import Float32
 from srghn.envs.perturb import Perturbation
 from srghn.envs.registry import WorldSpec, find, load_object
 from srghn.envs.spaces import FlatWorld, read_interface
-from srghn.errors import FAILURES, EnvVersionError, SrghnError
+from srghn.errors import FAILURES, EnvVersionError, SrghnError, one_line
 
 Env = gym.Env[Any, Any]
 
@@ -81,12 +81,6 @@ def _native(spec: WorldSpec, mode: str, params: EnvParams) -> Env:
 def _asked(params: EnvParams) -> str:
     wrapped = [w if isinstance(w, str) else f"{w.path} {w.kwargs}" for w in params.wrappers]
     return f"{params.kwargs}" + (f" and wrappers {', '.join(wrapped)}" if wrapped else "")
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's words without line breaks, at most 300 characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 class Fresh(gym.Wrapper[Any, Any, Any, Any]):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srghn.envs.interface import Interface
-from srghn.errors import FAILURES, EnvVersionError
+from srghn.errors import FAILURES, EnvVersionError, one_line
 from srghn.seeding import stream
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _record(
         except FAILURES as error:
             raise EnvVersionError(
                 f"{name} fails with seed {seed}, step {len(seen) - before}: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
+                f"{type(error).__name__}: {one_line(error)}"
             ) from error
         digits[str(seed)] = text
     return Behaviour(digits), seen

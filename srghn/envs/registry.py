@@ -15,7 +15,7 @@ import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
 from srghn.envs import worlds
-from srghn.errors import FAILURES, EnvVersionError
+from srghn.errors import FAILURES, EnvVersionError, one_line
 from srghn.start import OURS
 
 HISTORY = "## version history"
@@ -216,7 +216,7 @@ def load_module(module_name: str, what: str, path: str) -> Any:
         return import_module(module_name)
     except FAILURES as error:
         raise EnvVersionError(
-            f"cannot import {module_name!r} for {what} {path!r}: {' '.join(str(error).split())}; "
+            f"cannot import {module_name!r} for {what} {path!r}: {one_line(error)}; "
             + (_taken(module_name) or "install it, or add its folder to PYTHONPATH")
         ) from error
 

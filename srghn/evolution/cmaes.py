@@ -152,8 +152,17 @@ class CMAES:
 
 
 def make_pycma(mean: F64, sigma: float, population_size: int) -> Any:
-    """A quiet pycma object that touches no global random state."""
-    quiet = {"popsize": population_size, "verbose": -9, "seed": np.nan}
+    """A quiet pycma object that touches no global random state.
+
+    Nor does it change coordinates where the covariance is badly conditioned, as near an optimum:
+    the change would live in the object alone, and be lost from one generation to the next.
+    """
+    quiet = {
+        "popsize": population_size,
+        "verbose": -9,
+        "seed": np.nan,
+        "conditioncov_alleviate": False,
+    }
     return cma.CMAEvolutionStrategy(mean, sigma, quiet)
 
 

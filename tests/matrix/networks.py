@@ -480,6 +480,13 @@ class Case(NamedTuple):
     kwargs: Mapping_[str, Any] = MappingProxyType({})
     stack: int = 1
 
+    @property
+    def name(self) -> str:
+        module = self.module.removeprefix("srghn.policies:").removeprefix(f"{HERE}:")
+        options = [f"{key} {value}" for key, value in self.kwargs.items()]
+        options += [f"stack {self.stack}"] if self.stack > 1 else []
+        return f"{module} ({', '.join(options)})" if options else module
+
 
 HERE = "tests.matrix.networks"
 TAKEN = [
@@ -507,4 +514,5 @@ REFUSED = {
     "Branching": "without control flow",
     "Noisy": "draw nothing at random",
     "scripted": "TorchScript",
+    "Odd": "operator prims.lgamma",
 }

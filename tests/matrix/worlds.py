@@ -24,7 +24,7 @@ TAKEN: list[dict[str, Any]] = [
     {"id": "minigrid:MiniGrid-Empty-5x5-v0", "wrappers": [IMAGE], "max_episode_steps": 40},
     {"id": "minigrid:MiniGrid-DoorKey-5x5-v0", "wrappers": [IMAGE], "max_episode_steps": 40},
     {"id": "highway_env:parking-v0", "max_episode_steps": 20},
-    {"id": "gymnasium_robotics:FetchReach-v4", "max_episode_steps": 30},
+    {"id": "gymnasium_robotics:AntMaze_UMaze-v5", "max_episode_steps": 30},
     {"id": "gymnasium_robotics:PointMaze_UMaze-v3", "max_episode_steps": 30},
     {"id": "ale_py:ALE/Breakout-v5", "kwargs": {"obs_type": "ram"}, "max_episode_steps": 60},
     {"id": "mo_gymnasium:deep-sea-treasure-v0", "wrappers": [WEIGHTS], "max_episode_steps": 40},

@@ -145,6 +145,7 @@ class Steps:
             manifest=more.get("manifest", {}),
             who=Who("pipeline", "frozen"),
             policy=self.policy,
+            submitter=more.get("submitter"),
         )
 
     def rules(self) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def test_a_canary_that_fails_is_covered_for_and_aborted(unblinded: TestClient, h
             break
     wait_for(lambda: home.ledger.canary() is None)
     assert home.ledger.version(version).state == "ABORTED"
-    assert "it failed to answer" in home.ledger.events(version)[-1].reason
+    assert "guard of invalid actions" in home.ledger.events(version)[-1].reason
 
 
 def test_a_champion_that_fails_says_so(home: Any) -> None:

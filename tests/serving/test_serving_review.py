@@ -18,6 +18,7 @@ from serving.auth import Keeper
 from serving.limits import Limits
 from serving.registry.database import Database
 from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules, HoldbackTerms
 from serving.serve import require_tokens
 from serving.tokens import Tokens
 from srghn.config import CanaryParams
@@ -73,6 +74,36 @@ def test_a_person_approves_and_is_named(client: TestClient, home: Any, tokens: T
     other = client.post(path, json={**body, "reason": "x"}, headers=headers(token, key="k2"))
     assert other.status_code == 409
     assert "CANARY and cannot become APPROVED" in other.json()["error"]
+
+
+def test_a_shadow_and_a_window_are_begun_and_ended(
+    client: TestClient, home: Any, tokens: Tokens
+) -> None:
+    admin = tokens.add("root", ["admin"])
+    rules = DeploymentRules(shadow_first=True, holdback=HoldbackTerms())
+    home.ledger.set_deployment_rules(rules, who=Who("ann", "careful"))
+    version, token = passed(home), tokens.add("ann", ["review"])
+    report = home.ledger.version(version).report_digest
+    body = {"reason": "read it", "report_digest": report}
+    path = f"/v1/versions/{version}"
+    answer = client.post(f"{path}/approve", json=body, headers=headers(token))
+    assert answer.json()["version"]["state"] == "SHADOW"  # where the rules want one first
+    body = {"reason": "enough"}
+    assert client.post(f"{path}/shadow", json=body, headers=headers(token)).status_code == 403
+    answer = client.post(f"{path}/shadow/stop", json=body, headers=headers(admin, key="2"))
+    assert answer.json()["version"]["state"] == "APPROVED"
+    answer = client.post(f"{path}/shadow", json=body, headers=headers(admin, key="3"))
+    assert answer.json()["version"]["state"] == "SHADOW"
+    refused = client.post("/v1/holdback/stop", json=body, headers=headers(admin, key="4"))
+    assert refused.status_code == 409
+    home.ledger.set_deployment_rules(
+        DeploymentRules(holdback=HoldbackTerms()), who=Who("ann", "quick")
+    )
+    home.second(bias=3.0)
+    ended = client.post("/v1/holdback/stop", json=body, headers=headers(admin, 2, "5"))
+    assert ended.status_code == 200
+    assert home.ledger.holdback() is None
+    assert home.ledger.events()[-1].actor == "root"
 
 
 def test_the_other_steps_of_a_person(client: TestClient, home: Any, tokens: Tokens) -> None:

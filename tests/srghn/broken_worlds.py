@@ -68,6 +68,14 @@ class Quits(Counter):
         sys.exit(7)
 
 
+class Asserts(Counter):
+    """Fails an assertion that says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        assert 2 + 2 == 5
+
+
 class Forgetful(Counter):
     """Lets a hidden counter survive reset: not reproducible."""
 

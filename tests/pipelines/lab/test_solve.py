@@ -14,7 +14,7 @@ from pipelines.lab.bench.solve import run
 from pipelines.lab.bench.solve.goals import GOALS
 from pipelines.lab.bench.solve.ours import Attempt, attempt
 from srghn.config import parse_params
-from srghn.errors import ConfigError
+from srghn.errors import ConfigError, ServiceError
 from srghn.evolution import STRATEGIES
 
 CARTPOLE = GOALS["CartPole-v1"]
@@ -95,6 +95,22 @@ def test_a_peer_that_is_not_installed_is_skipped_with_a_word(tmp_path: Path) -> 
     assert "not installed, skipped" in said[-1]
     with pytest.raises(ConfigError, match="knows no world 'CartPole'"):
         run.bench_solve(tmp_path / "solve.csv", tmp_path, worlds=["CartPole"])
+
+
+def test_pycma_plays_as_its_users_write_it(tmp_path: Path) -> None:
+    easy = replace(CARTPOLE, bar=60.0)
+    found = run._peer(easy, run.PYCMA, 3, 20.0, tmp_path)
+    assert found.solved
+    assert found.score >= 60
+    assert found.steps > 0
+    hard = run._peer(replace(CARTPOLE, bar=501.0), run.PYCMA, 3, 0.5, tmp_path)
+    assert not hard.solved
+    assert hard.cpu_seconds >= 0.5
+
+
+def test_a_peer_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match=r"pycma failed on NoSuch-v0: .*NoSuch"):
+        run._peer(replace(CARTPOLE, env="NoSuch-v0"), run.PYCMA, 0, 1.0, tmp_path)
 
 
 def test_unsolved_runs_are_shown_and_count_as_never() -> None:

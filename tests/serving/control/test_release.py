@@ -11,6 +11,7 @@ from serving.control import release
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules, HoldbackTerms
 from serving.registry.states import State
 from srghn.candidates.candidate import Candidate
 from srghn.config import CanaryParams
@@ -94,3 +95,27 @@ def test_canary_rules_are_those_registered(steps: Steps, ledger: Ledger) -> None
     assert release.canary_rules(found) == RULES
     with pytest.raises(TransitionRefused, match="without canary parameters"):
         release.canary_rules(ledger.version(steps.register()))
+
+
+def test_where_a_shadow_comes_first_approving_begins_it(
+    approve: Approve, passed: Callable[[], int], ledger: Ledger
+) -> None:
+    approve(passed())
+    rules = DeploymentRules(shadow_first=True)
+    ledger.set_deployment_rules(rules, who=Who("ann", "be careful"))
+    second, third = passed(), passed()
+    assert approve(second) is State.SHADOW
+    assert approve(third) is State.APPROVED  # there is one shadow at a time
+
+
+def test_in_a_champions_window_an_approved_version_waits(
+    approve: Approve, passed: Callable[[], int], ledger: Ledger, steps: Steps
+) -> None:
+    approve(passed())
+    rules = DeploymentRules(holdback=HoldbackTerms())
+    ledger.set_deployment_rules(rules, who=Who("ann", "be careful"))
+    steps.second()
+    waiting = passed()
+    assert approve(waiting) is State.APPROVED
+    ledger.end_holdback(who=Who("ann", "enough"))
+    assert approve(passed()) is State.CANARY

@@ -22,6 +22,8 @@ GROWING = (
 CALLS: dict[str, Callable[[Ledger, int], object]] = {
     "poll": lambda ledger, trial: (ledger.expire(), ledger.served()),
     "shadow": lambda ledger, trial: ledger.shadow(),
+    "holdback": lambda ledger, trial: ledger.holdback(),
+    "compared": lambda ledger, trial: ledger.compared(POLICY, 2),
     "mode": lambda ledger, trial: ledger.service_mode(),
     "version": lambda ledger, trial: ledger.version(2),
     "pass": lambda ledger, trial: ledger.passed(2),

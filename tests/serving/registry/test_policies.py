@@ -10,6 +10,7 @@ import pytest
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Who
 from serving.registry.rules import DeploymentRules, parse_rules
+from serving.trial.compared import Compared
 from srghn.errors import ConfigError, LedgerError, TransitionRefused
 
 ANN = Who("ann", "because")
@@ -180,10 +181,44 @@ def test_a_shadow_comes_first_where_the_rules_say_so(ledger: Ledger, steps: Any)
     another = steps.approved()
     with pytest.raises(TransitionRefused, match="is the shadow; end it first"):
         ledger.start_shadow(another, loaded=loaded(ledger, another), who=ANN)
-    ledger.stop_shadow(version, who=ANN, evidence={"disagreement": 0.1})
+    epoch, seen = ledger.compared(POLICY, version)
+    assert (epoch, seen.copies) == (ledger.events(version)[-1].seq, 0)
+    ledger.add_compared(POLICY, epoch, Compared(copies=150, timed=150, differed=15))
+    with pytest.raises(TransitionRefused, match=r"want 200 copies .* it answered 150"):
+        steps.canary(version)
+    ledger.add_compared(POLICY, epoch, Compared(copies=50, timed=50))
+    ledger.stop_shadow(version, who=ANN)
     assert ledger.shadow() is None
+    said = ledger.evidence(str(ledger.events()[-1].evidence_sha256))
+    assert (said["copies"]["copies"], said["copies"]["disagreement"]) == (200, 0.075)
     steps.canary(version)
     ledger.verify()
+
+
+def test_a_shadow_that_broke_a_guard_goes_on_no_trial_where_it_comes_first(
+    ledger: Ledger, steps: Any
+) -> None:
+    ledger.set_deployment_rules(DeploymentRules(shadow_first=True, shadow_copies=10), who=ANN)
+    steps.first()
+    version = steps.approved()
+    ledger.start_shadow(version, loaded=loaded(ledger, version), who=ANN)
+    epoch, _ = ledger.compared(POLICY, version)
+    ledger.add_compared(POLICY, epoch, Compared(copies=40, timed=10, errors=30))
+    with pytest.raises(TransitionRefused, match=r"broke the guard of errors: it failed on 30"):
+        steps.canary(version)
+    ledger.set_deployment_rules(DeploymentRules(), who=ANN)
+    steps.canary(version)
+
+
+def test_whoever_the_run_was_for_does_not_approve_by_any_way(ledger: Ledger, steps: Any) -> None:
+    ledger.set_deployment_rules(DeploymentRules(two_persons=True), who=ANN)
+    version = steps.register(submitter="cli:ann")
+    steps.begin(version)
+    steps.judge(version)
+    for actor in ("cli:ann", "ann"):
+        with pytest.raises(TransitionRefused, match=f"two persons: {actor} submitted"):
+            steps.approve(version, who=Who(actor, "mine"))
+    steps.approve(version, who=Who("bob", "read it"))
 
 
 def test_a_shadow_becomes_stale_with_its_incumbent(ledger: Ledger, steps: Any) -> None:
@@ -288,23 +323,3 @@ def test_a_lease_is_named_by_the_event_that_began_it(ledger: Ledger, steps: Any)
     assert lease == ledger.events(version)[-1].hash
     assert steps.resume(version).lease == lease
     assert steps.resume(version, policy_digest="q" * 64).lease == lease  # the same attempt
-
-
-def test_rollback_from_a_successor_leads_back_to_what_it_replaced(
-    ledger: Ledger, steps: Any
-) -> None:
-    """The two saw other environments: that is no reason to have no way back."""
-    steps.first(manifest={"interface": {"observation_size": 4}})
-    manifest = {"interface": {"observation_size": 5}, "successor": True}
-    second = steps.register(manifest=manifest, fingerprint="f" * 64)
-    with pytest.raises(TransitionRefused, match="to be judged against"):
-        steps.begin(second)  # against the champion, which sees other things
-    assert steps.begin(second, incumbent_digest=None).incumbent_digest is None
-    steps.judge(second)
-    steps.approve(second)
-    steps.play(steps.canary(second), 10.0, 490.0, 12)
-    ledger.promote(second, expected_generation=1, who=ANN)
-    assert ledger.interface() == {"observation_size": 5}
-    back = ledger.rollback(who=Who("ann", "clients were not ready"))
-    assert back.version == 1
-    assert ledger.interface() == {"observation_size": 4}

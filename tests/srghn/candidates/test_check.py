@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from srghn.candidates import check as checking
-from srghn.candidates.check import check
+from srghn.candidates.check import check, check_network
 from srghn.config import EnvParams, NetworkParams, RunParams
+from srghn.envs import pin
 from srghn.errors import ArtefactError, ConfigError, GraphError, SrghnError
 from tests.matrix import networks
 
@@ -47,16 +48,29 @@ def test_what_once_failed_late_is_exported(name: str) -> None:
 
 @pytest.mark.parametrize("name", networks.REFUSED)
 def test_what_cannot_be_evolved_is_refused_in_one_true_line(name: str) -> None:
-    with pytest.raises((ConfigError, GraphError), match=networks.REFUSED[name]) as caught:
+    errors = (ConfigError, GraphError, ArtefactError)
+    with pytest.raises(errors, match=networks.REFUSED[name]) as caught:
         check(params(name))
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
 
 
-def test_an_operator_that_onnx_lacks_is_named() -> None:
-    with pytest.raises(ArtefactError, match=r"Odd cannot be exported .*operator.*lgamma") as caught:
-        check(params("Odd"))
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Branching", "an if or a loop depends on its data.*torch.where"),
+        ("Odd", "operator prims.lgamma"),
+    ],
+)
+def test_a_run_that_cannot_export_says_one_line_and_torch_nothing(
+    name: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """torch prints the graph and logs warnings, once for each of our two tries."""
+    asked = params(name)
+    with pytest.raises(ArtefactError, match=message) as caught:
+        check_network(asked, pin(asked.env))
     assert "\n" not in str(caught.value)
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_the_command_has_the_exit_codes_of_all() -> None:

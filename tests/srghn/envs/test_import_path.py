@@ -127,6 +127,7 @@ def test_a_world_without_a_flat_form_is_refused(world: str, message: str) -> Non
         ("broken_worlds:np", "could not be built"),
         ("broken_worlds:Quits", "could not be built.*SystemExit: 7"),
         ("broken_worlds:shout", "could not be built"),
+        ("broken_worlds:Asserts", r"AssertionError: assert 2 \+ 2 == 5 \(broken_worlds\.py, line"),
         ("pathlib:Path", r"must give a gymnasium\.Env, got PosixPath"),
     ],
 )

@@ -159,3 +159,14 @@ def test_the_programs_in_the_page_on_the_method_run() -> None:
     assert len(programs) == 2
     for program in programs:
         exec(compile(program, "method.md", "exec"), {})
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("level", [1.0, 0.0], ids=["sphere", "plateau"])
+def test_a_search_that_has_converged_goes_on(name: str, level: float) -> None:
+    """In two dimensions, beyond what float32 can tell apart, and where all points are equal."""
+    search = Search(dimensions=2, seed=1, strategy=name)
+    for _ in range(200):
+        points = search.ask()
+        assert np.isfinite(points).all()
+        search.tell([-level * float(((point - 2) ** 2).sum()) for point in points])

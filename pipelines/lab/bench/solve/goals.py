@@ -27,8 +27,21 @@ class Goal:
     ours: Mapping[str, Mapping[str, Any]]
     ppo: Mapping[str, Any]
 
+    @property
+    def hidden(self) -> int:
+        """Width of the hidden layer, for peers whose network is a choice of ours."""
+        return int(self._section("network")["kwargs"]["hidden"][0])
+
+    @property
+    def episodes(self) -> int:
+        """Episodes of each individual and generation."""
+        return int(self._section("evolution")["episodes"])
+
+    def _section(self, name: str) -> dict[str, Any]:
+        return {**_OURS[name], **self.ours.get(name, {})}
+
     def params(self, strategy: str, seed: int) -> dict[str, Any]:
-        merged = {name: {**_OURS[name], **self.ours.get(name, {})} for name in _OURS}
+        merged = {name: self._section(name) for name in _OURS}
         merged["evolution"] |= {"strategy": strategy, "seed": seed}
         return {"env": {"id": self.env}, **merged}
 

@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,9 +22,15 @@ from pipelines.lab.bench.solve.goals import GOALS, Goal
 from pipelines.lab.bench.solve.ours import EPISODES, Attempt, attempt
 from srghn.errors import ConfigError, ServiceError
 
-#: Strategies of this library by name, and the peer.
-OURS, PPO = ("self-referential", "cmaes", "snes"), "sb3-ppo"
-PEER = Peer("sb3", tuple(GOALS), ("stable-baselines3",), True)
+#: Strategies of this library by name.
+OURS = ("self-referential", "cmaes", "snes")
+PPO, PGPE, PYCMA = "sb3-ppo", "evotorch-pgpe", "pycma"
+#: Contestant -> the program that plays it, and where that is installed; pycma is with ourselves.
+PEERS: dict[str, tuple[str, Peer | None]] = {
+    PPO: ("ppo.py", Peer("sb3", tuple(GOALS), ("stable-baselines3",), True)),
+    PGPE: ("pgpe.py", Peer("evotorch", tuple(GOALS), ("evotorch",), True)),
+    PYCMA: ("pycma.py", None),
+}
 COLUMNS = tuple(field.name for field in fields(Attempt))
 
 
@@ -41,9 +48,9 @@ def bench_solve(
 
     `limit` is in CPU-seconds a run. Raises `ConfigError` for an unknown world or contestant.
     """
-    worlds, contestants = worlds or tuple(GOALS), contestants or (OURS[0], PPO)
+    worlds, contestants = worlds or tuple(GOALS), contestants or (OURS[0], *PEERS)
     _check("world", worlds, GOALS)
-    _check("contestant", contestants, (*OURS, PPO))
+    _check("contestant", contestants, (*OURS, *PEERS))
     done = {(a.env, a.contestant, a.seed): a for a in read(out)}
     found = []
     for seed in range(seeds):
@@ -71,33 +78,34 @@ def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 def _one(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> Attempt:
     """In a process of its own, whose CPU time is counted."""
-    if contestant == PPO:
-        return _ppo(goal, seed, limit, home)
+    if contestant in PEERS:
+        return _peer(goal, contestant, seed, limit, home)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(attempt, goal, contestant, seed, limit).result()
 
 
-def _ppo(goal: Goal, seed: int, limit: float, home: Path) -> Attempt:
-    if not PEER.installed(home):
-        raise ServiceError(f"{PPO} is not installed, skipped: srghn bench solve --install-peers")
+def _peer(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> Attempt:
+    name, peer = PEERS[contestant]
+    if peer is not None and not peer.installed(home):
+        raise ServiceError(
+            f"{contestant} is not installed, skipped: srghn bench solve --install-peers"
+        )
     spec = {
         "env": goal.env, "bar": goal.bar, "ppo": dict(goal.ppo), "seed": seed, "limit": limit,
-        "episodes": EPISODES,
+        "episodes": EPISODES, "hidden": goal.hidden, "per": goal.episodes,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(spec), encoding="utf-8")
-        program = Path(__file__).with_name("ppo.py")
+        program = Path(__file__).with_name(name)
+        python = sys.executable if peer is None else str(peer.python(home))
         ran = subprocess.run(
-            [str(PEER.python(home)), str(program), str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
+            [python, str(program), str(path)], capture_output=True, text=True, check=False
         )
     if ran.returncode:
         last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ServiceError(f"{PPO} failed on {goal.env}: {last}")
-    return Attempt(goal.env, PPO, seed, **json.loads(ran.stdout.strip().splitlines()[-1]))
+        raise ServiceError(f"{contestant} failed on {goal.env}: {last}")
+    return Attempt(goal.env, contestant, seed, **json.loads(ran.stdout.strip().splitlines()[-1]))
 
 
 def _append(out: Path, made: Attempt) -> None:

@@ -247,8 +247,21 @@ def _start(
     }
 
 
+_COUNTED = (
+    "copies", "differed", "errors", "champion_errors", "invalid", "champion_invalid", "timed",
+    "slower",
+)  # fmt: skip
+
+
 def _loop() -> None:
-    """What watch and notifications keep."""
+    """What shadows, the watch and notifications keep."""
+    op.create_table(
+        "compared",
+        sa.Column("policy", sa.String(100), primary_key=True),
+        sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+        *(sa.Column(name, sa.Integer, nullable=False) for name in _COUNTED),
+        *(sa.Column(name, sa.Float, nullable=False) for name in ("seconds", "champion_seconds")),
+    )
     op.create_table(
         "watch",
         sa.Column("policy", sa.String(100), primary_key=True),

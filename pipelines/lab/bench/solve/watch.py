@@ -1,0 +1,53 @@
+# mypy: ignore-errors
+# Runs in the environments of the peers; the standard library, Gymnasium and NumPy alone.
+"""What the peers' programs share: the clock, the test on fresh episodes, and the answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+
+def spec():
+    """What is asked: env, bar, seed, limit (CPU-seconds), episodes, and each peer's settings."""
+    return json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+
+
+class Watch:
+    """CPU-seconds since it was made, without those of its own tests."""
+
+    def __init__(self, spec):
+        self.spec, self.begun = spec, time.process_time()
+        self.solved, self.score = False, float("nan")
+
+    @property
+    def spent(self):
+        return time.process_time() - self.begun
+
+    @property
+    def over(self):
+        return self.solved or self.spent >= self.spec["limit"]
+
+    def test(self, act, steps):
+        """Whether `act` (observation -> action) reaches the bar over fresh episodes."""
+        before, env, returns = time.process_time(), gym.make(self.spec["env"]), []
+        for k in range(self.spec["episodes"]):
+            seed = 10**6 * (self.spec["seed"] + 1) + steps + k
+            (row, _), total, over = env.reset(seed=seed % 2**31), 0.0, False
+            while not over:
+                row, reward, ended, cut, _ = env.step(act(row))
+                total, over = total + float(reward), ended or cut
+            returns.append(total)
+        self.score = float(np.mean(returns))
+        self.solved = self.score >= self.spec["bar"]
+        self.begun += time.process_time() - before
+
+    def tell(self, steps):
+        found = {"solved": bool(self.solved), "cpu_seconds": self.spent}
+        found |= {"steps": int(steps), "score": self.score}
+        sys.stdout.write(json.dumps(found) + "\n")

@@ -1,0 +1,66 @@
+"""Which actions an interface has, and when two of them differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Continuous actions differ by more than this part of their range; where it is open, of 2.
+DIFFERENT = 0.1
+#: A bound is met to rounding in float32.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Bounds of an action's k elements, (k,) each, infinite where open; whole numbers or not."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def have(self, action: Any) -> bool:
+        """Whether one action, a number or a list of k, is one of them."""
+        if isinstance(action, int):
+            return bool(self.low[0] <= action <= self.high[0])
+        return self.have_all(np.array(action, np.float64).reshape(1, -1))
+
+    def have_all(self, actions: NDArray[Any]) -> bool:
+        """Whether each of n actions, (n,) or (n, k), is."""
+        rows = actions.reshape(len(actions), -1)
+        if rows.shape[1] != len(self.low):
+            return False
+        room = _ROUNDING * np.maximum(1, np.where(self._bounded, np.abs(self.high), 1))
+        return bool((rows >= self.low - room).all() and (rows <= self.high + room).all())
+
+    def differ(self, first: Any, second: Any) -> bool:
+        """Whether two actions are not the same; see `DIFFERENT` for continuous ones."""
+        if isinstance(first, int) or isinstance(second, int):
+            return bool(first != second)
+        gap = np.abs(np.array(first, np.float64) - np.array(second, np.float64)).ravel()
+        return bool((gap > DIFFERENT * np.where(self._bounded, self.high - self.low, 2.0)).any())
+
+    @property
+    def _bounded(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.low) & np.isfinite(self.high)
+
+
+def actions_of(interface: Mapping[str, Any] | None) -> Actions | None:
+    """The actions of a manifest's interface; None where it does not say them."""
+    if not interface or "action_kind" not in interface:
+        return None
+    if interface["action_kind"] == "box":
+        size = math.prod(interface.get("action_shape", ()))
+        low = _bounds(interface["action_low"], size, -math.inf)
+        return Actions(low, _bounds(interface["action_high"], size, math.inf))
+    starts = np.array(interface["starts"], np.float64)
+    return Actions(starts, starts + np.array(interface["choices"], np.float64) - 1)
+
+
+def _bounds(values: Any, size: int, unbounded: float) -> NDArray[np.float64]:
+    listed = [unbounded if value is None else float(value) for value in values]
+    return np.broadcast_to(np.array(listed, np.float64), (size,)).copy()

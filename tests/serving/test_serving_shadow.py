@@ -1,0 +1,263 @@
+"""Shadow, guards and holdback over HTTP: off the request path, counted, and acted on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from serving.control.shadow import Answer, Shadow, compared
+from serving.predictor import Predictor
+from serving.registry.ledger import POLICY
+from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules, HoldbackTerms
+from serving.trial.assignment import arm_of, trial_key
+from serving.trial.rules import GuardTerms
+from tests.serving.test_serving_episodes import OBSERVATION, act, end, opened, wait_for
+
+ANN = Who("ann", "because")
+LEANING = [0.5, 0.5, 0.1, 0.5]
+
+
+def tried(client: TestClient) -> Any:
+    return client.app.state.service.follower.served.tried  # type: ignore[attr-defined]
+
+
+def shadow(home: Any, **options: Any) -> int:
+    version: int = home.approved(**options)
+    loaded = {"digest": home.ledger.version(version).digest, "golden": 8}
+    home.ledger.start_shadow(version, loaded=loaded, who=ANN)
+    return version
+
+
+def copies(home: Any, version: int) -> Any:
+    return home.ledger.compared(POLICY, version)[1]
+
+
+def test_a_shadow_answers_copies_and_nobody_gets_its_answers(home: Any) -> None:
+    home.first()
+    version = shadow(home, flip=True)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        for n in range(10):
+            answer = act(client, episode_id=f"e-{n}")
+            assert (answer["action"], answer["version"], answer["route"]) == (1, 1, "champion")
+        client.post("/v1/act/batch", json={"observations": [OBSERVATION] * 3})
+        tensor = {"name": "obs", "shape": [1, 4], "datatype": "FP32", "data": OBSERVATION}
+        client.post("/v2/models/policy/infer", json={"inputs": [tensor]})
+        seen = wait_for(lambda: (s := copies(home, version)).copies == 12 and s)
+        assert (seen.differed, seen.errors, seen.timed) == (12, 0, 12)
+        assert seen.seconds > 0
+        wait_for(lambda: 'srghn_shadow_copies{route="shadow"} 12.0' in client.get("/metrics").text)
+        metrics = client.get("/metrics").text
+        assert 'srghn_shadow_disagreement_ratio{route="shadow"} 1.0' in metrics
+        assert 'srghn_guard_ratio{guard="errors",route="shadow"}' in metrics
+        page = client.get("/").text
+        assert f"version {version} answers a copy of the traffic" in page
+    home.ledger.stop_shadow(version, who=ANN)
+    assert home.ledger.version(version).state == "APPROVED"
+
+
+def test_a_shadow_that_hangs_slows_no_request_and_copies_are_dropped(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.first()
+    version, release = shadow(home, bias=1.0), threading.Event()
+    real = Predictor.step_one
+
+    def slow(self: Predictor, observation: list[float], memory: bytes) -> Any:
+        if self.version == version:
+            release.wait(20)
+        return real(self, observation, memory)
+
+    monkeypatch.setattr(Predictor, "step_one", slow)
+    with opened(home, shadow_queue=2) as client:
+        wait_for(lambda: tried(client))
+        begun = time.monotonic()
+        for _ in range(20):
+            act(client)
+        assert time.monotonic() - begun < 10
+        text = client.get("/metrics").text
+        dropped = float(text.split("\nsrghn_shadow_dropped_total ")[1].split()[0])
+        assert dropped >= 17
+        release.set()
+
+
+def test_a_canary_that_fails_is_covered_and_aborted_by_the_guard(home: Any) -> None:
+    home.first()
+    version = home.approved(brittle=True)
+    home.steps.canary(version, weight=0.5)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        for n in range(30):
+            assert act(client, episode_id=f"e-{n}")["action"] == 1
+        wait_for(lambda: home.ledger.canary() is None)
+    assert home.ledger.version(version).state == "ABORTED"
+    event = home.ledger.events(version)[-1]
+    assert "guard of invalid actions" in event.reason
+    said = home.ledger.evidence(event.evidence_sha256)
+    assert said["copies"]["invalid"] >= 10
+    assert said["guard"]["capital"] >= said["guard"]["needed"]
+
+
+def test_where_both_fail_the_canary_is_not_to_blame(home: Any) -> None:
+    home.first(brittle=True)
+    version = home.approved(brittle=True, salt=1)
+    home.steps.canary(version, weight=0.5)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        for _ in range(20):
+            client.post("/v1/act", json={"observation": OBSERVATION})
+        wait_for(lambda: copies(home, version).copies >= 20)
+        time.sleep(0.2)
+        assert home.ledger.canary() is not None
+        seen = copies(home, version)
+        assert (seen.invalid, seen.champion_invalid) == (0, 0)
+
+
+def test_a_slow_canary_breaks_the_guard_of_latency(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.first()
+    version = home.approved(bias=1.0)
+    home.steps.canary(version, weight=0.5)
+    real = Predictor.step_one
+
+    def slow(self: Predictor, observation: list[float], memory: bytes) -> Any:
+        if self.version == version:
+            time.sleep(0.02)
+        return real(self, observation, memory)
+
+    monkeypatch.setattr(Predictor, "step_one", slow)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        for n in range(25):
+            act(client, episode_id=f"e-{n}")
+        wait_for(lambda: home.ledger.canary() is None)
+    assert "guard of latency" in home.ledger.events(version)[-1].reason
+
+
+@pytest.mark.parametrize(
+    ("mine", "champions", "counted"),
+    [
+        ("", "", {"timed": 1}),
+        ("error", "", {"errors": 1}),
+        ("", "error", {"champion_errors": 1}),
+        ("error", "error", {}),
+        ("invalid", "", {"invalid": 1}),
+        ("invalid", "error", {"invalid": 1, "champion_errors": 1}),
+    ],
+)
+def test_what_a_copy_counts_for(mine: str, champions: str, counted: dict[str, int]) -> None:
+    found = compared(Answer(1, mine, 0.0), Answer(1, champions, 0.0), None, GuardTerms())
+    assert {k: v for k, v in vars(found).items() if v} == {"copies": 1, **counted}
+
+
+def test_counts_that_the_ledger_did_not_take_are_kept(home: Any, monkeypatch: Any) -> None:
+    from serving.counts import Counts
+    from serving.limits import Limits
+    from serving.trial.compared import Compared
+    from srghn.errors import LedgerError
+
+    made = Shadow(home.ledger, Counts(), Limits(), POLICY)
+    made._keep({5: Compared(copies=2)})
+    real: Callable[..., None] = home.ledger.add_compared
+
+    def fails(*_: Any) -> None:
+        raise LedgerError("locked")
+
+    monkeypatch.setattr(home.ledger, "add_compared", fails)
+    with pytest.raises(LedgerError):
+        made.look()
+    monkeypatch.setattr(home.ledger, "add_compared", real)
+    made._keep({5: Compared(copies=1)})
+    made.look()
+    assert made._seen == {}
+    with home.ledger._database.read() as connection:
+        from serving.registry import comparisons
+
+        assert comparisons.find(connection, POLICY, 5).copies == 3
+    made.close()
+
+
+# ---------------------------------------------------------------------------- holdback
+
+
+def fresh(home: Any) -> int:
+    terms = HoldbackTerms(share=0.3)
+    home.ledger.set_deployment_rules(DeploymentRules(holdback=terms), who=ANN)
+    home.first()
+    version: int = home.second(flip=True)
+    return version
+
+
+def play(client: TestClient, home: Any, count: int, good: float, bad: float) -> set[str]:
+    """Episodes until the window ends; the champion earns `bad`, its predecessor `good`."""
+    window, routes = home.ledger.holdback(), set()
+    key = trial_key(home.ledger.secret(POLICY), POLICY, window.epoch)
+    for n in range(count):
+        name = f"e-{n}"
+        answer = act(client, episode_id=name)
+        routes.add(answer["route"])
+        held = arm_of(key, name, window.share) == 1
+        assert answer["action"] == (1 if held else 0)  # the predecessor's, or the champion's
+        assert "version" not in answer
+        assert end(client, name, answer["token"], good if held else bad).status_code == 200
+        if home.ledger.holdback() is None:
+            break
+    return routes
+
+
+def test_a_worse_champion_is_rolled_back_by_itself_once_and_it_is_announced(home: Any) -> None:
+    version = fresh(home)
+    with opened(home) as client:
+        wait_for(lambda: client.app.state.service.follower.served.held)  # type: ignore[attr-defined]
+        assert "stay on version 1" in client.get("/").text
+        assert play(client, home, 300, 450.0, 50.0) == {"trial"}
+        wait_for(lambda: home.ledger.champion().version == 1)
+        wait_for(lambda: client.get("/v1/champion").json()["version"] == 1)
+        answer = act(client, episode_id="after")
+        assert (answer["route"], answer["version"]) == ("champion", 1)
+        wait_for(
+            lambda: (
+                'srghn_rollbacks_total{reason="rollback_by_holdback"} 1.0'
+                in client.get("/metrics").text
+            )
+        )
+    event = home.ledger.events()[-1]
+    champion = home.ledger.events(1)[-1]
+    assert (champion.action, champion.actor) == ("rollback_by_holdback", "holdback")
+    assert "worse than version 1: champion mean 10.0%" in champion.reason
+    assert home.ledger.version(version).quarantined
+    assert home.ledger.holdback() is None
+    assert event.seq >= champion.seq
+    home.ledger.verify()
+
+
+def test_a_champion_that_is_not_worse_ends_its_window(home: Any) -> None:
+    version = fresh(home)
+    with opened(home) as client:
+        wait_for(lambda: client.app.state.service.follower.served.held)  # type: ignore[attr-defined]
+        play(client, home, 300, 300.0, 320.0)
+        wait_for(lambda: home.ledger.holdback() is None)
+        wait_for(lambda: act(client)["route"] == "champion")
+        assert act(client)["version"] == version
+    event = home.ledger.events()[-1]
+    assert (event.action, event.actor, event.version) == ("end_holdback", "holdback", None)
+    assert "not worse than version 1 by 5% or more" in event.reason
+
+
+def test_a_window_whose_time_is_over_ends(home: Any) -> None:
+    terms = HoldbackTerms(hours=1e-4)
+    home.ledger.set_deployment_rules(DeploymentRules(holdback=terms), who=ANN)
+    home.first()
+    home.second(bias=1.0)
+    time.sleep(0.4)
+    with opened(home) as client:
+        wait_for(lambda: home.ledger.holdback() is None)
+        assert act(client)["route"] == "champion"
+    assert "its time passed without harm shown" in home.ledger.events()[-1].reason

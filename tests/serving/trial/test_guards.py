@@ -1,0 +1,80 @@
+"""Guards of errors, invalid actions and latency: valid at every look, and quick to see harm."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import numpy as np
+import pytest
+
+from serving.trial.compared import Compared
+from serving.trial.guards import broken
+from serving.trial.rules import GuardTerms
+
+TERMS = GuardTerms()
+
+
+def test_a_version_that_always_fails_is_found_within_some_copies() -> None:
+    assert broken(Compared(copies=8, errors=8), TERMS) is None
+    found = broken(Compared(copies=13, errors=13), TERMS)
+    assert found is not None
+    assert found.name == "errors"
+    assert "failed on 13 of 13 copies" in found.said
+
+
+@pytest.mark.parametrize(
+    ("seen", "name"),
+    [
+        (Compared(copies=20, invalid=20), "invalid actions"),
+        (Compared(copies=20, timed=20, slower=20), "latency"),
+        (Compared(copies=20_000, errors=40), "errors"),
+    ],
+)
+def test_each_guard_breaks_by_its_own_name(seen: Compared, name: str) -> None:
+    found = broken(seen, TERMS)
+    assert found is not None
+    assert found.name == name
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Compared(copies=10_000),
+        Compared(copies=10_000, errors=300, champion_errors=300),
+        Compared(copies=10_000, timed=10_000, slower=5000),
+        Compared(copies=10_000, champion_errors=10_000),
+    ],
+)
+def test_what_happens_to_both_alike_breaks_none(seen: Compared) -> None:
+    assert broken(seen, TERMS) is None
+
+
+@pytest.mark.parametrize("kind", ["errors", "slower"])
+def test_a_version_that_is_no_worse_is_ended_seldom_however_often_one_looks(kind: str) -> None:
+    """5,000 streams of 400 copies, looked at after each: at most one guard's share of alpha."""
+
+    def is_broken(up: int, n: int) -> bool:
+        counts = {"errors": up, "champion_errors": n - up} if kind == "errors" else {"slower": up}
+        return broken(Compared(copies=n, timed=n, **counts), TERMS) is not None
+
+    looks = np.arange(1, 401)
+    fatal = [bisect_left(range(n + 1), True, key=lambda up, n=n: is_broken(up, n)) for n in looks]
+    steps = np.random.default_rng(0).choice([0, 1], size=(5000, 400))
+    ended = (np.cumsum(steps, axis=1) >= np.array(fatal)).any(axis=1).mean()
+    share = TERMS.alpha / 3
+    assert 0 < ended <= share + 3 * np.sqrt(share / 5000)
+
+
+def test_slow_is_by_ratio_and_slack() -> None:
+    terms = GuardTerms(latency=2, slack_ms=1)
+    assert not terms.slow(0.0009, 0.00001)  # a difference that nobody notices
+    assert terms.slow(0.0042, 0.0015)
+    assert not terms.slow(0.0038, 0.0015)
+
+
+def test_counts_of_workers_add_up() -> None:
+    one = Compared(copies=3, differed=1, timed=2, seconds=0.2, champion_seconds=0.1)
+    both = one + one
+    assert (both.copies, both.differed, both.disagreement) == (6, 2, 0.5)
+    assert both.latency_ratio == 2
+    assert Compared().to_json()["disagreement"] is None
