@@ -5,8 +5,10 @@ from __future__ import annotations
 from starlette.routing import compile_path
 
 #: What a route needs. OPEN: nothing, ever. READ: nothing, or under `everything` any scope that
-#: reads. INFER and OUTCOME: nothing, or their scope where that is closed. The others: their scope.
+#: reads. INFER and OUTCOME: nothing, or their scope where that is closed. SESSION: the route looks
+#: for a session itself, and does nothing without. The others: their scope.
 OPEN, READ, INFER, OUTCOME, REVIEW, ADMIN = "open", "read", "infer", "outcome", "review", "admin"
+SESSION = "session"
 
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"
@@ -23,6 +25,16 @@ ACCESS: dict[tuple[str, str], str] = {
     ("GET", "/v1/policies"): READ,
     ("GET", "/v1/policies/{policy}"): READ,
     ("POST", "/v2/repository/index"): READ,
+    ("GET", "/history"): READ,
+    ("GET", "/versions"): READ,
+    ("GET", "/versions/{version}"): READ,
+    ("GET", "/compare"): READ,
+    ("GET", "/episode"): REVIEW,
+    ("GET", "/sign-in"): SESSION,
+    ("POST", "/sign-in"): SESSION,
+    ("POST", "/sign-out"): SESSION,
+    ("GET", "/decide/{step}"): SESSION,
+    ("POST", "/decide/{step}"): SESSION,
     ("GET", "/v2"): READ,
     ("GET", _MODEL): READ,
     ("GET", _VERSION): READ,

@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serving.auth import Auth
 from serving.description import describe
+from serving.door import Auth
 from serving.hot import HotPath
 from serving.http import RequestIds, answer, host_of, refusal, without_body
 from serving.limits import Limits
 from serving.policy import PolicyService
-from serving.routes import act, docs, health, home, oip, policies, review, versions
+from serving.routes import act, decide, docs, health, home, oip, policies, review, versions
 from serving.schemas import BadRequest
 from serving.service import ASKED, OF, Service
 from serving.settings import Settings, load_settings
@@ -89,9 +89,9 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
     app.state.service = app.service = service
     app._hot = {}
     app.hosts = service.settings.served_hosts
-    app.add_middleware(Auth, keeper=service.keeper)
+    app.add_middleware(Auth, keeper=service.keeper, sessions=service.sessions)
     app.add_middleware(RequestIds)
-    for module in (act, oip, policies, versions, review, health, home, docs):
+    for module in (act, oip, policies, versions, review, health, home, decide, docs):
         app.include_router(module.router)
     app.add_exception_handler(BadRequest, _refused)
     app.add_exception_handler(LedgerError, _unavailable)

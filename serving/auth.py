@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens checked before a request is read."""
+"""Who may ask: which scope a request needs, and whose token has it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from starlette.requests import Request
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
-from serving.access import ADMIN, INFER, OPEN, OUTCOME, READ, needed_by
-from serving.http import answer, refusal
+from serving.access import ADMIN, INFER, OPEN, OUTCOME, READ, SESSION, needed_by
 from serving.schemas import BadRequest
 from serving.tokens import Token, Tokens
-from srghn.errors import LedgerError
+from srghn.files import sha256_bytes
 
 Closed = Literal["changes", "inference", "everything"]
 #: A revoked token may be believed for so many seconds more by a worker that saw it.
@@ -40,7 +38,9 @@ class Keeper:
     """Knows which scope a request needs, and whose token has it.
 
     `outcomes` says whether outcomes need a token: beyond loopback, where inference does, and from
-    the first token with that scope on. It is looked up with each look at the ledger.
+    the first token with that scope on. `decided` says whether decisions need one: elsewhere too,
+    and from the first with scope review or admin on. Both are looked up with each look at the
+    ledger.
     """
 
     def __init__(self, tokens: Tokens, closed: Closed, public: bool) -> None:
@@ -50,16 +50,20 @@ class Keeper:
         self._wrong: dict[str, tuple[float, int]] = {}
         self.infer = closed != "changes"
         self.outcomes = self.infer or public
+        self.decided = True
 
     def look(self) -> None:
-        """Find out whether outcomes need a token now. Blocks; raises `LedgerError`."""
-        self.outcomes = self.infer or self._public or self._tokens.any_valid("outcome")
+        """Find out what needs a token now. Blocks; raises `LedgerError`."""
+        closed, now = self.infer or self._public, time.time()
+        scopes = {s for token in self._tokens.list() if token.valid(now) for s in token.scopes}
+        self.outcomes = closed or "outcome" in scopes
+        self.decided = closed or not scopes.isdisjoint({"review", "admin"})
 
     def closed(self, scope: Scope) -> str | None:
         """The scope that a request needs; None where it is open to all."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         needed = needed_by(scope["method"], path)
-        if needed == OPEN or (needed is None and not _leads_anywhere(scope)):
+        if needed in (OPEN, SESSION) or (needed is None and not _leads_anywhere(scope)):
             return None
         if needed == READ:
             return READ if self._closed == "everything" else None
@@ -78,7 +82,7 @@ class Keeper:
         expected = f"Bearer and a token with scope {needed!r}"
         if kind.lower() != "bearer" or not given:
             raise Unauthorised(401, expected, kind[:20] or "nothing", needed)
-        token = await self._find(given.strip())
+        token = await self.known_by(sha256_bytes(given.strip().encode()))
         if token is None:
             await asyncio.sleep(self._slow(caller))
             raise Unauthorised(401, expected, "an unknown, revoked or expired token", needed)
@@ -97,41 +101,21 @@ class Keeper:
         first, most = SLOWED_SECONDS
         return float(min(most, first * 2 ** min(count - 1, 10)))
 
-    async def _find(self, given: str) -> Token | None:
-        """The token, from memory for a few seconds: inference cannot wait for the database."""
-        known = self._believed.get(given)
+    async def known_by(self, digest: str) -> Token | None:
+        """The token with this SHA-256, or None; raises `LedgerError`.
+
+        From memory for a few seconds: inference cannot wait for the database.
+        """
+        known = self._believed.get(digest)
         if known is not None and time.monotonic() < known[0] and known[1].valid(time.time()):
             return known[1]
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._executor, self._tokens.find, given)
+        found = await loop.run_in_executor(self._executor, self._tokens.known_by, digest)
         if len(self._believed) > 1000:
             self._believed.clear()
         if found is not None:
-            self._believed[given] = (time.monotonic() + BELIEVED_SECONDS, found)
+            self._believed[digest] = (time.monotonic() + BELIEVED_SECONDS, found)
         return found
-
-
-class Auth:
-    """ASGI: asks for the scope a path needs, and hands the token on as `request.state.token`."""
-
-    def __init__(self, app: ASGIApp, keeper: Keeper) -> None:
-        self._app, self._keeper = app, keeper
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        needed = self._keeper.closed(scope) if scope["type"] == "http" else None
-        if needed is not None:
-            request = Request(scope)
-            try:
-                request.state.token = await self._keeper.admit(
-                    request.headers.get("authorization"), needed, caller_of(scope)
-                )
-            except Unauthorised as error:
-                await refusal(error, request)(scope, receive, send)
-                return
-            except LedgerError as error:
-                await answer({"error": str(error)}, 503)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
 
 
 def caller_of(scope: Scope) -> str:

@@ -81,10 +81,18 @@ def find(home: Path, run_id: str) -> RunTrace | None:
 
 
 def recent(home: Path, most: int = 50) -> list[RunTrace]:
-    """The latest runs, latest first."""
-    names = [path.stem for path in (home / "runs").glob("*.json")]
+    """The latest runs, latest first; of many, only so many files are read."""
+    written = [(_written(path), path.stem) for path in (home / "runs").glob("*.json")]
+    names = [name for _, name in sorted(written, reverse=True)[:most]]
     found = [trace for name in names if (trace := find(home, name)) is not None]
-    return sorted(found, key=lambda trace: trace.at, reverse=True)[:most]
+    return sorted(found, key=lambda trace: trace.at, reverse=True)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
 
 
 def _now() -> str:

@@ -22,6 +22,7 @@ from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.schemas import BadRequest
+from serving.sessions import Sessions
 from serving.settings import Settings
 from serving.tokens import Tokens
 from srghn.errors import LedgerError
@@ -50,6 +51,7 @@ class Service:
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
         self.store = ArtefactStore(self.settings.home / "artefacts")
         self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
+        self.sessions = Sessions(self.ledger.secret(POLICY), self.keeper, self.settings)
         self.discover()
         self.default.follower.looks.append(self.keeper.look)
         self.sender = Sender(self.ledger)

@@ -106,7 +106,10 @@ class Tokens:
 
     def find(self, token: str) -> Token | None:
         """The token's meaning, or None if it is unknown, revoked or expired."""
-        digest = sha256_bytes(token.encode())
+        return self.known_by(sha256_bytes(token.encode()))
+
+    def known_by(self, digest: str) -> Token | None:
+        """The meaning of the token with this SHA-256; None as in `find`."""
         query = select(schema.tokens).where(schema.tokens.c.sha256 == digest)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()

@@ -12,28 +12,31 @@ from markupsafe import Markup
 from serving.registry.trial_view import TrialView
 from serving.trial.rules import TrialRules
 
-WIDTH, LEFT, RIGHT = 640, 96, 24
+LEFT, RIGHT = 96, 24
 _ROW = 34
 
 
 class _Axis:
-    """Values in [low, high] to pixels."""
+    """Values in [low, high] to pixels of a drawing so wide."""
 
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = low, high
+    def __init__(self, low: float, high: float, width: int) -> None:
+        self.low, self.high, self.width = low, high, width
 
     def __call__(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
-        return LEFT + min(max(share, 0.0), 1.0) * (WIDTH - LEFT - RIGHT)
+        return LEFT + min(max(share, 0.0), 1.0) * (self.width - LEFT - RIGHT)
 
 
-def draw(view: TrialView) -> Markup:
-    """An SVG of both arms' mean returns, and of the effect's bounds with harm and margin lines."""
+def draw(view: TrialView, width: int = 640) -> Markup:
+    """An SVG of both arms' mean returns, and of the effect's bounds with harm and margin lines.
+
+    `width` in pixels at which its letters have the size of the text: for a desk or for a phone.
+    """
     rules, decision = view.canary.rules, view.decision
     span = rules.high - rules.low
-    returns = _Axis(rules.low, rules.high)
+    returns = _Axis(rules.low, rules.high, width)
     reach = _nice(max(abs(view.low), abs(view.high)), span)
-    difference = _Axis(-reach, reach)
+    difference = _Axis(-reach, reach, width)
     margin = -rules.margin * span
     arms = {name: _Arm.of(getattr(decision, name), rules) for name in ("champion", "canary")}
     said = (
@@ -50,7 +53,7 @@ def draw(view: TrialView) -> Markup:
         _span(difference, 128 + 0.5 * _ROW, "effect", view.low, view.high, "both"),
     ]
     return Markup(
-        f'<svg viewBox="0 0 {WIDTH} 204" role="img" aria-label="{said}"><title>{said}</title>'
+        f'<svg viewBox="0 0 {width} 204" role="img" aria-label="{said}"><title>{said}</title>'
         + "".join(parts)
         + "</svg>"
     )
@@ -89,7 +92,7 @@ def _axis(axis: _Axis, top: float, height: float, label: str) -> list[str]:
         x = axis(value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 13}">{value:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    middle = (LEFT + axis.width - RIGHT) / 2
     parts.append(f'<text class="label" x="{middle}" y="{bottom + 27}">{label}</text>')
     return parts
 

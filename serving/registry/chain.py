@@ -48,13 +48,19 @@ def read_events(
     *,
     limit: int | None = None,
     newest: bool = False,
+    policy: str | None = None,
+    before: int | None = None,
 ) -> Iterator[Event]:
-    """Events after number `since`, of one version or of all; `newest`: the last ones first."""
+    """Events after number `since`, of one version, of a policy or of all; `newest`: last first."""
     table = schema.events
     order = table.c.seq.desc() if newest else table.c.seq
     query = select(table).where(table.c.seq > since).order_by(order)
     if version is not None:
         query = query.where(table.c.version == version)
+    if policy is not None:
+        query = query.where(table.c.policy == policy)
+    if before is not None:
+        query = query.where(table.c.seq < before)
     if limit is not None:
         query = query.limit(limit)
     for row in connection.execute(query):

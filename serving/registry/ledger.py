@@ -70,7 +70,8 @@ class Ledger:
         self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
         self.notes = reader.notes
         self.passed, self.verdict, self.pending = reader.passed, reader.verdict, reader.pending
-        self.propose_trial, self.holdback = reader.propose_trial, reader.holdback
+        self.former, self.holdback = reader.former, reader.holdback
+        self.propose_trial = reader.propose_trial
         trial = TrialSteps(self._take, reader)
         self.start_shadow, self.stop_shadow = trial.start_shadow, trial.stop_shadow
         self.start_canary, self.set_canary_weight = trial.start_canary, trial.set_canary_weight

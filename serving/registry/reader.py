@@ -73,6 +73,30 @@ class Reader:
             explain.trial(connection, policy)
             return rows.find_champion(connection, policy), rows.find_canary(connection, policy)
 
+    def former(self, policy: str = schema.POLICY, most: int = 20) -> list[int]:
+        """Champions that a rollback may bring back, the last one first: it is the default."""
+        versions, events = schema.versions, schema.events
+        crowned = func.max(events.c.seq)
+        with self._database.read() as connection:
+            champion = rows.find_champion(connection, policy)
+            if champion is None:
+                return []
+            query = (
+                select(versions.c.version)
+                .join(events, events.c.version == versions.c.version)
+                .where(
+                    versions.c.policy == policy,
+                    versions.c.state == State.RETIRED,
+                    ~versions.c.quarantined,
+                    versions.c.env_fingerprint == champion.env_fingerprint,
+                    events.c.to_state == State.CHAMPION,
+                )
+                .group_by(versions.c.version)
+                .order_by(crowned.desc())
+                .limit(most)
+            )
+            return [int(version) for version in connection.execute(query).scalars()]
+
     def service_mode(self, policy: str = schema.POLICY) -> str | None:
         """The mode that the policy's world is in: set by an event, else its champion's."""
         with self._database.read() as connection:
@@ -91,15 +115,18 @@ class Reader:
         *,
         states: tuple[State, ...] = (),
         after: int = 0,
+        before: int | None = None,
         limit: int | None = None,
         newest: bool = False,
     ) -> list[Version]:
-        """Versions of a policy (None: of all), numbered above `after`; `newest`: the last first."""
+        """Versions of a policy (None: of all) numbered between; `newest`: the last first."""
         table = schema.versions
         query = select(table).where(table.c.version > after).limit(limit)
         query = query.order_by(table.c.version.desc() if newest else table.c.version)
         if policy is not None:
             query = query.where(table.c.policy == policy)
+        if before is not None:
+            query = query.where(table.c.version < before)
         if states:
             query = query.where(table.c.state.in_(states))
         with self._database.read() as connection:
@@ -112,10 +139,25 @@ class Reader:
         *,
         limit: int | None = None,
         newest: bool = False,
+        policy: str | None = None,
+        before: int | None = None,
     ) -> list[Event]:
-        """Events after number `since`, of one version or of all; `newest`: the last first."""
+        """Events after `since` and before `before`, of a version, a policy or all.
+
+        `newest`: the last first.
+        """
         with self._database.read() as connection:
-            return list(chain.read_events(connection, version, since, limit=limit, newest=newest))
+            return list(
+                chain.read_events(
+                    connection,
+                    version,
+                    since,
+                    limit=limit,
+                    newest=newest,
+                    policy=policy,
+                    before=before,
+                )
+            )
 
     def notes(self, policy: str, *actions: str, since: int = 0) -> list[Event]:
         """A policy's events of these actions after number `since`, in order."""

@@ -1,90 +1,162 @@
-"""The page a person opens: champion, canary and its evidence, what waits, what happened."""
+"""The pages a person opens: what is served and why, what waits, each version, what happened."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving import runs
 from serving.control.shadow import views
 from serving.pages.intervals import draw
+from serving.pages.rendering import page
 from serving.policy import PolicyService
 from serving.registry.ledger import POLICY, Ledger
-from serving.registry.records import Version
+from serving.registry.records import Event, Version
 from serving.registry.states import State
 from serving.registry.trial_view import WindowView, view, window_view
 from serving.routes.policies import listed
+from serving.routes.versions import find_any
+from serving.schemas import BadRequest
 from serving.service import Service, service_of
+from srghn.errors import LedgerError
 
 router = APIRouter(include_in_schema=False)
 
-SHOWN_EVENTS = 40
-_TONES = {
-    **dict.fromkeys([State.PASSED, State.APPROVED, State.CHAMPION], "good"),
-    **dict.fromkeys([State.FAILED, State.ERROR, State.ABORTED, State.REVOKED], "bad"),
-    **dict.fromkeys([State.INCONCLUSIVE, State.STALE, State.CANARY, State.EVALUATING], "wait"),
-    State.REJECTED: "bad",
-}
-
-_templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parents[1] / "pages"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters["moment"] = lambda at: at[:16].replace("T", " ")
-_templates.filters["tone"] = lambda state: _TONES.get(State(state), "")
+SHOWN_EVENTS, SHOWN_VERSIONS, SHOWN_WAITING = 20, 20, 20
+PAGE = 100
+#: Of a longer lineage the founder's end and the last births are shown.
+HEAD, TAIL = 5, 25
+#: Runs that went wrong are shown so long.
+RUN_SECONDS = 7 * 24 * 3600
+_DIGESTS = ("env_fingerprint", "genome", "digest")
+_WAITING = (State.PASSED, State.APPROVED, State.SHADOW, State.EXPIRED)
 
 
 @router.get("/")
 async def home(request: Request) -> Response:
-    """The default policy: what is served, and why. Lists the others, if there are any."""
-    service = service_of(request)
-    content = await asyncio.to_thread(_render, service, service.default)
-    return Response(content, media_type="text/html")
+    """What is served, and why, and what a person may decide about it; lists other policies."""
+    return await _show(request, service_of(request).default)
 
 
 @router.get("/policies/{policy}")
 async def of_policy(request: Request, policy: str) -> Response:
     """The same of a policy by its name."""
+    return await _show(request, service_of(request).find(policy, "policy"))
+
+
+async def _show(request: Request, policy: PolicyService) -> Response:
     service = service_of(request)
-    content = await asyncio.to_thread(_render, service, service.find(policy, "policy"))
-    return Response(content, media_type="text/html")
+    session = await service.sessions.find(request)
+    content = await asyncio.to_thread(_home, service, policy)
+    done = await asyncio.to_thread(_done, service.ledger, request.query_params.get("done", ""))
+    return await asyncio.to_thread(page, request, "home", session=session, done=done, **content)
 
 
-def _render(service: Service, policy: PolicyService) -> str:
-    ledger, name = service.ledger, policy.name
-    champion, canary = ledger.served(name)
-    versions = ledger.versions(name)
-    events = [event for event in ledger.events() if event.policy == name]
+@router.get("/versions")
+async def versions(request: Request) -> Response:
+    """All versions, of a policy or of all, a page of them at a time."""
+    service, (before, policy) = service_of(request), _asked(request)
+    found = await asyncio.to_thread(_versions_before, service.ledger, before, policy)
+    return await _list(request, "versions", found, [version.version for version in found])
+
+
+@router.get("/history")
+async def history(request: Request) -> Response:
+    """All that happened, to a policy or to all, a page of it at a time."""
+    service, (before, policy) = service_of(request), _asked(request)
+    found = await asyncio.to_thread(_events_before, service.ledger, before, policy)
+    return await _list(request, "history", found, [event.seq for event in found])
+
+
+async def _list(request: Request, name: str, rows: list[Any], numbers: list[int]) -> Response:
+    session = await service_of(request).sessions.find(request)
+    policy = request.query_params.get("policy")
+    more = f"{name}?before={numbers[-1]}" if len(rows) == PAGE else ""
+    if more and policy:
+        more += f"&policy={policy}"
+    table = {"versions": "versions", "history": "events"}[name]
+    content: dict[str, Any] = {
+        "heading": name,
+        "table": f"{table}_table.html.j2",
+        "next": more,
+        table: rows,
+    }
+    return page(request, "list", session=session, **content)
+
+
+@router.get("/versions/{version}")
+async def version(request: Request, version: str) -> Response:
+    """One version: its verdict, its lineage, what happened to it."""
+    service = service_of(request)
+    session = await service.sessions.find(request)
+    found = await asyncio.to_thread(find_any, service.ledger, version)
+    content = await asyncio.to_thread(_version, service, found)
+    return page(request, "version", session=session, version=found, **content)
+
+
+@router.get("/compare")
+async def compare(request: Request) -> Response:
+    """Two versions side by side."""
+    service, asked = service_of(request), request.query_params
+    session = await service.sessions.find(request)
+    both = [await asyncio.to_thread(find_any, service.ledger, asked.get(n, "")) for n in ("a", "b")]
+    content = await asyncio.to_thread(_compare, service.ledger, *both)
+    return page(request, "compare", session=session, a=both[0], b=both[1], **content)
+
+
+@router.get("/episode")
+async def episode(request: Request) -> Response:
+    """An episode as the ledger has it, its arm too (scope review)."""
+    service, name = service_of(request), request.query_params.get("id", "").strip()[:200]
+    session = await service.sessions.find(request)
+    found = await asyncio.to_thread(service.ledger.find_episode, name) if name else None
+    times: dict[str, Any] = {
+        "began": _clock(found.started_at) if found else "",
+        "ended": _clock(found.ended_at) if found and found.ended_at else "",
+    }
+    return page(request, "episode", session=session, id=name, episode=found, **times)
+
+
+def _home(service: Service, of: PolicyService) -> dict[str, Any]:
+    ledger, policy = service.ledger, of.name
+    champion, canary = ledger.served(policy)
+    shown = ledger.versions(policy, newest=True, limit=SHOWN_VERSIONS + 1)
+    events = ledger.events(newest=True, limit=SHOWN_EVENTS, policy=policy)
     trial = view(ledger, canary, time.time()) if canary else None
-    of_champion = next((v for v in versions if champion and v.version == champion.version), None)
-    return _templates.get_template("home.html.j2").render(
-        policy=policy,
-        policies=[] if len(service.policies) == 1 else listed(service),
-        option="" if name == POLICY else f" --policy {name}",
-        problem=service.problem() if name == POLICY else service.stopping or policy.problem,
-        champion=champion,
-        validation=of_champion.manifest.get("validation") if of_champion else None,
-        canary=canary,
-        trial=trial,
-        watch=policy.watch.view(),
-        drawing=draw(trial) if trial else "",
-        tried=views(ledger, name),
-        window=_window(ledger, name),
-        waiting=[(v, _summary(service, v)) for v in versions if v.state in _WAITING],
-        versions=versions[::-1],
-        reports={v.version for v in versions if v.report_path is not None},
-        events=events[: -SHOWN_EVENTS - 1 : -1],
-        older=max(0, len(events) - SHOWN_EVENTS),
-    )
+    of_champion = ledger.version(champion.version) if champion else None
+    waiting = ledger.versions(policy, states=_WAITING, limit=SHOWN_WAITING)
+    seen = [of_champion, ledger.version(canary.version) if canary else None, *waiting]
+    return {
+        "policy": policy,
+        "policies": [] if len(service.policies) == 1 else listed(service),
+        "option": "" if policy == POLICY else f" --policy {policy}",
+        "of": "" if policy == POLICY else f"?policy={policy}",
+        "problem": service.problem() if policy == POLICY else service.stopping or of.problem,
+        "champion": champion,
+        "former": ledger.former(policy, most=1),
+        "validation": of_champion.manifest.get("validation") if of_champion else None,
+        "canary": canary,
+        "trial": trial,
+        "open_outcomes": not service.keeper.outcomes,
+        "tried": views(ledger, policy),
+        "window": _window(ledger, policy),
+        "watch": of.watch.view(),
+        "drawings": [draw(trial, width) for width in (640, 360)] if trial else [],
+        "runs": _runs(service),
+        "waiting": [(v, summary_of(ledger, v)) for v in waiting],
+        "versions": shown[:SHOWN_VERSIONS],
+        "more_versions": len(shown) > SHOWN_VERSIONS,
+        "reported": {v.version for v in seen if v is not None and v.report_path is not None},
+        "events": events,
+        "older": ledger.count(policy) - len(events),
+    }
 
 
 def _window(ledger: Ledger, policy: str) -> WindowView | None:
@@ -93,9 +165,112 @@ def _window(ledger: Ledger, policy: str) -> WindowView | None:
     return None if found is None else window_view(ledger, found, time.time())
 
 
-_WAITING = (State.PASSED, State.APPROVED)
-
-
-def _summary(service: Service, version: Version) -> str:
-    verdict: dict[str, Any] = service.ledger.passed(version.version)[1]
+def summary_of(ledger: Ledger, version: Version) -> str:
+    """What the gate said of a version that passed, in one line."""
+    try:
+        verdict: dict[str, Any] = ledger.passed(version.version)[1]
+    except LedgerError as error:
+        return str(error)
     return str(verdict.get("summary") or verdict["verdict"])
+
+
+def _runs(service: Service) -> list[runs.RunTrace]:
+    """Runs at work, and those of the last week that went wrong and were not made good since."""
+    shown, good = [], set()
+    after = datetime.fromtimestamp(time.time() - RUN_SECONDS, UTC).isoformat()
+    for trace in runs.recent(service.settings.home):
+        if trace.schedule and trace.state in ("finished", "nothing new"):
+            good.add(trace.schedule)
+        trouble = trace.state in runs.TROUBLE and trace.at > after and trace.schedule not in good
+        if trouble or trace.alive:
+            shown.append(trace)
+    return shown[:10]
+
+
+def _done(ledger: Ledger, said: str) -> Any:
+    """The step that a decision was just recorded as, from the ledger itself."""
+    if not (said.isascii() and said.isdigit() and 0 < int(said[:10]) < 2**31):
+        return None
+    found = ledger.events(since=int(said[:10]) - 1, limit=1)
+    return found[0] if found else None
+
+
+def _asked(request: Request) -> tuple[int, str | None]:
+    """Before which number a list begins, and of which policy it is; raises `BadRequest`."""
+    said, policy = request.query_params.get("before"), request.query_params.get("policy")
+    if policy is not None:
+        service_of(request).find(policy, "policy")
+    if said is None:
+        return 2**31, policy
+    if not (said.isascii() and said.isdigit() and 0 < len(said) < 10):
+        raise BadRequest(422, "before", "a number", repr(said[:80]))
+    return int(said), policy
+
+
+def _versions_before(ledger: Ledger, before: int, policy: str | None) -> list[Version]:
+    return ledger.versions(policy, before=before, newest=True, limit=PAGE)
+
+
+def _events_before(ledger: Ledger, before: int, policy: str | None) -> list[Event]:
+    return ledger.events(before=before, newest=True, limit=PAGE, policy=policy)
+
+
+def _version(service: Service, found: Version) -> dict[str, Any]:
+    ledger = service.ledger
+    return {
+        "champion": ledger.champion(found.policy),
+        "incumbent": _of_digest(ledger, found),
+        "verdict": ledger.verdict(found.version),
+        "lineage": _lineage(service, found),
+        "events": ledger.events(found.version)[::-1],
+    }
+
+
+def _of_digest(ledger: Ledger, found: Version) -> Version | None:
+    """The champion that a version was judged against."""
+    if found.incumbent_digest is None:
+        return None
+    same = [v for v in ledger.versions(found.policy) if v.digest == found.incumbent_digest]
+    return same[-1] if same else None
+
+
+def _lineage(service: Service, found: Version) -> dict[str, Any] | None:
+    """Its ancestors, founder first, without the middle of a long chain; None if they are not here.
+
+    Read as JSON: making a genome again is no work of a server.
+    """
+    try:
+        text = (service.store.path(found.digest) / "ancestry.json").read_text(encoding="utf-8")
+        said = json.loads(text)
+        worlds = said["worlds"]
+        names = said["columns"][:-1]
+        chain = [
+            {**dict(zip(names, row, strict=False)), "mode": worlds[row[-1]][1]}
+            for row in said["chain"]
+        ]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    hidden = max(0, len(chain) - HEAD - TAIL)
+    rows = chain[:HEAD] + chain[HEAD + hidden :] if hidden else chain
+    return {"births": len(chain), "rows": rows, "hidden": hidden}
+
+
+def _compare(ledger: Ledger, a: Version, b: Version) -> dict[str, Any]:
+    shown = ["state", "run_id", "mode", *_DIGESTS, "recall_of", "attempt"]
+    verdicts = [ledger.verdict(one.version) or {} for one in (a, b)]
+    facts = [(name.replace("_", " "), _short(a, name), _short(b, name)) for name in shown]
+    left, right = (str(v.get("summary") or v.get("verdict") or "none") for v in verdicts)
+    facts.append(("verdict", left, right))
+    checks = [{c["name"]: c for c in v.get("checks", []) if "name" in c} for v in verdicts]
+    names = dict.fromkeys([*checks[0], *checks[1]])
+    return {"facts": facts, "checks": [(n, checks[0].get(n), checks[1].get(n)) for n in names]}
+
+
+def _short(version: Version, name: str) -> str:
+    """A fact of a version as it is shown; of a digest so much as tells it from others."""
+    value = getattr(version, name)
+    return "none" if value is None else str(value)[:16] if name in _DIGESTS else str(value)
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

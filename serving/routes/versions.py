@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, Response
 
 from serving.control.episodes import NotReady
 from serving.http import answer
+from serving.pages.rendering import HEADERS
 from serving.registry import reports
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Version
@@ -70,21 +71,24 @@ async def report_json(request: Request, version: str) -> Response:
 
 def find(request: Request, text: str) -> Version:
     """The version that a path names, of the policy it names; raises `BadRequest` (404, 422)."""
-    ledger, policy = service_of(request).ledger, policy_of(request)
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise BadRequest(422, "version", "a version's number", repr(text[:80]))
-    found = ledger.versions(after=int(text) - 1, limit=1)
-    if not found or found[0].version != int(text):
-        raise BadRequest(
-            404, "version", "a version of the ledger", text, hint=f"see {policy.base}/versions"
-        )
-    if found[0].policy != policy.name:
-        of = found[0].policy
+    policy, found = policy_of(request), find_any(service_of(request).ledger, text)
+    if found.policy != policy.name:
+        of = found.policy
         base = "/v1" if of == POLICY else f"/v1/policies/{of}"
         raise BadRequest(
             404, "version", f"one of policy {policy.name!r}", f"one of policy {of!r}",
             hint=f"see {base}/versions/{text}",
         )  # fmt: skip
+    return found
+
+
+def find_any(ledger: Ledger, text: str) -> Version:
+    """The version with a number, of whatever policy; raises `BadRequest` (404, 422)."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadRequest(422, "version", "a version's number", repr(text[:80]))
+    found = ledger.versions(after=int(text) - 1, limit=1)
+    if not found or found[0].version != int(text):
+        raise BadRequest(404, "version", "a version of the ledger", text, hint="see /v1/versions")
     return found[0]
 
 
@@ -121,7 +125,7 @@ async def _report(request: Request, text: str, name: str) -> Response:
         raise BadRequest(
             404, "report", f"a report of version {found.version}", f"none: it is {found.state}"
         )
-    return FileResponse(file)
+    return FileResponse(file, headers=None if name.endswith(".json") else HEADERS)
 
 
 def report_file(ledger: Ledger, home: Path, version: int, name: str) -> Path | None:

@@ -140,11 +140,11 @@ def test_people_decide_for_the_policy_that_the_path_names(home: Any, both: httpx
 def test_the_pages_list_them_and_show_each(home: Any, both: httpx.Client) -> None:
     home.ledger.set_deployment_rules(DeploymentRules(two_persons=True), who=Who("a", "b"))
     page = both.get("/").text
-    assert '<a href="/policies/arm">arm</a>' in page
+    assert '<a href="./policies/arm">arm</a>' in page
     assert "set deployment rules" in page
     other = both.get("/policies/arm").text
-    assert 'href="/v1/policies/arm/versions/2"' in other
-    assert 'href="/v1/versions/1"' not in other
+    assert 'href="../v1/policies/arm/versions/2/report"' in other
+    assert 'href="../versions/1"' not in other
     assert "set deployment rules" not in other
     assert both.get("/policies/leg").status_code == 404
     versions = both.get(f"{ARM}/versions").json()["versions"]

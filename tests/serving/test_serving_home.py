@@ -46,7 +46,7 @@ def test_it_shows_champion_canary_review_and_history(home: Any) -> None:
     assert "Planned for an equal canary:" in text
     assert "champion · 12" in text
     assert "passed by &lt;b&gt;31&lt;/b&gt;" in text
-    assert f"srghn approve {waiting} --reason" in text
+    assert f'href="./decide/approve?version={waiting}"' in text
     assert "approved → <span" in text
 
 

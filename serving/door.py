@@ -1,0 +1,48 @@
+"""The door of the application: tokens are checked before a request is read."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.auth import Keeper, Unauthorised, caller_of
+from serving.http import answer, refusal
+from serving.pages.rendering import browses, sign_in
+from serving.sessions import Sessions
+from serving.tokens import Token
+from srghn.errors import LedgerError
+
+
+class Auth:
+    """ASGI: asks for the scope a path needs, and hands the token on as `request.state.token`.
+
+    A browser that is signed in to the pages may look with its session at what its token may look
+    at; it changes nothing with it. One that is not is shown where to sign in.
+    """
+
+    def __init__(self, app: ASGIApp, keeper: Keeper, sessions: Sessions) -> None:
+        self._app, self._keeper, self._sessions = app, keeper, sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        needed = self._keeper.closed(scope) if scope["type"] == "http" else None
+        if needed is not None:
+            request = Request(scope)
+            try:
+                request.state.token = await self._admit(request, needed)
+            except Unauthorised as error:
+                page = browses(request) and error.status == 401
+                said = sign_in(request, self._sessions) if page else refusal(error, request)
+                await said(scope, receive, send)
+                return
+            except LedgerError as error:
+                await answer({"error": str(error)}, 503)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _admit(self, request: Request, needed: str) -> Token:
+        given = request.headers.get("authorization")
+        if given is None and request.method in ("GET", "HEAD"):
+            session = await self._sessions.find(request)
+            if session is not None and session.token.may(needed):
+                return session.token
+        return await self._keeper.admit(given, needed, caller_of(request.scope))

@@ -1,0 +1,125 @@
+"""Who is signed in to the pages: a cookie that names a token, or the user of this machine.
+
+The cookie is signed with a key from the ledger, so any worker knows it and nobody can make one up.
+It is HttpOnly and SameSite=Strict, holds no token, and is worth nothing once its token is revoked.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import getpass
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from starlette.requests import Request
+
+from serving.auth import Keeper, caller_of
+from serving.http import host_of
+from serving.settings import Settings
+from serving.tokens import Token
+from srghn.files import sha256_bytes
+
+#: A session ends after so long, whatever its token is still good for.
+SECONDS = 12 * 3600
+#: Headers of a proxy: whoever sent the request may be anywhere.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody who may decide. `form` proves that a form was made for this session."""
+
+    token: Token
+    form: str = field(repr=False)
+
+    @property
+    def owner(self) -> str:
+        return self.token.owner
+
+
+class Sessions:
+    """Begins and finds sessions of one ledger."""
+
+    def __init__(self, secret: bytes, keeper: Keeper, settings: Settings) -> None:
+        self._key = hmac.digest(secret, b"sessions of the pages", "sha256")
+        self._keeper, self._settings = keeper, settings
+        # cookies know no ports: a name of its own for each ledger on this machine
+        self.cookie = f"srghn_{hashlib.sha256(self._key).hexdigest()[:8]}"
+        self.user = _user().owner
+
+    def here(self, request: Request) -> bool:
+        """Whether a person without a token may decide: on this machine, until there is one.
+
+        The name in `Host` is looked at because a page of another site may have its own name lead
+        to this address.
+        """
+        settings, headers = self._settings, request.headers
+        behind = settings.root_path or settings.trusted_proxies
+        if self._keeper.decided or not settings.loopback or behind:
+            return False
+        if any(name in headers for name in _FORWARDED):
+            return False
+        return _loopback(host_of(request.scope)) and _loopback(caller_of(request.scope))
+
+    async def begin(self, token: str, request: Request) -> str:
+        """The cookie of a new session; raises `Unauthorised` and `LedgerError`."""
+        await self._keeper.admit(f"Bearer {token}", "read", caller_of(request.scope))
+        return self._seal(sha256_bytes(token.encode()))
+
+    def begin_here(self) -> str:
+        """The cookie of a new session without a token, for a request that is `here`."""
+        return self._seal("")
+
+    async def find(self, request: Request) -> Session | None:
+        """The session of a request, if its cookie is ours and still good; raises `LedgerError`."""
+        sealed = request.cookies.get(self.cookie)
+        content = self._open(sealed) if sealed else None
+        if sealed is None or content is None:
+            return None
+        if content:
+            token = await self._keeper.known_by(content)
+        else:
+            token = _user() if self.here(request) else None
+        if token is None:
+            return None
+        form = hmac.digest(self._key, b"form" + sealed.encode(), "sha256").hex()
+        return Session(token, form)
+
+    def _seal(self, digest: str) -> str:
+        content = json.dumps([digest, int(time.time()), secrets.token_hex(8)]).encode()
+        both = hmac.digest(self._key, content, "sha256") + content
+        return base64.urlsafe_b64encode(both).decode().rstrip("=")
+
+    def _open(self, sealed: str) -> str | None:
+        """The digest in a cookie; None if it is not ours, or too old."""
+        try:
+            both = base64.urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))
+        except (ValueError, binascii.Error):
+            return None
+        proof, content = both[:32], both[32:]
+        if not hmac.compare_digest(proof, hmac.digest(self._key, content, "sha256")):
+            return None
+        digest, begun, _ = json.loads(content)
+        return str(digest) if -60 <= time.time() - begun < SECONDS else None
+
+
+def _user() -> Token:
+    """The user of this machine, by the name that the command line acts under."""
+    try:
+        name = f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        name = "cli:unknown"
+    return Token(name, frozenset({"review", "admin"}), "", False)
+
+
+def _loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
