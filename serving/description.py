@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from serving.access import ACCESS, OPEN, READ
+from serving.answers import ANSWERS
 from serving.routes.review import Approval, Decision, Mode, Rollback, Status, Weight
 from serving.schemas import ActRequest, BatchRequest, OutcomeRequest
 from serving.tensors import InferRequest
@@ -118,4 +119,5 @@ def _content(path: str) -> dict[str, Any]:
     kind = "text/plain" if path == "/metrics" else "application/json"
     if path.endswith("/report") or path == "/docs":
         kind = "text/html"
-    return {"content": {kind: {"schema": {} if kind != "application/json" else {"type": "object"}}}}
+    schema = ANSWERS.get(path, {"type": "object"}) if kind == "application/json" else {}
+    return {"content": {kind: {"schema": schema}}}
