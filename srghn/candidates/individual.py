@@ -19,8 +19,8 @@ from srghn.evolution.ancestry import Ancestry, genome_digest, grow
 from srghn.evolution.run import Run
 from srghn.networks import build_network
 
-#: Episodes whose observations become the golden ones.
-GOLDEN_EPISODES = 4
+#: Episodes whose observations become the golden ones, and how many they are at most.
+GOLDEN_EPISODES, MOST_EPISODES = 4, 64
 #: What the manifest says of an individual that was not played on fresh seeds.
 UNPLAYED: Mapping[str, Any] = {"mean": 0.0, "episodes": 0}
 
@@ -53,7 +53,7 @@ def freeze_finalist(run: Run, choice: Choice, folder: Path) -> Candidate:
         training_fitness=float(run.fitness[row]),
     )
     params = {**run.record["params"], "evaluate": choice.rules.model_dump()}
-    seeds = seeding.seeds(run.params.evolution.seed, "golden", GOLDEN_EPISODES)
+    seeds = seeding.seeds(run.params.evolution.seed, "golden", MOST_EPISODES)
     return _freeze(run, individual, folder, params, choice.validation, seeds)
 
 
@@ -75,7 +75,7 @@ def freeze_founder(run: Run, folder: Path, mode: str | None = None) -> Candidate
         mode=mode or run.mode,
         training_fitness=chain[0].fitness,
     )
-    seeds = seeding.seeds(0, "demo-bad", GOLDEN_EPISODES)
+    seeds = seeding.seeds(0, "demo-bad", MOST_EPISODES)
     return _freeze(run, individual, folder, run.record["params"], UNPLAYED, seeds)
 
 
@@ -90,7 +90,7 @@ def _freeze(
     version, interface = run.version, run.version.interface
     network = build_network(run.params.network, interface)
     load_weights(network, individual.weights)  # or the golden observations would be a stranger's
-    observations, states = observe(version, individual.mode, network, seeds)
+    observations, states = observe(version, individual.mode, network, seeds, GOLDEN_EPISODES)
     return freeze(
         folder,
         network=network,

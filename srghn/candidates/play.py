@@ -17,17 +17,22 @@ from srghn.evaluation.task import Task
 if TYPE_CHECKING:
     from torch import nn
 
-#: Observations kept with a candidate, and the actions it must give on them.
-GOLDEN = 64
+#: Observations kept with a candidate, and the actions it must give on them: at most and at least.
+GOLDEN, LEAST_GOLDEN = 64, 16
 
 
 def observe(
-    version: EnvVersion, mode: str, network: nn.Module, seeds: NDArray[np.int64]
+    version: EnvVersion,
+    mode: str,
+    network: nn.Module,
+    seeds: NDArray[np.int64],
+    episodes: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Observations (n, d) and states (n, state_size) that a network meets while it plays `seeds`.
 
     They are spread over its episodes, n at most `GOLDEN`; a network without memory has states of no
-    values.
+    values. Of `seeds` the first `episodes` are played, and more where episodes are so short that
+    fewer than `LEAST_GOLDEN` observations were met.
     """
     import torch  # seconds, and playing a frozen candidate does not need it
 
@@ -35,7 +40,9 @@ def observe(
 
     met, kept = [], state_size(network)
     env = version.make(mode)
-    for seed in seeds:
+    for played, seed in enumerate(seeds):
+        if episodes is not None and played >= episodes and len(met) >= LEAST_GOLDEN:
+            break
         observation, _ = env.reset(seed=int(seed))
         over, state = False, torch.zeros(1, kept)
         while not over:

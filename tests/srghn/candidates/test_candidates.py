@@ -22,7 +22,8 @@ from srghn.candidates import (
     play_candidate,
 )
 from srghn.candidates.freeze import load_weights
-from srghn.config import EvaluateParams, RunParams
+from srghn.candidates.play import LEAST_GOLDEN
+from srghn.config import EnvParams, EvaluateParams, NetworkParams, RunParams
 from srghn.envs import pin
 from srghn.errors import ArtefactError
 from srghn.evaluation.base import Evaluator, choose_backend, make_backend
@@ -105,6 +106,18 @@ def test_golden_observations_are_those_the_evolved_policy_meets(run: Run, tmp_pa
     met, _ = observe(run.version, run.mode, network, seeds)
     np.testing.assert_array_equal(candidate.golden[0], met)
     assert unevolved.shape != met.shape or not np.array_equal(unevolved, met)
+
+
+def test_episodes_of_one_step_give_enough_golden_observations() -> None:
+    """As in Blackjack; the gate asks for eight, and where episodes are longer four are enough."""
+    version = pin(EnvParams(id="CartPole-v1", max_episode_steps=1))
+    params = NetworkParams(module="srghn.policies:MLP", kwargs={"hidden": [2]})
+    network = build_network(params, version.interface)
+    seeds = seeding.seeds(0, "golden", 64)
+    assert len(observe(version, "normal", network, seeds, 4)[0]) == LEAST_GOLDEN > 8
+    longer = pin(EnvParams(id="CartPole-v1", max_episode_steps=5))
+    met, _ = observe(longer, "normal", network, seeds, 4)
+    np.testing.assert_array_equal(met, observe(longer, "normal", network, seeds[:4])[0])
 
 
 def test_a_founder_is_frozen_unevolved(run: Run, tmp_path: Path) -> None:
