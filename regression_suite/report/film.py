@@ -1,9 +1,13 @@
-"""A filmstrip of one episode, drawn from what the policy saw. No renderer, no window."""
+"""A filmstrip of one episode, drawn from what the world observes. No renderer, no window.
+
+That is what the policy saw, unless wrappers hide or change some of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -40,22 +44,40 @@ def record(policy: PolicyFunction, version: EnvVersion, mode: str, seed: int) ->
     artist = next((draw for name, draw in ARTISTS.items() if version.id.startswith(name)), None)
     if artist is None:
         return None
-    seen, total, ended = [], 0.0, False
+    total, ended = 0.0, False
     with version.make(mode) as env:
+        seen = _watched(env.unwrapped)
         observation, _ = env.reset(seed=seed)
         state = np.zeros((1, int(getattr(policy, "state_size", 0))), np.float32)
         while not ended:
-            seen.append(np.asarray(observation, np.float32))
-            actions, state = answer(policy, seen[-1][None], state)
+            row = np.asarray(observation, np.float32)
+            actions, state = answer(policy, row[None], state)
             observation, reward, terminated, truncated, _ = env.step(actions[0])
             total, ended = total + float(reward), terminated or truncated
-        seen.append(np.asarray(observation, np.float32))
     steps = np.unique(np.linspace(0, len(seen) - 1, FRAMES).round().astype(int))
     frames = np.stack([seen[step] for step in steps])
     pictures = tuple(
         artist(frame, f"step {step}") for step, frame in zip(steps.tolist(), frames, strict=True)
     )
     return Film(seed, total, len(seen) - 1, tuple(steps.tolist()), frames, pictures)
+
+
+def _watched(world: Any) -> list[Frame]:
+    """The observations that a world will give, before any wrapper sees them."""
+    seen: list[Frame] = []
+
+    def noting(call: Callable[..., Any], first: bool) -> Callable[..., Any]:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            found = call(*args, **kwargs)
+            if first:
+                seen.clear()  # a lander steps once within its reset
+            seen.append(np.array(found[0], np.float32))
+            return found
+
+        return noted
+
+    world.reset, world.step = noting(world.reset, True), noting(world.step, False)
+    return seen
 
 
 def cart_pole(frame: Frame, title: str) -> Markup:

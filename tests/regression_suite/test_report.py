@@ -12,10 +12,10 @@ import pytest
 
 from regression_suite.gate import judge
 from regression_suite.report import plots
-from regression_suite.report.film import ARTISTS
+from regression_suite.report.film import ARTISTS, record
 from regression_suite.report.svg import Drawing, label, ticks
-from srghn.config import GateParams
-from srghn.envs import EnvVersion
+from srghn.config import EnvParams, GateParams
+from srghn.envs import EnvVersion, pin
 from srghn.inference.verdict import Verdict
 from tests.regression_suite.conftest import QUICK, make_candidate
 
@@ -166,6 +166,23 @@ def test_equal_values_can_be_drawn() -> None:
     assert "nan" not in drawing.svg("one point")
     same = np.full(30, 500.0)
     assert "better in 0" in plots.scatter(same, same, 500.0)
+
+
+@pytest.mark.parametrize(("world", "size"), [("CartPole-v1", 4), ("LunarLander-v3", 8)])
+def test_a_film_shows_the_world_whatever_a_policy_sees(world: str, size: int) -> None:
+    """Wrappers that hide an element hide it from the policy alone."""
+    keep = {"path": "srghn.envs.wrappers:Elements", "kwargs": {"keep": [0, 2]}}
+    films = []
+    for wrappers in ([], [keep]):
+        version = pin(EnvParams.model_validate({"id": world, "wrappers": wrappers}))
+        film = record(lambda rows: np.zeros(len(rows), np.int64), version, "normal", 3)
+        assert film is not None
+        assert film.frames.shape[1] == size
+        films.append(film)
+    np.testing.assert_array_equal(films[0].frames, films[1].frames)
+    with version.make("normal") as env:
+        first, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(films[1].frames[0][[0, 2]], first)
 
 
 def test_every_artist_draws_a_frame() -> None:
