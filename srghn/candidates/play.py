@@ -38,7 +38,8 @@ def observe(
 
     from srghn.memory import state_size
 
-    met, kept = [], state_size(network)
+    met: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    kept = state_size(network)
     env = version.make(mode)
     for played, seed in enumerate(seeds):
         if episodes is not None and played >= episodes and len(met) >= LEAST_GOLDEN:
