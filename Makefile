@@ -81,6 +81,10 @@ hostile: install ## what bad bodies cost the server, as multiples of a valid one
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 4
 
+.PHONY: swaps
+swaps: install ## 100 champion swaps under 32 connections, a worker killed meanwhile
+	$(BIN)/python -W ignore -m tests.benchmarks.swaps
+
 .PHONY: fuzz
 fuzz: install ## 10,000 cases of Schemathesis over all endpoints, and 200 walks from answer to answer
 	$(BIN)/python -W ignore -m tests.benchmarks.fuzz --cases 14000

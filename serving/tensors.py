@@ -31,10 +31,15 @@ class Parameters(Struct, frozen=True):
 
 
 class TensorParameters(Struct, frozen=True):
-    """What this server reads of a tensor's parameters; it ignores others."""
+    """What this server reads of a tensor's parameters; it ignores others.
+
+    The last two ask for what it has not, so that no caller takes something else for it.
+    """
 
     binary_data_size: Size | UnsetType = UNSET
     binary_data: bool | UnsetType = UNSET
+    classification: int | UnsetType = UNSET
+    shared_memory_region: str | UnsetType = UNSET
 
 
 class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,9 +136,11 @@ def batch(said: InferRequest, binary: bytes, size: int, limit: int) -> NDArray[n
     """The observations (n, size) of a request; raises `BadRequest`."""
     for wanted in said.outputs or ():
         _expect(400, "outputs", f"only {OUTPUT!r}", wanted.name, wanted.name == OUTPUT)
+        _plain("outputs[0]", wanted.parameters)
     names = [tensor.name for tensor in said.inputs]
     _expect(400, "inputs", f"one tensor, {INPUT!r}", names, names == [INPUT])
     tensor = said.inputs[0]
+    _plain("inputs[0]", tensor.parameters)
     _expect(400, "inputs[0].datatype", "FP32", tensor.datatype, tensor.datatype == "FP32")
     shape = tensor.shape
     fits = len(shape) == 2 and shape[1] == size and shape[0] >= 1
@@ -188,6 +195,16 @@ def _from_binary(tensor: Tensor, said: int, binary: bytes) -> NDArray[np.float32
     finite = bool(np.isfinite(array).all())
     _expect(422, "binary data", "finite numbers", "NaN or infinity", finite)
     return array
+
+
+def _plain(field: str, said: TensorParameters | UnsetType) -> None:
+    """Raise `BadRequest` for parts of Triton that this server has not."""
+    if said is UNSET:
+        return
+    for name in ("classification", "shared_memory_region"):
+        value = getattr(said, name)
+        if value is not UNSET:
+            raise BadRequest(400, f"{field}.parameters", f"no {name}", repr(value)[:80])
 
 
 def _expect(status: int, field: str, expected: str, got: object, holds: bool) -> None:
