@@ -65,13 +65,19 @@ ACCESS: dict[tuple[str, str], str] = {
     ("POST", "/v1/rollback"): ADMIN,
     ("POST", "/v1/sync"): ADMIN,
 }
-_PATTERNS = [(method, compile_path(path)[0], needed) for (method, path), needed in ACCESS.items()]
+_PATTERNS = [(method, compile_path(path)[0], path) for method, path in ACCESS]
 
 
 def needed_by(method: str, path: str) -> str | None:
     """What a request's route needs; None if the route is not listed."""
+    found = template_of(method, path)
+    return None if found is None else ACCESS["GET" if method == "HEAD" else method, found]
+
+
+def template_of(method: str, path: str) -> str | None:
+    """The pattern of a request's route, such as `/v1/versions/{version}`; None without any."""
     wanted = "GET" if method == "HEAD" else method
-    for of, pattern, needed in _PATTERNS:
+    for of, pattern, template in _PATTERNS:
         if of == wanted and pattern.match(path):
-            return needed
+            return template
     return None

@@ -24,6 +24,7 @@ from serving.routes import act, decide, docs, health, home, oip, policies, revie
 from serving.schemas import BadRequest
 from serving.service import ASKED, OF, Service
 from serving.settings import Settings, load_settings
+from serving.tracing import Tracing, tracing_of
 from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,18 @@ class Application(FastAPI):
 
     service: Service
     hosts: frozenset[str] = frozenset()
+    tracing: Tracing | None = None
     _hot: dict[str, HotPath]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-            return
+        elif self.tracing is None:
+            await self._answer(scope, receive, send)
+        else:
+            await self.tracing.run(self._answer, scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.hosts and host_of(scope) not in self.hosts:
             error = BadRequest(421, "Host", "one that is served here", repr(host_of(scope)[:80]))
             await refusal(error, Request(scope))(scope, receive, send)
@@ -89,6 +96,7 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
     app.state.service = app.service = service
     app._hot = {}
     app.hosts = service.settings.served_hosts
+    app.tracing = tracing_of(service.settings)
     app.add_middleware(Auth, keeper=service.keeper, sessions=service.sessions)
     app.add_middleware(RequestIds)
     for module in (act, oip, policies, versions, review, health, home, decide, docs):
@@ -113,6 +121,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with contextlib.suppress(asyncio.CancelledError):
         await following
     service.close()
+    if isinstance(app, Application) and app.tracing is not None:
+        await asyncio.to_thread(app.tracing.close)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -54,6 +54,12 @@ class Settings(EngineSettings, BaseSettings):
     )
     tls_certificate: Path | None = Field(None, description="PEM file; makes the server speak TLS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
+    traces: str = Field(
+        "", description="OTLP/HTTP address that traces of requests are sent to; default none"
+    )
+    traces_share: float = Field(
+        1.0, ge=0, le=1, description="share of traces kept, of those that no caller began"
+    )
     log: Literal["text", "json"] = Field("text", description="form of the server's log lines")
     unblind: bool = Field(
         False, description="answers of a trial say which arm gave them; else none does"

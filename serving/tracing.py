@@ -1,0 +1,123 @@
+"""Traces of requests by OpenTelemetry, where a collector is named; without one nothing is imported.
+
+A span a request, named by its route; the caller's `traceparent` is its parent. It tells neither
+bodies nor tokens, and no version: while a trial runs nobody is told the arm.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.access import template_of
+from serving.calls import OwnTrace
+from serving.protocol import REPLY, Reply
+from serving.settings import Settings
+from srghn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
+
+_NAMED = re.compile(r"/v1/policies/[^/]+/")
+
+
+class Tracing:
+    """Makes the spans of one worker and hands them to an exporter, in a thread of its own."""
+
+    def __init__(self, exporter: SpanExporter, share: float = 1.0) -> None:
+        """`share` of the traces that begin here is kept; a caller's own sampling is followed."""
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = TracerProvider(
+            sampler=ParentBased(TraceIdRatioBased(share)),
+            resource=Resource.create({"service.name": "srghn"}),
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("srghn")
+        self._propagator = TraceContextTextMapPropagator()
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request within a span."""
+        from opentelemetry.trace import SpanKind
+
+        headers = {n: v for n, v in scope["headers"] if n in (b"traceparent", b"tracestate")}
+        carrier = {name.decode(): value.decode("latin-1") for name, value in headers.items()}
+        route = _route(scope)
+        with self._tracer.start_as_current_span(
+            f"{scope['method']} {route}" if route else scope["method"],
+            context=self._propagator.extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes={
+                "http.request.method": scope["method"],
+                "url.scheme": scope.get("scheme", "http"),
+                **({"http.route": route} if route else {}),
+            },
+        ) as span:
+            await app(_within(scope, span), receive, partial(_seen, span, send))
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+def tracing_of(settings: Settings) -> Tracing | None:
+    """As the settings say; None without a collector. Raises `ConfigError` without the packages."""
+    if not settings.traces:
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError as error:
+        raise ConfigError(
+            f"SRGHN_TRACES needs OpenTelemetry ({error}); pip install 'srghn[otel]', or unset it"
+        ) from error
+    return Tracing(OTLPSpanExporter(endpoint=settings.traces), settings.traces_share)
+
+
+def _route(scope: Scope) -> str | None:
+    """The route's pattern, so that names do not hold what a caller made up."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    inner = _NAMED.sub("/v1/", path, count=1) if _NAMED.match(path) else path
+    found = template_of(scope["method"], inner)
+    if found is None or inner is path:
+        return found
+    return f"/v1/policies/{{policy}}/{found.removeprefix('/v1/')}"
+
+
+def _within(scope: Scope, span: Span) -> Scope:
+    """The request with the span as its trace context, for logs and for the answer."""
+    context = span.get_span_context()
+    flags = int(context.trace_flags)
+    own = OwnTrace(f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}".encode())
+    headers = [(name, value) for name, value in scope["headers"] if name != b"traceparent"]
+    inner = {**scope, "headers": [*headers, (b"traceparent", own)]}
+    short: Reply | None = scope.get("extensions", {}).get(REPLY)
+    if short is not None:
+        inner["extensions"] = {**scope["extensions"], REPLY: partial(_short, span, short)}
+    return inner
+
+
+async def _seen(span: Span, send: Send, message: Message) -> None:
+    if message["type"] == "http.response.start":
+        _status(span, message["status"])
+    await send(message)
+
+
+def _short(span: Span, reply: Reply, status: int, lines: bytes, body: bytes) -> Any:
+    _status(span, status)
+    return reply(status, lines, body)
+
+
+def _status(span: Span, status: int) -> None:
+    from opentelemetry.trace import StatusCode
+
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_status(StatusCode.ERROR)
