@@ -77,6 +77,10 @@ smoke: ## install under each other Python there is, and run tests/smoke.py with 
 trials: install ## simulated trials, 400 a row: fills in the missing rows of docs/results/trials.csv
 	$(BIN)/python -m pipelines.lab.trials docs/results/trials.csv
 
+.PHONY: watching
+watching: install ## how often the watch is wrong, and how soon it is right: docs/results/watch-*.csv
+	nice $(BIN)/python -m pipelines.lab.watching docs/results
+
 hostile: install ## what bad bodies cost the server, as multiples of a valid one
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 4

@@ -138,6 +138,7 @@ class HotPath:
             answered, action, memory = self._policy.step_one(
                 served, predictor, said.observation, episode.memory
             )
+            self._policy.samples.offer(episode, said.observation)
             face = served.face(answered)
             fields = face.fields + self._sealed(episode, answered, memory)
         shown = b"%d" % action if type(action) is int else orjson.dumps(action)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from serving.control.episodes import Episodes, NotReady
 from serving.control.follower import Follower
 from serving.control.routing import Served
+from serving.control.samples import Samples
 from serving.control.shadow import Shadow, views
 from serving.control.watch import Watch
 from serving.limits import Limits
@@ -24,7 +25,13 @@ class PolicyService:
     """A policy's champion, trial, watch, episodes and counts. Nothing of it is another policy's."""
 
     def __init__(
-        self, name: str, ledger: Ledger, store: ArtefactStore, limits: Limits, unblind: bool
+        self,
+        name: str,
+        ledger: Ledger,
+        store: ArtefactStore,
+        limits: Limits,
+        unblind: bool,
+        samples: int = 0,
     ) -> None:
         """Raises `LedgerError` if the ledger knows no such policy, or cannot be used."""
         self.name, self._ledger = name, ledger
@@ -32,7 +39,8 @@ class PolicyService:
         self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
         self.watch = Watch(ledger, name)
         self.shadow = Shadow(ledger, self.metrics.counts, limits, name)
-        self.follower.looks += [self._watch, self._copies]
+        self.samples = Samples(ledger, name, samples)
+        self.follower.looks += [self._watch, self._copies, self.samples.flush]
         self.episodes = Episodes(ledger, self.follower, self.metrics, limits, name)
 
     @property
@@ -52,7 +60,8 @@ class PolicyService:
 
     def _watch(self) -> None:
         self.watch.look()
-        self.metrics.ledger.watch = self.watch.view()
+        self.metrics.ledger.watch = seen = self.watch.view()
+        self.watch.tell_silence(seen)
 
     def _copies(self) -> None:
         self.shadow.look()

@@ -86,7 +86,12 @@ class Service:
         for name in [policy.name for policy in self.ledger.policies()]:
             if name not in self.policies:
                 self.policies[name] = PolicyService(
-                    name, self.ledger, self.store, self.limits, self.settings.unblind
+                    name,
+                    self.ledger,
+                    self.store,
+                    self.limits,
+                    self.settings.unblind,
+                    self.settings.samples,
                 )
 
     def poll(self) -> None:
@@ -110,6 +115,7 @@ class Service:
         for policy in self.policies.values():
             policy.episodes.close()
             policy.shadow.close()
+            policy.samples.flush()
         self.ledger.close()
 
     @property

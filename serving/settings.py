@@ -64,6 +64,12 @@ class Settings(EngineSettings, BaseSettings):
     unblind: bool = Field(
         False, description="answers of a trial say which arm gave them; else none does"
     )
+    samples: int = Field(
+        2000,
+        ge=0,
+        le=1_000_000,
+        description="observations kept of each policy for diagnoses, one an episode; 0: none",
+    )
     witness_key: Path | None = Field(
         None, description="key that signs the ledger's history; default witness.key in the home"
     )

@@ -96,7 +96,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.services",
         "pipelines.versions",
     },
-    "pipelines.lab": {"pipelines.services"},
+    "pipelines.lab": {"pipelines.adapt", "pipelines.services"},
     "pipelines.commands": {
         "pipelines.adapt",
         "pipelines.demo",

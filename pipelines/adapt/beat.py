@@ -12,19 +12,23 @@ from srghn.errors import SrghnError
 def beat(settings: Settings, launch: Launch) -> list[str]:
     """Take the next step of every policy whose watch alarms; returns what was done.
 
-    An error of one policy, such as a world that is no longer as pinned, keeps no other waiting.
+    An error of one policy, such as a world that is no longer as pinned, keeps no other waiting;
+    it is raised after all had their turn.
     """
-    release, told = Release(settings), []
+    release, told, failed = Release(settings), [], []
     for policy in _alarmed(release):
         from pipelines.adapt.steps import Adaptation  # what plays, which only an alarm needs
 
         try:
             done = Adaptation(release, policy, launch).step()
         except SrghnError as error:
-            done = f"waits: {error}"
+            failed.append(f"policy {policy}: {error}")
+            continue
         if done is not None:
             told.append(f"policy {policy}: {done}")
     release.ledger.close()
+    if failed and not told:
+        raise SrghnError("; ".join(failed))
     return told
 
 

@@ -1,7 +1,8 @@
 """Which world is this? Service is compared with short play in every pinned world and mode.
 
-The champion plays each candidate in the sandbox, and (return, length) of its episodes there is
-compared with those in service since the alarm: an energy distance each, calibrated by permutation.
+The champion plays each candidate in the sandbox, and its episodes there are compared with those in
+service since the alarm: (return, length), and where service keeps observations one of each episode,
+by an energy distance each, calibrated by permutation.
 One fits: that is the world. None fits: the sandbox does not know this world, and nobody acts on a
 guess. Play since the alarm is a fresh sample: the alarm was raised by what came before it.
 """
@@ -15,14 +16,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.adapt.play import Sample, play, together
 from pipelines.runs.worlds import pinned_versions
 from pipelines.versions.release import Release
 from serving.control.release import canary_rules
+from serving.registry import samples
 from serving.registry.records import Champion, StartRow
 from serving.trial.rules import TrialRules, terms_of
 from srghn import seeding
-from srghn.candidates.candidate import Candidate
-from srghn.candidates.play import play_candidate
 from srghn.envs import EnvVersion
 from srghn.inference.sameness import compare
 
@@ -30,11 +31,13 @@ Float = NDArray[np.float64]
 Found = Literal["known", "unchanged", "ambiguous", "none"]
 
 #: Episodes in service that a diagnosis needs, and the most that it takes; and those it plays.
-ENOUGH, MOST, PLAYED = 40, 200, 200
+ENOUGH, MOST, PLAYED = 100, 400, 400
+#: Observations, one an episode, from which on they are compared, too.
+OBSERVED = 20
 #: Of the episodes taken, in order of start, so many must have an outcome: the rest still run.
 ENDED = 0.95
 #: Probability that the right world is taken for a wrong one, each time.
-ALPHA = 0.01
+ALPHA = 0.005
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike service and one place are. `mean` of the champion's return there, raw.
+    """How alike service and one place are. `mean` of the champion's return there, clipped.
 
-    `p` is small where they differ; `distance` is the energy distance.
+    `p` is small where they differ, and so is `p_observed`, that of observations, where service kept
+    some; `distance` is the energy distance of (return, length).
     """
 
     env_fingerprint: str
@@ -58,12 +62,13 @@ class Likeness:
     mean: float
     p: float
     distance: float
+    p_observed: float | None
     fits: bool
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What explains service. `known`: another place, named; `unchanged`: the one of service.
+    """What explains service. `known`: another place, named; `unchanged`: where the champion passed.
 
     `ambiguous`: several, and `none`: none of them; neither is acted on. `mean` in service, raw.
     """
@@ -117,50 +122,77 @@ def diagnose(
     Raises `ConfigError` where the champion is not of this sandbox.
     """
     rules = terms_of(canary_rules(release.ledger.version(champion.version)))
-    candidate = release.store.load(champion.digest)
-    service = np.array([(float(row.return_ or 0.0), float(row.length or 0)) for row in rows])
-    evidence = tuple(
-        liken(_scaled(service, rules), candidate, place, rules, name)
-        for place in places(release, champion)
-    )
-    here = champion.env_fingerprint, str(release.ledger.service_mode(champion.policy))
-    return conclude(evidence, here, len(service), float(service[:, 0].mean()))
+    candidate, service = release.store.load(champion.digest), seen(release, champion, rows)
+    observe, evidence = service.observed is not None, []
+    for place in places(release, champion):
+        seed = seeding.text_seed("diagnosis", name, champion.digest, place.world.fingerprint)
+        played = play(candidate, place.world, place.mode, PLAYED, seed, observe=observe)
+        draws = seeding.stream(seed, "permutations", place.mode)
+        fit = compare_samples(service, played, rules, draws)
+        evidence.append(fit.of(place.world.fingerprint, place.world.id, place.mode))
+    here = champion.env_fingerprint, champion.mode
+    return conclude(evidence, here, len(rows), float(service.pairs[:, 0].mean()))
 
 
-def liken(
-    service: Float, candidate: Candidate, place: Place, rules: TrialRules, name: str
-) -> Likeness:
-    """Play the candidate in a place, and compare with `service` (n, 2): clipped return, length."""
-    seed = seeding.text_seed("diagnosis", name, candidate.digest, place.world.fingerprint)
-    played = play_candidate(candidate, PLAYED, mode=place.mode, seed=seed, version=place.world)
-    pairs = np.stack([played.returns[0], played.lengths[0].astype(np.float64)], axis=1)
-    found = compare(
-        service, _scaled(pairs, rules), seeding.stream(seed, "permutations", place.mode)
-    )
-    finite = pairs[np.isfinite(pairs[:, 0]), 0]
-    return Likeness(
-        place.world.fingerprint,
-        place.world.id,
-        place.mode,
-        float(finite.mean()) if len(finite) else rules.low,
-        found.p,
-        found.distance,
-        found.p > ALPHA,
-    )
+def seen(release: Release, champion: Champion, rows: Sequence[StartRow]) -> Sample:
+    """What service saw of these episodes; with observations, where enough were kept."""
+    pairs = np.array([(float(row.return_ or 0.0), float(row.length or 0)) for row in rows])
+    names = [row.episode for row in rows]
+    kept = samples.kept(release.ledger.database(), champion.policy, names)
+    observed = [np.concatenate([[each.step], each.values]).astype(np.float64) for each in kept]
+    return Sample(pairs, together(observed) if len(observed) >= OBSERVED else None)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one place explains service: `p` of (return, length), and of what was observed."""
+
+    mean: float
+    p: float
+    distance: float
+    p_observed: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Neither test rejects; two share the probability of a wrong one."""
+        if self.p_observed is None:
+            return self.p > ALPHA
+        return min(self.p, self.p_observed) > ALPHA / 2
+
+    def of(self, fingerprint: str, world: str, mode: str) -> Likeness:
+        numbers = (self.mean, self.p, self.distance, self.p_observed)
+        return Likeness(fingerprint, world, mode, *numbers, self.fits)
+
+
+def compare_samples(
+    service: Sample, played: Sample, rules: TrialRules, draws: np.random.Generator
+) -> Fit:
+    """Compare service with play in one place, by returns and lengths and by observations."""
+    clipped = _clipped(played.pairs, rules)
+    found = compare(_clipped(service.pairs, rules), clipped, draws)
+    p_observed = None
+    if service.observed is not None and played.observed is not None and len(played.observed) > 1:
+        p_observed = compare(_by_octave(service.observed), _by_octave(played.observed), draws).p
+    return Fit(float(clipped[:, 0].mean()), found.p, found.distance, p_observed)
+
+
+def _by_octave(observed: Float) -> Float:
+    """Steps count by their logarithm, as they are drawn."""
+    return np.concatenate([np.log2(1 + observed[:, :1]), observed[:, 1:]], axis=1)
 
 
 def conclude(
     evidence: Sequence[Likeness], here: tuple[str, str], episodes: int, mean: float
 ) -> Diagnosis:
-    """What the comparisons amount to; `here` is fingerprint and mode of service.
+    """What the comparisons amount to; `here` is fingerprint and mode that the champion passed in.
 
-    The present place is believed before another, and the champion's own world before others.
+    That place is believed before another, and the champion's own world before others.
     """
     fits = [each for each in evidence if each.fits]
     own = [each for each in fits if each.env_fingerprint == here[0]]
     said = f"{episodes} episodes since the alarm, mean return {mean:.4g}"
     if any((each.env_fingerprint, each.mode) == here for each in fits):
-        why = f"{said}, are as the champion plays in the mode of service, {here[1]}"
+        why = f"{said}, are as the champion plays where it passed, in mode {here[1]}"
         return Diagnosis("unchanged", why, episodes, mean, tuple(evidence), *here)
     chosen = own or fits
     if not chosen:
@@ -179,7 +211,7 @@ def conclude(
     return Diagnosis("known", why, episodes, mean, tuple(evidence), only.env_fingerprint, only.mode)
 
 
-def _scaled(pairs: Float, rules: TrialRules) -> Float:
-    """(n, 2) raw returns and lengths, the former clipped to the range: a crash is its low end."""
+def _clipped(pairs: Float, rules: TrialRules) -> Float:
+    """Returns clipped to the range, and lengths: a crash is the low end."""
     returns = np.nan_to_num(pairs[:, 0], nan=rules.low, neginf=rules.low, posinf=rules.high)
     return np.stack([np.clip(returns, rules.low, rules.high), pairs[:, 1]], axis=1)

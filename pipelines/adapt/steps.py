@@ -24,7 +24,7 @@ from pipelines.versions.release import Release
 from serving import runs
 from serving.control.release import canary_rules
 from serving.control.watch import DIAGNOSIS, DRIFT, RECOVERY
-from serving.registry.records import Champion, Event, Who
+from serving.registry.records import Champion, Event, StartRow, Who
 from serving.registry.rules import AdaptTerms
 from serving.registry.states import WON, State
 from serving.trial.rules import terms_of
@@ -69,7 +69,7 @@ class Adaptation:
         alarm, terms = self.alarm(), self.release.ledger.deployment_rules(self.policy).adapt
         if alarm is None or (terms.act == "off" and not self.asked):
             return None
-        if alarm.diagnosis is None:
+        if alarm.diagnosis is None or self._unclear(alarm):
             return self._diagnose(alarm)
         if alarm.diagnosis["found"] != "known" or alarm.done("over"):
             return None
@@ -98,24 +98,35 @@ class Adaptation:
 
     def diagnose(self, alarm: Alarm) -> diagnosis.Diagnosis | None:
         """What explains service since the alarm; None while too few episodes have ended."""
-        ledger, champion = self.release.ledger, alarm.champion
-        rows = ledger.started(self.policy, champion.version, alarm.at, diagnosis.MOST)
-        taken = diagnosis.taken(rows)
+        taken = self._taken(alarm)
         if taken is None:
             return None
-        return diagnosis.diagnose(self.release, champion, taken, alarm.event.hash)
+        return diagnosis.diagnose(self.release, alarm.champion, taken, alarm.event.hash)
 
     def record(self, alarm: Alarm, found: diagnosis.Diagnosis) -> None:
         """Write a diagnosis into the ledger; by rule, its mode becomes the mode of service."""
         ledger, terms = self.release.ledger, self.release.ledger.deployment_rules(self.policy).adapt
         evidence = {"drift": alarm.event.hash, **found.to_json()}
-        key = None if self.asked else f"{DIAGNOSIS}:{alarm.event.hash}"
+        key = None if self.asked else f"{DIAGNOSIS}:{alarm.event.hash}:{found.episodes}"
         ledger.note(DIAGNOSIS, evidence, who=Who(DIAGNOSIS, found.why, key), policy=self.policy)
         own = found.env_fingerprint == alarm.champion.env_fingerprint
         moved = found.mode is not None and found.mode != ledger.service_mode(self.policy)
         if found.found == "known" and terms.set_mode and own and moved:
             who = Who(DIAGNOSIS, f"diagnosed: {found.why}")
             ledger.set_mode(self.policy, str(found.mode), who=who)
+
+    def _unclear(self, alarm: Alarm) -> bool:
+        """Whether several places fitted, and twice as many episodes have ended by now."""
+        assert alarm.diagnosis is not None
+        if alarm.diagnosis["found"] != "ambiguous":
+            return False
+        taken = self._taken(alarm)
+        return taken is not None and len(taken) >= 2 * int(alarm.diagnosis["episodes"])
+
+    def _taken(self, alarm: Alarm) -> list[StartRow] | None:
+        version = alarm.champion.version
+        rows = self.release.ledger.started(self.policy, version, alarm.at, diagnosis.MOST)
+        return diagnosis.taken(rows)
 
     def _diagnose(self, alarm: Alarm) -> str | None:
         found = self.diagnose(alarm)
@@ -177,7 +188,10 @@ class Adaptation:
     def _recall(self, alarm: Alarm, terms: AdaptTerms, of: int) -> str:
         world, mode = self.world(alarm)
         who = Who(ACTOR, f"{world.id} is in mode {mode} by the diagnosis")
-        number = recall(self.release, of, world, mode, who)
+        try:
+            number = recall(self.release, of, world, mode, who)
+        except TransitionRefused as error:  # the tables of its run are gone, for one
+            return self._note(alarm, "recalled", str(error), version=None, verdict="refused")
         verdict = judge(self.release, number, terms.approve)
         why = f"version {number}, recall of {of}: {verdict.summary}"
         self._note(alarm, "recalled", why, version=number, verdict=verdict.verdict)

@@ -56,9 +56,10 @@ def diagnose(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
         print_json(found.to_json())
     else:
         out.print(f"[bold]{found.found}[/bold]: {found.why}")
-        rows = table("", "environment", "mode", "mean return", "distance", "p", "fits")
+        rows = table("", "environment", "mode", "mean return", "distance", "p", "p seen", "fits")
         for each in found.evidence:
-            numbers = (f"{each.mean:.4g}", f"{each.distance:.3g}", f"{each.p:.3f}")
+            seen = "" if each.p_observed is None else f"{each.p_observed:.3f}"
+            numbers = (f"{each.mean:.4g}", f"{each.distance:.3g}", f"{each.p:.3f}", seen)
             rows.add_row(each.world, each.mode, *numbers, "yes" if each.fits else "no")
         out.print(rows)
     raise typer.Exit(0 if found.found in ("known", "unchanged") else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
     watch.callback()(show)
     watch.command("set")(set_)
     watch.command("ack")(ack)
+    watch.command("export")(export)
     app.add_typer(watch, name="watch")
 
 
@@ -117,6 +119,24 @@ def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption 
         print_json({"alarm": seen.alarm, "event": noted})
     else:
         out.print("kept in the ledger: srghn history")
+
+
+def export(
+    to: Annotated[Path, typer.Option("--out", help="The Parquet file to write.")],
+    policy: PolicyOption = "policy",
+    json: JsonOption = False,
+) -> None:
+    """Write the episodes of service, each with the observation that was kept of it, to a file.
+
+    Example: srghn watch export --out service.parquet
+    """
+    from pipelines.adapt.export import export as write
+
+    count = write(_ledger(), policy, to)
+    if json:
+        print_json({"file": to, "episodes": count})
+    else:
+        out.print(f"{count} episodes: {to}", markup=False)
 
 
 def _ledger() -> Ledger:

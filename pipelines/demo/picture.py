@@ -14,6 +14,8 @@ from pipelines.demo.traffic import Met
 
 #: No clock and no random ids in the SVG, and text that stays text.
 _SAME: Any = {"svg.hashsalt": "srghn", "svg.fonttype": "none", "font.size": 8.5}
+#: Least distance between the words of two events, as a share of the axis.
+APART = 0.022
 _COLOURS = ("#2f6f9f", "#c2571a", "#23744a", "#5b4a8a", "#8a6100")
 
 
@@ -30,11 +32,11 @@ def draw(
         axes = figure.subplots()
         _returns(axes, episodes, begin)
         _worlds(axes, [(at - begin, name) for at, name in shifts], end - begin)
-        _marks(axes, [(max(at - begin, 0.0), words) for at, words in marks])
+        _marks(axes, [(max(at - begin, 0.0), words) for at, words in marks], end - begin)
         axes.set_xlabel("seconds in service")
         axes.set_ylabel("return of an episode")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="center right", fontsize=8)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
@@ -60,22 +62,24 @@ def _worlds(axes: Axes, shifts: Sequence[tuple[float, str]], end: float) -> None
         axes.axvspan(begins[place], begins[place + 1], color="#888", alpha=shade, lw=0)
         axes.text(
             (begins[place] + begins[place + 1]) / 2,
-            0.02,
+            0.5,
             name,
             transform=axes.get_xaxis_transform(),
             ha="center",
-            va="bottom",
+            va="center",
             color="#555",
         )
 
 
-def _marks(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
-    """Each event as a line, its words above the field."""
+def _marks(axes: Axes, marks: Sequence[tuple[float, str]], end: float) -> None:
+    """Each event as a line, its words above the field, where they do not cover each other."""
+    free = -APART * end
     for at, words in marks:
+        free = max(at, free + APART * end)
         axes.axvline(at, color="#999", lw=0.6, ls=":")
         axes.annotate(
             words,
-            (at, 1.0),
+            (free, 1.0),
             (2, 4),
             xycoords=axes.get_xaxis_transform(),
             textcoords="offset points",

@@ -34,6 +34,7 @@ DIAGNOSIS = "diagnosis"
 AT_ONCE = 5000
 #: Ended episodes over which silence is judged, and the fewest for which it is.
 RECENT, FEWEST = 200, 20
+BLIND = "blind"
 Status = Literal["steady", "drift", "blind", "unwatched"]
 
 
@@ -83,6 +84,7 @@ class Watch:
         self, ledger: Ledger, policy: str = POLICY, clock: Callable[[], float] = time.time
     ) -> None:
         self._ledger, self._policy, self._clock = ledger, policy, clock
+        self._told = 0
 
     def look(self) -> None:
         """Count the outcomes that are new. Writes nothing where there are none."""
@@ -98,6 +100,17 @@ class Watch:
         moved = state and self._count(state, champion, found)
         kept = moved.to_json() if moved else {}
         self._ledger.advance_watch(self._policy, after, found[-1].n, kept)
+
+    def tell_silence(self, seen: WatchView) -> None:
+        """Say once a champion's generation that too few episodes have an outcome."""
+        champion = self._ledger.champion(self._policy)
+        if seen.status != BLIND or champion is None or self._told == champion.generation:
+            return
+        who = Who(ACTOR, seen.why, f"{ACTOR}:{self._policy}:{champion.generation}:{BLIND}")
+        evidence = {"version": champion.version, "generation": champion.generation}
+        self._ledger.note(BLIND, evidence, who=who, policy=self._policy)
+        self._told = champion.generation
+        logger.warning("watch: blind: %s", seen.why)
 
     def view(self) -> WatchView:
         """What to show now."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipelines.adapt import diagnose as diagnosis
+from pipelines.adapt.play import play
 from pipelines.versions.release import Release
 from serving.control.watch import Watch
 from serving.registry.records import Start, Who
@@ -19,7 +20,6 @@ from serving.registry.rules import DeploymentRules, parse_rules
 from serving.registry.schema import POLICY
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.candidates.play import play_candidate
 from srghn.config import RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.envs.perturb import parse
@@ -81,21 +81,20 @@ class Served:
         self.ledger.set_deployment_rules(parse_rules(data), who=ANN)
         return self.ledger.deployment_rules()
 
-    def meet(self, mode: str, episodes: int, moved: str | None = None) -> None:
+    def meet(
+        self, mode: str, episodes: int, moved: str | None = None, *, look: bool = True
+    ) -> None:
         """The champion's episodes in service, whose world nobody names; `moved`: a perturbation."""
         champion = self.ledger.champion()
         assert champion is not None
         candidate = self.release.store.load(champion.digest)
         self.count += 1
-        played = play_candidate(
-            candidate,
-            episodes,
-            mode=mode,
-            seed=1000 + self.count,
-            perturbation=parse(moved) if moved else None,
+        perturbation = parse(moved) if moved else None
+        seed = 1000 + self.count
+        played = play(
+            candidate, self.world, mode, episodes, seed, observe=False, perturbation=perturbation
         )
-        pairs = zip(played.returns[0].tolist(), played.lengths[0].tolist(), strict=True)
-        for place, (value, length) in enumerate(pairs):
+        for place, (value, length) in enumerate(played.pairs.tolist()):
             name, now = f"met-{self.count}-{place}", time.time()
             start = Start(
                 name,
@@ -105,8 +104,9 @@ class Served:
                 deadline=now + 60,
             )
             self.ledger.start_episodes([start])
-            self.ledger.record_outcome(POLICY, name, value, length, True)
-        Watch(self.ledger).look()
+            self.ledger.record_outcome(POLICY, name, value, int(length), True)
+        if look:
+            Watch(self.ledger).look()
 
     def pass_(self, version: int) -> None:
         """Through the gate and its approval."""

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from pipelines.adapt.diagnose import ENOUGH, Likeness, conclude, places, taken
+from pipelines.adapt import diagnose as diagnose_module
+from pipelines.adapt.diagnose import (
+    ALPHA,
+    ENOUGH,
+    OBSERVED,
+    Diagnosis,
+    Likeness,
+    compare_samples,
+    conclude,
+    diagnose,
+    places,
+    seen,
+    taken,
+)
+from pipelines.adapt.play import play
 from pipelines.adapt.steps import Adaptation
 from serving.control.watch import Watch
 from serving.registry.records import StartRow
+from serving.registry.samples import Sample, keep
+from serving.trial.rules import TrialRules
 from srghn.config import Switch
-from srghn.envs import pin
-from tests.pipelines.adapt.conftest import Served
+from srghn.envs import parse, pin
+from tests.conftest import Srghn
+from tests.pipelines.adapt.conftest import ANN, Served
 
 
 def diagnosed(served: Served) -> Adaptation:
@@ -72,15 +93,27 @@ def test_a_pole_of_another_length_is_no_world_of_the_sandbox(served: Served) -> 
 
 
 def test_service_as_promised_is_no_other_world(served: Served) -> None:
-    """A few bad episodes raised the alarm, and then all was well."""
+    """A few bad episodes raised the alarm, and then all was well; the watch has not seen it yet."""
     served.first(bias=0.3)
     served.rules()
     served.meet("flipped", 20)
-    served.meet("normal", ENOUGH)
-    assert served.ledger.notes("policy", "drift_over") == []  # the watch takes longer to see it
+    served.meet("normal", ENOUGH, look=False)
     diagnosed(served)
     [event] = served.ledger.notes("policy", "diagnosis")
     assert served.ledger.evidence(str(event.evidence_sha256))["found"] == "unchanged"
+
+
+def test_a_champion_in_a_mode_that_it_did_not_pass_in_is_no_peace(served: Served) -> None:
+    """The mode of service was set, by an earlier diagnosis or a person, and nobody serves it."""
+    served.first(bias=0.3)
+    served.rules()
+    served.ledger.set_mode("policy", "flipped", who=ANN)
+    served.meet("flipped", 20)
+    served.meet("flipped", ENOUGH)
+    diagnosed(served)
+    [event] = served.ledger.notes("policy", "diagnosis")
+    said = served.ledger.evidence(str(event.evidence_sha256))
+    assert (said["found"], said["mode"]) == ("known", "flipped")
 
 
 def test_worlds_that_behave_alike_are_one_place(served: Served) -> None:
@@ -114,10 +147,39 @@ def test_episodes_are_taken_in_order_of_start() -> None:
     assert taken(rows) == rows
     late = [row(n, n % 4 != 0) for n in range(200)]  # 150 ended, and a quarter still run
     assert taken(late) is None
-    assert taken([*rows, row(99, False), row(100, False), row(101, False)]) == rows
+    assert taken([*rows, *(row(n, False) for n in range(900, 908))]) == rows
 
 
-LIKE = Likeness("w", "World", "normal", 1.0, 0.5, 0.1, True)
+def test_what_is_unclear_is_asked_again_with_twice_the_episodes(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.first(bias=0.3)
+    served.rules()
+    served.meet("flipped", 20)
+    served.meet("flipped", ENOUGH)
+    real = conclude
+
+    def unclear(evidence: list[Likeness], *rest: Any) -> Diagnosis:
+        return replace(real(evidence, *rest), found="ambiguous", mode=None)
+
+    monkeypatch.setattr(diagnose_module, "conclude", unclear)
+    adaptation = diagnosed(served)
+    monkeypatch.setattr(diagnose_module, "conclude", real)
+    served.meet("flipped", ENOUGH - 1)
+    assert adaptation.step() is None
+    served.meet("flipped", 1)
+    diagnosed(served)
+    said = [
+        served.ledger.evidence(str(event.evidence_sha256))
+        for event in served.ledger.notes("policy", "diagnosis")
+    ]
+    assert [(each["found"], each["episodes"]) for each in said] == [
+        ("ambiguous", ENOUGH),
+        ("known", 2 * ENOUGH),
+    ]
+
+
+LIKE = Likeness("w", "World", "normal", 1.0, 0.5, 0.1, None, True)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +196,60 @@ def test_what_comparisons_amount_to(evidence: list[Likeness], expected: str) -> 
     found = conclude(evidence, ("w", "normal"), 40, 9.0)
     assert found.found == expected
     assert (found.mode is None) == (expected in ("ambiguous", "none"))
+
+
+def test_observations_tell_apart_what_returns_do_not(served: Served) -> None:
+    """A stronger motor that changes no return: only what is seen on the way differs."""
+    served.first(bias=0.3)
+    champion = served.ledger.champion()
+    assert champion is not None
+    candidate, rules = served.release.store.load(champion.digest), TrialRules()
+    draws = np.random.default_rng(0)
+    own = play(candidate, served.world, "normal", 100, 1, observe=True)
+    moved = play(
+        candidate, served.world, "normal", 60, 2, observe=True, perturbation=parse("force:3")
+    )
+    again = play(candidate, served.world, "normal", 60, 3, observe=True)
+    found, same = (compare_samples(each, own, rules, draws) for each in (moved, again))
+    assert found.p > ALPHA
+    assert (found.fits, same.fits) == (False, True)
+    assert found.p_observed is not None
+    assert found.p_observed <= ALPHA / 2
+
+
+def test_observations_of_service_are_compared_where_they_are_kept(served: Served) -> None:
+    served.first(bias=0.3)
+    served.rules()
+    served.meet("flipped", 20)
+    served.meet("flipped", ENOUGH)
+    champion = served.ledger.champion()
+    assert champion is not None
+    rows = served.ledger.started("policy", champion.version, 0.0, 200)
+    assert seen(served.release, champion, rows).observed is None
+    kept = [
+        Sample(champion.version, 1, row.episode, 2, 0.0, np.zeros(4, "<f4").tobytes())
+        for row in rows[:OBSERVED]
+    ]
+    keep(served.ledger.database(), "policy", kept, 1000)
+    service = seen(served.release, champion, rows)
+    assert service.observed is not None
+    assert service.observed.shape == (OBSERVED, 5)
+    found = diagnose(served.release, champion, rows, "seeded")
+    assert found.found == "none"  # nobody ever sees zeros at step 2
+    assert {each.p_observed for each in found.evidence} == {0.001}
+
+
+def test_service_is_exported_as_parquet(served: Served, srghn_here: Srghn, tmp_path: Path) -> None:
+    served.first(bias=0.3)
+    served.meet("flipped", 3)
+    observation = np.arange(4, dtype="<f4")
+    sample = Sample(1, 1, "met-2-1", 2, 0.0, observation.tobytes())
+    keep(served.ledger.database(), "policy", [sample], 10)
+    file = tmp_path / "service.parquet"
+    place = {"SRGHN_HOME": str(served.settings.home)}
+    done = srghn_here("watch", "export", "--out", str(file), "--json", env=place)
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(file).to_pylist()
+    assert [row["episode"] for row in rows] == ["met-2-0", "met-2-1", "met-2-2"]
+    assert [row["observation"] for row in rows] == [None, [0.0, 1.0, 2.0, 3.0], None]
+    assert {row["return"] == row["length"] for row in rows} == {True}

@@ -12,7 +12,7 @@ from pipelines.adapt.diagnose import ENOUGH
 from pipelines.adapt.steps import Adaptation
 from pipelines.runs.workspaces import Workspace
 from serving import runs
-from srghn.errors import TransitionRefused
+from srghn.errors import FingerprintMismatch, SrghnError, TransitionRefused
 from tests.conftest import Srghn
 from tests.pipelines.adapt.conftest import ANN, Served
 
@@ -191,6 +191,35 @@ def test_a_beat_steps_each_policy_that_alarms(served: Served) -> None:
     served.meet("flipped", ENOUGH)
     [line] = beat(served.settings, launched)
     assert line.startswith("policy policy: diagnosis: ")
+
+
+def test_a_recall_that_is_refused_leads_to_a_run(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that made the former champion is not here any more, and its tables with it."""
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    served.second(flip=True, bias=0.1)
+    served.ledger.set_mode("policy", "flipped", who=ANN)
+    adaptation, launched = alarmed(served, mode="normal", act="run")
+    assert "the workspace of its run run is not here" in str(adaptation.step())
+    assert "evolves" in str(adaptation.step())
+    assert len(launched.runs) == 1
+
+
+def test_what_fails_is_raised_for_whoever_beats(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moved(*given: Any) -> None:
+        raise FingerprintMismatch("the world is no longer as pinned")
+
+    served.first(bias=0.3)
+    served.rules()
+    served.meet("flipped", 20)
+    served.meet("flipped", ENOUGH)
+    monkeypatch.setattr(Adaptation, "step", moved)
+    with pytest.raises(SrghnError, match="policy policy: the world is no longer as pinned"):
+        beat(served.settings, Launched())
 
 
 def test_a_promotion_or_a_recovery_ends_it(served: Served) -> None:

@@ -102,6 +102,17 @@ def test_silence_is_blind_and_never_steady(served: Served) -> None:
     seen = served.watch.view()
     assert seen.status == "blind"
     assert "0 of the last 30 episodes" in seen.why
+    for watch in (served.watch, served.watch, Watch(served.ledger)):  # told once, by whichever
+        watch.tell_silence(seen)
+    told = served.ledger.notes(POLICY, "blind")
+    assert [event.reason for event in told] == [seen.why]
+
+
+def test_what_is_steady_is_not_told_as_silence(served: Served) -> None:
+    served.play(0.8, 30)
+    served.watch.look()
+    served.watch.tell_silence(served.watch.view())
+    assert served.ledger.notes(POLICY, "blind") == []
 
 
 def test_without_a_promise_nothing_is_claimed(ledger: Ledger, steps: Any) -> None:

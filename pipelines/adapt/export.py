@@ -1,0 +1,58 @@
+"""What service saw, as a Parquet table, for whoever wants to make the sandbox more like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serving.registry.ledger import Ledger
+from serving.registry.samples import kept
+from srghn.errors import ConfigError
+
+SCHEMA = pa.schema(
+    [
+        ("policy", pa.string()),
+        ("episode", pa.string()),
+        ("version", pa.int64()),
+        ("generation", pa.int64()),
+        ("route", pa.string()),
+        ("return", pa.float64()),
+        ("length", pa.int64()),
+        ("terminated", pa.bool_()),
+        ("step", pa.int64()),
+        ("observation", pa.list_(pa.float32())),
+    ]
+)
+
+
+def export(ledger: Ledger, policy: str, path: Path) -> int:
+    """Write a row an episode that ended, in order of arrival; returns how many.
+
+    `step` and `observation` are of the one observation that was kept of it, null where none was.
+    Raises `ConfigError` where the file cannot be written.
+    """
+    seen = {each.episode: each for each in kept(ledger.database(), policy)}
+    rows = []
+    for outcome in ledger.outcomes(policy=policy):
+        sample = seen.get(outcome.episode_id)
+        rows.append(
+            {
+                "policy": policy,
+                "episode": outcome.episode_id,
+                "version": outcome.version,
+                "generation": outcome.generation,
+                "route": outcome.route,
+                "return": outcome.return_,
+                "length": outcome.length,
+                "terminated": outcome.terminated,
+                "step": None if sample is None else sample.step,
+                "observation": None if sample is None else sample.values.tolist(),
+            }
+        )
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    return len(rows)

@@ -1,0 +1,55 @@
+"""Observations of service, as they are kept: the latest of each policy, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, insert, select
+
+from serving.registry import schema
+from serving.registry.database import Database
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a policy saw at one step of an episode: float32, little-endian, as it was asked."""
+
+    version: int
+    generation: int
+    episode: str
+    step: int
+    at: float
+    observation: bytes
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The observation (d,)."""
+        return np.frombuffer(self.observation, "<f4")
+
+
+def keep(database: Database, policy: str, samples: Sequence[Sample], most: int) -> None:
+    """Add samples, and forget the oldest beyond `most`."""
+    table = schema.samples
+    with database.write() as connection:
+        connection.execute(insert(table), [{**vars(each), "policy": policy} for each in samples])
+        oldest = select(table.c.n).where(table.c.policy == policy).order_by(table.c.n.desc())
+        edge = connection.execute(oldest.offset(most).limit(1)).scalar()
+        if edge is not None:
+            connection.execute(delete(table).where(table.c.policy == policy, table.c.n <= edge))
+
+
+def kept(database: Database, policy: str, episodes: Sequence[str] | None = None) -> list[Sample]:
+    """A policy's samples in order, of these episodes or of all."""
+    table = schema.samples
+    query = select(table).where(table.c.policy == policy).order_by(table.c.n)
+    with database.read() as connection:
+        rows = connection.execute(query).mappings().all()
+    wanted = None if episodes is None else set(episodes)
+    return [
+        Sample(**{name: row[name] for name in Sample.__dataclass_fields__})
+        for row in rows
+        if wanted is None or row["episode"] in wanted
+    ]

@@ -1,0 +1,60 @@
+"""A run that an alarm asks for is worked on here, or handed to the workers once."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import pytest
+
+from pipelines.adapt.launch import by_hand, to_workers
+from pipelines.runs.workspaces import create_workspace
+from serving import runs
+from srghn.config import RunParams
+from srghn.errors import SrghnError
+from tests.pipelines.adapt.conftest import Served
+
+
+class Handed:
+    """Stands for a Prefect server: keeps what it is asked for."""
+
+    asked: list[tuple[Any, ...]]
+
+    def __init__(self, settings: Any) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def go_on(self, *given: Any) -> None:
+        type(self).asked.append(given)
+
+
+def test_the_workers_get_it_under_its_own_id(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Handed.asked = []
+    monkeypatch.setattr("pipelines.runs.deployments.Prefect", Handed)
+    workspace = create_workspace(served.settings, "adapt-1", RunParams())
+    launch = to_workers(served.settings)
+    launch(workspace, "auto")
+    assert Handed.asked == [("adapt-1", None, "auto", 0)]
+
+
+def test_a_run_that_fails_here_leaves_its_trace_and_an_event(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out(*given: Any) -> None:
+        raise SrghnError("no candidate is good enough")
+
+    monkeypatch.setattr("pipelines.runs.work.carry_out", carry_out)
+    workspace = create_workspace(served.settings, "adapt-2", RunParams())
+    with pytest.raises(SrghnError, match="no candidate"):
+        by_hand(served.settings)(workspace, "manual")
+    trace = runs.find(served.settings.home, "adapt-2")
+    assert trace is not None
+    assert trace.state == "failed"
+    [event] = served.ledger.notes("policy", "run_failed")
+    assert event.reason == "run adapt-2 failed: no candidate is good enough"
