@@ -71,8 +71,12 @@ ANSWERS: dict[str, dict[str, Any]] = {
     ),
     "/v1/champion": {
         **_CHAMPION,
-        "properties": {**_CHAMPION["properties"], "canary": _maybe(_ANY)},
-        "required": [*_CHAMPION["required"], "canary"],
+        "properties": {
+            **_CHAMPION["properties"],
+            "canary": _maybe(_ANY),
+            "interface": _maybe(_TEXT),
+        },
+        "required": [*_CHAMPION["required"], "canary", "interface"],
     },
     "/v1/versions": _object(versions={"type": "array", "items": _VERSION}),
     "/v1/versions/{version}": _VERSION,

@@ -37,6 +37,7 @@ class Application(FastAPI):
     hosts: frozenset[str] = frozenset()
     tracing: Tracing | None = None
     _hot: dict[str, HotPath]
+    _described: tuple[dict[str, str], dict[str, Any]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,10 +73,15 @@ class Application(FastAPI):
         return found
 
     def openapi(self) -> dict[str, Any]:
-        """The description of all routes; made once."""
-        if not self.openapi_schema:
-            self.openapi_schema = describe(super().openapi())
-        return self.openapi_schema
+        """The description of all routes, and of what the champions of now observe."""
+        policies = sorted(self.service.policies.items())
+        champions = {name: policy.follower.served.champion for name, policy in policies}
+        served = {name: found for name, found in champions.items() if found is not None}
+        known = {name: found.digest for name, found in served.items()}
+        if self._described is None or self._described[0] != known:
+            self.openapi_schema = None
+            self._described = known, describe(super().openapi(), served)
+        return self._described[1]
 
 
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> FastAPI:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -10,6 +11,8 @@ import msgspec
 
 from serving.access import ACCESS, OPEN, READ
 from serving.answers import ANSWERS
+from serving.predictor import Predictor
+from serving.registry.schema import POLICY
 from serving.routes.review import Approval, Decision, Mode, Rollback, Status, Weight
 from serving.schemas import ActRequest, BatchRequest, OutcomeRequest
 from serving.tensors import InferRequest
@@ -53,14 +56,22 @@ _REFUSALS = {
     "500": "an error of the server",
     "503": "not ready, or the ledger cannot be used now",
 }
+_FORMS = {
+    "type": "object",
+    "description": "the observation in several forms, by interface or version, while a successor "
+    "with other observations is tried",
+}
 _EXAMPLES: dict[str, Any] = {
     "/v1/act": {"observation": [0.01, 0.0, 0.02, 0.0], "episode_id": "e-1"},
     "/v1/act/batch": {"observations": [[0.01, 0.0, 0.02, 0.0], [0.0, 0.1, 0.0, 0.0]]},
 }
 
 
-def describe(made: dict[str, Any]) -> dict[str, Any]:
-    """The framework's description with bodies, answers and security as they are."""
+def describe(made: dict[str, Any], served: Mapping[str, Predictor] | None = None) -> dict[str, Any]:
+    """The framework's description with bodies, answers and security as they are.
+
+    `served` is the champion of each policy: it says what an observation is.
+    """
     _, parts = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
     components = {"schemas": {**parts, "Error": _ERROR}}
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -68,9 +79,47 @@ def describe(made: dict[str, Any]) -> dict[str, Any]:
         for method, operation in methods.items():
             _complete(path, method.upper(), operation)
     named = _of_named(made["paths"])
+    schemas = components["schemas"]
+    schemas["ActRequest"]["properties"]["observations"] = _FORMS
+    for policy, predictor in (served or {}).items():
+        named |= _say_observations(policy, predictor, schemas, named)
     _add_examples(made["paths"])
     made = {**made, "paths": {**made["paths"], **named}}
     return {**made, "components": components}
+
+
+def _say_observations(
+    policy: str, predictor: Predictor, schemas: dict[str, Any], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write what the policy observes into its bodies; gives the routes of a named one."""
+    mine = "" if policy == POLICY else f".{policy}"
+    schemas[f"Observation{mine}"] = observation_schema(predictor)
+    seen = {"$ref": f"#/components/schemas/Observation{mine}"}
+    routes = {}
+    fields = {"act": ("ActRequest", "observation"), "act/batch": ("BatchRequest", "observations")}
+    for path, (name, field) in fields.items():
+        body = schemas[f"{name}{mine}"] = deepcopy(schemas[name])
+        said = seen if field == "observation" else {"type": "array", "items": seen}
+        body["properties"][field] = said
+        if mine:
+            methods = deepcopy(named[f"/v1/policies/{{policy}}/{path}"])
+            operation = methods["post"]
+            operation["operationId"] += mine
+            operation["parameters"] = [p for p in operation["parameters"] if p["in"] != "path"]
+            content = operation["requestBody"]["content"]["application/json"]
+            content["schema"] = {"$ref": f"#/components/schemas/{name}{mine}"}
+            routes[f"/v1/policies/{policy}/{path}"] = methods
+    return routes
+
+
+def observation_schema(predictor: Predictor) -> dict[str, Any]:
+    """JSON Schema of one observation: a flat vector, or as its environment gives it."""
+    size = predictor.observation_size
+    number = {"type": "number"}
+    flat = {"type": "array", "items": number, "minItems": size, "maxItems": size}
+    if predictor.layout is None:
+        return flat
+    return {"anyOf": [flat, predictor.layout.json_schema()]}
 
 
 def _of_named(paths: dict[str, Any]) -> dict[str, Any]:

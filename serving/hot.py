@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -27,8 +27,10 @@ from serving.calls import JSON, Call, trace_of
 from serving.control.episodes import Ended, NotReady
 from serving.control.routing import Face, Served
 from serving.explain import parse
+from serving.leaves import are_leaves, leaf_batch
 from serving.logs import REQUEST
-from serving.policy import PolicyService
+from serving.native import names_of, native_batch, observation_for, read_act
+from serving.policy import Again, PolicyService
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
@@ -48,7 +50,6 @@ from srghn.errors import LedgerError, TransitionRefused
 
 logger = logging.getLogger(__name__)
 
-_ACT = msgspec.json.Decoder(ActRequest)
 _OUTCOME = msgspec.json.Decoder(OutcomeRequest)
 _BATCH = msgspec.json.Decoder(BatchRequest)
 _EPISODE = re.compile(EPISODE_PATTERN)
@@ -124,19 +125,25 @@ class HotPath:
 
     async def _act(self, call: Call) -> Said:
         body = await call.body(self._limit(1))
-        said = parse(_ACT, body)
+        said = read_act(body, self._follower.served)
         name = episode_of(said.episode_id or None, call.header(b"x-episode-id"))
         token = said.token or call.header(b"x-episode-token")
-        served, predictor, episode = await self._choose(call, name, token)
-        check_one(said.observation, predictor.observation_size)
-        self._copy(served, said.observation, episode)
+        served, predictor, episode = await self._choose(call, name, token, names_of(said))
+        again: Again | None = None
+        if isinstance(said, ActRequest) and len(said.observation) == predictor.observation_size:
+            observation = said.observation
+            check_one(observation, predictor.observation_size)
+        else:
+            again = partial(observation_for, said)
+            observation = again(predictor)
+        self._copy(served, observation, episode)
         if episode is None:
-            answered, action = self._policy.act_one(served, predictor, said.observation)
+            answered, action = self._policy.act_one(served, predictor, observation, again)
             face = served.face(answered)
             fields = face.fields
         else:
             answered, action, memory = self._policy.step_one(
-                served, predictor, said.observation, episode.memory
+                served, predictor, observation, episode.memory, again
             )
             self._policy.samples.offer(episode, said.observation)
             face = served.face(answered)
@@ -145,7 +152,7 @@ class HotPath:
         return face, b'{"action":%b%b}' % (shown, fields), JSON
 
     async def _choose(
-        self, call: Call, name: str | None, token: str | None
+        self, call: Call, name: str | None, token: str | None, names: Iterable[str] = ()
     ) -> tuple[Served, Predictor, Episode | None]:
         """What answers: by the episode's token, by its name, by client, or by chance."""
         episodes = self._policy.episodes
@@ -155,8 +162,8 @@ class HotPath:
                 raise BadRequest(422, "token", f"one of episode {name!r}", "another episode's")
             return await episodes.go_on(episode)
         if name is not None:
-            return await episodes.begin(name)
-        served, predictor = self._policy.choose(call.header(b"x-client-key"))
+            return await episodes.begin(name, names)
+        served, predictor = self._policy.choose(call.header(b"x-client-key"), names)
         return served, predictor, None
 
     def _sealed(self, episode: Episode, answered: Predictor, memory: bytes) -> bytes:
@@ -260,7 +267,11 @@ class HotPath:
         episode: Episode | None,
     ) -> tuple[Predictor, Any, bytes]:
         """Who answered, actions as an array or for one observation as a list, and what to keep."""
-        array = batch(said, binary, predictor.observation_size, self._limits.batch)
+        layout, limit = predictor.layout, self._limits.batch
+        if layout is not None and are_leaves(said, layout):
+            array = leaf_batch(said, binary, layout, limit)
+        else:
+            array = batch(said, binary, predictor.observation_size, limit)
         memory = None if episode is None else episode.memory
         self._copy(served, array[0], episode)
         if len(array) == 1 and memory is not None:
@@ -282,17 +293,17 @@ class HotPath:
         episode: Episode | None = None,
     ) -> None:
         """Offer an observation to whoever answers copies: before it is known who fails on it."""
-        if served.tried:
+        champion = served.champion
+        if served.tried and champion and len(observation) == champion.observation_size:
             name, step = (None, 0) if episode is None else (episode.name, episode.steps)
             listed = observation if isinstance(observation, list) else observation.tolist()
             self._policy.shadow.offer(served, listed, name, step)
 
     def _limit(self, count: int) -> int:
-        champion = self._follower.served.champion
-        if champion is None:
-            raise NotReady(self._follower.served.problem)
-        room = self._follower.served.memory_bytes
-        return self._limits.of_body(count, champion.observation_size) + 2 * room
+        served = self._follower.served
+        if served.champion is None:
+            raise NotReady(served.problem)
+        return self._limits.of_body(count, *served.sizes) + 2 * served.memory_bytes
 
 
 async def _aside(length: int, work: Callable[[], T]) -> T:
@@ -304,11 +315,13 @@ async def _aside(length: int, work: Callable[[], T]) -> T:
 
 def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:
     rough = body.count(b"[") - 1  # counted before they are decoded: a list costs much to make
-    if rough > limit:
+    if rough > limit and predictor.layout is None:
         check_count(rough, limit, "observations")
     found = quick_batch(body, predictor.observation_size, limit)
     if found is not None:
         return found
+    if predictor.layout is not None:
+        return native_batch(body, predictor, limit)
     rows = parse(_BATCH, body).observations
     return observations(rows, predictor.observation_size, limit, "observations[{}]")
 

@@ -64,11 +64,14 @@ class Limits(BaseSettings):
     keep_alive_seconds: int = Field(75, ge=1, description="an idle connection is kept open")
     drain_seconds: int = Field(30, ge=0, description="at the end, requests may take so long more")
 
-    def of_body(self, observations: int, size: int) -> int:
-        """Bytes that a body with so many observations of `size` numbers may have."""
+    def of_body(self, observations: int, size: int, beside: int = 0) -> int:
+        """Bytes that a body with so many observations of `size` numbers may have.
+
+        `beside`: bytes that each may take beside its numbers.
+        """
         if self.body_bytes is not None:
             return self.body_bytes
-        return _BESIDE + observations * (2 + size * _NUMBER)
+        return _BESIDE + observations * (2 + size * _NUMBER + beside)
 
     @property
     def small_body(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,12 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.ledger import POLICY, Ledger
+from serving.registry.ledger import Ledger
+from serving.registry.names import base_of, page_of
 from serving.schemas import BadRequest
+
+#: Gives a request's observation as a predictor sees it.
+Again = Callable[[Predictor], list[float]]
 
 
 class PolicyService:
@@ -46,12 +51,12 @@ class PolicyService:
     @property
     def base(self) -> str:
         """Where its routes begin."""
-        return "/v1" if self.name == POLICY else f"/v1/policies/{self.name}"
+        return base_of(self.name)
 
     @property
     def page(self) -> str:
         """Where its page is."""
-        return "/" if self.name == POLICY else f"/policies/{self.name}"
+        return page_of(self.name)
 
     @property
     def problem(self) -> str | None:
@@ -68,10 +73,10 @@ class PolicyService:
         self.metrics.ledger.tried = views(self._ledger, self.name)
         self.metrics.ledger.holdback = self._ledger.holdback(self.name)
 
-    def choose(self, client: str | None) -> tuple[Served, Predictor]:
+    def choose(self, client: str | None, names: Iterable[str] = ()) -> tuple[Served, Predictor]:
         """What answers a request outside any episode; raises `NotReady`."""
         served = self.follower.served
-        predictor = served.choose(client)
+        predictor = served.choose(client, names)
         if predictor is None:
             raise NotReady(served.problem)
         return served, predictor
@@ -102,24 +107,37 @@ class PolicyService:
             return self.predict(served, champion, observations)
 
     def act_one(
-        self, served: Served, predictor: Predictor, observation: list[float]
+        self,
+        served: Served,
+        predictor: Predictor,
+        observation: list[float],
+        again: Again | None = None,
     ) -> tuple[Predictor, Any]:
-        """`predict` for one observation, and its action."""
+        """`predict` for one observation, and its action.
+
+        `again` gives the observation in the form of who covers, where forms may differ.
+        """
         try:
             return predictor, predictor.act_one(observation)
         except PredictionError as error:
             champion = self._cover(served, predictor, error)
-            return self.act_one(served, champion, observation)
+            return self.act_one(served, champion, again(champion) if again else observation)
 
     def step_one(
-        self, served: Served, predictor: Predictor, observation: list[float], memory: bytes
+        self,
+        served: Served,
+        predictor: Predictor,
+        observation: list[float],
+        memory: bytes,
+        again: Again | None = None,
     ) -> tuple[Predictor, Any, bytes]:
         """`act_one` within an episode: also what its next step goes on from."""
         try:
             return predictor, *predictor.step_one(observation, memory)
         except PredictionError as error:
             champion = self._cover(served, predictor, error)
-            return self.step_one(served, champion, observation, b"")
+            covered = again(champion) if again else observation
+            return self.step_one(served, champion, covered, b"")
 
     def _cover(self, served: Served, failed: Predictor, error: PredictionError) -> Predictor:
         """Who answers in place of one that failed; raises `NotReady` if that was the champion."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from serving.actions import Actions
 from serving.layers import Layers
 from srghn.candidates.candidate import OnnxPolicy
+from srghn.envs.layout import Layout
 from srghn.errors import SrghnError
 
 
@@ -43,6 +46,18 @@ class Predictor:
     layers: Layers | None = None
     state_size: int = 0
     actions: Actions | None = None  # None where the manifest does not say them
+    #: How clients name what it sees and answers (`serving.registry.interfaces.key_of`).
+    interface: str = ""
+    #: The same, as its manifest has it.
+    face: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    #: How a native observation becomes the flat vector; None where it is one already.
+    layout: Layout | None = None
+
+    @cached_property
+    def beside(self) -> int:
+        """Bytes that a native observation may take in JSON beside its numbers: names, brackets."""
+        leaves = self.layout.leaves if self.layout is not None else ()
+        return sum(96 + sum(len(str(step)) + 8 for step in leaf.path) for leaf in leaves)
 
     def act_one(self, observation: list[float]) -> Any:
         """The action for one observation of d numbers, each within float32.

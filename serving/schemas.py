@@ -28,6 +28,14 @@ class BadRequest(Exception):
         }
         super().__init__(self.body["error"])
 
+    @classmethod
+    def said(cls, status: int, field: str, text: str) -> BadRequest:
+        """A refusal whose text was written elsewhere, what was expected and got included."""
+        made = cls(status, field, "", "")
+        made.body = {"error": text, "field": field}
+        made.args = (text,)
+        return made
+
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
     """A request's body; one field of each name, none that is unknown."""
@@ -98,12 +106,12 @@ def within(rows: NDArray[np.float64], field: str) -> NDArray[np.float32]:
     return rows.astype(np.float32)
 
 
-def check_one(observation: list[float], size: int) -> None:
+def check_one(observation: list[float], size: int, field: str = "observation") -> None:
     """Raise `BadRequest` unless an observation has `size` numbers within float32."""
     if len(observation) != size:
-        raise BadRequest(422, "observation", f"{size} numbers", f"{len(observation)}")
+        raise BadRequest(422, field, f"{size} numbers", f"{len(observation)}")
     if not (min(observation) >= -FLOAT32_MAX and max(observation) <= FLOAT32_MAX):
-        within(np.array([observation], np.float64), "observation")
+        within(np.array([observation], np.float64), field)
 
 
 def shown(value: Any) -> str:

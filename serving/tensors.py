@@ -152,6 +152,12 @@ def batch(said: InferRequest, binary: bytes, size: int, limit: int) -> NDArray[n
     return _from_binary(tensor, said_size, binary)
 
 
+def size_of(tensor: Tensor) -> int | None:
+    """Bytes of a tensor that follows in binary; None for one in JSON."""
+    said = UNSET if tensor.parameters is UNSET else tensor.parameters.binary_data_size
+    return None if said is UNSET else said
+
+
 def _from_json(data: bytes, count: int, size: int) -> NDArray[np.float32]:
     """Data nested or flat; what the quick way does not take is looked at once more, to say why."""
     found = quick_rows(data, count, size)

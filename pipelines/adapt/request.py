@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.runs.target import Target
 from pipelines.runs.work import Request
 from pipelines.versions.release import Release
 from serving.registry.records import Champion
@@ -42,7 +43,8 @@ def request_of(
     )
     params = params.model_copy(update={"evolution": evolution, "env": world.params})
     start = "scratch" if not own else "champions" if _keeps_lineages(params, world) else "champion"
-    return Request(params, start=start, name="adapt", run_id=run_id)
+    target = Target(champion.policy)
+    return Request(params, start=start, name="adapt", run_id=run_id, target=target)
 
 
 def _keeps_lineages(params: RunParams, world: EnvVersion) -> bool:

@@ -9,6 +9,7 @@ import typer
 
 from pipelines.commands.output import (
     JsonOption,
+    PolicyOption,
     ReasonOption,
     load_settings,
     out,
@@ -20,8 +21,6 @@ from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from serving.registry.ledger import Ledger
-
-PolicyOption = Annotated[str, typer.Option("--policy", help="Which policy, by its name.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,6 +11,7 @@ from pipelines.commands.output import (
     Approval,
     Approve,
     JsonOption,
+    PolicyOption,
     ReasonOption,
     load_settings,
     out,
@@ -22,8 +23,6 @@ from pipelines.commands.run import VERDICT_EXIT
 
 if TYPE_CHECKING:
     from pipelines.adapt.steps import Adaptation
-
-PolicyOption = Annotated[str, typer.Option("--policy", help="Which policy, by name.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -29,6 +29,21 @@ class Approval(StrEnum):
 Approve = Annotated[
     Approval, typer.Option(help="auto: policy approves a pass; manual: a person reviews it.")
 ]
+
+
+def _known_name(name: str | None) -> str | None:
+    from serving.registry.names import check_name
+
+    return None if name is None else check_name(name)
+
+
+PolicyOption = Annotated[
+    str, typer.Option("--policy", help="Which policy, by its name.", callback=_known_name)
+]
+AnyPolicy = Annotated[
+    str | None,
+    typer.Option("--policy", help="Of one policy; default all.", callback=_known_name),
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger for good.")]
 
 

@@ -12,7 +12,9 @@ import typer
 
 from pipelines.commands import complete, trial
 from pipelines.commands.output import (
+    AnyPolicy,
     JsonOption,
+    PolicyOption,
     ReasonOption,
     load_settings,
     out,
@@ -56,15 +58,16 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(canary, name="canary", no_args_is_help=True)
 
 
-def status(json: JsonOption = False) -> None:
-    """What is served, what is on trial, and what waits for review.
+def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+    """What a policy serves, what is on trial, and what waits for review.
 
     Example: srghn status --json
     """
     release = _release()
     ledger = release.ledger
-    champion, canary = ledger.champion(), ledger.canary()
-    waiting = [v.version for v in ledger.versions() if v.state in ("PASSED", "APPROVED")]
+    ledger.policy(policy)  # refuses a name that no policy has
+    champion, canary = ledger.champion(policy), ledger.canary(policy)
+    waiting = [v.version for v in ledger.versions(policy) if v.state in ("PASSED", "APPROVED")]
     if json:
         print_json(
             {
@@ -75,7 +78,9 @@ def status(json: JsonOption = False) -> None:
         )
         return
     if champion is None:
-        out.print("no champion yet: srghn run --approve auto, or srghn demo")
+        demo = "srghn run --approve auto, or srghn demo"
+        named = f"srghn run --policy {policy} --approve auto"
+        out.print(f"no champion yet: {demo if policy == 'policy' else named}")
     else:
         out.print(
             f"[bold]champion[/bold]  version {champion.version}, generation "
@@ -85,14 +90,20 @@ def status(json: JsonOption = False) -> None:
         out.print(f"[bold]canary[/bold]    version {canary.version} at {canary.weight:.0%}")
     for version in waiting:
         out.print(f"[bold]waiting[/bold]   version {version}: srghn report {version} --open")
+    others = [other.name for other in ledger.policies() if other.name != policy]
+    if others:
+        out.print(f"[bold]others[/bold]    {', '.join(others)}: srghn policies")
 
 
-def candidates(json: JsonOption = False) -> None:
+def candidates(policy: AnyPolicy = None, json: JsonOption = False) -> None:
     """Every version and its state.
 
     Example: srghn candidates --json
     """
-    versions = _release().ledger.versions()
+    ledger = _release().ledger
+    if policy is not None:
+        ledger.policy(policy)
+    versions = ledger.versions(policy)
     if json:
         print_json(
             [{k: v for k, v in vars(found).items() if k != "manifest"} for found in versions]
@@ -101,10 +112,11 @@ def candidates(json: JsonOption = False) -> None:
     if not versions:
         out.print("no version yet: srghn run")
         return
-    rows = table("", "version", "state", "mode", "run", "digest", "registered")
+    rows = table("", "version", "policy", "state", "mode", "run", "digest", "registered")
     for found in versions:
         rows.add_row(
             str(found.version),
+            found.policy,
             str(found.state),
             found.mode,
             found.run_id,
@@ -116,6 +128,7 @@ def candidates(json: JsonOption = False) -> None:
 
 def history(
     version: Annotated[int | None, typer.Argument(help="One version; default all.")] = None,
+    policy: AnyPolicy = None,
     json: JsonOption = False,
 ) -> None:
     """The ledger's events, in order; the hash chain is verified first.
@@ -126,7 +139,9 @@ def history(
     ledger.verify()
     if version is not None:
         ledger.version(version)  # refuses a number that no version has
-    events = ledger.events(version)
+    if policy is not None:
+        ledger.policy(policy)
+    events = [event for event in ledger.events(version) if policy in (None, event.policy)]
     if json:
         print_json([vars(event) for event in events])
         return
@@ -209,7 +224,7 @@ def approve(version: Version, reason: ReasonOption, json: JsonOption = False) ->
     """
     release = _release()
     state = release.approve(version, actor(), reason)
-    running = release.ledger.canary()
+    running = release.ledger.canary(release.ledger.version(version).policy)
     release.mirror().deliver()
     _told(version, str(state), json)
     if state == "APPROVED" and running is not None and not json:
@@ -253,6 +268,9 @@ def rollback(
             "Default: the one when this command starts.",
         ),
     ] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="Which policy; default that of --to.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Bring a retired champion back; the one that goes is quarantined.
@@ -264,11 +282,14 @@ def rollback(
       srghn rollback --to 1 --reason "the last one that was steady"
     """
     release = _release()
+    of = policy or ("policy" if to is None else release.ledger.version(to).policy)
     seen = generation
     if seen is None:
-        champion = release.ledger.champion()
+        champion = release.ledger.champion(of)
         seen = champion.generation if champion else 0
-    back = release.ledger.rollback(who=who(reason), to_version=to, expected_generation=seen)
+    back = release.ledger.rollback(
+        who=who(reason), to_version=to, expected_generation=seen, policy=of
+    )
     release.mirror().deliver()
     _told(back.version, "CHAMPION", json)
 
@@ -316,6 +337,7 @@ def canary_start(
 def canary_weight(
     weight: Annotated[float, typer.Argument(help="Share of new episodes, 0 up to 1.")],
     reason: ReasonOption,
+    policy: PolicyOption = "policy",
     json: JsonOption = False,
 ) -> None:
     """Change the share of new episodes that the version on trial gets; 0 pauses the trial.
@@ -323,8 +345,8 @@ def canary_weight(
     Example: srghn canary weight 0.5 --reason "no crash in the first hundred"
     """
     release = _release()
-    release.ledger.set_canary_weight(weight, who=who(reason))
-    running = release.ledger.canary()
+    release.ledger.set_canary_weight(weight, who=who(reason), policy=policy)
+    running = release.ledger.canary(policy)
     assert running is not None
     _told(running.version, f"CANARY at {running.weight:.0%}", json)
 
@@ -335,7 +357,8 @@ def canary_abort(version: Version, reason: ReasonOption, json: JsonOption = Fals
     Example: srghn canary abort 2 --reason "clients report oscillation"
     """
     release = _release()
-    release.ledger.abort_canary(version=version, who=who(reason))
+    of = release.ledger.version(version).policy
+    release.ledger.abort_canary(version=version, who=who(reason), policy=of)
     release.mirror().deliver()
     _told(version, "ABORTED", json)
 

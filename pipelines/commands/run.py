@@ -13,6 +13,7 @@ from pipelines.commands.output import (
     Approval,
     Approve,
     JsonOption,
+    PolicyOption,
     load_settings,
     out,
     print_json,
@@ -82,6 +83,15 @@ def run(
         ),
     ] = "champion",
     approve: Approve = Approval.manual,
+    policy: PolicyOption = "policy",
+    successor: Annotated[
+        bool,
+        typer.Option(
+            "--successor",
+            help="The environment has other observations than the policy's champion sees: judge "
+            "the candidate by absolute bars, and let it succeed the champion.",
+        ),
+    ] = False,
     resume: Annotated[
         str | None, typer.Option(help="Go on with an earlier run, by its id.", metavar="RUN_ID")
     ] = None,
@@ -95,6 +105,8 @@ def run(
 
       srghn run --from scratch --approve auto --json
 
+      srghn run --policy gripper --preset gripper.yaml
+
       srghn run --resume cartpole-switch-20260101-120000-ab12
     """
     from pipelines.runs.presets import load_preset
@@ -102,10 +114,18 @@ def run(
 
     with_overrides(load_preset(preset), set_ or ())  # a typo is told before torch is imported
     from pipelines.runs.runner import start_run
+    from pipelines.runs.target import Target
 
     asked = partial(_offer, ask=sys.stdin.isatty() and not json)
     result = start_run(
-        load_settings(), preset, tuple(set_ or ()), start, approve.value, resume, asked
+        load_settings(),
+        preset,
+        tuple(set_ or ()),
+        start,
+        approve.value,
+        resume,
+        asked,
+        Target(policy, successor),
     )
     if json:
         print_json(result)

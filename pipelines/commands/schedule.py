@@ -11,6 +11,7 @@ from pipelines.commands.output import (
     Approval,
     Approve,
     JsonOption,
+    PolicyOption,
     load_settings,
     out,
     print_json,
@@ -56,6 +57,7 @@ def add(
         str, typer.Option("--from", help="champion, scratch, or a version's number.")
     ] = "champion",
     approve: Approve = Approval.manual,
+    policy: PolicyOption = "policy",
     timezone: Annotated[str, typer.Option(help="IANA time zone of the cron fields.")] = "UTC",
     overlap: Annotated[
         Overlap, typer.Option(help="While the previous run is going: queue one, or skip.")
@@ -77,12 +79,13 @@ def add(
     load_preset(preset)
     from pipelines.runs import schedules
     from pipelines.runs.prepare import check, prepared, resolved
+    from pipelines.runs.target import Target
     from pipelines.runs.workspaces import require_writable
 
     settings = load_settings()
     require_writable(settings.home)
-    params = resolved(preset, tuple(set_ or ()))
-    check(settings, prepared(settings, params, start))
+    params, target = resolved(preset, tuple(set_ or ())), Target(policy)
+    check(settings, prepared(settings, params, start, target=target), target)
     asked = schedules.Schedule(
         name,
         cron,
@@ -92,6 +95,7 @@ def add(
         start=start,
         approve=approve.value,
         overlap=overlap.value,
+        policy=policy,
     )
     added = schedules.add(settings, asked)
     _tell_prefect(settings)

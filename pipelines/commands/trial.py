@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.commands.ledger import PolicyOption
 from pipelines.commands.output import (
     JsonOption,
+    PolicyOption,
     ReasonOption,
     load_settings,
     out,

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands.output import JsonOption, ReasonOption, load_settings, out, print_json, who
+from pipelines.commands.output import (
+    JsonOption,
+    PolicyOption,
+    ReasonOption,
+    load_settings,
+    out,
+    print_json,
+    who,
+)
 
 if TYPE_CHECKING:
     from serving.registry.ledger import Ledger
-
-PolicyOption = Annotated[str, typer.Option("--policy", help="Which policy, by name.")]
 
 
 class Act(StrEnum):

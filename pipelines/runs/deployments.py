@@ -90,6 +90,7 @@ class Prefect:
             "start": schedule.start,
             "approve": schedule.approve,
             "schedule": schedule.name,
+            "policy": schedule.policy,
         }
         says = f"Cron `{schedule.cron}` ({schedule.timezone}), preset {schedule.preset}; "
         says += f"overlaps: {schedule.overlap}."

@@ -18,6 +18,7 @@ from prefect.tasks import Task
 from pipelines.runs import shown
 from pipelines.runs.prepare import resolved
 from pipelines.runs.presets import preset_name
+from pipelines.runs.target import Target
 from pipelines.runs.work import Request, carry_out, open_run, traced
 from pipelines.services.processes import extend_import_path
 from pipelines.versions.release import Approval
@@ -37,19 +38,23 @@ def evolve_and_gate(
     firing: datetime | None = None,
     preset: str = "cartpole-switch",
     overrides: Sequence[str] = (),
+    policy: str = "policy",
+    successor: bool = False,
 ) -> Any:
     """Evolve, freeze, judge and record one candidate, in an isolated workspace of its own.
 
     Parameters are given whole (`params`), or as a preset with overrides. A `run_id` that exists
     goes on in its workspace, and its parameters stay as they are. `firing` is the scheduled time
-    that the seed is made of.
+    that the seed is made of. `policy` is what the candidate is for; a `successor` may see other
+    observations than its champion.
     """
     die_with_parent()  # a worker that was killed cannot stop what it started
     extend_import_path()
     settings = load_settings()
     if params is None and run_id is None:
         params = resolved(preset, overrides)
-    request = Request(params, start, schedule or preset_name(preset), run_id, schedule, firing)
+    name, target = schedule or preset_name(preset), Target(policy, successor)
+    request = Request(params, start, name, run_id, schedule, firing, target)
     return run_here(settings, request, approve)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.runs.calendar import seed_of
 from pipelines.runs.presets import load_preset
+from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.versions.recall import former_champions
 from pipelines.versions.release import Release
 from serving.registry.records import Champion
@@ -28,17 +29,22 @@ def resolved(preset: str, overrides: Sequence[str]) -> RunParams:
 
 
 def prepared(
-    settings: Settings, params: RunParams, start: str, firing: datetime | None = None
+    settings: Settings,
+    params: RunParams,
+    start: str,
+    firing: datetime | None = None,
+    target: Target = DEFAULT_TARGET,
 ) -> RunParams:
     """The parameters of a new run: with its ancestor and, for a scheduled one, its own seed.
 
-    `start` says where the lineage begins: 'champion' (from scratch while there is none),
-    'champions' (the champion and all former ones together), 'scratch', or a version's number. The
-    ancestors' digests become part of the parameters, so the run can be repeated.
+    `start` says where the lineage begins: 'champion' (from scratch while there is none, and for a
+    successor, whose observations are others), 'champions' (the champion and all former ones
+    together), 'scratch', or a version's number. The ancestors' digests become part of the
+    parameters, so the run can be repeated.
     """
     evolution = params.evolution
     if evolution.ancestor is None:
-        found = _ancestors(Release(settings), start)
+        found = _ancestors(Release(settings), start, target)
         first = {"ancestor": found[0] if found else None, "companions": tuple(found[1:])}
         evolution = evolution.model_copy(update=first)
     if firing is not None:
@@ -46,15 +52,17 @@ def prepared(
     return params.model_copy(update={"evolution": evolution})
 
 
-def check(settings: Settings, params: RunParams) -> EnvVersion:
+def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET) -> EnvVersion:
     """Build environment, network, strategy and ancestor once; returns the environment as it is now.
 
-    What is wrong with them is told here, before anything is started or written.
+    What is wrong with them is told here, before anything is started or written: an interface that
+    the policy's clients do not know, most of all.
     """
     from srghn.envs import pin
     from srghn.evolution.registry import make_strategy
 
     version = pin(params.env)
+    Release(settings).require_interface(target, version.interface.to_dict())
     if params.evolution.mode is not None:
         version.check_mode(params.evolution.mode)
     make_strategy(params, version.interface)
@@ -109,12 +117,12 @@ def _founder(release: Release, digest: str, version: EnvVersion) -> Founder:
     return Founder(candidate.load_genome(), candidate.generation, digest, ancestry)
 
 
-def _ancestors(release: Release, start: str) -> list[str]:
+def _ancestors(release: Release, start: str, target: Target) -> list[str]:
     """Digests of the candidates that the lineage begins from; none: from scratch."""
-    if start == "scratch":
+    if start == "scratch" or (start in ("champion", "champions") and target.successor):
         return []
     if start in ("champion", "champions"):
-        champion = release.incumbent()
+        champion = release.incumbent(target.policy)
         if champion is None:
             return []
         former = _former(release, champion) if start == "champions" else []

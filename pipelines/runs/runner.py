@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pipelines.progress import spinner
 from pipelines.runs.prepare import prepared, resolved
 from pipelines.runs.presets import preset_name
+from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.runs.work import Request, carry_out, open_run, traced
 from pipelines.runs.workspaces import (
     Workspace,
@@ -36,6 +37,7 @@ def start_run(
     approve: Approval,
     resume: str | None = None,
     offer: Callable[[Workspace, RunParams], bool] = lambda workspace, params: False,
+    target: Target = DEFAULT_TARGET,
 ) -> dict[str, Any]:
     """One run to its end; returns what `pipelines.versions.release.outcome` sums up.
 
@@ -47,11 +49,11 @@ def start_run(
     if resume is not None:
         Release(settings).incumbent()  # a ledger that cannot be used is told before evolution
         return execute(settings, open_workspace(settings, resume).name, approve)
-    params = prepared(settings, resolved(preset, overrides), start)
-    begun = unfinished(settings, params)
+    params = prepared(settings, resolved(preset, overrides), start, target=target)
+    begun = unfinished(settings, params, target)
     if begun and offer(begun[-1], params):
         return execute(settings, begun[-1].name, approve)
-    opened = open_run(settings, Request(params, name=preset_name(preset)))
+    opened = open_run(settings, Request(params, name=preset_name(preset), target=target))
     if isinstance(opened, dict):
         return opened
     return execute(settings, opened.name, approve)

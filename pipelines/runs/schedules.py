@@ -35,6 +35,7 @@ class Schedule:
     imports  folder that users' own environments and networks are imported from
     handled  the last firing that was run, skipped or missed; at first, when it was added
     note     what became of it
+    policy   what its candidates are for
     """
 
     name: str
@@ -51,6 +52,7 @@ class Schedule:
     note: str = ""
     paused: bool = False
     reason: str = ""
+    policy: str = "policy"
 
     def due(self, now: datetime) -> calendar.Due | None:
         if self.paused:

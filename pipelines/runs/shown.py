@@ -24,6 +24,7 @@ from prefect.context import FlowRunContext
 
 from pipelines.runs.workspaces import Workspace
 from pipelines.services.processes import PAGES
+from serving.registry.names import base_of, page_of
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,13 @@ def progress(workspace: Workspace) -> Iterator[None]:
 def verdict(settings: Settings, result: dict[str, Any]) -> None:
     """The verdict as a page, with links to report, MLflow run and the next command."""
     version, pages = result["version"], os.environ.get(PAGES)
-    report = f"{pages}/v1/versions/{version}/report" if pages else f"file://{result['report']}"
-    home = f"[all versions]({pages}/)" if pages else f"`srghn status` in {settings.home}"
+    routes = base_of(result["policy"])
+    report = f"{pages}{routes}/versions/{version}/report" if pages else f"file://{result['report']}"
+    home = (
+        f"[all versions]({pages}{page_of(result['policy'])})"
+        if pages
+        else f"`srghn status` in {settings.home}"
+    )
     lines = [
         f"# Version {version}: {result['verdict']}",
         result["summary"],

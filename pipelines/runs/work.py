@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from pipelines.progress import spinner
 from pipelines.runs.prepare import check, prepared
+from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.runs.workspaces import (
     Workspace,
     create_workspace,
@@ -56,6 +57,7 @@ class Request:
     run_id: str | None = None
     schedule: str | None = None
     firing: datetime | None = None
+    target: Target = DEFAULT_TARGET
 
 
 def by_hand(name: str, do: Callable[[], Any]) -> Any:
@@ -73,9 +75,10 @@ def open_run(settings: Settings, request: Request) -> Workspace | dict[str, Any]
         return open_workspace(settings, request.run_id)
     if request.params is None:
         return open_workspace(settings, str(request.run_id))  # raises, naming those there are
-    params = prepared(settings, request.params, request.start, request.firing)
-    version = check(settings, params)
-    before = made_before(Release(settings), params, version.fingerprint)
+    target = request.target
+    params = prepared(settings, request.params, request.start, request.firing, target)
+    version = check(settings, params, target)
+    before = made_before(Release(settings), params, version.fingerprint, target.policy)
     if before is not None:
         return {
             "nothing_new": True,
@@ -87,7 +90,7 @@ def open_run(settings: Settings, request: Request) -> Workspace | dict[str, Any]
             f"same parameters in the same environment; it is {before.state}",
         }
     run_id = request.run_id or new_run_id(request.name)
-    return create_workspace(settings, run_id, params)
+    return create_workspace(settings, run_id, params, target)
 
 
 def carry_out(
@@ -154,7 +157,8 @@ def _register(release: Release, workspace: Workspace) -> int:
     Raises `TransitionRefused` if another run made the very same candidate before.
     """
     run_id = workspace.name
-    version = release.register(workspace.candidate, run_id, workspace.params().canary)
+    canary, target = workspace.params().canary, workspace.target
+    version = release.register(workspace.candidate, run_id, canary, target)
     found = release.ledger.version(version)
     if found.run_id != run_id:
         raise TransitionRefused(

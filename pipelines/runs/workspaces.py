@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.services.processes import child_environment
 from pipelines.versions.lease import Lease
 from serving.settings import Settings
@@ -59,6 +60,15 @@ class Workspace:
     @property
     def params_file(self) -> Path:
         return self.root / "params.yaml"
+
+    @property
+    def target_file(self) -> Path:
+        return self.root / "policy.json"
+
+    @property
+    def target(self) -> Target:
+        """Which policy the run's candidate is for."""
+        return Target.load(self.target_file)
 
     @property
     def env_version(self) -> Path:
@@ -181,7 +191,9 @@ def new_run_id(name: str) -> str:
     return f"{name}-{stamp}-{secrets.token_hex(2)}"
 
 
-def unfinished(settings: Settings, params: RunParams) -> list[Workspace]:
+def unfinished(
+    settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
+) -> list[Workspace]:
     """Runs of the same parameters that are begun, unfinished and not at work, latest last."""
     found = []
     for folder in workspaces(settings).glob("*"):
@@ -189,12 +201,15 @@ def unfinished(settings: Settings, params: RunParams) -> list[Workspace]:
         if not workspace.params_file.is_file() or workspace.outcome.exists():
             continue
         with suppress(ConfigError):  # written by another version: not the same parameters
-            if workspace.params() == params and not workspace.busy:
+            same = workspace.params() == params and workspace.target == target
+            if same and not workspace.busy:
                 found.append(workspace)
     return sorted(found, key=lambda workspace: workspace.params_file.stat().st_mtime)
 
 
-def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Workspace:
+def create_workspace(
+    settings: Settings, run_id: str, params: RunParams, target: Target = DEFAULT_TARGET
+) -> Workspace:
     """A new workspace under the home folder with its own `params.yaml`, `dvc.yaml` and DVC setup.
 
     Raises `ConfigError` if the home folder cannot be written.
@@ -205,7 +220,8 @@ def create_workspace(settings: Settings, run_id: str, params: RunParams) -> Work
     write_dvc_config(workspace)
     (workspace.root / ".dvc" / "tmp").mkdir()
     atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
-    Lease().save(workspace.lease)
+    Lease(policy=target.policy).save(workspace.lease)
+    target.save(workspace.target_file)
     atomic_write(workspace.params_file, params.to_yaml())
     return workspace
 

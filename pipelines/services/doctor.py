@@ -14,6 +14,7 @@ from pipelines.services.prefect_server import running_server
 from pipelines.services.processes import require_answer
 from pipelines.services.prune import human, sizes
 from pipelines.versions.release import Release
+from serving.registry.names import DEFAULT
 from serving.settings import Settings
 from srghn.errors import ServiceError, SrghnError
 
@@ -99,12 +100,16 @@ def _ledger(settings: Settings) -> Finding:
 
 
 def _champion(settings: Settings) -> Finding:
-    release = Release(settings)
-    champion = release.incumbent()
-    if champion is None:
+    release, found = Release(settings), []
+    for policy in release.ledger.policies():
+        champion = release.incumbent(policy.name)
+        if champion is not None:
+            release.store.load(champion.digest).check_golden()
+            of = "" if policy.name == DEFAULT else f" of policy {policy.name}"
+            found.append(f"version {champion.version}{of}")
+    if not found:
         return Finding("champion", "none yet")
-    release.store.load(champion.digest).check_golden()
-    return Finding("champion", f"version {champion.version}, digest and golden outputs match")
+    return Finding("champion", f"{', '.join(found)}, digest and golden outputs match")
 
 
 def _reports(settings: Settings) -> Finding:

@@ -67,7 +67,7 @@ def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
     from regression_suite.gate import policy_digest
     from regression_suite.suite import SUITE_VERSION
 
-    champion = release.incumbent()
+    champion = release.rival(version)
     frozen: dict[str, Any] = {
         "suite_version": SUITE_VERSION,
         "policy_digest": policy_digest(rules),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 
+from pipelines.runs.target import Target
 from pipelines.runs.workspaces import Workspace, create_workspace, find_workspace, open_workspace
 from pipelines.versions.judge import judge_version, recorded
 from pipelines.versions.release import Approval, Release
+from serving.registry.interfaces import difference
 from serving.registry.records import Version, Who
 from serving.registry.states import State
 from srghn.candidates.candidate import Candidate
@@ -72,15 +74,20 @@ def served_world(release: Release, policy: str) -> EnvVersion:
 
 
 def former_champions(release: Release, policy: str) -> list[Version]:
-    """Retired champions that may be recalled, latest first, one of each genome."""
+    """Retired champions that may be recalled, latest first, one of each genome.
+
+    One that saw other things than the champion sees cannot be judged against it.
+    """
     found: dict[str, Version] = {}
+    served = release.ledger.interface(policy)
     gone = {
         version.genome
         for version in release.ledger.versions(policy)
         if version.state in (State.ABORTED, State.REVOKED)
     }
     for version in release.ledger.versions(policy, states=(State.RETIRED,), newest=True):
-        if not version.quarantined and version.genome not in gone:
+        changed = difference(served, version.manifest.get("interface")) is not None
+        if not version.quarantined and version.genome not in gone and not changed:
             found.setdefault(version.genome, version)
     return list(found.values())
 
@@ -130,7 +137,9 @@ def _lay_out(release: Release, found: Version, world: EnvVersion) -> Workspace:
     candidate = Candidate.load(release.store.path(found.digest))
     aside = release.settings.workspaces / f".{_name(found)}"
     shutil.rmtree(aside, ignore_errors=True)
-    workspace = create_workspace(release.settings, aside.name, origin.params())
+    workspace = create_workspace(
+        release.settings, aside.name, origin.params(), Target(found.policy)
+    )
     world.save(workspace.env_version)
     shutil.copytree(candidate.path, workspace.candidate)
     shutil.copytree(origin.run, workspace.run)

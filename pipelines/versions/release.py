@@ -13,14 +13,18 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.runs.workspaces import Workspace, open_workspace
 from pipelines.tracking.store import artifacts, prepare_store
 from pipelines.versions.people import actor
 from serving.control import release as steps
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
+from serving.registry.guards import SUCCESSOR, check_change
+from serving.registry.interfaces import difference
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
+from serving.registry.names import DEFAULT
 from serving.registry.records import Champion, Version, Who
 from serving.registry.states import State, check_step
 from serving.settings import Settings
@@ -90,8 +94,14 @@ class Release:
 
     # ------------------------------------------------------------------------------ register
 
-    def register(self, candidate_dir: Path, run_id: str, canary: CanaryParams) -> int:
-        """Store a candidate by its digest and give it a version number.
+    def register(
+        self,
+        candidate_dir: Path,
+        run_id: str,
+        canary: CanaryParams,
+        target: Target = DEFAULT_TARGET,
+    ) -> int:
+        """Store a candidate by its digest and give it a version number under its policy.
 
         `canary` says how its trial will run. The ledger keeps it, so a workspace may go. The user
         of this process submits it: where the rules want two persons, another one approves it.
@@ -100,6 +110,10 @@ class Release:
         digest = self.store.put(candidate_dir)
         candidate = Candidate.load(candidate_dir)
         manifest = {**candidate.manifest, steps.CANARY: canary.model_dump(mode="json")}
+        if target.successor:
+            manifest[SUCCESSOR] = True
+        made = Who(PIPELINE, f"run {run_id} evolves for it")
+        ledger.add_policy(target.policy, who=made)
         return ledger.register(
             digest,
             env_fingerprint=candidate.env_fingerprint,
@@ -108,10 +122,28 @@ class Release:
             manifest=manifest,
             who=Who(PIPELINE, f"candidate of run {run_id}"),
             submitter=actor(),
+            policy=target.policy,
         )
 
-    def incumbent(self) -> Champion | None:
-        return self.ledger.champion()
+    def incumbent(self, policy: str = DEFAULT) -> Champion | None:
+        return self.ledger.champion(policy)
+
+    def rival(self, version: int) -> Champion | None:
+        """Whom a version is judged against: its policy's champion, if they see the same things."""
+        found = self.ledger.version(version)
+        served, own = self.ledger.interface(found.policy), found.manifest.get("interface")
+        if found.manifest.get(SUCCESSOR) and difference(served, own) is not None:
+            return None
+        return self.incumbent(found.policy)
+
+    def require_interface(self, target: Target, interface: Mapping[str, Any]) -> None:
+        """Refuse an interface that the policy's clients do not know, and say the ways out.
+
+        Raises `TransitionRefused`. A policy that is yet to be made takes any.
+        """
+        if target.policy in {policy.name for policy in self.ledger.policies()}:
+            served = self.ledger.interface(target.policy)
+            check_change(target.policy, served, interface, target.successor)
 
     # ------------------------------------------------------------------------------- release
 
@@ -155,7 +187,7 @@ class Release:
 
     def promote(self, version: int, actor: str, reason: str, key: str | None = None) -> Champion:
         self.require_world(version)
-        champion = self.ledger.champion()
+        champion = self.incumbent(self.ledger.version(version).policy)
         return self.ledger.promote(
             version,
             expected_generation=champion.generation if champion else 0,
@@ -181,13 +213,15 @@ class Release:
         steps.start_shadow(self.ledger, self.store, version, Who(actor, reason))
 
 
-def made_before(release: Release, params: RunParams, fingerprint: str) -> Version | None:
+def made_before(
+    release: Release, params: RunParams, fingerprint: str, policy: str = DEFAULT
+) -> Version | None:
     """The version that a run of these parameters made in this environment; None where none did.
 
     Gate and canary rules do not matter: they change nothing of the candidate. One that was made by
     another version of srghn is not looked at.
     """
-    for found in reversed(release.ledger.versions()):
+    for found in reversed(release.ledger.versions(policy)):
         manifest = found.manifest
         if found.env_fingerprint != fingerprint or "params" not in manifest:
             continue
@@ -208,6 +242,7 @@ def outcome(
     """The one JSON object that `srghn run --json` ends with."""
     return {
         "run_id": workspace.name,
+        "policy": version.policy,
         "version": version.version,
         "candidate_digest": version.digest,
         "genome_digest": manifest["genome_digest"],

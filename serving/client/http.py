@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-from serving.client.rules import AGAIN, Progress, given_up, pause, plain, read
+from serving.client.rules import (
+    AGAIN,
+    Progress,
+    base_of,
+    body_of,
+    given_up,
+    pause,
+    plain_batch,
+    read,
+)
 
-Numbers = Sequence[float]
+#: Other forms of an observation by interface or version.
+Forms = Mapping[str, Any]
 
 
 class Episode:
@@ -33,13 +43,18 @@ class Episode:
     def steps(self) -> int:
         return self._progress.steps
 
-    def act(self, observation: Any, deadline: float | None = None) -> Any:
+    def act(
+        self, observation: Any, deadline: float | None = None, others: Forms | None = None
+    ) -> Any:
         """The action for an observation, within `deadline` seconds (else the client's).
 
-        Raises `NotAnswered` and `Refused`.
+        The observation is as the environment gives it: numbers, arrays, dicts and tuples of these.
+        `others` are other forms of it by interface or version, while a successor with other sensors
+        is tried. Raises `NotAnswered` and `Refused`.
         """
-        body = self._progress.body(observation)
-        return self._progress.take(self._client.post("/v1/act", body, deadline))
+        body = self._progress.body(observation, others)
+        path = f"{self._progress.base}/act"
+        return self._progress.take(self._client.post(path, body, deadline))
 
     def reward(self, reward: float) -> None:
         self._progress.return_ += float(reward)
@@ -71,12 +86,19 @@ class Episode:
 class Client:
     """Asks a server at `url`. `deadline`: seconds for one call, all its attempts together.
 
-    `token` is the caller's own, where the server wants one. A client may be shared by threads, an
-    episode belongs to one.
+    `token` is the caller's own, where the server wants one; `policy` a policy's name, else the
+    default one answers. A client may be shared by threads, an episode belongs to one.
     """
 
-    def __init__(self, url: str, *, token: str | None = None, deadline: float = 5.0) -> None:
-        self._deadline = deadline
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        deadline: float = 5.0,
+        policy: str | None = None,
+    ) -> None:
+        self._deadline, self._base = deadline, base_of(policy)
         self._http = httpx.Client(base_url=url, headers=_headers(token))
 
     def close(self) -> None:
@@ -90,16 +112,16 @@ class Client:
 
     def episode(self, name: str | None = None) -> Episode:
         """A new episode, under a name of its own unless one is given."""
-        return Episode(self, Progress() if name is None else Progress(name))
+        return Episode(self, _progress(self._base, name))
 
     def act(self, observation: Any, deadline: float | None = None) -> Any:
         """The action for an observation outside any episode."""
-        return self.post("/v1/act", {"observation": plain(observation)}, deadline)["action"]
+        return self.post(f"{self._base}/act", body_of(observation), deadline)["action"]
 
     def act_batch(self, observations: Any, deadline: float | None = None) -> list[Any]:
         """Actions for many observations, all of one version."""
-        body = {"observations": plain(observations)}
-        found: list[Any] = self.post("/v1/act/batch", body, deadline)["actions"]
+        body = {"observations": plain_batch(observations)}
+        found: list[Any] = self.post(f"{self._base}/act/batch", body, deadline)["actions"]
         return found
 
     def post(
@@ -138,10 +160,13 @@ class AsyncEpisode:
     def steps(self) -> int:
         return self._progress.steps
 
-    async def act(self, observation: Any, deadline: float | None = None) -> Any:
+    async def act(
+        self, observation: Any, deadline: float | None = None, others: Forms | None = None
+    ) -> Any:
         """The action for an observation; see `Episode.act`."""
-        body = self._progress.body(observation)
-        return self._progress.take(await self._client.post("/v1/act", body, deadline))
+        body = self._progress.body(observation, others)
+        path = f"{self._progress.base}/act"
+        return self._progress.take(await self._client.post(path, body, deadline))
 
     def reward(self, reward: float) -> None:
         self._progress.return_ += float(reward)
@@ -173,8 +198,15 @@ class AsyncEpisode:
 class AsyncClient:
     """`Client` for asyncio."""
 
-    def __init__(self, url: str, *, token: str | None = None, deadline: float = 5.0) -> None:
-        self._deadline = deadline
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        deadline: float = 5.0,
+        policy: str | None = None,
+    ) -> None:
+        self._deadline, self._base = deadline, base_of(policy)
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(token))
 
     async def close(self) -> None:
@@ -188,17 +220,17 @@ class AsyncClient:
 
     def episode(self, name: str | None = None) -> AsyncEpisode:
         """A new episode, under a name of its own unless one is given."""
-        return AsyncEpisode(self, Progress() if name is None else Progress(name))
+        return AsyncEpisode(self, _progress(self._base, name))
 
     async def act(self, observation: Any, deadline: float | None = None) -> Any:
         """The action for an observation outside any episode."""
-        body = {"observation": plain(observation)}
-        return (await self.post("/v1/act", body, deadline))["action"]
+        body = body_of(observation)
+        return (await self.post(f"{self._base}/act", body, deadline))["action"]
 
     async def act_batch(self, observations: Any, deadline: float | None = None) -> list[Any]:
         """Actions for many observations, all of one version."""
-        body = {"observations": plain(observations)}
-        found: list[Any] = (await self.post("/v1/act/batch", body, deadline))["actions"]
+        body = {"observations": plain_batch(observations)}
+        found: list[Any] = (await self.post(f"{self._base}/act/batch", body, deadline))["actions"]
         return found
 
     async def post(
@@ -221,6 +253,10 @@ class AsyncClient:
             await asyncio.sleep(max(0.0, min(wait, until - time.monotonic())))
             attempt += 1
         raise given_up(path, seconds, last)
+
+
+def _progress(base: str, name: str | None) -> Progress:
+    return Progress(base=base) if name is None else Progress(name, base=base)
 
 
 def _headers(token: str | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +20,20 @@ PAUSES = (0.01, 0.5)
 
 @dataclass
 class Progress:
-    """An episode as its client knows it: the last token, and the rewards so far."""
+    """An episode as its client knows it: the last token, and the rewards so far.
+
+    `base` is where the routes of its policy begin.
+    """
 
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     token: str | None = None
     steps: int = 0
     return_: float = 0.0
     over: bool = False
+    base: str = "/v1"
 
-    def body(self, observation: Any) -> dict[str, Any]:
-        said: dict[str, Any] = {"observation": plain(observation), "episode_id": self.name}
+    def body(self, observation: Any, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        said = {**body_of(observation, others), "episode_id": self.name}
         return said if self.token is None else {**said, "token": self.token}
 
     def take(self, answer: Mapping[str, Any]) -> Any:
@@ -41,11 +46,35 @@ class Progress:
 
     @property
     def path(self) -> str:
-        return f"/v1/episodes/{self.name}/outcome"
+        return f"{self.base}/episodes/{self.name}/outcome"
+
+
+def base_of(policy: str | None) -> str:
+    """Where the routes of a policy begin; None: of the default one."""
+    return "/v1" if policy is None else f"/v1/policies/{policy}"
+
+
+def body_of(observation: Any, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The observation, and its other forms by interface or version, if several are sent."""
+    said = {"observation": plain(observation)}
+    if others:
+        said["observations"] = {str(name): plain(value) for name, value in others.items()}
+    return said
 
 
 def plain(observation: Any) -> Any:
-    """An observation as JSON has it: arrays (anything with `tolist`) become lists."""
+    """An observation as JSON has it.
+
+    A vector or a number becomes a list or a number, an array of more dimensions the base64 of its
+    bytes with shape and dtype.
+    """
+    if hasattr(observation, "tobytes") and getattr(observation, "ndim", 0) > 1:
+        little = observation.astype(observation.dtype.newbyteorder("<"))
+        return {
+            "b64": base64.b64encode(little.tobytes()).decode(),
+            "shape": list(observation.shape),
+            "dtype": str(observation.dtype.newbyteorder("=")),
+        }
     if hasattr(observation, "tolist"):
         return observation.tolist()
     if isinstance(observation, Mapping):
@@ -53,6 +82,14 @@ def plain(observation: Any) -> Any:
     if isinstance(observation, Sequence) and not isinstance(observation, str):
         return [plain(value) for value in observation]
     return observation
+
+
+def plain_batch(observations: Any) -> list[Any]:
+    """Observations as JSON has them: one a row of an array, or one an item."""
+    if getattr(observations, "ndim", 0) == 2:
+        rows: list[Any] = observations.tolist()
+        return rows
+    return [plain(observation) for observation in observations]
 
 
 def pause(attempt: int, answer: httpx.Response | None) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -85,9 +85,12 @@ class Episodes:
         self._starts.close()
         self._ends.close()
 
-    async def begin(self, name: str) -> tuple[Served, Predictor, Episode]:
+    async def begin(
+        self, name: str, names: Iterable[str] = ()
+    ) -> tuple[Served, Predictor, Episode]:
         """What answers a request of an episode without its token: its first one, as a rule.
 
+        `names` are the interfaces that it sends observations for: see `Served.able`.
         Raises `NotReady`, or `BadRequest` (409) after the episode's outcome.
         """
         known = self._known.get(name)
@@ -95,7 +98,7 @@ class Episodes:
             self._known.move_to_end(name)
             return await self.go_on(known)
         served = self._follower.served
-        episode, predictor = self._assign(served, name)
+        episode, predictor = self._assign(served, name, names)
         try:
             row = await self._starts.put(_start(served, episode), self._limits.start_seconds)
         except LedgerError as error:
@@ -156,12 +159,13 @@ class Episodes:
             self._sealer = Sealer(self._follower.secret)
         return self._sealer
 
-    def _assign(self, served: Served, name: str) -> tuple[Episode, Predictor]:
-        arm, predictor = served.assign(name)
+    def _assign(self, served: Served, name: str, names: Iterable[str]) -> tuple[Episode, Predictor]:
+        arm, predictor = served.assign(name, names)
         if predictor is None:
             raise NotReady(served.problem)
         now = time.time()
-        trial, generation = served.epoch, served.generation
+        trial = served.epoch if served.able(names) else None
+        generation = served.generation
         return Episode(
             name, self._policy, predictor.version, arm, None, trial, generation, now
         ), predictor
@@ -217,7 +221,7 @@ def _start(served: Served, episode: Episode) -> Start:
         episode.name,
         episode.version,
         episode.arm,
-        exact_weight(served.weight),
+        exact_weight(served.weight) if episode.trial is not None else 0.0,
         episode.trial,
         episode.generation,
         episode.began,

@@ -21,6 +21,7 @@ from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.faults import LedgerGone
+from serving.registry.interfaces import difference
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Champion
 from serving.registry.states import State
@@ -124,7 +125,7 @@ class Follower:
             self._retired[before.held.version] = time.monotonic() + self._limits.episode_seconds
         generation = before.generation if behind or champion is None else champion.generation
         draining = self._draining(first, trial, arms.get("held"))
-        tried = self._tried(canary, trial)
+        tried = _alike(first, self._tried(canary, trial))
         self.served = Served(
             first, generation, tried=tried, draining=draining, problem=problem, **arms
         )
@@ -253,3 +254,9 @@ class Follower:
             logger.info("%scanary: %s", self._of, share)
         if now.problem and now.problem != before.problem:
             logger.warning("%snot ready: %s", self._of, now.problem)
+
+
+def _alike(champion: Predictor | None, tried: tuple[Tried, ...]) -> tuple[Tried, ...]:
+    """Those that a copy of the champion's traffic can be given to: they see the same things."""
+    face = {} if champion is None else champion.face
+    return tuple(one for one in tried if difference(face, one.predictor.face) is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from serving.actions import actions_of
 from serving.layers import Layers, proven, read_layers
 from serving.predictor import Predictor
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.interfaces import key_of
 from serving.registry.ledger import Ledger
 from serving.registry.records import Version
 from srghn.candidates.candidate import Candidate, OnnxPolicy
+from srghn.envs.layout import Layout
 from srghn.errors import ArtefactError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,8 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
     policy = candidate.policy()
     candidate.check_golden(policy)
     _, actions = candidate.golden
+    interface: Mapping[str, Any] = candidate.manifest.get("interface", {})
+    layout = interface.get("layout")
     predictor = Predictor(
         version=version,
         digest=found.digest,
@@ -54,6 +59,9 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
         layers=_layers(candidate, policy),
         state_size=policy.state_size,
         actions=actions_of(candidate.manifest.get("interface")),
+        interface=key_of(interface),
+        face=interface,
+        layout=Layout.from_dict(layout) if layout else None,
     )
     predictor.act(candidate.golden[0][:1])
     predictor.act_one(candidate.golden[0][0].tolist())  # warm, in the shape of most requests

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.registry.ledger import Ledger
+from serving.registry.names import base_of, page_of
 from serving.registry.records import Event
 from serving.registry.sinks import Sink, Sinks
 from srghn.errors import LedgerError, ServiceError
@@ -47,9 +48,9 @@ class Message:
 def message(event: Event) -> Message:
     """An event as a CloudEvent. Links are relative to the server's page."""
     name = f"{event.seq}-{event.hash[:16]}"
-    links = {"page": "/"}
+    links = {"page": page_of(event.policy)}
     if event.version is not None:
-        links["report"] = f"/v1/versions/{event.version}/report"
+        links["report"] = f"{base_of(event.policy)}/versions/{event.version}/report"
     told = ("seq", "hash", "version", "from_state", "to_state", "actor", "reason", "generation")
     data = {key: getattr(event, key) for key in told}
     return Message(name, _cloud(name, event.action, event.policy, event.at, {**data, **links}))

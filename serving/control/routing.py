@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from serving.predictor import Predictor
+from serving.registry.interfaces import difference
 from serving.registry.records import CANARY_ARM, CHAMPION_ARM, HELD_ARM
 from serving.trial.assignment import arm_of
 
@@ -66,6 +67,39 @@ class Served:
         sizes = (predictor.state_size for predictor in arms if predictor is not None)
         return 4 * max(sizes, default=0)
 
+    @cached_property
+    def flat(self) -> bool:
+        """Whether all that answer see flat vectors alone."""
+        return all(predictor.layout is None for predictor in self._all())
+
+    @cached_property
+    def sizes(self) -> tuple[int, int]:
+        """Numbers of an observation, in every form that a request may carry, and bytes beside."""
+        forms = {predictor.interface: predictor for predictor in self._all()}.values()
+        return sum(p.observation_size for p in forms), sum(p.beside for p in forms)
+
+    @cached_property
+    def asked(self) -> frozenset[str]:
+        """What an episode's observations must name for it to be on trial; empty: nothing.
+
+        Where the two arms see different things, whoever sends both alone is on trial: besides the
+        older one's observation that of the successor, which is on trial or a fresh champion.
+        """
+        champion, other = self.champion, self.canary or self.held
+        if champion is None or other is None or not difference(champion.face, other.face):
+            return frozenset()
+        newer = champion if self.canary is None else other
+        return frozenset({newer.interface, str(newer.version)})
+
+    def able(self, names: Iterable[str]) -> bool:
+        """Whether a request with observations of these names can be answered by both arms."""
+        return not self.asked or not self.asked.isdisjoint(names)
+
+    def _all(self) -> Iterator[Predictor]:
+        for predictor in (self.champion, self.canary, self.held, *self.draining.values()):
+            if predictor is not None:
+                yield predictor
+
     def find(self, version: int) -> Predictor | None:
         """The predictor of a version that may still answer."""
         for predictor in (self.champion, self.canary, self.held):
@@ -105,16 +139,18 @@ class Served:
         fields = f',"version":{version},"generation":{self.generation},"route":"{route}"'
         return Face(route, lines.encode(), fields.encode(), str(version))
 
-    def assign(self, episode: str) -> tuple[int, Predictor | None]:
+    def assign(self, episode: str, names: Iterable[str] = ()) -> tuple[int, Predictor | None]:
         """The arm of a new episode and who answers it: the trial's key decides, and nobody else."""
+        if not self.able(names):
+            return CHAMPION_ARM, self.champion
         if self.canary is not None and arm_of(self.key, episode, self.weight):
             return CANARY_ARM, self.canary
         if self.held is not None and arm_of(self.key, episode, self.weight):
             return HELD_ARM, self.held
         return CHAMPION_ARM, self.champion
 
-    def choose(self, client: str | None) -> Predictor | None:
+    def choose(self, client: str | None, names: Iterable[str] = ()) -> Predictor | None:
         """Who answers outside an episode: the canary, for its share of clients or of requests."""
         if self.canary is None:
             return self.champion
-        return self.assign(f"client {client}" if client else secrets.token_hex(8))[1]
+        return self.assign(f"client {client}" if client else secrets.token_hex(8), names)[1]

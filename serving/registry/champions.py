@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,20 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from serving.registry import guards, holdbacks, reports, rows, schema, trials
+from serving.registry.names import check_name
 from serving.registry.records import Champion
 from serving.registry.rules import current_rules
 from serving.registry.states import State
 from serving.registry.steps import Step
-from srghn.errors import TransitionRefused
-
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,98}[a-z0-9])?")
+from srghn.errors import ConfigError, TransitionRefused
 
 
 def add(step: Step, name: str) -> None:
     """Make a policy and its secret."""
-    if not NAME.fullmatch(name):
-        raise TransitionRefused(
-            f"a policy's name is 1 to 100 of a-z 0-9 _ . -, beginning and ending with a letter or "
-            f"digit, got {name!r}"
-        )
+    try:
+        check_name(name)
+    except ConfigError as error:
+        raise TransitionRefused(str(error)) from error
     row = {"name": name, "secret": secrets.token_hex(32), "created_at": step.at}
     step.connection.execute(insert(schema.policies).values(row))
     Step(step.connection, step.action, step.who, step.now, name).record(
@@ -125,9 +122,8 @@ def revoke(step: Step, version: int) -> None:
 
 def _crown(step: Step, version: int, expected: int, evidence: dict[str, Any] | None) -> Champion:
     crowned = step.crown(version, expected, evidence)
-    if rows.find_policy(step.connection, step.policy).interface is None:
-        interface = step.version(version).manifest.get("interface")
-        if interface is not None:
-            change = update(schema.policies).where(schema.policies.c.name == step.policy)
-            step.connection.execute(change.values(interface=json.dumps(interface)))
+    interface = step.version(version).manifest.get("interface")
+    if interface is not None:
+        change = update(schema.policies).where(schema.policies.c.name == step.policy)
+        step.connection.execute(change.values(interface=json.dumps(interface)))
     return crowned

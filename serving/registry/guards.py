@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from serving.registry import comparisons, reports, rows, schema
+from serving.registry.interfaces import difference, other_actions
 from serving.registry.records import Canary, Champion, Version
 from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
@@ -18,18 +19,28 @@ from serving.trial.compared import Compared
 from srghn.errors import TransitionRefused
 from srghn.inference.verdict import contradiction
 
-#: What of an interface its clients depend on. Bounds may move with a world's version.
-_INTERFACE = (
-    "observation_size", "kind", "n", "action_kind", "action_shape", "choices", "starts"
-)  # fmt: skip
+#: Key of a version's record: it may bring other observations than the champion's.
+SUCCESSOR = "successor"
 
 
 def short(digest: str | None) -> str:
     return f"{digest[:16]}…" if digest else "nobody"
 
 
+def incumbent(step: Step, found: Version) -> Champion | None:
+    """Whom a version is judged against: nobody, where it succeeds one that sees other things."""
+    return None if succeeds(step, found) else step.champion()
+
+
+def succeeds(step: Step, found: Version) -> bool:
+    """Whether it is a successor that brings other observations than the champion's."""
+    served = rows.find_interface(step.connection, step.policy)
+    changed = difference(served, found.manifest.get("interface")) is not None
+    return changed and bool(found.manifest.get(SUCCESSOR))
+
+
 def check_incumbent(step: Step, version: int, meant: str | None) -> None:
-    champion = step.champion()
+    champion = incumbent(step, step.version(version))
     now = champion.digest if champion else None
     if meant != now:
         raise TransitionRefused(
@@ -231,7 +242,10 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
         raise TransitionRefused(
             f"version {wanted} is {found.state}; only a retired champion can be brought back"
         )
-    if found.env_fingerprint != champion.env_fingerprint:
+    current = step.version(champion.version).manifest
+    back = difference(current.get("interface"), found.manifest.get("interface"))
+    succeeded = back is not None and bool(current.get(SUCCESSOR))  # it saw another environment
+    if found.env_fingerprint != champion.env_fingerprint and not succeeded:
         raise TransitionRefused(
             f"version {wanted} passed in environment {short(found.env_fingerprint)}, served is "
             f"{short(champion.env_fingerprint)}; gate it again in the environment of today"
@@ -255,17 +269,35 @@ def _previous(step: Step) -> int:
     )
 
 
-def check_interface(step: Step, interface: Mapping[str, Any] | None) -> None:
-    """A policy is served through one interface: the one of its champions."""
-    served = rows.find_policy(step.connection, step.policy).interface
-    if served is None or interface is None:
+def check_interface(step: Step, manifest: Mapping[str, Any]) -> None:
+    """A policy is served through one interface, its champion's, until a successor is promoted."""
+    served = rows.find_interface(step.connection, step.policy)
+    check_change(step.policy, served, manifest.get("interface"), bool(manifest.get(SUCCESSOR)))
+
+
+def check_change(
+    policy: str,
+    served: Mapping[str, Any] | None,
+    interface: Mapping[str, Any] | None,
+    successor: bool,
+) -> None:
+    """Refuse an interface that clients of the policy do not know, and say the ways out."""
+    changed = difference(served, interface)
+    if changed is None:
         return
-    for name in _INTERFACE:
-        if interface.get(name) != served.get(name):
-            raise TransitionRefused(
-                f"policy {step.policy!r} is served with {name} {served.get(name)}, the candidate "
-                f"has {interface.get(name)}; give it a policy of its own: srghn run --policy NAME"
-            )
+    of_actions = other_actions(served, interface)
+    if of_actions is not None and successor:
+        raise TransitionRefused(
+            f"policy {policy!r} is served with {of_actions}: a client cannot be sent actions that "
+            f"it does not know, so no successor takes over; make another policy: "
+            f"srghn run --policy NAME"
+        )
+    if not successor:
+        other = " or let it succeed: srghn run --successor" if of_actions is None else ""
+        raise TransitionRefused(
+            f"policy {policy!r} is served with {changed}; make another policy: "
+            f"srghn run --policy NAME{',' if other else ''}{other}"
+        )
 
 
 def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ def register(
     found = step.connection.execute(known).scalar()
     if found is not None:
         return int(found)
-    guards.check_interface(step, manifest.get("interface"))
+    guards.check_interface(step, manifest)
     last = step.connection.execute(select(func.max(table.c.version))).scalar()
     number, text = (last or 0) + 1, canonical_json(manifest)
     genome = str(manifest.get("genome_digest", digest))
@@ -108,6 +108,7 @@ def begin(
 ) -> dict[str, Any]:
     """Take the lease to judge a version, and freeze what its verdict will hold for."""
     found = step.version(version)
+    guards.check_interface(step, found.manifest)
     guards.check_incumbent(step, version, incumbent_digest)
     guards.check_unleased(found)
     guards.check_genome(step.connection, found)
@@ -180,13 +181,14 @@ def _lease(
 ) -> dict[str, Any]:
     """Write a lease, and what its verdict will hold for, into the version's row."""
     champion, until = step.champion(), step.now + seconds
+    incumbent = guards.incumbent(step, step.version(version))
     step.move(
         version,
         State.EVALUATING,
         rules=frozen["policy_digest"],
         attempt=attempt,
         deadline=until,
-        incumbent_digest=champion.digest if champion else None,
+        incumbent_digest=incumbent.digest if incumbent else None,
         incumbent_generation=champion.generation if champion else 0,
         **frozen,
     )
@@ -204,11 +206,11 @@ def _begun(step: Step, version: int) -> tuple[str, int]:
 
 
 def _evaluation(step: Step, version: int, attempt: int, until: float) -> Evaluation:
-    champion = step.champion()
+    champion, found = step.champion(), step.version(version)
     return Evaluation(
         version=version,
         attempt=attempt,
-        incumbent_digest=champion.digest if champion else None,
+        incumbent_digest=found.incumbent_digest,
         incumbent_generation=champion.generation if champion else 0,
         lease_until=until,
         lease=_begun(step, version)[0],

@@ -66,6 +66,7 @@ class Ledger:
         self.policies, self.policy, self.secret = reader.policies, reader.policy, reader.secret
         self.deployment_rules, self.service_mode = reader.deployment_rules, reader.service_mode
         self.champion, self.canary, self.shadow = reader.champion, reader.canary, reader.shadow
+        self.interface = reader.interface
         self.served, self.version, self.versions = reader.served, reader.version, reader.versions
         self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
         self.notes = reader.notes

@@ -1,5 +1,7 @@
 """MLflow's model registry as a window on the ledger: versions, tags, and two aliases.
 
+Each policy is a registered model of its own.
+
 The mirror only writes what the ledger says, as it is when it writes; so delivering twice, late or
 out of order ends in the same picture. MLflow decides nothing.
 """
@@ -10,13 +12,15 @@ import logging
 from typing import Any
 
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.ledger import Ledger
+from serving.registry.ledger import POLICY, Ledger
 from serving.registry.published import publish
 from serving.registry.records import Version, Who
 
 logger = logging.getLogger(__name__)
 
-MODEL = "srghn-policy"
+#: A registered model's name is this and the policy's.
+PREFIX = "srghn-"
+MODEL = f"{PREFIX}{POLICY}"
 _TAG = "srghn.version"
 #: Begins the source of a model version that MLflow cannot load: before 0.3 all of them were such.
 UNLOADABLE = "srghn:"
@@ -29,7 +33,6 @@ class Mirror:
         self,
         ledger: Ledger,
         uri: str,
-        model: str = MODEL,
         *,
         store: ArtefactStore | None = None,
         artifacts: str | None = None,
@@ -39,8 +42,7 @@ class Mirror:
         `artifacts` is where an embedded MLflow keeps its files.
         """
         self.failure: str | None = None
-        self.model = model
-        self._ledger, self._uri, self._model = ledger, uri, model
+        self._ledger, self._uri = ledger, uri
         self._store, self._artifacts = store, artifacts
 
     def deliver(self) -> int:
@@ -74,31 +76,39 @@ class Mirror:
         from mlflow.tracking import MlflowClient  # seconds, and only the mirror needs it
 
         client = MlflowClient(self._uri, self._uri)
-        _ensure_model(client, self._model)
-        known, unloadable = _known(client, self._model)
-        for number in versions:
-            version = self._ledger.version(number)
+        found = [self._ledger.version(number) for number in versions]
+        for policy in sorted({version.policy for version in found}):
+            of_policy = [version for version in found if version.policy == policy]
+            self._write_policy(client, policy, of_policy)
+
+    def _write_policy(self, client: Any, policy: str, versions: list[Version]) -> None:
+        model = f"{PREFIX}{policy}"
+        _ensure_model(client, model)
+        known, unloadable = _known(client, model)
+        for version in versions:
+            number = version.version
             if number not in known:
                 known[number] = self._create(client, version)
             elif number in unloadable and self._has(version):
-                client.delete_model_version(self._model, known[number])
+                client.delete_model_version(model, known[number])
                 known[number] = self._create(client, version)
             for key, value in _tags(version).items():
-                client.set_model_version_tag(self._model, known[number], key, value)
-        self._aliases(client, known)
+                client.set_model_version_tag(model, known[number], key, value)
+        self._aliases(client, policy, known)
 
-    def _aliases(self, client: Any, known: dict[int, str]) -> None:
-        champion, canary = self._ledger.served()
+    def _aliases(self, client: Any, policy: str, known: dict[int, str]) -> None:
+        model = f"{PREFIX}{policy}"
+        champion, canary = self._ledger.served(policy)
         wanted = {"champion": champion, "canary": canary}
-        present = client.get_registered_model(self._model).aliases
+        present = client.get_registered_model(model).aliases
         for alias, served in wanted.items():
             if served is not None and served.version not in known:
                 version = self._ledger.version(served.version)
                 known[served.version] = self._create(client, version)
             if served is not None:
-                client.set_registered_model_alias(self._model, alias, known[served.version])
+                client.set_registered_model_alias(model, alias, known[served.version])
             elif alias in present:
-                client.delete_registered_model_alias(self._model, alias)
+                client.delete_registered_model_alias(model, alias)
 
     def _create(self, client: Any, version: Version) -> str:
         """A model version that can be loaded; without its artefact, one that names its digest."""
@@ -106,7 +116,7 @@ class Mirror:
         if self._store is not None:
             made = publish(client, self._store, version, self._artifacts)
         created = client.create_model_version(
-            self._model,
+            f"{PREFIX}{version.policy}",
             source=made.source if made else f"{UNLOADABLE}{version.digest}",
             run_id=made.run_id if made else None,
             tags={_TAG: str(version.version)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, select
@@ -96,6 +97,11 @@ class Reader:
                 .limit(most)
             )
             return [int(version) for version in connection.execute(query).scalars()]
+
+    def interface(self, policy: str = schema.POLICY) -> Mapping[str, Any] | None:
+        """What clients of a policy send and get; None before its first champion."""
+        with self._database.read() as connection:
+            return rows.find_interface(connection, policy)
 
     def service_mode(self, policy: str = schema.POLICY) -> str | None:
         """The mode that the policy's world is in: set by an event, else its champion's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,6 +62,15 @@ def find_policy(connection: Connection, policy: str) -> Policy:
 def to_policy(row: RowMapping) -> Policy:
     interface = None if row["interface"] is None else json.loads(row["interface"])
     return Policy(row["name"], interface, row["service_mode"], row["created_at"])
+
+
+def find_interface(connection: Connection, policy: str) -> Mapping[str, Any] | None:
+    """The interface that a policy is served with; None before its first champion."""
+    known = find_policy(connection, policy).interface
+    if known is None and (champion := find_champion(connection, policy)) is not None:
+        found = find_version(connection, champion.version).manifest.get("interface")
+        return found if isinstance(found, Mapping) else None
+    return known
 
 
 def find_champion(connection: Connection, policy: str = schema.POLICY) -> Champion | None:

@@ -70,6 +70,7 @@ def start(
     holdbacks.check_none(step)
     from serving.registry import trial_log  # numpy, which few steps need
 
+    guards.check_interface(step, found.manifest)
     guards.check_loaded(found, loaded)
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)

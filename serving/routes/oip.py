@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from serving.control.routing import Served
 from serving.http import answer
+from serving.leaves import inputs_of
 from serving.predictor import Predictor
 from serving.routes.act import body_of
 from serving.service import Service, policy_of, service_of
-from serving.tensors import DATATYPES, INPUT, OUTPUT, InferRequest
+from serving.tensors import DATATYPES, OUTPUT, InferRequest
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -55,7 +56,7 @@ async def metadata(request: Request) -> Response:
     """Inputs and outputs, and the versions that are served."""
     served, predictor = _find(request)
     versions = [str(p.version) for p in (served.champion, served.canary) if p is not None]
-    obs = {"name": INPUT, "datatype": "FP32", "shape": [-1, predictor.observation_size]}
+    inputs = inputs_of(predictor.layout, predictor.observation_size)
     action = {
         "name": OUTPUT,
         "datatype": DATATYPES[predictor.action_kind],
@@ -63,7 +64,7 @@ async def metadata(request: Request) -> Response:
     }
     name = policy_of(request).name
     content = {"name": name, "versions": versions, "platform": "onnxruntime_onnx"}
-    return answer(content | {"inputs": [obs], "outputs": [action]})
+    return answer(content | {"inputs": inputs, "outputs": [action]})
 
 
 @router.get(f"{_MODEL}/ready")

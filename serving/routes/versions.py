@@ -15,9 +15,10 @@ from serving.control.episodes import NotReady
 from serving.http import answer
 from serving.pages.rendering import HEADERS
 from serving.registry import reports
+from serving.registry.interfaces import key_of
 from serving.registry.ledger import Ledger
+from serving.registry.names import base_of
 from serving.registry.records import Event, Version
-from serving.registry.schema import POLICY
 from serving.schemas import BadRequest
 from serving.service import policy_of, service_of
 
@@ -32,6 +33,8 @@ async def champion(request: Request) -> Response:
     if found is None:
         raise NotReady("there is no champion yet: promote a version that passed the gate")
     content: dict[str, Any] = asdict(found) | {"canary": None}
+    served = policy_of(request).follower.served.find(found.version)
+    content["interface"] = served.interface if served is not None else None
     if canary is not None:
         content["canary"] = {
             "version": canary.version,
@@ -74,10 +77,9 @@ def find(request: Request, text: str) -> Version:
     policy, found = policy_of(request), find_any(service_of(request).ledger, text)
     if found.policy != policy.name:
         of = found.policy
-        base = "/v1" if of == POLICY else f"/v1/policies/{of}"
         raise BadRequest(
             404, "version", f"one of policy {policy.name!r}", f"one of policy {of!r}",
-            hint=f"see {base}/versions/{text}",
+            hint=f"see {base_of(of)}/versions/{text}",
         )  # fmt: skip
     return found
 
@@ -104,6 +106,7 @@ def _detail(ledger: Ledger, version: Version) -> dict[str, Any]:
     judged = [event for event in events if event.from_state == "EVALUATING"]
     sha = judged[-1].evidence_sha256 if judged else None
     return summary(version) | {
+        "interface": key_of(version.manifest.get("interface", {})),
         "manifest": dict(version.manifest),
         "verdict": ledger.evidence(sha) if sha else None,
         "events": [_event(event) for event in events],

@@ -59,8 +59,9 @@ class Leaf:
         rows = values.reshape(len(values), -1)
         if not self.counts:
             self._check_whole(rows)
-            return rows.astype(np.float32)
-        choices = rows.astype(np.int64) - np.array(self.starts)
+            return self._checked(rows)
+        with np.errstate(invalid="ignore"):  # what is no whole number is refused below
+            choices = rows.astype(np.int64) - np.array(self.starts)
         wrong = (choices != rows - np.array(self.starts)) | (choices < 0)
         wrong |= choices >= np.array(self.counts)
         if wrong.any():
@@ -74,6 +75,18 @@ class Leaf:
         offsets = np.cumsum([0, *self.counts[:-1]])
         np.put_along_axis(flat, choices + offsets, 1.0, axis=1)
         return flat
+
+    def _checked(self, rows: NDArray[Any]) -> Float32:
+        """Rows as float32; refuses what is not finite there."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = rows.astype(np.float32)
+        wrong = ~np.isfinite(found)
+        if wrong.any():
+            raise ObservationError(
+                f"observation {self.name}: expected finite numbers within float32, "
+                f"got {rows[wrong][0]}"
+            )
+        return found
 
     def _check_whole(self, rows: NDArray[Any]) -> None:
         """A leaf of whole numbers takes nothing else, and nothing beyond its type."""
@@ -168,6 +181,9 @@ class Layout:
                     f"{where} has no {sorted(map(str, unknown))[0]!r}; it has "
                     f"{', '.join(map(str, sorted(steps, key=str)))}"
                 )
+            if isinstance(found, list | tuple) and len(found) > len(steps):
+                where = ".".join(map(str, path)) or "the observation"
+                raise ObservationError(f"{where}: expected {len(steps)} parts, got {len(found)}")
 
 
 def _leaf(data: Mapping[str, Any]) -> Leaf:

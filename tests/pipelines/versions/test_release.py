@@ -17,6 +17,7 @@ from pipelines.runs.workspaces import create_workspace, open_workspace, pipeline
 from pipelines.versions.judge import begin, judge_version
 from pipelines.versions.lease import Lease
 from serving.control import release as steps
+from serving.registry.mirror import MODEL, Mirror
 from serving.registry.records import Who
 from srghn.errors import ConfigError, SrghnError, TransitionRefused
 from tests.conftest import Srghn
@@ -170,7 +171,7 @@ def test_the_registry_can_be_written_anew(home: Home, run: Srghn) -> None:
     mirror = home.release.mirror()
     mirror.deliver()
     client = MlflowClient(home.settings.mlflow_uri, home.settings.mlflow_uri)
-    name = mirror.model
+    name = MODEL
     client.set_model_version_tag(name, "1", "srghn.state", "tampered")
     assert run("sync", "--json").returncode == 0
     assert client.get_model_version(name, "1").tags["srghn.state"] == "tampered"
@@ -193,13 +194,13 @@ def test_mlflow_loads_the_champion_by_its_alias(home: Home) -> None:
     assert mirror.deliver() > 0
     assert mirror.failure is None
     client = MlflowClient(home.settings.mlflow_uri, home.settings.mlflow_uri)
-    found = client.get_model_version_by_alias(mirror.model, "champion")
+    found = client.get_model_version_by_alias(MODEL, "champion")
     assert found.run_id == noted.mlflow_run_id
     mlflow.set_tracking_uri(home.settings.mlflow_uri)
     mlflow.set_registry_uri(home.settings.mlflow_uri)
     candidate = home.release.store.load(home.release.ledger.version(1).digest)
     observations, actions = candidate.golden
-    uri = f"models:/{mirror.model}@champion"
+    uri = f"models:/{MODEL}@champion"
     loaded = mlflow.pyfunc.load_model(uri)
     np.testing.assert_array_equal(loaded.predict(observations)["action"], actions)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, observations.shape[1])
@@ -214,18 +215,16 @@ def test_a_version_that_mlflow_could_not_load_is_written_anew(
     """Before 0.3 its source was no place at all."""
     from mlflow import MlflowClient
 
-    from serving.registry.mirror import Mirror
-
     old = Mirror(home.release.ledger, home.settings.mlflow_uri)
     home.release.mirror()  # makes the folder
     assert old.deliver() > 0
     client = MlflowClient(home.settings.mlflow_uri, home.settings.mlflow_uri)
-    assert client.get_model_version(old.model, "1").source.startswith("srghn:")
+    assert client.get_model_version(MODEL, "1").source.startswith("srghn:")
     place = {"SRGHN_HOME": str(home.settings.home)}
     done = srghn_here("sync", "--all", "--json", env=place)
     assert (done.returncode, json.loads(done.stdout)["failure"]) == (0, None), done.stderr
     assert json.loads(done.stdout)["events"] == home.release.ledger.count()
-    sources = [v.source for v in client.search_model_versions(f"name='{old.model}'")]
+    sources = [v.source for v in client.search_model_versions(f"name='{MODEL}'")]
     assert len(sources) == 1
     assert sources[0].endswith("/model/1")
 

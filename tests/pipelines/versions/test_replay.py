@@ -18,6 +18,7 @@ from pipelines.versions.lease import Lease
 from pipelines.versions.replay import _close, replay
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
+from srghn.config import NetworkParams
 from srghn.errors import (
     ArtefactError,
     ConfigError,
@@ -71,6 +72,20 @@ def test_a_version_is_made_again_to_the_bit(home: Home) -> None:
     assert [finding.what for finding in result.findings] == EVERYTHING
     assert all(finding.how == "bytes" and finding.equal for finding in result.findings)
     assert result.candidate == home.release.ledger.version(1).digest
+
+
+def test_a_network_with_memory_is_made_again_to_the_bit(tiny: Tiny, tmp_path: Path) -> None:
+    """Its state goes from step to step in evolution, in the gate and in the replay alike."""
+    network = NetworkParams(module="srghn.policies:GRU", kwargs={"width": 2})
+    params = tiny(generations=2).model_copy(update={"network": network})
+    settings = home_at(tmp_path / "home")
+    workspace = create_workspace(settings, "gru", params)
+    for stage in ("pin", "evolve", "evaluate", "gate"):
+        STAGES[stage](workspace, settings)
+    assert Candidate.load(workspace.candidate).policy().state_size == 2
+    result = replay(settings, str(workspace.candidate))
+    assert all(finding.how == "bytes" and finding.equal for finding in result.findings)
+    assert result.findings[-1].what.endswith("gate episodes")
 
 
 def test_a_folder_needs_no_ledger(clone: Clone) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from serving.control.routing import Served
+from serving.registry.interfaces import key_of
 from serving.trial.assignment import arm_of, trial_key
 
 KEY = trial_key(b"s" * 32, "policy", 7)
 
 
 def served(weight: float, blind: bool = False) -> tuple[Served, Any, Any]:
-    fields = {"env_fingerprint": "e" * 64}
+    fields = {"env_fingerprint": "e" * 64, "face": {}}
     champion: Any = type("P", (), {"version": 1, **fields})()
     canary: Any = type("P", (), {"version": 2, **fields})()
     return Served(champion, 1, canary, weight, 7, KEY, blind=blind), champion, canary
@@ -45,3 +46,31 @@ def test_the_faces_of_both_arms_are_one_while_a_trial_is_blind() -> None:
     told, champion, canary = served(0.2)
     assert b'"version":2' in told.face(canary).fields
     assert told.face(champion) != told.face(canary)
+
+
+def test_only_another_interface_asks_for_both_observations() -> None:
+    """A layout that an older version did not write down is no other interface."""
+    flat = {"observation_size": 2, "action_kind": "discrete"}
+    named = {**flat, "layout": {"leaves": [{"path": [], "kind": "box", "shape": [1, 2]}]}}
+    larger = {**flat, "observation_size": 3}
+
+    def asked(champion: dict[str, Any], canary: dict[str, Any]) -> frozenset[str]:
+        one, two = (
+            type("P", (), {"version": n, "interface": key_of(face), "face": face})()
+            for n, face in ((1, champion), (2, canary))
+        )
+        return Served(one, 1, canary=two, weight=0.5, epoch=7).asked
+
+    assert asked(flat, flat) == asked(flat, named) == frozenset()
+    assert asked(flat, larger) == {key_of(larger), "2"}
+
+
+def test_a_window_after_a_successor_asks_for_both_observations() -> None:
+    """The predecessor that keeps a share of episodes sees other things than the champion."""
+    old: Any = type("P", (), {"version": 1, "interface": "a", "face": {"observation_size": 2}})()
+    new: Any = type("P", (), {"version": 2, "interface": "b", "face": {"observation_size": 3}})()
+    now = Served(new, 2, held=old, weight=0.5, epoch=9, key=KEY)
+    assert now.asked == {"b", "2"}
+    names = [f"episode-{n}" for n in range(50)]
+    assert {now.assign(name)[1] for name in names} == {new}
+    assert {now.assign(name, ["b"])[1] for name in names} == {old, new}

@@ -323,3 +323,23 @@ def test_a_lease_is_named_by_the_event_that_began_it(ledger: Ledger, steps: Any)
     assert lease == ledger.events(version)[-1].hash
     assert steps.resume(version).lease == lease
     assert steps.resume(version, policy_digest="q" * 64).lease == lease  # the same attempt
+
+
+def test_rollback_from_a_successor_leads_back_to_what_it_replaced(
+    ledger: Ledger, steps: Any
+) -> None:
+    """The two saw other environments: that is no reason to have no way back."""
+    steps.first(manifest={"interface": {"observation_size": 4}})
+    manifest = {"interface": {"observation_size": 5}, "successor": True}
+    second = steps.register(manifest=manifest, fingerprint="f" * 64)
+    with pytest.raises(TransitionRefused, match="to be judged against"):
+        steps.begin(second)  # against the champion, which sees other things
+    assert steps.begin(second, incumbent_digest=None).incumbent_digest is None
+    steps.judge(second)
+    steps.approve(second)
+    steps.play(steps.canary(second), 10.0, 490.0, 12)
+    ledger.promote(second, expected_generation=1, who=ANN)
+    assert ledger.interface() == {"observation_size": 5}
+    back = ledger.rollback(who=Who("ann", "clients were not ready"))
+    assert back.version == 1
+    assert ledger.interface() == {"observation_size": 4}

@@ -31,12 +31,15 @@ from srghn.evaluation.base import (
 )
 from srghn.evaluation.engines.shards import Board, Shard
 from srghn.evaluation.task import Task
+from srghn.graph.frozen import evolved_size
+from srghn.networks import build_network
 from srghn.seeding import seeds, stream
 
 POLICY = NetworkParams(kwargs={"hidden": [3], "activation": "tanh"})
 SEEDS = seeds(4, "test", 3)
 #: The individual whose actions are above 0.9, and that no other comes near.
 GUILTY = 5
+RECURRENT = NetworkParams(module="srghn.policies:GRU", kwargs={"width": 4})
 DASK = [sys.executable, "-m", "dask"]
 
 
@@ -122,6 +125,25 @@ def test_processes_give_the_bytes_of_one_process(version: EnvVersion, expected: 
     assert len(workers) == 3
     assert all(worker.poll() is not None for worker in workers)
     assert seen[-1] == (36, 36)
+
+
+def recurrent() -> tuple[EnvVersion, WeightedPolicies, Evaluation]:
+    """CartPole, networks that keep a state between steps, and how they fare in one process."""
+    version = pin(EnvParams(id="CartPole-v1", max_episode_steps=60))
+    size = evolved_size(build_network(RECURRENT, version.interface))
+    weights = stream(2, "test").normal(size=(9, size)).astype(np.float32)
+    policies = WeightedPolicies(RECURRENT, version.interface, weights)
+    with make_evaluator(EngineSettings(engine="inprocess"), version, RECURRENT) as one:
+        expected = one.evaluate(policies, Task(version, "normal", SEEDS))
+    assert len(np.unique(expected.lengths)) > 5
+    return version, policies, expected
+
+
+def test_memory_in_processes_gives_the_bytes_of_one_process(here: None) -> None:
+    version, policies, expected = recurrent()
+    settings = EngineSettings(engine="processes", workers=2)
+    with make_evaluator(settings, version, RECURRENT) as pool:
+        assert same(expected, pool.evaluate(policies, Task(version, "normal", SEEDS)))
 
 
 def test_compiled_cartpole_in_processes(here: None) -> None:
@@ -287,6 +309,15 @@ def test_no_seeds_are_no_episodes(version: EnvVersion) -> None:
     with evaluator(version, "processes", workers=2) as pool:
         found = pool.evaluate(population(version), Task(version, "normal", SEEDS[:0]))
     assert found.returns.shape == (12, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_memory_over_dask_gives_the_bytes_of_one_process(cluster: Cluster, here: None) -> None:
+    version, policies, expected = recurrent()
+    settings = EngineSettings(engine="dask", dask_address=cluster.address)
+    with make_evaluator(settings, version, RECURRENT) as dask:
+        assert same(expected, dask.evaluate(policies, Task(version, "normal", SEEDS)))
 
 
 @pytest.mark.slow

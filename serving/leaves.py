@@ -1,0 +1,107 @@
+"""Tensors of the Open Inference Protocol that are parts of an observation, one input each."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.explain import explain
+from serving.schemas import BadRequest
+from serving.tensors import INPUT, InferRequest, Tensor, size_of
+from srghn.envs.layout import Layout, Leaf
+from srghn.errors import ObservationError
+
+#: The name of the only part of an observation that is one array; `obs` is its flat form.
+WHOLE = "observation"
+_TYPES = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
+    "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
+
+
+def inputs_of(layout: Layout | None, size: int) -> list[dict[str, Any]]:
+    """The inputs of a model as its metadata says them: the flat vector, and one a part."""
+    flat = {"name": INPUT, "datatype": "FP32", "shape": [-1, size]}
+    if layout is None:
+        return [flat]
+    parts = [_described(leaf) for leaf in layout.leaves]
+    return parts if any(part["name"] == INPUT for part in parts) else [flat, *parts]
+
+
+def are_leaves(said: InferRequest, layout: Layout | None) -> bool:
+    """Whether a request sends the parts of an observation, and not its flat form."""
+    if layout is None:
+        return False
+    names = [tensor.name for tensor in said.inputs]
+    return names != [INPUT] or len(said.inputs[0].shape) != 2
+
+
+def leaf_batch(
+    said: InferRequest, binary: bytes, layout: Layout, limit: int
+) -> NDArray[np.float32]:
+    """The observations (n, d) of a request with one input a part; raises `BadRequest`."""
+    known = {_name(leaf): leaf for leaf in layout.leaves}
+    arrays: dict[str, NDArray[Any]] = {}
+    at = 0
+    for number, tensor in enumerate(said.inputs):
+        field, leaf = f"inputs[{number}]", known.get(tensor.name)
+        if leaf is None or leaf.name in arrays:
+            expected = f"each of {', '.join(known)} once, or {INPUT} alone"
+            raise BadRequest(400, f"{field}.name", expected, repr(tensor.name[:80]))
+        _check_shape(tensor, leaf, limit, field)
+        arrays[leaf.name], at = _values(tensor, binary, at, field)
+    if at != len(binary):
+        raise BadRequest(400, "binary data", f"{at} bytes", str(len(binary)))
+    try:
+        return layout.flatten_leaves(arrays)
+    except ObservationError as error:
+        raise BadRequest.said(400, "inputs", str(error)) from None
+
+
+def _name(leaf: Leaf) -> str:
+    return leaf.name if leaf.path else WHOLE
+
+
+def _described(leaf: Leaf) -> dict[str, Any]:
+    kind = np.dtype(leaf.dtype).newbyteorder("<")
+    return {"name": _name(leaf), "datatype": _NAMES[kind], "shape": [-1, *leaf.shape]}
+
+
+def _check_shape(tensor: Tensor, leaf: Leaf, limit: int, field: str) -> None:
+    shape = tensor.shape
+    if not shape or shape[0] < 1 or tuple(shape[1:]) != leaf.shape:
+        expected = f"{['n', *leaf.shape]} with n at least 1".replace("'", "")
+        raise BadRequest(400, f"{field}.shape", expected, str(shape))
+    if shape[0] > limit:
+        raise BadRequest(413, f"{field}.shape", f"at most {limit} observations", str(shape[0]))
+    if tensor.datatype not in _TYPES:
+        expected = f"one of {', '.join(_TYPES)}"
+        raise BadRequest(400, f"{field}.datatype", expected, repr(tensor.datatype[:40]))
+
+
+def _values(tensor: Tensor, binary: bytes, at: int, field: str) -> tuple[NDArray[Any], int]:
+    """A tensor's array, and where the binary data after it begin."""
+    dtype, count, said = np.dtype(_TYPES[tensor.datatype]), prod(tensor.shape), size_of(tensor)
+    if said is not None:
+        needed = count * dtype.itemsize
+        if said != needed or at + needed > len(binary):
+            got = f"{said}, with {len(binary) - at} left"
+            raise BadRequest(400, f"{field}.parameters.binary_data_size", f"{needed} bytes", got)
+        data = np.frombuffer(binary, dtype, count, at)
+        return data.reshape(tensor.shape), at + needed
+    try:
+        found = np.asarray(msgspec.json.decode(tensor.data))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise explain(bytes(tensor.data), error) from None
+    except ValueError:
+        found = np.asarray(None)
+    if found.dtype.kind not in "biuf" or found.size != count:
+        expected = f"{count} numbers, nested or flat"
+        got = f"{found.size}" if found.dtype.kind in "biuf" else "something else"
+        raise BadRequest(400, f"{field}.data", expected, got)
+    return found.reshape(tensor.shape), at

@@ -1,0 +1,133 @@
+"""Observations as an environment gives them, beside flat vectors.
+
+A request may carry several forms of one observation, by interface or version: while a successor
+with other sensors is tried, whoever sends both can be on either arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Raw, UnsetType
+from numpy.typing import NDArray
+
+from serving.control.routing import Served
+from serving.explain import explain, parse
+from serving.predictor import Predictor
+from serving.schemas import (
+    ActRequest,
+    BadRequest,
+    Body,
+    EpisodeId,
+    check_count,
+    check_one,
+    shown,
+)
+from srghn.errors import ObservationError
+
+_ABSENT = Raw(b"")
+
+
+class NativeRequest(Body, frozen=True):
+    """One observation in its own form, or several forms of it by interface or version."""
+
+    observation: Raw = msgspec.field(default_factory=lambda: _ABSENT)
+    observations: dict[str, Raw] = msgspec.field(default_factory=dict)
+    episode_id: EpisodeId | UnsetType | None = UNSET
+    token: str | UnsetType | None = UNSET
+
+    def quotes(self) -> int:
+        """None is right: keys are always looked through."""
+        return -1
+
+
+class NativeBatch(Body, frozen=True):
+    """Observations in their own form."""
+
+    observations: list[Raw]
+
+    def quotes(self) -> int:
+        return -1
+
+
+_ACT = msgspec.json.Decoder(ActRequest)
+_NATIVE = msgspec.json.Decoder(NativeRequest)
+_BATCH = msgspec.json.Decoder(NativeBatch)
+
+
+def read_act(body: bytes, served: Served) -> ActRequest | NativeRequest:
+    """The body of `/v1/act`: a flat vector, which most are, or a native observation."""
+    try:
+        return parse(_ACT, body)
+    except BadRequest:
+        if served.flat and b'"observations"' not in body:
+            raise
+    return parse(_NATIVE, body)
+
+
+def names_of(said: ActRequest | NativeRequest) -> Iterable[str]:
+    """The interfaces and versions that a request has an observation for."""
+    return () if type(said) is ActRequest else said.observations  # type: ignore[union-attr]
+
+
+def observation_for(said: ActRequest | NativeRequest, predictor: Predictor) -> list[float]:
+    """What a predictor sees of a request (d,); raises `BadRequest` naming the part at fault."""
+    value, field = _said(said, predictor)
+    found: list[float] = _flat(value, predictor, field).tolist()
+    return found
+
+
+def _said(said: ActRequest | NativeRequest, predictor: Predictor) -> tuple[Any, str]:
+    """A request's observation in the predictor's form, and where it stands."""
+    if isinstance(said, ActRequest):
+        return said.observation, "observation"
+    for name in (predictor.interface, str(predictor.version)):
+        if name in said.observations:
+            field = f"observations.{name}"
+            return _decode(said.observations[name], field), field
+    if said.observation is _ABSENT:
+        given = ", ".join(sorted(said.observations)) or "none"
+        expected = f"one for interface {predictor.interface}, or `observation`"
+        raise BadRequest(422, "observations", expected, given[:200])
+    return _decode(said.observation, "observation"), "observation"
+
+
+def native_batch(body: bytes, predictor: Predictor, limit: int) -> NDArray[np.float32]:
+    """The observations (n, d) of a batch in their own form; raises `BadRequest`."""
+    rows = parse(_BATCH, body).observations
+    check_count(len(rows), limit, "observations")
+    found = []
+    for number, row in enumerate(rows):
+        field = f"observations[{number}]"
+        found.append(_flat(_decode(row, field), predictor, field))
+    return np.stack(found)
+
+
+def _decode(raw: Raw, field: str) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        refused = explain(bytes(raw), error)
+        raise BadRequest.said(refused.status, field, f"{field}: {error}") from None
+
+
+def _flat(value: Any, predictor: Predictor, field: str) -> NDArray[np.float32]:
+    """One observation (d,), flat already or in the form of the predictor's environment."""
+    size, layout = predictor.observation_size, predictor.layout
+    if layout is None or _is_vector(value, size):
+        if type(value) is not list or not all(type(x) in (int, float) for x in value):
+            raise BadRequest(422, field, f"a list of {size} numbers", shown(value))
+        check_one(value, size, field)
+        return np.array(value, np.float32)
+    try:
+        return layout.flatten(value)
+    except ObservationError as error:
+        text = str(error) if field == "observation" else f"{field}: {error}"
+        raise BadRequest.said(422, field, text) from None
+
+
+def _is_vector(value: Any, size: int) -> bool:
+    return type(value) is list and len(value) == size and type(value[0]) in (int, float)
