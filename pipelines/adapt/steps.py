@@ -216,8 +216,8 @@ class Adaptation:
             return self._note(alarm, "over", str(opened["summary"]))
         why = f"no former champion keeps the promise there: run {run_id} evolves"
         self._note(alarm, "run", why, run_id=run_id, evaluations=terms.evaluations)
-        self.launch(opened, terms.approve)
-        return why
+        self.launch(opened, terms.approve)  # again until its trace is there: it makes no second run
+        return why if begun is None else None
 
     def _promised(self, alarm: Alarm) -> float:
         """The return that the gate had promised of the champion, raw and without the margin."""

@@ -14,6 +14,8 @@ from srghn.envs import EnvVersion, Perturbation
 from srghn.errors import ServiceError
 
 CLIENTS = 3
+#: Episodes that may be lost to answers that are no 200, such as 503 of a busy machine's ledger.
+LOST = 20
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Traffic:
         self.place, self.pause = place, 0.0
         self.episodes: list[Met] = []
         self._url, self._version, self._seed, self._name = url, version, seed, name
-        self._count = 0
+        self._count = self._lost = 0
         self._lock, self._over = threading.Lock(), threading.Event()
         self._failed: Exception | None = None
         self._threads = [
@@ -70,10 +72,20 @@ class Traffic:
         try:
             with closing(Client(self._url)) as client:
                 while not self._over.is_set():
-                    self._play(client)
+                    self._try(client)
                     self._over.wait(self.pause)
         except Exception as error:  # noqa: BLE001  told by `check`, in the thread that asks
             self._failed = error
+
+    def _try(self, client: Client) -> None:
+        """An episode; one that the server could not take is lost, and the client goes on."""
+        try:
+            self._play(client)
+        except ServiceError:
+            self._lost += 1
+            if self._lost > LOST:
+                raise
+            self._over.wait(0.5)
 
     def _play(self, client: Client) -> None:
         with self._lock:

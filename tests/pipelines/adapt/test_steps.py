@@ -76,8 +76,8 @@ def test_without_a_former_champion_it_evolves_in_the_diagnosed_mode(
     assert evolution.until == pytest.approx(450)  # 90% of 500, what the verdict promised
     assert evolution.ancestor == served.ledger.champion().digest  # type: ignore[union-attr]
     # until its trace is there it is handed over again, which makes no second run of it
-    adaptation.step()
-    assert {workspace.name for workspace, _ in launched.runs} == {workspace.name}
+    assert adaptation.step() is None
+    assert [workspace.name for workspace, _ in launched.runs] == [workspace.name] * 2
     runs.write(served.settings.home, trace := runs.begun(workspace.name))
     assert adaptation.step() is None  # it is at work
     runs.write(served.settings.home, runs.ended(trace, "failed", "no candidate"))
