@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -357,7 +358,7 @@ def run_server(
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("srghn serves http://127.0.0.1:"), line
+        assert re.match(r"srghn serves https?://127\.0\.0\.1:", line), line
         yield line.split()[-1], process
     finally:
         if process.poll() is None:

@@ -120,7 +120,7 @@ def swap(home: Any, running: Any, *, swaps: int, connections: int) -> Seen:
                 promote(home, number)
                 wait_for(lambda: served(url) == number)  # noqa: B023
                 if number == swaps // 2 + 1:
-                    os.kill(children(process.pid)[0], signal.SIGKILL)
+                    os.kill(busiest(process.pid), signal.SIGKILL)
             time.sleep(0.5)  # both workers' answers of the last one
         finally:
             stop.set()
@@ -157,6 +157,11 @@ def served(url: str) -> int | None:
 def children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in text.split()]
+
+
+def busiest(pid: int) -> int:
+    """The worker with most connections."""
+    return max(children(pid), key=lambda child: len(os.listdir(f"/proc/{child}/fd")))
 
 
 def problems(seen: Seen, connections: int) -> list[str]:

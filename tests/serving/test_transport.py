@@ -1,0 +1,134 @@
+"""Settings of the transport on a real server: TLS, a proxy's headers, idle connections."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from serving.limits import Limits
+from serving.tokens import Tokens
+from tests.serving.conftest import run_server
+from tests.serving.test_serving_process import RIGHT, wait_for
+
+pytestmark = pytest.mark.services
+
+OBSERVATION = {"observation": RIGHT}
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "tls.crt", folder / "tls.key"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
+
+
+@pytest.fixture(scope="module")
+def plain(shared_home: Any) -> Iterator[str]:
+    """A server with the settings that it has by itself."""
+    with run_server(shared_home) as (url, _):
+        wait_for(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        yield url
+
+
+def test_it_speaks_tls_itself(home: Any, running: Any, tmp_path: Path) -> None:
+    home.first()
+    crt, key = certificate(tmp_path)
+    settings = {"SRGHN_TLS_CERTIFICATE": str(crt), "SRGHN_TLS_KEY": str(key)}
+    with running(home, environment=settings) as (url, _):
+        assert url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(crt))
+        with httpx.Client(base_url=url, verify=trusting, timeout=10) as client:
+            wait_for(lambda: client.get("/health/ready").status_code == 200)
+            assert client.post("/v1/act", json=OBSERVATION).json()["action"] == 1
+            token = Tokens(home.ledger.database()).add("ann", ["review"])
+            cookie = client.post("/sign-in", data={"token": token}).headers["set-cookie"]
+            assert cookie.endswith("; Secure")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/health/live")  # whose certificate nobody vouches for
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http{url.removeprefix('https')}/health/live")
+
+
+def signed_in(url: str, token: str) -> str:
+    """The cookie of a session that a proxy hands on as https."""
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.0.0.7"}
+    answer = httpx.post(f"{url}/sign-in", data={"token": token}, headers=headers)
+    assert answer.status_code == 303, answer.text
+    return answer.headers["set-cookie"]
+
+
+def test_forwarded_headers_are_believed_of_trusted_proxies_alone(
+    shared_home: Any, plain: str, running: Any
+) -> None:
+    token = Tokens(shared_home.ledger.database()).add("ann", ["review"])
+    assert not signed_in(plain, token).endswith("; Secure")
+    for trusted, believed in (("127.0.0.1", True), ("10.9.9.9", False)):
+        with running(shared_home, environment={"SRGHN_TRUSTED_PROXIES": trusted}) as (url, _):
+            wait_for(lambda: httpx.get(f"{url}/health/live").status_code == 200)
+            assert signed_in(url, token).endswith("; Secure") is believed
+
+
+def ask(connection: socket.socket) -> bytes:
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    return connection.recv(4096)
+
+
+def connect(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def test_an_idle_connection_is_kept_for_75_seconds_by_itself(plain: str) -> None:
+    """uvicorn's own five seconds broke one in eight idle clients."""
+    assert Limits().keep_alive_seconds == 75
+    with connect(plain) as connection:
+        assert ask(connection).startswith(b"HTTP/1.1 200")
+        time.sleep(6)
+        assert ask(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_how_long_an_idle_connection_is_kept_is_a_setting(shared_home: Any, running: Any) -> None:
+    environment = {"SRGHN_LIMIT_KEEP_ALIVE_SECONDS": "1"}
+    with running(shared_home, environment=environment) as (url, _):
+        wait_for(lambda: httpx.get(f"{url}/health/live").status_code == 200)
+        with connect(url) as connection:
+            assert ask(connection).startswith(b"HTTP/1.1 200")
+            begun = time.monotonic()
+            assert connection.recv(1) == b""  # closed by the server
+            assert 0.5 < time.monotonic() - begun < 8
