@@ -120,6 +120,7 @@ class Reader:
         policy: str | None = None,
         *,
         states: tuple[State, ...] = (),
+        digest: str | None = None,
         after: int = 0,
         before: int | None = None,
         limit: int | None = None,
@@ -131,6 +132,8 @@ class Reader:
         query = query.order_by(table.c.version.desc() if newest else table.c.version)
         if policy is not None:
             query = query.where(table.c.policy == policy)
+        if digest is not None:
+            query = query.where(table.c.digest == digest)
         if before is not None:
             query = query.where(table.c.version < before)
         if states:

@@ -25,7 +25,7 @@ from serving.routes.policies import listed
 from serving.routes.versions import find_any
 from serving.schemas import BadRequest
 from serving.service import Service, service_of
-from srghn.errors import LedgerError
+from srghn.errors import ArtefactError, LedgerError
 
 router = APIRouter(include_in_schema=False)
 
@@ -230,8 +230,8 @@ def _of_digest(ledger: Ledger, found: Version) -> Version | None:
     """The champion that a version was judged against."""
     if found.incumbent_digest is None:
         return None
-    same = [v for v in ledger.versions(found.policy) if v.digest == found.incumbent_digest]
-    return same[-1] if same else None
+    same = ledger.versions(found.policy, digest=found.incumbent_digest, newest=True, limit=1)
+    return same[0] if same else None
 
 
 def _lineage(service: Service, found: Version) -> dict[str, Any] | None:
@@ -248,7 +248,7 @@ def _lineage(service: Service, found: Version) -> dict[str, Any] | None:
             {**dict(zip(names, row, strict=False)), "mode": worlds[row[-1]][1]}
             for row in said["chain"]
         ]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (ArtefactError, OSError, ValueError, KeyError, IndexError, TypeError):
         return None
     hidden = max(0, len(chain) - HEAD - TAIL)
     rows = chain[:HEAD] + chain[HEAD + hidden :] if hidden else chain

@@ -20,11 +20,16 @@ from pathlib import Path
 
 from sqlalchemy import insert, text
 
+from serving.limits import Limits
 from serving.registry import schema
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.states import State
+from serving.routes.home import _home as show
+from serving.routes.home import _version as look
+from serving.service import Service
+from serving.settings import Settings
 from srghn.quiet import be_quiet
 from tests.serving.conftest import Steps
 
@@ -49,6 +54,8 @@ class Grown:
         self.last = starts
         self.names = (f"new-{n}" for n in range(10**9))
         self.open: list[str] = []
+        self.service = Service(Settings(home=home, database_url=url).resolved(), Limits())
+        self.service.poll()
         with self.ledger.database()._engine.connect() as connection:
             connection.execute(text("ANALYZE"))
             connection.commit()
@@ -88,6 +95,12 @@ class Grown:
         self.ledger.versions(POLICY, states=(State.PASSED, State.APPROVED), limit=20)
         self.ledger.events(newest=True, limit=40)
 
+    def home(self) -> None:
+        show(self.service, self.service.default)
+
+    def one(self) -> None:
+        look(self.service, self.ledger.version(2))
+
     def path(self) -> None:
         self.ledger.passed(1)
         self.ledger.verdict(1)
@@ -117,6 +130,8 @@ CALLS = {
     "start of a server (verification)": Grown.begin,
     "poll": Grown.poll,
     "page": Grown.page,
+    "the whole page /": Grown.home,
+    "the page of a version": Grown.one,
     "path of a version": Grown.path,
     "start of an episode": Grown.start,
     "outcome": Grown.outcome,

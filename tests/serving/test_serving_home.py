@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import time
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from serving import runs
 from serving.app import create_app
 from serving.pages.intervals import draw
 from serving.registry.records import Who
@@ -57,6 +60,73 @@ def test_events_of_the_policy_itself_are_shown(home: Any) -> None:
     text = page(home)
     assert "set mode" in text
     assert "the motors were rewired" in text
+
+
+def test_a_version_has_a_page_whose_files_are_gone(home: Any) -> None:
+    home.first()
+    version = home.steps.register("d" * 64)
+    with TestClient(create_app(home.settings)) as client:
+        shown = client.get(f"/versions/{version}")
+        assert shown.status_code == 200
+        assert "Its files are not here" in shown.text
+        assert client.get("/versions/99").status_code == 404
+
+
+def test_a_version_shows_its_lineage_and_two_are_compared(home: Any) -> None:
+    home.first()
+    version = home.approved(bias=1.0)
+    births = [[n, n, n, float(n) if n else None, 0.1, 0] for n in range(40)]
+    folder = home.store.path(home.ledger.version(version).digest)
+    said = {"columns": ["generation", "id", "noise_seed", "fitness", "rate", "world"]}
+    said |= {"worlds": [["e" * 64, "flipped"]], "chain": births}
+    with pytest.MonkeyPatch.context() as patch, TestClient(create_app(home.settings)) as client:
+        patch.setattr(type(home.store), "path", lambda self, digest: folder)
+        folder.chmod(0o755)
+        (folder / "ancestry.json").chmod(0o644)
+        (folder / "ancestry.json").write_text(json.dumps(said))
+        text = client.get(f"/versions/{version}").text
+        assert "40 births, founder first; 10 in the middle are left out" in text
+        assert text.count("<td>flipped</td>") == 30
+        text = client.get(f"/compare?a=1&b={version}").text
+        assert f"version {version}</a></th>" in text
+        assert "CHAMPION" in text
+        assert "primary" in text
+        assert client.get("/compare?a=1&b=99").status_code == 404
+
+
+def test_lists_are_pages(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.routes.home.PAGE", 3)
+    home.first()
+    for _ in range(4):
+        home.steps.register()
+    with TestClient(create_app(home.settings)) as client:
+        for name, count in (("versions", home.ledger.version(5).version), ("history", None)):
+            seen, path = [], f"/{name}"
+            while path:
+                text = client.get(path).text
+                seen += re.findall(r'data-l="(?:version|seq)">(?:<a[^>]*>)?(\d+)', text)
+                more = re.search(rf'href="\./({name}\?before=\d+)"', text)
+                path = f"/{more[1]}" if more else ""
+            numbers = list(dict.fromkeys(map(int, seen)))
+            assert numbers == sorted(numbers, reverse=True) or name == "history"
+            assert len(set(numbers)) >= (count or home.ledger.count())
+        assert client.get("/history?before=x").status_code == 422
+        assert client.get("/history?policy=none").status_code == 404
+
+
+def test_runs_that_went_wrong_are_shown_until_they_are_made_good(home: Any) -> None:
+    failed = runs.begun("night-1", schedule="nightly")
+    runs.write(home.settings.home, runs.ended(failed, "failed", "the pin no longer holds"))
+    runs.write(home.settings.home, runs.begun("by-hand"))
+    text = page(home)
+    assert "the pin no longer holds" in text
+    assert "by-hand" in text
+    good = dataclasses.replace(runs.begun("night-2", schedule="nightly"), at="2999-01-01T00:00:00")
+    ended = dataclasses.replace(runs.ended(good, "finished"), at="2999-01-01T00:00:00")
+    runs.write(home.settings.home, ended)
+    text = page(home)
+    assert "night-1" not in text
+    assert "by-hand" in text
 
 
 def test_nothing_is_fetched_from_elsewhere(home: Any) -> None:

@@ -31,6 +31,11 @@ CALLS: dict[str, Callable[[Ledger, int], object]] = {
     "page of versions": lambda ledger, trial: ledger.versions(newest=True, limit=20),
     "next page": lambda ledger, trial: ledger.versions(after=1, limit=20),
     "waiting": lambda ledger, trial: ledger.versions(POLICY, states=(State.PASSED,), limit=20),
+    "of a digest": lambda ledger, trial: ledger.versions(POLICY, digest="d", newest=True, limit=1),
+    "former champions": lambda ledger, trial: ledger.former(),
+    "events of a policy": lambda ledger, trial: ledger.events(
+        newest=True, limit=20, policy=POLICY, before=99
+    ),
     "page of events": lambda ledger, trial: ledger.events(newest=True, limit=40),
     "new events": lambda ledger, trial: ledger.events(since=5, limit=40),
     "a version's events": lambda ledger, trial: ledger.events(2),
