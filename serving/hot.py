@@ -145,7 +145,8 @@ class HotPath:
             answered, action, memory = self._policy.step_one(
                 served, predictor, observation, episode.memory, again
             )
-            self._policy.samples.offer(episode, said.observation)
+            if answered is predictor:  # else it answered on another form of the observation
+                self._policy.samples.offer(episode, observation)
             face = served.face(answered)
             fields = face.fields + self._sealed(episode, answered, memory)
         shown = b"%d" % action if type(action) is int else orjson.dumps(action)

@@ -17,7 +17,9 @@ from gymnasium import spaces
 
 from serving.app import create_app
 from serving.client import Client, Refused
+from serving.control.samples import step_of
 from serving.registry.interfaces import key_of
+from serving.registry.samples import kept
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.envs.spaces import read_interface
 
@@ -85,6 +87,23 @@ def test_each_api_answers_as_to_the_flat_vector(client: TestClient, policy: Onnx
     assert client.post("/v1/act/batch", json={"observations": flat}).json()["actions"] == actions
     one = client.post("/v1/act", json={"observation": flat[3]}).json()
     assert one["action"] == actions[3]
+
+
+def test_what_is_kept_for_the_diagnosis_is_the_flat_vector(
+    client: TestClient, home: Any, policy: OnnxPolicy
+) -> None:
+    seen = samples(1)[0]
+    names = [f"e-{n}" for n in range(60)]
+    first = [name for name in names if step_of(name) == 0]  # kept at their first step
+    for name in names:
+        body = {"observation": jsonable(seen), "episode_id": name}
+        assert client.post("/v1/act", json=body).status_code == 200
+    client.app.state.service.default.samples.flush()  # type: ignore[attr-defined]
+    found = kept(home.ledger.database(), "policy")
+    assert first
+    assert {one.episode for one in found} == set(first)
+    flat = spaces.flatten(SPACE, seen).astype("<f4").tobytes()
+    assert {one.observation for one in found} == {flat}
 
 
 def test_an_array_may_be_the_base64_of_its_bytes(client: TestClient, policy: OnnxPolicy) -> None:
