@@ -89,6 +89,10 @@ hostile: install ## what bad bodies cost the server, as multiples of a valid one
 swaps: install ## 100 champion swaps under 32 connections, a worker killed meanwhile
 	$(BIN)/python -W ignore -m tests.benchmarks.swaps
 
+.PHONY: soak
+soak: install ## 20 minutes at half load: memory, p99, and what SIGTERM drops
+	$(BIN)/python -W ignore -m tests.benchmarks.soak
+
 .PHONY: fuzz
 fuzz: install ## 10,000 cases of Schemathesis over all endpoints, and 200 walks from answer to answer
 	$(BIN)/python -W ignore -m tests.benchmarks.fuzz --cases 14000

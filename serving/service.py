@@ -21,6 +21,7 @@ from serving.policy import PolicyService
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
+from serving.registry.trial_view import Views
 from serving.schemas import BadRequest
 from serving.sessions import Sessions
 from serving.settings import Settings
@@ -51,6 +52,7 @@ class Service:
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
         self.store = ArtefactStore(self.settings.home / "artefacts")
         self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
+        self.views = Views(self.ledger)
         self.sessions = Sessions(self.ledger.secret(POLICY), self.keeper, self.settings)
         self.discover()
         self.default.follower.looks.append(self.keeper.look)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from serving.registry.records import Canary, Holdback
 from serving.registry.rows import iso
 from serving.registry.trial_log import to_log, to_state
 from serving.trial.decision import Decision, advance, decide
-from serving.trial.evidence import begin, effect_bounds
+from serving.trial.evidence import Log, begin, effect_bounds, joined
 from serving.trial.plan import Plan, plan
 
 #: Starts that the bounds look back on; a trial is seldom longer.
@@ -61,17 +63,53 @@ def window_view(ledger: Ledger, window: Holdback, now: float) -> WindowView:
 
 def view(ledger: Ledger, canary: Canary, now: float) -> TrialView:
     """What the ledger holds of a trial at `now` (Unix seconds)."""
-    rules = canary.rules
-    running = ledger.trial_state(canary.policy, canary.epoch)
-    found = ledger.resolved(canary.policy, canary.epoch, 0, now, SHOWN)
-    log = to_log(found, rules)
-    uncounted = [row.n > (running.n if running else 0) for row in found]
-    state = to_state(running.state if running else {}, rules)
-    state, _ = advance(state, log[len(found) - sum(uncounted) :], rules, hold=True)
-    low, high = effect_bounds(log, rules)
-    span = rules.high - rules.low
-    means = [mean for mean in (state.champion.mean, state.canary.mean) if mean is not None]
-    expected = sum(means) / len(means) if means else 0.5
-    return TrialView(
-        canary, decide(state, rules), low * span, high * span, plan(rules, mean=expected)
-    )
+    return Views(ledger).view(canary, now)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A trial's evidence so far, up to start `n`, and the bounds that it gives."""
+
+    epoch: int
+    n: int
+    numbers: tuple[int, ...]
+    log: Log
+    bounds: tuple[float, float]
+
+
+class Views:
+    """Views of running trials, each going on from the one before: a page reads only what is new."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._lock = ledger, threading.Lock()
+        self._kept: dict[str, _Kept] = {}
+
+    def view(self, canary: Canary, now: float) -> TrialView:
+        """What the ledger holds of a trial at `now` (Unix seconds)."""
+        with self._lock:
+            kept = self._kept[canary.policy] = self._go_on(canary, now)
+        rules = canary.rules
+        running = self._ledger.trial_state(canary.policy, canary.epoch)
+        counted = bisect_right(kept.numbers, running.n if running else 0)
+        state = to_state(running.state if running else {}, rules)
+        state, _ = advance(state, kept.log[counted:], rules, hold=True)
+        span = rules.high - rules.low
+        means = [mean for mean in (state.champion.mean, state.canary.mean) if mean is not None]
+        expected = sum(means) / len(means) if means else 0.5
+        low, high = (bound * span for bound in kept.bounds)
+        return TrialView(canary, decide(state, rules), low, high, plan(rules, mean=expected))
+
+    def _go_on(self, canary: Canary, now: float) -> _Kept:
+        rules, kept = canary.rules, self._kept.get(canary.policy)
+        if kept is None or kept.epoch != canary.epoch:
+            empty = to_log([], rules)
+            kept = _Kept(canary.epoch, 0, (), empty, effect_bounds(empty, rules))
+        most = SHOWN - len(kept.log)
+        if most <= 0:
+            return kept
+        found = self._ledger.resolved(canary.policy, canary.epoch, kept.n, now, most)
+        if not found:
+            return kept
+        log = joined(kept.log, to_log(found, rules))
+        numbers = (*kept.numbers, *(row.n for row in found))
+        return _Kept(canary.epoch, found[-1].n, numbers, log, effect_bounds(log, rules))

@@ -20,7 +20,7 @@ from serving.policy import PolicyService
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Event, Version
 from serving.registry.states import State
-from serving.registry.trial_view import WindowView, view, window_view
+from serving.registry.trial_view import WindowView, window_view
 from serving.routes.policies import listed
 from serving.routes.versions import find_any
 from serving.schemas import BadRequest
@@ -129,7 +129,7 @@ def _home(service: Service, of: PolicyService) -> dict[str, Any]:
     champion, canary = ledger.served(policy)
     shown = ledger.versions(policy, newest=True, limit=SHOWN_VERSIONS + 1)
     events = ledger.events(newest=True, limit=SHOWN_EVENTS, policy=policy)
-    trial = view(ledger, canary, time.time()) if canary else None
+    trial = service.views.view(canary, time.time()) if canary else None
     of_champion = ledger.version(champion.version) if champion else None
     waiting = ledger.versions(policy, states=_WAITING, limit=SHOWN_WAITING)
     seen = [of_champion, ledger.version(canary.version) if canary else None, *waiting]

@@ -69,6 +69,15 @@ class Log:
         return Log(self.arms[part], self.weights[part], self.values[part])
 
 
+def joined(first: Log, second: Log) -> Log:
+    """One stretch after the other."""
+    return Log(
+        np.concatenate([first.arms, second.arms]),
+        np.concatenate([first.weights, second.weights]),
+        np.concatenate([first.values, second.values]),
+    )
+
+
 @dataclass(frozen=True)
 class ArmCount:
     """What one arm has: episodes started and resolved, outcomes missing, sum of scaled returns."""

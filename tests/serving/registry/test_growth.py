@@ -14,6 +14,7 @@ from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.states import State
+from serving.registry.trial_view import Views, view
 
 #: Tables that grow without end.
 GROWING = (
@@ -113,3 +114,26 @@ def test_a_query_that_reads_a_whole_table_would_be_found(
         connection.execute(text("SELECT * FROM events WHERE actor = 'ann'"))
         connection.execute(text("SELECT * FROM starts ORDER BY poster LIMIT 1"))
     assert len(whole_tables(database, seen)) == 2
+
+
+def test_a_page_of_a_trial_goes_on_from_the_one_before(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the starts that are new alone, and says what a whole look says."""
+    steps.first()
+    canary, views = steps.canary(steps.approved()), Views(ledger)
+    asked: list[int] = []
+    whole = ledger.resolved
+
+    def resolved(policy: str, trial: int, after: int, *more: Any) -> Any:
+        asked.append(after)
+        return whole(policy, trial, after, *more)
+
+    for count in (0, 5, 7, 0):
+        steps.play(canary, 300.0, 320.0, count)
+        monkeypatch.setattr(ledger, "resolved", resolved)
+        shown = views.view(canary, 2e9)
+        monkeypatch.setattr(ledger, "resolved", whole)
+        afresh = view(ledger, canary, 2e9)
+        assert (shown.low, shown.high, shown.decision) == (afresh.low, afresh.high, afresh.decision)
+    assert asked == [0, 0, 10, 24]
