@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint check install extras lock bench kills clean coverage hostile smoke trials
+.PHONY: demo test lint check install extras lock bench kills clean coverage hostile smoke trials trials-http
 
 demo: install ## set up, then the whole loop, from nothing to a served answer
 	$(BIN)/srghn demo
@@ -54,9 +54,10 @@ worlds: install ## environments and networks from outside, from the pin to a ser
 bench: install ## measure against the peers that are installed
 	$(BIN)/srghn bench --quick
 
-kills: install ## SIGKILL at named write boundaries: 100 runs, 500 writers of a ledger
+kills: install ## SIGKILL at named write boundaries: 100 runs, 300 writers of a ledger, 200 servers and commands
 	$(BIN)/python -m tests.benchmarks.kills --runs 100
-	$(BIN)/python -m tests.benchmarks.ledger_kills --kills 500
+	$(BIN)/python -m tests.benchmarks.ledger_kills --kills 300
+	$(BIN)/python -m tests.benchmarks.service_kills --kills 200
 
 coverage: install ## all tests, and which lines none of them runs (.coverage, htmlcov/index.html)
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder \
@@ -76,6 +77,10 @@ smoke: ## install under each other Python there is, and run tests/smoke.py with 
 
 trials: install ## simulated trials, 400 a row: fills in the missing rows of docs/results/trials.csv
 	$(BIN)/python -m pipelines.lab.trials docs/results/trials.csv
+	$(BIN)/python -m pipelines.lab.trials docs/results/liars.csv
+
+trials-http: install ## 60 trials over HTTP by 50 clients, each decision held against the simulator's
+	$(BIN)/python -m tests.benchmarks.trials_http --trials 20 --table docs/results/trials-http.csv
 
 .PHONY: watching
 watching: install ## how often the watch is wrong, and how soon it is right: docs/results/watch-*.csv

@@ -1,7 +1,8 @@
 """How often a trial in service is right, over drifts, orders of arrival and gaps: a table.
 
-`python -m pipelines.lab.trials docs/results/trials.csv` appends the rows that are missing; each is
-one `srghn canary simulate`, whose options are its first columns. Rows are independent and seeded.
+`python -m pipelines.lab.trials docs/results/trials.csv` appends the rows that are missing, and with
+`liars.csv` those of clients who lie; each is one `srghn canary simulate`, whose options are its
+first columns. Rows are independent and seeded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from serving.trial.scenarios import SCENARIOS
+from serving.trial.scenarios import HONEST, SCENARIOS
 from serving.trial.simulate import summary
 
 TRIALS, CLIENTS, SEED, MARGIN = 400, 50, 0, 0.05
@@ -31,14 +32,26 @@ RESULTS = (
 def rows() -> Iterator[dict[str, Any]]:
     """The options of every row: equal arms, worse by exactly the margin, and better by 5%."""
     for weight in (0.5, 0.25, 0.75, 0.1):
-        for scenario in SCENARIOS:
+        for scenario in HONEST:
             if scenario == "weight-steps" and weight != 0.5:
                 continue  # it has weights of its own
             for effect in (0.0, -MARGIN):
                 yield _row(scenario, weight, effect, 0.1, 6000)
-    for scenario in SCENARIOS:
+    for scenario in HONEST:
         yield _row(scenario, 0.25, MARGIN, 0.2, 4000)
         yield _row(scenario, 0.5, 0.0, 0.2, 6000)
+
+
+def liars() -> Iterator[dict[str, Any]]:
+    """How far a fifth of the clients can push a decision, by the canary's true effect."""
+    for scenario in SCENARIOS:
+        if scenario not in HONEST:
+            for effect in (0.2, 0.1, 0.0, -MARGIN, -0.1, -0.2, -0.3):
+                yield _row(scenario, 0.5, effect, 0.1, 3000)
+
+
+#: The rows of a table, by its file's name.
+TABLES = {"trials": rows, "liars": liars}
 
 
 def _row(scenario: str, weight: float, effect: float, sd: float, most: int) -> dict[str, Any]:
@@ -69,7 +82,7 @@ def main(path: Path) -> None:
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(",".join((*KEYS, *RESULTS)) + "\n", encoding="utf-8")
-    for row in rows():
+    for row in TABLES[path.stem]():
         if tuple(str(row[key]) for key in KEYS) in done:
             continue
         with path.open("a", encoding="utf-8", newline="") as file:

@@ -24,11 +24,10 @@ from serving.registry.records import (
     StartRow,
 )
 from serving.registry.rules import current_rules
+from serving.trial.rules import within_share
 from srghn.errors import LedgerError, TransitionRefused
 
 _ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary", HELD_ARM: "holdback"}
-#: A poster's cap holds from so many outcomes on: the first ones are always a large share.
-CAP_FROM = 20
 
 
 class UnknownEpisode(LedgerError):
@@ -141,7 +140,7 @@ def counts(connection: Connection, found: StartRow, poster: str | None) -> bool:
     )
     total = connection.execute(counted).scalar_one()
     own = connection.execute(counted.where(table.c.poster == poster)).scalar_one()
-    return total < CAP_FROM or own + 1 <= share * (total + 1)
+    return within_share(own, total, share)
 
 
 def to_outcome(row: StartRow) -> Outcome:

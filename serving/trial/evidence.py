@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -158,9 +159,15 @@ def planned_bet(rules: TrialRules) -> float:
 
 def mixture(rules: TrialRules) -> Mixture:
     """Half of the capital on the planned bet, half equally on LARGEST 2^-k, k = 0..5."""
-    return Mixture.half_on(planned_bet(rules), LARGEST, 6)
+    return _half_on(planned_bet(rules))
 
 
+@lru_cache(maxsize=64)
+def _half_on(bet: float) -> Mixture:
+    return Mixture.half_on(bet, LARGEST, 6)
+
+
+@lru_cache(maxsize=1)
 def guard() -> Mixture:
     """Equal shares on LARGEST 2^-k: the guards plan for no particular size."""
     return Mixture.spread(LARGEST, 6)

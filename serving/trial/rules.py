@@ -14,6 +14,15 @@ from srghn.config import CanaryParams, Params
 FIRST_WEIGHT, FIRST_OUTCOMES = 0.05, 2
 
 
+#: A poster's cap holds from so many outcomes on: the first ones are always a large share.
+CAP_FROM = 20
+
+
+def within_share(own: int, total: int, share: float) -> bool:
+    """Whether one more outcome of a poster, who has `own` of `total`, is evidence."""
+    return total < CAP_FROM or own + 1 <= share * (total + 1)
+
+
 class WeightStep(Params):
     """The canary's share of new episodes until it has ended `outcomes` of them."""
 

@@ -56,6 +56,31 @@ def _bad_is_missing(value: float, rng: Generator) -> bool:
     return value < 0.5 and rng.random() < 0.5
 
 
+def _all_well(arm: int, value: float) -> float:
+    return 1.0
+
+
+def _for_the_canary(arm: int, value: float) -> float:
+    return float(arm)
+
+
+def _against_the_canary(arm: int, value: float) -> float:
+    return 1.0 - arm
+
+
+@dataclass(frozen=True)
+class Liars:
+    """A share of the clients posts what it likes; `lie` gives that by arm and true return.
+
+    `poster_share`: they share one token, and the deployment rules allow it this share of the
+    evidence; what is beyond it is missing.
+    """
+
+    share: float
+    lie: Callable[[int, float], float]
+    poster_share: float = 1.0
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A kind of traffic. `mean` of both arms' scaled return by number of the start."""
@@ -68,6 +93,7 @@ class Scenario:
     failures: float = 0.0  # share of episodes that return 0, whatever the arm
     steps: tuple[WeightStep, ...] = ()  # instead of one weight
     expect: Mapping[str, Any] = field(default_factory=dict)  # rules that this traffic is planned by
+    liars: Liars | None = None
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -93,4 +119,22 @@ SCENARIOS: dict[str, Scenario] = {
             WeightStep(weight=0.5, outcomes=40),
         ),
     ),
+    "liars-blind": Scenario(
+        "a fifth of the clients posts the best return whatever happened: they cannot tell the arm",
+        liars=Liars(0.2, _all_well),
+    ),
+    "liars-for": Scenario(
+        "a fifth of the clients can tell the arm, and posts the best of the canary, the worst else",
+        liars=Liars(0.2, _for_the_canary),
+    ),
+    "liars-against": Scenario(
+        "a fifth of the clients can tell the arm, and posts the worst of the canary, the best else",
+        liars=Liars(0.2, _against_the_canary),
+    ),
+    "liars-capped": Scenario(
+        "as liars-for by one token, which may post 5% of the evidence",
+        liars=Liars(0.2, _for_the_canary, 0.05),
+    ),
 }
+#: Those without liars: all that a trial meets by itself.
+HONEST = tuple(name for name, scenario in SCENARIOS.items() if scenario.liars is None)

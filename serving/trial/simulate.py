@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.trial.decision import Decision, advance, weight_now
+from serving.trial.decision import Decision, advance, decide, weight_now
 from serving.trial.evidence import Log, TrialState, begin
 from serving.trial.plan import plan
-from serving.trial.rules import TrialRules, WeightStep
-from serving.trial.scenarios import LONGEST, SCENARIOS, Scenario
+from serving.trial.rules import TrialRules, WeightStep, within_share
+from serving.trial.scenarios import LONGEST, SCENARIOS, Liars, Scenario
 from srghn.seeding import stream
 
 Generator = np.random.Generator
@@ -63,16 +63,19 @@ def simulate(
     weights: list[float] = []
     values: list[float] = []
     resolved: list[float] = []  # when each is known, or known to be missing
+    posts = _Posts(traffic.scenario.liars, traffic.clients)
     counted, weight = 0, weight_now(now, rules)
     while True:
         for _ in range(LOOK):
             start, client = heapq.heappop(free)
             arm = int(rng.random() < weight)
-            value = _return(traffic, arm, len(arms), rng)
+            value = draw_return(traffic, arm, len(arms), rng)
             end = start + traffic.scenario.duration(value, rng)
             known = end + (rng.exponential(traffic.scenario.delay) if traffic.scenario.delay else 0)
             limit = start + rules.deadline
             gone = traffic.scenario.missing(value, rng) or known > limit
+            value, counted_too = posts.post(client, arm, value, gone)
+            gone = gone or not counted_too
             arms.append(arm)
             weights.append(weight)
             values.append(np.nan if gone else value)
@@ -86,6 +89,17 @@ def simulate(
         if decision.action != "wait":
             return Ended(decision, len(arms))
         counted, weight = ready, weight_now(now, rules)
+
+
+def replay(log: Log, rules: TrialRules) -> Decision:
+    """The decision on a log of real traffic, taken look by look as `simulate` takes it."""
+    now = begin(rules)
+    decision = decide(now, rules)
+    for start in range(0, len(log), LOOK):
+        now, decision = advance(now, log[start : start + LOOK], rules)
+        if decision.action != "wait":
+            break
+    return decision
 
 
 def summary(
@@ -128,7 +142,28 @@ def summary(
     }
 
 
-def _return(traffic: Traffic, arm: int, number: int, rng: Generator) -> float:
+class _Posts:
+    """What clients post, and whether it counts: the liars' cap is on their one token."""
+
+    def __init__(self, liars: Liars | None, clients: int) -> None:
+        self._liars, self._total, self._own = liars, 0, 0
+        self._first_honest = 0 if liars is None else round(liars.share * clients)
+
+    def post(self, client: int, arm: int, value: float, gone: bool) -> tuple[float, bool]:
+        """The return that is posted, and whether it is evidence."""
+        liars = self._liars
+        if liars is None or gone:
+            return value, True
+        lies = client < self._first_honest
+        kept = not lies or liars.poster_share == 1
+        if kept or within_share(self._own, self._total, liars.poster_share):
+            self._total += 1
+            self._own += lies
+            return liars.lie(arm, value) if lies else value, True
+        return value, False
+
+
+def draw_return(traffic: Traffic, arm: int, number: int, rng: Generator) -> float:
     """A scaled return: beta distributed with the wanted mean and standard deviation.
 
     With failures, an episode is worth 0 with their probability, so the rest lies higher.

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,15 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from serving.registry import backup
+from serving.registry import backup, comparisons, groups
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
+from serving.registry.rules import DeploymentRules, HoldbackTerms
 from serving.registry.states import State
 from serving.registry.upgrade import upgrade
 from serving.registry.witness import Witness
+from serving.trial.compared import Compared
 from srghn.files import sha256_bytes
 from tests.serving.conftest import Steps
 
@@ -37,10 +40,14 @@ Work = Callable[[], None]
 class Boundaries:
     """Counts the boundaries that a process passes, and dies at the `fatal`-th; 0: never."""
 
-    def __init__(self, fatal: int, names: Path) -> None:
-        self._fatal, self._names, self._count = fatal, names, 0
+    def __init__(self, fatal: int, names: Path, kind: str = "") -> None:
+        """`kind`: those alone are counted whose name begins with it."""
+        self._fatal, self._names, self._count, self._kind = fatal, names, 0, kind
+        self._written: set[int] = set()
 
     def hit(self, name: str) -> None:
+        if not name.startswith(self._kind):
+            return
         self._count += 1
         if self._fatal == 0:
             with self._names.open("a") as file:
@@ -51,7 +58,8 @@ class Boundaries:
     def install(self) -> None:
         """In the child alone: every engine, the witness, and what moves files into place."""
         event.listen(Engine, "after_cursor_execute", self._statement)
-        event.listen(Engine, "commit", lambda connection: self.hit("before commit"))
+        event.listen(Engine, "commit", self._commit)
+        self._around(groups._Driver, "run", "around a group's statement")
         self._around(Database, "require", "around a transaction")
         self._around(Witness, "append", "around a line of the witness")
         self._around(os, "replace", "around a rename")
@@ -63,7 +71,14 @@ class Boundaries:
         words = statement.split()
         if words[0].upper() in ("SELECT", "BEGIN", "PRAGMA"):
             return
+        self._written.add(threading.get_ident())
         self.hit(f"after {' '.join(words[:3])}")
+
+    def _commit(self, connection: Any) -> None:
+        """Of a transaction that wrote: what only read has nothing to lose."""
+        if threading.get_ident() in self._written:
+            self._written.discard(threading.get_ident())
+            self.hit("before commit")
 
     def _around(self, owner: Any, name: str, what: str) -> None:
         call = getattr(owner, name)
@@ -71,6 +86,8 @@ class Boundaries:
         def wrapped(*arguments: Any, **named: Any) -> Any:
             self.hit(f"{what}: before")
             result = call(*arguments, **named)
+            if owner is groups._Driver:
+                self._written.add(threading.get_ident())
             self.hit(f"{what}: after")
             return result
 
@@ -125,9 +142,9 @@ class Yard:
         ledger = Ledger(self.url)
         steps, count = Steps(ledger), ledger.count()
         steps.count = 1000 * count
-        if ledger.canary() is not None:
-            ledger.abort_canary(who=WRITER)
-            self._said(ledger)
+        self._end_what_a_killed_one_left(ledger)
+        ledger.set_deployment_rules(DeploymentRules(holdback=HoldbackTerms(share=0.5)), who=WRITER)
+        self._said(ledger)
         digest = sha256_bytes(f"{os.getpid()} {count}".encode())
         version = steps.approved(digest)
         self._said(ledger)
@@ -135,6 +152,12 @@ class Yard:
             ledger.promote(version, expected_generation=0, who=WRITER)
             self._said(ledger)
             version = steps.approved(sha256_bytes(digest.encode()))
+        loaded = {"digest": ledger.version(version).digest, "golden": 8}
+        ledger.start_shadow(version, loaded=loaded, who=WRITER)
+        self._said(ledger)
+        self._copies(ledger, version)
+        ledger.stop_shadow(version, who=WRITER)
+        self._said(ledger)
         trial = steps.canary(version).epoch
         self._said(ledger)
         self._episodes(ledger, trial, digest)
@@ -143,9 +166,43 @@ class Yard:
         assert champion is not None
         ledger.promote(version, expected_generation=champion.generation, who=WRITER)
         self._said(ledger)
-        ledger.rollback(who=WRITER)
+        self._held_back(ledger, digest)
+        ledger.rollback_held(who=WRITER)
         self._said(ledger)
         ledger.close()
+
+    def _end_what_a_killed_one_left(self, ledger: Ledger) -> None:
+        shadow = ledger.shadow()
+        if shadow is not None:
+            ledger.reject(shadow.version, who=WRITER)
+            self._said(ledger)
+        if ledger.canary() is not None:
+            ledger.abort_canary(who=WRITER)
+            self._said(ledger)
+        if ledger.holdback() is not None:
+            ledger.end_holdback(who=WRITER)
+            self._said(ledger)
+
+    def _copies(self, ledger: Ledger, version: int) -> None:
+        epoch, seen = ledger.compared(POLICY, version)
+        for n in (1, 2):
+            ledger.add_compared(POLICY, epoch, Compared(copies=10, timed=10))
+            self.say(epoch=epoch, copies=seen.copies + 10 * n)
+
+    def _held_back(self, ledger: Ledger, name: str) -> None:
+        """Episodes of a window that show harm."""
+        window = ledger.holdback()
+        assert window is not None
+        versions = (window.version, window.predecessor)
+        arms = [(n % 2, f"{name}-held-{n}") for n in range(40)]
+        starts = [
+            Start(episode, versions[held], 2 * held, 0.5, window.epoch, deadline=9e9)
+            for held, episode in arms
+        ]
+        for start, n in zip(starts, ledger.start_episodes(starts), strict=True):
+            self.say(episode=start.episode, n=n)
+        for held, episode in arms:
+            ledger.record_outcome(POLICY, episode, 490.0 if held else 10.0, 10, True, "client")
 
     def _said(self, ledger: Ledger) -> None:
         self.say(event=ledger.events(newest=True, limit=1)[0].hash)
@@ -190,6 +247,13 @@ class Yard:
     def _held(self, ledger: Ledger, fact: dict[str, Any], hashes: set[str]) -> None:
         if "event" in fact:
             assert fact["event"] in hashes
+        elif "key" in fact:
+            keys = [event.idempotency_key or "" for event in ledger.events()]
+            assert any(fact["key"] in key for key in keys), fact
+        elif "copies" in fact:
+            with ledger.database().read() as connection:
+                found = comparisons.find(connection, POLICY, fact["epoch"])
+            assert found.copies >= fact["copies"]
         elif "trial" in fact:
             state = ledger.trial_state(POLICY, fact["trial"])
             assert state is not None

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.registry.episodes import CAP_FROM, UnknownEpisode
+from serving.registry.episodes import UnknownEpisode
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.rules import DeploymentRules
 from serving.trial.evidence import ArmCount, TrialState
+from serving.trial.rules import CAP_FROM
 from srghn.errors import TransitionRefused
 
 ANN = Who("ann", "because")

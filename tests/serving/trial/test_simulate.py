@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from serving.trial.plan import plan
-from serving.trial.scenarios import SCENARIOS
+from serving.trial.scenarios import HONEST, SCENARIOS
 from serving.trial.simulate import rules_for, summary
 
 TRIALS = 30
 
 
-@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s != "missing-bad"])
+@pytest.mark.parametrize("scenario", [s for s in HONEST if s != "missing-bad"])
 def test_equal_arms_are_promoted_whatever_drifts(scenario: str) -> None:
     """Of 30 trials at alpha .05 five or more aborted ones have a probability below .02."""
     found = summary(scenario, weight=0.5, trials=TRIALS, max_episodes=3000)
@@ -51,3 +51,24 @@ def test_the_command_prints_one_object_and_the_same_one_twice() -> None:
     found = json.loads(first.output)
     assert found["promoted"] + found["aborted"] + found["expired"] == 1
     assert found["median_episodes"] > 0
+
+
+def test_liars_who_cannot_tell_the_arm_push_nothing() -> None:
+    found = summary("liars-blind", weight=0.5, trials=20, effect=-0.1, max_episodes=3000)
+    assert (found["promoted"], found["aborted"]) == (0, 1)
+
+
+def test_liars_who_can_tell_it_push_by_their_share() -> None:
+    """.8 of a loss of 10% of the range and .2 of its gain: what a fifth can do is said."""
+    found = summary("liars-for", weight=0.5, trials=10, effect=-0.1, max_episodes=3000)
+    assert found["promoted"] == 1
+    beyond = summary("liars-for", weight=0.5, trials=10, effect=-0.4, max_episodes=3000)
+    assert beyond["promoted"] == 0
+
+
+def test_liars_by_one_token_push_by_its_share_alone() -> None:
+    """.8 of the loss, and 5% of gain at most: what is beyond the token's share is missing."""
+    found = summary("liars-capped", weight=0.5, trials=5, effect=-0.2, max_episodes=1500)
+    assert found["promoted"] == 0
+    free = summary("liars-for", weight=0.5, trials=5, effect=-0.2, max_episodes=1500)
+    assert free["promoted"] == 1
