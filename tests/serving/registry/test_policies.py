@@ -317,6 +317,31 @@ def test_what_was_withdrawn_is_not_recalled(ledger: Ledger, steps: Any) -> None:
         ledger.recall(1, **world)
 
 
+@pytest.mark.parametrize("end", ["aborted", "revoked"])
+def test_a_genome_that_was_withdrawn_is_not_recalled_by_another_version(
+    ledger: Ledger, steps: Any, end: str
+) -> None:
+    """Its recall was harmful; the former champion itself is as it was."""
+    first = steps.first()
+    steps.second()
+    world: Any = {"env_fingerprint": "e" * 64, "mode": "flipped", "who": ANN}
+    again = ledger.recall(first, **world)
+    steps.begin(again)
+    steps.judge(again)
+    steps.approve(again)
+    trial = steps.canary(again)
+    if end == "aborted":
+        ledger.abort_canary(who=ANN)
+    else:
+        steps.play(trial, 10.0, 490.0, 12)
+        ledger.promote(again, expected_generation=2, who=ANN)
+        ledger.revoke(again, who=ANN)
+    found = ledger.version(first)
+    assert (found.state, found.quarantined) == ("RETIRED", False)
+    with pytest.raises(TransitionRefused, match=f"version {again}, which is {end.upper()}"):
+        ledger.recall(first, env_fingerprint="e" * 64, mode="sideways", who=ANN)
+
+
 def test_a_lease_is_named_by_the_event_that_began_it(ledger: Ledger, steps: Any) -> None:
     version = steps.register()
     lease = steps.begin(version).lease
