@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
 
 from pipelines.adapt.launch import by_hand, to_workers
+from pipelines.adapt.request import request_of
 from pipelines.runs.workspaces import create_workspace
 from serving import runs
+from serving.registry.rules import AdaptTerms
 from srghn.config import RunParams
 from srghn.errors import SrghnError
 from tests.pipelines.adapt.conftest import Served
@@ -58,3 +61,26 @@ def test_a_run_that_fails_here_leaves_its_trace_and_an_event(
     assert trace.state == "failed"
     [event] = served.ledger.notes("policy", "run_failed")
     assert event.reason == "run adapt-2 failed: no candidate is good enough"
+
+
+def test_a_run_is_for_the_policy_that_alarms(served: Served) -> None:
+    served.first(bias=0.3)
+    champion = served.ledger.champion()
+    assert champion is not None
+    request = request_of(
+        served.release,
+        replace(champion, policy="other"),
+        served.world,
+        "flipped",
+        AdaptTerms(),
+        450.0,
+        "adapt-3",
+    )
+    assert request.target.policy == "other"
+    assert request.params is not None
+    assert (request.start, request.params.evolution.mode) == ("champions", "flipped")
+    elsewhere = replace(champion, env_fingerprint="f" * 64)
+    again = request_of(
+        served.release, elsewhere, served.world, "normal", AdaptTerms(), 450.0, "adapt-3"
+    )
+    assert again.start == "scratch"  # its lineage is of another world
