@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -128,3 +129,17 @@ def test_torn_tables_are_refused(run_dir: Path, tmp_path: Path) -> None:
         validate_run(torn)
     with pytest.raises(ArtefactError, match="nowhere"):
         validate_run(tmp_path / "nowhere")
+
+
+def test_a_run_that_met_its_budget_says_so(run_dir: Path, tmp_path: Path) -> None:
+    """In words, for the report."""
+    assert read(run_dir).end == ""
+    spent = tmp_path / "run"
+    shutil.copytree(run_dir, spent)
+    finalists = json.loads((spent / "finalists.json").read_text())
+    end = {"done": 3, "by": "until", "validated": 481.25, "episodes": 64, "individual": 7}
+    (spent / "finalists.json").write_text(json.dumps(finalists | {"ended": end}))
+    tables = read(spent)
+    assert "after 3 generations" in tables.end
+    assert "evolution.until" in tables.end
+    assert "481.2 over 64 fresh episodes" in tables.end
