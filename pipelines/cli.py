@@ -27,6 +27,7 @@ from pipelines.commands import (
     run,
     schedule,
     serve,
+    suite,
     token,
     watch,
 )
@@ -85,6 +86,7 @@ loop.add_to(app)
 notify.add_to(app)
 schedule.add_to(app)
 env.add_to(app)
+suite.add_to(app)
 lab.add_to(app)
 
 

@@ -32,12 +32,15 @@ def cell_checks(
     """
     if cell.problem is not None:
         return [_unplayed(cell)]
+    params = cell.cell.rules(params)
     if cell.incumbent is None:
-        return _first_champion(cell, params)
-    found = [_returns(cell, params, gains, served), _failure_gap(cell, params)]
+        found = _first_champion(cell, params)
+    else:
+        found = [_returns(cell, params, gains, served), _failure_gap(cell, params)]
+    looked_at = [c for c in found if _metric(c) in cell.cell.metrics]
     if cell.tail is not None:
-        found.append(_no_worse(TAIL, cell.tail, params.tail_margin * width_of(params)))
-    return [_bound_to(check, cell) for check in found]
+        looked_at.append(_no_worse(TAIL, cell.tail, params.tail_margin * width_of(params)))
+    return [_bound_to(check, cell) for check in looked_at]
 
 
 def decided(checks: Sequence[Check]) -> bool:
@@ -168,11 +171,10 @@ def _first_champion(cell: CellEstimate, params: GateParams) -> list[Check]:
     primary = cell.cell.kind == "primary"
     bar = params.min_return if primary else params.min_cell_return
     limit = params.max_failure_rate if primary else params.max_cell_failure_rate
-    found = [
+    return [
         _at_least(cell.cell.name, cell.mean, bar),
         _at_most(_failures(cell), cell.failures, limit, failure_of(params)),
     ]
-    return [_bound_to(check, cell) for check in found]
 
 
 def _no_worse(name: str, gap: Bound, margin: float, served: str = "") -> Check:
@@ -256,6 +258,10 @@ def _more_episodes(bound: Bound, room: float, width: float) -> str:
 
 def _failures(cell: CellEstimate) -> str:
     return f"{cell.cell.name} failures"
+
+
+def _metric(check: Check) -> str:
+    return "failures" if check.name.endswith(" failures") else "returns"
 
 
 def _check(

@@ -17,6 +17,7 @@ from srghn.candidates.candidate import Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
 from srghn.inference.verdict import Check, Verdict
+from srghn.suites import Suite
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Evidence:
     """Filled in as the gate goes on; what was not reached stays empty.
 
     `params` are the rules with the world's range filled in, `rules` their digest as they were
-    given. `lease` and `tried` are as `gate.judge` was given them.
+    given. `lease` and `tried` are as `gate.judge` was given them. `suite` is the whole suite, with
+    `left_out` the cells of it that would do nothing in this world, each with the reason.
     """
 
     version: EnvVersion
@@ -46,6 +48,8 @@ class Evidence:
     rules: str = ""
     lease: str | None = None
     tried: int = 0
+    suite: Suite | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -79,6 +83,8 @@ class Evidence:
                 "manifest": None if self.candidate is None else dict(self.candidate.manifest),
                 "environment": {"id": self.version.id, "fingerprint": self.version.fingerprint},
                 "params": self.params.model_dump(mode="json"),
+                "suite": None if self.suite is None else self.suite.model_dump(mode="json"),
+                "left_out": [list(cell) for cell in self.left_out],
                 "alpha": self.alpha,
                 "tried_since_champion": self.tried,
                 "reach": self.reach,

@@ -26,7 +26,7 @@ from regression_suite.identity import identify, policy_size, read_incumbent, say
 from regression_suite.rebuilt import judge_rebuilt
 from regression_suite.report import render
 from regression_suite.report.film import Film, record, worst_seed
-from regression_suite.suite import SUITE_VERSION, plan, resolved
+from regression_suite.suite import left_out, plan, resolved, suite_of, suite_version
 from srghn import seeding
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.config import GateParams, NetworkParams
@@ -100,6 +100,8 @@ def judge(
         rules=rules,
         lease=lease,
         tried=tried,
+        suite=suite_of(params, version),
+        left_out=left_out(version, mode, params),
     )
     if found.sound and incumbent_dir is not None:
         check, champion = read_incumbent(incumbent_dir, version, incumbent_digest)
@@ -257,7 +259,7 @@ def _verdict(evidence: Evidence) -> Verdict:
         candidate_digest=evidence.digest,
         env_fingerprint=evidence.version.fingerprint,
         mode=evidence.mode,
-        suite_version=SUITE_VERSION,
+        suite_version=suite_version(evidence.params, evidence.version),
         policy_digest=evidence.rules,
         incumbent_digest=_digest(evidence.incumbent),
         attempt=evidence.attempt,

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
-from srghn.envs.cells import default_cells
-from srghn.envs.perturb import Perturbation, parse
+from srghn.envs.cells import idle
+from srghn.envs.perturb import Perturbation, check, kinds, parse
+from srghn.envs.registry import find, load_object
 from srghn.errors import ConfigError
+from srghn.files import canonical_json, sha256_bytes, sha256_file
+from srghn.suites import RULES, Metric, Suite, SuiteCell, shipped
 
 #: Part of every verdict. Raised when a check, an estimand or a threshold's meaning changes: a pass
 #: under one suite is not a pass under another.
-SUITE_VERSION = "2"
+SUITE_VERSION = "3"
 #: Most episodes of a cell that is reported and decides nothing.
 REPORTED = 100
 
 Kind = Literal["primary", "mode", "perturbed"]
 PRIMARY = "primary"
+#: Between a cell's perturbation and its mode, where that is not the one that is served.
+IN_MODE = " in mode "
+#: What a cell of a suite may say for itself -> the rule that it replaces there.
+OWN = {
+    "margin": "cell_margin",
+    "failure_margin": "cell_failure_margin",
+    "min_return": "min_cell_return",
+    "max_failure_rate": "max_cell_failure_rate",
+}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A world in one mode, perturbed or not, and how many paired episodes are planned in it."""
+    """A world in one mode, perturbed or not, and how many paired episodes are planned in it.
+
+    `metrics` are looked at there; `own` are the rules that hold in this cell alone.
+    """
 
     name: str
     kind: Kind
@@ -31,6 +49,12 @@ class Cell:
     episodes: int
     perturbation: Perturbation | None = None
     binding: bool = True
+    metrics: tuple[Metric, ...] = ("returns", "failures")
+    own: tuple[tuple[str, float], ...] = ()
+
+    def rules(self, params: GateParams) -> GateParams:
+        """The rules as they hold in this cell."""
+        return params.model_copy(update=dict(self.own)) if self.own else params
 
 
 def resolved(params: GateParams, version: EnvVersion) -> GateParams:
@@ -85,22 +109,67 @@ def failure_of(rules: GateParams) -> float:
     return rules.failure_return
 
 
+def suite_of(params: GateParams, version: EnvVersion) -> Suite:
+    """The whole suite by which these rules judge in this world: every rule of it filled in.
+
+    It is the file that the rules name, else the cells that they list, else the world's own. Raises
+    `ConfigError` for a suite of another world, or one whose cells this world does not know.
+    """
+    chosen = params.suite or _listed(params)
+    suite = chosen or shipped(find(version.id).suite)
+    if suite.worlds and version.id not in suite.worlds:
+        raise ConfigError(
+            f"suite {suite.name} is for {', '.join(suite.worlds)}, not for {version.id}; add it to "
+            "worlds, or take another suite"
+        )
+    for cell, mode in _pairs(suite):
+        if mode is not None:
+            version.check_mode(mode)
+        if cell is not None and chosen is not None:
+            check(cell, find(version.id), version.backend)
+    rules = resolved(params, version)
+    return suite.model_copy(update={"rules": {name: getattr(rules, name) for name in RULES}})
+
+
+def suite_digest(suite: Suite) -> str:
+    """SHA-256 of a whole suite, and of the source of the perturbations that it imports."""
+    own = {cell.name for cell, _ in _pairs(suite) if cell is not None and cell.own}
+    code = {name: _source(name) for name in sorted(own)}
+    return sha256_bytes(canonical_json({**suite.model_dump(mode="json"), "code": code}))
+
+
+def suite_version(params: GateParams, version: EnvVersion) -> str:
+    """What a verdict says of its suite: the version of the checks, and the suite's digest."""
+    return f"{SUITE_VERSION}:{suite_digest(suite_of(params, version))}"
+
+
 def plan(version: EnvVersion, mode: str, params: GateParams) -> tuple[Cell, ...]:
     """Every cell, the primary one first: the nominal world in `mode`, the mode it is in now.
 
-    Raises `ConfigError` for a mode that the world does not have or a badly written perturbation.
+    Cells that would change nothing in this world are left out (`left_out`). Raises `ConfigError`
+    for a mode that the world does not have or a badly written perturbation.
     """
     version.check_mode(mode)
-    texts = params.perturbations
-    harder = default_cells(version) if texts is None else tuple(parse(text) for text in texts)
-    others = [m for m in version.modes if m != mode]
+    suite = suite_of(params, version)
+    cells = {PRIMARY: Cell(PRIMARY, "primary", mode, params.episodes)}
+    for group in suite.cells:
+        for cell in _cells(group, mode, params):
+            if not _useless(cell, version):
+                cells.setdefault(cell.name, cell)
     n, bind = params.cell_episodes, params.modes_bind
     seen = n if bind else min(n, REPORTED)
-    return (
-        Cell(PRIMARY, "primary", mode, params.episodes),
-        *(Cell(str(p), "perturbed", mode, n, perturbation=p) for p in harder),
-        *(Cell(f"mode {m}", "mode", m, seen, binding=bind) for m in others),
-    )
+    for m in (m for m in version.modes if m != mode):
+        cells.setdefault(f"mode {m}", Cell(f"mode {m}", "mode", m, seen, binding=bind))
+    return tuple(cells.values())
+
+
+def left_out(version: EnvVersion, mode: str, params: GateParams) -> tuple[tuple[str, str], ...]:
+    """The suite's cells that are not played, each with the reason."""
+    cells = [
+        cell for group in suite_of(params, version).cells for cell in _cells(group, mode, params)
+    ]
+    reasons = {cell.name: _useless(cell, version) for cell in cells}
+    return tuple((name, reason) for name, reason in reasons.items() if reason)
 
 
 def cell_named(name: str, mode: str) -> Cell:
@@ -109,4 +178,66 @@ def cell_named(name: str, mode: str) -> Cell:
         return Cell(PRIMARY, "primary", mode, 0)
     if name.startswith("mode "):
         return Cell(name, "mode", name.removeprefix("mode "), 0)
-    return Cell(name, "perturbed", mode, 0, perturbation=parse(name))
+    text, sign, other = name.partition(IN_MODE)
+    return Cell(name, "perturbed", other if sign else mode, 0, perturbation=parse(text))
+
+
+def _listed(params: GateParams) -> Suite | None:
+    """The cells that the rules list themselves, as until 0.2; None where they list none."""
+    if params.perturbations is None:
+        return None
+    places = [parse(text) for text in params.perturbations]
+    cells = [SuiteCell(perturbation=p.name, severities=(p.severity,)) for p in places]
+    return Suite(name="gate.perturbations", cells=tuple(cells))
+
+
+def _pairs(suite: Suite) -> Iterator[tuple[Perturbation | None, str | None]]:
+    for group in suite.cells:
+        for mode in group.modes or (None,):
+            yield from ((place, mode) for place in _places(group))
+
+
+def _places(group: SuiteCell) -> list[Perturbation | None]:
+    if group.perturbation is None:
+        return [None]
+    return [Perturbation(group.perturbation, severity) for severity in group.severities]
+
+
+def _cells(group: SuiteCell, mode: str, params: GateParams) -> Iterator[Cell]:
+    """A group's cells; the nominal world in the mode that is served is the primary one."""
+    own = tuple((OWN[k], v) for k in OWN if (v := getattr(group, k)) is not None)
+    planned = group.episodes or params.cell_episodes
+    for where in group.modes or (mode,):
+        for place in _places(group):
+            if place is None and where == mode:
+                continue
+            name = f"mode {where}" if place is None else str(place)
+            yield Cell(
+                name if where == mode or place is None else f"{name}{IN_MODE}{where}",
+                "mode" if place is None else "perturbed",
+                where,
+                planned if group.binding else min(planned, REPORTED),
+                place,
+                group.binding,
+                group.metrics,
+                own,
+            )
+
+
+def _useless(cell: Cell, version: EnvVersion) -> str:
+    """Why playing a cell would say nothing; '' where it would."""
+    place = cell.perturbation
+    if place is None:
+        return ""
+    if not place.own and place.name not in kinds(find(version.id), version.backend):
+        return f"{version.backend} hides the dynamics of {version.id}"
+    return idle(place, version)
+
+
+def _source(path: str) -> str:
+    """SHA-256 of the file in which an own perturbation stands."""
+    target: Any = load_object(path, "perturbation")
+    try:
+        return sha256_file(Path(str(inspect.getsourcefile(target))))
+    except (TypeError, OSError):
+        return "no source"

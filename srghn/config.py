@@ -10,45 +10,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from srghn.errors import ConfigError
 from srghn.old_params import modern_gate, modernised
+from srghn.params import EVERY_FIELD as EVERY_FIELD
+from srghn.params import Params as Params
+from srghn.suites import Suite
 from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
-
-#: Context of a dump that leaves nothing out.
-EVERY_FIELD = "every field"
-
-
-class Params(BaseModel):
-    """A frozen group of parameters; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-    #: Fields that came with a later release. They are dumped only where they are set, so that the
-    #: digests and records of runs that do not use them stay what they were.
-    late: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _leave_out_unset(
-        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        if info.context == EVERY_FIELD:
-            return data
-        unset = {n for n in self.late if getattr(self, n) == type(self).model_fields[n].default}
-        return {name: value for name, value in data.items() if name not in unset}
 
 
 class Switch(Params):
@@ -75,7 +46,7 @@ class Wrapper(Params):
     """A wrapper by import path, called with the environment and these arguments."""
 
     path: str
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field({})
 
 
 class EnvParams(Params):
@@ -315,8 +286,11 @@ class GateParams(Params):
     """The gate rules: what a candidate must show. Their digest is part of every verdict.
 
     Margins and gains are shares of the range of returns; returns beyond it are clipped. Range and
-    failure are the world's where they are not given (`regression_suite.suite.resolved`).
+    failure are the world's where they are not given (`regression_suite.suite.resolved`). What a
+    suite file says of them (`srghn.suites.RULES`) holds; saying otherwise here is refused.
     """
+
+    late = frozenset({"suite"})
 
     episodes: int = Field(600, ge=20, description="planned paired episodes in the primary cell")
     cell_episodes: int = Field(300, ge=20, description="planned paired episodes in every other")
@@ -346,7 +320,12 @@ class GateParams(Params):
         (), description="gains that may carry a candidate that is no worse on the primary metric"
     )
     modes_bind: bool = Field(False, description="judge the world's other modes like its cells")
-    perturbations: tuple[str, ...] | None = Field(None, description="cells; None: the world's own")
+    perturbations: tuple[str, ...] | None = Field(
+        None, description="the cells as a list of kind:severity; None: the suite's"
+    )
+    suite: Suite | None = Field(
+        None, description="a suite file (srghn suite new); None: the world's own suite"
+    )
     max_latency_ms: float = Field(
         5.0, gt=0, description="on a machine that answers the reference network in 0.02 ms"
     )
@@ -361,6 +340,12 @@ class GateParams(Params):
         "srghn-gate-1", description="part of the seed of the gate's episodes, with the digest"
     )
 
+    @model_validator(mode="after")
+    def _one_list_of_cells(self) -> GateParams:
+        if self.suite is not None and self.perturbations is not None:
+            raise ValueError("give gate.suite or gate.perturbations, not both")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _without_incumbent(cls, data: Any) -> Any:
@@ -372,7 +357,20 @@ class GateParams(Params):
     @model_validator(mode="before")
     @classmethod
     def _renamed(cls, data: Any) -> Any:
-        return modern_gate(data) if isinstance(data, Mapping) else data
+        if not isinstance(data, Mapping):
+            return data
+        modern = modern_gate(data)
+        if modern.get("suite") is None:
+            return modern
+        suite = Suite.read(modern["suite"])
+        for name, value in suite.rules.items():
+            given, default = modern.get(name), cls.model_fields[name].default
+            if name in modern and given not in (default, value):
+                raise ValueError(
+                    f"gate.{name} is {given!r}, but suite {suite.name} says {value!r}; change it "
+                    "in one of them"
+                )
+        return {**modern, **suite.rules, "suite": suite}
 
 
 class CanaryParams(Params):
@@ -442,8 +440,15 @@ def parse_params(data: Mapping[str, Any], source: str) -> RunParams:
 
 
 def load_params(path: Path) -> RunParams:
-    """Read `params.yaml`; raises `ConfigError` naming the file and the value."""
-    return parse_params(read_yaml(path), str(path))
+    """Read `params.yaml`; raises `ConfigError` naming the file and the value.
+
+    A suite file that it names lies beside it, unless its path is absolute.
+    """
+    data = read_yaml(path)
+    gate = data.get("gate")
+    if isinstance(gate, Mapping) and isinstance(gate.get("suite"), str):
+        data = {**data, "gate": {**gate, "suite": str(path.parent / gate["suite"])}}
+    return parse_params(data, str(path))
 
 
 def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:

@@ -40,6 +40,7 @@ GROUND = {
     "srghn.errors",
     "srghn.files",
     "srghn.old_params",
+    "srghn.params",
     "srghn.parents",
     "srghn.provenance",
     "srghn.quiet",
@@ -48,11 +49,12 @@ GROUND = {
 }
 KERNELS = {"srghn.compiled", "srghn.lanes"}
 NETWORKS = {"srghn.memory", "srghn.networks", "srghn.policies"}
-PARTS = GROUND | {"srghn.config"}
+PARTS = GROUND | {"srghn.config", "srghn.suites"}
 #: Room -> the other rooms of its package that it may import. Every room stands here.
 ROOMS: dict[str, set[str]] = {
     **{room: GROUND for room in GROUND},
-    "srghn.config": GROUND,
+    "srghn.config": GROUND | {"srghn.suites"},
+    "srghn.suites": GROUND,
     "srghn.compiled": set(),
     "srghn.lanes": {"srghn.compiled"},
     "srghn.memory": PARTS,

@@ -26,6 +26,7 @@ from serving.settings import Settings
 from srghn.config import RunParams, load_params
 from srghn.errors import ConfigError, SrghnError
 from srghn.files import atomic_write
+from srghn.yaml_files import read_yaml
 
 STAGES = ("pin", "evolve", "evaluate", "gate")
 
@@ -150,6 +151,13 @@ class Workspace:
         return int(max(names, default="0"))
 
     def params(self) -> RunParams:
+        """Its parameters; refuses a suite that is only named, for DVC would not see it change."""
+        gate = read_yaml(self.params_file).get("gate")
+        if isinstance(gate, dict) and isinstance(gate.get("suite"), str):
+            raise ConfigError(
+                f"{self.params_file}: gate.suite names a file, whose changes DVC would not see; "
+                f"put its contents there: srghn suite show {self.params_file}"
+            )
         return load_params(self.params_file)
 
     def run_stage(self, stage: str, settings: Settings) -> None:

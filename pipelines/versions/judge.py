@@ -63,13 +63,13 @@ def require_judgeable(found: Version) -> None:
 def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
     """Take the lease to judge a version against the current champion, or go on with it."""
     require_judgeable(release.ledger.version(version))
-    release.require_world(version)
+    world = release.require_world(version)
     from regression_suite.gate import policy_digest
-    from regression_suite.suite import SUITE_VERSION
+    from regression_suite.suite import suite_version
 
     champion = release.rival(version)
     frozen: dict[str, Any] = {
-        "suite_version": SUITE_VERSION,
+        "suite_version": suite_version(rules, world),
         "policy_digest": policy_digest(rules),
         "incumbent_digest": champion.digest if champion else None,
     }

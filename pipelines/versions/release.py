@@ -76,8 +76,8 @@ class Release:
             return own
         return EnvVersion.load(self.settings.home / "envs" / f"{found.env_fingerprint}.json")
 
-    def require_world(self, version: int) -> None:
-        """Check that the world here is still the one that a version was evolved in.
+    def require_world(self, version: int) -> EnvVersion:
+        """The world that a version was evolved in, once it is known to be still the one here.
 
         The server cannot: it has no environments. So it is done before each step that leads a
         version towards service; a rollback, which must work in an emergency, needs it not. Raises
@@ -91,6 +91,7 @@ class Release:
                 f"of the world is {world.fingerprint}; freeze the candidate again"
             )
         verify(world)
+        return world
 
     # ------------------------------------------------------------------------------ register
 

@@ -98,7 +98,7 @@ def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[
         ("Fingerprint", verdict.env_fingerprint),
         ("Champion", verdict.incumbent_digest or "none: judged as a first champion"),
         ("Gate policy", verdict.policy_digest),
-        ("Suite", f"version {verdict.suite_version}"),
+        ("Suite", _suite(evidence, verdict)),
         ("Attempt", f"{verdict.attempt} of {evidence.params.attempts}"),
         ("Lease (seeds are drawn from it)", verdict.lease or "none: seeds are of the digest"),
         ("Candidates judged since this champion came", str(evidence.tried)),
@@ -107,6 +107,13 @@ def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[
         ("Code", ", ".join(f"{name} {number}" for name, number in sorted(packages.items()))),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _suite(evidence: Evidence, verdict: Verdict) -> str:
+    checks, _, digest = verdict.suite_version.partition(":")
+    if evidence.suite is None:
+        return f"version {checks}"
+    return f"{evidence.suite.name} {evidence.suite.version}, {digest}; checks of version {checks}"
 
 
 def replay_command(evidence: Evidence) -> str:
@@ -206,9 +213,9 @@ def heat(evidence: Evidence) -> list[HeatRow] | None:
     checks = {check.name: check for check in evidence.checks}
     groups: dict[str, list[tuple[float, Tile]]] = {}
     for cell in evidence.cells[1:]:
-        check, place = checks[cell.cell.name], cell.cell.perturbation
+        check, place = _first_of(cell, checks), cell.cell.perturbation
         kind, severity = (
-            ("mode", cell.cell.mode) if place is None else (place.name, f"{place.severity:g}")
+            ("mode", cell.cell.mode) if place is None else (place.name, _severity(cell, evidence))
         )
         slack = -np.inf if check.slack is None else check.slack
         groups.setdefault(kind, []).append((slack, _tile(cell, check, severity, evidence)))
@@ -216,11 +223,16 @@ def heat(evidence: Evidence) -> list[HeatRow] | None:
     return [HeatRow(kind.replace("_", " "), [t for _, t in tiles]) for kind, tiles in rows] or None
 
 
+def _first_of(cell: CellEstimate, checks: Mapping[str, Check]) -> Check:
+    """The check of a cell's returns, or of its failures where those alone are looked at."""
+    return checks.get(cell.cell.name) or checks[f"{cell.cell.name} failures"]
+
+
 def _tile(cell: CellEstimate, check: Check, severity: str, evidence: Evidence) -> Tile:
     if cell.candidate is None:
         return Tile(severity, "—", str(cell.problem), "fail", 3)
-    failures = next(c for c in evidence.checks if c.name == f"{cell.cell.name} failures")
-    worst = min((check.outcome, failures.outcome), key=PRECEDENCE.index)
+    names = (cell.cell.name, f"{cell.cell.name} failures")
+    worst = min((c.outcome for c in evidence.checks if c.name in names), key=PRECEDENCE.index)
     style = plots.STYLES[worst] if check.binding else "muted"
     clear = abs(check.slack or 0.0) / width_of(evidence.params)
     shade = 1 + int(clear > 0.1) + int(clear > 0.4)
@@ -231,6 +243,12 @@ def _tile(cell: CellEstimate, check: Check, severity: str, evidence: Evidence) -
     failing = f"{cell.candidate.failures:.0%}/{cell.incumbent.failures:.0%} fail"
     note = f"{cell.candidate.mean:.0f} against {cell.incumbent.mean:.0f}, {failing}"
     return Tile(severity, f"{cell.difference.value:+.0f}", note, style, shade)
+
+
+def _severity(cell: CellEstimate, evidence: Evidence) -> str:
+    assert cell.cell.perturbation is not None
+    text = f"{cell.cell.perturbation.severity:g}"
+    return text if cell.cell.mode == evidence.mode else f"{text}, mode {cell.cell.mode}"
 
 
 def actions(evidence: Evidence) -> Markup | None:

@@ -1,9 +1,8 @@
 """A world made a little harder: what a gate plays beside the nominal episodes.
 
-Three kinds fit every world: `observation_noise` (severity: standard deviation as a share of each
-element's spread, `EnvVersion.observation_scale`), `action_delay` (severity: steps) and
-`action_drop` (severity: probability). The others multiply a constant of the world's dynamics:
-severity 1 leaves it as it is.
+Some kinds fit every world (`GENERIC` says what each does, and what its severity is). The others
+multiply a constant of the world's dynamics: severity 1 leaves it as it is, but for `wind`. A kind
+written as an import path, `module:Class`, is anyone's own (`srghn.envs.disturb.own`).
 """
 
 from __future__ import annotations
@@ -19,13 +18,60 @@ from srghn.errors import ConfigError
 if TYPE_CHECKING:
     from srghn.envs.registry import WorldSpec
 
-NOISE, DELAY, DROP = "observation_noise", "action_delay", "action_drop"
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    NOISE: (lambda s: s >= 0, "0 or more"),
-    DELAY: (lambda s: s >= 0 and s == int(s), "a whole number of steps"),
-    DROP: (lambda s: 0 <= s <= 1, "a probability"),
-}
+NOISE, BIAS, SCALING = "observation_noise", "observation_bias", "observation_scaling"
+DROPOUT, LATE = "sensor_dropout", "observation_delay"
+DELAY, DROP, RANDOM, REPEAT = "action_delay", "action_drop", "action_noise", "action_repeat"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a generic kind does; `neutral` is the severity at which it does nothing."""
+
+    what: str
+    severity: str
+    fits: Callable[[float], bool]
+    expected: str
+    neutral: float = 0.0
+
+
+def _share(s: float) -> bool:
+    return s >= 0
+
+
+def _probability(s: float) -> bool:
+    return 0 <= s <= 1
+
+
+def _steps(s: float) -> bool:
+    return s >= 0 and s == int(s)
+
+
+_SPREAD = "share of each element's spread"
 _FACTOR: tuple[Callable[[float], bool], str] = (lambda s: s > 0, "a factor above 0")
+_LEAST = (_share, "0 or more")
+_CHANCE = (_probability, "a probability")
+_WHOLE = (_steps, "a whole number of steps")
+_TIMES: tuple[Callable[[float], bool], str] = (
+    lambda s: s >= 1 and s == int(s),
+    "a whole number from 1 on",
+)
+#: Every kind that fits every world, by name.
+GENERIC: dict[str, Kind] = {
+    NOISE: Kind("Gaussian noise on observations", _SPREAD, *_LEAST),
+    BIAS: Kind("each element is off by a constant for an episode", _SPREAD, *_LEAST),
+    SCALING: Kind("observations are multiplied", "factor", *_FACTOR, 1.0),
+    DROPOUT: Kind("an element reads 0", "probability, per step", *_CHANCE),
+    LATE: Kind("observations arrive late", "steps", *_WHOLE),
+    DELAY: Kind("actions are executed late", "steps", *_WHOLE),
+    DROP: Kind("an action is lost, the last repeated", "probability", *_CHANCE),
+    RANDOM: Kind("random choices; noise on a box", "probability; share of half", *_CHANCE),
+    REPEAT: Kind("each chosen action is executed several times", "times", *_TIMES, 1.0),
+}
+#: Kinds that leave alone elements which are flags or never change.
+OF_SPREAD = (NOISE, BIAS, SCALING)
+#: Kinds that need a choice of actions.
+OF_ACTIONS = (DELAY, DROP, RANDOM, REPEAT)
+_OWN: tuple[Callable[[float], bool], str] = (math.isfinite, "a number")
 
 
 @dataclass(frozen=True, order=True)
@@ -39,19 +85,24 @@ class Perturbation:
     severity: float
 
     def __post_init__(self) -> None:
-        fits, expected = _RANGES.get(self.name, _FACTOR)
+        fits, expected = _range(self.name)
         if not (math.isfinite(self.severity) and fits(self.severity)):
             raise ConfigError(
                 f"perturbation {self.name}: severity must be {expected}, got {self.severity}"
             )
+
+    @property
+    def own(self) -> bool:
+        """Whether it is anyone's own, by import path."""
+        return ":" in self.name
 
     def __str__(self) -> str:
         return f"{self.name}:{self.severity!r}".removesuffix(".0")
 
 
 def parse(text: str) -> Perturbation:
-    """Read `observation_noise:0.1`; raises `ConfigError` with the expected form."""
-    name, sign, severity = text.strip().partition(":")
+    """Read `observation_noise:0.1` or `module:Class:0.1`; raises `ConfigError` with the form."""
+    name, sign, severity = text.strip().rpartition(":")
     try:
         value = float(severity)
     except ValueError:
@@ -63,15 +114,22 @@ def parse(text: str) -> Perturbation:
 
 def kinds(spec: WorldSpec, backend: str = "gymnasium") -> tuple[str, ...]:
     """The names of every perturbation that this world knows; EnvPool hides its dynamics."""
-    return (*_RANGES, *spec.dynamics) if backend == "gymnasium" else tuple(_RANGES)
+    return (*GENERIC, *spec.dynamics) if backend == "gymnasium" else tuple(GENERIC)
 
 
 def check(perturbation: Perturbation, spec: WorldSpec, backend: str) -> None:
     """Raise `ConfigError`, naming what there is, for a kind that this world does not know."""
     known = kinds(spec, backend)
-    if perturbation.name not in known:
+    if perturbation.name not in known and not perturbation.own:
         near = difflib.get_close_matches(perturbation.name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"{spec.id} has no perturbation {perturbation.name!r}; {hint}known: {', '.join(known)}"
+            f"{spec.id} has no perturbation {perturbation.name!r}; {hint}known: "
+            f"{', '.join(known)}, and your own as module:Class"
         )
+
+
+def _range(name: str) -> tuple[Callable[[float], bool], str]:
+    if name in GENERIC:
+        return GENERIC[name].fits, GENERIC[name].expected
+    return _OWN if ":" in name else _FACTOR

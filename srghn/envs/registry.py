@@ -17,12 +17,12 @@ from gymnasium.wrappers import TimeLimit
 from srghn.envs import worlds
 from srghn.errors import FAILURES, EnvVersionError, one_line
 from srghn.start import OURS
+from srghn.suites import shipped
 
 HISTORY = "## version history"
 #: The end of a Gymnasium id.
 VERSIONED = re.compile(r"-v\d+$")
 BASE_PACKAGES = ("gymnasium", "numpy")
-ANYWHERE = ("observation_noise:0.05", "observation_noise:0.1", "action_drop:0.1", "action_drop:0.2")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class WorldSpec:
 
     `build(mode, **kwargs)` gives the native environment. `packages` are the distributions that move
     it beside Gymnasium and numpy, `extra` the dependency group that brings them. `dynamics` maps
-    the name of a perturbation to a function of (unwrapped environment, factor); `cells` are the
-    perturbations, as text, that a gate plays where nobody chose others. `pooled` worlds also run on
+    the name of a perturbation to a function of (unwrapped environment, factor); `suite` names the
+    file of what a gate plays where nobody chose another. `pooled` worlds also run on
     EnvPool, which brings its own physics. `scale` gives, for a time limit in steps, the range of
     returns and the highest return of a failed episode.
     """
@@ -43,10 +43,19 @@ class WorldSpec:
     packages: tuple[str, ...] = ()
     extra: str | None = None
     dynamics: worlds.Dynamics = field(default_factory=dict)
-    cells: tuple[str, ...] = ANYWHERE
+    suite: str = "anywhere"
     doc: str = ""
     pooled: bool = False
     scale: Callable[[int], worlds.Scale] | None = None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The suite's perturbations, as text, mild severities first."""
+        return tuple(
+            f"{cell.perturbation}:{severity:g}"
+            for cell in shipped(self.suite).cells
+            for severity in cell.severities
+        )
 
     @property
     def history(self) -> str:
@@ -79,7 +88,7 @@ def _numbers(count: int) -> tuple[str, ...]:
 
 _CARTPOLE: dict[str, Any] = {
     "dynamics": worlds.CARTPOLE,
-    "cells": worlds.CARTPOLE_CELLS,
+    "suite": "cartpole",
     "pooled": True,
     "scale": worlds.cartpole_scale,
 }
@@ -87,7 +96,7 @@ _LUNAR_LANDER: dict[str, Any] = {
     "packages": ("box2d",),
     "extra": "box2d",
     "dynamics": worlds.LUNAR_LANDER,
-    "cells": worlds.LUNAR_LANDER_CELLS,
+    "suite": "lunar_lander",
     "pooled": True,
     "scale": worlds.lunar_lander_scale,
 }
@@ -95,7 +104,7 @@ _ANT: dict[str, Any] = {
     "packages": ("mujoco",),
     "extra": "mujoco",
     "dynamics": worlds.ANT,
-    "cells": worlds.ANT_CELLS,
+    "suite": "ant",
     "pooled": True,
     "scale": worlds.ant_scale,
 }

@@ -191,35 +191,3 @@ CARTPOLE: Dynamics = {
 }
 LUNAR_LANDER: Dynamics = {"gravity": _moon_gravity, "wind": _wind}
 ANT: Dynamics = {"mass": _mass, "friction": _friction, "gravity": _gravity}
-
-#: What a gate plays in these worlds where nobody chose other cells: mild, then harder.
-CARTPOLE_CELLS = (
-    "observation_noise:0.05",
-    "observation_noise:0.1",
-    "action_drop:0.05",
-    "action_drop:0.15",
-    "pole_length:0.8",
-    "pole_length:1.5",
-    "force:0.6",
-    "force:1.5",
-)
-LUNAR_LANDER_CELLS = (
-    "observation_noise:0.02",
-    "observation_noise:0.05",
-    "action_drop:0.05",
-    "action_drop:0.1",
-    "gravity:0.9",
-    "gravity:1.1",
-    "wind:0.25",
-    "wind:0.5",
-)
-ANT_CELLS = (
-    "observation_noise:0.02",
-    "observation_noise:0.05",
-    "action_drop:0.05",
-    "action_drop:0.1",
-    "mass:0.9",
-    "mass:1.1",
-    "friction:0.8",
-    "friction:1.2",
-)

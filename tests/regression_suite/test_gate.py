@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from regression_suite import identity
+from regression_suite.again import play_recorded
 from regression_suite.gate import gate_root, judge, policy_digest
+from regression_suite.suite import suite_version
 from srghn.candidates.candidate import Candidate
 from srghn.config import EnvParams, GateParams, Returns
 from srghn.envs import EnvVersion, pin
@@ -392,6 +395,45 @@ def test_decided_cells_end_early_and_the_undecided_get_what_they_saved(
     assert used["mode flipped"][1] == 60
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Episodes planned and used" in page
+
+
+def test_a_suite_says_what_is_played_and_looked_at(
+    make: Make, rule: Judge, tmp_path: Path, version: EnvVersion
+) -> None:
+    """A cell of failures alone, a cell in another mode, one that does nothing, and its digest."""
+    suite = {
+        "name": "mine",
+        "version": 4,
+        "cells": [
+            {"perturbation": "force", "severities": [1.2], "metrics": ["failures"]},
+            {"perturbation": "force", "severities": [1.1], "modes": ["flipped"], "binding": False},
+            {"perturbation": "action_repeat", "severities": [1]},
+        ],
+    }
+    rules = {**PARAMS.model_dump(), "perturbations": None, "suite": suite}
+    params = GateParams.model_validate(rules)
+    verdict = rule(make("good"), params=params)
+    assert verdict.passed, verdict.summary
+    names = {check.name: check.binding for check in verdict.checks}
+    assert "force:1.2" not in names
+    assert names["force:1.2 failures"]
+    assert not names["force:1.1 in mode flipped"]
+    assert verdict.suite_version == suite_version(params, version)
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert (report["suite"]["name"], report["suite"]["version"]) == ("mine", 4)
+    assert report["left_out"] == [["action_repeat:1", "severity 1 changes nothing"]]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"mine 4, {verdict.suite_version.removeprefix('3:')}" in page
+    assert "action_repeat:1</strong> (severity 1 changes nothing)" in page
+    recorded = pq.read_table(tmp_path / "out" / "episodes.parquet")
+    seeds = recorded.filter(pc.equal(recorded["cell"], "force:1.1 in mode flipped"))
+    again = play_recorded(
+        [("force:1.1 in mode flipped", seeds["seed"].to_pylist())],
+        [make("again").policy()],
+        version,
+        "normal",
+    )
+    assert again[0][0][0].tolist() == seeds["candidate_return"].to_pylist()
 
 
 class Wearing(CartPoleEnv):

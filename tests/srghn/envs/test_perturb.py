@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,12 +12,23 @@ from hypothesis import strategies as st
 
 from srghn.config import EnvParams
 from srghn.envs import EnvVersion, Perturbation, default_cells, kinds, parse, pin, registered
-from srghn.envs.disturb import ActionDelay, ActionDrop, ObservationNoise
+from srghn.envs.disturb import (
+    ActionDelay,
+    ActionDrop,
+    ActionNoise,
+    ActionRepeat,
+    ObservationBias,
+    ObservationDelay,
+    ObservationNoise,
+    ObservationScaling,
+    SensorDropout,
+)
+from srghn.envs.perturb import GENERIC
 from srghn.errors import ConfigError, EnvVersionError
 
 NEEDS = {"box2d": "Box2D", "mujoco": "mujoco"}
-NEUTRAL = {"observation_noise": 0, "action_delay": 0, "action_drop": 0, "wind": 0}
-STRONG = {"observation_noise": 0.5, "action_delay": 2, "action_drop": 0.5, "gravity": 0.5}
+NEUTRAL = {name: kind.neutral for name, kind in GENERIC.items()} | {"wind": 0}
+STRONG = {"action_noise": 1, "action_delay": 2, "observation_delay": 2, "action_repeat": 3}
 _PINNED: dict[str, EnvVersion] = {}
 
 
@@ -66,7 +78,7 @@ def test_perturbation_acts_is_reproducible_and_can_be_neutral(world: str, kind: 
 
 @given(st.from_regex(r"[a-z_]{3,20}", fullmatch=True), st.floats(0.001, 1))
 def test_text_form_is_read_back(name: str, severity: float) -> None:
-    if name == "action_delay":
+    if name in ("action_delay", "observation_delay", "action_repeat"):
         severity = 2.0
     perturbation = Perturbation(name, severity)
     assert parse(str(perturbation)) == perturbation
@@ -128,7 +140,6 @@ def sent(wrapper: Any, echo: Echo, actions: list[int], seed: int = 1) -> list[in
 def wrap(kind: type, severity: Any) -> tuple[Any, Echo]:
     echo = Echo()
     wrapper = kind.__new__(kind)
-    import gymnasium as gym
 
     class World(gym.Env):  # type: ignore[type-arg]
         reset = staticmethod(echo.reset)  # type: ignore[assignment]
@@ -189,3 +200,89 @@ def test_default_cells_are_known_to_the_world_and_go_by_twos(world: str) -> None
 def test_unknown_kind_guesses() -> None:
     with pytest.raises(ConfigError, match="did you mean 'pole_length'"):
         version_of("CartPole-v1").make("normal", parse("pole_lenght:2"))
+
+
+class Counting(gym.Env[Any, Any]):
+    """Shows the number of the step, twice, and keeps what reaches it."""
+
+    def __init__(self, action_space: gym.Space[Any]) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.action_space = action_space
+        self.got: list[Any] = []
+
+    def reset(self, **options: Any) -> Any:
+        self.got.clear()
+        return np.ones(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.got.append(action)
+        return np.full(2, 1 + len(self.got), np.float32), 0.0, False, False, {}
+
+
+def seen(env: Any, steps: int, action: Any = 0) -> np.ndarray:
+    rows = [env.reset(seed=5)[0]]
+    return np.stack(rows + [env.step(action)[0] for _ in range(steps)])
+
+
+def test_bias_is_one_constant_an_episode_up_or_down() -> None:
+    env = ObservationBias(Counting(gym.spaces.Discrete(2)), np.array([0.5, 0.0], np.float32))
+    rows = seen(env, 4) - np.arange(1, 6)[:, None]
+    assert set(np.abs(rows[:, 0])) == {0.5}
+    assert len(set(rows[:, 0])) == 1
+    assert (rows[:, 1] == 0).all()
+    signs = {float(env.reset(seed=seed)[0][0]) for seed in range(20)}
+    assert signs == {0.5, 1.5}
+
+
+def test_scaling_leaves_elements_that_never_change() -> None:
+    env = ObservationScaling(Counting(gym.spaces.Discrete(2)), np.array([2.0, 1.0], np.float32))
+    np.testing.assert_array_equal(seen(env, 2), [[2, 1], [4, 2], [6, 3]])
+
+
+def test_dropout_reads_zero_at_its_rate() -> None:
+    rows = seen(SensorDropout(Counting(gym.spaces.Discrete(2)), 0.25), 3000)
+    assert 0.22 < (rows == 0).mean() < 0.28
+    assert ((rows == 0) | (rows == np.arange(1, 3002)[:, None])).all()
+
+
+def test_delayed_observations_are_those_of_before() -> None:
+    rows = seen(ObservationDelay(Counting(gym.spaces.Discrete(2)), 2), 4)
+    np.testing.assert_array_equal(rows[:, 0], [1, 1, 1, 2, 3])
+
+
+def test_repeat_executes_every_nth_choice() -> None:
+    world = Counting(gym.spaces.Discrete(9))
+    env = ActionRepeat(world, 3)
+    env.reset(seed=1)
+    for action in range(7):
+        env.step(action)
+    assert world.got == [0, 0, 0, 3, 3, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("space", "action"),
+    [
+        (gym.spaces.Discrete(4, start=-1), 2),
+        (gym.spaces.MultiDiscrete([3, 5]), np.array([1, 4])),
+        (gym.spaces.MultiBinary((2, 2)), np.ones((2, 2), np.int8)),
+    ],
+)
+def test_action_noise_draws_another_choice_at_its_rate(space: Any, action: Any) -> None:
+    world = Counting(space)
+    seen(ActionNoise(world, 0.5), 2000, action)
+    assert all(space.contains(np.asarray(got).astype(space.dtype)) for got in world.got)
+    same = np.mean([np.equal(got, action).mean() for got in world.got])
+    counts = getattr(space, "nvec", np.array([getattr(space, "n", 2)])).astype(float)
+    least = np.array([2.0]) if isinstance(space, gym.spaces.MultiBinary) else counts
+    assert abs(same - (0.5 + 0.5 * (1 / least).mean())) < 0.05
+
+
+def test_action_noise_of_a_box_is_a_share_of_half_its_range_and_stays_inside() -> None:
+    low, high = np.array([-4, -np.inf], np.float32), np.array([4, np.inf], np.float32)
+    world = Counting(gym.spaces.Box(low, high))
+    seen(ActionNoise(world, 0.25), 4000, np.zeros(2, np.float32))
+    got = np.stack(world.got)
+    assert got.dtype == np.float32
+    assert np.allclose(got.std(axis=0), [1.0, 0.25], rtol=0.1)
+    seen(ActionNoise(world, 1.0), 500, np.zeros(2, np.float32))
+    assert np.abs(np.stack(world.got)[:, 0]).max() == 4

@@ -1,0 +1,35 @@
+"""What every group of parameters has in common: frozen, strict, and dumped as it always was."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+#: Context of a dump that leaves nothing out.
+EVERY_FIELD = "every field"
+
+
+class Params(BaseModel):
+    """A frozen group of parameters; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+    #: Fields that came with a later release. They are dumped only where they are set, so that the
+    #: digests and records of runs that do not use them stay what they were.
+    late: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if info.context == EVERY_FIELD:
+            return data
+        unset = {n for n in self.late if getattr(self, n) == type(self).model_fields[n].default}
+        return {name: value for name, value in data.items() if name not in unset}
