@@ -117,12 +117,14 @@ class Latency:
         return REFERENCE_MS * self.policy / self.reference
 
 
-def measure_latency(policy: PolicyFunction, reference: PolicyFunction, seen: Seen) -> Latency:
+def measure_latency(
+    policy: PolicyFunction, reference: PolicyFunction, seen: Seen, calls: int = CALLS
+) -> Latency:
     """Time answers to the first of what was seen.
 
     Policy and reference are asked in turn, so a machine that is busy, or slow, is so for both.
     """
-    times, observation, state = np.empty((CALLS, 2)), seen.observations[:1], seen.states[:1]
+    times, observation, state = np.empty((calls, 2)), seen.observations[:1], seen.states[:1]
     for row in times:
         for column, asked in enumerate((policy, reference)):
             start = time.perf_counter()

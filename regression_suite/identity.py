@@ -157,12 +157,26 @@ def _serving(candidate: Candidate) -> Check:
     if len(observations) < LEAST_GOLDEN or not np.isfinite(observations).all():
         reason = f"{len(observations)} usable golden observations, at least {LEAST_GOLDEN} needed"
         return Check("serving artefact", "failed", reason, remedy="Freeze the candidate again.")
+    if undeclared := _undeclared(candidate):
+        return Check("serving artefact", "failed", undeclared, remedy="Freeze the candidate again.")
     try:
         candidate.check_golden()
     except ArtefactError as error:
         return Check("serving artefact", "failed", say(error))
     reason = f"answers all {len(observations)} golden observations as the evolved network did"
     return Check("serving artefact", "passed", reason)
+
+
+def _undeclared(candidate: Candidate) -> str:
+    """Why the policy keeps another state than its manifest declares; '' where it keeps that one."""
+    try:
+        kept = candidate.policy().state_size
+    except ArtefactError as error:
+        return say(error)
+    declared = int(candidate.manifest.get("state_size", 0))
+    if kept == declared:
+        return ""
+    return f"policy.onnx keeps a state of {kept} values, its manifest declares {declared}"
 
 
 def _size(candidate: Candidate, params: GateParams) -> Check:

@@ -17,6 +17,7 @@ from pipelines.commands.output import (
     load_settings,
     out,
     print_json,
+    table,
 )
 
 if TYPE_CHECKING:
@@ -138,14 +139,29 @@ def gate(
         int,
         typer.Argument(help="The version to judge (again).", autocompletion=complete.versions),
     ],
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="Judge known-bad candidates beside this version instead."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Judge a candidate against the champion of now, as a new attempt on fresh episodes.
 
-    Exit code: 0 passed, 1 failed, 2 inconclusive, 3 error.
+    With --self-test, candidates that must be refused are made of a version that passed, and judged
+    by its rules in its environment: constant, random, tampered, overfitted and others. Each must be
+    refused for its own reason. Nothing is written into the ledger.
 
-    Example: srghn gate 2 --json
+    Exit code: 0 passed, 1 failed (or a known-bad one was not refused), 2 inconclusive, 3 error.
+
+    Examples:
+
+      srghn gate 2 --json
+
+      srghn gate 2 --self-test
     """
+    if self_test:
+        _self_test(version, json)
+        return
     from pipelines.runs.runner import judge_again
 
     verdict, report = judge_again(load_settings(), version)
@@ -154,6 +170,25 @@ def gate(
     else:
         out.print(f"{verdict.summary}\nreport: {report}", markup=False)
     raise typer.Exit(VERDICT_EXIT[verdict.verdict])
+
+
+def _self_test(version: int, json: bool) -> None:
+    from pipelines.progress import bar
+    from pipelines.versions.self_test import STEPS, self_test
+
+    with bar("self-test", STEPS) as update:
+        rows = self_test(load_settings(), version, update)
+    right = all(row.right for row in rows)
+    if json:
+        print_json({"version": version, "right": right, "candidates": [vars(r) for r in rows]})
+    else:
+        shown = table("", "candidate", "what it is", "must", "got", "right", "why")
+        for row in rows:
+            mark = "yes" if row.right else "NO"
+            shown.add_row(row.name, row.what, row.must, row.verdict, mark, row.why)
+        out.print(shown)
+    if not right:
+        raise typer.Exit(1)
 
 
 def _offer(workspace: Workspace, params: RunParams, ask: bool) -> bool:

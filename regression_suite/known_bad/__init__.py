@@ -1,0 +1,1 @@
+"""Candidates that a gate must refuse, made from one that passed, in its own environment."""
