@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from regression_suite.behaviour import Behaviour
+from regression_suite.code import code_digests
 from regression_suite.episodes import Played
 from regression_suite.estimates import CellEstimate, alpha_of
 from regression_suite.expectations import DataQuality
@@ -26,7 +27,8 @@ class Evidence:
 
     `params` are the rules with the world's range filled in, `rules` their digest as they were
     given. `lease` and `tried` are as `gate.judge` was given them. `suite` is the whole suite, with
-    `left_out` the cells of it that would do nothing in this world, each with the reason.
+    `left_out` the cells of it that would do nothing in this world, each with the reason. `approval`
+    says who may approve a pass and until when; `names` what the page calls the two policies.
     """
 
     version: EnvVersion
@@ -50,6 +52,8 @@ class Evidence:
     tried: int = 0
     suite: Suite | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    approval: str = ""
+    names: tuple[str, str] = ("candidate", "champion")
 
     @property
     def alpha(self) -> float:
@@ -87,6 +91,8 @@ class Evidence:
                 "left_out": [list(cell) for cell in self.left_out],
                 "alpha": self.alpha,
                 "tried_since_champion": self.tried,
+                "approval": self.approval,
+                "code": code_digests(),
                 "reach": self.reach,
                 "cells": [cell_dict(cell) for cell in self.cells],
                 "behaviour": None if self.behaviour is None else self.behaviour.to_dict(),

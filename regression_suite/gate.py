@@ -17,22 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from regression_suite import again, behaviour, bounds, checks, estimates, tables
-from regression_suite.arena import Arena
 from regression_suite.descent import judge_lineage
-from regression_suite.episodes import Played, Progress, to_parquet
+from regression_suite.episodes import Progress, Seen, to_parquet
 from regression_suite.evidence import Evidence
+from regression_suite.examine import estimated, meet
 from regression_suite.expectations import judge_tables, validate
 from regression_suite.identity import identify, policy_size, read_incumbent, say
 from regression_suite.rebuilt import judge_rebuilt
 from regression_suite.report import render
-from regression_suite.report.film import Film, record, worst_seed
-from regression_suite.suite import left_out, plan, resolved, suite_of, suite_version
+from regression_suite.suite import left_out, resolved, suite_of, suite_version
 from srghn import seeding
-from srghn.candidates.candidate import Candidate, OnnxPolicy
-from srghn.config import GateParams, NetworkParams
+from srghn.candidates.candidate import Candidate
+from srghn.config import GateParams
 from srghn.envs import EnvVersion
 from srghn.errors import ArtefactError, GateError
-from srghn.evaluation.base import choose_backend, make_backend
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 from srghn.inference.verdict import Check, Verdict, decide, summarise
 
@@ -66,6 +64,7 @@ def judge(
     lease: str | None = None,
     tried: int = 0,
     recalled: bool = False,
+    approval: str = "",
     progress: Progress | None = None,
 ) -> Verdict:
     """Judge a candidate against the incumbent, or as a first champion, and write the report.
@@ -78,7 +77,8 @@ def judge(
     each with `seq`, `from_state`, `to_state`, `actor` and `reason`; `lease` the hash of the
     ledger's event that began this attempt; `tried` the number of other candidates that were judged
     since this incumbent became champion. A `recalled` candidate is a former champion: it may come
-    from another world, if that one has the same interface.
+    from another world, if that one has the same interface. `approval` says who may approve a pass,
+    and until when.
 
     Raises `GateError` when the attempts are used up or the champion that is named was not given,
     `ConfigError` for a mode or a perturbation that the world does not have.
@@ -100,6 +100,7 @@ def judge(
         rules=rules,
         lease=lease,
         tried=tried,
+        approval=approval,
         suite=suite_of(params, version),
         left_out=left_out(version, mode, params),
     )
@@ -135,29 +136,20 @@ def _examine(
     """Play every cell until it is decided, then judge all the rest beside a replayed share."""
     candidate, incumbent = evidence.candidate, evidence.incumbent
     assert candidate is not None
-    policy = candidate.policy()
-    theirs = None if incumbent is None else incumbent.policy()
     root = gate_root(evidence.params.salt, candidate.digest, evidence.attempt, evidence.lease)
-    played, recorder = _play(evidence, policy, theirs, root, progress)
-    evidence = replace(
-        evidence,
-        played=played,
-        film=_film(evidence, policy, played[0]),
-        rival_film=None if theirs is None else _film(evidence, theirs, played[0]),
-    )
-    seen = recorder.sample(behaviour.SAMPLE)
-    observed, latency = None, None
-    if len(seen):
-        size = evidence.version.interface.observation_size
-        observed = behaviour.observe(evidence.version.interface, seen, policy, theirs)
-        reference = behaviour.reference_policy(size)
-        latency = behaviour.measure_latency(policy, reference, seen)
+    evidence, seen = meet(evidence, root, progress)
+    latency = _latency(evidence, candidate, seen)
     with ThreadPoolExecutor(1) as aside:  # a process of its own plays, this thread only waits
         replayed: Future[Check] = aside.submit(
-            again.judge_again, played, candidate, incumbent, evidence.version, evidence.mode, root
+            again.judge_again,
+            evidence.played,
+            candidate,
+            incumbent,
+            evidence.version,
+            evidence.mode,
+            root,
         )
-        evidence = replace(evidence, behaviour=observed)
-        evidence = _add(evidence, *behaviour.judge_behaviour(observed))
+        evidence = _add(evidence, *behaviour.judge_behaviour(evidence.behaviour))
         evidence = _add(evidence, judge_rebuilt(candidate, evidence.version.interface, seen))
         evidence = _judge_returns(evidence)
         evidence = _add(evidence, behaviour.judge_latency(latency, evidence.params))
@@ -165,40 +157,17 @@ def _examine(
         return _add(evidence, replayed.result()), latency
 
 
-def _play(
-    evidence: Evidence,
-    policy: OnnxPolicy,
-    theirs: OnnxPolicy | None,
-    root: int,
-    progress: Progress | None,
-) -> tuple[tuple[Played, ...], Any]:
-    params, version, network = evidence.params, evidence.version, NetworkParams()
-    scale = estimates.scale_of(params, evidence.tried)
-
-    def decided(played: Played, whole: bool) -> bool:
-        primary = played.cell.kind == "primary"
-        rules = checks.stopping_rules(params, whole) if primary else params
-        cell = estimates.estimate(played, params, scale, tail=False)
-        over = checks.decided(checks.cell_checks(cell, rules))
-        if primary and over:  # the tail costs more to look at, so it comes last
-            cell = estimates.estimate(played, params, scale, tail=True)
-            over = checks.decided(checks.cell_checks(cell, rules))
-        return over
-
-    backend = choose_backend(version, network)
-    with make_backend(backend, version, network) as evaluator:
-        arena = Arena(policy, theirs, version, evaluator, root)
-        played = arena.play(plan(version, evidence.mode, params), decided, progress)
-    return played, arena.recorder
+def _latency(evidence: Evidence, candidate: Candidate, seen: Seen) -> behaviour.Latency | None:
+    if not len(seen):
+        return None
+    reference = behaviour.reference_policy(evidence.version.interface.observation_size)
+    return behaviour.measure_latency(candidate.policy(), reference, seen)
 
 
 def _judge_returns(evidence: Evidence) -> Evidence:
     params, scale = evidence.params, estimates.scale_of(evidence.params, evidence.tried)
-    cells = tuple(
-        estimates.estimate(played, params, scale, tail=played.cell.kind == "primary")
-        for played in evidence.played
-    )
-    evidence = replace(evidence, cells=cells)
+    evidence = replace(evidence, cells=estimated(evidence))
+    cells = evidence.cells
     if evidence.incumbent is None or cells[0].problem is not None:
         gains: list[Check] = []
     else:
@@ -237,11 +206,6 @@ def _judge_run(evidence: Evidence, run_dir: Path | None) -> Evidence:
     sound = quality is not None and quality.success
     lineage = judge_lineage(candidate, run if sound else None)
     return _add(evidence, lineage, judge_tables(quality, problem))
-
-
-def _film(evidence: Evidence, policy: OnnxPolicy, primary: Played) -> Film | None:
-    """The candidate's worst nominal episode, by either policy: what a reviewer should see."""
-    return record(policy, evidence.version, evidence.mode, worst_seed(primary))
 
 
 def _add(evidence: Evidence, *found: Check) -> Evidence:

@@ -110,6 +110,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "pipelines.presets": set(),
     "regression_suite.calibration": set(),
+    "regression_suite.known_bad": set(),
 }
 #: Room -> the only packages beyond the standard library that it may import.
 ALONE = {

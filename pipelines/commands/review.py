@@ -44,6 +44,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(lineage)
     app.command()(report)
     app.command()(replay)
+    app.command()(compare)
     app.command()(approve)
     app.command()(reject)
     app.command()(promote)
@@ -393,6 +394,42 @@ def replay(
         rows.add_row(finding.what, finding.how, found)
     out.print(rows)
     out.print(result.unplayed or "all as recorded")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A version's number, or a candidate's folder.")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    mode: Annotated[str | None, typer.Option(help="Of the environment; default A's own.")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Copy the page to this file.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Any two versions on the same episodes: the report's page, without a verdict.
+
+    Nothing follows from it: the ledger is only read.
+
+    Examples:
+
+      srghn compare 3 2 --open
+
+      srghn compare data/candidate 2 --mode flipped --json
+    """
+    from pipelines.progress import share_bar
+    from pipelines.versions.compare import compare as play
+
+    with share_bar("compare") as progress:
+        found = play(load_settings(), a, b, mode, progress)
+    path = found.page if to is None else _copied(found.page, to)
+    gap = found.difference
+    if json:
+        print_json({**found.to_dict(), "page": str(path)})
+    elif gap is None:
+        out.print(f"{path}\nepisodes crashed: see the page", markup=False)
+    else:
+        told = f"{a} less {b}: {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] in mean return"
+        out.print(f"{told}\n{path}", markup=False, soft_wrap=True)
+    if open_:
+        webbrowser.open(path.absolute().as_uri())
 
 
 def _release() -> Release:

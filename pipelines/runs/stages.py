@@ -135,6 +135,7 @@ def gate(workspace: Workspace, settings: Settings) -> None:
             lease=lease.lease,
             tried=lease.tried,
             recalled=lease.recalled,
+            approval=lease.approval,
             progress=progress,
         )
     metrics = {

@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.lease import Lease
 from pipelines.versions.release import PIPELINE, Release
+from serving.registry.judging import PASS_SECONDS
 from serving.registry.records import Event, Version, Who
 from serving.registry.states import TRANSITIONS, State
 from serving.settings import Settings
@@ -27,7 +28,7 @@ from srghn.inference.verdict import Verdict
 #: Runs the gate stage in a workspace.
 Sit = Callable[[Workspace, Settings], None]
 #: What the report tells of an event.
-SHOWN = ("seq", "from_state", "to_state", "actor", "reason")
+SHOWN = ("seq", "version", "from_state", "to_state", "actor", "reason")
 
 
 def through_dvc(workspace: Workspace, settings: Settings) -> None:
@@ -134,6 +135,20 @@ def _lease(release: Release, version: int, attempt: int) -> Lease:
         history=tuple({name: getattr(event, name) for name in SHOWN} for event in earlier),
         tried=_tried(_of(release, found.policy), began),
         recalled=found.recall_of is not None,
+        approval=_approval(release, found.policy),
+    )
+
+
+def _approval(release: Release, policy: str) -> str:
+    """Who may approve a pass, by the policy's deployment rules, and how long it holds."""
+    rules = release.ledger.deployment_rules(policy)
+    who = "A person with the scope review"
+    if rules.approver == "anyone":
+        who += ", or the configured policy by itself"
+    if rules.two_persons:
+        who += "; not whoever registered or judged it"
+    return (
+        f"{who}. The pass holds for {PASS_SECONDS / 86400:.0f} days from its event in the ledger."
     )
 
 

@@ -27,6 +27,7 @@ class Lease:
     mode       of the environment; None: the candidate's own
     history    the ledger's earlier events about the version, for the report
     tried      other versions that were judged since the champion was promoted
+    approval   who may approve a pass and until when, for the report
     recalled   whether it is a former champion, which may have been evolved in another environment
     """
 
@@ -38,6 +39,7 @@ class Lease:
     mode: str | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     tried: int = 0
+    approval: str = ""
     recalled: bool = False
 
     def save(self, path: Path) -> None:

@@ -24,21 +24,30 @@ if TYPE_CHECKING:
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
+def render_comparison(evidence: Evidence, content_digest: str) -> str:
+    """The page of two policies without a verdict; `content_digest` is of `comparison.json`."""
+    return _page(evidence, None, content_digest)
+
+
 def render(evidence: Evidence, verdict: Verdict, content_digest: str) -> str:
     """The page; `content_digest` is the SHA-256 of `report.json`, which holds its numbers."""
-    _, bound = decide(evidence.checks)
+    return _page(evidence, verdict, content_digest)
+
+
+def _page(evidence: Evidence, verdict: Verdict | None, content_digest: str) -> str:
+    checks = () if verdict is None else verdict.checks
     return _template().render(
         evidence=evidence,
         verdict=verdict,
-        bound=bound,
-        checks=sorted(verdict.checks, key=lambda c: c.outcome == "passed" or not c.binding),
+        bound=None if verdict is None else decide(evidence.checks)[1],
+        checks=sorted(checks, key=lambda c: c.outcome == "passed" or not c.binding),
         content_digest=content_digest,
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         figures=views.figures(evidence),
         budgets=views.budgets(evidence),
         replay=views.replay_command(evidence),
         identity=views.identity(evidence, verdict, content_digest),
-        ancestors=origins.ancestors(evidence),
+        ancestors=None if verdict is None else origins.ancestors(evidence),
         primary=views.primary(evidence),
         heat=views.heat(evidence),
         evolution=origins.evolution(evidence),

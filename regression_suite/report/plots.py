@@ -81,16 +81,22 @@ def profile(candidate: Float, champion: Float | None, bar: float) -> Markup:
     return drawing.svg("Performance profile: share of episodes whose return is at least x")
 
 
-def scatter(candidate: Float, champion: Float, bar: float) -> Markup:
+#: What the two policies are called, where nothing else is said.
+NAMES = ("candidate", "champion")
+
+
+def scatter(
+    candidate: Float, champion: Float, bar: float, names: tuple[str, str] = NAMES
+) -> Markup:
     """One dot an episode: above the diagonal the candidate did better."""
     span = _span(candidate, champion, bar)
     drawing = Drawing(370, 260, span, span, (24, 14, 40, 44))
-    drawing.axes("champion's return", "candidate's return")
+    drawing.axes(f"return of {names[1]}", f"return of {names[0]}")
     drawing.line(drawing.x, drawing.x, "zero")
     for x, y in zip(champion, candidate, strict=True):
         drawing.dot(float(x), float(y), "ghost cand", 4)
     better, worse = int((candidate > champion).sum()), int((candidate < champion).sum())
-    return drawing.svg(f"Paired returns: candidate better in {better} episodes, worse in {worse}")
+    return drawing.svg(f"Paired returns: {names[0]} better in {better} episodes, worse in {worse}")
 
 
 def _span(candidate: Float, champion: Float | None, bar: float) -> tuple[float, float]:
@@ -98,12 +104,12 @@ def _span(candidate: Float, champion: Float | None, bar: float) -> tuple[float, 
     return float(min(everything.min(), bar)), float(max(everything.max(), bar))
 
 
-def waterfall(differences: Float, margin: float) -> Markup:
+def waterfall(differences: Float, margin: float, names: tuple[str, str] = NAMES) -> Markup:
     """Every paired difference as a bar, from the worst to the best."""
     ordered = np.sort(differences)
     low, high = min(float(ordered[0]), -margin), max(float(ordered[-1]), margin)
     drawing = Drawing(760, 208, (0, len(ordered)), (low, high), (24, 14, 38, 56))
-    drawing.axes("episodes, worst first", "candidate less champion")
+    drawing.axes("episodes, worst first", f"{names[0]} less {names[1]}")
     for index, gap in enumerate(ordered):
         style = "fill pass" if gap > 0 else "fill fail"
         drawing.bar(index + 0.12, 0, index + 0.88, float(gap), style)
@@ -113,7 +119,11 @@ def waterfall(differences: Float, margin: float) -> Markup:
 
 
 def actions(
-    rows: Sequence[str], columns: Sequence[str], candidate: Float, champion: Float | None
+    rows: Sequence[str],
+    columns: Sequence[str],
+    candidate: Float,
+    champion: Float | None,
+    names: tuple[str, str] = NAMES,
 ) -> Markup:
     """Shares of each action: a group of bars for every row and column."""
     groups = [
@@ -131,7 +141,7 @@ def actions(
             drawing.bar(index + 0.52, 0, index + 0.86, float(theirs[index]), "fill champ")
         if len(mine) <= 12:
             drawing.text(drawing.px(index + 0.5), foot + 16, groups[index], "middle", "tick")
-    return drawing.svg("Action distribution, candidate beside champion")
+    return drawing.svg(f"Action distribution, {names[0]} beside {names[1]}")
 
 
 def power(effects: Sequence[float], chances: Float, detectable: float) -> Markup:

@@ -10,10 +10,11 @@ import numpy as np
 from markupsafe import Markup
 
 from regression_suite.bounds import Bound
+from regression_suite.code import code_digests
 from regression_suite.estimates import scale_of
 from regression_suite.power import simulate
 from regression_suite.report import plots
-from regression_suite.suite import failure_of, width_of
+from regression_suite.suite import failure_of, suite_digest, width_of
 from srghn import seeding
 from srghn.inference.verdict import PRECEDENCE, Check, Verdict
 
@@ -36,7 +37,8 @@ def figures(evidence: Evidence) -> list[Figure]:
     cell = evidence.cells[0] if evidence.cells else None
     if cell is None or cell.candidate is None or cell.mean is None or cell.failures is None:
         return []
-    mine, theirs = cell.candidate, cell.incumbent
+    mine, theirs, other = cell.candidate, cell.incumbent, evidence.names[1]
+    first, second = (name.capitalize() for name in evidence.names)
     if theirs is None or cell.difference is None or cell.improvement is None:
         return [
             Figure("Mean return", f"{mine.mean:.1f}", _interval(cell.mean, "")),
@@ -45,16 +47,16 @@ def figures(evidence: Evidence) -> list[Figure]:
             Figure("Failures", f"{mine.failures:.1%}", f"at most {cell.failures.high:.1%}, surely"),
         ]
     return [
-        Figure("Candidate, mean", f"{mine.mean:.1f}", f"IQM {mine.iqm:.1f}"),
-        Figure("Champion, mean", f"{theirs.mean:.1f}", f"IQM {theirs.iqm:.1f}, played again"),
+        Figure(f"{first}, mean", f"{mine.mean:.1f}", f"IQM {mine.iqm:.1f}"),
+        Figure(f"{second}, mean", f"{theirs.mean:.1f}", f"IQM {theirs.iqm:.1f}, played again"),
         Figure("Difference", f"{cell.difference.value:+.1f}", _interval(cell.difference, "+")),
         Figure(
             "Chance to do better",
             f"{cell.improvement.value:.0%}",
             f"{cell.improvement.low:.0%} to {cell.improvement.high:.0%}, per episode",
         ),
-        Figure("Worst tenth", f"{mine.worst_tenth:.1f}", f"champion {theirs.worst_tenth:.1f}"),
-        Figure("Failures", f"{mine.failures:.1%}", f"champion {theirs.failures:.1%}"),
+        Figure("Worst tenth", f"{mine.worst_tenth:.1f}", f"{other} {theirs.worst_tenth:.1f}"),
+        Figure("Failures", f"{mine.failures:.1%}", f"{other} {theirs.failures:.1%}"),
     ]
 
 
@@ -83,10 +85,14 @@ def budgets(evidence: Evidence) -> list[Budget]:
     return found
 
 
-def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[tuple[str, str]]:
-    """Digests and names: what exactly was judged, by which rules."""
+def identity(
+    evidence: Evidence, verdict: Verdict | None, content_digest: str
+) -> list[tuple[str, str]]:
+    """Digests and names: what exactly was judged, or compared, by which rules and which code."""
+    if verdict is None:
+        return _compared(evidence, content_digest)
     manifest: Mapping[str, Any] = {} if evidence.candidate is None else evidence.candidate.manifest
-    packages = manifest.get("packages", {})
+    packages, code = manifest.get("packages", {}), code_digests()
     rows = [
         ("Candidate", verdict.candidate_digest or "its manifest cannot be read"),
         ("Policy (ONNX)", str(manifest.get("policy_digest", ""))),
@@ -104,9 +110,27 @@ def identity(evidence: Evidence, verdict: Verdict, content_digest: str) -> list[
         ("Candidates judged since this champion came", str(evidence.tried)),
         ("Evidence (report.json)", content_digest),
         ("Platform", str(manifest.get("platform", ""))),
-        ("Code", ", ".join(f"{name} {number}" for name, number in sorted(packages.items()))),
+        ("Frozen with", ", ".join(f"{name} {v}" for name, v in sorted(packages.items()))),
+        ("Code that judged", code["code"]),
+        ("Installed packages", code["packages"]),
+        ("Lock (requirements.lock)", code.get("lock", "")),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _compared(evidence: Evidence, content_digest: str) -> list[tuple[str, str]]:
+    mine, theirs = evidence.names
+    assert evidence.incumbent is not None
+    suite = evidence.suite
+    return [
+        (mine.capitalize(), evidence.digest),
+        (theirs.capitalize(), evidence.incumbent.digest),
+        ("World", f"{evidence.version.id}, mode {evidence.mode}"),
+        ("Fingerprint", evidence.version.fingerprint),
+        ("Suite", "" if suite is None else f"{suite.name} {suite.version}, {suite_digest(suite)}"),
+        ("Numbers (comparison.json)", content_digest),
+        ("Code that compared", code_digests()["code"]),
+    ]
 
 
 def _suite(evidence: Evidence, verdict: Verdict) -> str:
@@ -151,7 +175,8 @@ def primary(evidence: Evidence) -> Primary | None:
     cell, played, bar = evidence.cells[0], evidence.played[0], failure_of(evidence.params)
     scale = scale_of(evidence.params, evidence.tried)
     paired = _paired(evidence)
-    what = "mean return" if paired is None else "difference to the champion, in return"
+    other = evidence.names[1]
+    what = "mean return" if paired is None else f"difference to {other}, in return"
     estimated = [c for c in evidence.checks if c.low is not None and _in_returns(c)]
     rates = [c for c in evidence.checks if c.low is not None and c.name.endswith("failures")]
     return Primary(
@@ -177,8 +202,9 @@ def _paired(evidence: Evidence) -> Paired | None:
     if evidence.cells[0].difference is None or theirs is None:
         return None
     gaps = scale.clip(played.returns) - scale.clip(theirs)
-    scatter = plots.scatter(scale.clip(played.returns), scale.clip(theirs), failure_of(params))
-    waterfall = plots.waterfall(gaps, params.margin * width_of(params))
+    names, bar = evidence.names, failure_of(params)
+    scatter = plots.scatter(scale.clip(played.returns), scale.clip(theirs), bar, names)
+    waterfall = plots.waterfall(gaps, params.margin * width_of(params), names)
     if not gaps.any():
         return Paired(scatter, waterfall, None, None)
     threshold = params.min_gain * width_of(params) if params.superiority else 0.0
@@ -256,7 +282,7 @@ def actions(evidence: Evidence) -> Markup | None:
     seen = evidence.behaviour
     if seen is None:
         return None
-    return plots.actions(seen.rows, seen.columns, seen.candidate, seen.incumbent)
+    return plots.actions(seen.rows, seen.columns, seen.candidate, seen.incumbent, evidence.names)
 
 
 def _interval(interval: Bound, sign: str) -> str:

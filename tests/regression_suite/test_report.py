@@ -115,7 +115,7 @@ def test_the_page_says_what_the_verdict_says(judged: tuple[Verdict, str]) -> Non
     for check in verdict.checks:
         assert check.name in text
     assert "specialist" in text
-    assert "The champion on the same seed" in text
+    assert "Worst nominal episode: candidate, and champion on the same seed" in text
     assert "<pre>srghn replay 7</pre>" in text
 
 

@@ -1,0 +1,119 @@
+"""The report in a real browser: on a phone, on paper, by keyboard, and without any request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regression_suite.gate import judge
+from srghn.envs import EnvVersion
+from tests.regression_suite.conftest import QUICK, make_candidate
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def page(
+    tmp_path_factory: pytest.TempPathFactory, version: EnvVersion, run_dir: Path
+) -> Iterator[tuple[Any, list[str]]]:
+    """A report against a champion, opened at 390 px without a network; what it asked for."""
+    from playwright.sync_api import sync_playwright
+
+    base = tmp_path_factory.mktemp("browser")
+    candidate = make_candidate(base, version, run_dir, "a")
+    champion = make_candidate(base, version, run_dir, "b", (0.0, 0.0, 0.3, 1.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("regression_suite.again.judge_again", _unplayed)
+        judge(
+            candidate.path, version, "normal", QUICK, base / "out",
+            incumbent_dir=champion.path, run_dir=run_dir,
+        )  # fmt: skip
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        shown = browser.new_page(viewport={"width": 390, "height": 844}, offline=True)
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.goto((base / "out" / "report.html").as_uri())
+        yield shown, asked
+        browser.close()
+
+
+def _unplayed(*_: object) -> Any:
+    from srghn.inference.verdict import Check
+
+    return Check("same twice", "passed", "not played again here")
+
+
+def test_it_fits_a_phone_and_asks_for_nothing(page: tuple[Any, list[str]]) -> None:
+    shown, asked = page
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    small = shown.evaluate(
+        """[...document.querySelectorAll('main p, main td, main th, main dd')]
+           .filter(e => e.innerText && parseFloat(getComputedStyle(e).fontSize) < 12).length"""
+    )
+    assert small == 0
+
+
+def test_a_screen_reader_finds_headings_pictures_and_tables(page: tuple[Any, list[str]]) -> None:
+    shown, _ = page
+    levels = shown.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => +e.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert shown.evaluate("document.documentElement.lang") == "en"
+    unnamed = """[...document.querySelectorAll('svg')].filter(
+        e => e.getAttribute('role') !== 'img' || !e.getAttribute('aria-label')).length"""
+    assert shown.evaluate(unnamed) == 0
+    bare = """[...document.querySelectorAll('table')].filter(t => !t.querySelector('th[scope]')
+        ).length + [...document.querySelectorAll('th:not([scope])')].length"""
+    assert shown.evaluate(bare) == 0
+
+
+def test_it_is_read_by_keyboard(page: tuple[Any, list[str]]) -> None:
+    """Every box that scrolls takes the focus and has a name; the first stop skips to the parts."""
+    shown, _ = page
+    boxes = """[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 &&
+        ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+        .filter(e => e.tabIndex < 0 || !e.getAttribute('aria-label'))
+        .map(e => e.outerHTML.slice(0, 80))"""
+    assert shown.evaluate(boxes) == []
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.innerText") == "Skip to the parts of the report"
+    shown.keyboard.press("Enter")
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.getAttribute('href')") == "#checks"
+    outline = shown.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+
+
+def test_films_stand_side_by_side_where_there_is_room(page: tuple[Any, list[str]]) -> None:
+    shown, _ = page
+    tops = "[...document.querySelectorAll('.films > div')].map(e => e.getBoundingClientRect().top)"
+    narrow = shown.evaluate(tops)
+    assert len(narrow) == 2
+    assert narrow[0] < narrow[1]
+    shown.set_viewport_size({"width": 1200, "height": 900})
+    wide = shown.evaluate(tops)
+    shown.set_viewport_size({"width": 390, "height": 844})
+    assert wide[0] == wide[1]
+
+
+def test_it_prints_in_black_on_white_with_every_part(page: tuple[Any, list[str]]) -> None:
+    shown, _ = page
+    shown.emulate_media(media="print", color_scheme="dark")
+    shown.set_viewport_size({"width": 760, "height": 1000})
+    assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert shown.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    clipped = """[...document.querySelectorAll('.scroll')].filter(
+        e => getComputedStyle(e).overflowX !== 'visible').length"""
+    assert shown.evaluate(clipped) == 0
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 760
+    assert shown.pdf().startswith(b"%PDF")
+    shown.emulate_media(media="screen")
