@@ -94,11 +94,12 @@ def _read(folder: Path, version: EnvVersion) -> Candidate:
 
 
 def _without_bars(params: GateParams, version: EnvVersion) -> GateParams:
-    """Bars of a first champion and a ceiling decide nothing here, and may lie beyond the range."""
+    """Bars decide nothing here, and may lie beyond the range; nor is alpha shared by attempts."""
     low = params.return_low
     if low is None and version.returns is not None:
         low = version.returns.low
-    return params.model_copy(update={"ceiling": None, "min_return": low, "min_cell_return": low})
+    bars = {"ceiling": None, "min_return": low, "min_cell_return": low}
+    return params.model_copy(update={**bars, "attempts": 1, "secondary_gains": ()})
 
 
 def _write(evidence: Evidence, out_dir: Path) -> Comparison:

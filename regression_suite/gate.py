@@ -109,8 +109,7 @@ def judge(
         evidence = replace(evidence, incumbent=champion, checks=(*evidence.checks, check))
     timings: dict[str, Any] = {}
     if all(check.outcome == "passed" for check in evidence.checks):
-        evidence, latency = _examine(evidence, run_dir, progress)
-        timings["latency"] = None if latency is None else asdict(latency)
+        evidence = _examine(evidence, run_dir, progress, timings)
     verdict = _write(evidence, out_dir)
     timings["seconds"] = time.perf_counter() - started
     atomic_write(out_dir / "timings.json", json.dumps(timings, indent=1))
@@ -131,13 +130,15 @@ def _check_request(
 
 
 def _examine(
-    evidence: Evidence, run_dir: Path | None, progress: Progress | None
-) -> tuple[Evidence, behaviour.Latency | None]:
+    evidence: Evidence, run_dir: Path | None, progress: Progress | None, timings: dict[str, Any]
+) -> Evidence:
     """Play every cell until it is decided, then judge all the rest beside a replayed share."""
     candidate, incumbent = evidence.candidate, evidence.incumbent
     assert candidate is not None
     root = gate_root(evidence.params.salt, candidate.digest, evidence.attempt, evidence.lease)
+    began = time.perf_counter()
     evidence, seen = meet(evidence, root, progress)
+    timings["playing"] = time.perf_counter() - began
     latency = _latency(evidence, candidate, seen)
     with ThreadPoolExecutor(1) as aside:  # a process of its own plays, this thread only waits
         replayed: Future[Check] = aside.submit(
@@ -154,7 +155,8 @@ def _examine(
         evidence = _judge_returns(evidence)
         evidence = _add(evidence, behaviour.judge_latency(latency, evidence.params))
         evidence = _judge_run(evidence, run_dir)
-        return _add(evidence, replayed.result()), latency
+        timings["latency"] = None if latency is None else asdict(latency)
+        return _add(evidence, replayed.result())
 
 
 def _latency(evidence: Evidence, candidate: Candidate, seen: Seen) -> behaviour.Latency | None:

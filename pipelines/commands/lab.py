@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import complete
-from pipelines.commands.output import JsonOption, load_settings, out, print_json
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
     benches = typer.Typer(invoke_without_command=True, no_args_is_help=False)
     benches.callback()(bench)
     benches.command()(serve)
+    benches.command()(gate)
     benches.command()(solve)
     app.add_typer(benches, name="bench")
 
@@ -84,7 +85,8 @@ def bench(
 ) -> None:
     """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits.
 
-    With `serve`: requests per CPU-second of the HTTP server. With `solve`: CPU-seconds until an
+    With `serve`: requests per CPU-second of the HTTP server. With `gate`: seconds of a gate. With
+    `solve`: CPU-seconds until an
     environment is solved.
 
     Examples:
@@ -114,6 +116,40 @@ def serve(
     from pipelines.lab.bench.http.run import bench_http, show
 
     show(bench_http(load_settings(), rounds=rounds, seconds=seconds), json)
+
+
+def gate(
+    preset: Annotated[
+        list[str] | None, typer.Option(help="cartpole or lunarlander; default both. Repeatable.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Seconds of a whole gate against a champion: until it knows, and with every planned episode.
+
+    Candidate and champion are networks fitted to controllers that were written by hand.
+
+    Example: srghn bench gate --preset cartpole --json
+    """
+    from dataclasses import asdict
+
+    from pipelines.lab.bench.gates import CONTROLLERS, bench_gates
+    from srghn.errors import ConfigError
+
+    asked = list(preset or CONTROLLERS)
+    if unknown := sorted(set(asked) - set(CONTROLLERS)):
+        known = ", ".join(CONTROLLERS)
+        raise ConfigError(f"bench gate measures {known}, got {', '.join(unknown)}")
+    found = bench_gates(asked, lambda text: typer.echo(text, err=True))
+    if json:
+        print_json([asdict(each) for each in found])
+        return
+    names = ("world", "plays", "pairs", "seconds", "CPU", "replay's CPU", "playing", "verdict")
+    rows = table("a gate against a champion", *names)
+    for each in found:
+        plays = "all planned" if each.whole else "until it knows"
+        figures = (each.episodes, each.seconds, each.cpu, each.children)
+        rows.add_row(each.world, plays, *map(str, figures), f"{each.playing:.0%}", each.verdict)
+    out.print(rows)
 
 
 def solve(
