@@ -23,6 +23,7 @@ from pipelines.commands import (
     ledger,
     loop,
     notify,
+    outcomes,
     review,
     run,
     schedule,
@@ -84,6 +85,7 @@ token.add_to(app)
 watch.add_to(app)
 loop.add_to(app)
 notify.add_to(app)
+outcomes.add_to(app)
 schedule.add_to(app)
 env.add_to(app)
 suite.add_to(app)

@@ -96,7 +96,7 @@ class Evidence:
                 "reach": self.reach,
                 "cells": [cell_dict(cell) for cell in self.cells],
                 "behaviour": None if self.behaviour is None else self.behaviour.to_dict(),
-                "data_quality": None if self.quality is None else asdict(self.quality),
+                "data_quality": None if self.quality is None else self.quality.to_dict(),
                 "considered": None if self.tables is None else self.tables.considered,
                 "nonfinite": None if self.tables is None else self.tables.nonfinite,
                 "history": [dict(event) for event in self.history],

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from regression_suite import data_docs
+from regression_suite.episodes import Played
+from regression_suite.played_tables import EPISODES, OUTCOMES, episode_frame, outcome_frame
+from regression_suite.played_tables import requirements as played_requirements
 from regression_suite.tables import KEYS, RunTables, read, requirements
 from srghn.errors import ArtefactError
 from srghn.evolution.lineage import schema
 from srghn.evolution.metrics import SCHEMA
+from srghn.files import atomic_write
 from srghn.inference.verdict import Check
 from srghn.quiet import be_quiet
 
@@ -26,6 +32,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "lineage": tuple(name for name in schema(1, "").names if name != "returns"),
     "generations": tuple(SCHEMA.names),
     "worlds": ("source", "fingerprint"),
+    "episodes": EPISODES,
+    "outcomes": OUTCOMES,
 }
 
 
@@ -42,10 +50,26 @@ class Expectation:
 
 @dataclass(frozen=True)
 class DataQuality:
-    """What was expected of a run's tables, and what came. `rows` counts each table's."""
+    """What was expected of tables, and what was found. `rows` counts each table's.
+
+    `docs` is Great Expectations' page about it, `suites` its suites, by table, as plain data.
+    """
 
     expectations: tuple[Expectation, ...]
     rows: Mapping[str, int]
+    docs: str = ""
+    suites: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data, without page and suites."""
+        return {"expectations": [asdict(e) for e in self.expectations], "rows": dict(self.rows)}
+
+    def keep_suites(self, folder: Path) -> None:
+        """Write each suite, as Great Expectations reads it, where it changed."""
+        for table, suite in self.suites.items():
+            path, data = folder / f"{table}.json", json.dumps(suite, indent=1, sort_keys=True)
+            if not path.is_file() or path.read_text(encoding="utf-8") != data:
+                atomic_write(path, data)
 
     @property
     def failed(self) -> tuple[Expectation, ...]:
@@ -62,15 +86,45 @@ def validate_run(run_dir: Path) -> DataQuality:
     return validate(read(run_dir))
 
 
-def validate(run: RunTables) -> DataQuality:
-    """Schema and size of every table first; what rows must be only where those hold."""
+def validate(run: RunTables, played: Sequence[Played] = (), limit: int = 0) -> DataQuality:
+    """The tables of a run, and the gate's episodes, of at most `limit` steps, where there are any.
+
+    Schema and size of every table first; what rows must be only where those hold.
+    """
     frames = {"lineage": run.lineage, "generations": run.generations, "worlds": run.worlds}
+    episodes = episode_frame(played) if played else None
+    if episodes is not None:
+        frames["episodes"] = episodes
+
+    def needed() -> dict[str, pd.DataFrame]:
+        more = {} if episodes is None else {"episodes": played_requirements(episodes, limit)}
+        return {**requirements(run), **more}
+
+    return _validated(frames, needed)
+
+
+def validate_outcomes(
+    outcomes: Sequence[Any], limit: int, versions: Collection[int]
+) -> DataQuality:
+    """Outcomes from service: of these versions, ended once, with a finite return, in time."""
+    frame = outcome_frame(outcomes)
+    return _validated(
+        {"outcomes": frame}, lambda: {"outcomes": played_requirements(frame, limit, versions)}
+    )
+
+
+def _validated(
+    frames: Mapping[str, pd.DataFrame], needed: Callable[[], Mapping[str, pd.DataFrame]]
+) -> DataQuality:
     validator = _Validator()
     found = [e for name, frame in frames.items() for e in validator.shape(name, frame)]
     if all(e.success for e in found):
-        for name, frame in requirements(run).items():
+        for name, frame in needed().items():
             found += validator.rows(name, frame)
-    return DataQuality(tuple(found), {name: len(frame) for name, frame in frames.items()})
+    rows = {name: len(frame) for name, frame in frames.items()}
+    return DataQuality(
+        tuple(found), rows, data_docs.page(validator.results), dict(validator.suites)
+    )
 
 
 def judge_tables(quality: DataQuality | None, problem: str = "") -> Check:
@@ -106,6 +160,8 @@ class _Validator:
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         self._source = context.data_sources.add_pandas("run")
         self._batches = 0
+        self.results: list[tuple[str, Any]] = []
+        self.suites: dict[str, Any] = {}
 
     def shape(self, table: str, frame: pd.DataFrame) -> list[Expectation]:
         """The table has its columns, in order, and at least one row."""
@@ -136,8 +192,19 @@ class _Validator:
         suite = self._gx.ExpectationSuite(table, expectations=list(expectations.values()))
         keys = [key for key in KEYS[table] if key in frame.columns]
         form = {"result_format": "COMPLETE", "unexpected_index_column_names": keys}
-        results = batch.validate(suite, result_format=form).results
+        result = batch.validate(suite, result_format=form)
+        self.results.append((table, result))
+        self._keep(table, suite)
+        results = result.results
         return [_read(table, name, r, keys) for name, r in zip(names, results, strict=True)]
+
+    def _keep(self, table: str, suite: Any) -> None:
+        """Shape and rows of a table as one suite."""
+        data = suite.to_json_dict()
+        if table in self.suites:
+            before = self.suites[table]["expectations"]
+            data["expectations"] = [*before, *data["expectations"]]
+        self.suites[table] = data
 
     def _batch(self, table: str, frame: pd.DataFrame) -> Batch:
         self._batches += 1

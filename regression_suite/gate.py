@@ -34,6 +34,9 @@ from srghn.errors import ArtefactError, GateError
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 from srghn.inference.verdict import Check, Verdict, decide, summarise
 
+#: Great Expectations' page, beside the report that links it.
+DATA_DOCS = "data_docs.html"
+
 
 def policy_digest(params: GateParams) -> str:
     """SHA-256 of the rules: whom they are applied against is not one of them."""
@@ -65,6 +68,7 @@ def judge(
     tried: int = 0,
     recalled: bool = False,
     approval: str = "",
+    suites: Path | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Judge a candidate against the incumbent, or as a first champion, and write the report.
@@ -78,7 +82,7 @@ def judge(
     ledger's event that began this attempt; `tried` the number of other candidates that were judged
     since this incumbent became champion. A `recalled` candidate is a former champion: it may come
     from another world, if that one has the same interface. `approval` says who may approve a pass,
-    and until when.
+    and until when; `suites` is the folder in which suites of expectations are kept.
 
     Raises `GateError` when the attempts are used up or the champion that is named was not given,
     `ConfigError` for a mode or a perturbation that the world does not have.
@@ -111,6 +115,8 @@ def judge(
     if all(check.outcome == "passed" for check in evidence.checks):
         evidence = _examine(evidence, run_dir, progress, timings)
     verdict = _write(evidence, out_dir)
+    if suites is not None and evidence.quality is not None:
+        evidence.quality.keep_suites(suites)
     timings["seconds"] = time.perf_counter() - started
     atomic_write(out_dir / "timings.json", json.dumps(timings, indent=1))
     atomic_write(out_dir / "verdict.json", verdict.to_json())
@@ -201,7 +207,8 @@ def _judge_run(evidence: Evidence, run_dir: Path | None) -> Evidence:
     if run_dir is not None:
         try:
             run = tables.read(run_dir)
-            quality = validate(run)
+            limit = evidence.version.max_episode_steps
+            quality = validate(run, evidence.played, limit)
         except ArtefactError as error:
             problem = say(error)
     evidence = replace(evidence, tables=run, quality=quality)
@@ -263,6 +270,9 @@ def _write(evidence: Evidence, out_dir: Path) -> Verdict:
         )
     content = canonical_json(evidence.to_dict(verdict, digests.get("episodes.parquet")))
     digests["report.json"] = _keep(out_dir, "report.json", content)
+    (out_dir / DATA_DOCS).unlink(missing_ok=True)
+    if evidence.quality is not None:
+        digests[DATA_DOCS] = _keep(out_dir, DATA_DOCS, evidence.quality.docs.encode())
     page = render(evidence, verdict, digests["report.json"]).encode()
     digests["report.html"] = _keep(out_dir, "report.html", page)
     return replace(verdict, report_digest=digests["report.html"], evidence=digests)

@@ -25,6 +25,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "lineage": ("generation", "id"),
     "generations": ("generation",),
     "worlds": ("source",),
+    "episodes": ("cell", "seed"),
+    "outcomes": ("n", "episode"),
 }
 
 

@@ -45,6 +45,7 @@ ACCESS: dict[tuple[str, str], str] = {
     ("GET", "/v1/versions/{version}"): READ,
     ("GET", "/v1/versions/{version}/report"): READ,
     ("GET", "/v1/versions/{version}/report.json"): READ,
+    ("GET", "/v1/versions/{version}/data_docs.html"): READ,
     ("GET", "/v1/episodes/{episode_id}"): REVIEW,
     ("POST", "/v1/act"): INFER,
     ("POST", "/v1/act/batch"): INFER,

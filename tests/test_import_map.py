@@ -98,7 +98,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.services",
         "pipelines.versions",
     },
-    "pipelines.lab": {"pipelines.adapt", "pipelines.services"},
+    "pipelines.lab": {"pipelines.adapt", "pipelines.runs", "pipelines.services"},
     "pipelines.commands": {
         "pipelines.adapt",
         "pipelines.demo",

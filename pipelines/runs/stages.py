@@ -136,6 +136,7 @@ def gate(workspace: Workspace, settings: Settings) -> None:
             tried=lease.tried,
             recalled=lease.recalled,
             approval=lease.approval,
+            suites=settings.home / "expectations",
             progress=progress,
         )
     metrics = {

@@ -66,6 +66,12 @@ async def report(request: Request, version: str) -> Response:
     return await _report(request, version, "report.html")
 
 
+@router.get("/v1/versions/{version}/data_docs.html")
+async def data_docs(request: Request, version: str) -> Response:
+    """What Great Expectations found in the tables behind the report, for people."""
+    return await _report(request, version, "data_docs.html")
+
+
 @router.get("/v1/versions/{version}/report.json")
 async def report_json(request: Request, version: str) -> Response:
     """The promotion report, for programs."""

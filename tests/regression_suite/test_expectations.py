@@ -7,13 +7,23 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from regression_suite.expectations import DataQuality, judge_tables, validate, validate_run
+from regression_suite.episodes import Played
+from regression_suite.expectations import (
+    DataQuality,
+    judge_tables,
+    validate,
+    validate_outcomes,
+    validate_run,
+)
+from regression_suite.suite import Cell
 from regression_suite.tables import RunTables, read
+from serving.registry.records import Outcome
 from srghn.errors import ArtefactError
 
 Damage = Callable[[RunTables], RunTables]
@@ -143,3 +153,93 @@ def test_a_run_that_met_its_budget_says_so(run_dir: Path, tmp_path: Path) -> Non
     assert "after 3 generations" in tables.end
     assert "evolution.until" in tables.end
     assert "481.2 over 64 fresh episodes" in tables.end
+
+
+# ------------------------------------------------------------- what was played, and data docs
+
+
+def played(**changes: Any) -> Played:
+    """Thirty paired episodes of one cell, as a gate plays them."""
+    columns = {
+        "seeds": np.arange(30),
+        "returns": np.full(30, 9.0),
+        "lengths": np.full(30, 9),
+        "incumbent_returns": np.full(30, 8.0),
+        "incumbent_lengths": np.full(30, 8),
+    }
+    return Played(Cell("primary", "primary", "normal", 30), **{**columns, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "row"),
+    [
+        ({"seeds": np.r_[0, np.arange(29)]}, "a seed is played once", "seed 0"),
+        ({"returns": np.r_[np.nan, np.zeros(29)]}, "a return is a number", "seed 0"),
+        ({"lengths": np.r_[501, np.ones(29, int)]}, "an episode has 1 to 500 steps", "seed 0"),
+        ({"incumbent_returns": np.r_[np.nan, np.ones(29)]}, "where a champion plays", "seed 0"),
+    ],
+)
+def test_a_gate_s_own_episodes_are_checked_and_failing_rows_named(
+    run: RunTables, changes: dict[str, Any], name: str, row: str
+) -> None:
+    quality = validate(run, [played(**changes)], 500)
+    failed = [e for e in quality.failed if e.table == "episodes"]
+    assert [e.name.startswith(name) for e in failed] == [True]
+    assert f"cell primary, {row}" in failed[0].rows
+
+
+def test_crashes_and_a_missing_champion_are_no_fault_of_a_table(run: RunTables) -> None:
+    alone = played(incumbent_returns=None, incumbent_lengths=None)
+    crashed = replace(
+        alone, cell=Cell("x", "perturbed", "normal", 30), returns=np.full(30, -np.inf)
+    )
+    assert validate(run, [alone, crashed], 500).success
+
+
+def outcome(n: int, **changes: Any) -> Outcome:
+    told = {"episode_id": f"e{n}", "version": 1, "route": "champion", "epoch": None}
+    ended = {"return_": 9.0, "length": 9, "terminated": True, "counted": True}
+    return Outcome(n=n, **{**told, **ended, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"episode_id": "e1"}, "an episode ends once"),
+        ({"return_": float("inf")}, "a return is a finite number"),
+        ({"length": 0}, "an episode has 1 to 500 steps"),
+        ({"version": 7}, "its version is in the ledger"),
+    ],
+)
+def test_outcomes_of_service_are_checked(changes: dict[str, Any], name: str) -> None:
+    sound = [outcome(n) for n in range(1, 5)]
+    assert validate_outcomes(sound, 500, {1}).success
+    quality = validate_outcomes([*sound, outcome(5, **changes)], 500, {1})
+    assert [e.name for e in quality.failed] == [name]
+    assert quality.failed[0].rows[0].startswith("n 5, episode")
+
+
+def test_data_docs_stand_alone_and_are_the_same_bytes_again(run: RunTables) -> None:
+    first, second = validate(run, [played()], 500), validate(run, [played()], 500)
+    assert first.docs == second.docs
+    assert "http" not in first.docs
+    assert "<script" not in first.docs
+    for words in ("<h2>lineage</h2>", "<h2>episodes</h2>", "every parent exists"):
+        assert words in first.docs
+    broken = validate(run, [played(seeds=np.r_[0, np.arange(29)])], 500)
+    assert "a seed is played once in a cell" in broken.docs
+    assert broken.docs != first.docs
+
+
+def test_suites_are_kept_as_great_expectations_reads_them(run: RunTables, tmp_path: Path) -> None:
+    import great_expectations
+
+    quality = validate(run, [played()], 500)
+    quality.keep_suites(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {path.stem for path in written} == {"lineage", "generations", "worlds", "episodes"}
+    for path in written:
+        data = json.loads(path.read_text())
+        assert len(great_expectations.ExpectationSuite(**data).expectations) >= 3
+    quality.keep_suites(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written

@@ -27,6 +27,7 @@ def test_a_gate_is_measured_as_it_is_and_with_every_planned_episode(
 ) -> None:
     monkeypatch.setattr(gates, "load_preset", small)
     monkeypatch.setattr(gates, "EPISODES", 4)
+    monkeypatch.setattr(gates, "EPOCHS", 20)
     passed = Check("same twice", "passed", "not played again here")
     monkeypatch.setattr(again, "judge_again", lambda *_: passed)
     done = CliRunner().invoke(app, ["bench", "gate", "--preset", "cartpole", "--json"])
