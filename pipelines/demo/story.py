@@ -29,6 +29,7 @@ from pipelines.versions.judge import judge_version
 from pipelines.versions.release import Release, outcome
 from serving.registry.records import Champion, Who
 from serving.registry.rules import DeploymentRules
+from serving.registry.schema import POLICY
 from serving.settings import Settings
 from serving.trial.rules import TrialTerms
 from srghn import seeding
@@ -127,6 +128,9 @@ class _Demo:
 
     def second(self) -> None:
         _step(4, "The world switches: actions are flipped. Evolve on from the champion's lineage")
+        if self.ledger.service_mode() != "flipped":
+            who = Who("demo", "the world has switched: actions are flipped")
+            self.ledger.set_mode(POLICY, "flipped", who=who)
         self._run(SECOND, "champion")
 
     def trial(self, url: str, version: EnvVersion) -> None:

@@ -131,12 +131,19 @@ def _lease(release: Release, version: int, attempt: int) -> Lease:
         attempt=attempt,
         lease=began.hash,
         incumbent=found.incumbent_digest,
-        mode=found.mode,
+        mode=_mode(release, found),
         history=tuple({name: getattr(event, name) for name in SHOWN} for event in earlier),
         tried=_tried(_of(release, found.policy), began),
         recalled=found.recall_of is not None,
         approval=_approval(release, found.policy),
     )
+
+
+def _mode(release: Release, found: Version) -> str:
+    """The served mode binds; before the first champion, and in a recall, the version's own."""
+    if found.recall_of is not None:
+        return found.mode
+    return release.ledger.service_mode(found.policy) or found.mode
 
 
 def _approval(release: Release, policy: str) -> str:

@@ -140,12 +140,15 @@ def _kin(found: Version) -> Select[tuple[int]]:
     )
 
 
-def check_verdict(found: Version, verdict: Mapping[str, Any]) -> None:
-    """A verdict must be one, hold checks, and be about what was frozen when its lease began."""
+def check_verdict(found: Version, verdict: Mapping[str, Any], mode: str) -> None:
+    """A verdict must be one, hold checks, and be about what was frozen when its lease began.
+
+    `mode` is the one that is served: what is good in another one alone is no champion.
+    """
     frozen = {
         "candidate_digest": found.digest,
         "env_fingerprint": found.env_fingerprint,
-        "mode": found.mode,
+        "mode": mode,
         "suite_version": found.suite_version,
         "policy_digest": found.policy_digest,
         "incumbent_digest": found.incumbent_digest,

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import func, insert, select, update
 
-from serving.registry import guards, schema
+from serving.registry import guards, rows, schema
 from serving.registry.records import Evaluation, Version
 from serving.registry.states import VERDICTS, State
 from serving.registry.steps import Step
@@ -149,7 +149,7 @@ def record_verdict(
 ) -> str:
     """End an evaluation; a pass that was won against a former champion is stale at once."""
     found = step.version(version)
-    guards.check_verdict(found, verdict)
+    guards.check_verdict(found, verdict, _mode(step, found))
     guards.check_lease(*_begun(step, version), verdict)
     guards.check_report(report_path.parent, report_digest, verdict)
     state = VERDICTS[str(verdict["verdict"])]
@@ -166,6 +166,13 @@ def record_verdict(
         why = f"the champion changed to generation {step.generation()} during evaluation"
         step.by_ledger("outdate", why).move(version, State.STALE, deadline=None)
     return step.version(version).state
+
+
+def _mode(step: Step, found: Version) -> str:
+    """The mode to be judged in: the served one, but for a recall, which names its own."""
+    if found.recall_of is not None:
+        return found.mode
+    return rows.served_mode(step.connection, found.policy) or found.mode
 
 
 def overdue(step: Step, found: Version) -> None:

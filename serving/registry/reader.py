@@ -104,11 +104,9 @@ class Reader:
             return rows.find_interface(connection, policy)
 
     def service_mode(self, policy: str = schema.POLICY) -> str | None:
-        """The mode that the policy's world is in: set by an event, else its champion's."""
+        """The mode that the policy's world is in: set by an event, else by its promotion."""
         with self._database.read() as connection:
-            champion = rows.find_champion(connection, policy)
-            mode = rows.find_policy(connection, policy).service_mode
-        return mode or (champion.mode if champion else None)
+            return rows.served_mode(connection, policy)
 
     def version(self, version: int) -> Version:
         """Raises `LedgerError` with the numbers there are if it is unknown."""

@@ -73,6 +73,22 @@ def find_interface(connection: Connection, policy: str) -> Mapping[str, Any] | N
     return known
 
 
+def served_mode(connection: Connection, policy: str) -> str | None:
+    """The mode that a policy's world is in: set by an event, else the one that its champion passed
+    the gate in; None where neither is there."""
+    said = find_policy(connection, policy).service_mode
+    champion = find_champion(connection, policy)
+    if said is not None or champion is None:
+        return said
+    table = schema.events
+    query = select(table.c.evidence_sha256).where(
+        table.c.version == champion.version, table.c.to_state == State.PASSED
+    )
+    passed = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
+    judged = {} if passed is None else find_evidence(connection, str(passed))
+    return str(judged.get("mode", champion.mode))
+
+
 def find_champion(connection: Connection, policy: str = schema.POLICY) -> Champion | None:
     query = select(schema.champion).where(schema.champion.c.policy == policy)
     row = connection.execute(query).one_or_none()

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import POLICY, Ledger
-from serving.registry.records import Start, Who
+from serving.registry.records import Start, Version, Who
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.errors import TransitionRefused
@@ -176,7 +176,7 @@ class Steps:
             "summary": f"{word} by primary",
             "candidate_digest": found.digest,
             "env_fingerprint": found.env_fingerprint,
-            "mode": found.mode,
+            "mode": self._mode(found),
             "suite_version": found.suite_version,
             "policy_digest": found.policy_digest,
             "incumbent_digest": found.incumbent_digest,
@@ -185,6 +185,11 @@ class Steps:
             "lease": self._lease(version),
             **more,
         }
+
+    def _mode(self, found: Version) -> str:
+        """The served mode, but for a recall, which names its own."""
+        served = None if found.recall_of else self.ledger.service_mode(found.policy)
+        return served or found.mode
 
     def _lease(self, version: int) -> str | None:
         events = self.ledger.events(version, newest=True)

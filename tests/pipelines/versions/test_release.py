@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from serving.control import release as steps
 from serving.registry.mirror import MODEL, Mirror
 from serving.registry.records import Who
 from srghn.errors import ConfigError, SrghnError, TransitionRefused
+from srghn.files import canonical_json
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home, Tiny
 
@@ -232,3 +234,20 @@ def test_a_version_that_mlflow_could_not_load_is_written_anew(
 def test_every_error_is_for_users(home: Home) -> None:
     with pytest.raises(SrghnError, match="there is no version 9"):
         home.release.start_canary(9, "ann", "try")
+
+
+def test_a_candidate_is_judged_in_the_mode_that_is_served(home: Home, tmp_path: Path) -> None:
+    """Not in the one it was evolved in: that is where it is good."""
+    release, folder = home.release, tmp_path / "again"
+    release.approve(1, "ann", "good")
+    assert release.ledger.service_mode() == release.ledger.version(1).mode == "flipped"
+    release.ledger.set_mode("policy", "normal", who=Who("ann", "it was switched back"))
+    shutil.copytree(home.workspace.candidate, folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(canonical_json({**manifest, "note": "another"}))
+    version = release.register(folder, "tiny", home.workspace.params().canary)
+    lease = begin(release, version, home.workspace.params().gate, "again")
+    assert release.ledger.version(version).mode == "flipped"
+    assert lease.mode == "normal"
+    assert "A person with the scope review" in lease.approval
+    assert {event["version"] for event in lease.history} == {version}

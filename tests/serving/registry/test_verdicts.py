@@ -10,6 +10,8 @@ import pytest
 
 from serving.registry import reports
 from serving.registry.ledger import Ledger
+from serving.registry.records import Who
+from serving.registry.schema import POLICY
 from srghn.errors import LedgerError, TransitionRefused
 from srghn.files import sha256_bytes
 
@@ -144,3 +146,15 @@ def test_a_file_that_the_verdict_does_not_name_is_no_evidence(ledger: Ledger, st
     assert reports.problem(folder, verdict, "report.html") is None
     assert reports.problem(folder, verdict, "more.json") == "the verdict names no 'more.json'"
     assert reports.problem(folder, {**verdict, "evidence": {"../x": "0" * 64}}) is not None
+
+
+def test_the_served_mode_binds(ledger: Ledger, steps: Any) -> None:
+    """A champion serves in mode normal; once the world has switched, no pass elsewhere is taken."""
+    first = steps.first()
+    assert ledger.service_mode() == ledger.version(first).mode == "normal"
+    ledger.set_mode(POLICY, "flipped", who=Who("ann", "the motors were rewired"))
+    version = steps.register()
+    steps.begin(version)
+    with pytest.raises(TransitionRefused, match="mode should be 'flipped', got 'normal'"):
+        steps.judge(version, mode="normal")
+    assert steps.judge(version, mode="flipped") == "PASSED"
