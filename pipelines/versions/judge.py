@@ -18,11 +18,12 @@ from pipelines.versions.lease import Lease
 from pipelines.versions.release import PIPELINE, Release
 from serving.registry.judging import PASS_SECONDS
 from serving.registry.records import Event, Version, Who
+from serving.registry.reports import CLOCK, TIMINGS
 from serving.registry.states import TRANSITIONS, State
 from serving.settings import Settings
 from srghn.config import GateParams
 from srghn.errors import TransitionRefused
-from srghn.files import sync_folder
+from srghn.files import sha256_file, sync_folder
 from srghn.inference.verdict import Verdict
 
 #: Runs the gate stage in a workspace.
@@ -94,7 +95,7 @@ def record(release: Release, version: int, report_dir: Path, key: str) -> Verdic
         _copy_whole(report_dir, kept)
     release.ledger.record_verdict(
         version,
-        verdict.to_dict(),
+        verdict.to_dict() | _clock(kept),
         report_path=kept / "report.html",
         report_digest=verdict.report_digest,
         who=Who("gate", verdict.summary, f"{key}:verdict"),
@@ -108,7 +109,14 @@ def recorded(release: Release, version: int) -> Verdict | None:
     judging = [e for e in release.ledger.events(version) if e.action in steps]
     if not judging or judging[-1].evidence_sha256 is None:
         return None
-    return Verdict.from_dict(release.ledger.evidence(judging[-1].evidence_sha256))
+    evidence = release.ledger.evidence(judging[-1].evidence_sha256)
+    return Verdict.from_dict({k: v for k, v in evidence.items() if k != TIMINGS})
+
+
+def _clock(kept: Path) -> dict[str, str]:
+    """The digest of the timings, which differ each time: the event alone names it."""
+    timings = kept / CLOCK
+    return {TIMINGS: sha256_file(timings)} if timings.is_file() else {}
 
 
 def _begun(events: Sequence[Event], key: str) -> int | None:

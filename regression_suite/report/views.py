@@ -62,11 +62,12 @@ def figures(evidence: Evidence) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a cell was planned to take, what it took, and how it ended."""
+    """What a cell was planned to take, what it took, how close its bounds came, how it ended."""
 
     cell: str
     planned: int
     used: int
+    reached: str
     outcome: str
     style: str
 
@@ -81,8 +82,14 @@ def budgets(evidence: Evidence) -> list[Budget]:
         worst = min(outcomes, key=PRECEDENCE.index, default="error")
         said = {"inconclusive": "undecided", "error": "error"}.get(worst, "decided")
         style = plots.STYLES[worst] if cell.cell.binding else "muted"
-        found.append(Budget(cell.cell.name, cell.planned, cell.used, said, style))
+        found.append(Budget(cell.cell.name, cell.planned, cell.used, _reached(cell), said, style))
     return found
+
+
+def _reached(cell: CellEstimate) -> str:
+    """Half the width of the interval of the cell's returns."""
+    bound = cell.difference or cell.mean
+    return "—" if bound is None else f"±{bound.width / 2:.1f}"
 
 
 def identity(

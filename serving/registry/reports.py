@@ -8,7 +8,9 @@ from typing import Any
 
 from srghn.files import canonical_json, sha256_bytes, sha256_file
 
-PAGE, VERDICT = "report.html", "verdict.json"
+PAGE, VERDICT, CLOCK = "report.html", "verdict.json", "timings.json"
+#: What an event adds to the verdict: the digest of the clock's file, which no verdict can hold.
+TIMINGS = "timings"
 
 
 def folder(home: Path, digest: str) -> Path:
@@ -17,10 +19,13 @@ def folder(home: Path, digest: str) -> Path:
 
 
 def digests(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """File -> the SHA-256 that it has by the verdict: page, verdict, and the evidence it names."""
+    """File -> the SHA-256 that it has by the event: page, verdict, clock, and named evidence."""
+    said = {name: value for name, value in verdict.items() if name != TIMINGS}
+    clock = {CLOCK: str(verdict[TIMINGS])} if TIMINGS in verdict else {}
     return {
         PAGE: str(verdict.get("report_digest")),
-        VERDICT: sha256_bytes(canonical_json(verdict)),
+        VERDICT: sha256_bytes(canonical_json(said)),
+        **clock,
         **{str(name): str(digest) for name, digest in dict(verdict.get("evidence") or {}).items()},
     }
 

@@ -44,6 +44,7 @@ def test_two_workers_and_a_loaded_machine_change_no_byte(home: Home) -> None:
     assert lease.lease is not None
     first = files(workspace.report)
     assert {"report.html", "report.json", "verdict.json", "episodes.parquet"} <= set(first)
+    assert b"<pre>srghn replay 1</pre>" in first["report.html"]
     two = Settings(home=home.settings.home, engine="processes", workers=2).resolved()
     with loaded():
         STAGES["gate"](workspace, two)

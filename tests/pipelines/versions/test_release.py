@@ -15,13 +15,13 @@ import yaml
 from pipelines.runs.runner import judge_again
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import create_workspace, open_workspace, pipeline_definition
-from pipelines.versions.judge import begin, judge_version
+from pipelines.versions.judge import begin, judge_version, recorded
 from pipelines.versions.lease import Lease
 from serving.control import release as steps
 from serving.registry.mirror import MODEL, Mirror
 from serving.registry.records import Who
 from srghn.errors import ConfigError, SrghnError, TransitionRefused
-from srghn.files import canonical_json
+from srghn.files import canonical_json, sha256_file
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home, Tiny
 
@@ -251,3 +251,16 @@ def test_a_candidate_is_judged_in_the_mode_that_is_served(home: Home, tmp_path: 
     assert lease.mode == "normal"
     assert "A person with the scope review" in lease.approval
     assert {event["version"] for event in lease.history} == {version}
+
+
+def test_the_event_names_the_clock_s_file_and_the_verdict_does_not(home: Home) -> None:
+    release = home.release
+    digest = str(release.ledger.version(1).report_digest)
+    timings, verdict = release.reports(digest) / "timings.json", release.ledger.verdict(1)
+    assert verdict is not None
+    assert verdict["timings"] == sha256_file(timings)
+    assert "timings" not in json.loads(timings.with_name("verdict.json").read_bytes())
+    assert recorded(release, 1) is not None
+    timings.write_text("{}")
+    with pytest.raises(TransitionRefused, match=r"timings.json has digest"):
+        release.approve(1, "ann", "fast enough")
