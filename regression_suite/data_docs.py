@@ -22,7 +22,7 @@ STYLE = (
 #: What loads something, or leads away.
 _FOREIGN = re.compile(
     r"<script\b.*?</script>|<style\b.*?</style>|<link\b[^>]*>|<img\b[^>]*>"
-    r"|<svg\b.*?</svg>|<nav\b.*?</nav>|<button\b.*?</button>|<form\b.*?</form>|<!--.*?-->",
+    r"|<input\b[^>]*>|<label\b.*?</label>|<svg\b.*?</svg>|<nav\b.*?</nav>|<button\b.*?</button>|<form\b.*?</form>|<!--.*?-->",
     re.DOTALL,
 )
 _LINK = re.compile(r"</?a\b[^>]*>")

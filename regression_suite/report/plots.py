@@ -13,6 +13,8 @@ from regression_suite.report.svg import Drawing, label
 from srghn.inference.verdict import Check
 
 Float = NDArray[np.float64]
+#: Letters of a cell's name that a forest plot has room for.
+NAME = 36
 STYLES = {"passed": "pass", "failed": "fail", "inconclusive": "unsure", "error": "fail"}
 SIGNS = {"passed": "✓", "failed": "✕", "inconclusive": "?", "error": "!"}
 
@@ -27,7 +29,8 @@ def forest(checks: Sequence[Check], what: str, *, paired: bool, unit: float = 1.
     pad = 0.06 * (max(ends) - min(ends) or 1)
     height = 30 * len(rows) + 64
     span = (min(ends) - pad, max(ends) + pad)
-    drawing = Drawing(760, height, span, (len(rows), 0.0), (14, 196, 46, 170))
+    left = 24 + 7 * max((len(_short(check.name)) for check in rows), default=0)
+    drawing = Drawing(760, height, span, (len(rows), 0.0), (14, 196, 46, max(left, 150)))
     drawing.axes(what, y_most=0)
     drawing.vertical(0.0, "zero")
     for index, check in enumerate(rows):
@@ -36,6 +39,11 @@ def forest(checks: Sequence[Check], what: str, *, paired: bool, unit: float = 1.
         f"Forest plot, {what}: "
         + "; ".join(f"{c.name} {c.value:.1f} from {c.low:.1f} to {c.high:.1f}" for c in rows)
     )
+
+
+def _short(name: str) -> str:
+    """A cell's name as the picture has room for; an own perturbation's path is cut in front."""
+    return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
 
 
 def _times(check: Check, unit: float) -> Check:
@@ -53,7 +61,7 @@ def _forest_row(drawing: Drawing, check: Check, y: float, plus: str) -> None:
     style = STYLES[check.outcome] if check.binding else "muted"
     middle = drawing.py(y)
     left, right = drawing.px(check.low), drawing.px(check.high)
-    drawing.text(drawing.left - 12, middle + 4, check.name, "end", "row")
+    drawing.text(drawing.left - 12, middle + 4, _short(check.name), "end", "row")
     if check.threshold is not None:
         at = drawing.px(check.threshold)
         drawing.segment(at, middle - 11, at, middle + 11, "margin")

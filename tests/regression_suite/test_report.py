@@ -16,7 +16,7 @@ from regression_suite.report.film import ARTISTS, record
 from regression_suite.report.svg import Drawing, label, ticks
 from srghn.config import EnvParams, GateParams
 from srghn.envs import EnvVersion, pin
-from srghn.inference.verdict import Verdict
+from srghn.inference.verdict import Check, Verdict
 from tests.regression_suite.conftest import QUICK, make_candidate
 
 HOSTILE = "<script>alert(1)</script>"
@@ -188,3 +188,17 @@ def test_a_film_shows_the_world_whatever_a_policy_sees(world: str, size: int) ->
 def test_every_artist_draws_a_frame() -> None:
     for draw in ARTISTS.values():
         ElementTree.fromstring(draw(np.linspace(-1, 1, 8).astype(np.float32), "step 3"))
+
+
+def test_a_forest_has_room_for_the_names_of_its_cells() -> None:
+    own = "my_company.policies.perturbations:GustOfWind:0.25 failures"
+    rows = [_check("observation_noise:0.05 failures"), _check(own)]
+    drawing = str(plots.forest(rows, "x", paired=True))
+    left = min(float(x) for x in re.findall(r'class="row" x="([\d.]+)"', drawing))
+    assert left >= 7 * len("observation_noise:0.05 failures")
+    assert "…" in drawing
+    assert own not in re.findall(r">([^<]*)</text>", drawing)
+
+
+def _check(name: str) -> Check:
+    return Check(name, "passed", "", value=1.0, threshold=0.0, low=0.5, high=1.5, sense="low >")

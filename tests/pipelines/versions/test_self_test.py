@@ -26,19 +26,27 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file but the ledger's side files, which SQLite makes and removes as it reads."""
+    """Every file but the ledger's own, which SQLite tidies as it reads: its events are counted."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file())
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in files
-        if not p.name.endswith(("-wal", "-shm"))
+        if not p.name.endswith((".db", "-wal", "-shm"))
     }
+
+
+def rules(home: Home, **changes: float) -> None:
+    """Change the gate rules of the run."""
+    params = home.workspace.params()
+    gate = params.gate.model_copy(update=changes)
+    home.workspace.params_file.write_text(params.model_copy(update={"gate": gate}).to_yaml())
 
 
 def test_a_weak_world_is_told_and_the_home_is_as_it_was(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tiny version falls at once, so a random one is no worse: the self-test says so."""
+    rules(home, margin=0.1)
     before, events = contents(home.settings.home), len(home.release.ledger.events())
     monkeypatch.setenv("SRGHN_HOME", str(home.settings.home))
     done = CliRunner().invoke(app, ["gate", "1", "--self-test", "--json"])
@@ -58,9 +66,7 @@ def test_a_genome_that_failed_is_no_new_candidate_under_another_manifest(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "KNOWN_BAD", [])
-    params = home.workspace.params()
-    strict = params.gate.model_copy(update={"min_return": 400.0})
-    home.workspace.params_file.write_text(params.model_copy(update={"gate": strict}).to_yaml())
+    rules(home, min_return=400.0)
     row = self_test(home.settings, 1)[-1]
     assert (row.verdict, row.right) == ("refused", True)
     assert "has the genome of version 1, which is FAILED" in row.why
