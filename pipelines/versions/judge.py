@@ -148,8 +148,8 @@ def _lease(release: Release, version: int, attempt: int) -> Lease:
 
 
 def _mode(release: Release, found: Version) -> str:
-    """The served mode binds; before the first champion, and in a recall, the version's own."""
-    if found.recall_of is not None:
+    """Against a champion the served mode binds; else, and in a recall, the version's own."""
+    if found.recall_of is not None or found.incumbent_digest is None:
         return found.mode
     return release.ledger.service_mode(found.policy) or found.mode
 

@@ -26,6 +26,8 @@ class Patient:
         self.model: Any = onnx.load_model_from_string(data)
         self.graph = self.model.graph
         self.interface = interface
+        #: Part of every name that is added: one operation may follow another.
+        self.size = len(self.graph.node)
         self.inner = self.rename(ACTION)
         self._count = 0
         #: Name of what the policy itself keeps for its next step; None where it keeps nothing.
@@ -33,7 +35,7 @@ class Patient:
 
     def rename(self, name: str) -> str:
         """Give a tensor another name inside; what is declared of it stays."""
-        inner = f"{name} of the policy"
+        inner = f"{name} within {self.size}"
         for node in self.graph.node:
             node.input[:] = [inner if one == name else one for one in node.input]
             node.output[:] = [inner if one == name else one for one in node.output]
@@ -42,13 +44,13 @@ class Patient:
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """One more node; the name of its output."""
         self._count += 1
-        name = f"added {self._count}"
+        name = f"added {self.size}.{self._count}"
         self.graph.node.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
     def constant(self, values: Any, kind: Any = np.float32) -> str:
         self._count += 1
-        name = f"added {self._count}"
+        name = f"added {self.size}.{self._count}"
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(values, kind), name))
         return name
 
@@ -175,7 +177,7 @@ def _extend_state(patient: Patient, kept: int) -> str:
     const, axis = patient.constant, patient.constant([1], np.int64)
     if kept:
         patient.kept_state = patient.rename(NEXT)
-        inner = f"{STATE} of the policy"
+        inner = f"{STATE} within {patient.size}"
         for node in patient.graph.node:
             node.input[:] = [inner if one == STATE else one for one in node.input]
         ends = const([0], np.int64), const([kept], np.int64)

@@ -19,9 +19,10 @@ from serving.registry.states import State
 from srghn.errors import LedgerError
 from srghn.files import sha256_bytes
 
-#: What a verdict says about the version that it judged, column by column.
+#: What a verdict says about the version that it judged, column by column; its mode is the one that
+#: was served, which need not be the version's own.
 _JUDGED = (
-    "env_fingerprint", "mode", "suite_version", "policy_digest", "incumbent_digest", "report_digest"
+    "env_fingerprint", "suite_version", "policy_digest", "incumbent_digest", "report_digest"
 )  # fmt: skip
 #: What the event of a registration says about its version.
 _REGISTERED = ("digest", "genome", "env_fingerprint", "mode", "run_id", "recall_of")

@@ -169,8 +169,8 @@ def record_verdict(
 
 
 def _mode(step: Step, found: Version) -> str:
-    """The mode to be judged in: the served one, but for a recall, which names its own."""
-    if found.recall_of is not None:
+    """The mode to be judged in: against a champion the served one, in a recall its own."""
+    if found.recall_of is not None or found.incumbent_digest is None:
         return found.mode
     return rows.served_mode(step.connection, found.policy) or found.mode
 

@@ -187,9 +187,10 @@ class Steps:
         }
 
     def _mode(self, found: Version) -> str:
-        """The served mode, but for a recall, which names its own."""
-        served = None if found.recall_of else self.ledger.service_mode(found.policy)
-        return served or found.mode
+        """Against a champion the served mode, but a recall names its own."""
+        if found.recall_of or not found.incumbent_digest:
+            return found.mode
+        return self.ledger.service_mode(found.policy) or found.mode
 
     def _lease(self, version: int) -> str | None:
         events = self.ledger.events(version, newest=True)
