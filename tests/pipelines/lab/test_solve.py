@@ -113,6 +113,13 @@ def test_a_peer_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
         run._peer(replace(CARTPOLE, env="NoSuch-v0"), run.PYCMA, 0, 1.0, tmp_path)
 
 
+def test_the_page_has_the_table_of_the_committed_runs(pytestconfig: pytest.Config) -> None:
+    docs = pytestconfig.rootpath / "docs"
+    made = run.read(docs / "results" / "solve.csv")
+    assert run.markdown(made) in (docs / "solve.md").read_text()
+    assert len({(a.env, a.contestant, a.seed) for a in made}) == len(made) > 0
+
+
 def test_unsolved_runs_are_shown_and_count_as_never() -> None:
     runs = [made("a", 0, True, 2.0), made("a", 1, False, 60.0), made("a", 2, False, 60.0)]
     assert run.median_seconds(runs) == math.inf

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -142,15 +142,30 @@ def median_seconds(attempts: Sequence[Attempt]) -> float:
     return statistics.median(a.cpu_seconds if a.solved else math.inf for a in attempts)
 
 
+HEADINGS = ("world", "contestant", "solved", "median CPU-s", "each run", "median steps")
+
+
 def table(attempts: Sequence[Attempt]) -> Table:
     """A row for each world and contestant; unsolved runs are shown, with what they spent."""
     shown = Table(title=f"CPU-seconds until {EPISODES} fresh episodes reach the bar, one core")
-    for heading in ("world", "contestant", "solved", "median CPU-s", "each run", "median steps"):
+    for heading in HEADINGS:
         shown.add_column(heading)
+    for row in rows(attempts):
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(attempts: Sequence[Attempt]) -> str:
+    """The same table for a page."""
+    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows(attempts)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def rows(attempts: Sequence[Attempt]) -> Iterator[tuple[str, ...]]:
     for env, contestant in dict.fromkeys((a.env, a.contestant) for a in attempts):
         runs = [a for a in attempts if (a.env, a.contestant) == (env, contestant)]
         middle = median_seconds(runs)
-        shown.add_row(
+        yield (
             env,
             contestant,
             f"{sum(a.solved for a in runs)} of {len(runs)}",
@@ -158,4 +173,3 @@ def table(attempts: Sequence[Attempt]) -> Table:
             " ".join(("" if a.solved else ">") + f"{a.cpu_seconds:.3g}" for a in runs),
             f"{statistics.median(a.steps for a in runs):,.0f}",
         )
-    return shown
