@@ -20,8 +20,8 @@ from pipelines.versions.people import actor
 from serving.control import release as steps
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.database import Database
-from serving.registry.guards import SUCCESSOR, check_change
-from serving.registry.interfaces import difference
+from serving.registry.guards import check_change
+from serving.registry.interfaces import SUCCESSOR, difference
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
 from serving.registry.names import DEFAULT

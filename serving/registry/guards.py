@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from serving.registry import comparisons, reports, rows, schema
-from serving.registry.interfaces import difference, other_actions
+from serving.registry.interfaces import SUCCESSOR, difference, other_actions, replaced
 from serving.registry.records import Canary, Champion, Version
 from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
@@ -18,9 +18,6 @@ from serving.registry.steps import Step
 from serving.trial.compared import Compared
 from srghn.errors import TransitionRefused
 from srghn.inference.verdict import contradiction
-
-#: Key of a version's record: it may bring other observations than the champion's.
-SUCCESSOR = "successor"
 
 
 def short(digest: str | None) -> str:
@@ -245,10 +242,8 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
         raise TransitionRefused(
             f"version {wanted} is {found.state}; only a retired champion can be brought back"
         )
-    current = step.version(champion.version).manifest
-    back = difference(current.get("interface"), found.manifest.get("interface"))
-    succeeded = back is not None and bool(current.get(SUCCESSOR))  # it saw another environment
-    if found.env_fingerprint != champion.env_fingerprint and not succeeded:
+    back = replaced(step.version(champion.version).manifest, found.manifest)
+    if found.env_fingerprint != champion.env_fingerprint and not back:
         raise TransitionRefused(
             f"version {wanted} passed in environment {short(found.env_fingerprint)}, served is "
             f"{short(champion.env_fingerprint)}; gate it again in the environment of today"

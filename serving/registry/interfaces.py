@@ -8,6 +8,8 @@ from typing import Any
 
 from srghn.files import canonical_json, sha256_bytes
 
+#: Key of a version's record: it may bring other observations than the champion's.
+SUCCESSOR = "successor"
 #: What clients depend on. Bounds may move with a version of the environment.
 ACTIONS = ("kind", "n", "action_kind", "action_shape", "choices", "starts")
 _OF_LEAF = ("path", "kind", "shape", "counts", "starts")
@@ -30,6 +32,12 @@ def difference(served: Interface | None, other: Interface | None) -> str | None:
         leaf = next(a or b for a, b in _pairs(before, after) if a != b)
         return f"other parts of an observation, first {json.loads(leaf)['path']}"
     return None
+
+
+def replaced(current: Mapping[str, Any], former: Mapping[str, Any]) -> bool:
+    """Whether a successor took over from one that saw other things; both are manifests."""
+    changed = difference(current.get("interface"), former.get("interface"))
+    return changed is not None and bool(current.get(SUCCESSOR))
 
 
 def other_actions(served: Interface | None, other: Interface | None) -> str | None:

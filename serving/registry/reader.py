@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import func, select
 
 from serving.registry import chain, explain, holdbacks, rows, schema
 from serving.registry.database import Database
+from serving.registry.interfaces import replaced
 from serving.registry.records import Canary, Champion, Event, Holdback, Policy, Version
 from serving.registry.rules import DeploymentRules, current_rules
 from serving.registry.states import State
@@ -83,20 +85,26 @@ class Reader:
             if champion is None:
                 return []
             query = (
-                select(versions.c.version)
+                select(versions)
                 .join(events, events.c.version == versions.c.version)
                 .where(
                     versions.c.policy == policy,
                     versions.c.state == State.RETIRED,
                     ~versions.c.quarantined,
-                    versions.c.env_fingerprint == champion.env_fingerprint,
                     events.c.to_state == State.CHAMPION,
                 )
                 .group_by(versions.c.version)
                 .order_by(crowned.desc())
-                .limit(most)
             )
-            return [int(version) for version in connection.execute(query).scalars()]
+            current = rows.find_version(connection, champion.version).manifest
+            found = map(rows.to_version, connection.execute(query).mappings())
+            same = (
+                version.version
+                for version in found
+                if version.env_fingerprint == champion.env_fingerprint
+                or replaced(current, version.manifest)
+            )
+            return list(islice(same, most))
 
     def interface(self, policy: str = schema.POLICY) -> Mapping[str, Any] | None:
         """What clients of a policy send and get; None before its first champion."""

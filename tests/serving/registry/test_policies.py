@@ -365,6 +365,7 @@ def test_rollback_from_a_successor_leads_back_to_what_it_replaced(
     steps.play(steps.canary(second), 10.0, 490.0, 12)
     ledger.promote(second, expected_generation=1, who=ANN)
     assert ledger.interface() == {"observation_size": 5}
+    assert ledger.former() == [1]
     back = ledger.rollback(who=Who("ann", "clients were not ready"))
     assert back.version == 1
     assert ledger.interface() == {"observation_size": 4}
