@@ -96,10 +96,9 @@ def _served(workspace: Workspace, settings: Settings, verdict: str) -> Went:
     return Went(run.version, int(weights.size), kept, verdict, steps)
 
 
-Actor = Callable[[NDArray[np.float32]], NDArray[Any]]
-
-
-def _torch(network: torch.nn.Module, version: EnvVersion, kept: int) -> Actor:
+def _torch(
+    network: torch.nn.Module, version: EnvVersion, kept: int
+) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
     served = ServedPolicy(network, version.interface).eval()
     state = torch.zeros(1, kept)
 
@@ -115,13 +114,16 @@ def _torch(network: torch.nn.Module, version: EnvVersion, kept: int) -> Actor:
     return act
 
 
-def _server(client: TestClient) -> Actor:
-    """One episode of the server: its memory, where there is any, travels in the token."""
+def _server(client: TestClient) -> Callable[[Any], NDArray[Any]]:
+    """One episode of the server, asked with observations as JSON holds them.
+
+    Its memory, where there is any, travels in the token.
+    """
     said: dict[str, Any] = {"episode_id": "matrix"}
 
-    def act(row: NDArray[np.float32]) -> NDArray[Any]:
+    def act(observation: Any) -> NDArray[Any]:
         nonlocal said
-        answer = client.post("/v1/act", json={"observation": row.tolist(), **said})
+        answer = client.post("/v1/act", json={"observation": observation, **said})
         assert answer.status_code == 200, answer.text
         said = {"token": answer.json()["token"]}
         return np.asarray(answer.json()["action"])
@@ -129,8 +131,12 @@ def _server(client: TestClient) -> Actor:
     return act
 
 
-def _episode(version: EnvVersion, torches: Actor, server: Actor) -> int:
-    """Steps of one episode in which both acted alike, on observations that are also taken apart."""
+def _episode(
+    version: EnvVersion,
+    torches: Callable[[NDArray[np.float32]], NDArray[Any]],
+    server: Callable[[Any], NDArray[Any]],
+) -> int:
+    """Steps of one episode in which, asked natively, the server acts as torch does."""
     face, native = version.interface, list[Any]()
     env = version.make(version.modes[0])
     inner = env.env  # type: ignore[attr-defined]
@@ -140,9 +146,8 @@ def _episode(version: EnvVersion, torches: Actor, server: Actor) -> int:
     observation, _ = env.reset(seed=7)
     for at in range(STEPS):
         row = np.asarray(observation, np.float32)
-        if face.layout is not None:
-            np.testing.assert_array_equal(face.layout.flatten(_plain(native[-1])), row)
-        expected, action = torches(row), server(row)
+        asked = row.tolist() if face.layout is None else _plain(native[-1])
+        expected, action = torches(row), server(asked)
         np.testing.assert_allclose(action, expected, rtol=0, atol=1e-5)
         observation, _, terminated, truncated, _ = env.step(expected)
         if terminated or truncated:
