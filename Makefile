@@ -83,8 +83,9 @@ trials-http: install ## 60 trials over HTTP by 50 clients, each decision held ag
 	$(BIN)/python -m tests.benchmarks.trials_http --trials 20 --table docs/results/trials-http.csv
 
 .PHONY: watching
-watching: install ## how often the watch is wrong, and how soon it is right: docs/results/watch-*.csv
+watching: install ## how often watch and diagnosis are right: docs/results/{watch-*,diagnosis}.csv
 	nice $(BIN)/python -m pipelines.lab.watching docs/results
+	nice $(BIN)/python -m pipelines.lab.diagnosing docs/results
 
 hostile: install ## what bad bodies cost the server, as multiples of a valid one
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4

@@ -33,7 +33,7 @@ def best_former(
     """
     rules = terms_of(canary_rules(release.ledger.version(champion.version)))
     found = []
-    for version in former_champions(release, champion.policy):
+    for version in former_champions(release, champion.policy, mode):
         candidate = release.store.load(version.digest)
         if candidate.digest == champion.digest:
             continue

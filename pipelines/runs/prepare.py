@@ -44,7 +44,7 @@ def prepared(
     """
     evolution = params.evolution
     if evolution.ancestor is None:
-        found = _ancestors(Release(settings), start, target)
+        found = _ancestors(Release(settings), start, target, evolution.mode)
         first = {"ancestor": found[0] if found else None, "companions": tuple(found[1:])}
         evolution = evolution.model_copy(update=first)
     if firing is not None:
@@ -117,7 +117,7 @@ def _founder(release: Release, digest: str, version: EnvVersion) -> Founder:
     return Founder(candidate.load_genome(), candidate.generation, digest, ancestry)
 
 
-def _ancestors(release: Release, start: str, target: Target) -> list[str]:
+def _ancestors(release: Release, start: str, target: Target, mode: str | None) -> list[str]:
     """Digests of the candidates that the lineage begins from; none: from scratch."""
     if start == "scratch" or (start in ("champion", "champions") and target.successor):
         return []
@@ -125,7 +125,7 @@ def _ancestors(release: Release, start: str, target: Target) -> list[str]:
         champion = release.incumbent(target.policy)
         if champion is None:
             return []
-        former = _former(release, champion) if start == "champions" else []
+        former = _former(release, champion, mode) if start == "champions" else []
         return [champion.digest, *former]
     if not start.isdecimal():
         raise ConfigError(
@@ -134,10 +134,10 @@ def _ancestors(release: Release, start: str, target: Target) -> list[str]:
     return [release.ledger.version(int(start)).digest]
 
 
-def _former(release: Release, champion: Champion) -> list[str]:
+def _former(release: Release, champion: Champion, mode: str | None) -> list[str]:
     """Former champions of the champion's own world and architecture, latest first."""
     kin = _kin(release.store.load(champion.digest))
-    digests = [found.digest for found in former_champions(release, champion.policy)]
+    digests = [found.digest for found in former_champions(release, champion.policy, mode)]
     others = [release.store.load(each) for each in digests if each != champion.digest]
     return [candidate.digest for candidate in others if _kin(candidate) == kin]
 

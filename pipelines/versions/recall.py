@@ -13,7 +13,6 @@ from pipelines.runs.target import Target
 from pipelines.runs.workspaces import Workspace, create_workspace, find_workspace, open_workspace
 from pipelines.versions.judge import judge_version, recorded
 from pipelines.versions.release import Approval, Release
-from serving.registry.interfaces import difference
 from serving.registry.records import Version, Who
 from serving.registry.states import State
 from srghn.candidates.candidate import Candidate
@@ -73,21 +72,23 @@ def served_world(release: Release, policy: str) -> EnvVersion:
     return release.world(release.ledger.version(champion.version))
 
 
-def former_champions(release: Release, policy: str) -> list[Version]:
-    """Retired champions that may be recalled, latest first, one of each genome.
+def former_champions(release: Release, policy: str, mode: str | None = None) -> list[Version]:
+    """Retired champions that may be recalled to a mode, latest first, one of each genome.
 
-    One that saw other things than the champion sees cannot be judged against it.
+    None whose genome was withdrawn, as whatever version, and none whose genome failed in that mode:
+    its candidate would be refused.
     """
-    found: dict[str, Version] = {}
-    served = release.ledger.interface(policy)
+    versions = release.ledger.versions(policy, newest=True)
     gone = {
         version.genome
-        for version in release.ledger.versions(policy)
-        if version.state in (State.ABORTED, State.REVOKED)
+        for version in versions
+        if version.quarantined
+        or version.state in (State.ABORTED, State.REVOKED)
+        or (version.state is State.FAILED and version.mode == mode)
     }
-    for version in release.ledger.versions(policy, states=(State.RETIRED,), newest=True):
-        changed = difference(served, version.manifest.get("interface")) is not None
-        if not version.quarantined and version.genome not in gone and not changed:
+    found: dict[str, Version] = {}
+    for version in versions:
+        if version.state is State.RETIRED and version.genome not in gone:
             found.setdefault(version.genome, version)
     return list(found.values())
 

@@ -11,6 +11,7 @@ from pipelines.adapt.beat import beat
 from pipelines.adapt.diagnose import ENOUGH
 from pipelines.adapt.steps import Adaptation
 from pipelines.runs.workspaces import Workspace
+from pipelines.versions.recall import former_champions
 from serving import runs
 from srghn.errors import FingerprintMismatch, SrghnError, TransitionRefused
 from tests.conftest import Srghn
@@ -164,7 +165,8 @@ def test_a_recall_that_fails_leads_to_a_run(
     adaptation.step()
     adaptation.step()
     [(workspace, _)] = launched.runs
-    assert len(workspace.params().evolution.companions) == 1  # founded on both
+    # not on the one that failed: its own genome would end the run at once, and be refused
+    assert workspace.params().evolution.companions == ()
     assert [each["step"] for each in said(served)] == ["recall", "recalled", "run"]
 
 
@@ -204,7 +206,24 @@ def test_a_recall_that_is_refused_leads_to_a_run(
     adaptation, launched = alarmed(served, mode="normal", act="run")
     assert "the workspace of its run run is not here" in str(adaptation.step())
     assert "evolves" in str(adaptation.step())
-    assert len(launched.runs) == 1
+    [(workspace, _)] = launched.runs
+    assert len(workspace.params().evolution.companions) == 1  # founded on both
+
+
+def test_a_genome_that_was_rolled_back_founds_nothing(served: Served) -> None:
+    """Its first version is a retired champion; what was rolled back has the same genome."""
+    first = served.first(bias=0.3)
+    second = served.second(flip=True, bias=0.1)
+    assert [found.version for found in former_champions(served.release, "policy")] == [first]
+    again = served.ledger.recall(
+        first, env_fingerprint=served.world.fingerprint, mode="normal", who=ANN
+    )
+    served.pass_(again)
+    served.steps.play(served.steps.canary(again), 10.0, 490.0, 12)
+    served.ledger.promote(again, expected_generation=2, who=ANN)
+    served.ledger.rollback(who=ANN, to_version=second)
+    assert served.ledger.version(first).quarantined is False
+    assert former_champions(served.release, "policy") == []
 
 
 def test_what_fails_is_raised_for_whoever_beats(
