@@ -128,7 +128,9 @@ class LedgerView(Collector):
         self._steps: Tally[tuple[str, ...]] = Tally()
         self._verdicts: Tally[tuple[str, ...]] = Tally()
         # at 0 from the start: Prometheus sees no increase in a series that begins at 1
-        self._rollbacks: Tally[tuple[str, ...]] = Tally({("rollback",): 0, ("revoke",): 0})
+        self._rollbacks: Tally[tuple[str, ...]] = Tally(
+            {("rollback",): 0, ("rollback_by_holdback",): 0, ("revoke",): 0}
+        )
         self._promoted: dict[int, float] = {}
         self._checks: list[Mapping[str, Any]] = []
 

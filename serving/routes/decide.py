@@ -19,14 +19,16 @@ from starlette.responses import Response
 
 from serving.auth import Unauthorised
 from serving.control.decisions import STEPS, Seen, Step
+from serving.control.release import CANARY, canary_rules
 from serving.pages.rendering import go, lawful, page, sign_in
 from serving.registry.ledger import POLICY, Ledger
-from serving.registry.records import Who
+from serving.registry.records import Version, Who
 from serving.routes.home import summary_of
 from serving.routes.versions import find_any
 from serving.schemas import BadRequest
 from serving.service import Service, service_of
 from serving.sessions import SECONDS, Session
+from serving.trial.plan import plan
 from srghn.errors import StaleGeneration, TransitionRefused
 
 router = APIRouter(include_in_schema=False)
@@ -152,7 +154,17 @@ def _situation(ledger: Ledger, asked: Asked) -> dict[str, Any]:
         "former": former,
         "version": version,
         "summary": summary_of(ledger, version) if step.about == "named" else "",
+        "plan": _planned(ledger, version)
+        if champion and asked.step in ("approve", "start")
+        else "",
     }
+
+
+def _planned(ledger: Ledger, version: Version) -> str:
+    """How long the trial that an approval leads to will take."""
+    if CANARY not in version.manifest:
+        return "unknown: it was registered before 0.3, and its run says how its trial is"
+    return plan(ledger.propose_trial(version.version, canary_rules(version))).said
 
 
 def _recorded(ledger: Ledger, key: str) -> int:

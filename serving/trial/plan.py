@@ -60,6 +60,21 @@ class Plan:
             "max_episodes, margin or weight, or see why outcomes go missing"
         )
 
+    @property
+    def said(self) -> str:
+        """How long a decision takes, for people; where it would probably not be decided, why."""
+        if self.problem is not None:
+            return self.problem
+        effect = f"{100 * self.effect:g}%"
+        lengths = (("an equal canary", self.equal), (f"one better by {effect}", self.better),
+                   (f"one worse by {effect}", self.worse))  # fmt: skip
+        parts = [
+            f"{name} in {length.median or 'no'} episodes in half of the trials"
+            + (f", {length.nine_in_ten} in nine of ten" if length.nine_in_ten else "")
+            for name, length in lengths
+        ]
+        return f"{'; '.join(parts)}; with {100 * self.missing:g}% of outcomes missing"
+
     def to_json(self) -> dict[str, Any]:
         data = {**vars(self), "problem": self.problem}
         return data | {name: vars(data[name]) for name in ("equal", "better", "worse")}

@@ -14,7 +14,10 @@ from fastapi.testclient import TestClient
 from serving.app import create_app
 from serving.control.decisions import STEPS
 from serving.registry.database import Database
+from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules
 from serving.tokens import Tokens
+from serving.trial.rules import TrialTerms
 from tests.serving.pages.test_sessions import HERE, fields, sign_in
 from tests.serving.test_serving_review import passed
 
@@ -69,6 +72,19 @@ def test_the_way_of_a_version_in_the_browser(client: TestClient, home: Any) -> N
     assert home.ledger.version(second).quarantined
     assert client.get("/health/ready").json()["version"] == 1  # read back before it is said
     assert home.ledger.verify()
+
+
+def test_the_plan_is_shown_before_approval(client: TestClient, home: Any) -> None:
+    version = passed(home)
+    page = client.get(f"/decide/approve?version={version}").text
+    assert "an equal canary in" in page
+    assert "with 0% of outcomes missing" in page
+    home.ledger.set_deployment_rules(
+        DeploymentRules(trial=TrialTerms(missing=0.05, max_episodes=50)), who=Who("ann", "short")
+    )
+    page = client.get(f"/decide/approve?version={version}").text
+    assert "an equal canary stays undecided in most trials: within 50 episodes" in page
+    assert "5% missing outcomes" in page
 
 
 def test_an_approved_version_that_waited_is_started_and_a_pass_is_rejected(
