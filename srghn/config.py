@@ -23,7 +23,7 @@ from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 
 class Switch(Params):
-    """From `generation` on the world is in `mode`."""
+    """From `generation` on, the environment is in `mode`."""
 
     generation: int = Field(ge=0)
     mode: str
@@ -50,7 +50,7 @@ class Wrapper(Params):
 
 
 class EnvParams(Params):
-    """Which world. Its pinned, fingerprinted form is `srghn.envs.EnvVersion`."""
+    """Which environment. Its pinned, fingerprinted form is `srghn.envs.EnvVersion`."""
 
     late = frozenset(
         {"returns", "failure_return", "max_episode_steps", "window", "fresh", "normalise"}
@@ -68,25 +68,29 @@ class EnvParams(Params):
         "gymnasium", description="which implementation of the environment steps it"
     )
     max_episode_steps: int | None = Field(
-        None, ge=1, description="steps after which an episode is cut; None: the world's own limit"
+        None,
+        ge=1,
+        description="steps after which an episode is truncated; None: the environment's own limit",
     )
     window: int | None = Field(
         None,
         ge=1,
-        description="for a task that never ends: so many steps count as an episode, in evaluation "
-        "and in service",
+        description="steps that count as one episode of a task that never ends",
     )
     fresh: bool = Field(
-        False, description="make the world anew for each episode: a used one differs from it"
+        False,
+        description="build a new environment for each episode: a used one behaves differently",
     )
     normalise: bool = Field(
-        False, description="networks see (observation - mean) / deviation, measured at the pin"
+        False,
+        description="networks see (observation - mean) / deviation, both measured when pinned",
     )
     returns: Returns | None = Field(
-        None, description="range of returns; None: the world's own, if it comes with srghn"
+        None, description="range of returns; None: the environment's own, if it comes with srghn"
     )
     failure_return: float | None = Field(
-        None, description="an episode whose return is no higher has failed; None: the world's own"
+        None,
+        description="an episode with this return or less has failed; None: the environment's own",
     )
 
     @model_validator(mode="after")
@@ -116,7 +120,7 @@ class NetworkParams(Params):
 
     module: str = Field("srghn.policies:MLP", description="import path module:Class or module:make")
     stack: int = Field(
-        1, ge=1, le=64, description="observations, the last ones, that the network sees at once"
+        1, ge=1, le=64, description="how many of the latest observations the network sees at once"
     )
     kwargs: dict[str, Any] = Field(
         {"hidden": [8], "activation": "tanh"}, description="arguments of the module's constructor"
@@ -129,7 +133,8 @@ class GHNParams(Params):
     hidden: int = Field(16, ge=1, le=512, description="width of a node's vector")
     rounds: int = Field(1, ge=1, le=16, description="rounds of messages, forward and backward")
     messages: Literal["generations", "synchronous"] = Field(
-        "generations", description="a generation at a time each way, or all at once (3 rounds then)"
+        "generations",
+        description="update nodes level by level in each direction, or all at once (with 3 rounds)",
     )
     head: Literal["dense", "chunked", "basis"] = Field(
         "dense",
@@ -137,34 +142,38 @@ class GHNParams(Params):
     )
     chunk: int = Field(64, ge=1, le=4096, description="outputs per chunk of the chunked head")
     basis_width: int = Field(16, ge=1, le=1024, description="columns of the fixed random basis")
-    basis_seed: int = Field(0, ge=0, description="of the fixed basis; a lineage never changes it")
+    basis_seed: int = Field(0, ge=0, description="seed of the fixed basis, constant in a lineage")
     initial_rate: float = Field(0.1, gt=0, lt=1, description="mutation rate of a founder")
-    rate_min: float = Field(2e-3, gt=0, description="least mutation rate")
-    rate_max: float = Field(2.0, gt=0, le=10, description="greatest mutation rate")
+    rate_min: float = Field(2e-3, gt=0, description="smallest mutation rate")
+    rate_max: float = Field(2.0, gt=0, le=10, description="largest mutation rate")
     rate_bounds: Literal["fold", "clip"] = Field(
-        "fold", description="what a rate does at its bounds: turn back, or stay (and hide beyond)"
+        "fold",
+        description="at its bounds a rate is reflected, or clipped (its own value may lie beyond)",
     )
     rate_step: float = Field(
-        2.0, ge=0, description="unit in which the logarithm that all rates share mutates"
+        2.0, ge=0, description="mutation step of the logarithm that all rates share"
     )
     mutator_decay: float = Field(
         0.05,
         ge=0,
         lt=1,
-        description="share lost at birth by what tells nodes' rates and noise apart",
+        description="fraction by which weights that tell nodes apart shrink at birth",
     )
-    meta_floor: float = Field(1.0, ge=0, description="least rate of the rate head's own tensors")
+    meta_floor: float = Field(1.0, ge=0, description="smallest rate of the rate head's own tensors")
     output_gain: float = Field(1.0, gt=0, description="scale of generated policy weights")
-    birth_decay: float = Field(0.0, ge=0, lt=1, description="share of every weight lost at birth")
+    birth_decay: float = Field(
+        0.0, ge=0, lt=1, description="fraction by which weights shrink at birth"
+    )
     keep_spread: bool = Field(
         False,
-        description="a weight shrinks at birth by as much as the step adds to its spread: weights "
-        "would outgrow their steps, and evolvability would wear out (experiment many-switches)",
+        description="at each birth, a weight shrinks by as much as the mutation adds to its "
+        "spread; without it, weights outgrow their mutations and evolvability wears out "
+        "(experiment many-switches)",
     )
     stress: bool = Field(
         False,
-        description="after a sharp drop of fitness births have least rates, named by their seeds, "
-        "until it is back",
+        description="after a sharp drop of fitness, births get a minimum rate until fitness has "
+        "recovered",
     )
 
     @model_validator(mode="after")
@@ -178,7 +187,7 @@ class GHNParams(Params):
 
 
 class EvolutionParams(Params):
-    """How long, how many, and who survives.
+    """Budgets, population sizes and selection.
 
     A run ends with `generations`, or before if a budget (`seconds`, `evaluations`, `until`) is met.
     """
@@ -188,67 +197,71 @@ class EvolutionParams(Params):
     strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
     options: dict[str, Any] = Field({}, description="options of that strategy")
     seed: int = Field(0, ge=0, lt=2**31, description="root of every random stream of the run")
-    generations: int = Field(60, ge=1, description="how many this run adds to its lineage")
+    generations: int = Field(60, ge=1, description="generations that this run adds to its lineage")
     seconds: float | None = Field(
         None,
         gt=0,
-        description="the run ends with the generation in which it has evolved for so long, pauses "
-        "left out; the same seed may end elsewhere, as the record then says",
+        description="stop after the generation in which evolution has taken this long, without "
+        "pauses; not reproducible by seed",
     )
     evaluations: int | None = Field(
         None,
         ge=1,
-        description="the run ends with the generation in which it has played so many episodes",
+        description="stop after the generation in which this many episodes have been played",
     )
     until: float | None = Field(
         None,
-        description="the run ends with the generation whose best reaches this mean return, on its "
-        "own episodes and then on until_episodes fresh ones, which are not counted",
+        description="stop after the generation whose best individual reaches this mean return, on "
+        "its own episodes and again on until_episodes fresh ones, which are not counted",
     )
-    until_episodes: int = Field(64, ge=1, description="fresh episodes that until is tested on")
+    until_episodes: int = Field(64, ge=1, description="fresh episodes on which until is tested")
     parents: int = Field(6, ge=1, description="individuals that survive a generation")
     children: int = Field(10, ge=1, description="children per parent")
     episodes: int = Field(8, ge=1, description="episodes per individual and generation")
     selection: Literal["plus", "comma", "tournament"] = Field(
         "plus",
-        description="parents compete with their children, or not (comma): experiment ablation "
-        "found no difference in recovery, and tournaments slower",
+        description="plus: parents compete with their children; comma: they do not. Recovery is "
+        "the same with both and slower with tournaments (experiment ablation)",
     )
     tournament_size: int = Field(
         3, ge=2, description="individuals in a tournament, where selection is tournament"
     )
     elites: int = Field(1, ge=0, description="best individuals kept, with comma and tournament")
     family_limit: int = Field(
-        2, ge=0, description="most survivors among a parent and its children; 0: no limit"
+        2,
+        ge=0,
+        description="maximum number of survivors among a parent and its children; 0: no limit",
     )
     ties: Literal["parents", "children", "random"] = Field(
         "random",
-        description="who wins at equal fitness: at a ceiling, parents keep the mutation rates they "
-        "came there with; at random, those prevail whose children stay there",
+        description="who survives at equal fitness. At a ceiling of fitness, 'parents' keeps the "
+        "mutation rates that reached it; 'random' favours individuals whose children also stay "
+        "there",
     )
     racing: int = Field(
         0,
         ge=0,
-        description="episodes after which only the better part plays the others; 0: all play all",
+        description="episodes after which only the better individuals play the rest; 0: all play "
+        "all",
     )
     racing_share: float = Field(
-        0.34, gt=0, lt=1, description="... and the share of individuals that does"
+        0.34, gt=0, lt=1, description="share of individuals that play the rest"
     )
     memory: int = Field(
         0,
         ge=0,
         le=64,
-        description="former best individuals that are stored when fitness drops and then compete "
-        "for one generation: for worlds that return",
+        description="former best individuals stored when fitness drops, which then compete for "
+        "one generation; for environments that return to a former mode",
     )
     checkpoint_every: int = Field(
         256,
         ge=1,
-        description="generations between checkpoints at which a part of the tables ends; beside "
-        "these there is one every five seconds",
+        description="generations between checkpoints that begin a new part of the tables; one "
+        "without is written every five seconds",
     )
     ancestor: str | None = Field(
-        None, description="digest of the candidate this lineage goes on from"
+        None, description="digest of the candidate that this lineage continues"
     )
     companions: tuple[str, ...] = Field(
         (), description="digests of further candidates that found it, beside the ancestor"
@@ -278,8 +291,8 @@ class EvaluateParams(Params):
 
     finalists: int = Field(8, ge=1, description="best individuals that are evaluated again")
     episodes: int = Field(64, ge=1, description="fresh episodes for each finalist")
-    cell_episodes: int = Field(8, ge=0, description="in each perturbed cell; 0: nominal alone")
-    tolerance: float = Field(0.01, ge=0, lt=1, description="as a share of the best mean return")
+    cell_episodes: int = Field(8, ge=0, description="episodes in each perturbed cell; 0: none")
+    tolerance: float = Field(0.01, ge=0, lt=1, description="share of the best mean return")
 
 
 class GateParams(Params):
@@ -294,30 +307,37 @@ class GateParams(Params):
 
     episodes: int = Field(600, ge=20, description="planned paired episodes in the primary cell")
     cell_episodes: int = Field(300, ge=20, description="planned paired episodes in every other")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="that a verdict is right")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="probability that a verdict is right")
     return_low: float | None = Field(
-        None, description="lower end of the range of returns; None: the world's"
+        None, description="lower end of the range of returns; None: the environment's"
     )
-    return_high: float | None = Field(None, description="its upper end; None: the world's")
+    return_high: float | None = Field(None, description="its upper end; None: the environment's")
     margin: float = Field(0.05, gt=0, lt=1, description="non-inferiority margin, primary cell")
     cell_margin: float = Field(0.1, gt=0, lt=1, description="... in every other cell")
     tail_margin: float = Field(0.3, gt=0, lt=1, description="... of the worst tenth of episodes")
     min_gain: float = Field(0.01, ge=0, lt=1, description="smallest gain that counts as better")
     failure_return: float | None = Field(
-        None, description="an episode that returns no more is a failure; None: the world's"
+        None,
+        description="an episode with this return or less is a failure; None: the environment's",
     )
     failure_margin: float = Field(
-        0.05, gt=0, lt=1, description="how much oftener than the champion it may fail"
+        0.05, gt=0, lt=1, description="how far its failure rate may exceed the champion's"
     )
     cell_failure_margin: float = Field(0.1, gt=0, lt=1, description="... in every other cell")
-    max_failure_rate: float = Field(0.05, gt=0, lt=1, description="a first champion's failures")
+    max_failure_rate: float = Field(
+        0.05, gt=0, lt=1, description="largest failure rate of a first champion"
+    )
     max_cell_failure_rate: float = Field(0.25, gt=0, lt=1, description="... in every other cell")
     ceiling: float | None = Field(500.0, description="highest possible return, if there is one")
     min_return: float = Field(475.0, description="the first champion's mean return must reach this")
     min_cell_return: float = Field(100.0, description="... and in every other cell this")
     superiority: bool = Field(True, description="must beat the incumbent, not merely match it")
     secondary_gains: tuple[Literal["worst_tenth", "cells", "size"], ...] = Field(
-        (), description="gains that may carry a candidate that is no worse on the primary metric"
+        (), description="gains that may pass a candidate that is no worse on the primary metric"
+    )
+    modes_bind: bool = Field(False, description="other modes bind like perturbed cells")
+    perturbations: tuple[str, ...] | None = Field(
+        None, description="perturbed cells; None: the environment's"
     )
     modes_bind: bool = Field(False, description="judge the world's other modes like its cells")
     perturbations: tuple[str, ...] | None = Field(
@@ -327,14 +347,21 @@ class GateParams(Params):
         None, description="a suite file (srghn suite new); None: the world's own suite"
     )
     max_latency_ms: float = Field(
-        5.0, gt=0, description="on a machine that answers the reference network in 0.02 ms"
+        5.0,
+        gt=0,
+        description="largest latency of a call, on a machine that needs 0.02 ms for "
+        "the reference network",
     )
-    max_policy_bytes: int = Field(10_000_000, gt=0, description="size of policy.onnx at most")
+    max_policy_bytes: int = Field(10_000_000, gt=0, description="largest size of policy.onnx")
     attempts: int = Field(
-        3, ge=1, le=10, description="evaluations of one candidate under the same rules at most"
+        3,
+        ge=1,
+        le=10,
+        description="most evaluations of a candidate under the same rules",
     )
     spending: Literal["none", "candidates"] = Field(
-        "none", description="share alpha over all candidates judged against one champion"
+        "none",
+        description="candidates: divide alpha among all candidates against one champion",
     )
     salt: str = Field(
         "srghn-gate-1", description="part of the seed of the gate's episodes, with the digest"
@@ -349,7 +376,7 @@ class GateParams(Params):
     @model_validator(mode="before")
     @classmethod
     def _without_incumbent(cls, data: Any) -> Any:
-        """Until 0.2 the incumbent's digest was a parameter; now it stands in the lease."""
+        """Until 0.2 the incumbent's digest was a parameter; now the lease holds it."""
         if isinstance(data, Mapping):
             return {name: value for name, value in data.items() if name != "incumbent"}
         return data
@@ -377,15 +404,15 @@ class CanaryParams(Params):
     """How a candidate is tried on a share of live episodes."""
 
     weight: float = Field(0.5, gt=0, lt=1, description="share of episodes routed to the canary")
-    min_episodes: int = Field(20, ge=1, description="its outcomes before it may be promoted")
+    min_episodes: int = Field(20, ge=1, description="outcomes needed before it may be promoted")
     max_episodes: int = Field(2000, ge=2, description="episodes after which the trial expires")
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="that a decision is right, whenever it is taken"
+        0.95, gt=0.5, lt=1, description="probability that a decision is right, whenever it is made"
     )
     return_low: float = Field(0.0, description="lowest possible return of an episode")
     return_high: float = Field(500.0, description="highest possible return of an episode")
     margin: float = Field(
-        0.05, gt=0, lt=1, description="share of the range the canary may be worse"
+        0.05, gt=0, lt=1, description="share of the range by which the canary may be worse"
     )
 
     @model_validator(mode="after")

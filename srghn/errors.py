@@ -1,6 +1,6 @@
 """Every error a user can meet.
 
-A message says what was wrong, what was expected, what came, and what to do next; the command line
+A message says what was wrong, what was expected, what it got, and what to do next. The command line
 prints it as one line and exits with `exit_code`. A bug is any other exception.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-#: What anyone's code, a world's or a policy's, may raise without ending the run.
+#: What users' code (environments, networks) may raise without ending the run.
 FAILURES = (Exception, SystemExit)
 
 
@@ -36,7 +36,7 @@ class EnvVersionError(SrghnError):
 
 
 class FingerprintMismatch(EnvVersionError):
-    """Two worlds that are not the same world were about to be mixed."""
+    """Results of two different environments were about to be mixed."""
 
 
 class ObservationError(SrghnError):
@@ -44,7 +44,7 @@ class ObservationError(SrghnError):
 
 
 class EvaluationError(SrghnError):
-    """Episodes could not be played."""
+    """Episodes could not be evaluated."""
 
 
 class CheckpointError(SrghnError):
@@ -62,7 +62,7 @@ class ReplayMismatch(SrghnError):
 
 
 class GateError(SrghnError):
-    """The gate cannot sit: attempts are used up, or what it was told does not fit together."""
+    """The gate cannot judge: its attempts are used up, or its inputs contradict each other."""
 
 
 class LedgerError(SrghnError):

@@ -152,8 +152,8 @@ def _states(module: nn.Module, observation_size: int, path: str) -> tuple[Any, A
         return begin(3), begin(5)
     if _positional(module)[1].default is inspect.Parameter.empty:
         raise ConfigError(
-            f"network {path} takes a state, but does not say how it begins: give it a method "
-            "initial_state(batch) that gives zeros of its shape, or the default state=None"
+            f"network {path} takes a state, but does not say how it begins: add a method "
+            "initial_state(batch) that returns zeros of its shape, or the default state=None"
         )
     answers = [module(torch.zeros(n, observation_size)) for n in (3, 5)]
     if all(isinstance(answer, Tensor) for answer in answers):
@@ -211,7 +211,7 @@ REMEMBERING = (nn.RNNBase, nn.RNNCellBase)
 
 
 def notes(network: nn.Module, path: str) -> list[str]:
-    """What its author may not expect: a recurrent layer whose state is thrown away."""
+    """A warning about recurrent layers whose state is discarded at every step."""
     if state_size(network):
         return []
     return [

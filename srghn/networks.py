@@ -1,4 +1,4 @@
-"""A network by import path: built, checked, and given what its environment version asks for.
+"""A network by import path: built, checked, and adapted to its environment version.
 
 What the path names is a class or a function that gives a module: a function is how pretrained
 weights get in. Parameters with `requires_grad=False` and buffers stay as they are to the bit.
@@ -57,8 +57,8 @@ def _prepared(
         if isinstance(part, torch.jit.ScriptModule):
             where = f"at {name!r} " if name else ""
             raise ConfigError(
-                f"network {params.module} is {where}compiled by TorchScript, which nothing can "
-                "trace; give the Python module it was made from"
+                f"network {params.module} is {where}compiled by TorchScript, which cannot be "
+                "traced; name the Python module it was compiled from"
             )
     if _is_lazy(module):
         module(torch.zeros(3, size * params.stack))
@@ -152,15 +152,15 @@ def _check_behaviour(network: nn.Module, path: str, observation_size: int, actio
     if moved or not all(map(torch.equal, first, second)):
         what = f"its buffer {moved[0]!r} changed" if moved else "two equal calls differ"
         raise ConfigError(
-            f"network {path} must keep no state of its own and draw nothing at random, but {what}; "
-            "compute everything from the observation, or take (observation, state) and return "
-            "(output, state)"
+            f"network {path} must be deterministic and keep no hidden state, but {what}; compute "
+            "everything from the observation, or take (observation, state) and return (output, "
+            "state)"
         )
     for whole, one in zip(first, alone, strict=True):
         if not torch.allclose(whole[:1], one, rtol=1e-4, atol=1e-5):
             raise ConfigError(
-                f"network {path} must answer row by row, but an observation's output depends on "
-                "the others in its batch; normalise over features, not over the batch"
+                f"network {path}: an observation's output depends on the others in its batch; "
+                "normalise over features, not over the batch"
             )
 
 

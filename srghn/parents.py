@@ -38,7 +38,7 @@ def alive(marked: str) -> bool:
 def die_with_parent() -> None:
     """End this process when the one that `PARENT` names is gone, or any between that and this.
 
-    Between may stand a shell or DVC. Nothing happens in a process that nobody of ours started.
+    A shell or DVC may be in between. Nothing happens in a process that srghn did not start.
     """
     parent = os.environ.get(PARENT, "")
     if not parent or parent.partition(":")[0] == str(os.getpid()):

@@ -3,7 +3,7 @@
 PyYAML follows YAML 1.1, which makes an octal number of `010`, sixty-based numbers of `12:30`, a
 date of `2026-01-02`, a truth value of `off`, and a text of `1e-3`; and of a key that stands twice
 it silently keeps the last. Here a number is what JSON calls a number, everything else is text, and
-a key that stands twice is refused.
+a repeated key is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CORE = (
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema; a key that stands twice is an error at its line."""
+    """YAML 1.2's core schema; a repeated key is an error that names its line."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 name, line = (key.tag, key.value), key.start_mark.line + 1
                 if name in seen:
-                    raise _Twice(f"the key {key.value!r} stands twice", line, seen[name])
+                    raise _Twice(f"the key {key.value!r} appears twice", line, seen[name])
                 seen[name] = line
         return node
 

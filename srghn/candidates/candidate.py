@@ -48,7 +48,7 @@ class OnnxPolicy:
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> OnnxPolicy:
-        """A policy that is in no file; `name` says in errors what it is."""
+        """A policy from bytes; `name` names it in errors."""
         policy = cls.__new__(cls)
         policy._start(data, name)
         return policy
@@ -74,8 +74,8 @@ class OnnxPolicy:
         """Actions; raises `ArtefactError` for a policy that keeps a state, which `step` needs."""
         if self.state_size:
             raise ArtefactError(
-                f"{self._name} keeps a state of {self.state_size} values from step to step: give "
-                "it the state that its last answer gave, zeros when an episode begins"
+                f"{self._name} keeps a state of {self.state_size} values from step to step: pass "
+                "the state that its last call returned, or zeros at the start of an episode"
             )
         actions: NDArray[Any] = self._session.run(["action"], {"obs": observations})[0]
         return actions
@@ -176,8 +176,8 @@ class Candidate:
         actual, found = asked.step(observations, before)
         if found.shape != after.shape or not np.allclose(found, after, rtol=0, atol=1e-5):
             raise ArtefactError(
-                f"{self.path}: policy.onnx goes on from the golden observations with another state "
-                "than the evolved network; freeze the candidate again"
+                f"{self.path}: policy.onnx returns another state for the golden observations than "
+                "the evolved network did; freeze the candidate again"
             )
         if actual.shape != expected.shape:
             raise ArtefactError(
@@ -188,7 +188,7 @@ class Candidate:
         if wrong.any():
             first = int(np.argwhere(wrong)[0][0])
             raise ArtefactError(
-                f"{self.path}: policy.onnx answers {actual[first]} to golden observation {first}, "
+                f"{self.path}: policy.onnx returns {actual[first]} for golden observation {first}, "
                 f"expected {expected[first]}; freeze the candidate again"
             )
 

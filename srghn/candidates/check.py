@@ -80,7 +80,7 @@ def check(
     settings: EngineSettings | None = None,
     tell: Callable[[str, str], None] = lambda step, found: None,
 ) -> Checked:
-    """Try everything that the run of these parameters does, once; `tell` is told each step.
+    """Try each step of a run with these parameters once; `tell` gets a line for each step.
 
     Raises what the run would raise, in one line that names the module, the operator and what to do:
     `EnvVersionError`, `ConfigError`, `GraphError`, `ArtefactError`, `EvaluationError`.
@@ -102,7 +102,7 @@ def check(
     kept = state_size(network)
     found.add(
         "export",
-        "the ONNX file answers as torch does"
+        "the ONNX file gives the same outputs as torch"
         + (f" and keeps {kept} values from step to step" if kept else ""),
     )
     seconds, returns = _play(params, version, population, served, settings, found)
@@ -113,7 +113,7 @@ def check(
 
 
 def check_network(params: RunParams, version: EnvVersion) -> list[str]:
-    """Raise now what freezing would raise after the last generation; gives what is to be noted."""
+    """Raise now what freezing would raise after the last generation; returns notes."""
     network = build_network(params.network, version.interface)
     drawn = seeding.stream(0, "check").standard_normal(evolved_size(network), dtype=np.float32)
     exported(network, drawn, version)
@@ -123,7 +123,7 @@ def check_network(params: RunParams, version: EnvVersion) -> list[str]:
 def exported(network: nn.Module, weights: NDArray[np.float32], version: EnvVersion) -> OnnxPolicy:
     """The policy as it would be served, compared with torch on `ROWS` rows of any numbers.
 
-    Raises `ArtefactError` where it cannot be exported, loaded, or answers otherwise.
+    Raises `ArtefactError` if it cannot be exported or loaded, or if its outputs differ.
     """
     face = version.interface
     served = ServedPolicy(load_weights(network, weights), face).eval()
@@ -143,8 +143,9 @@ def exported(network: nn.Module, weights: NDArray[np.float32], version: EnvVersi
         wrong &= ~_tied(outputs[0] if sizes[1] else outputs, face.choices)
     if wrong.any() or not np.allclose(after, answers[1].numpy(), rtol=0, atol=1e-5):
         raise ArtefactError(
-            f"network {type(network).__name__}: the exported file answers {int(wrong.sum())} of "
-            f"{ROWS} observations otherwise than torch; write it with operations that ONNX knows"
+            f"network {type(network).__name__}: the outputs of the exported file differ from "
+            f"torch's for {int(wrong.sum())} of {ROWS} observations; use operations that ONNX "
+            "supports"
         )
     return policy
 

@@ -165,8 +165,8 @@ def _not_exported(network: nn.Module, error: BaseException) -> ArtefactError:
     return ArtefactError(
         f"network {type(network).__name__} cannot be exported to ONNX"
         + (f", operator {operator[0]}" if operator else "")
-        + f": {type(told).__name__}: {(lines or ['no reason given'])[0][:300]}; write it with "
-        "other operations"
+        + f": {type(told).__name__}: {(lines or ['no reason given'])[0][:300]}; use other "
+        "operations"
     )
 
 

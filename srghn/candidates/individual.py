@@ -21,7 +21,7 @@ from srghn.networks import build_network
 
 #: Episodes whose observations become the golden ones, and how many they are at most.
 GOLDEN_EPISODES, MOST_EPISODES = 4, 64
-#: What the manifest says of an individual that was not played on fresh seeds.
+#: The manifest's entry for an individual that was not evaluated on fresh seeds.
 UNPLAYED: Mapping[str, Any] = {"mean": 0.0, "episodes": 0}
 
 

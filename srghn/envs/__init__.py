@@ -1,4 +1,4 @@
-"""Worlds with a version: what they are, where they switch, and how to know them again.
+"""Environments with a version: description, switches, and a fingerprint to recognise them.
 
 Names are imported when they are first used, so that reading a pinned version or an interface does
 not import Gymnasium.

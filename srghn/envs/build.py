@@ -1,4 +1,4 @@
-"""From the description of a world to a running one, and every way in which that can fail."""
+"""Build an environment from its description; every way this can fail has its own error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build(params: EnvParams, mode: str, perturbation: Perturbation | None, scale
 def native(
     spec: WorldSpec, mode: str, params: EnvParams, change: Callable[[Env], Env] | None = None
 ) -> Env:
-    """The world with its own spaces: built in a mode, then wrapped in order, then changed.
+    """The environment with its own spaces: built in a mode, then wrapped in order, then perturbed.
 
     With `env.fresh` all of that is done again for every episode.
     """
@@ -84,7 +84,7 @@ def _asked(params: EnvParams) -> str:
 
 
 class Fresh(gym.Wrapper[Any, Any, Any, Any]):
-    """A world that is made anew for every episode but the first, which has the one just made."""
+    """An environment that is built again for every episode after the first."""
 
     def __init__(self, make: Callable[[], Env]) -> None:
         super().__init__(make())
@@ -99,21 +99,23 @@ class Fresh(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _backend(spec: WorldSpec, backend: str) -> dict[str, Any]:
-    """What a builder is given so that its world comes from that backend."""
+    """Keyword arguments that make a builder use that backend."""
     if backend == "gymnasium":
         return {}
     if not spec.pooled:
-        raise EnvVersionError(f"{spec.id} does not run on {backend}; set env.backend=gymnasium")
+        raise EnvVersionError(
+            f"{spec.id} does not run on backend {backend}; set env.backend=gymnasium"
+        )
     return {"make": pooled.make}
 
 
 def flatten(env: Env, name: str) -> FlatWorld:
-    """The same world as a policy meets it; raises `EnvVersionError` where it cannot be flat."""
+    """The environment as a policy sees it; raises `EnvVersionError` if it cannot be flattened."""
     return FlatWorld(env, read_interface(env, name))
 
 
 def time_limit(env: Env, name: str) -> int:
-    """The steps after which an episode is cut; raises `EnvVersionError` for an endless world."""
+    """The time limit of an episode in steps; raises `EnvVersionError` if there is none."""
     limits = []
     layer: Any = env
     while isinstance(layer, gym.Wrapper):

@@ -1,4 +1,4 @@
-"""The perturbations under which a gate plays a pinned world."""
+"""The perturbations under which a gate evaluates in a pinned environment."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a world does under fixed actions, as digests: the part of a version that nobody can fake.
+"""Digests of an environment's behaviour under fixed actions: the part that cannot be faked.
 
 Fixed seeds and fixed policy outputs are played; every step's observation, reward and ends give a
-short digest, so that two records name the first step in which two worlds part.
+short digest, so that two records show the first step at which two environments differ.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DECIMALS = 6
 
 
 class Irreproducible(EnvVersionError):
-    """A world that answers the same seed and actions differently."""
+    """An environment that behaves differently under the same seed and actions."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Behaviour:
         """Read `to_dict`'s form; raises `ValueError` where the digest is not that of the steps."""
         found = cls(steps=dict(data["steps"]))
         if found.digest != data["digest"]:
-            raise ValueError(f"behaviour digest {data['digest']} is not that of its steps")
+            raise ValueError(f"behaviour digest {data['digest']} does not match its steps")
         return found
 
 
@@ -77,7 +77,7 @@ def observe(
     """Play the fixed seeds twice on `env`: digests, and observations (steps, size).
 
     The second time `other`, built like it, is stepped beside it, as many are in an evaluation.
-    Raises `EnvVersionError` for a world that answers the same seed and actions differently, that
+    Raises `EnvVersionError` for one that behaves differently under the same seed and actions, that
     fails, gives NaN, or observes something of another size than its space says.
     """
     first, seen = _record(env, interface, name)
@@ -89,9 +89,9 @@ def observe(
         raise Irreproducible(
             f"{name} is not reproducible: with reset(seed={seed}) and the same actions it differs "
             f"at step {step}"
-            + ("" if alone else ", but only while another of its kind is stepped in this process")
-            + "; draw everything random from self.np_random, and keep no state across reset or in "
-            "anything that environments share"
+            + ("" if alone else ", but only while another instance is stepped in the same process")
+            + "; draw every random number from self.np_random, and keep no state across resets or "
+            "in anything that instances share"
         )
     return first, np.stack(seen)
 
@@ -147,9 +147,9 @@ def _steps(
         observation, reward, terminated, truncated, _ = env.step(action)
         if np.size(given := np.asarray(reward)) != 1:
             raise ValueError(
-                f"its reward is a vector of shape {given.shape}, a policy is judged by one "
-                "number; weigh it: env.wrappers: [{path: srghn.envs.wrappers:WeightedReward, "
-                "kwargs: {weights: [...]}}]"
+                f"its reward is a vector of shape {given.shape}, expected one number; weight its "
+                "components: env.wrappers: "
+                "[{path: srghn.envs.wrappers:WeightedReward, kwargs: {weights: [...]}}]"
             )
         yield observation, float(reward), bool(terminated), bool(truncated)
         if terminated or truncated:

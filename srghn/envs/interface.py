@@ -1,4 +1,4 @@
-"""What a policy sees and answers: sizes, bounds, and the rule that turns outputs into actions.
+"""Observations and actions of a policy: sizes, bounds, and the rule from outputs to actions.
 
 Needs numpy alone, so that a server can check requests and decode answers without an environment.
 `srghn.envs.spaces` derives an `Interface` from Gymnasium's spaces.

@@ -215,7 +215,7 @@ def _array(leaf: Leaf, value: Any) -> NDArray[Any]:
         else:
             found = np.asarray(value)
             if found.dtype.kind not in "biuf":
-                raise ValueError("it holds something else than numbers")
+                raise ValueError("it does not hold numbers")
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
         raise ObservationError(
             f"observation {leaf.name}: expected {_expected(leaf)}: {error}"

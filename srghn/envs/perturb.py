@@ -1,4 +1,4 @@
-"""A world made a little harder: what a gate plays beside the nominal episodes.
+"""Perturbed environments, which a gate uses beside the nominal one.
 
 Some kinds fit every world (`GENERIC` says what each does, and what its severity is). The others
 multiply a constant of the world's dynamics: severity 1 leaves it as it is, but for `wind`. A kind
@@ -118,7 +118,7 @@ def kinds(spec: WorldSpec, backend: str = "gymnasium") -> tuple[str, ...]:
 
 
 def check(perturbation: Perturbation, spec: WorldSpec, backend: str) -> None:
-    """Raise `ConfigError`, naming what there is, for a kind that this world does not know."""
+    """Raise `ConfigError`, naming the known kinds, for one that this environment lacks."""
     known = kinds(spec, backend)
     if perturbation.name not in known and not perturbation.own:
         near = difflib.get_close_matches(perturbation.name, known, n=1)

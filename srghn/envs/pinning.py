@@ -1,4 +1,4 @@
-"""Pin a world, check that it is still the one that was pinned, and say how two differ."""
+"""Pin an environment, check that it is unchanged, and show how two versions differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from srghn.envs.version import EnvVersion
 from srghn.errors import ConfigError, EnvVersionError, FingerprintMismatch
 from srghn.files import canonical_json
 
-#: What to do about a world that moved.
+#: What to do when an environment has changed.
 NEW_LINEAGE = (
     "pin the new world (srghn env pin) and start a new lineage in it (srghn run --from scratch; "
     "in a checkout: dvc repro --force --single-item pin, then dvc repro)"
@@ -29,7 +29,7 @@ NEW_LINEAGE = (
 
 
 def pin(params: EnvParams, tell: Callable[[str], None] = lambda note: None) -> EnvVersion:
-    """Build the world in each of its modes, watch what it does, and write all of it down.
+    """Build the environment in each of its modes, observe its behaviour, and record all of it.
 
     `tell` is called with one sentence for each thing that is no error but should be known.
 
@@ -77,9 +77,9 @@ def verify(version: EnvVersion) -> None:
     if now.fingerprint == version.fingerprint:
         return
     raise FingerprintMismatch(
-        f"{version.id} is no longer the world that was pinned: fingerprint {version.fingerprint} "
-        f"then, {now.fingerprint} now; {'; '.join(diff(version, now))}. Fitness of two worlds is "
-        f"never compared: restore what moved, or {NEW_LINEAGE}"
+        f"{version.id} no longer behaves as it did when it was pinned: fingerprint "
+        f"{version.fingerprint} then, {now.fingerprint} now; {'; '.join(diff(version, now))}. "
+        f"Fitness in two environments is never compared: restore what changed, or {NEW_LINEAGE}"
     )
 
 
@@ -119,7 +119,7 @@ def _shape(params: EnvParams, spec: WorldSpec) -> tuple[Interface, int]:
 def _watch(
     params: EnvParams, spec: WorldSpec, mode: str, interface: Interface
 ) -> tuple[Behaviour, NDArray[np.float32], list[str]]:
-    """What it did on the fixed seeds, what was observed (steps, size), and what to know of that."""
+    """Its behaviour on the fixed seeds, the observations (steps, size), and notes on them."""
     env, other = Probe(native(spec, mode, params)), native(spec, mode, params)
     name = f"{spec.id} in mode {mode}"
     try:
@@ -133,7 +133,7 @@ def _watch(
         if params.fresh or not _fresh_mends(params, spec, mode, interface):
             raise
         raise EnvVersionError(
-            f"{error}. Made anew for each episode it is reproducible: set env.fresh=true"
+            f"{error}. With a new instance for each episode it is reproducible: set env.fresh=true"
         ) from error
     finally:
         env.close()
@@ -141,7 +141,7 @@ def _watch(
 
 
 def _fresh_mends(params: EnvParams, spec: WorldSpec, mode: str, interface: Interface) -> bool:
-    """Whether a world that is not reproducible is so where each episode has a new instance."""
+    """Whether an irreproducible environment is reproducible with a new instance per episode."""
     fresh = params.model_copy(update={"fresh": True})
     env, other = (flatten(native(spec, mode, fresh), spec.id) for _ in range(2))
     try:

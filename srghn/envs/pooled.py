@@ -1,7 +1,7 @@
-"""EnvPool's worlds as single Gymnasium environments: for pinning, gates and lone episodes.
+"""EnvPool's environments as single Gymnasium ones: for pinning, gates and single episodes.
 
 EnvPool is another implementation with its own physics, so it makes another environment version.
-It ignores `reset(seed=)`; a pool is made anew for every seed, which costs some milliseconds. Its
+It ignores `reset(seed=)`; a new pool is made for every seed, which costs some milliseconds. Its
 vectorised pools are for a backend that plays populations.
 """
 

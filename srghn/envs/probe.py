@@ -1,4 +1,4 @@
-"""What a world really observes, beside what its space says and what float32 can hold."""
+"""Compares actual observations with the declared space and with what float32 can hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_STEPS = 100
 
 
 class Probe(gym.Wrapper[Any, Any, Any, Any]):
-    """Passes everything on and counts observations that are not what they should be."""
+    """Passes everything through and counts observations that violate the declared space."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -40,7 +40,7 @@ class Probe(gym.Wrapper[Any, Any, Any, Any]):
         try:
             inside = space.contains(observation)
             flat = np.asarray(flatten(space, observation)).ravel()
-        except FAILURES:  # what is wrong with it is told where it is used
+        except FAILURES:  # the error is reported where the space is used
             return
         if not inside:
             self.outside += 1
@@ -60,7 +60,8 @@ class Probe(gym.Wrapper[Any, Any, Any, Any]):
             listed = ", ".join(map(str, blurred[:5])) + (", ..." if len(blurred) > 5 else "")
             found.append(
                 f"{len(blurred)} of {self._rows[0].size} observation elements change by less than "
-                f"float32 can tell ({listed}): subtract an offset or rescale them with a wrapper"
+                f"float32 resolves ({listed}): subtract an offset or rescale them with a "
+                "wrapper"
             )
         return found
 
@@ -76,7 +77,7 @@ class Probe(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _why_outside(space: gym.Space[Any], observation: Any) -> str:
-    """What is first wrong with an observation, in few words."""
+    """The first fault of an observation, in a few words."""
     if isinstance(space, gym.spaces.Dict) and isinstance(observation, dict):
         for name, part in space.spaces.items():
             if name not in observation:

@@ -1,4 +1,4 @@
-"""Which worlds there are: the registered ones, Gymnasium's own by id, anyone's by import path."""
+"""The registered environments, Gymnasium's own by id, and users' own by import path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BASE_PACKAGES = ("gymnasium", "numpy")
 
 @dataclass(frozen=True)
 class WorldSpec:
-    """How a world is built, and what is known of it before it is.
+    """How an environment is built, and what is known of it before that.
 
     `build(mode, **kwargs)` gives the native environment. `packages` are the distributions that move
     it beside Gymnasium and numpy, `extra` the dependency group that brings them. `dynamics` maps
@@ -76,7 +76,7 @@ class WorldSpec:
         return found
 
     def missing(self, what: str, extra: str | None = None) -> EnvVersionError:
-        """The error for a package that this world needs and that is not installed."""
+        """The error for a package that this environment needs and that is not installed."""
         group = extra or self.extra
         command = f"pip install 'srghn[{group}]'" if group else f"pip install {what}"
         return EnvVersionError(f"{self.id} needs {what}, which is not installed: {command}")
@@ -122,7 +122,7 @@ _SPECS = (
 
 
 def registered() -> dict[str, WorldSpec]:
-    """Every world that comes with srghn, by id."""
+    """Every environment that comes with srghn, by id."""
     return {spec.id: spec for spec in _SPECS}
 
 
@@ -250,7 +250,7 @@ def _taken(module_name: str) -> str | None:
     top = module_name.partition(".")[0]
     if top not in OURS:
         return None
-    return f"{top!r} is a package of srghn's own, and is found before yours: rename yours"
+    return f"srghn has a package {top!r} of its own, which is found first; rename yours"
 
 
 def _unknown(world: str, known: list[str]) -> str:

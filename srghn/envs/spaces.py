@@ -24,13 +24,13 @@ Space = gym.Space[Any]
 
 
 def read_interface(env: gym.Env[Any, Any], name: str) -> Interface:
-    """What a policy for `env` sees and answers; `EnvVersionError` where it cannot be flat."""
+    """The interface of a policy for `env`; `EnvVersionError` if it cannot be flattened."""
     leaves = tuple(_leaves(env.observation_space, (), name, env.observation_space))
     observations = flatten_space(env.observation_space) if leaves else None
     if not isinstance(observations, spaces.Box) or not observations.shape[0]:
         raise EnvVersionError(
-            f"{name} observes {_short(env.observation_space)}, which holds nothing; add a wrapper "
-            "that shows something"
+            f"{name} observes {_short(env.observation_space)}, which has no elements; add a "
+            "wrapper that gives observations"
         )
     layout = Layout(leaves)
     assert layout.size == observations.shape[0]

@@ -1,4 +1,4 @@
-"""What a mode does: the same world, where the numbers of the actions mean something else."""
+"""What a mode does: the same environment with another meaning of the action numbers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ObservationOrder(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def rewired(env: gym.Env[Any, Any], series: int, number: int) -> gym.Env[Any, Any]:
-    """World `number` of a series that never returns: what is observed and done means another thing.
+    """Environment `number` of a series without repeats: observations and actions are reordered.
 
     World 0 is as `env`. Any other has the observations in another order and with other signs,
     and the actions in another order, drawn by (series, number); no two of a series have the same

@@ -1,4 +1,4 @@
-"""A pinned world: everything that could move it, and one fingerprint over all of that."""
+"""A pinned environment: everything that determines it, with one fingerprint over all of it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from srghn.envs.perturb import Perturbation
 
 FORMAT = 1
-#: Fields that move no world, and are no part of its fingerprint; nor is the layout, which only
+#: Fields that do not change behaviour and are no part of the fingerprint. Nor is the layout, which
 #: says how clients may send the same vector.
 UNMOVING = ("history", "returns", "failure_return")
 
 
 @dataclass(frozen=True)
 class EnvVersion:
-    """One world as `srghn.envs.pin` found it. Fitness is comparable only within one fingerprint.
+    """An environment as `srghn.envs.pin` recorded it. Compare fitness only within one fingerprint.
 
     `window`: the task never ends, and `max_episode_steps` are a window that counts as an episode;
     `fresh`: it is made anew for each episode; `limited`: the limit is `env.max_episode_steps`.
@@ -66,14 +66,14 @@ class EnvVersion:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of all that moves this world."""
+        """SHA-256, in hex, of everything that determines this environment."""
         moving = {k: v for k, v in self.to_dict().items() if k not in UNMOVING}
         moving["interface"] = {k: v for k, v in moving["interface"].items() if k != "layout"}
         return sha256_bytes(canonical_json(moving))
 
     @property
     def params(self) -> EnvParams:
-        """The parameters that pin this world again."""
+        """The parameters that pin this environment again."""
         return EnvParams.model_validate(
             {
                 "id": self.id,
@@ -92,7 +92,7 @@ class EnvVersion:
 
     @property
     def returns(self) -> Returns | None:
-        """The range of returns that gate, trial and watch scale by: as named, or the world's own.
+        """The range by which gate, trial and watch scale returns: as set, or the environment's own.
 
         None where neither is known; `srghn check` proposes one. What lies outside is clipped; a
         crashed episode counts as `low`.
@@ -127,7 +127,7 @@ class EnvVersion:
             raise ConfigError(f"{self.id} has no mode {mode!r}; modes: {', '.join(self.modes)}")
 
     def make(self, mode: str, perturbation: Perturbation | None = None) -> gym.Env[Any, Any]:
-        """The world in a mode: flat float32 observations, native actions, its time limit.
+        """The environment in a mode: flat float32 observations, native actions, its time limit.
 
         Raises `ConfigError` for an unknown mode or perturbation, `EnvVersionError` where the world
         cannot be built.

@@ -1,4 +1,4 @@
-"""The worlds that come with srghn: one builder each, and what may be perturbed in them.
+"""The environments that come with srghn: one builder each, and their perturbations.
 
 A builder is called as `build(mode, **kwargs)` and gives a native Gymnasium environment; `make` may
 be that of another backend. Its docstring describes the world; the section 'Version history' travels
@@ -54,7 +54,7 @@ def cartpole_switch(mode: str, make: Make = make, **kwargs: Any) -> Env:
 
 
 def cartpole_rewired(mode: str, make: Make = make, series: int = 0, **kwargs: Any) -> Env:
-    """CartPole-v1 in worlds that never return: observations and actions change their meaning.
+    """CartPole-v1 in modes that never repeat: observations and actions change their meaning.
 
     Modes: 0 (as it is) to 63; from 1 on, observations in an order and with signs of their own, and
     an order of the two actions, drawn by (`series`, mode). A phase in each teaches nothing about
@@ -97,7 +97,7 @@ def lunar_lander_switch(mode: str, make: Make = make, **kwargs: Any) -> Env:
 
 
 def lunar_lander_rewired(mode: str, make: Make = make, series: int = 0, **kwargs: Any) -> Env:
-    """LunarLander-v3 in worlds that never return: observations and actions change their meaning.
+    """LunarLander-v3 in modes that never repeat: observations and actions change their meaning.
 
     Modes: 0 (as it is) to 11; from 1 on, observations in an order and with signs of their own, and
     an order of the four actions, drawn by (`series`, mode).

@@ -1,4 +1,4 @@
-"""Wrappers for worlds that nearly fit, for `env.wrappers: [{path: ..., kwargs: {...}}]`."""
+"""Wrappers for environments that nearly fit, for `env.wrappers: [{path: ..., kwargs: {...}}]`."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ ENGINES: dict[str, str] = {
 def make_evaluator(
     settings: EngineSettings, version: EnvVersion, network: NetworkParams, backend: str = "auto"
 ) -> Evaluator:
-    """The evaluator that `settings.engine` asks for, over the named or the fastest backend."""
+    """The evaluator of `settings.engine`, with the named or the fastest backend."""
     name = choose_backend(version, network) if backend == "auto" else current_name(backend)
     if settings.engine == "inprocess":
         evaluator: Evaluator = make_backend(name, version, network)
@@ -223,13 +223,13 @@ def make_evaluator(
 
 
 def make_backend(name: str, version: EnvVersion, network: NetworkParams) -> Backend:
-    """One backend by its name of today or before; raises `ConfigError` naming those there are."""
+    """One backend by its current or former name; raises `ConfigError` listing the known ones."""
     backend: Backend = _load(BACKENDS, current_name(name), "backend")(version, network)
     return backend
 
 
 def current_name(name: str) -> str:
-    """A backend's name of today, for the one that a record or a script states."""
+    """The current name of a backend, given a current or former one."""
     return FORMER_NAMES.get(name, name)
 
 
@@ -238,7 +238,7 @@ def choose_backend(version: EnvVersion, network: NetworkParams) -> str:
     for name in BACKENDS:
         if _load(BACKENDS, name, "backend").supports(version, network):
             return name
-    raise EvaluationError(f"no backend plays {version.id} with {network.module}")
+    raise EvaluationError(f"no backend runs {version.id} with {network.module}")
 
 
 def check_call(version: EnvVersion, network: NetworkParams, policies: Policies, task: Task) -> None:
@@ -255,8 +255,8 @@ def check_call(version: EnvVersion, network: NetworkParams, policies: Policies, 
         return
     if policies.interface != version.interface:
         raise EvaluationError(
-            f"the policies were made for another interface than {version.id}'s: "
-            f"{policies.interface} against {version.interface}"
+            f"the policies were made for interface {policies.interface}, {version.id} has "
+            f"{version.interface}"
         )
     if policies.network != network:
         raise EvaluationError(

@@ -1,4 +1,4 @@
-"""What an evaluator is asked for: the environment and the episodes, but not the policies."""
+"""One evaluation task: the environment and the episodes, without the policies."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A sharp drop of fitness, noticed with hysteresis: the world has changed, or so it looks.
+"""Detects a sharp drop of fitness, with hysteresis: a sign that the environment has changed.
 
-Nobody tells a run that its world has changed. Level and depth are those of its own fitness, so the
-rule has no unit: the alarm is raised when a generation's best falls by more than half of the way
-from the usual level to the lowest upper quartile so far,
-and ends when it is back within a fifth of it.
+A run is not told that its environment has changed. Level and depth are those of its own fitness, so
+the rule has no unit: the alarm is raised when a generation's best falls by more than half of the
+way from the usual level to the lowest upper quartile so far. It ends when the best is back within a
+fifth of it.
 """
 
 from __future__ import annotations

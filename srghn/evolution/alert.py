@@ -1,10 +1,10 @@
-"""Selection that notices a sharp drop of fitness, and what it then does.
+"""Selection that responds to a sharp drop of fitness.
 
 stress   until fitness is back, each birth has a least mutation rate, which its seed names. Rates
          are drawn over the whole range at first, and then near those at which survivors were born:
          so a run learns which steps lead out of a drop. Ours, not the paper's
 memory   the best survivor from before a drop is stored, and all that are stored compete for one
-         generation. It serves worlds that return, and is no evolvability: in others it is idle
+         generation. It helps where environments return to a former mode; elsewhere it does nothing
 
 A birth is still a pure function of (parent genome, seed), and who is stored is an individual of the
 lineage like any other, so lineages are rebuilt as ever.
@@ -57,7 +57,7 @@ class AlertState(GeneticState):
 
 @dataclass(frozen=True)
 class Alert:
-    """A `Genetic` with an alarm, that stores up to `memory` individuals; births heed `stress`."""
+    """A `Genetic` with an alarm: stores up to `memory` individuals; births follow `stress`."""
 
     genetic: Genetic
     memory: int
@@ -88,7 +88,7 @@ class Alert:
         return AlertState(**vars(first), **vars(Alarm()), learnt=none, recall=False, **nobody)
 
     def ask(self, state: AlertState) -> Population:
-        """What `Genetic` asks, and behind its survivors those that are stored, if it is time."""
+        """The population of `Genetic`; in a recall generation also the stored individuals."""
         asked = self.genetic.ask(state, _codes(state, self._brood) if self.stress else None)
         if not state.recall:
             return asked

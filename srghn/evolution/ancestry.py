@@ -91,12 +91,12 @@ def genome_digest(genome: F32) -> str:
 def rebuild(ancestry: Ancestry, encoding: Encoding) -> F32:
     """The genome (G,), made again birth by birth.
 
-    Raises `ReplayMismatch` if the encoding is another one, or the genome comes out different.
+    Raises `ReplayMismatch` if the encoding or the resulting genome differs.
     """
     if encoding.digest != ancestry.architecture:
         raise ReplayMismatch(
-            f"this lineage was made under architecture {ancestry.architecture}, "
-            f"the one at hand is {encoding.digest}; use the parameters it was evolved with"
+            f"this lineage has architecture {ancestry.architecture}, got {encoding.digest}; use "
+            "the parameters it was evolved with"
         )
     genome = grow(encoding, [a.noise_seed for a in ancestry.chain])
     if (found := genome_digest(genome)) != ancestry.genome_digest:

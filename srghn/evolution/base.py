@@ -140,7 +140,7 @@ class Strategy(Protocol[S]):
         ...
 
     def ask(self, state: S) -> Population:
-        """The individuals to be played in this generation. Pure: asked twice, the same bytes."""
+        """The individuals to evaluate now. Pure: the same state gives the same bytes."""
         ...
 
     def tell(self, state: S, population: Population, fitness: F64) -> S:

@@ -33,7 +33,7 @@ class Budget:
     def spent(
         self, done: int, population: Population, record: GenerationRecord, seconds: float
     ) -> End | None:
-        """Why the run ends with this generation, None if it goes on."""
+        """Why the run ends with this generation; None if it continues."""
         evolution = self.params.evolution
         if evolution.until is not None and record.best >= evolution.until:
             end = self._validated(done, population, record)

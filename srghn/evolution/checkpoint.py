@@ -63,7 +63,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
 def prune(folder: Path, step: int, lasting: Sequence[int]) -> None:
     """Keep the last two of the `lasting` steps up to `step`, and the last two after them all.
 
-    What lies beyond `step` was refused and will be made again; what killed writes left goes, too.
+    Later checkpoints were refused and are written again; leftovers of killed writes are removed.
     """
     found = {int(path.name): path for path in steps(folder)}
     between = [number for number in found if max(lasting, default=0) < number <= step]
@@ -94,7 +94,7 @@ def steps(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path, check: Callable[[Checkpoint], None]) -> Checkpoint | None:
-    """The newest checkpoint that can be read and passes `check`; None where there is none at all.
+    """The newest checkpoint that can be read and passes `check`; None if there is none.
 
     Each one refused with a `CheckpointError` is named in a `CheckpointWarning`; if none is left, an
     error names them all.
@@ -110,7 +110,7 @@ def newest(folder: Path, check: Callable[[Checkpoint], None]) -> Checkpoint | No
             continue
         for reason in refused:
             warnings.warn(
-                f"checkpoint refused: {reason}. Going on from {path.name} instead",
+                f"checkpoint refused: {reason}. Resuming from {path.name} instead",
                 CheckpointWarning,
                 stacklevel=2,
             )

@@ -12,7 +12,7 @@ from srghn.evolution.self_referential import make_ghn
 
 
 class ConstantRateOptions(Params):
-    rate: float | None = Field(None, gt=0, lt=1, description="None: that of ghn.initial_rate")
+    rate: float | None = Field(None, gt=0, lt=1, description="None: ghn.initial_rate")
 
 
 def constant_rate(params: RunParams, interface: Interface) -> Genetic:

@@ -11,7 +11,7 @@ from typing import Any
 FINALISTS = "finalists.json"  # written last: the run is finished
 EVALUATIONS, UNTIL, SECONDS, ASKED = "evaluations", "until", "seconds", "asked"
 _WORDS = {
-    EVALUATIONS: "its evaluations are spent (evolution.evaluations)",
+    EVALUATIONS: "its evaluations are used up (evolution.evaluations)",
     UNTIL: "its return is reached (evolution.until)",
     SECONDS: "its time is up (evolution.seconds)",
     ASKED: "its caller asked it to stop",

@@ -42,7 +42,7 @@ class GeneticState(State):
     rates: F32
 
     def sources(self) -> tuple[I64, F32]:
-        """Ids and genomes of all individuals that may be played again or have children."""
+        """Ids and genomes of all individuals that may be evaluated again or have children."""
         return self.ids, self.genomes
 
 
@@ -95,7 +95,7 @@ class Genetic:
         )
 
     def ask(self, state: GeneticState, codes: I64 | None = None) -> Population:
-        """Survivors that are played again, then children in turn of all survivors, immigrants.
+        """Survivors to evaluate again, then children of all survivors in turn, then immigrants.
 
         `codes` (children,), where given, are what the seeds of births carry.
         """

@@ -34,11 +34,11 @@ from srghn.evolution.selection import clean, rank
 
 
 class GESMROptions(Params):
-    sigma: float = Field(0.3, gt=0, description="middle of the step sizes at first")
+    sigma: float = Field(0.3, gt=0, description="median of the initial step sizes")
     groups: int = Field(
-        0, ge=0, description="step sizes at a time; 0: one for seven children, but at least two"
+        0, ge=0, description="number of step sizes; 0: one for every seven children, at least two"
     )
-    factor: float = Field(2.0, gt=1, description="most by which a step size changes at once")
+    factor: float = Field(2.0, gt=1, description="largest factor by which a step size changes")
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def gesmr(params: RunParams, interface: Interface) -> GESMR:
     chosen = chosen.model_copy(update={"groups": chosen.groups or max(children // 7, 2)})
     if not 2 <= chosen.groups <= children:
         raise ConfigError(
-            f"evolution.options.groups: expected from 2 to as many as there are children "
-            f"({children}), got {chosen.groups}; raise evolution.children, or take fewer groups"
+            "evolution.options.groups: expected from 2 to as many as there are children "
+            f"({children}), got {chosen.groups}; raise evolution.children, or use fewer groups"
         )
     layout = PolicyWeights(params.network, interface)
     return GESMR(layout, chosen, params.evolution.parents, children)

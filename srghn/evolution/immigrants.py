@@ -17,7 +17,9 @@ from srghn.evolution.options import options
 
 class ImmigrantOptions(Params):
     sigma: float = Field(0.3, gt=0, description="standard deviation of the children's mutation")
-    share: float = Field(0.5, gt=0, le=1, description="share of a brood that are strangers")
+    share: float = Field(
+        0.5, gt=0, le=1, description="share of each generation's children that are new founders"
+    )
 
 
 def immigrants(params: RunParams, interface: Interface) -> Genetic:
@@ -25,9 +27,9 @@ def immigrants(params: RunParams, interface: Interface) -> Genetic:
     count = round(chosen.share * params.evolution.parents * params.evolution.children)
     if count == 0:
         raise ConfigError(
-            f"evolution.options.share: {chosen.share} of a brood of "
-            f"{params.evolution.parents * params.evolution.children} is nobody; raise the share, "
-            "or use the ga strategy"
+            f"evolution.options.share: {chosen.share} of "
+            f"{params.evolution.parents * params.evolution.children} children is less than one; "
+            "raise the share, or use the ga strategy"
         )
     encoding = Direct("immigrants", PolicyWeights(params.network, interface), chosen.sigma)
     return Genetic("immigrants", encoding, params.evolution, immigrants=count)

@@ -1,4 +1,4 @@
-"""Evolve: ask, play, tell, keep; killed at any moment, go on to the same bytes.
+"""Evolve: ask, evaluate, tell, store. A run killed at any moment resumes to identical bytes.
 
 A generation's result depends on the parameters, the world and the state before it, and every random
 draw has a name, so a checkpoint holds no generator. A kill costs `SECONDS`, or the generation at
@@ -47,7 +47,7 @@ def evolve(
     stop: Callable[[GenerationRecord], bool] | None = None,
     founder: Founder | None = None,
 ) -> None:
-    """Run `params.evolution.generations` generations in `run_dir`, or go on with those missing.
+    """Run `params.evolution.generations` generations in `run_dir`, or the remaining ones.
 
     `on_generation` is told of every generation, then `stop` is asked whether it was the last one,
     then the budgets are (`evolution.seconds`, `evaluations`, `until`). A run that was so ended is

@@ -1,4 +1,4 @@
-"""What a generation is measured by: a row of the generations table; what listeners are told."""
+"""Metrics of a generation: a row of the generations table, and what listeners receive."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class GenerationRecord:
-    """A generation that has been played, as listeners are told of it and tables are made from it.
+    """An evaluated generation, as listeners receive it and as tables are made from it.
 
     After a resume the generations since the last checkpoint are told again, with equal content. The
-    arrays are the run's own: who changes them changes the run.
+    arrays are not copies: changing them changes the run.
 
     total        generations planned in this run
     fitness      (n,) float64, minus infinity where it was not finite

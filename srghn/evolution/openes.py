@@ -37,7 +37,9 @@ class OpenESOptions(Params):
     learning_rate: float = Field(0.05, gt=0)
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(0.0, ge=0, lt=1, description="share of the mean lost per step")
+    weight_decay: float = Field(
+        0.0, ge=0, lt=1, description="share by which the mean shrinks per step"
+    )
 
 
 @dataclass(frozen=True)

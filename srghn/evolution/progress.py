@@ -1,4 +1,4 @@
-"""What a run goes on from: all that one checkpoint holds, and the tables that it names.
+"""What a run resumes from: the contents of one checkpoint, and the tables that it names.
 
 Where a part of the tables ends, there is a checkpoint. One in between, which the clock asks for,
 itself holds the rows that are in no part yet, so the clock decides neither where parts end nor what
@@ -27,7 +27,7 @@ CHECKPOINTS, TABLES = "checkpoints", ("lineage", "generations")
 
 @dataclass(frozen=True)
 class Progress:
-    """All that a run goes on from: what one checkpoint holds.
+    """The contents of one checkpoint: all that a run resumes from.
 
     finalists  the best of the last generation, best first, and their fitness (n,) in `mode`
     parts      of each table
@@ -111,7 +111,7 @@ def _pending(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[pa.Table, ..
 
 
 def rows(run_dir: Path, table: str) -> pa.Table | None:
-    """All rows up to the newest good checkpoint, in a part or not; None where there is none yet."""
+    """All rows up to the newest valid checkpoint; None if there is none yet."""
     found = checkpoints.newest(run_dir / CHECKPOINTS, lambda _: None)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""The strategies by name: the one of this project, and what it must be compared with."""
+"""The strategies by name: this project's own, and those it is compared with."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def _factory(name: str) -> Factory:
 
 
 def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
-    """The strategy with what it does when fitness drops, where the parameters ask for anything."""
+    """The strategy, with its response to a drop of fitness if the parameters ask for one."""
     memory = params.evolution.memory
     stress = params.ghn.stress and params.evolution.strategy == "self-referential"
     if not memory and not stress:
         return strategy
     if not isinstance(strategy, Genetic):
         raise ConfigError(
-            f"evolution.memory: {strategy.name} keeps no survivors that could be stored; "
-            "set it to 0, or use a strategy that keeps lineages, such as self-referential"
+            f"evolution.memory: {strategy.name} has no survivors to store; set it to 0, or use a "
+            "strategy with lineages, such as self-referential"
         )
     return Alert(strategy, memory, stress)

@@ -1,6 +1,6 @@
 """A genetic algorithm that starts over with fresh founders once it has fallen and not come back.
 
-The control for worlds that switch: a restart knows nothing of what was learnt before.
+The control for environments that switch: a restart keeps nothing of what was learnt before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from srghn.seeding import seed as named_seed
 class RestartOptions(Params):
     sigma: float = Field(0.3, gt=0, description="standard deviation of the mutation")
     patience: int = Field(
-        10, ge=1, description="generations below the best since the last start, then a new start"
+        10,
+        ge=1,
+        description="generations below the best since the last start before it starts again",
     )
 
 

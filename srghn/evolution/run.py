@@ -129,7 +129,7 @@ def check_founder(params: RunParams, strategy: Strategy[Any], founder: Founder |
 
 
 def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> None:
-    """Write the record of a new run, or check that an old one is resumed as what it was.
+    """Write the record of a new run, or check that an old one is resumed unchanged.
 
     Raises `FingerprintMismatch` for another world, `CheckpointError` for other parameters, another
     founder or another platform.
@@ -144,15 +144,15 @@ def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> N
     old = read_record(run_dir)
     if old["fingerprint"] != record["fingerprint"]:
         raise FingerprintMismatch(
-            f"{run_dir} was evolved in world {old['fingerprint']}, this is world "
-            f"{record['fingerprint']} ({version.id}); fitness of one says nothing about the other. "
-            "Pin the new world (srghn env pin) and start a new lineage in it "
+            f"{run_dir} was evolved in environment {old['fingerprint']}, this is "
+            f"{record['fingerprint']} ({version.id}); fitness in one says nothing about the "
+            "other. Pin the new environment (srghn env pin) and start a new lineage in it "
             "(srghn run --from scratch)"
         )
     if moved := list(_differences(old, record)):
         raise CheckpointError(
-            f"{run_dir} cannot be resumed: {'; '.join(moved)}. Resume it as it was begun, or "
-            "start a new run"
+            f"{run_dir} cannot be resumed: {'; '.join(moved)}. Resume it with its own parameters, "
+            "or start a new run"
         )
 
 
@@ -239,8 +239,8 @@ class Run:
         """Of a finalist by id; raises `CheckpointError` for another id, or where there is none."""
         if self.strategy.encoding is None:
             raise CheckpointError(
-                f"{self.strategy.name} draws individuals from a distribution: they have no "
-                "lineage to be rebuilt from; use a strategy that keeps one, self-referential"
+                f"{self.strategy.name} draws individuals from a distribution, so they have no "
+                "lineage; use a strategy that keeps one, such as self-referential"
             )
         row = _row_of(self.finalists.ids, individual)
         chain = tuple(self.lineage.chain(individual))
@@ -265,7 +265,7 @@ def load_run(run_dir: Path) -> Run:
     version = EnvVersion.load(run_dir / WORLD)
     if version.fingerprint != record["fingerprint"]:
         raise FingerprintMismatch(
-            f"{run_dir / WORLD} is world {version.fingerprint}, the run was evolved in "
+            f"{run_dir / WORLD} is environment {version.fingerprint}, the run was evolved in "
             f"{record['fingerprint']}; restore the file (dvc pull)"
         )
     strategy = make_strategy(params, version.interface)
@@ -276,7 +276,8 @@ def load_run(run_dir: Path) -> Run:
     last = past.done if past is not None else params.evolution.generations
     if progress.done < last and (run_dir / FINALISTS).exists():
         raise CheckpointError(
-            f"{run_dir} is finished, but its last checkpoint was refused; the newest good one is "
-            f"of generation {progress.done}: evolve again to make the last one anew (srghn run)"
+            f"{run_dir} is finished, but its last checkpoint was refused; the newest valid one is "
+            f"of generation {progress.done}: evolve again to write the last one again (srghn "
+            "run)"
         )
     return Run(run_dir, record, params, version, strategy, progress)

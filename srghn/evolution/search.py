@@ -76,7 +76,7 @@ class Search:
         return self._points(self._asked)
 
     def _points(self, population: Population) -> F32:
-        """What a linear network with one input makes of the observation 1: its weight and bias."""
+        """A linear network's output for the observation 1: weight plus bias."""
         half = population.weights.shape[1] // 2
         points: F32 = population.weights[:, :half] + population.weights[:, half:]
         return points
@@ -87,7 +87,7 @@ class Search:
         Raises `ValueError` for anything but one number a point, and before anything was asked.
         """
         if self._asked is None:
-            raise ValueError("tell comes after ask: ask for the points first")
+            raise ValueError("tell was called before ask; call ask first")
         values = _numbers(fitness, len(self._asked))
         ranked = clean(values)
         row = int(np.argmax(ranked))
@@ -111,11 +111,11 @@ def _numbers(fitness: Any, count: int) -> F64:
         values = np.asarray(fitness, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"tell takes one number a point, {count} of them, got {type(fitness).__name__} that "
-            f"are no numbers: {error}"
+            f"tell takes {count} numbers, one for each point, got a {type(fitness).__name__} of "
+            f"something else: {error}"
         ) from error
     if values.shape != (count,):
         raise ValueError(
-            f"tell takes one number a point, shape ({count},), got shape {values.shape}"
+            f"tell takes one number for each point, shape ({count},), got shape {values.shape}"
         )
     return values

@@ -1,7 +1,7 @@
-"""Who survives: truncation with parents (plus), without (comma), tournaments; elites; ties.
+"""Selection: truncation with parents (plus) or without (comma), tournaments, elites, ties.
 
 Everyone in the population has just been played on the same seeds, parents included: fitness from an
-earlier generation is never used, because in a world that has switched it would keep the dead alive.
+earlier generation is never used: after a switch it would keep individuals that no longer work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _shuffled(generation: int, seed: int, rows: int) -> I64:
 
 
 def evaluated_again(params: EvolutionParams, births: I64, generation: int) -> int:
-    """How many of last generation's survivors, best first, are played beside the children.
+    """How many of last generation's survivors, best first, are evaluated beside the children.
 
     With comma only the elites; but founders, who are born in this generation and so have not been
     played at all, always.

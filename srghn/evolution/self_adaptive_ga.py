@@ -22,7 +22,7 @@ from srghn.evolution.options import options
 
 class SelfAdaptiveOptions(Params):
     sigma: float = Field(0.3, gt=0, description="step size of the founders")
-    tau: float = Field(0.0, ge=0, description="learning rate of the step; 0: 1/sqrt(weights)")
+    tau: float = Field(0.0, ge=0, description="learning rate of the step size; 0: 1/sqrt(weights)")
     sigma_min: float = Field(1e-12, gt=0)
     sigma_max: float = Field(1e3, gt=0)
 

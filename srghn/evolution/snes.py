@@ -26,10 +26,12 @@ LEAST, MOST = 1e-12, 1e6
 
 
 class SNESOptions(Params):
-    sigma: float = Field(0.5, gt=0, description="step sizes at first")
+    sigma: float = Field(0.5, gt=0, description="initial step size")
     mean_rate: float = Field(1.0, gt=0, description="learning rate of the mean")
     sigma_rate: float = Field(
-        0.0, ge=0, description="... of the step sizes; 0: (3 + ln weights) / (5 sqrt weights)"
+        0.0,
+        ge=0,
+        description="learning rate of the step sizes; 0: (3 + ln weights) / (5 sqrt weights)",
     )
 
 

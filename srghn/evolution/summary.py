@@ -1,4 +1,4 @@
-"""What a finished run leaves for people and for DVC: metrics, finalists, and curves to plot."""
+"""Writes a finished run's metrics, finalists and curves, for people and for DVC."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Part:
 
 def write(folder: Path, rows: Sequence[pa.Table]) -> Part:
     """Write rows, in order of their column `generation`, as one part."""
-    table = pa.concat_tables(rows).combine_chunks()  # nothing is left of how they came together
+    table = pa.concat_tables(rows).combine_chunks()  # the bytes do not depend on the chunks
     first, last = table["generation"][0].as_py(), table["generation"][-1].as_py()
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -81,5 +81,7 @@ def read(folder: Path, parts: Iterable[Part] | None = None, *more: pa.Table) -> 
         paths = [folder / part.name for part in parts]
     found = [*map(pq.read_table, paths), *more]
     if not found:
-        raise CheckpointError(f"{folder} holds no table yet; the run's first part is still to come")
+        raise CheckpointError(
+            f"{folder} holds no table yet; the run has not written its first part"
+        )
     return pa.concat_tables(found)

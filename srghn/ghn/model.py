@@ -149,7 +149,8 @@ class GHN:
             rows = rows[np.asarray(index, dtype=np.intp)]  # refuses rows that there are not
         if len(rows) != len(seeds):
             raise ArchitectureMismatch(
-                f"mutate needs one noise seed a child: {len(rows)} children, {len(seeds)} seeds"
+                f"mutate needs one noise seed for each child, got {len(seeds)} seeds for "
+                f"{len(rows)} children"
             )
         vectors = self._vectors(genomes, self._own_plan)
         width = self.params.basis_width
@@ -240,15 +241,15 @@ class GHN:
             usable = ", ".join(kind for kind in self.vocabulary if not kind.startswith("ghn."))
             raise GraphError(
                 f"node {unknown[0].name!r} is of type {unknown[0].kind!r}, which this hypernetwork "
-                f"does not know (known: {usable}); "
-                "give it a target with that type when it is made"
+                f"does not know (known: {usable}); build the hypernetwork with a target that "
+                "has this type"
             )
         widest = max(graph.parameters, key=lambda node: node.size)
         if self.params.head == "dense" and widest.size > self.largest:
             raise GraphError(
-                f"parameter {widest.name!r} has {widest.size} values, the dense head makes at most "
-                f"{self.largest} a tensor; use ghn.head 'chunked' or 'basis', or give it a target "
-                "as large when it is made"
+                f"parameter {widest.name!r} has {widest.size} values, the dense head generates at "
+                f"most {self.largest} for one tensor; use ghn.head 'chunked' or 'basis', or "
+                "build the hypernetwork with a target as large"
             )
 
     def _checked(self, genomes: ArrayLike) -> Float32:
@@ -290,7 +291,7 @@ _LATER = {"keep_spread": False, "stress": False}
 
 
 def _described(params: GHNParams) -> dict[str, Any]:
-    """What a digest is made of: a later parameter only where it changes what a genome means."""
+    """The contents of a digest; later parameters only where they change a genome's meaning."""
     data = params.model_dump(mode="json")
     return {k: v for k, v in data.items() if k not in _LATER or v != _LATER[k]}
 
@@ -310,7 +311,7 @@ def _checked_seeds(noise_seeds: ArrayLike) -> Int64:
     seeds = np.asarray(noise_seeds)
     if seeds.ndim != 1 or seeds.dtype.kind not in "iu" or (seeds.size and seeds.min() < 0):
         raise ArchitectureMismatch(
-            f"noise seeds must be whole numbers from 0 on, shape (n,), got {seeds.dtype} of shape "
+            f"noise seeds must be non-negative integers of shape (n,), got {seeds.dtype} of shape "
             f"{seeds.shape}; use srghn.seeding.seed"
         )
     return seeds.astype(np.int64)

@@ -1,4 +1,4 @@
-"""What a graph means for the kernels: index arrays and matrices, computed once per graph."""
+"""A graph as the kernels need it: index arrays and matrices, computed once per graph."""
 
 from __future__ import annotations
 

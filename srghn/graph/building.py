@@ -29,7 +29,7 @@ ALIASES = {
 
 
 def parameters_used(traced: fx.Graph, root: nn.Module) -> dict[fx.Node, Parameters]:
-    """The parameters of every fx node; raises `GraphError` where one comes in twice."""
+    """The parameters of every fx node; raises `GraphError` if one is used twice."""
     uses = {node: _parameters_of(node, root) for node in traced.nodes}
     used: set[str] = set()
     for node, parameters in uses.items():
@@ -37,8 +37,8 @@ def parameters_used(traced: fx.Graph, root: nn.Module) -> dict[fx.Node, Paramete
             if name in used:
                 raise GraphError(
                     f"parameter {name!r} of {type(root).__name__} is shared: module "
-                    f"{str(node.target)!r} is used more than once in forward(); give each use a "
-                    "module of its own"
+                    f"{str(node.target)!r} is used more than once in forward(); use a separate "
+                    "module each time"
                 )
             used.add(name)
     return uses

@@ -126,7 +126,7 @@ class CompGraph:
             )
         except (ValueError, TypeError, KeyError) as error:
             raise GraphError(
-                f"not a graph as CompGraph.to_json writes it: {error!r}; trace the module again"
+                f"not a graph written by CompGraph.to_json: {error!r}; trace the module again"
             ) from error
 
     def _data(self) -> dict[str, Any]:

@@ -168,8 +168,8 @@ def _check_runs(
             part.training = mode
     if not _equal(expected, actual):
         raise GraphError(
-            f"the traced graph of {_name(module)} computes something else than the module: its "
-            "forward() depends on more than its input; make it a pure function"
+            f"the traced graph of {_name(module)} and the module give different outputs: forward() "
+            "depends on more than its input; make it a pure function"
         )
     return finder.is_tensor
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 #: Bets as shares of the largest one that cannot lose all: small ones for small falls.
 SHARES = (0.9, 0.5, 0.2, 0.08)
-#: R is held here; nobody sets an alarm this high.
+#: R is capped here, far above any alarm.
 MOST = 1e12
 
 
@@ -70,7 +70,7 @@ class Detector:
         return Detector(self.mean, self.side, tuple(levels), self.n + len(seen)), alarm
 
     def reset(self) -> Detector:
-        """Watch anew, as after an alarm that was dealt with."""
+        """Start again, as after an acknowledged alarm."""
         return Detector(self.mean, self.side)
 
     def to_json(self) -> dict[str, Any]:

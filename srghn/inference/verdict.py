@@ -1,4 +1,4 @@
-"""Checks, and the verdict they add up to: what bound it, and what would have changed it.
+"""Checks and the verdict made of them: which check decided, and what would have changed it.
 
 The gate writes a verdict by this rule, and the ledger decides again by the same rule from the
 checks it was given (`contradiction`): a verdict that does not follow from its checks, or a check
@@ -117,14 +117,14 @@ class Verdict:
 
 
 def decide(checks: Sequence[Check]) -> tuple[Outcome, Check]:
-    """The outcome of all checks and the one that bound it.
+    """The outcome of all checks, and the check that decided it.
 
     Of several checks with the worst outcome the first binds; if all passed, the one that passed by
     least. No binding check at all is an error, never a pass.
     """
     binding = [check for check in checks if check.binding]
     if not binding:
-        nothing = Check("suite", "error", "no check was made, and nothing is not a pass")
+        nothing = Check("suite", "error", "no check was made, so it cannot pass")
         return "error", nothing
     worst = min((check.outcome for check in binding), key=PRECEDENCE.index)
     bound = [check for check in binding if check.outcome == worst]
@@ -155,12 +155,12 @@ def contradiction(verdict: Mapping[str, Any]) -> str | None:
             return problem
     outcome, bound = decide(checks)
     if claimed != outcome:
-        return f"it says {claimed!r}, but its checks add up to {outcome!r} ({bound.name})"
+        return f"it says {claimed!r}, but its checks give {outcome!r} ({bound.name})"
     if named != bound.name:
-        return f"it says that {named!r} bound it, but by its checks {bound.name!r} did"
+        return f"it says that {named!r} decided it, but by its checks {bound.name!r} did"
     names = [check.name for check in checks]
     twice = sorted({name for name in names if names.count(name) > 1})
-    return f"check {twice[0]!r} stands twice" if twice else None
+    return f"check {twice[0]!r} appears twice" if twice else None
 
 
 def _read(data: Any) -> Check:

@@ -510,9 +510,9 @@ TAKEN = [
 #: Network -> what the refusal must say.
 REFUSED = {
     "Mapping": "must return a tensor",
-    "Hidden": "must keep no state of its own",
+    "Hidden": "keep no hidden state",
     "Branching": "without control flow",
-    "Noisy": "draw nothing at random",
+    "Noisy": "must be deterministic",
     "scripted": "TorchScript",
     "Odd": "operator prims.lgamma",
 }

@@ -157,7 +157,7 @@ def test_building_leaves_the_global_random_state_alone_and_repeats_itself() -> N
         ("users_package:Custom", {"flaw": "broken"}, r"fails on observations of shape \(3, 4\)"),
         ("users_package:Custom", {"flaw": "remembers"}, "its buffer 'seen' changed"),
         ("users_package:Custom", {"flaw": "draws"}, "two equal calls differ"),
-        ("users_package:Custom", {"flaw": "mixes"}, "row by row"),
+        ("users_package:Custom", {"flaw": "mixes"}, "depends on the others in its batch"),
     ],
 )
 def test_what_is_no_policy_is_refused(module: str, kwargs: dict[str, Any], message: str) -> None:

@@ -50,5 +50,5 @@ def test_nothing_changes_where_no_folder_hides_ours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["serving.worlds:Mine", "serving:Mine"])
 def test_a_world_in_a_module_with_our_name_is_refused_with_that_reason(path: str) -> None:
-    with pytest.raises(EnvVersionError, match=r"'serving' is a package of srghn's own.*rename"):
+    with pytest.raises(EnvVersionError, match=r"srghn has a package 'serving' of its own.*rename"):
         load_object(path, "env.id")

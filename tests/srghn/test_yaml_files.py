@@ -71,14 +71,14 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path) -> No
     path.write_text("gate:\n  margin: 0.1\nevolution: {}\ngate:\n  min_return: 1\n")
     with pytest.raises(ConfigError) as refused:
         load_params(path)
-    said = f"{path}: the key 'gate' stands twice, in line 1 and in line 4; keep one of them"
+    said = f"{path}: the key 'gate' appears twice, in line 1 and in line 4; keep one of them"
     assert str(refused.value) == said
 
 
 def test_so_is_one_deep_inside_and_one_in_a_set_value() -> None:
-    with pytest.raises(ConfigError, match="'hidden' stands twice"):
+    with pytest.raises(ConfigError, match="'hidden' appears twice"):
         parse_yaml("network:\n  kwargs: {hidden: [8], hidden: [4]}\n", "test")
-    with pytest.raises(ConfigError, match="'a' stands twice"):
+    with pytest.raises(ConfigError, match="'a' appears twice"):
         with_overrides(RunParams(), ["env.kwargs={a: 1, a: 2}"])
 
 

@@ -88,7 +88,7 @@ class _Worlds:
         return self._lanes[lane]
 
     def drop(self, lane: int) -> None:
-        """Forget an environment whose state nobody knows any more."""
+        """Discard an environment whose state is unknown."""
         _close(self._lanes.pop(lane))
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class _Play:
         self.observations[lane] = 0
 
     def _step(self) -> None:
-        """One step of every running episode; the lanes that end go on with waiting ones."""
+        """One step of every running episode; lanes that finish start the next waiting episode."""
         actions, speechless = self.forward(self.observations)
         for lane, message in speechless.items():
             self._crash(lane, message)
@@ -216,7 +216,7 @@ class _Play:
         return failed
 
     def _broken(self, lane: int, message: str) -> None:
-        """The environment failed: nobody knows its state any more."""
+        """The environment failed, so its state is unknown."""
         self.worlds.drop(lane)
         self._crash(lane, message)
 

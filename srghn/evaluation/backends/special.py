@@ -1,4 +1,4 @@
-"""Backends that know some worlds from the inside, and step them without their environments."""
+"""Backends that reimplement some environments and step them without Gymnasium."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Bare:
 
 
 class SpecialBackend(Backend, Generic[World]):
-    """Plays the worlds `ids` where they are as they come; `fallback` plays all that is not.
+    """Plays the environments `ids` where they are unmodified; `fallback` plays the others.
 
     `World` is what a subclass reads from a real environment, kwargs and perturbed dynamics with it.
     """
@@ -82,7 +82,7 @@ class SpecialBackend(Backend, Generic[World]):
     @classmethod
     @abstractmethod
     def read(cls, env: Env) -> World | None:
-        """What there is to know of an environment; None if it is not one of this backend's."""
+        """What this backend reads from an environment; None if it does not support it."""
 
     @abstractmethod
     def play(

@@ -39,7 +39,7 @@ from srghn.evaluation.task import Task
 if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
 
-# distributed is typed in part: its own words for what it leaves out
+# distributed is only partly typed
 Client: Any = distributed.Client
 Future = Any
 wait: Any = distributed.wait
@@ -97,7 +97,7 @@ class DaskEvaluator(Evaluator):
             self.close()
             raise ServiceError(
                 f"the Dask scheduler at {self.address} went away ({type(error).__name__}); start "
-                "it and its workers again, then the run: it goes on from its last checkpoint"
+                "it and its workers again, then the run: it resumes from its last checkpoint"
             ) from error
 
     def _evaluate(
@@ -164,8 +164,8 @@ class DaskEvaluator(Evaluator):
             raise error
         if isinstance(error, ImportError):  # a world's own would be its episode's crash
             raise ServiceError(
-                f"a worker of {self.address} cannot read its work ({error}); install there, too, "
-                "this version of srghn with its extra 'dask', and the package of your world"
+                f"a worker of {self.address} cannot read its task ({error}); install this version "
+                "of srghn with its extra 'dask' there, and your environment's package"
             ) from error
         if error is not None:
             board.failed(shard, f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""How a population is cut up, who is asked again, and who is at fault: what all engines share.
+"""Shared by all engines: sharding a population, retries, and which individual is at fault.
 
 A shard is a few individuals. One that fails (its worker died, hung, raised, or answered with NaN)
 is asked again; one that fails again is halved, until a single individual is left that ends its
@@ -63,7 +63,7 @@ class Shard:
 
 @dataclass
 class Board:
-    """The state of one call: shards that wait, results that came."""
+    """The state of one call: shards still waiting, results received."""
 
     policies: WeightedPolicies
     seeds: Int64
@@ -107,7 +107,7 @@ class Board:
         """Take a shard's result; one with NaN in it is a failure."""
         shape = (len(shard.indices), len(self.seeds))
         if result.returns.shape != shape or np.isnan(result.returns).any():
-            self.failed(shard, "the worker answered with NaN or with another shape")
+            self.failed(shard, "the worker returned NaN or an array of another shape")
             return
         self._returns[shard.indices], self._lengths[shard.indices] = result.returns, result.lengths
         self._steps += result.steps

@@ -79,7 +79,7 @@ def serve(connection: Connection) -> None:
 
 
 def _attempt(action: Callable[[], Answer]) -> Answer | Exception:
-    """The action's answer, or what it raised: a user's mistake as it is, all else as text."""
+    """The action's result, or its error: user errors as they are, all others as text."""
     try:
         return action()
     except SrghnError as error:

@@ -179,7 +179,7 @@ class ModuleForward(_Outputs):
         self._torch.set_num_threads(self._threads)
 
     def _take(self, module: MappedModule, lanes: Int64) -> None:
-        """Go on with this module, whose first rows are these lanes'; the others have none."""
+        """Switch to this module, whose first rows are these lanes."""
         self._module, self._room = module, module.room()
         self._rows = np.full(len(self.who), IDLE)
         self._rows[lanes] = np.arange(len(lanes))

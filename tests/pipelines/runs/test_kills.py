@@ -71,7 +71,7 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_used(
     newest = sorted((workspace.run / "checkpoints").glob("[0-9]*"))[-1]
     state = newest / "state.safetensors"
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.warns(CheckpointWarning, match=r"state\.safetensors.*Going on from 0"):
+    with pytest.warns(CheckpointWarning, match=r"state\.safetensors.*Resuming from 0"):
         yard._finish(workspace)
     assert outcome(workspace) == undisturbed[0]
 

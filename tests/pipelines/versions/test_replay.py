@@ -207,7 +207,7 @@ def test_another_architecture_is_named(clone: Clone) -> None:
     record["params"]["ghn"]["hidden"] = 5
     manifest.write_text(json.dumps(record))
     shutil.rmtree(clone.data / "report")
-    with pytest.raises(ReplayMismatch, match="under architecture"):
+    with pytest.raises(ReplayMismatch, match="has architecture"):
         replay(clone.settings, str(clone.candidate))
 
 

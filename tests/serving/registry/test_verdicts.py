@@ -24,12 +24,12 @@ BOUND = {**CLEAR, "low": 1.0, "high": 3.0, "value": 2.0, "threshold": 0.0, "sens
 @pytest.mark.parametrize(
     ("checks", "words"),
     [
-        ([{**CLEAR, "outcome": "failed"}], "its checks add up to 'failed'"),
-        ([CLEAR, {**CLEAR, "name": "tail", "outcome": "error"}], "add up to 'error'"),
-        ([{**CLEAR, "binding": False}], "add up to 'error'"),
+        ([{**CLEAR, "outcome": "failed"}], "its checks give 'failed'"),
+        ([CLEAR, {**CLEAR, "name": "tail", "outcome": "error"}], "its checks give 'error'"),
+        ([{**CLEAR, "binding": False}], "its checks give 'error'"),
         ([{**BOUND, "threshold": 1.5}], "does not clear 1.5"),
         ([{**BOUND, "low": 4.0}], "which is empty"),
-        ([CLEAR, CLEAR], "stands twice"),
+        ([CLEAR, CLEAR], "appears twice"),
         ([{**CLEAR, "name": "other"}], "'other' did"),
         ([{"outcome": "passed"}], "not a verdict with checks"),
         ("passed", "not a verdict with checks"),
@@ -49,7 +49,7 @@ def test_a_verdict_that_contradicts_itself_is_refused(
 def test_a_failure_that_says_passed_below_is_refused(steps: Any) -> None:
     version = steps.register()
     steps.begin(version)
-    with pytest.raises(TransitionRefused, match="add up to 'passed'"):
+    with pytest.raises(TransitionRefused, match="its checks give 'passed'"):
         steps.judge(version, "failed", checks=[CLEAR])
 
 

@@ -93,7 +93,9 @@ def test_a_task_that_never_ends_is_played_in_windows() -> None:
 
 
 def test_a_used_instance_that_differs_needs_a_fresh_one_each_episode() -> None:
-    with pytest.raises(EnvVersionError, match=r"Made anew .* reproducible: set env\.fresh=true"):
+    with pytest.raises(
+        EnvVersionError, match=r"With a new instance .* reproducible: set env\.fresh=true"
+    ):
         pin(world("Worn"))
     version = pin(world("Worn", fresh=True))
     verify(version)
@@ -130,7 +132,7 @@ def test_what_a_space_or_float32_does_not_hold_is_said_with_how_many() -> None:
     assert len(notes) == 2
     assert "observations lie outside the declared observation space" in notes[0]
     assert "element 0 is 1.7e+09, declared -1 to 1" in notes[0]
-    assert "1 of 2 observation elements change by less than float32 can tell (0)" in notes[1]
+    assert "1 of 2 observation elements change by less than float32 resolves (0)" in notes[1]
     quiet: list[str] = []
     pin(EnvParams(id="CartPole-v1"), quiet.append)
     assert quiet == []
@@ -141,7 +143,7 @@ def test_perturbations_that_do_nothing_are_left_out_and_said() -> None:
     version = pin(world("OneHot", max_episode_steps=20), notes.append)
     assert [str(cell) for cell in default_cells(version)] == ["action_drop:0.1", "action_drop:0.2"]
     assert len(notes) == 2
-    assert "observation_noise:0.05 is left out: its observations are flags" in notes[0]
+    assert "observation_noise:0.05 is left out: all observations are flags" in notes[0]
 
 
 def test_a_nested_world_keeps_its_fingerprint_and_gains_a_layout() -> None:

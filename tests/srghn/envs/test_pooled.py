@@ -60,5 +60,7 @@ def test_a_world_that_envpool_does_not_have_is_refused(monkeypatch: pytest.Monke
 
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda n: "1" if n == "envpool" else real(n))
-    with pytest.raises(EnvVersionError, match=r"does not run on envpool.*env\.backend=gymnasium"):
+    with pytest.raises(
+        EnvVersionError, match=r"does not run on backend envpool.*env\.backend=gymnasium"
+    ):
         pin(pooled("Pendulum-v1"))

@@ -154,7 +154,7 @@ def test_a_checkpointed_alarm_and_memory_go_on_identically(alert: Alert) -> None
 
 
 def test_memory_without_survivors_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"evolution\.memory: cmaes keeps no survivors"):
+    with pytest.raises(ConfigError, match=r"evolution\.memory: cmaes has no survivors"):
         make_strategy(run_params("cmaes"), LINE)
     assert isinstance(make_strategy(run_params("ga"), LINE), Alert)
     assert not isinstance(make_strategy(run_params("constant-rate", memory=0), LINE), Alert)

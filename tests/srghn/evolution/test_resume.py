@@ -193,7 +193,7 @@ def test_a_torn_checkpoint_between_parts_is_named_and_the_one_before_used(
     with pytest.warns(CheckpointWarning) as told:
         assert stopped(params, tmp_path / "run", 6) == [*range(6 - torn, 7)]
     assert len(told) == torn
-    assert all(f"Going on from 0000000{6 - torn} instead" in str(each.message) for each in told)
+    assert all(f"Resuming from 0000000{6 - torn} instead" in str(each.message) for each in told)
     play(params, tmp_path / "run")
     play(params, tmp_path / "undisturbed")
     assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")

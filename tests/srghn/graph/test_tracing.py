@@ -216,7 +216,7 @@ def empty_layer() -> nn.Module:
         (lambda: Wild("nan"), r"'second\.bias' .*NaN"),
         (empty_layer, r"'0\.weight' .*\[0, 4\]"),
         (nn.Identity, "no parameters"),
-        (Stateful, "computes something else"),
+        (Stateful, "give different outputs"),
         (lambda: MLP(5, 2), r"MLP fails on an example of shape \[1, 4\]"),
     ],
 )

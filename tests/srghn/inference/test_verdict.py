@@ -71,8 +71,11 @@ def test_an_interval_clears_its_threshold_or_not(
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (verdict(GOOD, replace(RARE, outcome="failed"), verdict="passed"), "add up to 'failed'"),
-        (verdict(GOOD, bound_by="size"), "bound it"),
+        (
+            verdict(GOOD, replace(RARE, outcome="failed"), verdict="passed"),
+            "its checks give 'failed'",
+        ),
+        (verdict(GOOD, bound_by="size"), "decided it"),
         (verdict(replace(GOOD, low=-1.0)), "does not clear"),
         (verdict(replace(GOOD, low=float("nan"))), "empty"),
         (verdict(replace(GOOD, low=9.5)), "empty"),

@@ -52,7 +52,7 @@ class CompiledCartPole(CartPoleBackend):
         if weights.shape[1] != order.size:
             raise EvaluationError(
                 f"an MLP of layers {widths} has {order.size} parameters, got {weights.shape[1]}; "
-                "generate weights for the policy that is to be played"
+                "generate weights for this network"
             )
         activation = ACTIVATIONS[policies.network.kwargs.get("activation", "tanh")]
         lengths, broken = play(

@@ -200,7 +200,7 @@ def _stopped(state, physics, left, silent, stop):
 
 
 class _Seats(NamedTuple):
-    """Who plays where.
+    """Which episode each lane plays.
 
     packed    float32 (order.size, HALF), each seat's weights
     owner     int64 (HALF,), the individual whose weights those are, -1 for none

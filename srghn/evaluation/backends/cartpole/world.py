@@ -1,4 +1,4 @@
-"""Gymnasium's CartPole taken apart: what the fast backends must know to play it themselves."""
+"""Gymnasium's CartPole taken apart: what the fast backends need to step it themselves."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class World:
 
 
 class CartPoleBackend(SpecialBackend[World]):
-    """What both fast backends share: which worlds they play."""
+    """What both fast backends share: which environments they support."""
 
     ids = ("CartPole-v1", "CartPoleSwitch-v1", "CartPoleRewired-v1")
 

@@ -403,7 +403,7 @@ def test_a_worker_without_this_package_is_told(
     try:
         with (
             evaluator(version, "dask", dask_address=cluster.address) as dask,
-            pytest.raises(ServiceError, match=r"of another time.*install there"),
+            pytest.raises(ServiceError, match=r"of another time.*install this version"),
         ):
             dask.evaluate(population(version), Task(version, "normal", SEEDS))
     finally:
