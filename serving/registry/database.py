@@ -39,8 +39,12 @@ class Database:
         self.name = str(self.file) if self.file else parsed.render_as_string(hide_password=True)
         self._engine = self._open(parsed)
         self._identity = self.identity()
-        with self._translated():
-            self._prepare()
+        try:
+            with self._translated():
+                self._prepare()
+        except LedgerError:
+            self.close()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -103,6 +103,7 @@ def _company(env: gym.Env[Any, Any], interface: Interface) -> Iterator[object]:
         yield from _steps(env, seed, interface.decode(outputs))
 
 
+@np.errstate(over="ignore")  # a number beyond float32 becomes infinite, which `_check` refuses
 def _record(
     env: gym.Env[Any, Any], interface: Interface, name: str, company: Iterator[object] | None = None
 ) -> tuple[Behaviour, list[NDArray[np.float32]]]:

@@ -157,4 +157,5 @@ def _flattener(space: Space) -> Callable[[Any], Float32]:
 
 def _full(bounds: Bounds, size: int, unbounded: float) -> Float32:
     values = [unbounded if b is None else b for b in bounds]
-    return np.broadcast_to(np.array(values, dtype=np.float32), (size,)).copy()
+    with np.errstate(over="ignore"):  # a bound beyond float32 is none
+        return np.broadcast_to(np.array(values, dtype=np.float32), (size,)).copy()

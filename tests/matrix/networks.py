@@ -6,6 +6,7 @@ Those in `REFUSED` cannot be evolved or exported; the text is what must be said.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping as Mapping_
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -472,7 +473,9 @@ class Noisy(Base):
 def scripted(observation_size: int, action_size: int) -> Any:
     """A module compiled by TorchScript."""
     layers = nn.Sequential(nn.Linear(observation_size, 6), nn.Linear(6, action_size))
-    return torch.jit.script(layers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates what is refused here
+        return torch.jit.script(layers)
 
 
 class Case(NamedTuple):

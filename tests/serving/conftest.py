@@ -370,6 +370,7 @@ def run_server(
         if process.poll() is None:
             process.terminate()
         process.wait(30)
+        process.stdout.close()
         log.close()
 
 

@@ -139,7 +139,7 @@ def test_it_serves_on_ipv6_and_says_where(shared_home: Any) -> None:
         assert httpx.get(f"{url}/health/live", trust_env=False).status_code == 200
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)
 
 
 def test_every_setting_has_a_description() -> None:

@@ -85,4 +85,4 @@ def test_a_child_ends_when_its_parent_is_a_zombie(tmp_path: Path) -> None:
     assert alive(marked)
     os.kill(parent.pid, signal.SIGKILL)  # and not waited for
     wait_until(lambda: not alive(marked))
-    parent.wait()
+    parent.communicate()

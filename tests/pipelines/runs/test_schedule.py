@@ -43,7 +43,8 @@ def up(tmp_path: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        assert process.wait(60) == 130
+        process.communicate(timeout=60)
+        assert process.returncode == 130
 
 
 def parts(tmp_path: Path) -> dict[str, int]:

@@ -204,7 +204,7 @@ def run(command: list[str], variables: Mapping[str, str] | None = None) -> Itera
         yield Server(url, [process.pid], time.monotonic() - begun)
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)
 
 
 def _await(url: str, process: subprocess.Popen[str]) -> None:

@@ -227,7 +227,7 @@ def test_workers_of_a_killed_parent_end_too(version: EnvVersion, tmp_path: Path)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     parent.kill()
-    parent.wait()
+    parent.communicate()
     deadline = time.monotonic() + 4  # its shard alone would take seven seconds
     while _runs(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
