@@ -46,7 +46,8 @@ EPILOG = (
 
 app = typer.Typer(
     name="srghn",
-    help="Policies that evolve safely in production: evolve in a sandbox, judge, try, serve.",
+    help="Policies that evolve safely in production: evolve in a sandbox, judge, try as a canary, "
+    "serve.",
     epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -121,7 +122,9 @@ def main() -> None:
             raise
         _refuse(ConfigError(f"cannot use {error.filename}: {error.strerror or error}"))
     except KeyboardInterrupt:
-        typer.echo("srghn: stopped; nothing is lost: start the same command again", err=True)
+        typer.echo(
+            "srghn: stopped; nothing is lost: run the same command again to resume", err=True
+        )
         sys.exit(130)
 
 

@@ -70,17 +70,16 @@ def judge_again(
     try:
         found = _elsewhere(chosen, candidate, incumbent, version, mode)
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-        return Check(NAME, "error", f"episodes could not be played again: {_last_line(error)}")
+        return Check(NAME, "error", f"episodes could not be replayed: {_last_line(error)}")
     count = sum(len(part.picked) for part in chosen)
     different = [_difference(part, rows) for part, rows in zip(chosen, found, strict=True)]
     told = [text for text in different if text]
     if told:
-        reason = (
-            f"the environment is not the same twice: played again in a fresh process, {told[0]}"
-        )
-        remedy = "Remove what an episode leaves behind, or what it draws beside its seed; pin anew."
+        reason = f"the environment is not reproducible: replayed in a fresh process, {told[0]}"
+        remedy = "Remove state that outlives an episode and randomness that ignores the seed; pin "
+        "again."
         return Check(NAME, "error", reason, remedy=remedy, n=count)
-    reason = f"{count} episodes came out the same, byte for byte, in a fresh process"
+    reason = f"{count} episodes replayed to identical bytes in a fresh process"
     return Check(NAME, "passed", reason, n=count)
 
 

@@ -97,5 +97,7 @@ class Arena:
                 saved -= len(results[index]) - before
             open_ = [i for i in open_ if not decided(results[i], True)]
             if progress is not None:
-                progress(planned, planned, "undecided cells, with the episodes that others saved")
+                progress(
+                    planned, planned, "undecided cells, with the episodes that other cells saved"
+                )
         return tuple(results)

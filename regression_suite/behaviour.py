@@ -94,13 +94,21 @@ def judge_behaviour(seen: Behaviour | None) -> list[Check]:
         reason = "no observation was recorded in the primary cell"
         return [Check("behaviour", "error", reason)]
     if not seen.repeatable:
-        reason = "asked again, alone or in a batch, the policy answers differently"
-        return [Check("behaviour", "failed", reason, remedy="Remove what draws or remembers.")]
+        reason = "the same observation, alone or in another batch, gives another action"
+        return [
+            Check(
+                "behaviour",
+                "failed",
+                reason,
+                remedy="Remove randomness and hidden state from the policy.",
+            )
+        ]
     if not seen.varied:
-        reason = f"one and the same action for all {seen.observations:,} observations it met"
-        remedy = "A policy that ignores what it sees is refused however it scores."
+        reason = f"one action for all {seen.observations:,} observations that it saw"
+        remedy = "A policy that ignores its observations is refused whatever its returns."
         return [Check("behaviour", "failed", reason, remedy=remedy)]
-    reason = f"answers {seen.observations:,} observations alike when asked again, and not all alike"
+    reason = f"answers {seen.observations:,} observations alike when repeated, and they are not "
+    "all equal"
     return [Check("behaviour", "passed", reason)]
 
 
@@ -164,14 +172,14 @@ def reference_policy(observation_size: int) -> OnnxPolicy:
 def judge_latency(measured: Latency | None, params: GateParams) -> Check:
     """The figure itself is a clock's and stays out of the report, whose bytes are the evidence."""
     if measured is None:
-        return Check("latency", "error", "nothing was asked, so nothing was timed")
+        return Check("latency", "error", "no call was made, so none was timed")
     within = measured.normal <= params.max_latency_ms
     return Check(
         name="latency",
         outcome="passed" if within else "failed",
         reason=f"median of {CALLS} calls {'within' if within else 'above'} the budget of "
-        f"{params.max_latency_ms:g} ms, by comparison with a reference network in the same "
-        "process (the figures are in timings.json)",
+        f"{params.max_latency_ms:g} ms, relative to a reference network in the same process "
+        "(figures: timings.json)",
         threshold=params.max_latency_ms,
         remedy="" if within else "Evolve a smaller policy, or raise gate.max_latency_ms.",
     )

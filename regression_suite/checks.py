@@ -82,7 +82,7 @@ def secondary_gains(
         bound = primary.tail if name == "worst_tenth" else pooled
         if bound is not None:
             outcome: Outcome = "passed" if bound.low > 0 else "failed"
-            reason = f"gain of {written(bound)}, needed above 0"
+            reason = f"gain of {written(bound)}, must be above 0"
             check = _check(f"gain: {name}", outcome, bound, 0.0, "low >", reason)
             found.append(replace(check, binding=False))
     return found
@@ -109,7 +109,8 @@ def _returns(cell: CellEstimate, params: GateParams, gains: Sequence[Check], ser
         return _check(name, "passed", gap, needed, "low >", reason)
     carried = [gain.name for gain in gains if gain.outcome == "passed"]
     if carried and gap.low > -margin:
-        reason = f"no worse than the champion ({written(gap)}), carried by {carried[0]}"
+        reason = f"no worse than the champion ({written(gap)}); passed by the secondary gain "
+        f"{carried[0]}"
         return _check(name, "passed", gap, -margin, "low >", reason)
     return _not_better(cell, params, served)
 
@@ -128,8 +129,8 @@ def _not_better(cell: CellEstimate, params: GateParams, served: str) -> Check:
             f"{params.ceiling:g} and the candidate is no better: {written(gap)}"
         )
         remedy = (
-            "On this metric nothing can beat this champion; only a secondary gain that the rules "
-            "name (gate.secondary_gains) could carry a promotion."
+            "No candidate can beat this champion on this metric; only a secondary gain that the "
+            "rules allow (gate.secondary_gains) can lead to promotion."
         )
         return _check(name, "failed", gap, needed, "low >", reason, remedy)
     if gap.high <= needed:
@@ -222,7 +223,8 @@ def _at_most(name: str, rate: Bound, limit: float, bar: float) -> Check:
 def _smaller(candidate: int, incumbent: int) -> Check:
     """A policy at least a tenth smaller is a gain; exact, so it needs no interval."""
     outcome: Outcome = "passed" if candidate <= 0.9 * incumbent else "failed"
-    reason = f"policy of {candidate:,} bytes against the champion's {incumbent:,}, needed 10% less"
+    reason = f"policy of {candidate:,} bytes against the champion's {incumbent:,}, at least 10% "
+    "less is needed"
     return Check("gain: size", outcome, reason, value=float(candidate), binding=False)
 
 
@@ -230,8 +232,8 @@ def _unplayed(cell: CellEstimate) -> Check:
     return Check(
         name=cell.cell.name,
         outcome="error",
-        reason=f"nothing can be said of this cell: {cell.problem}",
-        remedy="Mend what crashed and evaluate again, on fresh seeds.",
+        reason=f"this cell cannot be judged: {cell.problem}",
+        remedy="Fix the crash and evaluate again, on fresh seeds.",
         binding=cell.cell.binding,
         n=cell.used,
     )
@@ -253,7 +255,7 @@ def _more_episodes(bound: Bound, room: float, width: float) -> str:
     if room <= 0:
         return " The estimate itself is on the wrong side: more episodes would not help."
     needed = max(bound.n * (width / room) ** 2, bound.n + 1)
-    return f" If the estimate held, about {needed:,.0f} episodes would do."
+    return f" If the estimate is right, about {needed:,.0f} episodes would be enough."
 
 
 def _failures(cell: CellEstimate) -> str:

@@ -37,12 +37,12 @@ def judge_lineage(candidate: Candidate, run: RunTables | None) -> Check:
     if problem := _problem(candidate, ancestry, run):
         return Check(NAME, "failed", problem, remedy=REMEDY)
     births = len(ancestry.chain)
-    return Check(NAME, "passed", f"{births} births lead from the founder to this very genome")
+    return Check(NAME, "passed", f"{births} births lead from the founder to this genome")
 
 
 def _problem(candidate: Candidate, ancestry: Ancestry, run: RunTables | None) -> str | None:
     if not ancestry.chain:
-        return "the lineage names nobody, not even a founder"
+        return "the lineage is empty"
     found, expected = genome_digest(candidate.load_genome()), ancestry.genome_digest
     if found != expected:
         return f"the lineage ends in genome {expected[:16]}…, the candidate has {found[:16]}…"
@@ -60,7 +60,8 @@ def _strange(candidate: Candidate, chain: tuple[Ancestor, ...], run: RunTables) 
     last, worlds = chain[-1], set(run.worlds["fingerprint"])
     if worlds != {candidate.env_fingerprint}:
         named = ", ".join(sorted(f"{world[:16]}…" for world in worlds))
-        return f"the run was in world {named}, the candidate in {candidate.env_fingerprint[:16]}…"
+        return f"the run was in environment {named}, the candidate in "
+        f"{candidate.env_fingerprint[:16]}…"
     rows = run.lineage
     born = (rows["id"] == last.id) & (rows["noise_seed"] == last.noise_seed)
     unchanged = last.generation < int(rows["generation"].min())

@@ -128,8 +128,8 @@ def _check_request(
 ) -> None:
     if not 1 <= attempt <= params.attempts:
         raise GateError(
-            f"attempt {attempt} of a candidate that may be judged {params.attempts} times; "
-            "evolve another candidate instead of asking again"
+            f"attempt {attempt}, but a candidate may be judged {params.attempts} times; evolve "
+            "another candidate"
         )
     if incumbent is not None and incumbent_dir is None:
         raise GateError(f"the lease names champion {incumbent[:16]}…, but its folder was not given")
@@ -194,8 +194,9 @@ def _elsewhere_good(evidence: Evidence) -> str:
     if candidate is None or candidate.mode == mode:
         return ""
     return (
-        f"It was evolved in mode {candidate.mode}, but mode {mode} is served, and that one binds: "
-        "evolve in the served mode, or change it (srghn mode set) once the world has switched."
+        f"It was evolved in mode {candidate.mode}, but it is judged in mode {mode}, which is "
+        "served: evolve in that mode, or set the served one (srghn mode set) once the "
+        "environment has switched."
     )
 
 

@@ -42,7 +42,7 @@ def identify(
         candidate = Candidate.load(folder)
         own = _read_world(candidate)
     except SrghnError as error:
-        remedy = "Restore the files the digests were taken of, or freeze the candidate again."
+        remedy = "Restore the original files, or freeze the candidate again."
         checks.append(Check("integrity", "failed", say(error), remedy=remedy))
         return Identity(tuple(checks), None, digest)
     checks.append(Check("integrity", "passed", "every file has the digest its manifest names"))
@@ -70,18 +70,19 @@ def read_incumbent(
         incumbent = Candidate.load(folder)
         incumbent.check_golden()
     except SrghnError as error:
-        return Check("incumbent", "error", f"the champion cannot be played: {say(error)}"), None
+        return Check("incumbent", "error", f"the champion cannot be evaluated: {say(error)}"), None
     if named is not None and named != incumbent.digest:
         reason = f"expected champion {named[:16]}…, got {incumbent.digest[:16]}…"
         return Check("incumbent", "error", reason, remedy="Evaluate against the champion."), None
     if incumbent.manifest["interface"] != version.interface.to_dict():
         reason = (
-            f"the champion was made for world {incumbent.env_fingerprint[:16]}… whose observations "
-            f"or actions differ from those of {version.id} {version.fingerprint[:16]}…"
+            f"the champion was made for environment {incumbent.env_fingerprint[:16]}…, whose "
+            f"observations or actions differ from those of {version.id} "
+            f"{version.fingerprint[:16]}…"
         )
-        remedy = "Start a new lineage in the new world and judge it as a first champion."
+        remedy = "Start a new lineage in the new environment and judge it as a first champion."
         return Check("incumbent", "error", reason, remedy=remedy), None
-    reason = f"champion {incumbent.digest[:16]}… is whole and plays the same episodes again"
+    reason = f"champion {incumbent.digest[:16]}… is complete and is evaluated on the same episodes"
     return Check("incumbent", "passed", reason), incumbent
 
 
@@ -90,7 +91,7 @@ def _world(version: EnvVersion) -> Check:
     try:
         verify(version)
     except FingerprintMismatch as error:
-        remedy = "Pin the new world (srghn env pin) and start a new lineage in it."
+        remedy = "Pin the new environment (srghn env pin) and start a new lineage in it."
         return Check("world", "error", say(error), remedy=remedy)
     reason = f"{version.id} behaves as pinned: {version.fingerprint[:16]}…"
     return Check("world", "passed", reason)
@@ -104,7 +105,7 @@ def _read_world(candidate: Candidate) -> EnvVersion:
     own = EnvVersion.load(candidate.path / "env_version.json")
     if own.fingerprint != candidate.env_fingerprint:
         raise ArtefactError(
-            f"env_version.json is world {own.fingerprint[:16]}…, the manifest says "
+            f"env_version.json is environment {own.fingerprint[:16]}…, the manifest says "
             f"{candidate.env_fingerprint[:16]}…"
         )
     return own
@@ -127,14 +128,14 @@ def _environment(
             f"the candidate was evolved in {own.id} {candidate.env_fingerprint[:16]}…, this gate "
             f"judges {version.id} {version.fingerprint[:16]}…; different: {moved}"
         ),
-        remedy="Pin the new world with 'srghn env pin' and start a new lineage in it.",
+        remedy="Pin the new environment with 'srghn env pin' and start a new lineage in it.",
     )
 
 
 def _finite(candidate: Candidate) -> Check:
     bad = [name for name, values in _tensors(candidate) if not np.isfinite(values).all()]
     if not bad:
-        return Check("finite weights", "passed", "genome and policy hold finite numbers only")
+        return Check("finite weights", "passed", "genome and policy hold only finite numbers")
     reason = f"NaN or infinite numbers in {', '.join(bad[:4])}"
     return Check("finite weights", "failed", reason, remedy="Discard this individual.")
 
@@ -163,7 +164,7 @@ def _serving(candidate: Candidate) -> Check:
         candidate.check_golden()
     except ArtefactError as error:
         return Check("serving artefact", "failed", say(error))
-    reason = f"answers all {len(observations)} golden observations as the evolved network did"
+    reason = f"gives the evolved network's actions for all {len(observations)} golden observations"
     return Check("serving artefact", "passed", reason)
 
 
@@ -185,7 +186,7 @@ def _size(candidate: Candidate, params: GateParams) -> Check:
     return Check(
         name="size",
         outcome="passed" if fits else "failed",
-        reason=f"policy.onnx has {size:,} bytes of {params.max_policy_bytes:,} allowed",
+        reason=f"policy.onnx has {size:,} bytes, {params.max_policy_bytes:,} are allowed",
         value=float(size),
         threshold=float(params.max_policy_bytes),
         remedy="" if fits else "Evolve a smaller policy, or raise gate.max_policy_bytes.",

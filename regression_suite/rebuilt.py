@@ -20,7 +20,7 @@ from srghn.errors import SrghnError
 from srghn.inference.verdict import Check
 
 NAME = "policy of the genome"
-REMEDY = "Freeze the candidate again from its run: its genome is what was evolved."
+REMEDY = "Freeze the candidate again from its run: the genome is authoritative."
 #: A choice may differ where its network's two largest outputs are closer than this share of their
 #: size, an action of a box by this share of its range: two libraries round differently.
 TOLERANCE = 1e-4
@@ -39,7 +39,7 @@ def judge_rebuilt(candidate: Candidate, interface: Interface, seen: Seen) -> Che
         expected, near = remade(candidate, interface, asked)
         actions, _ = candidate.policy().step(asked.observations, asked.states)
     except (SrghnError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        reason = f"no policy can be made again from the genome: {_short(error)}"
+        reason = f"the policy cannot be rebuilt from the genome: {_short(error)}"
         return Check(NAME, "failed", reason, remedy=REMEDY)
     if expected.shape != actions.shape:
         reason = f"its policy gives actions {expected.shape}, the served one {actions.shape}"
@@ -47,11 +47,12 @@ def judge_rebuilt(candidate: Candidate, interface: Interface, seen: Seen) -> Che
     different = (_rows(np.abs(expected - actions.astype(np.float64))) > near[:, None]).any(axis=1)
     if different.any():
         reason = (
-            f"the served policy acts otherwise than the genome's in {int(different.sum()):,} of "
+            f"the served policy's actions differ from the genome's for {int(different.sum()):,} of "
             f"{len(asked):,} observations"
         )
         return Check(NAME, "failed", reason, remedy=REMEDY)
-    reason = f"made again from the genome, it gives the same {len(asked):,} actions as it is served"
+    reason = f"rebuilt from the genome, it gives the same {len(asked):,} actions as the served "
+    "policy"
     return Check(NAME, "passed", reason)
 
 

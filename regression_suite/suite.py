@@ -74,8 +74,8 @@ def resolved(params: GateParams, version: EnvVersion) -> GateParams:
         if getattr(rules, name) is None:
             where = "env.failure_return" if name == "failure_return" else "env.returns"
             raise ConfigError(
-                f"gate.{name}: nothing says what it is for {version.id}; set {where}, which gate, "
-                "trial and watch share (srghn check proposes one)"
+                f"gate.{name}: no value is known for {version.id}; set {where}, which gate, trial "
+                "and watch share (srghn check proposes one)"
             )
     low, high = range_of(rules)
     if not low < high:
@@ -84,8 +84,8 @@ def resolved(params: GateParams, version: EnvVersion) -> GateParams:
         bar = getattr(rules, name)
         if not low <= bar <= high:
             raise ConfigError(
-                f"gate.{name}: {bar:g} lies beyond the range of returns [{low:g}, {high:g}], where "
-                "nothing can be told apart; set env.returns or another bar"
+                f"gate.{name}: {bar:g} lies outside the range of returns [{low:g}, {high:g}], to "
+                "which returns are clipped; set env.returns or another bar"
             )
     return rules
 

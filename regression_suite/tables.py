@@ -84,11 +84,11 @@ def _lineage(frame: pd.DataFrame, generations: set[int]) -> pd.DataFrame:
     same = (frame[["parent", "noise_seed", "birth"]] == first).all(axis=1)
     return frame[["generation", "id"]].assign(
         **{
-            "an individual stands once in a generation": ~frame.duplicated(["generation", "id"]),
+            "an individual occurs once in a generation": ~frame.duplicated(["generation", "id"]),
             "an id has one birth": same,
             "every parent exists": founder | parents.isin(ids),
             "a parent is older than its child": founder | older,
-            "nobody is played before its birth": frame["birth"] <= frame["generation"],
+            "no individual is evaluated before its birth": frame["birth"] <= frame["generation"],
             "fitness is a number or minus infinity": ~(
                 frame["fitness"].isna() | np.isposinf(frame["fitness"])
             ),
@@ -111,7 +111,7 @@ def _generations(frame: pd.DataFrame, lineage: pd.DataFrame) -> pd.DataFrame:
     return frame[["generation"]].assign(
         **{
             "generations have no gaps": step == 1,
-            "every generation was played": frame["evaluations"].diff().fillna(1) > 0,
+            "every generation was evaluated": frame["evaluations"].diff().fillna(1) > 0,
             "best is not below the mean": frame["best"] >= frame["mean"],
             "best is the best of its lineage rows": tied["best"],
             "mean is the mean of its lineage rows": tied["mean"],

@@ -57,13 +57,14 @@ def _tell(found: Any) -> None:
     if found.returns is not None:
         low, high = found.returns
         out.print(
-            f"returns  no range is known; from play: env.returns={{low: {low:g}, high: {high:g}}}",
+            "returns  no range is known; from these episodes: "
+            f"env.returns={{low: {low:g}, high: {high:g}}}",
             markup=False,
             soft_wrap=True,
         )
     least, most = map(_duration, found.seconds)
     out.print(
-        f"time     evaluation takes about {least} with episodes as long as now, {most} with whole "
+        f"time     evaluation takes about {least} with episodes as short as now, {most} with full "
         "ones"
     )
 

@@ -22,9 +22,9 @@ def add_to(app: typer.Typer) -> None:
 
 def prune(
     days: Annotated[
-        float, typer.Option(help="Leave what was changed within so many days.", min=0)
+        float, typer.Option(help="Keep everything that changed within this many days.", min=0)
     ] = 30.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Show what the home no longer needs, and remove it; never what the ledger cites.

@@ -25,23 +25,25 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name of README's list, such as many-switches or start-rate.",
+            help="An experiment, such as many-switches or start-rate.",
             autocompletion=complete.experiments,
         ),
     ],
     seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
     arm: Annotated[
-        list[str] | None, typer.Option(help="Only this beside the method; repeatable.")
+        list[str] | None, typer.Option(help="Compare with this arm only; repeatable.")
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(help="The same as one list: 'ga,cmaes'; 'none': the method alone.")
+        str | None, typer.Option(help="The same as a list: 'ga,cmaes'; 'none': the method alone.")
     ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, in every arm; repeatable.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 2,
-    quick: Annotated[bool, typer.Option("--quick", help="A fast schedule: minutes.")] = False,
-    to: Annotated[Path | None, typer.Option("--out", help="Folder of the results.")] = None,
+    workers: Annotated[int, typer.Option(help="Concurrent runs.", min=1)] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A short version that takes minutes.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Run an experiment with its controls; if stopped, it resumes where it was.
@@ -80,7 +82,7 @@ def bench(
     install_peers: Annotated[
         bool, typer.Option("--install-peers", help="Install the peers into their own venvs first.")
     ] = False,
-    to: Annotated[Path | None, typer.Option("--out", help="Folder of the plots.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder for the plots.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits.
@@ -103,7 +105,7 @@ def bench(
 
 
 def serve(
-    rounds: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds; the median is reported.", min=1)] = 3,
     seconds: Annotated[float, typer.Option(help="Seconds a measurement.", min=0.1)] = 3.0,
     json: JsonOption = False,
 ) -> None:
@@ -154,7 +156,7 @@ def gate(
 
 def solve(
     world: Annotated[
-        list[str] | None, typer.Option(help="An environment, by default all six; repeatable.")
+        list[str] | None, typer.Option(help="An environment; default all six; repeatable.")
     ] = None,
     contestant: Annotated[
         list[str] | None,

@@ -29,23 +29,23 @@ def add_to(app: typer.Typer) -> None:
     app.command()(policies)
     for name, text, commands in (
         ("ledger", "Bring a ledger to this version's schema.", {"upgrade": upgrade}),
-        ("mode", "Which mode a policy's world is in.", {"set": mode_set}),
+        ("mode", "Which mode a policy's environment is in.", {"set": mode_set}),
     ):
         group = typer.Typer(help=text)
         for word, command in commands.items():
             group.command(word)(command)
         app.add_typer(group, name=name, no_args_is_help=True)
-    rules = typer.Typer(help="Who approves, and what comes before a trial.")
+    rules = typer.Typer(help="Who approves, and what is required before a trial.")
     rules.command("show")(rules_show)
     rules.command("set")(rules_set)
-    deploy = typer.Typer(help="How a policy's passes become champions.")
+    deploy = typer.Typer(help="How a version that passed becomes champion.")
     deploy.add_typer(rules, name="rules", no_args_is_help=True)
     app.add_typer(deploy, name="deploy", no_args_is_help=True)
 
 
 def upgrade(
     backed_up: Annotated[
-        bool, typer.Option("--backed-up", help="A backup was made by other means; make none.")
+        bool, typer.Option("--backed-up", help="Make no backup: one was made by other means.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -94,7 +94,7 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="What `srghn backup` made.")],
+    file: Annotated[Path, typer.Argument(help="A file that `srghn backup` made.")],
     reason: ReasonOption,
     json: JsonOption = False,
 ) -> None:
@@ -145,7 +145,7 @@ def policies(json: JsonOption = False) -> None:
 
 
 def mode_set(
-    mode: Annotated[str, typer.Argument(help="A mode of the policy's world.")],
+    mode: Annotated[str, typer.Argument(help="A mode of the policy's environment.")],
     reason: ReasonOption,
     policy: PolicyOption = "policy",
     json: JsonOption = False,
@@ -180,7 +180,7 @@ def rules_show(policy: PolicyOption = "policy", json: JsonOption = False) -> Non
 def rules_set(
     assignments: Annotated[
         list[str],
-        typer.Argument(help="RULE=VALUE, one or more; rules of trials as trial.margin=0.1."),
+        typer.Argument(help="RULE=VALUE, one or more; for a trial's rules, trial.margin=0.1."),
     ],
     reason: ReasonOption,
     policy: PolicyOption = "policy",

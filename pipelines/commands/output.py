@@ -27,7 +27,7 @@ class Approval(StrEnum):
 
 
 Approve = Annotated[
-    Approval, typer.Option(help="auto: policy approves a pass; manual: a person reviews it.")
+    Approval, typer.Option(help="auto: approve every pass; manual: a person reviews it.")
 ]
 
 
@@ -38,13 +38,13 @@ def _known_name(name: str | None) -> str | None:
 
 
 PolicyOption = Annotated[
-    str, typer.Option("--policy", help="Which policy, by its name.", callback=_known_name)
+    str, typer.Option("--policy", help="The policy's name.", callback=_known_name)
 ]
 AnyPolicy = Annotated[
     str | None,
     typer.Option("--policy", help="Of one policy; default all.", callback=_known_name),
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger for good.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger permanently.")]
 
 
 class _Output:

@@ -214,7 +214,7 @@ def _copied(page: Path, to: Path) -> Path:
     except OSError as error:
         raise ConfigError(
             f"cannot copy the report {page} to {to}: {error.strerror or error}; give --out a file "
-            "in a folder that is there and can be written"
+            "in an existing, writable folder"
         ) from error
 
 
@@ -260,7 +260,7 @@ def promote(version: Version, reason: ReasonOption, json: JsonOption = False) ->
 def rollback(
     reason: ReasonOption,
     to: Annotated[
-        int | None, typer.Option("--to", help="A retired version; default the last one.")
+        int | None, typer.Option("--to", help="A retired version; default the latest.")
     ] = None,
     generation: Annotated[
         int | None,

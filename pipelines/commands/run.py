@@ -94,7 +94,7 @@ def run(
         ),
     ] = False,
     resume: Annotated[
-        str | None, typer.Option(help="Go on with an earlier run, by its id.", metavar="RUN_ID")
+        str | None, typer.Option(help="Resume an earlier run, by its id.", metavar="RUN_ID")
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -199,7 +199,7 @@ def _offer(workspace: Workspace, params: RunParams, ask: bool) -> bool:
         f"generations done: srghn run --resume {workspace.name}",
         err=True,
     )
-    if ask and typer.confirm("Go on with it?", default=True, err=True):
+    if ask and typer.confirm("Resume it?", default=True, err=True):
         return True
     typer.echo("a new run begins", err=True)
     return False
@@ -210,7 +210,7 @@ def _tell(result: dict[str, Any]) -> None:
         version = result["version"]
         out.print(result["summary"], markup=False)
         out.print(f"report:  {result['report']}", markup=False, soft_wrap=True)
-        out.print(f"judge it again: srghn gate {version}; another: --set evolution.seed=...")
+        out.print(f"judge it again: srghn gate {version}; evolve another: --set evolution.seed=...")
         return
     out.print(f"\n[bold]version {result['version']}[/bold] is {result['state']}")
     out.print(result["summary"], markup=False)

@@ -60,7 +60,7 @@ def add(
     policy: PolicyOption = "policy",
     timezone: Annotated[str, typer.Option(help="IANA time zone of the cron fields.")] = "UTC",
     overlap: Annotated[
-        Overlap, typer.Option(help="While the previous run is going: queue one, or skip.")
+        Overlap, typer.Option(help="If the previous run is still running: queue one run, or skip.")
     ] = Overlap.queue,
     json: JsonOption = False,
 ) -> None:
@@ -134,7 +134,7 @@ def list_(json: JsonOption = False) -> None:
         )
     out.print(rows)
     if not found[0]["worker"]:
-        out.print("No worker is running here, so nothing fires: srghn up")
+        out.print("No worker is running here, so no schedule starts: srghn up")
 
 
 def show(name: Name, json: JsonOption = False) -> None:
@@ -156,7 +156,9 @@ def show(name: Name, json: JsonOption = False) -> None:
 
 def pause(
     name: Name,
-    reason: Annotated[str, typer.Option("--reason", help="Why; shown meanwhile.")] = "by hand",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; shown while it is paused.")
+    ] = "by hand",
     json: JsonOption = False,
 ) -> None:
     """Pause one; it stays paused until it is resumed.
@@ -228,7 +230,7 @@ def _when(settings: Settings, schedule: Schedule) -> str:
     said = _described(settings, schedule)
     if said["worker"]:
         return f"It runs next at {said['next_run']}."
-    return "No worker is running here, so nothing fires: srghn up"
+    return "No worker is running here, so no schedule starts: srghn up"
 
 
 def _told(settings: Settings, schedule: Schedule, text: str, json: bool) -> None:

@@ -32,7 +32,7 @@ def serve(
     workers: Annotated[int, typer.Option(help="Server processes.", min=1, max=64)] = 1,
     without_tokens: Annotated[
         bool,
-        typer.Option("--without-tokens", help="Beyond loopback: anybody may use it."),
+        typer.Option("--without-tokens", help="Allow anyone who can reach it, beyond loopback."),
     ] = False,
 ) -> None:
     """Serve the champion over HTTP, until stopped.
@@ -88,7 +88,7 @@ def doctor(json: JsonOption = False) -> None:
 
 def sync(
     whole: Annotated[
-        bool, typer.Option("--all", help="Write every version and alias of the registry anew.")
+        bool, typer.Option("--all", help="Write every version and alias of the registry again.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -109,7 +109,9 @@ def sync(
     elif not json:
         out.print(f"{result['runs']} runs and {result['events']} ledger events delivered")
     if result["failure"]:
-        raise ServiceError(f"not all was delivered, srghn sync goes on later: {result['failure']}")
+        raise ServiceError(
+            f"not everything was delivered; run srghn sync again later: {result['failure']}"
+        )
 
 
 def _settings(host: str | None, port: int | None) -> Settings:

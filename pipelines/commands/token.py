@@ -12,8 +12,8 @@ from pipelines.commands.output import JsonOption, load_settings, out, print_json
 if TYPE_CHECKING:
     from serving.tokens import Tokens
 
-Owner = Annotated[str, typer.Argument(help="Who acts with it, as the ledger will say.")]
-Days = Annotated[float | None, typer.Option(help="It expires after so many days.", min=0.001)]
+Owner = Annotated[str, typer.Argument(help="Its owner, as recorded in the ledger.")]
+Days = Annotated[float | None, typer.Option(help="Days until it expires.", min=0.001)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 def add(
     owner: Owner,
-    scopes: Annotated[str, typer.Option(help="Of infer, outcome, review, admin.")] = "review",
+    scopes: Annotated[str, typer.Option(help="Some of infer, outcome, review, admin.")] = "review",
     days: Days = None,
     json: JsonOption = False,
 ) -> None:
@@ -58,7 +58,7 @@ def rotate(
     owner: Owner,
     days: Days = None,
     overlap_hours: Annotated[
-        float, typer.Option(help="The old tokens are good for so long.", min=0)
+        float, typer.Option(help="Hours for which the old tokens stay valid.", min=0)
     ] = 24.0,
     json: JsonOption = False,
 ) -> None:

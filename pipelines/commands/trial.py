@@ -34,14 +34,14 @@ def add_to(canary: typer.Typer) -> None:
 def plan(
     version: Annotated[int, typer.Argument(help="The version's number, as in `srghn candidates`.")],
     weight: Annotated[
-        float | None, typer.Option(help="The canary's share of episodes, without steps.")
+        float | None, typer.Option(help="The canary's constant share of episodes.")
     ] = None,
     effect: Annotated[
         float | None,
         typer.Option(help="How much better or worse; share of the range. Default: two margins."),
     ] = None,
     missing: Annotated[
-        float | None, typer.Option(help="Share of outcomes that go missing.", min=0, max=0.99)
+        float | None, typer.Option(help="Share of outcomes that are missing.", min=0, max=0.99)
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -80,7 +80,7 @@ def plan(
 
 
 def simulate(
-    scenario: Annotated[str, typer.Option(help="What the traffic is like.")] = "steady",
+    scenario: Annotated[str, typer.Option(help="The scenario of the traffic.")] = "steady",
     weight: Annotated[
         float, typer.Option(help="The canary's share of episodes.", min=0.001, max=0.999)
     ] = 0.5,
@@ -98,8 +98,8 @@ def simulate(
     max_episodes: Annotated[
         int, typer.Option(help="Episodes until a trial expires.", min=2)
     ] = 8000,
-    clients: Annotated[int, typer.Option(help="Episodes at the same time.", min=1)] = 50,
-    seed: Annotated[int, typer.Option(help="Of the simulated traffic.", min=0)] = 0,
+    clients: Annotated[int, typer.Option(help="Concurrent episodes.", min=1)] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated traffic.", min=0)] = 0,
     json: JsonOption = False,
 ) -> None:
     """Run simulated traffic through the code that decides trials.

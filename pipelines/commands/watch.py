@@ -70,14 +70,15 @@ def set_(
     reason: ReasonOption,
     policy: PolicyOption = "policy",
     run_length: Annotated[
-        float | None, typer.Option(help="Outcomes that pass per false alarm.", min=100)
+        float | None, typer.Option(help="Mean number of outcomes between false alarms.", min=100)
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(help="Loss that is no alarm; share of the range.", min=0, max=0.9),
+        typer.Option(help="Loss that raises no alarm; share of the range.", min=0, max=0.9),
     ] = None,
     answered: Annotated[
-        float | None, typer.Option(help="Share of outcomes below which it is blind.", min=0, max=1)
+        float | None,
+        typer.Option(help="Share of outcomes below which it cannot decide.", min=0, max=1),
     ] = None,
     adapt: Annotated[
         Act | None,
@@ -119,12 +120,12 @@ def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption 
     ledger = _ledger()
     seen = Watch(ledger, policy).view()
     if seen.alarm is None:
-        raise TransitionRefused(f"the watch does not alarm, it is {seen.status}: {seen.why}")
+        raise TransitionRefused(f"there is no alarm; the watch is {seen.status}: {seen.why}")
     noted = ledger.note(SEEN, {"alarm": seen.alarm}, who=who(reason), policy=policy)
     if json:
         print_json({"alarm": seen.alarm, "event": noted})
     else:
-        out.print("kept in the ledger: srghn history")
+        out.print("recorded in the ledger: srghn history")
 
 
 def export(

@@ -94,8 +94,8 @@ class _Demo:
             )
 
     def pin(self) -> EnvVersion:
-        _step(1, "Pin the world: CartPole whose actions swap meaning at generation 60")
-        with spinner("playing fixed actions on fixed seeds"):
+        _step(1, "Pin the environment: CartPole whose actions swap meaning at generation 60")
+        with spinner("running fixed actions on fixed seeds"):
             version, path = pin_world(self.settings, PRESET, ())
         _say(f"{version.id}, modes {' and '.join(version.modes)}")
         _say(f"fingerprint {version.fingerprint}")
@@ -103,7 +103,7 @@ class _Demo:
         return version
 
     def first(self) -> None:
-        _step(2, "Evolve, freeze, judge and promote the first champion (world: normal)")
+        _step(2, "Evolve, freeze, judge and promote the first champion (mode normal)")
         self._run(FIRST, "scratch")
 
     def ask(self, url: str, version: EnvVersion, mode: str) -> None:
@@ -134,7 +134,7 @@ class _Demo:
         self._run(SECOND, "champion")
 
     def trial(self, url: str, version: EnvVersion) -> None:
-        _step(5, "Try it as a canary: clients live in the flipped world and post their outcomes")
+        _step(5, "Try it as a canary: clients in the flipped mode post their outcomes")
         if self.ledger.canary() is None:
             self._tell_trial()
             return
@@ -164,12 +164,14 @@ class _Demo:
         _say(f"version {number} is [bold]{state}[/bold]")
         _say(verdict.summary, markup=False)
         if verdict.passed:
-            raise SrghnError("the bad candidate passed the gate; this is a defect, report it")
+            raise SrghnError(
+                "the bad candidate passed the gate; this is a defect, please report it"
+            )
 
     def sum_up(self, version: EnvVersion) -> dict[str, Any]:
         champion = self._champion()
         candidate = self.release.store.load(champion.digest)
-        with spinner(f"playing {EPISODES} fresh episodes in every mode"):
+        with spinner(f"running {EPISODES} fresh episodes in every mode"):
             returns = {
                 mode: float(play_candidate(candidate, EPISODES, mode=mode).fitness[0])
                 for mode in version.modes
@@ -242,7 +244,7 @@ class _Demo:
     def _tell_trial(self) -> None:
         events = [e for e in self.ledger.events() if e.from_state == "CANARY"]
         if self.ledger.canary() is not None or not events:
-            _say(f"no decision after {TRIAL_EPISODES} episodes; start the demo again to go on")
+            _say(f"no decision after {TRIAL_EPISODES} episodes; run the demo again to continue")
             return
         last = events[-1]
         _say(f"version {last.version} is [bold]{last.to_state}[/bold], decided by {last.actor}")

@@ -43,7 +43,8 @@ def check(cron: str, zone: str) -> None:
     except (CronSimError, StopIteration) as error:
         raise ConfigError(
             f"{cron!r} is not a cron schedule ({str(error).lower() or 'it never fires'}); expected "
-            "five fields, minute hour day month weekday, such as '0 3 * * 2' (Tuesdays at 3:00)"
+            "five fields, minute hour day month weekday, such as '0 3 * * 2' (Tuesdays at "
+            "3:00)"
         ) from error
 
 

@@ -39,18 +39,18 @@ def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = 
         at = f"{due.firing:%Y-%m-%d %H:%M} UTC"
         going = [run for run in prefect.going(schedule.name) if run.name != schedule.name]
         if going and schedule.overlap == "queue":
-            waits = f"the firing of {at} waits for run {going[0].name}"
+            waits = f"the firing of {at} waits for run {going[0].name} to end"
             if schedule.note != waits:
                 schedules.save(settings, replace(schedule, note=waits))
                 say(f"schedule {schedule.name}: {waits}")
             continue
         if going:
-            note = f"the firing of {at} was skipped: run {going[0].name} is still going"
+            note = f"the firing of {at} was skipped: run {going[0].name} is still running"
         else:
             prefect.launch(schedule, due.firing)
             note = f"the firing of {at} is run {schedule.run_id(due.firing)}"
         if due.missed:
-            note += f"; {due.missed} earlier ones were missed and are not made up for"
+            note += f"; {due.missed} earlier firings were missed and are not repeated"
         schedules.mark(settings, schedule.name, due.firing, note)
         say(f"schedule {schedule.name}: {note}")
 
@@ -76,7 +76,7 @@ def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) 
         if kind != "CANCELLING":
             _go_on(settings, prefect, run, trace, say)
         elif trace is not None:
-            runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, and then killed"))
+            runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
 
 
 def _go_on(
@@ -95,7 +95,7 @@ def _go_on(
     parameters = run.parameters
     approve = str(parameters.get("approve", "manual"))
     prefect.go_on(run.name, parameters.get("schedule"), approve, count)
-    say(f"run {run.name}: goes on from its last checkpoint")
+    say(f"run {run.name}: resumes from its last checkpoint")
 
 
 def _age(run: Any) -> float:

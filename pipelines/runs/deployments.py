@@ -193,7 +193,7 @@ def _taken_over(settings: Settings, deployment: Any) -> Schedule | None:
         approve=str(asked.get("approve", "manual")),
         overlap="skip",  # what 0.2 did with a firing while the previous run was going
         paused=not cron.active,
-        reason="" if cron.active else "it was paused before 0.3",
+        reason="" if cron.active else "it was paused by version 0.2",
     )
     try:
         params = resolved(preset, _texts(asked.get("overrides", ()))).model_dump(mode="json")

@@ -109,9 +109,9 @@ def _founder(release: Release, digest: str, version: EnvVersion) -> Founder:
     candidate = release.store.load(digest)
     if candidate.env_fingerprint != version.fingerprint:
         raise FingerprintMismatch(
-            f"the ancestor {digest[:12]} lived in world {candidate.env_fingerprint}, this run is "
-            f"in world {version.fingerprint} ({version.id}); begin a new lineage in it: "
-            "srghn run --from scratch"
+            f"the ancestor {digest[:12]} was evolved in environment {candidate.env_fingerprint}, "
+            f"this run is in {version.fingerprint} ({version.id}); start a new lineage: srghn "
+            "run --from scratch"
         )
     ancestry = Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
     return Founder(candidate.load_genome(), candidate.generation, digest, ancestry)

@@ -136,7 +136,7 @@ def traced(
             _failed(settings, workspace, runs.ended(trace, "failed", repr(error)), "FAILED")
             raise
         except BaseException:
-            why = f"stopped; go on with it: srghn run --resume {workspace.name}"
+            why = f"stopped; resume it: srghn run --resume {workspace.name}"
             _failed(settings, workspace, runs.ended(trace, "cancelled", why), "KILLED")
             raise
 

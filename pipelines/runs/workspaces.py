@@ -130,8 +130,8 @@ class Workspace:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(
-                    f"another process is at work on run {self.name}; wait for it, srghn status "
-                    "shows what came of it"
+                    f"another process is working on run {self.name}; wait for it, then see srghn "
+                    "status"
                 ) from error
             yield
 

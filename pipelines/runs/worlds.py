@@ -35,7 +35,7 @@ def describe(version: EnvVersion) -> dict[str, str]:
         "observations": f"{seen.observation_size} numbers, {seen.observation_dtype}",
         "actions": f"{seen.action_kind}, {seen.action_size} network outputs",
         "longest episode": f"{version.max_episode_steps} steps"
-        + (", a window of a task that never ends" if version.window else ""),
+        + (", a window of an endless task" if version.window else ""),
         "instances": "one an episode" if version.fresh else "used again",
         "returns": _range(version),
         "behaviour": "\n".join(behaviour),
@@ -78,5 +78,5 @@ def find(settings: Settings, name: str) -> EnvVersion:
     found = [p for p in (settings.home / "envs").glob("*.json") if p.stem.startswith(name)]
     if len(found) == 1:
         return EnvVersion.load(found[0])
-    said = "none is pinned here" if not found else f"{len(found)} begin so"
-    raise EnvVersionError(f"no one version {name!r} in {settings.home / 'envs'}: {said}")
+    said = "none is pinned" if not found else f"{len(found)} begin so"
+    raise EnvVersionError(f"no single version {name!r} in {settings.home / 'envs'}: {said}")

@@ -57,7 +57,9 @@ def _package(name: str) -> Finding:
     try:
         return Finding(name, version(name))
     except PackageNotFoundError:
-        return Finding(name, "absent", ok=False, remedy="make install, or pip install srghn")
+        return Finding(
+            name, "absent", ok=False, remedy="make install, or pip install 'srghn[pipeline]'"
+        )
 
 
 def _extra(name: str, extra: str) -> Finding:
@@ -72,7 +74,7 @@ def _try(what: str, look: Callable[[], Finding]) -> Finding:
         return look()
     except SrghnError as error:
         said = str(error)
-        return Finding(what, said, ok=False, remedy="as the message says")
+        return Finding(what, said, ok=False, remedy="see the message")
 
 
 def _home(settings: Settings) -> Finding:
@@ -82,14 +84,14 @@ def _home(settings: Settings) -> Finding:
         "home folder",
         f"{settings.home}, {free:.0f} GiB free",
         ok=free >= LEAST_FREE_GIB,
-        remedy="make room on this disk",
+        remedy="free space on this disk",
     )
 
 
 def _disk(settings: Settings) -> Finding:
     found = sorted(sizes(settings).items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {human(count)}" for name, count in found) or "empty"
-    return Finding("disk", f"{shown}; srghn prune shows what may go")
+    return Finding("disk", f"{shown}; srghn prune shows what can be removed")
 
 
 def _ledger(settings: Settings) -> Finding:
@@ -138,7 +140,7 @@ def _outbox(settings: Settings) -> Finding:
 
 def _prefect(settings: Settings) -> Finding:
     url = running_server(settings)
-    return Finding("Prefect server", url or "none up; commands start one when they need it")
+    return Finding("Prefect server", url or "none running; srghn up starts one")
 
 
 def _mlflow(settings: Settings) -> Finding:

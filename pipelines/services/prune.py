@@ -136,10 +136,12 @@ def _cache(settings: Settings, stay: Sequence[Workspace], before: float) -> Iter
     kept = {name for workspace in stay for name in _named(cache, workspace.root / "dvc.lock")}
     for path in sorted((cache / "files" / "md5").glob("??/*")):
         if path.parent.name + path.name not in kept and path.stat().st_mtime <= before:
-            yield Item("cache", path.parent.name + path.name, "no run names it", size(path), path)
+            yield Item(
+                "cache", path.parent.name + path.name, "no run refers to it", size(path), path
+            )
     for path in sorted((cache / "runs").glob("??/*/*")):
         if path.stat().st_mtime <= before and not _named(cache, path) <= kept:
-            yield Item("cache", path.name[:12], "of a run that is gone", size(path), path)
+            yield Item("cache", path.name[:12], "its run no longer exists", size(path), path)
 
 
 def _named(cache: Path, lock: Path) -> set[str]:
@@ -160,7 +162,7 @@ def _named(cache: Path, lock: Path) -> set[str]:
 def _uncited(folder: Path, kind: str, cited: set[str], before: float) -> Iterator[Item]:
     for path in sorted(folder.glob("*")):
         if path.name not in cited and _changed(path) <= before:
-            yield Item(kind, path.name[:12], "the ledger does not cite it", size(path), path)
+            yield Item(kind, path.name[:12], "the ledger does not refer to it", size(path), path)
 
 
 def _cited_reports(release: Release) -> set[str]:

@@ -80,7 +80,7 @@ class Supervisor:
         pause = min(FIRST_SECONDS * 2 ** (part.failures - 1), MOST_SECONDS)
         part.due = now + pause
         how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with {code}"
-        self._say(f"the {part.name} {how}; it is started again in {pause:.0f} s (log: {part.log})")
+        self._say(f"the {part.name} {how}; it restarts in {pause:.0f} s (log: {part.log})")
 
     def _restart(self, part: Part) -> None:
         part.due = None

@@ -79,7 +79,7 @@ def run_worker(settings: Settings) -> NoReturn:
     url = running_server(settings)
     if url is None:
         raise ConfigError(
-            "no Prefect server is up: start everything with srghn up, or set "
+            "no Prefect server is running: start everything with srghn up, or set "
             "SRGHN_PREFECT_API_URL to the server's address, such as http://127.0.0.1:4200/api"
         )
     with _alone(settings), _supervised(settings) as parts:

@@ -26,7 +26,7 @@ RUN_TAG = "srghn.run_id"
 #: MLflow takes at most 1,000 metrics and 100 parameters in one call, and 6,000 letters a value.
 METRICS_PER_CALL, PARAMS_PER_CALL, PARAM_LETTERS = 1000, 100, 6000
 #: ... and 250 letters a name. What ends a value that was cut.
-NAME_LETTERS, CUT = 250, " ... the whole is in params.yaml"
+NAME_LETTERS, CUT = 250, " ... in full in params.yaml"
 #: Columns of the generations table that are no metric of their own.
 NOT_METRICS = ("generation", "mode", "first_crash")
 

@@ -77,7 +77,7 @@ def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
     }
     attempt = _begun(release.ledger.events(version), key)
     if attempt is not None:
-        who = Who(PIPELINE, "judge on: the process that held the lease is gone")
+        who = Who(PIPELINE, "resume judging: the process that held the lease has ended")
         release.ledger.resume_evaluation(version, attempt=attempt, who=who, **frozen)
     else:
         who = Who(PIPELINE, "judge the frozen candidate on fresh episodes", f"{key}:begin")

@@ -52,8 +52,9 @@ class KeptReport:
             raise _changed(folder / "verdict.json", "the verdict that report.json holds")
         if verdict.candidate_digest != candidate:
             raise ArtefactError(
-                f"{folder} is a report about candidate {verdict.candidate_digest}, this one is "
-                f"{candidate}, by its manifest.json; restore what was changed (dvc pull)"
+                f"{folder} is a report on candidate {verdict.candidate_digest}, but by its "
+                f"manifest.json the candidate is {candidate}; restore what was changed (dvc "
+                "pull)"
             )
         return cls(folder, verdict, GateParams.model_validate(content["params"]))
 
@@ -145,6 +146,6 @@ def _check(path: Path, expected: str) -> None:
 def _changed(path: Path, expected: str) -> ArtefactError:
     found = f"its sha256 is {sha256_file(path)}" if path.is_file() else "it is missing"
     return ArtefactError(
-        f"{path} is not as it was written: expected {expected}, {found}; restore it (dvc pull), "
-        "or judge the candidate again"
+        f"{path} was changed: expected {expected}, {found}; restore it (dvc pull), or judge the "
+        "candidate again"
     )

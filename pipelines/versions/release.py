@@ -87,8 +87,8 @@ class Release:
         world = self.world(found)
         if world.fingerprint != found.env_fingerprint:
             raise FingerprintMismatch(
-                f"version {version} is recorded for world {found.env_fingerprint}, its own record "
-                f"of the world is {world.fingerprint}; freeze the candidate again"
+                f"version {version} is recorded for environment {found.env_fingerprint}, its "
+                f"env_version.json is {world.fingerprint}; freeze the candidate again"
             )
         verify(world)
         return world

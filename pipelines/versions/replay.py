@@ -73,7 +73,7 @@ def replay(settings: Settings, what: str) -> Replayed:
     world = EnvVersion.load(candidate.path / "env_version.json")
     if world.fingerprint != candidate.env_fingerprint:
         raise ArtefactError(
-            f"{candidate.path}: the manifest names world {candidate.env_fingerprint}, "
+            f"{candidate.path}: the manifest names environment {candidate.env_fingerprint}, "
             f"env_version.json is {world.fingerprint}; restore the folder"
         )
     moved = tuple(_moved(candidate.manifest))
@@ -91,7 +91,7 @@ def replay(settings: Settings, what: str) -> Replayed:
     from regression_suite.suite import resolved, width_of
 
     width = width_of(resolved(report.params, world)) if moved else 0.0
-    with spinner("playing the gate's episodes again"):
+    with spinner("replaying the gate's episodes"):
         played = play_again(report, candidate, policy, world, Release(settings).store)
     episodes = [
         _bytes(what, recorded.digest, again.digest)
@@ -205,8 +205,8 @@ def _verify_world(world: EnvVersion) -> None:
             verify(world)
         except FingerprintMismatch as error:
             raise FingerprintMismatch(
-                "genome and policy came out as recorded, but the gate's episodes cannot be played "
-                f"again: {error}"
+                "genome and policy are as recorded, but the gate's episodes cannot be replayed: "
+                f"{error}"
             ) from error
 
 
@@ -215,8 +215,8 @@ def _require_equal(findings: Sequence[Finding], moved: tuple[str, ...]) -> None:
         if not finding.equal:
             where = f"; made on another platform ({'; '.join(moved)})" if moved else ""
             raise ReplayMismatch(
-                f"{finding.what} came out different, compared by {finding.how}: recorded "
-                f"{finding.recorded}, now {finding.found}{where}"
+                f"{finding.what} differs, compared by {finding.how}: recorded {finding.recorded}, "
+                f"now {finding.found}{where}"
             )
 
 

@@ -51,7 +51,7 @@ def ancestors(evidence: Evidence) -> Ancestors | None:
         births = [float(a.generation) for a in chain]
         modes = [a.mode for a in chain]
         course = plots.over_generations(
-            plots.Series("fitness of each ancestor at birth", births, fitness),
+            plots.Series("fitness of each ancestor when born", births, fitness),
             _switches(births, modes),
         )
     return Ancestors(len(chain), rows, len(chain) - len(shown), course)

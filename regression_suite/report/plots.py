@@ -155,7 +155,7 @@ def actions(
 def power(effects: Sequence[float], chances: Float, detectable: float) -> Markup:
     """Probability that this gate would have found a true gain of each size."""
     drawing = Drawing(370, 260, (effects[0], effects[-1]), (0, 1), (24, 14, 40, 44))
-    drawing.axes("true gain (mean of differences)", "chance to be found superior")
+    drawing.axes("true gain (mean of differences)", "probability of being found superior")
     drawing.vertical(detectable, "margin")
     drawing.line(effects, chances.tolist(), "stroke cand")
     return drawing.svg(f"Power curve; a gain of {detectable:.1f} is found with 80% probability")

@@ -44,14 +44,18 @@ def figures(evidence: Evidence) -> list[Figure]:
             Figure("Mean return", f"{mine.mean:.1f}", _interval(cell.mean, "")),
             Figure("Interquartile mean", f"{mine.iqm:.1f}", "shown, decides nothing"),
             Figure("Worst tenth", f"{mine.worst_tenth:.1f}", "mean of the worst 10% of episodes"),
-            Figure("Failures", f"{mine.failures:.1%}", f"at most {cell.failures.high:.1%}, surely"),
+            Figure(
+                "Failures",
+                f"{mine.failures:.1%}",
+                f"at most {cell.failures.high:.1%} (upper bound)",
+            ),
         ]
     return [
         Figure(f"{first}, mean", f"{mine.mean:.1f}", f"IQM {mine.iqm:.1f}"),
         Figure(f"{second}, mean", f"{theirs.mean:.1f}", f"IQM {theirs.iqm:.1f}, played again"),
         Figure("Difference", f"{cell.difference.value:+.1f}", _interval(cell.difference, "+")),
         Figure(
-            "Chance to do better",
+            "Probability of doing better",
             f"{cell.improvement.value:.0%}",
             f"{cell.improvement.low:.0%} to {cell.improvement.high:.0%}, per episode",
         ),
@@ -113,8 +117,8 @@ def identity(
         ("Gate policy", verdict.policy_digest),
         ("Suite", _suite(evidence, verdict)),
         ("Attempt", f"{verdict.attempt} of {evidence.params.attempts}"),
-        ("Lease (seeds are drawn from it)", verdict.lease or "none: seeds are of the digest"),
-        ("Candidates judged since this champion came", str(evidence.tried)),
+        ("Lease (source of the seeds)", verdict.lease or "none: seeds come from the digest"),
+        ("Candidates judged since this champion's promotion", str(evidence.tried)),
         ("Evidence (report.json)", content_digest),
         ("Platform", str(manifest.get("platform", ""))),
         ("Frozen with", ", ".join(f"{name} {v}" for name, v in sorted(packages.items()))),

@@ -26,7 +26,7 @@ RUN = ("run", "--preset", "cartpole-switch")
         ((*RUN, "--resume", "no-such-run"), "no run 'no-such-run'"),
         (("report", "4"), "there is no version 4"),
         (("approve", "4", "--reason", "because"), "there is no version 4"),
-        (("env", "verify", "0000"), "no one version"),
+        (("env", "verify", "0000"), "no single version"),
     ],
 )
 def test_a_bad_argument_is_one_line_on_stderr(

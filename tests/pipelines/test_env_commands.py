@@ -124,7 +124,7 @@ def test_a_bit_flipped_in_a_pinned_file_is_named(env: Env, tmp_path: Path) -> No
 
 
 def test_an_unknown_start_of_a_fingerprint_is_refused(env: Env) -> None:
-    with pytest.raises(EnvVersionError, match="none is pinned here"):
+    with pytest.raises(EnvVersionError, match="none is pinned"):
         env("show", "abc")
 
 

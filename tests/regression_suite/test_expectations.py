@@ -95,7 +95,7 @@ def test_a_real_run_is_sound(run_dir: Path) -> None:
         (generations("best", 2, 1e6), "best is the best of its lineage", "generation 2"),
         (lineage("fitness", 40, 1e6), "mean is the mean of its lineage", "generation 2"),
         (generations("diversity", 2, np.inf), "diversity is finite", "generation 2"),
-        (generations("evaluations", 3, 0), "every generation was played", "generation 3"),
+        (generations("evaluations", 3, 0), "every generation was evaluated", "generation 3"),
         (other_world, "one environment fingerprint in a run", "lineage/99.parquet"),
         (renamed_column, "its columns are", ""),
         (emptied, "it has rows", ""),

@@ -324,7 +324,7 @@ def test_a_linear_policy_beside_a_genome_of_constants_is_refused(make: Make, rul
     """Every digest is right, the policy is good, and nobody evolved it."""
     verdict = rule(make("impostor", genome=0.5))
     assert (verdict.verdict, verdict.bound_by) == ("failed", "policy of the genome")
-    assert "acts otherwise than the genome's" in verdict.summary
+    assert "actions differ from the genome's" in verdict.summary
 
 
 def test_a_candidate_without_parameters_cannot_be_made_again(make: Make, rule: Judge) -> None:
@@ -472,7 +472,7 @@ def test_a_world_that_wears_out_is_an_error_and_makes_nobody_superior(
         run_dir=run_dir,
     )
     assert (verdict.verdict, verdict.bound_by) == ("error", "same twice")
-    assert "the environment is not the same twice" in verdict.summary
+    assert "the environment is not reproducible" in verdict.summary
     primary = next(c for c in verdict.checks if c.name == "primary")
     assert primary.outcome != "passed"
 

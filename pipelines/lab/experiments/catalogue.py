@@ -59,9 +59,9 @@ def start_rate(quick: bool) -> Experiment:
         arms[f"constant-rate {rate:g}"] = {**low, **CONTROLS["constant-rate"]}
     return Experiment(
         name="start-rate",
-        title="CartPole-Switch from a mutation rate that is wrong to begin with",
-        question="Does evolution recover whatever the rate it starts from? The same hypernetwork "
-        "at a rate that it sets itself, and at one that is held.",
+        title="CartPole-Switch from a badly chosen initial mutation rate",
+        question="Does evolution recover from any initial rate? The same hypernetwork with a "
+        "self-adapted rate, and with a constant one.",
         base=_cartpole(60, 100, 140) if quick else _cartpole(200, 400, 600),
         arms=arms,
         solved=475.0,
@@ -83,9 +83,9 @@ def functions_2d(quick: bool) -> Experiment:
         arms |= {f"{function} {name}": {**world, **controls[name]} for name in SUITED_TO_FUNCTIONS}
     return Experiment(
         name="functions-2d",
-        title="Functions in the plane whose optimum moves by 28",
+        title="Functions of two variables whose optimum moves by 28",
         question="How soon is the error below 0.001 again after the optimum has moved, and how do "
-        "mutation rate and diversity answer? Nothing is scheduled.",
+        "mutation rate and diversity respond? No rate is scheduled.",
         base=base,
         arms=arms,
         solved=-1e-3,

@@ -98,8 +98,8 @@ def test_what_was_missed_is_made_up_for_by_one_run_and_said(
     hourly(settings, tiny)
     tick(settings, server, said.append, MIDNIGHT.replace(day=3, minute=10))  # type: ignore[arg-type]
     assert server.launched == ["hourly-20260103-000000"]
-    assert "47 earlier ones were missed" in said[0]
-    assert "47 earlier ones were missed" in schedules.find(settings, "hourly").note
+    assert "47 earlier firings were missed" in said[0]
+    assert "47 earlier firings were missed" in schedules.find(settings, "hourly").note
 
 
 def test_an_overlap_waits_and_then_one_run_stands_for_all(
@@ -125,7 +125,7 @@ def test_an_overlap_is_skipped_where_the_schedule_says_so(
     hourly(settings, tiny, "skip")
     server.runs = [run_of("before", "RUNNING", "hourly")]
     tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
-    assert "was skipped: run before is still going" in said[0]
+    assert "was skipped: run before is still running" in said[0]
     server.runs = []
     tick(settings, server, said.append, MIDNIGHT.replace(hour=1, minute=30))  # type: ignore[arg-type]
     assert server.launched == []

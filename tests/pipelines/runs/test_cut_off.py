@@ -140,7 +140,7 @@ def test_a_run_killed_while_judged_is_judged_against_the_champion_that_came_mean
     release.approve(1, "ann", "read it")
 
     again = terminal(*preset, "--approve", "auto")
-    again.answer("Go on with it? [Y/n]: ", "y")
+    again.answer("Resume it? [Y/n]: ", "y")
     assert again.end() == 0, again.shown
     assert "run other has the same parameters and is unfinished" in again.shown
     assert "7 of 7 generations done" in again.shown
@@ -163,7 +163,7 @@ def test_at_the_terminal_no_begins_a_new_run(
 ) -> None:
     begun = create_workspace(home.settings, "begun", tiny(seed=5))
     shown = terminal(*preset)
-    shown.answer("Go on with it? [Y/n]: ", "n")
+    shown.answer("Resume it? [Y/n]: ", "n")
     shown.wait_for("new run", lambda: len(others(home.settings)) == 2)
     assert "a new run begins" in shown.shown
     assert {w.name.split("-")[0] for w in others(home.settings)} == {"begun", "tiny"}

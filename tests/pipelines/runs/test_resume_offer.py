@@ -96,7 +96,7 @@ def test_other_runs_are_not_offered(
 
 def test_two_processes_never_work_on_one_run(settings: Settings, tiny: Tiny) -> None:
     workspace = create_workspace(settings, "one", tiny())
-    with workspace.held(), pytest.raises(ConfigError, match="at work on run one"), workspace.held():
+    with workspace.held(), pytest.raises(ConfigError, match="working on run one"), workspace.held():
         pass
     with workspace.held():
         assert workspace.busy

@@ -52,9 +52,7 @@ def test_what_is_killed_is_started_again_and_said(stage: Stage) -> None:
     assert not is_up(stage.note, "worker")
     now = time.monotonic()
     stage.parts.watch(now)
-    assert stage.said == [
-        "the worker was killed by SIGKILL; it is started again in 1 s (log: a.log)"
-    ]
+    assert stage.said == ["the worker was killed by SIGKILL; it restarts in 1 s (log: a.log)"]
     stage.parts.watch(now + FIRST_SECONDS / 2)
     assert not is_up(stage.note, "worker")
     stage.parts.watch(now + FIRST_SECONDS)
@@ -82,7 +80,7 @@ def test_what_ends_again_and_again_waits_longer(stage: Stage) -> None:
     part.since = now - GOOD_SECONDS  # it was up for long: it begins anew
     process.wait()
     stage.parts.watch(now + 1)
-    assert "started again in 1 s" in stage.said[-1]
+    assert "restarts in 1 s" in stage.said[-1]
 
 
 def test_stopping_stops_all(stage: Stage) -> None:

@@ -181,7 +181,7 @@ def test_names_and_values_that_mlflow_refuses_are_delivered_all_the_same(alive: 
     assert len(found) == len(kwargs)
     assert found["env.kwargs.Zürich"] == "5"
     assert sorted(v for v in found.values() if len(v) == 1) == ["1", "2", "3", "4", "5"]
-    assert found["env.kwargs.text"].endswith("the whole is in params.yaml")
+    assert found["env.kwargs.text"].endswith("in full in params.yaml")
     place = client(alive.settings).download_artifacts(run.info.run_id, "params.yaml")
     assert load_params(Path(place)).env.kwargs == kwargs
 
@@ -277,7 +277,7 @@ def test_sync_says_what_it_delivered_or_why_not(
     down = CliRunner().invoke(app, ["sync"])
     assert isinstance(down.exception, ServiceError)
     assert down.exception.exit_code == 3
-    assert "not all was delivered" in str(down.exception)
+    assert "not everything was delivered" in str(down.exception)
     monkeypatch.delenv("SRGHN_MLFLOW_URI")
     up = CliRunner().invoke(app, ["sync"])
     assert up.exit_code == 0, up.output

@@ -110,7 +110,7 @@ def test_an_incumbent_plays_again_where_it_is_at_hand(
     assert chain[: len(before)] == before
     page = (second.report / "report.html").read_text()
     assert f"{len(chain)} births from the founder to the candidate" in page
-    assert "fitness of each ancestor at birth" in page
+    assert "fitness of each ancestor when born" in page
     result = replay(settings, str(second.candidate))
     played = ["the candidate's 220 gate episodes", "the incumbent's 220 gate episodes"]
     assert [finding.what for finding in result.findings] == [*EVERYTHING[:3], *played]
@@ -213,7 +213,7 @@ def test_another_architecture_is_named(clone: Clone) -> None:
 
 @pytest.mark.usefixtures("heavier")
 def test_in_a_moved_world_the_genome_is_made_but_no_episode_played(clone: Clone) -> None:
-    with pytest.raises(FingerprintMismatch, match=r"came out as recorded, but .*srghn env pin"):
+    with pytest.raises(FingerprintMismatch, match=r"are as recorded, but .*srghn env pin"):
         replay(clone.settings, str(clone.candidate))
 
 
