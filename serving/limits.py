@@ -21,15 +21,19 @@ class Limits(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     body_bytes: int | None = Field(
-        None, ge=1, description="longest body; by default what the policy's observations can take"
+        None,
+        ge=1,
+        description="longest body, in bytes; default: what the policy's observations need",
     )
-    batch: int = Field(4096, ge=1, description="observations in a batch")
-    poll_seconds: float = Field(0.5, gt=0, description="between two looks at the ledger")
+    batch: int = Field(4096, ge=1, description="most observations in a batch")
+    poll_seconds: float = Field(0.5, gt=0, description="seconds between two reads of the ledger")
     episode_seconds: float = Field(
-        3600.0, ge=0, description="an episode without an outcome is taken for lost after so long"
+        3600.0, ge=0, description="seconds after which an episode without an outcome counts as lost"
     )
     pin_seconds: float = Field(
-        7 * 24 * 3600.0, ge=0, description="starts older than this are deleted, outcomes refused"
+        7 * 24 * 3600.0,
+        ge=0,
+        description="seconds after which starts are deleted and their outcomes refused",
     )
     shadow_queue: int = Field(
         64, ge=1, description="copies of requests that wait for a shadow or a canary; others drop"
@@ -37,32 +41,38 @@ class Limits(BaseSettings):
     shadow_rate: float = Field(
         100.0, gt=0, description="copies of requests answered a second, at most, of one worker"
     )
-    prune_seconds: float = Field(3600.0, gt=0, description="between two such clean-ups")
+    prune_seconds: float = Field(3600.0, gt=0, description="seconds between two such clean-ups")
     pins: int = Field(100_000, ge=1, description="episodes that one worker remembers")
     start_seconds: float = Field(
-        1.0, gt=0, description="a new episode, or an outcome, waits so long for the ledger"
+        1.0, gt=0, description="seconds that a new episode or an outcome waits for the ledger"
     )
     retry_seconds: float = Field(
-        5.0, ge=0, description="a champion that failed to load is tried again after so long"
+        5.0, ge=0, description="seconds after which a champion that failed to load is tried again"
     )
     blind_seconds: float = Field(
-        10.0, ge=0, description="a ledger unreadable for so long makes the server unready"
+        10.0, ge=0, description="seconds after which an unreadable ledger makes the server unready"
     )
     lock_seconds: float = Field(
         1.0,
         gt=0,
-        description="a write waits so long for the ledger's lock",
+        description="seconds that a write waits for the ledger's lock",
     )
-    connections: int = Field(1000, ge=1, description="at once, of one worker; others get 503")
+    connections: int = Field(
+        1000, ge=1, description="concurrent connections of one worker; others get 503"
+    )
     reserved_connections: int = Field(
-        50, ge=0, description="beyond those, for requests that ask for health alone"
+        50, ge=0, description="further connections, for health requests only"
     )
     headers: int = Field(100, ge=1, description="headers of a request")
     head_bytes: int = Field(32_768, ge=256, description="URL and headers of a request")
-    head_seconds: float = Field(10.0, gt=0, description="for a request's head to be sent")
-    body_seconds: float = Field(30.0, gt=0, description="for a request's body to be sent")
-    keep_alive_seconds: int = Field(75, ge=1, description="an idle connection is kept open")
-    drain_seconds: int = Field(30, ge=0, description="at the end, requests may take so long more")
+    head_seconds: float = Field(10.0, gt=0, description="seconds for a request's head to arrive")
+    body_seconds: float = Field(30.0, gt=0, description="seconds for a request's body to arrive")
+    keep_alive_seconds: int = Field(
+        75, ge=1, description="seconds that an idle connection is kept open"
+    )
+    drain_seconds: int = Field(
+        30, ge=0, description="seconds that running requests may take when the server stops"
+    )
 
     def of_body(self, observations: int, size: int, beside: int = 0) -> int:
         """Bytes that a body with so many observations of `size` numbers may have.

@@ -221,7 +221,9 @@ class LedgerView(Collector):
         weight = self.canary.weight if self.canary else 0.0
         yield _gauge("canary_weight_ratio", "The canary's share of episodes.", weight)
         promoted = self._promoted.get(generation, 0.0)
-        yield _gauge("last_promotion_timestamp_seconds", "When the champion became it.", promoted)
+        yield _gauge(
+            "last_promotion_timestamp_seconds", "Time of the champion's promotion.", promoted
+        )
 
 
 def _of_copies(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:

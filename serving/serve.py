@@ -63,9 +63,9 @@ def require_tokens(settings: Settings) -> None:
 
     if settings.public and not Tokens(Database(settings.database_url)).any_valid():
         raise ConfigError(
-            f"{settings.host} is reached from other machines and there is no token: make one "
-            f"(srghn token add NAME --scopes infer,outcome), or serve on 127.0.0.1, or say "
-            f"--without-tokens"
+            f"{settings.host} is reachable from other machines and there is no token: add one "
+            "(srghn token add NAME --scopes infer,outcome), serve on 127.0.0.1, or give "
+            "--without-tokens"
         )
 
 

@@ -33,7 +33,7 @@ class Settings(EngineSettings, BaseSettings):
         env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True
     )
 
-    home: Path = Field(Path(".srghn"), description="folder of everything that is kept")
+    home: Path = Field(Path(".srghn"), description="folder for all data")
     database_url: str = Field("", description="ledger; default SQLite in the home folder")
     mlflow_uri: str = Field(
         "", description="tracking and registry; default SQLite in the home folder"
@@ -48,11 +48,13 @@ class Settings(EngineSettings, BaseSettings):
         False, description="beyond loopback, serve without any token: whoever reaches it may use it"
     )
     hosts: str = Field("", description="names this server answers to, with commas; default any")
-    root_path: str = Field("", description="path prefix that a proxy takes away, such as /policies")
+    root_path: str = Field("", description="path prefix that a proxy strips, such as /policies")
     trusted_proxies: str = Field(
         "", description="addresses whose X-Forwarded-* headers are believed, with commas"
     )
-    tls_certificate: Path | None = Field(None, description="PEM file; makes the server speak TLS")
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate; enables TLS"
+    )
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     traces: str = Field(
         "", description="OTLP/HTTP address that traces of requests are sent to; default none"
@@ -62,7 +64,7 @@ class Settings(EngineSettings, BaseSettings):
     )
     log: Literal["text", "json"] = Field("text", description="form of the server's log lines")
     unblind: bool = Field(
-        False, description="answers of a trial say which arm gave them; else none does"
+        False, description="answers show the arm of a trial; by default they do not"
     )
     samples: int = Field(
         2000,

@@ -176,8 +176,8 @@ class Episodes:
         """Go on as the ledger says: the episode may have begun earlier, at another worker."""
         if row.arrived is not None:
             raise BadRequest(
-                409, "episode_id", "an episode that goes on", "one whose outcome was posted",
-                hint="give the next episode an id of its own",
+                409, "episode_id", "a running episode", "one whose outcome was posted",
+                hint="use a new id for the next episode",
             )  # fmt: skip
         fresh = row.started_at == episode.began and row.version == episode.version
         found = msgspec.structs.replace(

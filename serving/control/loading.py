@@ -82,7 +82,7 @@ def _layers(candidate: Candidate, policy: OnnxPolicy) -> Layers | None:
     found = proven(layers, policy, candidate.golden[0], generator)
     if found is None:
         logger.warning(
-            "candidate %s: numpy answers otherwise than ONNX Runtime, and is not used",
+            "candidate %s: numpy and ONNX Runtime give different outputs, so numpy is not used",
             candidate.digest[:16],
         )
     return found

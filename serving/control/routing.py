@@ -57,7 +57,7 @@ class Served:
     held: Predictor | None = None
     tried: tuple[Tried, ...] = ()
     draining: Mapping[int, Predictor] = field(default_factory=dict)
-    problem: str | None = "starting: the ledger was not read yet"
+    problem: str | None = "starting: the ledger has not been read yet"
     _faces: dict[int, Face] = field(default_factory=dict, compare=False, init=False)
 
     @cached_property

@@ -120,7 +120,8 @@ class Watch:
         running = self._ledger.watch_state(self._policy)
         state = self._state(running.state if running else {}, champion)
         if state is None:
-            why = f"the gate's verdict on version {champion.version} says no range and no promise"
+            why = f"the gate's verdict on version {champion.version} has no range of returns and "
+            "no promised mean"
             return WatchView("unwatched", f"{why}; gate a candidate with this version of srghn")
         terms = self._ledger.deployment_rules(self._policy).watch
         started, ended = self._ledger.answered(self._policy, RECENT, self._clock())

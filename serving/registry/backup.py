@@ -115,8 +115,8 @@ def _run(program: str, arguments: list[str], url: URL, said: str) -> None:
         [program, *target, *arguments], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        cause = (done.stderr.strip().splitlines() or ["no word of its own"])[0]
-        raise LedgerError(f"{program} did not succeed: {cause}; by hand: {said}")
+        cause = (done.stderr.strip().splitlines() or ["no message"])[0]
+        raise LedgerError(f"{program} failed: {cause}; to run it by hand: {said}")
 
 
 def _restore_file(file: Path, copy: Path) -> None:

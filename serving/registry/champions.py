@@ -46,8 +46,8 @@ def approve(step: Step, version: int, report_digest: str, home: Path | None) -> 
     found = step.version(version)
     if found.state is State.PASSED and found.report_digest != report_digest:
         raise TransitionRefused(
-            f"the report of version {version} is {guards.short(found.report_digest)}, the "
-            f"approval names {guards.short(report_digest)}; read the report that is there"
+            f"the report of version {version} is {guards.short(found.report_digest)}, the approval "
+            f"names {guards.short(report_digest)}; read the current report"
         )
     if found.state is State.PASSED:
         guards.check_approver(step, found, current_rules(step.connection, step.policy))

@@ -132,7 +132,9 @@ class Database:
     def _refuse_lost_rows(self) -> None:
         if self.home is not None and (self.home / "witness.jsonl").exists():
             raise fault(
-                self.name, LedgerGone, f"it is empty but {self.home} bears witness of a ledger"
+                self.name,
+                LedgerGone,
+                f"it is empty, but the witness in {self.home} has signed a ledger",
             )
 
     @contextmanager

@@ -28,7 +28,7 @@ _JUDGED = (
 _REGISTERED = ("digest", "genome", "env_fingerprint", "mode", "run_id", "recall_of")
 #: Steps that quarantine the champion that goes.
 ROLLBACKS = ("rollback", "rollback_by_holdback")
-_HINT = "put a backup in its place with srghn restore, or ask who wrote it"
+_HINT = "restore a backup with srghn restore, or find out who changed it"
 
 
 def champion(connection: Connection, policy: str) -> None:

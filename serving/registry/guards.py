@@ -50,7 +50,7 @@ def check_unleased(found: Version) -> None:
     if found.state is State.EVALUATING:
         raise TransitionRefused(
             f"version {found.version} is EVALUATING: attempt {found.attempt} holds the lease. Wait "
-            f"for its verdict; if it was killed, srghn run --resume {found.run_id} goes on with it"
+            f"for its verdict; if it was killed, srghn run --resume {found.run_id} resumes it"
         )
 
 
@@ -154,7 +154,7 @@ def check_verdict(found: Version, verdict: Mapping[str, Any], mode: str) -> None
     if found.state is not State.EVALUATING:
         raise TransitionRefused(
             f"version {found.version} is {found.state}: no evaluation holds its lease, so no "
-            f"verdict is taken; begin an evaluation and judge it again"
+            "verdict is accepted; begin an evaluation and judge it again"
         )
     for key, expected in frozen.items():
         if key not in verdict or verdict[key] != expected:
@@ -246,7 +246,7 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
     if found.env_fingerprint != champion.env_fingerprint and not back:
         raise TransitionRefused(
             f"version {wanted} passed in environment {short(found.env_fingerprint)}, served is "
-            f"{short(champion.env_fingerprint)}; gate it again in the environment of today"
+            f"{short(champion.env_fingerprint)}; gate it again in the current environment"
         )
     return wanted
 
@@ -347,8 +347,8 @@ def _check_was_shadow(step: Step, found: Version) -> None:
     seen, passed = (step.connection.execute(query).scalar() for query in (shadowed, judged))
     if seen is None or (passed is not None and seen < passed):
         raise TransitionRefused(
-            f"the deployment rules want version {found.version} as a shadow before its trial: "
-            f"srghn canary shadow {found.version}"
+            f"the deployment rules require version {found.version} to be a shadow before its "
+            f"trial: srghn canary shadow {found.version}"
         )
 
 
@@ -356,14 +356,14 @@ def check_approver(step: Step, found: Version, rules: DeploymentRules) -> None:
     """Who approves is whom the deployment rules allow."""
     if rules.approver == "person" and step.who.actor.startswith("policy:"):
         raise TransitionRefused(
-            f"the deployment rules want a person to approve version {found.version}: "
-            f"srghn approve {found.version} --reason ..."
+            f"the deployment rules require a person to approve version {found.version}: srghn "
+            f"approve {found.version} --reason ..."
         )
     if not rules.two_persons:
         return
     if _person(step.who.actor) in _submitters(step.connection, found.version):
         raise TransitionRefused(
-            f"the deployment rules want two persons: {step.who.actor} submitted version "
+            f"the deployment rules require two persons: {step.who.actor} submitted version "
             f"{found.version} and may not approve it"
         )
 

@@ -77,7 +77,8 @@ VERDICTS = {
 def check_step(version: int, start: State | None, end: State) -> None:
     """Raise `TransitionRefused` unless the state machine knows the step."""
     if end not in TRANSITIONS[start]:
-        known = ", ".join(sorted(TRANSITIONS[start])) or "nowhere: this is its last state"
+        known = ", ".join(sorted(TRANSITIONS[start])) or "nothing: this is its final state"
         raise TransitionRefused(
-            f"version {version} is {start} and cannot become {end}; from there it goes to {known}"
+            f"version {version} is {start} and cannot become {end}; from there it can become "
+            f"{known}"
         )

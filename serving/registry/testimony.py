@@ -17,7 +17,7 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
-_WAY_BACK = "the lawful way back to an earlier state is srghn restore FILE --reason ..."
+_WAY_BACK = "to return to an earlier state, use srghn restore FILE --reason ..."
 
 
 class Testimony:
@@ -50,7 +50,7 @@ class Testimony:
         except (OSError, LedgerError) as error:
             if kind == "restore":
                 raise
-            logger.warning("the witness %s took no line: %s", self._witness.file, error)
+            logger.warning("the witness %s could not be written: %s", self._witness.file, error)
 
     def last(self) -> Entry | None:
         entries = self._entries(recent=True)
@@ -147,7 +147,7 @@ def _compare(connection: Connection, entry: Entry) -> None:
     if found != entry.hash:
         raise LedgerError(
             f"event {entry.seq} has hash {found[:16]}…, the witness saw {entry.hash[:16]}… on "
-            f"{entry.at}: the history was computed anew; {_WAY_BACK}"
+            f"{entry.at}: the history was rewritten; {_WAY_BACK}"
         )
 
 

@@ -98,4 +98,4 @@ def _migrate(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         wrong = connection.execute(text("PRAGMA foreign_key_check")).first()
         if wrong is not None:
-            raise LedgerError(f"after the migration a row of {wrong[0]} refers to none")
+            raise LedgerError(f"after the migration a row of {wrong[0]} refers to a missing row")

@@ -226,7 +226,7 @@ def _parse(line: bytes, file: Path) -> Entry:
         return Entry(**fields)
     except (ValueError, TypeError) as error:
         raise LedgerError(
-            f"the witness {file} holds a line that is none; put the file back from a copy"
+            f"the witness {file} holds an invalid line; put the file back from a copy"
         ) from error
 
 

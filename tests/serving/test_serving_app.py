@@ -130,7 +130,7 @@ def test_an_outcome_counts_once_and_only_for_an_episode_that_was_played(
     assert len(home.ledger.outcomes()) == 1
     after = client.post("/v1/act", json={"observation": OBSERVATION, "episode_id": "e1"})
     assert after.status_code == 409
-    assert "id of its own" in after.json()["error"]
+    assert "new id for the next episode" in after.json()["error"]
 
 
 def test_metrics_have_the_names_of_the_contract(client: TestClient) -> None:

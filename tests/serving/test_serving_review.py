@@ -194,7 +194,7 @@ def test_an_approval_of_another_report_is_refused(
     body = {"reason": "read", "report_digest": "0" * 64}
     answer = client.post(f"/v1/versions/{version}/approve", json=body, headers=headers(token))
     assert answer.status_code == 409
-    assert "read the report that is there" in answer.json()["error"]
+    assert "read the current report" in answer.json()["error"]
 
 
 def test_reject_abort_and_rollback(client: TestClient, home: Any, tokens: Tokens) -> None:

@@ -90,7 +90,7 @@ def test_a_history_computed_anew_is_found(ledger: Ledger, steps: Any, file: Path
         schema.guard(connection)
         assert chain.verify(connection) == 5  # the chain itself is whole
     for look in (ledger.verify, ledger.verify_served):
-        with pytest.raises(LedgerError, match=r"event .* the history was computed anew"):
+        with pytest.raises(LedgerError, match=r"event .* the history was rewritten"):
             look()
 
 
