@@ -1,4 +1,4 @@
-"""A share of the gate's episodes, played again in a fresh process: is it the same environment?
+"""A share of the gate's episodes, evaluated again in a fresh process: is it the same environment?
 
 An environment that wears out, keeps state between episodes or draws from elsewhere than its seed
 can make one policy better than itself. So the last thing a gate does is to start a new process and
@@ -32,7 +32,7 @@ from srghn.evaluation.task import Task
 from srghn.files import atomic_write
 from srghn.inference.verdict import Check
 
-#: Share of each cell's episodes that is played again.
+#: Share of each cell's episodes that is evaluated again.
 SHARE = 0.1
 #: Seconds after which the process is given up; a tenth of a gate takes far less.
 _PATIENCE = 1800.0
@@ -41,7 +41,7 @@ NAME = "same twice"
 
 @dataclass(frozen=True)
 class Again:
-    """One cell's episodes to be played again: positions (k,) among those that were played."""
+    """One cell's episodes to be evaluated again: positions (k,) among those that were played."""
 
     played: Played
     picked: np.ndarray[tuple[int], np.dtype[np.int64]]

@@ -61,7 +61,7 @@ def identify(
 def read_incumbent(
     folder: Path, version: EnvVersion, named: str | None
 ) -> tuple[Check, Candidate | None]:
-    """The champion to be played again, and whether it can be.
+    """The champion to be evaluated again, and whether it can be.
 
     It may come from another world: it is judged only by playing in this one. It must be whole, be
     the one that is named, if one is, and see and answer what this world shows and takes.

@@ -1,6 +1,6 @@
 """Bearer tokens: who may do what over HTTP. Only their hashes are kept, in the ledger's database.
 
-`srghn token add ann --scopes review` prints a new token, once.
+`srghn token add reviewer --scopes review` prints a new token, once.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class EnvParams(Params):
     )
     normalise: bool = Field(
         False,
-        description="networks see (observation - mean) / deviation, both measured when pinned",
+        description="networks see (observation - mean) / deviation, measured at the pin",
     )
     returns: Returns | None = Field(
         None, description="range of returns; None: the environment's own, if it comes with srghn"
@@ -134,7 +134,7 @@ class GHNParams(Params):
     rounds: int = Field(1, ge=1, le=16, description="rounds of messages, forward and backward")
     messages: Literal["generations", "synchronous"] = Field(
         "generations",
-        description="update nodes level by level in each direction, or all at once (with 3 rounds)",
+        description="update nodes level by level, or all at once (with 3 rounds)",
     )
     head: Literal["dense", "chunked", "basis"] = Field(
         "dense",
@@ -148,22 +148,18 @@ class GHNParams(Params):
     rate_max: float = Field(2.0, gt=0, le=10, description="largest mutation rate")
     rate_bounds: Literal["fold", "clip"] = Field(
         "fold",
-        description="at its bounds a rate is reflected, or clipped (its own value may lie beyond)",
+        description="at its bounds a rate is reflected (fold) or clipped",
     )
-    rate_step: float = Field(
-        2.0, ge=0, description="mutation step of the logarithm that all rates share"
-    )
+    rate_step: float = Field(2.0, ge=0, description="mutation step of all rates' shared logarithm")
     mutator_decay: float = Field(
         0.05,
         ge=0,
         lt=1,
-        description="fraction by which weights that tell nodes apart shrink at birth",
+        description="share that weights which tell nodes apart lose at birth",
     )
     meta_floor: float = Field(1.0, ge=0, description="smallest rate of the rate head's own tensors")
     output_gain: float = Field(1.0, gt=0, description="scale of generated policy weights")
-    birth_decay: float = Field(
-        0.0, ge=0, lt=1, description="fraction by which weights shrink at birth"
-    )
+    birth_decay: float = Field(0.0, ge=0, lt=1, description="share of each weight lost at birth")
     keep_spread: bool = Field(
         False,
         description="at each birth, a weight shrinks by as much as the mutation adds to its "
@@ -207,7 +203,7 @@ class EvolutionParams(Params):
     evaluations: int | None = Field(
         None,
         ge=1,
-        description="stop after the generation in which this many episodes have been played",
+        description="stop after the generation that reaches this many episodes",
     )
     until: float | None = Field(
         None,
@@ -230,7 +226,7 @@ class EvolutionParams(Params):
     family_limit: int = Field(
         2,
         ge=0,
-        description="maximum number of survivors among a parent and its children; 0: no limit",
+        description="most survivors of a parent and its children; 0: no limit",
     )
     ties: Literal["parents", "children", "random"] = Field(
         "random",
@@ -241,8 +237,7 @@ class EvolutionParams(Params):
     racing: int = Field(
         0,
         ge=0,
-        description="episodes after which only the better individuals play the rest; 0: all play "
-        "all",
+        description="episodes after which only the best play the rest; 0: all do",
     )
     racing_share: float = Field(
         0.34, gt=0, lt=1, description="share of individuals that play the rest"
@@ -283,7 +278,7 @@ class EvolutionParams(Params):
 
 
 class EvaluateParams(Params):
-    """Which finalist becomes the candidate: finalists are played again on fresh seeds.
+    """Which finalist becomes the candidate: finalists are evaluated again on fresh seeds.
 
     Those within `tolerance` of the best mean return are equals; of them the one whose worst
     perturbed cell is best is chosen.
@@ -318,7 +313,7 @@ class GateParams(Params):
     min_gain: float = Field(0.01, ge=0, lt=1, description="smallest gain that counts as better")
     failure_return: float | None = Field(
         None,
-        description="an episode with this return or less is a failure; None: the environment's",
+        description="an episode up to this return is a failure; None: the environment's",
     )
     failure_margin: float = Field(
         0.05, gt=0, lt=1, description="how far its failure rate may exceed the champion's"
@@ -333,7 +328,7 @@ class GateParams(Params):
     min_cell_return: float = Field(100.0, description="... and in every other cell this")
     superiority: bool = Field(True, description="must beat the incumbent, not merely match it")
     secondary_gains: tuple[Literal["worst_tenth", "cells", "size"], ...] = Field(
-        (), description="gains that may pass a candidate that is no worse on the primary metric"
+        (), description="gains that may pass a candidate that is no worse otherwise"
     )
     modes_bind: bool = Field(False, description="other modes bind like perturbed cells")
     perturbations: tuple[str, ...] | None = Field(
@@ -349,8 +344,7 @@ class GateParams(Params):
     max_latency_ms: float = Field(
         5.0,
         gt=0,
-        description="largest latency of a call, on a machine that needs 0.02 ms for "
-        "the reference network",
+        description="largest latency, where the reference network takes 0.02 ms",
     )
     max_policy_bytes: int = Field(10_000_000, gt=0, description="largest size of policy.onnx")
     attempts: int = Field(
@@ -412,7 +406,7 @@ class CanaryParams(Params):
     return_low: float = Field(0.0, description="lowest possible return of an episode")
     return_high: float = Field(500.0, description="highest possible return of an episode")
     margin: float = Field(
-        0.05, gt=0, lt=1, description="share of the range by which the canary may be worse"
+        0.05, gt=0, lt=1, description="share of the range that the canary may be worse"
     )
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ def check(
 ) -> None:
     """Try a run in seconds: pin, trace, export, compare with torch, play, estimate its time.
 
-    Exit code: 0 it will work, 3 it will not, with the reason in one line.
+    Exit code: 0 if the run will work, 3 if not, with the reason in one line.
 
     Examples:
 

@@ -34,7 +34,7 @@ def pin(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Pin a world: play it on fixed seeds and record what it did as its fingerprint.
+    """Pin an environment: run it on fixed seeds and record its behaviour as a fingerprint.
 
     Examples:
 
@@ -53,7 +53,7 @@ def pin(
 
 
 def verify(pinned: Pinned, json: JsonOption = False) -> None:
-    """Play the pinned seeds again; exit 0 if the world is still the same, else say what moved.
+    """Run the pinned seeds again; exit 0 if the environment is unchanged, else show what changed.
 
     Example: srghn env verify b8a166bb
     """
@@ -69,7 +69,7 @@ def verify(pinned: Pinned, json: JsonOption = False) -> None:
 
 
 def list_(json: JsonOption = False) -> None:
-    """Worlds that come with srghn, and versions pinned here.
+    """Environments that come with srghn, and versions pinned in this home.
 
     Example: srghn env list --json
     """
@@ -100,7 +100,7 @@ def list_(json: JsonOption = False) -> None:
 
 
 def show(pinned: Pinned, json: JsonOption = False) -> None:
-    """A pinned version: what it is, what moves it, its history. With --json whole, as pinned.
+    """A pinned version: its description, packages and history. With --json in full.
 
     Example: srghn env show b8a166bb --json
     """

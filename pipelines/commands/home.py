@@ -27,7 +27,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show what the home no longer needs, and remove it; never what the ledger cites.
+    """Show what the home no longer needs, and remove it; never what the ledger refers to.
 
     In a terminal it asks first. Elsewhere nothing is removed without --yes.
 

@@ -174,7 +174,7 @@ def solve(
 ) -> None:
     """CPU-seconds until the mean over 100 fresh episodes reaches the bar, beside three peers.
 
-    Runs that the table has are not made again, so a stopped bench resumes. Stable-Baselines3's PPO
+    Runs already in the table are not repeated, so a stopped bench resumes. Stable-Baselines3's PPO
     has the published settings of RL Baselines3 Zoo, EvoTorch's PGPE those of its own example, pycma
     its defaults.
 

@@ -79,7 +79,7 @@ def backup(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy the whole ledger to a file, consistently, while it is in use.
+    """Copy the whole ledger to a file, consistently, even while it is in use.
 
     Example: srghn backup --to /mnt/backups
     """
@@ -98,9 +98,9 @@ def restore(
     reason: ReasonOption,
     json: JsonOption = False,
 ) -> None:
-    """Put a backup in the place of the ledger; what was there is moved aside, never deleted.
+    """Replace the ledger by a backup; the old one is moved aside, never deleted.
 
-    Stop the servers first. The history and the witness say that it happened, by whom and why.
+    Stop the servers first. The history and the witness record it, by whom and why.
 
     Example: srghn restore .srghn/backups/ledger-20270101T030000.000000Z.db --reason "disk died"
     """
@@ -118,7 +118,7 @@ def restore(
 
 
 def policies(json: JsonOption = False) -> None:
-    """Every policy of this home, what is served under it, and the mode of its world.
+    """Every policy of this home, what is served under it, and the mode of its environment.
 
     Example: srghn policies --json
     """
@@ -150,7 +150,7 @@ def mode_set(
     policy: PolicyOption = "policy",
     json: JsonOption = False,
 ) -> None:
-    """Say which mode the policy's world is in now: what is judged next is judged in that one.
+    """Set the mode that the policy's environment is in; later versions are judged in it.
 
     Example: srghn mode set flipped --reason "the motors were rewired"
     """
@@ -163,7 +163,7 @@ def mode_set(
 
 
 def rules_show(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
-    """The deployment rules that hold, and what each means.
+    """The current deployment rules, and what each means.
 
     Example: srghn deploy rules show
     """
@@ -186,7 +186,7 @@ def rules_set(
     policy: PolicyOption = "policy",
     json: JsonOption = False,
 ) -> None:
-    """Change deployment rules; the others stay. The ledger keeps by whom and why.
+    """Change deployment rules; the others stay as they are. The ledger records by whom and why.
 
     Example: srghn deploy rules set two_persons=true --reason "audit of March"
     """

@@ -183,7 +183,7 @@ def report(
     to: Annotated[Path | None, typer.Option("--out", help="Copy the page to this file.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Where the promotion report of a version is.
+    """Show where the promotion report of a version is.
 
     Examples:
 
@@ -221,7 +221,7 @@ def _copied(page: Path, to: Path) -> Path:
 def approve(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
     """Approve a pass; the first champion is promoted at once, a later one goes on trial.
 
-    Example: srghn approve 2 --reason "better in the flipped world"
+    Example: srghn approve 2 --reason "better in the flipped mode"
     """
     release = _release()
     state = release.approve(version, actor(), reason)
@@ -237,7 +237,7 @@ def approve(version: Version, reason: ReasonOption, json: JsonOption = False) ->
 
 
 def reject(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
-    """Turn a version down, for good.
+    """Reject a version permanently.
 
     Example: srghn reject 3 --reason "worse than the champion"
     """
@@ -247,9 +247,9 @@ def reject(version: Version, reason: ReasonOption, json: JsonOption = False) -> 
 
 
 def promote(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
-    """Make an approved version champion, if its trial's evidence speaks for it.
+    """Make an approved version champion, if its trial's evidence supports it.
 
-    Example: srghn promote 2 --reason "the trial speaks for it"
+    Example: srghn promote 2 --reason "the trial shows that it is not worse"
     """
     release = _release()
     release.promote(version, actor(), reason)
@@ -274,7 +274,7 @@ def rollback(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring a retired champion back; the one that goes is quarantined.
+    """Bring a retired champion back; the current one is quarantined.
 
     Examples:
 
@@ -296,7 +296,7 @@ def rollback(
 
 
 def revoke(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
-    """Take a champion, present or past, out of service for good.
+    """Withdraw a champion, current or former, permanently.
 
     Revoking the current champion rolls back to the one before it.
 
@@ -370,9 +370,9 @@ def replay(
     ],
     json: JsonOption = False,
 ) -> None:
-    """Rebuild a candidate from its lineage, compare digests, play the gate's episodes again.
+    """Rebuild a candidate from its lineage, compare digests, replay the gate's episodes.
 
-    Exit code 1 if anything came out different, 3 if a file was changed.
+    Exit code 1 if anything differs, 3 if a file was changed.
 
     Examples:
 

@@ -43,9 +43,9 @@ def demo(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """The whole loop on CartPole: evolve, judge, promote, serve, switch the world, do it again.
+    """The whole loop on CartPole: evolve, judge, promote, serve, switch the environment, repeat.
 
-    Killed, it goes on where it was; run again, it shows what there is and asks the server anew.
+    If it was stopped, running it again resumes it. Once it is done, it shows the result again.
 
     Examples:
 
@@ -113,7 +113,7 @@ def run(
     from pipelines.runs.presets import load_preset
     from srghn.config import with_overrides
 
-    with_overrides(load_preset(preset), set_ or ())  # a typo is told before torch is imported
+    with_overrides(load_preset(preset), set_ or ())  # a typo is reported before torch is imported
     from pipelines.runs.runner import start_run
     from pipelines.runs.target import Target
 
@@ -145,7 +145,7 @@ def gate(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Judge a candidate against the champion of now, as a new attempt on fresh episodes.
+    """Judge a candidate against the current champion, as a new attempt on fresh episodes.
 
     With --self-test, candidates that must be refused are made of a version that passed, and judged
     by its rules in its environment: constant, random, tampered, overfitted and others. Each must be

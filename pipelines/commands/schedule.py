@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Overlap(StrEnum):
-    """What a firing does while the previous run is going."""
+    """What a firing does while the previous run is still running."""
 
     queue = "queue"
     skip = "skip"
@@ -75,7 +75,7 @@ def add(
     from pipelines.runs import calendar
     from pipelines.runs.presets import load_preset
 
-    calendar.check(cron, timezone)  # what is mistyped is told before anything heavy is loaded
+    calendar.check(cron, timezone)  # what is mistyped is reported before anything heavy is loaded
     load_preset(preset)
     from pipelines.runs import schedules
     from pipelines.runs.prepare import check, prepared, resolved
@@ -187,7 +187,7 @@ def resume(name: Name, json: JsonOption = False) -> None:
 
 
 def remove(name: Name, json: JsonOption = False) -> None:
-    """Delete one; its past runs stay, and one that is going goes on.
+    """Delete one; its past runs stay, and a running one continues.
 
     Example: srghn schedule remove nightly
     """
@@ -203,7 +203,7 @@ def remove(name: Name, json: JsonOption = False) -> None:
 
 
 def worker() -> None:
-    """Run what is due, until stopped, with the Prefect server in SRGHN_PREFECT_API_URL.
+    """Run due schedules until stopped, with the Prefect server in SRGHN_PREFECT_API_URL.
 
     Example: SRGHN_PREFECT_API_URL=http://127.0.0.1:4200/api srghn worker
     """
@@ -241,7 +241,7 @@ def _told(settings: Settings, schedule: Schedule, text: str, json: bool) -> None
 
 
 def _tell_prefect(settings: Settings, removed: str | None = None) -> None:
-    """Show the change in a Prefect server that is up; one that comes up later reads the files."""
+    """Show the change in a running Prefect server; one that starts later reads the files."""
     from pipelines.services.prefect_server import running_server, use_server
 
     try:

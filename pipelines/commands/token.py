@@ -31,7 +31,7 @@ def add(
 ) -> None:
     """Make a token and print it. Only its hash is kept, so it cannot be shown again.
 
-    Example: srghn token add ana --scopes review --days 90
+    Example: srghn token add reviewer --scopes review --days 90
     """
     token = _tokens().add(owner, [scope.strip() for scope in scopes.split(",")], days)
     _show(token, json)
@@ -62,9 +62,9 @@ def rotate(
     ] = 24.0,
     json: JsonOption = False,
 ) -> None:
-    """A new token in place of an owner's, which stay good for a while.
+    """Replace an owner's tokens by a new one; the old ones stay valid for a while.
 
-    Example: srghn token rotate ana --days 90 --overlap-hours 1
+    Example: srghn token rotate reviewer --days 90 --overlap-hours 1
     """
     _show(_tokens().rotate(owner, days, overlap_hours), json)
 
@@ -72,7 +72,7 @@ def rotate(
 def revoke(owner: Owner, json: JsonOption = False) -> None:
     """Revoke every token of an owner; running servers follow within seconds.
 
-    Example: srghn token revoke ana
+    Example: srghn token revoke reviewer
     """
     count = _tokens().revoke(owner)
     if json:

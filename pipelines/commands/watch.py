@@ -88,7 +88,7 @@ def set_(
 ) -> None:
     """Set when the watch alarms, and what is done then; what is not named stays.
 
-    A new margin holds from the next champion on. More of what is done: srghn deploy rules set
+    A new margin applies from the next champion on. More of what is done: srghn deploy rules set
     adapt.approve=auto, adapt.generations, adapt.runs_a_day and adapt.cooldown.
 
     Example: srghn watch set --run-length 20000 --adapt run --reason "few episodes a day"

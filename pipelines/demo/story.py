@@ -1,6 +1,6 @@
 """`srghn demo`: the whole loop on CartPole, through every real part, in one terminal.
 
-Every step looks at what is there before it acts, so a demo that was killed goes on where it was,
+Every step looks at what is there before it acts, so a demo that was killed resumes where it was,
 and one that had finished shows what there is and asks the server anew.
 """
 

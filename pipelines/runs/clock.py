@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.runs.deployments import Prefect
 
 logger = logging.getLogger(__name__)
-#: How often a run that was cut off is gone on with before a person must look.
+#: How often a run that was cut off is resumed before a person must look.
 MOST_RESUMED = 3
 #: A flow run that began less than so long ago may not have left its trace yet.
 YOUNG_SECONDS = 60.0
@@ -56,11 +56,11 @@ def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = 
 
 
 def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) -> None:
-    """Say of every run whose process is gone that it crashed, and go on with it.
+    """Say of every run whose process is gone that it crashed, and resume it.
 
     `no_worker` says that no worker is up: then a run that a worker had taken and not begun is lost,
     too. One that was being cancelled stays cancelled; one that was cut off `MOST_RESUMED` times is
-    left to a person. Runs by hand are not gone on with.
+    left to a person. Runs by hand are not resumed.
     """
     for run in prefect.going():
         kind = run.state.type.value if run.state is not None else ""

@@ -1,7 +1,7 @@
 """Schedules and runs as Prefect knows them: deployments, flow runs, and what became of them.
 
 A schedule's file says what runs when; its deployment is what Prefect shows of it, and what its
-flow runs belong to. Deployment `run` is for any run: by Prefect's own form, or to go on with one.
+flow runs belong to. Deployment `run` is for any run: by Prefect's own form, or to resume one.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Prefect:
         return home is not None and home != str(self.settings.home)
 
     def undeploy(self, name: str) -> None:
-        """Delete a schedule's deployment; its past runs stay, one that is going goes on."""
+        """Delete a schedule's deployment; its past runs stay, a running one continues."""
         try:
             found = self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
         except ObjectNotFound:
@@ -191,7 +191,7 @@ def _taken_over(settings: Settings, deployment: Any) -> Schedule | None:
         preset=preset,
         start=str(asked.get("start", "champion")),
         approve=str(asked.get("approve", "manual")),
-        overlap="skip",  # what 0.2 did with a firing while the previous run was going
+        overlap="skip",  # what 0.2 did with a firing while the previous run was still running
         paused=not cron.active,
         reason="" if cron.active else "it was paused by version 0.2",
     )

@@ -1,4 +1,4 @@
-"""Presets and parameter files: light, so that a typo is told before anything heavy is imported."""
+"""Presets and parameter files: a typo is reported before anything heavy is imported."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ def start_run(
     """One run to its end; returns what `pipelines.versions.release.outcome` sums up.
 
     Parameters are checked before anything is started or written. Where an unfinished run has the
-    same ones, `offer` is asked whether to go on with it instead. Where a finished one has, nothing
+    same ones, `offer` is asked whether to resume it instead. Where a finished one has, nothing
     can be new: its outcome is returned, with `nothing_new`. Raises `SrghnError`.
     """
     require_writable(settings.home)
     if resume is not None:
-        Release(settings).incumbent()  # a ledger that cannot be used is told before evolution
+        Release(settings).incumbent()  # a ledger that cannot be used is reported before evolution
         return execute(settings, open_workspace(settings, resume).name, approve)
     params = prepared(settings, resolved(preset, overrides), start, target=target)
     begun = unfinished(settings, params, target)

@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class Schedule:
     """What runs when. `params` are whole; the ancestor that `start` names is found at each firing.
 
-    overlap  what a firing does while the previous run is going: wait for its end, or be skipped
+    overlap  what a firing does if the previous run is still running: wait for its end, or skip
     imports  folder that users' own environments and networks are imported from
     handled  the last firing that was run, skipped or missed; at first, when it was added
     note     what became of it

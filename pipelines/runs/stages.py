@@ -44,7 +44,7 @@ def pin(workspace: Workspace, settings: Settings) -> None:
 
 
 def evolve(workspace: Workspace, settings: Settings) -> None:
-    """Evolve in the sandbox, or go on from the last checkpoint.
+    """Evolve in the sandbox, or resume from the last checkpoint.
 
     DVC keeps `data/run` between runs of the stage. What is there for other parameters, which DVC
     calls for when they changed, belongs to another run and makes room. Raises

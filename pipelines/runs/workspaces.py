@@ -163,7 +163,7 @@ class Workspace:
     def run_stage(self, stage: str, settings: Settings) -> None:
         """`dvc repro` of one stage; skipped by DVC when nothing it depends on changed.
 
-        A world is pinned anew in every workspace: what another one pinned, DVC would take from its
+        A world is pinned again in every workspace: what another one pinned, DVC would take from its
         cache of runs, and the world may have moved since. Raises `StageFailed` with the stage's
         own message.
         """

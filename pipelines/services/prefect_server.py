@@ -31,7 +31,7 @@ def prefect_environment(settings: Settings, api_url: str) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_API_URL": api_url,
-        # A failure is told once, by the command: Prefect would print its traceback too.
+        # A failure is reported once, by the command: Prefect would print its traceback too.
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL"),
         "PREFECT_CLI_PROMPT": "false",
     }

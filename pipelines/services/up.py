@@ -88,7 +88,7 @@ def run_worker(settings: Settings) -> NoReturn:
 
 
 def worker_is_up(settings: Settings) -> bool:
-    """Whether a worker of this home is at work on this machine."""
+    """Whether a worker of this home is working on this machine."""
     return is_up(settings.home / "services.json", WORK)
 
 
@@ -116,7 +116,7 @@ def _keep_working(
 
 
 def _again(name: str, work: Callable[[Settings], None], settings: Settings, pause: float) -> None:
-    """Do something again and again; what it fails of is told once, until it works again."""
+    """Do something again and again; what it fails of is reported once, until it works again."""
     told = ""
     while True:
         try:
@@ -161,7 +161,7 @@ def _adapt(settings: Settings) -> None:
 
 
 def _look_after_runs(settings: Settings, *, no_worker: bool) -> None:
-    """Bring Prefect's deployments up to date, and go on with runs whose process is gone."""
+    """Bring Prefect's deployments up to date, and resume runs whose process is gone."""
     from pipelines.runs.clock import recover
     from pipelines.runs.deployments import Prefect
 

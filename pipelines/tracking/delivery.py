@@ -2,7 +2,7 @@
 
 Evolution itself never talks to MLflow: it writes its tables, and this module delivers the rows that
 have not been delivered yet. So a dead tracking server costs nothing and loses nothing: the run's
-folder is the buffer, and any later delivery goes on where the last one ended. One that died between
+folder is the buffer, and any later delivery resumes where the last one ended. One that died between
 a call and its note sends that call again, which MLflow shows as the same value twice.
 
 MLflow takes about three milliseconds of CPU to store a generation, and CartPole plays one in
@@ -65,7 +65,7 @@ def deliver(workspace: Workspace, settings: Settings, *, finished: bool = False)
 def close(workspace: Workspace, settings: Settings, status: str) -> None:
     """End the workspace's MLflow run, if it has one, as FAILED or KILLED. Never raises.
 
-    A run that is gone on with is set to RUNNING again by its next delivery.
+    A run that is resumed is set to RUNNING again by its next delivery.
     """
     noted = _noted(workspace)
     if noted.finished or noted.mlflow_run_id is None:
@@ -109,7 +109,7 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
             continue
         finished = workspace.verdict_metrics.exists()
         delivery = deliver(workspace, settings, finished=finished)
-        if not finished:  # nobody is at work on it
+        if not finished:  # nobody is working on it
             close(workspace, settings, "KILLED")
         failure = failure or delivery.failure
         runs += delivery.failure is None

@@ -63,7 +63,7 @@ def require_judgeable(found: Version) -> None:
 
 
 def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
-    """Take the lease to judge a version against the current champion, or go on with it."""
+    """Take the lease to judge a version against the current champion, or resume it."""
     require_judgeable(release.ledger.version(version))
     world = release.require_world(version)
     from regression_suite.gate import policy_digest

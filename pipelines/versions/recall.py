@@ -145,6 +145,6 @@ def _lay_out(release: Release, found: Version, world: EnvVersion) -> Workspace:
     shutil.copytree(candidate.path, workspace.candidate)
     shutil.copytree(origin.run, workspace.run)
     told = {"version": found.version, "recall_of": found.recall_of, "run_id": found.run_id}
-    atomic_write(workspace.outcome, json.dumps(told, indent=1))  # no run to be gone on with
+    atomic_write(workspace.outcome, json.dumps(told, indent=1))  # no run to be resumed
     aside.rename(release.settings.workspaces / _name(found))
     return Workspace(release.settings.workspaces / _name(found))

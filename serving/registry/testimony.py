@@ -152,7 +152,7 @@ def _compare(connection: Connection, entry: Entry) -> None:
 
 
 def _verify_since(connection: Connection, entry: Entry) -> int:
-    """Replay the events after a signed head; each version goes on from its last event before."""
+    """Replay the events after a signed head; each version continues from its last event before."""
     found = chain.Replay(previous=entry.hash, count=entry.seq)
     last = next(chain.read_events(connection, since=entry.seq - 1, limit=1), None)
     if last is not None and last.seq == entry.seq:

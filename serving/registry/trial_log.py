@@ -40,7 +40,7 @@ def to_state(data: Mapping[str, Any], rules: TrialRules) -> TrialState:
 def decide_again(connection: Connection, running: Canary, now: float) -> Decision:
     """The decision on every start of a trial that is resolved at `now` (Unix seconds).
 
-    It goes on from the state that the trial began with, which is part of the hash-chained event,
+    It resumes from the state that the trial began with, which is part of the hash-chained event,
     and never from the running one, which is a row that anybody with the file could write.
     """
     log = to_log(

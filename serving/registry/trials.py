@@ -54,7 +54,7 @@ def start(
 
     `weight`: at this share from the first episode, instead of by steps. A trial that is tried again
     takes over rules and state of the earlier one: its capital is not begun anew, and no margin is
-    chosen after the evidence. One under which the world moved begins anew: it was about another.
+    chosen after the evidence. One under which the world moved starts again: it was about another.
     """
     found, running = step.version(version), step.canary()
     if running is not None:

@@ -33,7 +33,7 @@ class EnvVersion:
     """An environment as `srghn.envs.pin` recorded it. Compare fitness only within one fingerprint.
 
     `window`: the task never ends, and `max_episode_steps` are a window that counts as an episode;
-    `fresh`: it is made anew for each episode; `limited`: the limit is `env.max_episode_steps`.
+    `fresh`: it is made again for each episode; `limited`: the limit is `env.max_episode_steps`.
 
     `packages`: distribution -> version of what moves the world; `observation_scale`
     (observation_size,): spread of each element under random actions, which noise is a share of (0

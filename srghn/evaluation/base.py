@@ -50,8 +50,8 @@ class Evaluation:
     """`returns` float64 (individuals, episodes), `lengths` int64 of the same shape in steps.
 
     `steps` counts the environment steps that were really taken for these returns, those of crashed
-    episodes included; `retries` counts shards that were played again, but for those of a lost Dask
-    worker, which Dask itself plays elsewhere.
+    episodes included; `retries` counts shards that were evaluated again, except those of a lost
+    Dask worker, which Dask itself runs elsewhere.
     """
 
     returns: Float64

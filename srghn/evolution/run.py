@@ -36,7 +36,7 @@ SECTIONS = {"env", "network", "ghn", "evolution"}
 
 @dataclass(frozen=True)
 class Founder:
-    """The candidate that a lineage goes on from: its genome, where it stood, and where it is from.
+    """The candidate that a lineage continues: its genome, where it stood, and where it is from.
 
     `digest` is the candidate's; `generation` the lineage generation in which it was chosen.
     `companions` are further candidates of the same architecture that found the run beside it.

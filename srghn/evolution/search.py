@@ -27,7 +27,7 @@ class Search:
 
     `strategy` is a name or an import path, `options` are the strategy's own, `ghn` and `evolution`
     parameters as in `params.yaml`. `on_generation(search)` is called after each `tell`. The
-    strategy itself is pure; what changes is `search.state`, so a copy of that can be gone on with.
+    strategy itself is pure; what changes is `search.state`, so a copy of that can be resumed.
 
     Raises `ConfigError` for a bad parameter or less than one dimension.
     """

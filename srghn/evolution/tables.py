@@ -1,7 +1,7 @@
 """Tables that grow by whole Parquet files, the same bytes however often a run was interrupted.
 
 A part is named by the generations of its first and last row, and a checkpoint names its parts with
-their digests: what it does not name is removed when the run goes on from it, and made again.
+their digests: what it does not name is removed when the run resumes from it, and made again.
 """
 
 from __future__ import annotations

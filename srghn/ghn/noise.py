@@ -85,7 +85,7 @@ def _philox(key, block, words):
 
 @compiled
 def _uniform(key, at, block):
-    """Word `at` as a float32 in [0, 1); for the few draws that need one, its block is made anew."""
+    """Word `at` as a float32 in [0, 1); for the few draws that need one, its block is remade."""
     _philox(key, at >> 3, block)
     word = block[at % 8 >> 1] >> np.uint64(at % 2 * 32) & np.uint64(0xFFFFFFFF)
     return np.float32(word >> np.uint64(8)) * np.float32(2**-24)

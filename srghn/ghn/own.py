@@ -15,7 +15,7 @@ from srghn.graph import CompGraph, Node
 #: The rate head's own tensors, to which the meta floor applies.
 RATE_HEAD = ("rate.weight", "rate.bias")
 #: What makes one node's steps unlike another's, to which the mutator decay applies. Left alone,
-#: it only ever grows, until rates are drawn anew at each birth and nothing about them is inherited.
+#: it only ever grows, until each birth draws its rates again and inherits nothing of them.
 ELASTIC = ("rate.weight", "sigma.out.weight", "sigma.out.bias")
 
 

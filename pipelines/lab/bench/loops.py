@@ -130,7 +130,7 @@ def _recorded(work: Work, least: int = 2000) -> list[list[Any]]:
 
 
 def environment_alone(work: Work) -> Play:
-    """The environment without a policy: recorded actions played again."""
+    """The environment without a policy: recorded actions replayed."""
     episodes = _recorded(work)
     env = _make(work)
     return _replay(episodes, lambda: env.reset(seed=int(work.seeds[0])), env.step)

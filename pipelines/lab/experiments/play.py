@@ -138,7 +138,7 @@ def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:
 
 
 def play(experiment: Experiment, arm: str, seed: int, folder: Path) -> Outcome:
-    """Run one arm with one seed in `folder`, or go on where it was."""
+    """Run one arm with one seed in `folder`, or resume where it was."""
     params = experiment.params(arm, seed)
     version = pin(params.env)
     folder.mkdir(parents=True, exist_ok=True)

@@ -254,7 +254,7 @@ class FunctionForward(Forward):
         return actions, failed
 
     def _answer(self, individual: int, block: Float32, lanes: Int64) -> NDArray[Any]:
-        """Actions (BLOCK, ...) of one function; the lanes' states go on where it keeps one."""
+        """Actions (BLOCK, ...) of one function; the lanes' states are carried on."""
         function: Any = self._functions[individual]
         kept = int(getattr(function, "state_size", 0))
         if not kept:

@@ -302,7 +302,7 @@ def play(weights, order, widths, activation, starts, physics, forces, limit, sou
                 lengths[now] = limit - left[lane] - silent[lane]
                 done += 1
             seats.job[lane] = -1
-            state[:, lane], left[lane] = 0.0, limit  # a free lane goes on from there, unheeded
+            state[:, lane], left[lane] = 0.0, limit  # a free lane continues from there, ignored
             for free in (lane, (lane + HALF) % WIDTH):
                 if seats.job[free] < 0:
                     episode = _sit(seats, free, weights, order, episodes)

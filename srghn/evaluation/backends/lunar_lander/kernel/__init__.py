@@ -1,6 +1,6 @@
 """LunarLander's world as machine code: Box2D's step for one lander on its legs above the moon.
 
-An altered version of Box2D 2.3, written anew for three bodies, two joints and eleven edges that
+An altered version of Box2D 2.3, rewritten for three bodies, two joints and eleven edges that
 never move, with what cannot happen between them left out. All that is left computes as Box2D does:
 float32, each operation in its place, so that every bit is the same. (But for the sign of a zero,
 which reaches no result: a velocity or position is never -0, and to such a one it adds nothing.)
