@@ -133,4 +133,4 @@ def diff(first: Pinned, second: Pinned, json: JsonOption = False) -> None:
         out.print(line, markup=False, soft_wrap=True)
     if lines or json:
         raise typer.Exit(bool(lines))
-    out.print("the same world")
+    out.print("the same version")

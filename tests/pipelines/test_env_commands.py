@@ -44,7 +44,7 @@ def test_a_presets_world_is_pinned_shown_and_verified(name: str, env: Env) -> No
     if extra := registered()[world].extra:
         pytest.importorskip(NEEDS[extra], reason=f"needs srghn[{extra}]")
     fingerprint = pinned(env, name)
-    assert "the same world" in env("verify", fingerprint[:8]).stdout
+    assert "unchanged, step for step" in env("verify", fingerprint[:8]).stdout
     shown = env("show", fingerprint[:8]).stdout
     assert world in shown
     assert "* v" in shown
@@ -76,7 +76,7 @@ def test_two_versions_of_a_name_differ_by_field(env: Env) -> None:
     assert done.exit_code == 1
     assert "max_episode_steps: 500 became 100" in done.stdout
     same = env("diff", first, first)
-    assert (same.exit_code, same.stdout.strip()) == (0, "the same world")
+    assert (same.exit_code, same.stdout.strip()) == (0, "the same version")
 
 
 def test_a_world_by_import_path_that_moved_is_refused(

@@ -112,7 +112,7 @@ def test_an_overlap_waits_and_then_one_run_stands_for_all(
             tick(settings, server, said.append, MIDNIGHT.replace(hour=hour))  # type: ignore[arg-type]
     assert server.launched == []
     assert [text.split(": ", 1)[1] for text in said] == [
-        f"the firing of 2026-01-01 0{hour}:00 UTC waits for run before" for hour in (1, 2, 3)
+        f"the firing of 2026-01-01 0{hour}:00 UTC waits for run before to end" for hour in (1, 2, 3)
     ]
     server.runs = []
     tick(settings, server, said.append, MIDNIGHT.replace(hour=3, minute=5))  # type: ignore[arg-type]

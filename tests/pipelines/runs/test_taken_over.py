@@ -146,3 +146,16 @@ def test_a_configured_server_that_is_dead_is_told(srghn_here: Srghn, tmp_path: P
     assert (paused.returncode, paused.stdout, paused.stderr.count("\n")) == (3, "", 1)
     assert "the schedule's file is written, but no Prefect server answers" in paused.stderr
     assert schedules.find(settings, "nightly").paused
+
+
+def test_names_that_were_stored_still_resolve() -> None:
+    """Deployments, `dvc.yaml` files and parameter files of 0.2 name these."""
+    from pipelines import flows, stages
+    from pipelines.runs import flow
+    from pipelines.runs import stages as current
+    from srghn.envs.registry import load_object
+    from srghn.policies import MLP
+
+    assert flows.evolve_and_gate is flow.evolve_and_gate
+    assert stages.main is current.main
+    assert load_object("srghn.policies:MLP", "network.module") is MLP
