@@ -94,7 +94,7 @@ def compute_anew(connection: Any) -> None:
 
 CASES: dict[str, tuple[Tamper, str]] = {
     "a history wound back": (wind_back, "the ledger was wound back"),
-    "a history computed anew": (compute_anew, "the history was computed anew"),
+    "a history computed anew": (compute_anew, "the history was rewritten"),
     "an exchanged champion": (sql("UPDATE champion SET version = 2"), "champion's pointer"),
     "a trial added by hand": (
         sql("INSERT INTO trial VALUES ('policy', 2, 6, 0.5, 'running', '{}', '2027')"),
