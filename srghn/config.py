@@ -68,29 +68,21 @@ class EnvParams(Params):
         "gymnasium", description="which implementation of the environment steps it"
     )
     max_episode_steps: int | None = Field(
-        None,
-        ge=1,
-        description="steps after which an episode is truncated; None: the environment's own limit",
+        None, ge=1, description="steps until truncation; None: the environment's own limit"
     )
-    window: int | None = Field(
-        None,
-        ge=1,
-        description="steps that count as one episode of a task that never ends",
-    )
+    window: int | None = Field(None, ge=1, description="steps of one episode of an endless task")
     fresh: bool = Field(
         False,
         description="build a new environment for each episode: a used one behaves differently",
     )
     normalise: bool = Field(
-        False,
-        description="networks see (observation - mean) / deviation, measured at the pin",
+        False, description="networks see (observation - mean) / deviation, measured at the pin"
     )
     returns: Returns | None = Field(
         None, description="range of returns; None: the environment's own, if it comes with srghn"
     )
     failure_return: float | None = Field(
-        None,
-        description="an episode with this return or less has failed; None: the environment's own",
+        None, description="an episode up to this return has failed; None: its own"
     )
 
     @model_validator(mode="after")
@@ -133,12 +125,10 @@ class GHNParams(Params):
     hidden: int = Field(16, ge=1, le=512, description="width of a node's vector")
     rounds: int = Field(1, ge=1, le=16, description="rounds of messages, forward and backward")
     messages: Literal["generations", "synchronous"] = Field(
-        "generations",
-        description="update nodes level by level, or all at once (with 3 rounds)",
+        "generations", description="update nodes level by level, or all at once (with 3 rounds)"
     )
     head: Literal["dense", "chunked", "basis"] = Field(
-        "dense",
-        description="from a node's vector to weights: a full matrix, chunks, or a basis",
+        "dense", description="from a node's vector to weights: a full matrix, chunks, or a basis"
     )
     chunk: int = Field(64, ge=1, le=4096, description="outputs per chunk of the chunked head")
     basis_width: int = Field(16, ge=1, le=1024, description="columns of the fixed random basis")
@@ -147,24 +137,19 @@ class GHNParams(Params):
     rate_min: float = Field(2e-3, gt=0, description="smallest mutation rate")
     rate_max: float = Field(2.0, gt=0, le=10, description="largest mutation rate")
     rate_bounds: Literal["fold", "clip"] = Field(
-        "fold",
-        description="at its bounds a rate is reflected (fold) or clipped",
+        "fold", description="at its bounds a rate is reflected (fold) or clipped"
     )
     rate_step: float = Field(2.0, ge=0, description="mutation step of all rates' shared logarithm")
     mutator_decay: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description="share that weights which tell nodes apart lose at birth",
+        0.05, ge=0, lt=1, description="share that weights which tell nodes apart lose at birth"
     )
     meta_floor: float = Field(1.0, ge=0, description="smallest rate of the rate head's own tensors")
     output_gain: float = Field(1.0, gt=0, description="scale of generated policy weights")
     birth_decay: float = Field(0.0, ge=0, lt=1, description="share of each weight lost at birth")
     keep_spread: bool = Field(
         False,
-        description="at each birth, a weight shrinks by as much as the mutation adds to its "
-        "spread; without it, weights outgrow their mutations and evolvability wears out "
-        "(experiment many-switches)",
+        description="at birth, a weight shrinks by as much as its mutation adds to its spread; "
+        "without it, evolvability wears out (experiment many-switches)",
     )
     stress: bool = Field(
         False,
@@ -197,18 +182,15 @@ class EvolutionParams(Params):
     seconds: float | None = Field(
         None,
         gt=0,
-        description="stop after the generation in which evolution has taken this long, without "
-        "pauses; not reproducible by seed",
+        description="stop after this much time evolving, without pauses; not reproducible by seed",
     )
     evaluations: int | None = Field(
-        None,
-        ge=1,
-        description="stop after the generation that reaches this many episodes",
+        None, ge=1, description="stop once this many episodes were evaluated"
     )
     until: float | None = Field(
         None,
-        description="stop after the generation whose best individual reaches this mean return, on "
-        "its own episodes and again on until_episodes fresh ones, which are not counted",
+        description="stop once the best individual reaches this mean return, on its own episodes "
+        "and again on until_episodes fresh ones, which are not counted",
     )
     until_episodes: int = Field(64, ge=1, description="fresh episodes on which until is tested")
     parents: int = Field(6, ge=1, description="individuals that survive a generation")
@@ -216,28 +198,23 @@ class EvolutionParams(Params):
     episodes: int = Field(8, ge=1, description="episodes per individual and generation")
     selection: Literal["plus", "comma", "tournament"] = Field(
         "plus",
-        description="plus: parents compete with their children; comma: they do not. Recovery is "
-        "the same with both and slower with tournaments (experiment ablation)",
+        description="plus: parents compete with their children; comma: they do not. Experiment "
+        "ablation found both equal in recovery, and tournaments slower",
     )
     tournament_size: int = Field(
         3, ge=2, description="individuals in a tournament, where selection is tournament"
     )
     elites: int = Field(1, ge=0, description="best individuals kept, with comma and tournament")
     family_limit: int = Field(
-        2,
-        ge=0,
-        description="most survivors of a parent and its children; 0: no limit",
+        2, ge=0, description="most survivors of a parent and its children; 0: no limit"
     )
     ties: Literal["parents", "children", "random"] = Field(
         "random",
-        description="who survives at equal fitness. At a ceiling of fitness, 'parents' keeps the "
-        "mutation rates that reached it; 'random' favours individuals whose children also stay "
-        "there",
+        description="who survives at equal fitness. At a ceiling, 'parents' keeps the rates that "
+        "reached it; 'random' favours those whose children stay there",
     )
     racing: int = Field(
-        0,
-        ge=0,
-        description="episodes after which only the best play the rest; 0: all do",
+        0, ge=0, description="episodes after which only the best play the rest; 0: all do"
     )
     racing_share: float = Field(
         0.34, gt=0, lt=1, description="share of individuals that play the rest"
@@ -246,14 +223,11 @@ class EvolutionParams(Params):
         0,
         ge=0,
         le=64,
-        description="former best individuals stored when fitness drops, which then compete for "
-        "one generation; for environments that return to a former mode",
+        description="former best individuals, stored when fitness drops, that then compete for "
+        "one generation",
     )
     checkpoint_every: int = Field(
-        256,
-        ge=1,
-        description="generations between checkpoints that begin a new part of the tables; one "
-        "without is written every five seconds",
+        256, ge=1, description="generations between checkpoints that begin a new part of the tables"
     )
     ancestor: str | None = Field(
         None, description="digest of the candidate that this lineage continues"
@@ -312,8 +286,7 @@ class GateParams(Params):
     tail_margin: float = Field(0.3, gt=0, lt=1, description="... of the worst tenth of episodes")
     min_gain: float = Field(0.01, ge=0, lt=1, description="smallest gain that counts as better")
     failure_return: float | None = Field(
-        None,
-        description="an episode up to this return is a failure; None: the environment's",
+        None, description="episodes up to this return failed; None: the environment's"
     )
     failure_margin: float = Field(
         0.05, gt=0, lt=1, description="how far its failure rate may exceed the champion's"
@@ -342,20 +315,14 @@ class GateParams(Params):
         None, description="a suite file (srghn suite new); None: the world's own suite"
     )
     max_latency_ms: float = Field(
-        5.0,
-        gt=0,
-        description="largest latency, where the reference network takes 0.02 ms",
+        5.0, gt=0, description="largest latency, where the reference network takes 0.02 ms"
     )
     max_policy_bytes: int = Field(10_000_000, gt=0, description="largest size of policy.onnx")
     attempts: int = Field(
-        3,
-        ge=1,
-        le=10,
-        description="most evaluations of a candidate under the same rules",
+        3, ge=1, le=10, description="most evaluations of a candidate under the same rules"
     )
     spending: Literal["none", "candidates"] = Field(
-        "none",
-        description="candidates: divide alpha among all candidates against one champion",
+        "none", description="candidates: divide alpha among all candidates against one champion"
     )
     salt: str = Field(
         "srghn-gate-1", description="part of the seed of the gate's episodes, with the digest"
