@@ -305,10 +305,6 @@ class GateParams(Params):
     )
     modes_bind: bool = Field(False, description="other modes bind like perturbed cells")
     perturbations: tuple[str, ...] | None = Field(
-        None, description="perturbed cells; None: the environment's"
-    )
-    modes_bind: bool = Field(False, description="judge the world's other modes like its cells")
-    perturbations: tuple[str, ...] | None = Field(
         None, description="the cells as a list of kind:severity; None: the suite's"
     )
     suite: Suite | None = Field(
