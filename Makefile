@@ -101,7 +101,7 @@ soak: install ## 20 minutes at half load: memory, p99, and what SIGTERM drops
 
 .PHONY: fuzz
 fuzz: install ## 10,000 cases of Schemathesis over all endpoints, and 200 walks from answer to answer
-	$(BIN)/python -W ignore -m tests.benchmarks.fuzz --cases 14000
+	$(BIN)/python -W ignore -m tests.benchmarks.fuzz --cases 15000
 
 clean: ## remove what the build made; never .srghn, which holds your ledger
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
