@@ -54,6 +54,7 @@ def tell(found: Soak) -> None:
         f"p99 of the last minute {found.slowing:.2f} times the first's; at SIGTERM "
         f"{found.under_way} under way, {found.dropped} dropped, exit code {found.code}\n"
     )
+    out.writelines(f"{count} times {text}\n" for text, count in found.said.items())
     out.writelines(f"FAILED: {problem}\n" for problem in problems(found))
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,13 +33,17 @@ class Minute:
 
 @dataclass
 class Soak:
-    """What came of it. `dropped`: requests that were under way at SIGTERM and got no answer."""
+    """What came of it. `dropped`: requests that were under way at SIGTERM and got no answer.
+
+    `said` counts what answers that were not 200 said.
+    """
 
     rate: float = 0.0
     minutes: list[Minute] = field(default_factory=list)
     dropped: int = 0
     under_way: int = 0
     code: int | None = None
+    said: Counter[str] = field(default_factory=Counter)
 
     @property
     def growth(self) -> float:
@@ -59,6 +64,7 @@ class Load:
         self.url, self.connections, self.name = url, connections, name
         self.seconds: list[float] = []
         self.wrong = 0
+        self.said: Counter[str] = Counter()
         self.pending: set[int] = set()
         self.cut_of: set[int] = set()
         self.stopping = False
@@ -104,7 +110,9 @@ class Load:
         self.seconds.append(time.monotonic() - begun)
         if answer.status_code == 200:
             return dict(answer.json())
-        self.wrong += not (self.stopping and answer.status_code == 503)
+        if not (self.stopping and answer.status_code == 503):
+            self.wrong += 1
+            self.said[f"{answer.status_code}: {answer.json().get('error')}"] += 1
         return None
 
 
@@ -148,6 +156,7 @@ async def soak(
     with suppress(TimeoutError):
         await asyncio.wait_for(asking, 40)
     found.under_way, found.dropped = len(under_way), len(under_way & load.cut_of)
+    found.said = load.said
     found.code = await asyncio.to_thread(process.wait, 40)
     return found
 
