@@ -107,5 +107,5 @@ clean: ## remove what the build made; never .srghn, which holds your ledger
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
 
 .PHONY: calibration
-calibration: install ## simulate thousands of gates and write docs/calibration.md: some ten minutes
+calibration: install ## simulate thousands of gates and write docs/calibration.md: half an hour
 	nice $(BIN)/python -m regression_suite.calibration.program docs

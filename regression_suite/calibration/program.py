@@ -34,7 +34,7 @@ from srghn.seeding import stream
 
 #: Gates simulated at once: their bets fill half a gigabyte.
 _BLOCK = 250
-NIGHTS, YEARS = 365, 20
+NIGHTS, YEARS = 365, 120
 TITLES = {
     "gates": "Passes, fails and what they cost",
     "coverage": "Coverage",
