@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.control.shadow import Answer, Shadow, compared
+from serving.control.routing import Served, Tried
+from serving.control.shadow import Answer, Copy, Shadow, compared
+from serving.counts import Counts
+from serving.limits import Limits
 from serving.predictor import Predictor
 from serving.registry.ledger import POLICY
 from serving.registry.records import Who
@@ -158,8 +162,6 @@ def test_what_a_copy_counts_for(mine: str, champions: str, counted: dict[str, in
 
 
 def test_counts_that_the_ledger_did_not_take_are_kept(home: Any, monkeypatch: Any) -> None:
-    from serving.counts import Counts
-    from serving.limits import Limits
     from serving.trial.compared import Compared
     from srghn.errors import LedgerError
 
@@ -261,3 +263,36 @@ def test_a_window_whose_time_is_over_ends(home: Any) -> None:
         wait_for(lambda: home.ledger.holdback() is None)
         assert act(client)["route"] == "champion"
     assert "its time passed without harm shown" in home.ledger.events()[-1].reason
+
+
+# --------------------------------------------------------------------- networks with memory
+
+
+class Counter:
+    """A network whose memory is the number of steps that it was asked for, and its action, too."""
+
+    actions, state_size = None, 1
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def step_one(self, observation: list[float], memory: bytes) -> tuple[int, bytes]:
+        steps = int(np.frombuffer(memory, np.float32)[0]) if memory else 0
+        return steps, np.array([steps + 1], np.float32).tobytes()
+
+
+def test_a_network_with_memory_is_compared_while_no_copy_is_missing(home: Any) -> None:
+    made: Any = Shadow(home.ledger, Counts(), Limits(), POLICY)
+    both: list[Any] = [Counter(1), Counter(2)]
+    served = Served(champion=both[0], tried=(Tried(7, both[1]),))
+
+    def compare(episode: str | None, step: int) -> Any:
+        return made._compare(Copy(served, OBSERVATION, episode, step), served.tried[0])
+
+    for step in range(3):
+        seen = compare("whole", step)
+        assert (seen.timed, seen.differed) == (1, 0)
+    assert made._memories[2, "whole"] == (3, np.array([3], np.float32).tobytes())
+    assert compare("whole", 4) is None  # the copy of step 3 was dropped
+    assert compare("begun before", 5) is None
+    assert compare(None, 0).timed == 1  # outside an episode each observation begins anew
