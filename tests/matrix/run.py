@@ -154,7 +154,8 @@ INTRO = [
     "the gate, approved, served, and asked over one episode of at most 40 steps; every action that",
     "the server gave was compared with torch's. Three generations make no good policy, so the gate",
     "asked for no return here; all its other checks hold. It fails a policy that gives one action",
-    "to all that it observes, and then the next seed was evolved. The networks play CartPole-v1.",
+    "to all that it observes, and then the next seed was evolved. Where it says native, the server",
+    "was sent the environment's own observations. The networks play CartPole-v1.",
     "",
 ]
 
