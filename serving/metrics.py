@@ -24,7 +24,7 @@ from serving.counts import Counts, Total
 from serving.registry.ledger import POLICY
 from serving.registry.records import Canary, Champion, Event, Holdback
 
-#: The folder where the workers of one server keep their counts; set by `serving.__main__`.
+#: The folder where the workers of one server keep their counts; set by `serving.serve`.
 SHARED = "SRGHN_COUNTS_FOLDER"
 _TEXTS = {
     "load_failures": ("model_load_failures", "Versions that did not load."),
