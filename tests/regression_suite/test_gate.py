@@ -88,7 +88,7 @@ def test_a_champion_in_another_mode_is_played_there_again(make: Make, rule: Judg
 def test_a_constant_action_is_refused_as_such(make: Make, rule: Judge) -> None:
     verdict = rule(make("constant", (0.0, 0.0, 0.0, 0.0), bias=1.0))
     assert (verdict.verdict, verdict.bound_by) == ("failed", "behaviour")
-    assert "one and the same action" in verdict.summary
+    assert "one action for all" in verdict.summary
 
 
 def test_random_weights_are_refused_for_their_return(make: Make, rule: Judge) -> None:

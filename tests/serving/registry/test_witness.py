@@ -107,7 +107,7 @@ def _write(connection: Any, event: Event) -> None:
         (lambda lines: [*lines[:2], *lines[3:]], "line 3 .* removed"),
         (lambda lines: [*lines[:-1], _as(lines[-1], hash="0" * 64)], "no valid signature"),
         (lambda lines: [*lines[:-1], _as(lines[-1], seq=3)], "no valid signature"),
-        (lambda lines: [*lines, b"nonsense\n"], "a line that is none"),
+        (lambda lines: [*lines, b"nonsense\n"], "an invalid line"),
     ],
 )
 def test_a_changed_witness_is_found(
