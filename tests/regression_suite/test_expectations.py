@@ -85,7 +85,11 @@ def test_a_real_run_is_sound(run_dir: Path) -> None:
         (lineage("id", 1, 0), "an individual stands once in a generation", "generation 0, id 0"),
         (lineage("noise_seed", 16, 1), "an id has one birth", "generation 1"),
         (lineage("parent", 8, 90), "a parent is older than its child", "generation 0, id 8"),
-        (lineage("birth", 3, 5), "nobody is played before its birth", "generation 0, id 3"),
+        (
+            lineage("birth", 3, 5),
+            "no individual is evaluated before its birth",
+            "generation 0, id 3",
+        ),
         (lineage("fitness", 5, np.nan), "fitness is a number or minus infinity", "id 5"),
         (lineage("fitness", 5, np.inf), "fitness is a number or minus infinity", "id 5"),
         (lineage("rate_mean", 5, np.nan), "mutation rates are finite", "id 5"),
