@@ -22,7 +22,7 @@ RUN = ("run", "--preset", "cartpole-switch")
         ((*RUN, "--set", "generations"), "--set takes section.key=value"),
         ((*RUN, "--set", "env.id=CartPoleSwich"), "did you mean CartPoleSwitch-v1"),
         ((*RUN, "--set", "policy.module=srghn.policies:MPL"), "did you mean 'MLP'"),
-        ((*RUN, "--from", "yesterday"), "--from takes champion, scratch"),
+        ((*RUN, "--from", "yesterday"), "--from takes champion, champions, scratch"),
         ((*RUN, "--resume", "no-such-run"), "no run 'no-such-run'"),
         (("report", "4"), "there is no version 4"),
         (("approve", "4", "--reason", "because"), "there is no version 4"),

@@ -82,7 +82,7 @@ def test_a_real_run_is_sound(run_dir: Path) -> None:
     ("damage", "broken", "row"),
     [
         (lineage("parent", 70, 999_999), "every parent exists", "id "),
-        (lineage("id", 1, 0), "an individual stands once in a generation", "generation 0, id 0"),
+        (lineage("id", 1, 0), "an individual occurs once in a generation", "generation 0, id 0"),
         (lineage("noise_seed", 16, 1), "an id has one birth", "generation 1"),
         (lineage("parent", 8, 90), "a parent is older than its child", "generation 0, id 8"),
         (
