@@ -25,7 +25,7 @@ from srghn.errors import ConfigError
 #: What a person wants to know; every other action is the ledger's own business.
 NOTABLE = (
     "drift", "drift_over", "blind", "diagnosis", "adapt", "run_failed", "record_verdict", "promote",
-    "abort_canary", "expire_canary", "rollback", "revoke",
+    "abort_canary", "expire_canary", "rollback", "rollback_by_holdback", "revoke",
 )  # fmt: skip
 #: A delivery that was claimed and not heard of again is sent once more after so many seconds.
 CLAIM_SECONDS = 60.0

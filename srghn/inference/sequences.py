@@ -5,7 +5,7 @@ arXiv:2010.09686. Against "the mean is at most m" one bets that values in [0, 1]
 true mean is m or less, the capital is a nonnegative supermartingale that starts at 1, so it reaches
 1 / alpha with probability at most alpha, however often one looks (Ville 1939).
 
-`bounds`, `log_capital` and the state `Means` keep a mixture over *constant* bets. With share c of
+`bounds` and `log_capital` keep a mixture over *constant* bets. With share c of
 the largest bet 1 / m, a value x multiplies the capital by (1 - c) + c x / m: it falls as m grows.
 So all refuted means lie below one bound, which is found by halving. The capital does not depend on
 the order of values: a batch gives the same result as one value at a time. The paper shows the
@@ -19,9 +19,6 @@ Values must have the same conditional mean throughout; where a mean drifts, use 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,8 +31,6 @@ Float = NDArray[np.float64]
 SHARES = np.array([0.99, 0.8, 0.6, 0.4, 0.25, 0.15, 0.1, 0.06, 0.03, 0.015])
 PRIOR = np.array([3, 2, 1, 1, 1, 1, 1, 1, 1, 1]) / 13
 HALVINGS = 44
-#: Means that the state `Means` keeps capital against: 0, 1/400, ... 1.
-MEANS = 400
 
 
 def log_capital(values: ArrayLike, mean: ArrayLike) -> Float:
@@ -71,52 +66,6 @@ def bounds(values: ArrayLike, alpha: float, halvings: int = HALVINGS) -> tuple[F
 def lower_bounds(values: ArrayLike, alpha: float, halvings: int = HALVINGS) -> Float:
     """The lower ends alone, at half the cost."""
     return _lower(_checked(values), alpha, halvings)
-
-
-@dataclass(frozen=True)
-class Means:
-    """What values seen so far say of the means of several cells: a state of fixed size.
-
-    `n` and `total` (cells,), `logs` (2, cells, MEANS + 1, bets): log capital of betting on a higher
-    and, mirrored, on a lower mean. `update` gives the next state; its ends are those of `bounds`,
-    rounded outwards to the grid of means.
-    """
-
-    n: NDArray[np.int64]
-    total: Float
-    logs: Float
-
-    @classmethod
-    def start(cls, cells: int) -> Means:
-        """Nothing seen yet."""
-        logs = np.zeros((2, cells, MEANS + 1, len(SHARES)))
-        return cls(np.zeros(cells, np.int64), np.zeros(cells), logs)
-
-    def update(self, values: ArrayLike) -> Means:
-        """The state after more values (cells, k) in [0, 1]; NaN changes nothing."""
-        x = _checked(values)
-        grid = np.linspace(0, 1, MEANS + 1)[:, None, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            grown = [_growth(v[:, None, :], grid).sum(axis=-1) for v in (x, 1 - x)]
-        seen = np.isfinite(x)
-        total = self.total + np.where(seen, x, 0.0).sum(axis=-1)
-        return Means(self.n + seen.sum(axis=-1), total, self.logs + np.stack(grown))
-
-    def bounds(self, alpha: float) -> tuple[Float, Float]:
-        """Lower and upper bounds (cells,), each wrong with probability at most `alpha`."""
-        refuted = log_mixture(self.logs, PRIOR) >= -math.log(alpha)
-        refuted[:, :, 0] = False  # no mean is below 0
-        ends = refuted[:, :, ::-1].argmax(axis=-1)
-        low, mirrored = np.where(refuted.any(axis=-1), (MEANS - ends) / MEANS, 0.0)
-        return low, 1 - mirrored
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; `from_json` is the inverse."""
-        return {"n": self.n.tolist(), "total": self.total.tolist(), "logs": self.logs.tolist()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Means:
-        return cls(np.array(data["n"], np.int64), np.array(data["total"]), np.array(data["logs"]))
 
 
 def _growth(values: Float, mean: Float) -> Float:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from srghn.inference.sequences import MEANS, Means, bounds, capital_path, log_capital
+from srghn.inference.sequences import bounds, capital_path, log_capital
 
 ALPHA = 0.05
 
@@ -66,7 +64,6 @@ def test_nothing_seen_says_nothing() -> None:
     low, high = bounds(np.full((2, 0), 0.5), ALPHA)
     assert low.tolist() == [0, 0]
     assert high.tolist() == [1, 1]
-    assert [ends.tolist() for ends in Means.start(1).bounds(ALPHA)] == [[0.0], [1.0]]
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.4, 1.0])
@@ -74,25 +71,6 @@ def test_constants_are_found(constant: float) -> None:
     low, high = bounds(np.full((1, 300), constant), ALPHA)
     assert low[0] <= constant <= high[0]
     assert high[0] - low[0] < 0.08
-
-
-def test_batches_are_the_same_as_one_by_one_and_survive_json() -> None:
-    x = np.random.default_rng(4).random((2, 37))
-    x[1, 30:] = np.nan
-    once, slowly = Means.start(2).update(x), Means.start(2)
-    for column in x.T:
-        slowly = Means.from_json(json.loads(json.dumps(slowly.update(column[:, None]).to_json())))
-    np.testing.assert_allclose(once.logs, slowly.logs, atol=1e-9)
-    assert once.n.tolist() == [37, 30]
-    assert [e.tolist() for e in once.bounds(ALPHA)] == [e.tolist() for e in slowly.bounds(ALPHA)]
-
-
-def test_the_state_gives_the_exact_bounds_rounded_outwards() -> None:
-    x = np.random.default_rng(6).beta(3, 3, (5, 150))
-    low, high = Means.start(5).update(x).bounds(ALPHA)
-    exact_low, exact_high = bounds(x, ALPHA)
-    assert np.all((exact_low - low >= 0) & (exact_low - low <= 1 / MEANS))
-    assert np.all((high - exact_high >= 0) & (high - exact_high <= 1 / MEANS))
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, np.inf])
