@@ -109,8 +109,10 @@ def _returns(cell: CellEstimate, params: GateParams, gains: Sequence[Check], ser
         return _check(name, "passed", gap, needed, "low >", reason)
     carried = [gain.name for gain in gains if gain.outcome == "passed"]
     if carried and gap.low > -margin:
-        reason = f"no worse than the champion ({written(gap)}); passed by the secondary gain "
-        f"{carried[0]}"
+        reason = (
+            f"no worse than the champion ({written(gap)}); passed by the secondary gain "
+            f"{carried[0].removeprefix('gain: ')}"
+        )
         return _check(name, "passed", gap, -margin, "low >", reason)
     return _not_better(cell, params, served)
 

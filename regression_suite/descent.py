@@ -60,8 +60,8 @@ def _strange(candidate: Candidate, chain: tuple[Ancestor, ...], run: RunTables) 
     last, worlds = chain[-1], set(run.worlds["fingerprint"])
     if worlds != {candidate.env_fingerprint}:
         named = ", ".join(sorted(f"{world[:16]}…" for world in worlds))
-        return f"the run was in environment {named}, the candidate in "
-        f"{candidate.env_fingerprint[:16]}…"
+        own = candidate.env_fingerprint[:16]
+        return f"the run was in environment {named}, the candidate in {own}…"
     rows = run.lineage
     born = (rows["id"] == last.id) & (rows["noise_seed"] == last.noise_seed)
     unchanged = last.generation < int(rows["generation"].min())

@@ -10,6 +10,7 @@ import json
 import socket
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from srghn.files import atomic_write
@@ -83,8 +84,8 @@ def find(home: Path, run_id: str) -> RunTrace | None:
 def recent(home: Path, most: int = 50) -> list[RunTrace]:
     """The latest runs, latest first; of many, only so many files are read."""
     written = [(_written(path), path.stem) for path in (home / "runs").glob("*.json")]
-    names = [name for _, name in sorted(written, reverse=True)[:most]]
-    found = [trace for name in names if (trace := find(home, name)) is not None]
+    traces = (find(home, name) for _, name in sorted(written, reverse=True))
+    found = list(islice((trace for trace in traces if trace is not None), most))
     return sorted(found, key=lambda trace: trace.at, reverse=True)
 
 

@@ -71,3 +71,19 @@ def test_no_source_file_is_long() -> None:
     long = {module(p): n for p in files() if (n := len(p.read_text().splitlines())) > LONGEST}
     assert not long
     assert len(files()) > 200
+
+
+def cut_off(source: str) -> list[int]:
+    """Lines of texts that stand alone: the second half of a message whose brackets are missing."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.JoinedStr)
+    ]
+
+
+def test_no_message_is_cut_in_two() -> None:
+    assert cut_off('def f(a):\n    return f"one {a}, "\n    f"two {a}"\n') == [3]
+    assert {
+        str(path): found for path in files() if (found := cut_off(path.read_text("utf-8")))
+    } == {}

@@ -199,7 +199,7 @@ def test_doctor_says_that_no_dask_scheduler_answers(srghn_here: Srghn, home: Hom
 def test_completion_knows_presets_experiments_and_versions(
     home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert complete.presets("cart") == ["cartpole-switch", "cartpole"]
+    assert complete.presets("cart") == ["cartpole-positions", "cartpole-switch", "cartpole"]
     assert complete.experiments("") == list(NAMES)
     monkeypatch.setenv("SRGHN_HOME", str(home.settings.home))
     assert list(complete.versions("")) == [("1", "PASSED")]

@@ -68,7 +68,7 @@ def test_a_policy_that_remembers_is_refused() -> None:
 
     check = judge_behaviour(observe(DISCRETE, SEEN, fickle, None))[0]
     assert check.outcome == "failed"
-    assert "differently" in check.reason
+    assert "gives another action" in check.reason
 
 
 def test_a_policy_that_looks_at_the_batch_is_refused() -> None:

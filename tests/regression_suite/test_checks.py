@@ -288,7 +288,7 @@ def test_range_and_failure_are_the_world_s_unless_the_rules_name_them(version: E
 
 @pytest.mark.parametrize("bar", ["min_return", "min_cell_return", "failure_return"])
 def test_bars_beyond_the_range_are_refused(version: EnvVersion, bar: str) -> None:
-    with pytest.raises(ConfigError, match=f"gate.{bar}: 501 lies beyond"):
+    with pytest.raises(ConfigError, match=f"gate.{bar}: 501 lies outside"):
         resolved(GateParams.model_validate({bar: 501.0}), version)
 
 

@@ -252,7 +252,7 @@ def test_a_secondary_gain_may_carry_a_candidate_only_if_named(make: Make, rule: 
     verdict = rule(candidate, champion, params=named)
     assert verdict.passed, verdict.summary
     primary = next(c for c in verdict.checks if c.name == "primary")
-    assert "carried by gain: cells" in primary.reason
+    assert "passed by the secondary gain cells" in primary.reason
 
 
 def test_the_rules_have_a_digest_without_the_champion() -> None:
@@ -367,7 +367,7 @@ def test_the_served_mode_binds(make: Make, rule: Judge) -> None:
     verdict = rule(candidate, champion, mode="flipped")
     assert (verdict.verdict, verdict.bound_by) == ("failed", "primary")
     primary = next(c for c in verdict.checks if c.name == "primary")
-    assert "evolved in mode normal, but mode flipped is served" in primary.remedy
+    assert "evolved in mode normal, but it is judged in mode flipped" in primary.remedy
     elsewhere = next(c for c in verdict.checks if c.name == "mode normal")
     assert elsewhere.outcome == "passed"
     assert not elsewhere.binding

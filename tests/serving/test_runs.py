@@ -46,7 +46,7 @@ def test_an_end_keeps_what_it_said(tmp_path: Path) -> None:
 
 def test_the_latest_stand_first_and_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     assert runs.recent(tmp_path) == []
-    for day in (1, 3, 2):
+    for day in (2, 1, 3):
         runs.write(tmp_path, replace(runs.begun(f"run{day}"), at=f"2026-01-0{day}"))
     (tmp_path / "runs" / "torn.json").write_text("{")
     (tmp_path / "runs" / "newer.json").write_text('{"run_id": "x", "unknown": 1}')

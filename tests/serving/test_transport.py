@@ -105,8 +105,14 @@ def test_forwarded_headers_are_believed_of_trusted_proxies_alone(
 
 
 def ask(connection: socket.socket) -> bytes:
+    """The whole answer, which may come in pieces: its body is one JSON object."""
     connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-    return connection.recv(4096)
+    answer = b""
+    while not answer.endswith(b"}"):
+        more = connection.recv(4096)
+        assert more, "the server closed the connection"
+        answer += more
+    return answer
 
 
 def connect(url: str) -> socket.socket:

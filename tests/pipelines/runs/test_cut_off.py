@@ -189,7 +189,7 @@ def test_a_verdict_from_before_the_cut_is_never_recorded(cut_off: Home) -> None:
 
 
 def test_judging_by_hand_leaves_a_cut_off_run_to_its_resume(cut_off: Home) -> None:
-    with pytest.raises(TransitionRefused, match="srghn run --resume other goes on with it"):
+    with pytest.raises(TransitionRefused, match="srghn run --resume other resumes it"):
         judge_again(cut_off.settings, 2)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pipelines.services.processes import free_port
+from serving.registry.mirror import MODEL
 from tests.pipelines.conftest import Home
 from tests.serving.conftest import run_server
 
@@ -65,7 +66,7 @@ def test_mlflow_answers_as_the_server_does(home: Home) -> None:
     release.approve(1, "ann", "the first")
     mirror = release.mirror()
     assert mirror.deliver() > 0
-    uri = f"models:/{mirror.model}@champion"
+    uri = f"models:/{MODEL}@champion"
     observations = release.store.load(release.ledger.version(1).digest).golden[0]
     batch = {"observations": observations.tolist()}
     with run_server(home) as (url, _):

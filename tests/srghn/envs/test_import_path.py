@@ -143,7 +143,7 @@ def test_unknown_wrapper_is_refused() -> None:
 
 def test_a_perturbation_that_a_world_does_not_know_is_named() -> None:
     version = pinned("Counter")
-    with pytest.raises(ConfigError, match=r"'gravity'.*observation_noise, action_delay"):
+    with pytest.raises(ConfigError, match=r"'gravity'.*observation_noise, .*action_delay"):
         version.make("normal", parse("gravity:1.1"))
     noisy = version.make("normal", parse("observation_noise:0.1"))
     assert not np.array_equal(noisy.reset(seed=1)[0], version.make("normal").reset(seed=1)[0])

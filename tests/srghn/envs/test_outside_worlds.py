@@ -143,7 +143,7 @@ def test_perturbations_that_do_nothing_are_left_out_and_said() -> None:
     version = pin(world("OneHot", max_episode_steps=20), notes.append)
     assert [str(cell) for cell in default_cells(version)] == ["action_drop:0.1", "action_drop:0.2"]
     assert len(notes) == 2
-    assert "observation_noise:0.05 is left out: all observations are flags" in notes[0]
+    assert "observation_noise:0.05 is left out: its observations are flags" in notes[0]
 
 
 def test_a_nested_world_keeps_its_fingerprint_and_gains_a_layout() -> None:

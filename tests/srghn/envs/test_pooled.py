@@ -31,7 +31,7 @@ def test_pooled_world_is_another_version_and_reproducible(world: str) -> None:
     assert not np.array_equal(first, other)
     names = {cell.name for cell in default_cells(version)}
     assert names == {"observation_noise", "action_drop"}
-    with pytest.raises(ConfigError, match="known: observation_noise, action_delay, action_drop"):
+    with pytest.raises(ConfigError, match=r"known: observation_noise, .*action_delay, action_drop"):
         version.make(version.modes[0], parse("gravity:1.1"))
 
 
