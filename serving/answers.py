@@ -100,11 +100,15 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "/v2/health/ready": _object(ready={"const": True}),
     **dict.fromkeys(
         [
-            *(f"/v1/versions/{{version}}/{step}" for step in ("approve", "reject", "stale")),
-            "/v1/versions/{version}/revoke",
+            *(
+                f"/v1/versions/{{version}}/{step}"
+                for step in ("approve", "reject", "stale", "revoke", "shadow", "shadow/stop")
+            ),
             *(f"/v1/canary/{step}" for step in ("abort", "weight", "status")),
+            "/v1/holdback/stop",
             "/v1/mode",
             "/v1/rollback",
+            "/v1/sync",
         ],
         _STEP,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.adapt.launch import Launch
 from pipelines.versions.release import Release
-from serving.control.watch import DRIFT, RECOVERY
+from serving.control.watch import standing
 from serving.settings import Settings
 from srghn.errors import SrghnError
 
@@ -34,9 +34,5 @@ def beat(settings: Settings, launch: Launch) -> list[str]:
 
 def _alarmed(release: Release) -> list[str]:
     """Policies whose last word of the watch is an alarm."""
-    found = []
-    for policy in release.ledger.policies():
-        said = release.ledger.notes(policy.name, DRIFT, RECOVERY)
-        if said and said[-1].action == DRIFT:
-            found.append(policy.name)
-    return found
+    ledger = release.ledger
+    return [each.name for each in ledger.policies() if standing(ledger, each.name) is not None]

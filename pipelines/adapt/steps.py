@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from pipelines.adapt import diagnose as diagnosis
@@ -23,7 +22,7 @@ from pipelines.versions.recall import judge, recall
 from pipelines.versions.release import Release
 from serving import runs
 from serving.control.release import canary_rules
-from serving.control.watch import DIAGNOSIS, DRIFT, RECOVERY
+from serving.control.watch import DIAGNOSIS, standing
 from serving.registry.records import Champion, Event, StartRow, Who
 from serving.registry.rules import AdaptTerms
 from serving.registry.states import WON, State
@@ -44,10 +43,6 @@ class Alarm:
     promise: float
     diagnosis: Mapping[str, Any] | None
     steps: tuple[Mapping[str, Any], ...]
-
-    @property
-    def at(self) -> float:
-        return datetime.fromisoformat(self.event.at).timestamp()
 
     def done(self, step: str) -> Mapping[str, Any] | None:
         found = [each for each in self.steps if each["step"] == step]
@@ -81,11 +76,8 @@ class Adaptation:
         """The alarm that stands; None after a recovery, a promotion, or where there is none."""
         ledger = self.release.ledger
         champion = ledger.champion(self.policy)
-        events = ledger.notes(self.policy, DRIFT, RECOVERY)
-        if champion is None or not events or events[-1].action == RECOVERY:
-            return None
-        event = events[-1]
-        if event.generation != champion.generation:
+        event = standing(ledger, self.policy)
+        if champion is None or event is None or event.generation != champion.generation:
             return None
         told = ledger.notes(self.policy, DIAGNOSIS, ADAPT, since=event.seq)
         said = [(each.action, ledger.evidence(str(each.evidence_sha256))) for each in told]
@@ -125,7 +117,7 @@ class Adaptation:
 
     def _taken(self, alarm: Alarm) -> list[StartRow] | None:
         version = alarm.champion.version
-        rows = self.release.ledger.started(self.policy, version, alarm.at, diagnosis.MOST)
+        rows = self.release.ledger.started(self.policy, version, alarm.event.moment, diagnosis.MOST)
         return diagnosis.taken(rows)
 
     def _diagnose(self, alarm: Alarm) -> str | None:
@@ -229,7 +221,7 @@ class Adaptation:
     def _over_budget(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
         now, ledger = self.clock(), self.release.ledger
         begun = [
-            datetime.fromisoformat(event.at).timestamp()
+            event.moment
             for event in ledger.notes(self.policy, ADAPT)
             if ledger.evidence(str(event.evidence_sha256))["step"] == "run"
         ]

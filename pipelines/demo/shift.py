@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -261,7 +260,7 @@ class _Story:
 
     def _place(self, event: Event) -> int:
         """How many episodes had ended by then."""
-        return sum(met.ended <= _moment(event) for met in self.episodes)
+        return sum(met.ended <= event.moment for met in self.episodes)
 
     def _marks(self) -> list[tuple[float, str]]:
         """What happened, by its time (Unix seconds), in a few words."""
@@ -271,7 +270,7 @@ class _Story:
             evidence = self.ledger.evidence(known) if known is not None else {}
             words = _words(event, evidence)
             if words is not None:
-                found.append((_moment(event), words))
+                found.append((event.moment, words))
         return found
 
     def _served(self) -> list[dict[str, Any]]:
@@ -323,10 +322,6 @@ def _words(event: Event, evidence: Mapping[str, Any]) -> str | None:
     if event.action == ADAPT and evidence["step"] == "recall":
         return f"recall of version {evidence['of']}"
     return "evolution" if event.action == ADAPT and evidence["step"] == "run" else None
-
-
-def _moment(event: Event) -> float:
-    return datetime.fromisoformat(event.at).timestamp()
 
 
 def _say(number: str, text: str) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from serving.control.controller import Controller
@@ -228,7 +227,7 @@ class Follower:
         view = self._metrics.ledger
         found = self._ledger.events(since=view.seq)
         events = [event for event in found if event.policy == self._policy]
-        view.add(events, [datetime.fromisoformat(event.at).timestamp() for event in events])
+        view.add(events, [event.moment for event in events])
         view.seq = found[-1].seq if found else view.seq
         judged = [event for event in events if event.from_state == State.EVALUATING]
         if judged and judged[-1].evidence_sha256:

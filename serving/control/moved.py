@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.control.watch import DRIFT, RECOVERY
+from serving.control.watch import standing
 from serving.registry.ledger import Ledger
 from serving.registry.records import Canary, Event
 from serving.trial.decision import Decision
@@ -12,8 +12,7 @@ from serving.trial.decision import Decision
 
 def moved_under(ledger: Ledger, canary: Canary) -> Event | None:
     """The alarm over the champion that was raised since the trial began, and stands."""
-    since = ledger.notes(canary.policy, DRIFT, RECOVERY, since=canary.epoch)
-    return since[-1] if since and since[-1].action == DRIFT else None
+    return standing(ledger, canary.policy, since=canary.epoch)
 
 
 def explained(decision: Decision, moved: Event | None) -> tuple[str, dict[str, Any]]:

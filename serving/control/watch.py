@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from serving.control.release import CANARY, canary_rules
 from serving.registry.ledger import Ledger
-from serving.registry.records import Champion, Outcome, Who
+from serving.registry.records import Champion, Event, Outcome, Who
 from serving.registry.schema import POLICY
 from serving.trial.rules import TrialRules, terms_of
 from srghn.inference.detect import Detector, mirrored
@@ -32,6 +32,14 @@ DRIFT, RECOVERY, SEEN = "drift", "drift_over", "drift_acknowledged"
 DIAGNOSIS = "diagnosis"
 #: Outcomes counted at one look.
 AT_ONCE = 5000
+
+
+def standing(ledger: Ledger, policy: str, since: int = 0) -> Event | None:
+    """The alarm that was raised after event `since` and not taken back, if there is one."""
+    told = ledger.notes(policy, DRIFT, RECOVERY, since=since)
+    return told[-1] if told and told[-1].action == DRIFT else None
+
+
 #: Ended episodes over which silence is judged, and the fewest for which it is.
 RECENT, FEWEST = 200, 20
 BLIND = "blind"

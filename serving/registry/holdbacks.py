@@ -9,7 +9,6 @@ back: both arms live in the same world, so a common fall of returns is no harm.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
@@ -71,7 +70,7 @@ def find(connection: Connection, policy: str) -> Holdback | None:
         share=said["share"],
         epoch=event.seq,
         rules=TrialRules.model_validate(said["rules"]),
-        until=datetime.fromisoformat(event.at).timestamp() + said["seconds"],
+        until=event.moment + said["seconds"],
         policy=policy,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from serving.registry.schema import POLICY
@@ -139,6 +140,11 @@ class Event:
     hash: str
     policy: str = POLICY
     format: int = 2
+
+    @property
+    def moment(self) -> float:
+        """`at` in Unix seconds."""
+        return datetime.fromisoformat(self.at).timestamp()
 
 
 @dataclass(frozen=True)

@@ -92,65 +92,47 @@ async def approve(request: Request, version: str) -> Response:
 @router.post("/v1/versions/{version}/reject", openapi_extra=body_of(Decision))
 async def reject(request: Request, version: str) -> Response:
     """Turn a version down, for good (scope review)."""
-    service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, request, version)
-    return await _decide(
-        request,
-        said,
-        lambda who: service.ledger.reject(found.version, who=who),
-        found.version,
+    service = service_of(request)
+    return await _of_version(
+        request, version, lambda number, who: service.ledger.reject(number, who=who)
     )
 
 
 @router.post("/v1/versions/{version}/stale", openapi_extra=body_of(Decision))
 async def stale(request: Request, version: str) -> Response:
     """Say that a pass no longer holds (scope review); a trial of it ends."""
-    service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, request, version)
-    return await _decide(
-        request,
-        said,
-        lambda who: service.ledger.mark_stale(found.version, who=who),
-        found.version,
+    service = service_of(request)
+    return await _of_version(
+        request, version, lambda number, who: service.ledger.mark_stale(number, who=who)
     )
 
 
 @router.post("/v1/versions/{version}/revoke", openapi_extra=body_of(Decision))
 async def revoke(request: Request, version: str) -> Response:
     """Take a version out of service for good; of a champion, roll back first (scope admin)."""
-    service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, request, version)
-    return await _decide(
-        request,
-        said,
-        lambda who: service.ledger.revoke(found.version, who=who),
-        found.version,
+    service = service_of(request)
+    return await _of_version(
+        request, version, lambda number, who: service.ledger.revoke(number, who=who)
     )
 
 
 @router.post("/v1/versions/{version}/shadow", openapi_extra=body_of(Decision))
 async def shadow(request: Request, version: str) -> Response:
     """Let an approved version answer a copy of the traffic that nobody gets (scope admin)."""
-    service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, request, version)
-    return await _decide(
+    service = service_of(request)
+    return await _of_version(
         request,
-        said,
-        lambda who: release.start_shadow(service.ledger, service.store, found.version, who),
-        found.version,
+        version,
+        lambda number, who: release.start_shadow(service.ledger, service.store, number, who),
     )
 
 
 @router.post("/v1/versions/{version}/shadow/stop", openapi_extra=body_of(Decision))
 async def stop_shadow(request: Request, version: str) -> Response:
     """End a shadow; the version is approved as before (scope admin)."""
-    service, said = service_of(request), await _read(request, Decision)
-    found = await asyncio.to_thread(find, request, version)
-    return await _decide(
-        request,
-        said,
-        lambda who: service.ledger.stop_shadow(found.version, who=who),
-        found.version,
+    service = service_of(request)
+    return await _of_version(
+        request, version, lambda number, who: service.ledger.stop_shadow(number, who=who)
     )
 
 
@@ -241,6 +223,13 @@ async def sync(request: Request) -> Response:
 async def _read(request: Request, model: type[T]) -> T:
     body = await read_body(request, service_of(request).limits.small_body)
     return parse(msgspec.json.Decoder(model), body)
+
+
+async def _of_version(request: Request, version: str, step: Callable[[int, Who], None]) -> Response:
+    """Take a step of the version that the path names, for the reason in the body."""
+    said = await _read(request, Decision)
+    found = await asyncio.to_thread(find, request, version)
+    return await _decide(request, said, lambda who: step(found.version, who), found.version)
 
 
 async def _decide(
