@@ -1,8 +1,8 @@
-"""A control loop at 100 Hz: asks the server at every step and reports how evenly it ran.
+"""A control loop at 100 Hz: asks the server at every step and reports how regularly it ran.
 
     python docs/examples/control_loop.py http://127.0.0.1:8000 --seconds 10
 
-Where no action arrives within the step's deadline, the last one is held: a loop must go on.
+If no action arrives within the step's deadline, the last one is used again: the loop must go on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from serving.client import Client, NotAnswered
 
 
 def run(url: str, seconds: float, hertz: float, size: int) -> dict[str, float]:
-    """Steps, steps without an action of their own, and milliseconds off the beat and of a call."""
+    """Run one episode; returns figures in steps and milliseconds.
+
+    `missed` counts steps without a new action. `late` is how long after its time a step began,
+    `call` the time of a call. `size` is the length of an observation, `hertz` the steps a second.
+    """
     period = 1 / hertz
     late, calls, missed, action = [], [], 0, None
     with Client(url) as client, client.episode() as episode:
@@ -23,7 +27,7 @@ def run(url: str, seconds: float, hertz: float, size: int) -> dict[str, float]:
         while due - begun < seconds:
             time.sleep(max(0.0, due - time.perf_counter()))
             late.append(1e3 * (time.perf_counter() - due))
-            observation = [0.01 * (len(late) % 7)] * size  # here stands the plant's own
+            observation = [0.01 * (len(late) % 7)] * size  # put the plant's observation here
             asked = time.perf_counter()
             try:
                 action = episode.act(observation, deadline=0.8 * period)

@@ -246,12 +246,12 @@ def to_markdown(title: str, text: str) -> str:
 
 PREFACE = """# How the gate decides, by simulation
 
-Made by `make calibration` (`regression_suite/calibration`), by the gate's own bounds, looks and
-default budgets on distributions whose truth is known. In `null` rows the candidate must not pass:
-`passed` is the share of false passes, and `alpha` what it may be at most. Shares are of `gates`
-simulated cells; a whole gate passes only if all its cells do, and undecided cells get what decided
-ones saved, which is not simulated. Both arms are drawn independently: common seeds, which narrow
-differences, are not counted on. Coverage is of each end at every look.
+Made by `make calibration` (`regression_suite/calibration`). It runs the gate's own bounds, looks
+and default budgets on known distributions. In `null` rows the candidate must not pass: `passed` is
+the share of false passes, and `alpha` is its limit. Shares are of `gates` simulated cells. A whole
+gate passes only if all its cells do. In a real gate, undecided cells get the episodes that decided
+cells saved; the simulation leaves this out. It draws both arms independently, so it does not count
+on common seeds, which narrow differences. Coverage is of each end at every look.
 
 """
 

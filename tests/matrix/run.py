@@ -111,11 +111,11 @@ def page(rows: dict[str, list[str]]) -> str:
         lines += [
             f"## {title}",
             "",
-            f"{len(taken)} taken, {len(refused)} refused as they must be.",
+            f"{len(taken)} accepted, {len(refused)} refused as they must be.",
             "",
         ]
         lines += _table(("what", *way.COLUMNS), [(n, *rows[f"{p} {n}"]) for p, n, _, _ in taken])
-        lines += _table(("refused", "said"), [(n, *rows[f"{p} {n}"]) for p, n, _, _ in refused])
+        lines += _table(("refused", "message"), [(n, *rows[f"{p} {n}"]) for p, n, _, _ in refused])
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -150,12 +150,13 @@ def main(say: Callable[[str], Any] = print) -> int:
 INTRO = [
     "# Environments and networks from outside",
     "",
-    "Written by `make worlds`. Each was pinned, evolved for three generations, frozen, judged by",
-    "the gate, approved, served, and asked over one episode of at most 40 steps; every action that",
-    "the server gave was compared with torch's. Three generations make no good policy, so the gate",
-    "asked for no return here; all its other checks hold. It fails a policy that gives one action",
-    "to all that it observes, and then the next seed was evolved. Where it says native, the server",
-    "was sent the environment's own observations. The networks play CartPole-v1.",
+    "Written by `make worlds`. Each case was pinned, evolved for three generations, frozen, judged",
+    "by the gate, approved and served. Then the server was asked for the actions of one episode of",
+    "at most 40 steps, and each action was compared with torch's. Three generations make no good",
+    "policy, so the gate asked for no return here; all its other checks hold. The gate fails a",
+    "policy that gives the same action for every observation; then the next seed was evolved.",
+    "*Native* means that the server got the environment's own observations. The networks play",
+    "CartPole-v1.",
     "",
 ]
 
