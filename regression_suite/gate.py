@@ -25,7 +25,7 @@ from regression_suite.expectations import judge_tables, validate
 from regression_suite.identity import identify, policy_size, read_incumbent, say
 from regression_suite.rebuilt import judge_rebuilt
 from regression_suite.report import render
-from regression_suite.suite import left_out, resolved, suite_of, suite_version
+from regression_suite.suite import left_out, policy_digest, resolved, suite_of, suite_version
 from srghn import seeding
 from srghn.candidates.candidate import Candidate
 from srghn.config import GateParams
@@ -36,11 +36,6 @@ from srghn.inference.verdict import Check, Verdict, decide, summarise
 
 #: Great Expectations' page, beside the report that links it.
 DATA_DOCS = "data_docs.html"
-
-
-def policy_digest(params: GateParams) -> str:
-    """SHA-256 of the rules: whom they are applied against is not one of them."""
-    return sha256_bytes(canonical_json(params.model_dump(mode="json")))
 
 
 def gate_root(salt: str, candidate: str, attempt: int, lease: str | None) -> int:

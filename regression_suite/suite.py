@@ -138,6 +138,11 @@ def suite_digest(suite: Suite) -> str:
     return sha256_bytes(canonical_json({**suite.model_dump(mode="json"), "code": code}))
 
 
+def policy_digest(params: GateParams) -> str:
+    """SHA-256 of the rules: whom they are applied against is not one of them."""
+    return sha256_bytes(canonical_json(params.model_dump(mode="json")))
+
+
 def suite_version(params: GateParams, version: EnvVersion) -> str:
     """What a verdict says of its suite: the version of the checks, and the suite's digest."""
     return f"{SUITE_VERSION}:{suite_digest(suite_of(params, version))}"
@@ -161,6 +166,16 @@ def plan(version: EnvVersion, mode: str, params: GateParams) -> tuple[Cell, ...]
     for m in (m for m in version.modes if m != mode):
         cells.setdefault(f"mode {m}", Cell(f"mode {m}", "mode", m, seen, binding=bind))
     return tuple(cells.values())
+
+
+def chosen_cells(version: EnvVersion, mode: str, params: GateParams) -> tuple[Cell, ...] | None:
+    """The binding cells beside the primary one of a suite that the rules name, or list themselves.
+
+    Finalists are chosen by them. None where the rules name none: the world's own cells then.
+    """
+    if params.suite is None and params.perturbations is None:
+        return None
+    return tuple(c for c in plan(version, mode, params) if c.binding and c.kind != "primary")
 
 
 def left_out(version: EnvVersion, mode: str, params: GateParams) -> tuple[tuple[str, str], ...]:

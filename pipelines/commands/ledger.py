@@ -152,6 +152,8 @@ def mode_set(
 ) -> None:
     """Set the mode that the policy's environment is in; later versions are judged in it.
 
+    Passes that were won in another mode become STALE: judge them again (srghn gate VERSION).
+
     Example: srghn mode set flipped --reason "the motors were rewired"
     """
     ledger = _ledger()

@@ -90,7 +90,11 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
 
 
 def evaluate(workspace: Workspace, settings: Settings) -> None:
-    """Play the finalists again on fresh seeds and freeze the best as the candidate."""
+    """Play the finalists again on fresh seeds and freeze the best as the candidate.
+
+    Where the gate rules name a suite, its cells are played; else the environment's own.
+    """
+    from regression_suite.suite import chosen_cells
     from srghn.candidates.choose import choose_finalist
     from srghn.candidates.individual import freeze_finalist
     from srghn.evaluation.base import make_evaluator
@@ -102,7 +106,8 @@ def evaluate(workspace: Workspace, settings: Settings) -> None:
         make_evaluator(settings, run.version, params.network) as evaluator,
         share_bar("re-test finalists") as progress,
     ):
-        choice = choose_finalist(run, evaluator, params.evaluate, progress)
+        cells = chosen_cells(run.version, run.mode, params.gate)
+        choice = choose_finalist(run, evaluator, params.evaluate, progress, cells)
     with spinner("freeze the candidate"):
         candidate = freeze_finalist(run, choice, workspace.candidate)
     named = {"candidate": candidate.digest, "env_fingerprint": candidate.env_fingerprint}

@@ -66,8 +66,7 @@ def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
     """Take the lease to judge a version against the current champion, or resume it."""
     require_judgeable(release.ledger.version(version))
     world = release.require_world(version)
-    from regression_suite.gate import policy_digest
-    from regression_suite.suite import suite_version
+    from regression_suite.suite import policy_digest, suite_version
 
     champion = release.rival(version)
     frozen: dict[str, Any] = {
@@ -107,9 +106,9 @@ def recorded(release: Release, version: int) -> Verdict | None:
     """The verdict of the last evaluation; None while it is without one, or was never begun."""
     steps = ("begin_evaluation", "record_verdict")
     judging = [e for e in release.ledger.events(version) if e.action in steps]
-    if not judging or judging[-1].evidence_sha256 is None:
+    if not judging or judging[-1].action != "record_verdict":
         return None
-    evidence = release.ledger.evidence(judging[-1].evidence_sha256)
+    evidence = release.ledger.evidence(str(judging[-1].evidence_sha256))
     return Verdict.from_dict({k: v for k, v in evidence.items() if k != TIMINGS})
 
 
@@ -139,19 +138,12 @@ def _lease(release: Release, version: int, attempt: int) -> Lease:
         attempt=attempt,
         lease=began.hash,
         incumbent=found.incumbent_digest,
-        mode=_mode(release, found),
+        mode=release.ledger.leased_mode(version) or found.mode,
         history=tuple({name: getattr(event, name) for name in SHOWN} for event in earlier),
         tried=_tried(_of(release, found.policy), began),
         recalled=found.recall_of is not None,
         approval=_approval(release, found.policy),
     )
-
-
-def _mode(release: Release, found: Version) -> str:
-    """Against a champion the served mode binds; else, and in a recall, the version's own."""
-    if found.recall_of is not None or found.incumbent_digest is None:
-        return found.mode
-    return release.ledger.service_mode(found.policy) or found.mode
 
 
 def _approval(release: Release, policy: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.runs.target import DEFAULT_TARGET, Target
-from pipelines.runs.workspaces import Workspace, open_workspace
+from pipelines.runs.workspaces import Workspace, find_workspace, open_workspace
 from pipelines.tracking.store import artifacts, prepare_store
 from pipelines.versions.people import actor
 from serving.control import release as steps
@@ -26,12 +26,12 @@ from serving.registry.ledger import Ledger
 from serving.registry.mirror import Mirror
 from serving.registry.names import DEFAULT
 from serving.registry.records import Champion, Version, Who
-from serving.registry.states import State, check_step
+from serving.registry.states import WON, State, check_step
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import CanaryParams, RunParams
 from srghn.envs import EnvVersion, verify
-from srghn.errors import ConfigError, FingerprintMismatch
+from srghn.errors import ConfigError, FingerprintMismatch, TransitionRefused
 from srghn.inference.verdict import Verdict
 
 Approval = Literal["auto", "manual"]
@@ -92,6 +92,30 @@ class Release:
             )
         verify(world)
         return world
+
+    def require_standing(self, version: int) -> None:
+        """Refuse a pass whose environment, gate rules or suite changed; the latter make it STALE.
+
+        The rules are those of the workspace that it was judged in; where that is gone, so is what
+        could change. The server looks at neither: it has no environments and no workspaces.
+        """
+        world, found = self.require_world(version), self.ledger.version(version)
+        own = found.run_id if found.recall_of is None else f"recall-{version}"
+        workspace = find_workspace(self.settings, own)
+        if workspace is None or found.state not in WON:
+            return
+        from regression_suite.suite import policy_digest, suite_version
+
+        rules = workspace.params().gate
+        now = {"gate rules": policy_digest(rules), "suite": suite_version(rules, world)}
+        then = {"gate rules": found.policy_digest, "suite": found.suite_version}
+        moved = " and ".join(name for name, digest in now.items() if digest != then[name])
+        if moved:
+            why = f"its {moved} changed since it passed"
+            self.ledger.mark_stale(version, who=Who(PIPELINE, why))
+            raise TransitionRefused(
+                f"version {version} is STALE: {why}; judge it again: srghn gate {version}"
+            )
 
     # ------------------------------------------------------------------------------ register
 
@@ -167,7 +191,7 @@ class Release:
         if state is State.PASSED:
             self.approve(version, POLICY, "passed the gate; policy: approve", key)
         elif state is State.APPROVED:
-            self.require_world(version)
+            self.require_standing(version)
             who = Who(POLICY, "approved; policy: introduce", key)
             steps.introduce(self.ledger, self.store, version, self.canary_rules(version), who)
 
@@ -176,7 +200,7 @@ class Release:
         found = self.ledger.version(version)
         check_step(version, found.state, State.APPROVED)
         rules = self.canary_rules(version)
-        self.require_world(version)
+        self.require_standing(version)
         return steps.approve(
             self.ledger,
             self.store,
@@ -187,7 +211,7 @@ class Release:
         )
 
     def promote(self, version: int, actor: str, reason: str, key: str | None = None) -> Champion:
-        self.require_world(version)
+        self.require_standing(version)
         champion = self.incumbent(self.ledger.version(version).policy)
         return self.ledger.promote(
             version,
@@ -203,14 +227,14 @@ class Release:
         rules = self.canary_rules(version)
         if weight is not None:
             rules = rules.model_copy(update={"weight": weight})
-        self.require_world(version)
+        self.require_standing(version)
         who = Who(actor, reason)
         steps.start_canary(self.ledger, self.store, version, rules, who)
 
     def start_shadow(self, version: int, actor: str, reason: str) -> None:
         """An approved version answers a copy of the traffic."""
         check_step(version, self.ledger.version(version).state, State.SHADOW)
-        self.require_world(version)
+        self.require_standing(version)
         steps.start_shadow(self.ledger, self.store, version, Who(actor, reason))
 
 
@@ -219,8 +243,8 @@ def made_before(
 ) -> Version | None:
     """The version that a run of these parameters made in this environment; None where none did.
 
-    Gate and canary rules do not matter: they change nothing of the candidate. One that was made by
-    another version of srghn is not looked at.
+    Gate and canary rules do not matter, but for the cells by which its finalist was chosen. One
+    that was made by another version of srghn is not looked at.
     """
     for found in reversed(release.ledger.versions(policy)):
         manifest = found.manifest
@@ -228,9 +252,21 @@ def made_before(
             continue
         same_code = manifest.get("packages", {}).get("srghn") == package_version("srghn")
         before = RunParams.model_validate(manifest["params"])
-        if same_code and all(getattr(before, s) == getattr(params, s) for s in MAKE_A_CANDIDATE):
+        same = all(getattr(before, s) == getattr(params, s) for s in MAKE_A_CANDIDATE)
+        if same_code and same and _same_cells(release, found, params):
             return found
     return None
+
+
+def _same_cells(release: Release, found: Version, params: RunParams) -> bool:
+    """Whether its finalist was chosen by the cells that these parameters would choose by."""
+    from regression_suite.suite import chosen_cells
+
+    if not params.evaluate.cell_episodes:
+        return True
+    cells = chosen_cells(release.world(found), found.mode, params.gate) or ()
+    before: list[str] = found.manifest.get("validation", {}).get("cells", [])
+    return [cell.name for cell in cells] == before
 
 
 def outcome(

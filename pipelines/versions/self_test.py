@@ -9,10 +9,10 @@ from pathlib import Path
 from pipelines.runs.workspaces import open_workspace
 from pipelines.versions.judge import recorded
 from pipelines.versions.release import Release
-from regression_suite.gate import judge, policy_digest
+from regression_suite.gate import judge
 from regression_suite.known_bad.makers import KNOWN_BAD, Work, random_policy, seal
 from regression_suite.known_bad.trial import Row, rules, try_gate
-from regression_suite.suite import suite_version
+from regression_suite.suite import policy_digest, suite_version
 from serving.registry.database import Database
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who

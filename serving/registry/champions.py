@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
-from serving.registry import guards, holdbacks, reports, rows, schema, trials
+from serving.registry import guards, holdbacks, judging, reports, rows, schema, trials
 from serving.registry.names import check_name
 from serving.registry.records import Champion
 from serving.registry.rules import current_rules
@@ -32,7 +32,14 @@ def add(step: Step, name: str) -> None:
 
 
 def set_mode(step: Step, mode: str) -> None:
-    """Which mode the policy's world is in now."""
+    """Which mode the policy's world is in now; what was judged in another one no longer holds."""
+    before = rows.served_mode(step.connection, step.policy)
+    _write_mode(step, mode)
+    if mode != before:
+        judging.move_mode(step, before, mode)
+
+
+def _write_mode(step: Step, mode: str) -> None:
     step.record(None, None, None, {"mode": mode})
     change = update(schema.policies).where(schema.policies.c.name == step.policy)
     step.connection.execute(change.values(service_mode=mode))
@@ -79,7 +86,13 @@ def promote(step: Step, version: int, expected_generation: int) -> Champion:
         evidence = guards.check_trial(step, running)
         if champion is not None:
             evidence |= holdbacks.offer(step, champion, running)
-    return _crown(step, version, expected_generation, evidence)
+    crowned = _crown(step, version, expected_generation, evidence)
+    said = rows.find_policy(step.connection, step.policy).service_mode
+    judged = rows.passed_mode(step.connection, version)
+    if said is not None and judged is not None and judged != said:
+        why = f"version {version} was promoted, which passed in this mode"
+        _write_mode(step.by_ledger("set_mode", why), judged)
+    return crowned
 
 
 def rollback(step: Step, to_version: int | None, expected_generation: int | None) -> Champion:

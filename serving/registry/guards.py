@@ -19,6 +19,9 @@ from serving.trial.compared import Compared
 from srghn.errors import TransitionRefused
 from srghn.inference.verdict import contradiction
 
+#: The ledger's step that ends an evaluation because what it was to hold for changed.
+CUT_OFF = "cut_off"
+
 
 def short(digest: str | None) -> str:
     return f"{digest[:16]}…" if digest else "nobody"
@@ -55,12 +58,13 @@ def check_unleased(found: Version) -> None:
 
 
 def check_unjudged(connection: Connection, found: Version, attempt: int) -> None:
-    """The attempt is the last one and no verdict ended it: at most its lease ran out."""
+    """The attempt is the last one and no verdict ended it: at most its lease, or the ledger."""
     table = schema.events
     last = (
         select(table.c.action).where(table.c.version == found.version).order_by(table.c.seq.desc())
     )
-    lost = found.state is State.ERROR and connection.execute(last).scalar() == "expire"
+    ended = connection.execute(last.limit(1)).scalar()
+    lost = found.state is State.ERROR and ended in ("expire", CUT_OFF)
     if found.attempt != attempt or not (lost or found.state is State.EVALUATING):
         raise TransitionRefused(
             f"attempt {attempt} of version {found.version} is over: the version is {found.state} "
@@ -137,6 +141,24 @@ def _kin(found: Version) -> Select[tuple[int]]:
     )
 
 
+def check_leased(connection: Connection, found: Version) -> None:
+    """An evaluation holds the version's lease; what ended the last one is said."""
+    if found.state is State.EVALUATING:
+        return
+    table = schema.events
+    last = select(table.c.action, table.c.reason).where(table.c.version == found.version)
+    ended = connection.execute(last.order_by(table.c.seq.desc()).limit(1)).one()
+    if ended.action == CUT_OFF:
+        raise TransitionRefused(
+            f"version {found.version} is {found.state}: {ended.reason}, so this verdict no longer "
+            f"holds; judge it again: srghn gate {found.version}"
+        )
+    raise TransitionRefused(
+        f"version {found.version} is {found.state}: no evaluation holds its lease, so no "
+        "verdict is accepted; begin an evaluation and judge it again"
+    )
+
+
 def check_verdict(found: Version, verdict: Mapping[str, Any], mode: str) -> None:
     """A verdict must be one, hold checks, and be about what was frozen when its lease began.
 
@@ -151,11 +173,6 @@ def check_verdict(found: Version, verdict: Mapping[str, Any], mode: str) -> None
         "incumbent_digest": found.incumbent_digest,
         "attempt": found.attempt,
     }
-    if found.state is not State.EVALUATING:
-        raise TransitionRefused(
-            f"version {found.version} is {found.state}: no evaluation holds its lease, so no "
-            "verdict is accepted; begin an evaluation and judge it again"
-        )
     for key, expected in frozen.items():
         if key not in verdict or verdict[key] != expected:
             raise TransitionRefused(

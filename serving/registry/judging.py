@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import func, insert, select, update
 
-from serving.registry import guards, rows, schema
+from serving.registry import guards, rows, schema, trials
+from serving.registry.guards import CUT_OFF
 from serving.registry.records import Evaluation, Version
-from serving.registry.states import VERDICTS, State
+from serving.registry.states import VERDICTS, WON, State
 from serving.registry.steps import Step
 from srghn.errors import TransitionRefused
 from srghn.files import canonical_json, sha256_bytes
@@ -140,7 +141,7 @@ def resume(
         return asdict(_evaluation(step, version, attempt, until))
     if found.state is State.EVALUATING:
         why = "champion, suite or rules changed while its evaluation was cut off"
-        step.by_ledger("cut_off", why).move(version, State.ERROR, deadline=None)
+        step.by_ledger(CUT_OFF, why).move(version, State.ERROR, deadline=None)
     return _lease(step, version, attempt, lease_seconds, frozen)
 
 
@@ -149,7 +150,9 @@ def record_verdict(
 ) -> str:
     """End an evaluation; a pass that was won against a former champion is stale at once."""
     found = step.version(version)
-    guards.check_verdict(found, verdict, _mode(step, found))
+    guards.check_leased(step.connection, found)
+    mode = rows.leased_mode(step.connection, version) or _mode(step, found)
+    guards.check_verdict(found, verdict, mode)
     guards.check_lease(*_begun(step, version), verdict)
     guards.check_report(report_path.parent, report_digest, verdict)
     state = VERDICTS[str(verdict["verdict"])]
@@ -169,10 +172,29 @@ def record_verdict(
 
 
 def _mode(step: Step, found: Version) -> str:
-    """The mode to be judged in: against a champion the served one, in a recall its own."""
-    if found.recall_of is not None or found.incumbent_digest is None:
+    """The mode to be judged in: the served one; a recall's and a successor's is their own."""
+    if found.recall_of is not None or guards.succeeds(step, found):
         return found.mode
     return rows.served_mode(step.connection, found.policy) or found.mode
+
+
+def move_mode(step: Step, before: str | None, mode: str) -> None:
+    """What was judged in another mode than the one served from now on is stale, or cut off.
+
+    A successor of other observations is judged in its own environment, whose modes are its own.
+    """
+    served = "served mode" if before is None else f"served mode changed from {before} and"
+    for found in step.in_state(*WON, State.EVALUATING):
+        judging = found.state is State.EVALUATING
+        judged = (rows.leased_mode if judging else rows.passed_mode)(step.connection, found.version)
+        if judged in (None, mode) or guards.succeeds(step, found):
+            continue
+        if judging:
+            why = f"the {served} is now {mode}, its evaluation was in mode {judged}"
+            step.by_ledger(CUT_OFF, why).move(found.version, State.ERROR, deadline=None)
+        else:
+            why = f"the {served} is now {mode}, it passed in mode {judged}"
+            trials.withdraw(step.by_ledger("outdate", why), found.version, State.STALE)
 
 
 def overdue(step: Step, found: Version) -> None:
@@ -187,11 +209,12 @@ def _lease(
     step: Step, version: int, attempt: int, seconds: float, frozen: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write a lease, and what its verdict will hold for, into the version's row."""
-    champion, until = step.champion(), step.now + seconds
-    incumbent = guards.incumbent(step, step.version(version))
+    champion, until, found = step.champion(), step.now + seconds, step.version(version)
+    incumbent = guards.incumbent(step, found)
     step.move(
         version,
         State.EVALUATING,
+        evidence={"mode": _mode(step, found)},
         rules=frozen["policy_digest"],
         attempt=attempt,
         deadline=until,

@@ -66,7 +66,7 @@ class Ledger:
         self.policies, self.policy, self.secret = reader.policies, reader.policy, reader.secret
         self.deployment_rules, self.service_mode = reader.deployment_rules, reader.service_mode
         self.champion, self.canary, self.shadow = reader.champion, reader.canary, reader.shadow
-        self.interface = reader.interface
+        self.interface, self.leased_mode = reader.interface, reader.leased_mode
         self.served, self.version, self.versions = reader.served, reader.version, reader.versions
         self.events, self.count, self.evidence = reader.events, reader.count, reader.evidence
         self.notes = reader.notes
@@ -142,7 +142,11 @@ class Ledger:
         self._take("add_policy", who, {"name": name}, lambda step: champions.add(step, name))
 
     def set_mode(self, policy: str, mode: str, *, who: Who) -> None:
-        """Say which mode the policy's world is in now."""
+        """Say which mode the policy's world is in now.
+
+        Passes won in another mode are stale, a trial of such a version ends, and an evaluation in
+        another mode is cut off as ERROR.
+        """
 
         def work(step: Step) -> None:
             champions.set_mode(step, mode)

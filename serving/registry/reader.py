@@ -116,6 +116,11 @@ class Reader:
         with self._database.read() as connection:
             return rows.served_mode(connection, policy)
 
+    def leased_mode(self, version: int) -> str | None:
+        """The mode in which a version's last lease has it judged; None without one."""
+        with self._database.read() as connection:
+            return rows.leased_mode(connection, version)
+
     def version(self, version: int) -> Version:
         """Raises `LedgerError` with the numbers there are if it is unknown."""
         with self._database.read() as connection:

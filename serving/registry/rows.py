@@ -80,13 +80,27 @@ def served_mode(connection: Connection, policy: str) -> str | None:
     champion = find_champion(connection, policy)
     if said is not None or champion is None:
         return said
+    return passed_mode(connection, champion.version) or champion.mode
+
+
+def leased_mode(connection: Connection, version: int) -> str | None:
+    """The mode that a version's last lease says to judge in; None before 0.3, and without one."""
     table = schema.events
     query = select(table.c.evidence_sha256).where(
-        table.c.version == champion.version, table.c.to_state == State.PASSED
+        table.c.version == version, table.c.to_state == State.EVALUATING
     )
-    passed = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
-    judged = {} if passed is None else find_evidence(connection, str(passed))
-    return str(judged.get("mode", champion.mode))
+    digest = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
+    return None if digest is None else str(find_evidence(connection, str(digest))["mode"])
+
+
+def passed_mode(connection: Connection, version: int) -> str | None:
+    """The mode in which a version last passed the gate; None if it never did."""
+    table = schema.events
+    query = select(table.c.evidence_sha256).where(
+        table.c.version == version, table.c.to_state == State.PASSED
+    )
+    digest = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
+    return None if digest is None else find_evidence(connection, str(digest)).get("mode")
 
 
 def find_champion(connection: Connection, policy: str = schema.POLICY) -> Champion | None:

@@ -6,16 +6,16 @@ again on fresh seeds, and both the choice and the candidate's record rest on tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srghn import seeding
 from srghn.config import EvaluateParams
-from srghn.envs import default_cells
+from srghn.envs import Perturbation, default_cells
 from srghn.evaluation.base import Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution.run import Run
@@ -24,12 +24,30 @@ from srghn.evolution.run import Run
 Progress = Callable[[int, int, str], None]
 
 
+class Place(Protocol):
+    """A harder world that finalists are tried in; `name` is part of the seed of its episodes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def perturbation(self) -> Perturbation | None: ...
+
+
+@dataclass(frozen=True)
+class _Default:
+    name: str
+    mode: str
+    perturbation: Perturbation | None
+
+
 @dataclass(frozen=True)
 class Choice:
     """Row `row` of a run's finalists, chosen by `rules`.
 
     `validation` holds its mean return over `episodes` fresh episodes and, where cells were played,
-    the mean return of its worst perturbed cell.
+    the mean return of its worst cell; the names of cells that were given, too.
     """
 
     row: int
@@ -42,23 +60,33 @@ def choose_finalist(
     evaluator: Evaluator,
     rules: EvaluateParams | None = None,
     progress: Progress | None = None,
+    cells: Sequence[Place] | None = None,
 ) -> Choice:
     """The finalist with the best mean return on fresh seeds; among equals, the best worst cell.
 
     `rules` says how many finalists and episodes, and what counts as equal (default
-    `EvaluateParams()`). The perturbed cells are those of the gate on other seeds. The seeds come
-    from the run's root seed, so the same run always gives the same choice.
+    `EvaluateParams()`). `cells` are those that the gate will judge in, default the environment's
+    own, on other seeds. The seeds come from the run's root seed, so the same run always gives the
+    same choice.
     """
     rules = rules or EvaluateParams()
+    cells = cells if rules.cell_episodes else ()
+    places = _own(run) if cells is None else cells
     count = min(rules.finalists, len(run.finalists))
     weights = run.finalists.take(np.arange(count)).weights
-    mean, worst = _play(run, weights, evaluator, rules, progress)
+    mean, worst = _play(run, weights, evaluator, rules, places, progress)
     equals = mean >= mean.max() - rules.tolerance * abs(mean.max())
     best = int(np.argmax(np.where(equals, worst, -np.inf)))
     record: dict[str, Any] = {"mean": float(mean[best]), "episodes": rules.episodes}
-    if rules.cell_episodes and default_cells(run.version):
+    if places:
         record["worst_cell"] = float(worst[best])
+    if cells:
+        record["cells"] = [cell.name for cell in cells]
     return Choice(best, record, rules)
+
+
+def _own(run: Run) -> Sequence[Place]:
+    return [_Default(str(cell), run.mode, cell) for cell in default_cells(run.version)]
 
 
 def _play(
@@ -66,20 +94,21 @@ def _play(
     weights: NDArray[np.float32],
     evaluator: Evaluator,
     rules: EvaluateParams,
+    places: Sequence[Place],
     progress: Progress | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean returns (finalists,) on nominal episodes and in each one's worst perturbed cell."""
+    """Mean returns (finalists,) on nominal episodes and in each one's worst place."""
     tell = progress or (lambda done, total, note: None)
     root, version, mode = run.params.evolution.seed, run.version, run.mode
     policies = WeightedPolicies(run.params.network, version.interface, weights)
-    cells = default_cells(version) if rules.cell_episodes else ()
     seeds = seeding.seeds(root, "finalist", rules.episodes)
     mean = evaluator.evaluate(policies, Task(version, mode, seeds)).fitness
-    tell(1, 1 + len(cells), f"best {mean.max():.1f}")
+    tell(1, 1 + len(places), f"best {mean.max():.1f}")
     worst = np.full(len(weights), np.inf)
-    for index, cell in enumerate(cells):
-        episodes = seeding.seeds(root, "finalist-cell", rules.cell_episodes, str(cell))
-        played = evaluator.evaluate(policies, Task(version, mode, episodes, cell))
+    for index, place in enumerate(places):
+        episodes = seeding.seeds(root, "finalist-cell", rules.cell_episodes, place.name)
+        task = Task(version, place.mode, episodes, place.perturbation)
+        played = evaluator.evaluate(policies, task)
         worst = np.minimum(worst, played.fitness)
-        tell(2 + index, 1 + len(cells), str(cell))
+        tell(2 + index, 1 + len(places), place.name)
     return mean, worst

@@ -15,8 +15,8 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from regression_suite import identity
 from regression_suite.again import play_recorded
-from regression_suite.gate import gate_root, judge, policy_digest
-from regression_suite.suite import suite_version
+from regression_suite.gate import gate_root, judge
+from regression_suite.suite import policy_digest, suite_version
 from srghn.candidates.candidate import Candidate
 from srghn.config import EnvParams, GateParams, Returns
 from srghn.envs import EnvVersion, pin

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from regression_suite.new_suite import MILD, begin
-from regression_suite.suite import cell_named, left_out, plan, suite_digest, suite_of, suite_version
+from regression_suite.suite import (
+    cell_named,
+    chosen_cells,
+    left_out,
+    plan,
+    suite_digest,
+    suite_of,
+    suite_version,
+)
 from regression_suite.try_cells import try_cells
 from srghn.config import GateParams, load_params, parse_params
 from srghn.envs import EnvVersion, registered
@@ -55,6 +63,10 @@ def test_cells_are_modes_by_perturbations_by_severities(version: EnvVersion) -> 
         {"modes": ["flipped"], "binding": False, "episodes": 40},
     )
     cells = plan(version, "normal", params)
+    binding = chosen_cells(version, "normal", params)
+    assert binding == tuple(c for c in cells[1:] if c.binding)
+    assert binding  # finalists are chosen by them
+    assert chosen_cells(version, "normal", GateParams()) is None
     names = ["primary", "force:0.8", "force:1.2", "force:0.8 in mode flipped"]
     assert [c.name for c in cells] == [*names, "force:1.2 in mode flipped", "mode flipped"]
     assert [c.mode for c in cells][-3:] == ["flipped"] * 3

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import POLICY, Ledger
-from serving.registry.records import Start, Version, Who
+from serving.registry.records import Start, Who
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.errors import TransitionRefused
@@ -176,7 +176,7 @@ class Steps:
             "summary": f"{word} by primary",
             "candidate_digest": found.digest,
             "env_fingerprint": found.env_fingerprint,
-            "mode": self._mode(found),
+            "mode": self.ledger.leased_mode(version) or found.mode,
             "suite_version": found.suite_version,
             "policy_digest": found.policy_digest,
             "incumbent_digest": found.incumbent_digest,
@@ -185,12 +185,6 @@ class Steps:
             "lease": self._lease(version),
             **more,
         }
-
-    def _mode(self, found: Version) -> str:
-        """Against a champion the served mode, but a recall names its own."""
-        if found.recall_of or not found.incumbent_digest:
-            return found.mode
-        return self.ledger.service_mode(found.policy) or found.mode
 
     def _lease(self, version: int) -> str | None:
         events = self.ledger.events(version, newest=True)

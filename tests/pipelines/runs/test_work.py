@@ -84,6 +84,24 @@ def test_what_decides_a_candidate_decides_whether_it_is_new(
     assert made_before(home.release, params, "0" * 64) is None
 
 
+def test_finalists_are_chosen_by_the_gates_own_suite(home: Home, tiny: Tiny) -> None:
+    data = tiny().model_dump(mode="json")
+    data["evaluate"]["cell_episodes"] = 1
+    data["gate"]["perturbations"] = ["action_drop:0.2", "force:0.9"]
+    home.workspace.params_file.write_text(yaml.safe_dump(data))
+    STAGES["evaluate"](home.workspace, home.settings)
+    played = json.loads(home.workspace.evaluation_metrics.read_text())
+    assert played["cells"] == ["action_drop:0.2", "force:0.9"]
+    canary = home.workspace.params().canary
+    version = home.release.register(home.workspace.candidate, "tiny", canary)
+    fingerprint = home.release.ledger.version(1).env_fingerprint
+    found = made_before(home.release, home.workspace.params(), fingerprint)
+    assert found is not None
+    assert found.version == version
+    data["gate"]["perturbations"] = ["force:0.9"]  # another choice, maybe: nothing like it yet
+    assert made_before(home.release, type(tiny()).model_validate(data), fingerprint) is None
+
+
 def test_a_run_that_exists_is_gone_on_with(home: Home) -> None:
     opened = open_run(home.settings, Request(run_id="tiny"))
     assert isinstance(opened, Workspace)

@@ -253,6 +253,40 @@ def test_a_candidate_is_judged_in_the_mode_that_is_served(home: Home, tmp_path: 
     assert {event["version"] for event in lease.history} == {version}
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"min_return": 6.0}, "its gate rules and suite changed since it passed"),
+        ({"salt": "another"}, "its gate rules changed since it passed"),
+        ({"perturbations": ["action_drop:0.2"]}, "its gate rules and suite changed"),
+    ],
+)
+def test_a_pass_by_other_rules_than_the_present_ones_is_stale(
+    home: Home, change: dict[str, object], said: str
+) -> None:
+    data = home.workspace.params().model_dump(mode="json")
+    data["gate"].update(change)
+    home.workspace.params_file.write_text(yaml.safe_dump(data))
+    with pytest.raises(TransitionRefused, match=f"version 1 is STALE: {said}"):
+        home.release.approve(1, "ann", "read it")
+    assert home.release.ledger.version(1).state == "STALE"
+    with pytest.raises(TransitionRefused, match="STALE and cannot become APPROVED"):
+        home.release.approve(1, "ann", "read it")
+
+
+def test_an_approval_by_a_suite_that_changed_meanwhile_is_stale(
+    home: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update of srghn brought other checks: whoever is waiting is judged again."""
+    release = home.release
+    digest = str(release.ledger.version(1).report_digest)
+    release.ledger.approve(1, report_digest=digest, who=Who("ann", "read it"))
+    monkeypatch.setattr("regression_suite.suite.SUITE_VERSION", "another")
+    with pytest.raises(TransitionRefused, match="its suite changed since it passed"):
+        release.promote(1, "ann", "go")
+    assert release.ledger.version(1).state == "STALE"
+
+
 def test_the_event_names_the_clock_s_file_and_the_verdict_does_not(home: Home) -> None:
     release = home.release
     digest = str(release.ledger.version(1).report_digest)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from srghn.candidates import (
 from srghn.candidates.freeze import load_weights
 from srghn.candidates.play import LEAST_GOLDEN
 from srghn.config import EnvParams, EvaluateParams, NetworkParams, RunParams
-from srghn.envs import pin
+from srghn.envs import Perturbation, default_cells, pin
 from srghn.errors import ArtefactError
 from srghn.evaluation.base import Evaluator, choose_backend, make_backend
 from srghn.evaluation.task import Task
@@ -80,6 +82,48 @@ def test_the_best_mean_wins_and_among_equals_the_best_worst_cell(
     exact = RULES.model_copy(update={"tolerance": 0.0})
     assert choose_finalist(run, evaluator, exact).row == int(np.argmax(means))
     assert choose_finalist(run, evaluator, exact).validation["mean"] == max(means)
+
+
+@dataclass(frozen=True)
+class Cell:
+    name: str
+    mode: str
+    perturbation: Perturbation | None = None
+
+
+def test_finalists_are_chosen_by_the_cells_that_are_given(run: Run, evaluator: Evaluator) -> None:
+    """Those of a suite, in whatever mode; its own cells, written out, choose as none do."""
+    other = next(mode for mode in run.version.modes if mode != run.mode)
+    exact = RULES.model_copy(update={"tolerance": 1e9})  # all are equals: the worst cell decides
+    seeds = seeding.seeds(
+        run.params.evolution.seed, "finalist-cell", RULES.cell_episodes, "elsewhere"
+    )
+    played = [
+        float(evaluator.evaluate(_policies(run, row), Task(run.version, other, seeds)).fitness[0])
+        for row in range(2)
+    ]
+    assert played[0] != played[1]  # or the test could not fail
+    for swap in (1, -1):  # whatever the world's own cells prefer
+        signed = cast("Evaluator", _Signed(evaluator, swap))
+        choice = choose_finalist(run, signed, exact, None, [Cell("elsewhere", other)])
+        assert choice.row == int(np.argmax(np.multiply(swap, played)))
+    assert choice.validation["cells"] == ["elsewhere"]
+    own = [Cell(str(cell), run.mode, cell) for cell in default_cells(run.version)]
+    given = choose_finalist(run, evaluator, RULES, None, own)
+    plain = choose_finalist(run, evaluator, RULES)
+    assert given.validation == {**plain.validation, "cells": [cell.name for cell in own]}
+    assert given.row == plain.row
+
+
+class _Signed:
+    """An evaluator whose fitness is that of another one, times a sign."""
+
+    def __init__(self, evaluator: Evaluator, sign: int) -> None:
+        self._evaluator, self._sign = evaluator, sign
+
+    def evaluate(self, policies: Any, task: Task) -> Any:
+        found = self._evaluator.evaluate(policies, task)
+        return replace(found, returns=self._sign * found.returns)
 
 
 def _policies(run: Run, row: int):  # type: ignore[no-untyped-def]
