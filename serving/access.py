@@ -66,6 +66,29 @@ ACCESS: dict[tuple[str, str], str] = {
     ("POST", "/v1/rollback"): ADMIN,
     ("POST", "/v1/sync"): ADMIN,
 }
+#: Routes about all policies at once, which no token of one policy opens.
+SHARED = frozenset(
+    {
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/v1/policies"),
+        ("GET", "/v2"),
+        ("POST", "/v2/repository/index"),
+        ("POST", "/v1/sync"),
+    }
+)
+#: Pages that say themselves which policy they are about, once they know: see `require_policy`.
+LOOKED_UP = frozenset(
+    {
+        ("GET", "/policies/{policy}"),
+        ("GET", "/v1/policies/{policy}"),
+        ("GET", "/history"),
+        ("GET", "/versions"),
+        ("GET", "/versions/{version}"),
+        ("GET", "/compare"),
+    }
+)
 _PATTERNS = [(method, compile_path(path)[0], path) for method, path in ACCESS]
 
 
@@ -73,6 +96,18 @@ def needed_by(method: str, path: str) -> str | None:
     """What a request's route needs; None if the route is not listed."""
     found = template_of(method, path)
     return None if found is None else ACCESS["GET" if method == "HEAD" else method, found]
+
+
+def about(method: str, path: str, policy: str) -> tuple[bool, str | None]:
+    """Whether a request's route finds out itself what it is about; else the policy, None for all.
+
+    `policy` is the one that the path names, or the default one. A route that is not listed is
+    about all.
+    """
+    key = "GET" if method == "HEAD" else method, template_of(method, path)
+    if key in LOOKED_UP:
+        return True, None
+    return False, None if key in SHARED or key[1] is None else policy
 
 
 def template_of(method: str, path: str) -> str | None:

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+from starlette.requests import Request
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -73,11 +74,20 @@ class Keeper:
             return OUTCOME if self.outcomes else None
         return needed or ADMIN
 
-    async def admit(self, authorization: str | None, needed: str, caller: str) -> Token:
+    async def admit(
+        self, authorization: str | None, needed: str, caller: str, policy: str | None = None
+    ) -> Token:
         """The token of an `Authorization` header; raises `Unauthorised` and `LedgerError`.
 
-        `caller` is the address that a wrong token is held against.
+        `caller` is the address that a wrong token is held against, `policy` what the request is
+        about; None: all policies.
         """
+        token = await self.identify(authorization, needed, caller)
+        check_policy(token, policy, needed)
+        return token
+
+    async def identify(self, authorization: str | None, needed: str, caller: str) -> Token:
+        """`admit` for what finds out later which policy it is about, and then checks that."""
         kind, _, given = (authorization or "").partition(" ")
         expected = f"Bearer and a token with scope {needed!r}"
         if kind.lower() != "bearer" or not given:
@@ -116,6 +126,20 @@ class Keeper:
         if found is not None:
             self._believed[digest] = (time.monotonic() + BELIEVED_SECONDS, found)
         return found
+
+
+def check_policy(token: Token, policy: str | None, needed: str) -> None:
+    """Raise `Unauthorised` (403) for what is about another policy than the token's own."""
+    if not token.good_for(policy):
+        expected = "a token for all policies" if policy is None else f"one for policy {policy!r}"
+        raise Unauthorised(403, expected, f"one for policy {token.policy!r} alone", needed)
+
+
+def require_policy(request: Request, policy: str | None) -> None:
+    """`check_policy` of the token that a request was let in with, if it needed one."""
+    token: Token | None = getattr(request.state, "token", None)
+    if token is not None:
+        check_policy(token, policy, READ)
 
 
 def caller_of(scope: Scope) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.auth import Keeper, Unauthorised, caller_of
+from serving.access import about
+from serving.auth import Keeper, Unauthorised, caller_of, check_policy
 from serving.http import answer, refusal
 from serving.pages.rendering import browses, sign_in
+from serving.service import policy_of
 from serving.sessions import Sessions
 from serving.tokens import Token
 from srghn.errors import LedgerError
@@ -40,9 +42,17 @@ class Auth:
         await self._app(scope, receive, send)
 
     async def _admit(self, request: Request, needed: str) -> Token:
+        token = await self._known(request, needed)
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        later, policy = about(request.method, path, policy_of(request).name)
+        if not later:
+            check_policy(token, policy, needed)
+        return token
+
+    async def _known(self, request: Request, needed: str) -> Token:
         given = request.headers.get("authorization")
         if given is None and request.method in ("GET", "HEAD"):
             session = await self._sessions.find(request)
             if session is not None and session.token.may(needed):
                 return session.token
-        return await self._keeper.admit(given, needed, caller_of(request.scope))
+        return await self._keeper.identify(given, needed, caller_of(request.scope))

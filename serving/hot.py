@@ -101,7 +101,8 @@ class HotPath:
             keeper, ends = self._keeper, handler == self._outcome
             if keeper.outcomes if ends else keeper.infer:
                 found, needed = call.header(b"authorization"), OUTCOME if ends else INFER
-                call.token = await keeper.admit(found, needed, caller_of(scope))
+                caller = caller_of(scope)
+                call.token = await keeper.admit(found, needed, caller, self._policy.name)
             face, body, more = await handler(call)
             route, status = face.route, 200
             await call.reply(200, body, face.lines + more)

@@ -69,7 +69,7 @@ class Sessions:
 
     async def begin(self, token: str, request: Request) -> str:
         """The cookie of a new session; raises `Unauthorised` and `LedgerError`."""
-        await self._keeper.admit(f"Bearer {token}", "read", caller_of(request.scope))
+        await self._keeper.identify(f"Bearer {token}", "read", caller_of(request.scope))
         return self._seal(sha256_bytes(token.encode()))
 
     def begin_here(self) -> str:

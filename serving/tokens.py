@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, update
 
 from serving.registry import schema
 from serving.registry.database import Database
-from serving.registry.rows import iso
+from serving.registry.rows import find_policy, iso
 from srghn.errors import ConfigError
 from srghn.files import sha256_bytes
 
@@ -26,13 +26,17 @@ _PREFIX = "srghn_"
 
 @dataclass(frozen=True)
 class Token:
-    """What a token is good for. Its owner is the actor of whatever is done with it."""
+    """What a token is good for. Its owner is the actor of whatever is done with it.
+
+    `policy`: the one that it is good for; None: all.
+    """
 
     owner: str
     scopes: frozenset[str]
     created_at: str
     revoked: bool
     expires_at: float | None = None
+    policy: str | None = None
 
     def valid(self, now: float) -> bool:
         """Whether it is neither revoked nor expired at a moment in Unix seconds."""
@@ -44,6 +48,10 @@ class Token:
             return bool(self.scopes - {"outcome"})
         return scope in self.scopes or "admin" in self.scopes
 
+    def good_for(self, policy: str | None) -> bool:
+        """Whether it is good for a policy; None: for all of them at once."""
+        return self.policy is None or self.policy == policy
+
 
 class Tokens:
     """Tokens are 32 random bytes, so a plain SHA-256 of them cannot be searched back."""
@@ -51,10 +59,17 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, owner: str, scopes: Sequence[str], days: float | None = None) -> str:
+    def add(
+        self,
+        owner: str,
+        scopes: Sequence[str],
+        days: float | None = None,
+        policy: str | None = None,
+    ) -> str:
         """A new token, which cannot be shown again; it expires after so many days, if any are said.
 
-        Raises `ConfigError` for an unknown scope.
+        `policy`: it is good for that one alone. Raises `ConfigError` for an unknown scope,
+        `LedgerError` for an unknown policy.
         """
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes or not owner.strip():
@@ -70,22 +85,32 @@ class Tokens:
             "created_at": iso(time.time()),
             "expires_at": None if days is None else time.time() + 86_400 * days,
             "revoked": False,
+            "policy": policy,
         }
         with self._database.write() as connection:
+            if policy is not None:
+                find_policy(connection, policy)
             connection.execute(insert(schema.tokens).values(row))
         return token
 
     def rotate(self, owner: str, days: float | None = None, overlap_hours: float = 24.0) -> str:
         """A new token with the scopes of an owner's valid ones, which expire after an overlap.
 
-        Raises `ConfigError` if the owner has none.
+        Raises `ConfigError` if the owner has none, or some of different policies.
         """
         now = time.time()
         valid = [token for token in self.list() if token.owner == owner and token.valid(now)]
         if not valid:
             raise ConfigError(f"{owner!r} has no valid token to rotate; srghn token list shows all")
+        policies = {token.policy for token in valid}
+        if len(policies) > 1:
+            named = ", ".join(sorted(policy or "all policies" for policy in policies))
+            raise ConfigError(
+                f"{owner!r} has tokens of {named}, and one new token would be good for all of "
+                "them; add and revoke them one by one"
+            )
         scopes = sorted(frozenset[str]().union(*(token.scopes for token in valid)))
-        new = self.add(owner, scopes, days)
+        new = self.add(owner, scopes, days, policies.pop())
         table, until = schema.tokens, now + 3600 * overlap_hours
         old = (
             table.c.owner == owner,
@@ -133,4 +158,4 @@ class Tokens:
 
 def _token(row: Any) -> Token:
     scopes = frozenset(row.scopes.split(","))
-    return Token(row.owner, scopes, row.created_at, row.revoked, row.expires_at)
+    return Token(row.owner, scopes, row.created_at, row.revoked, row.expires_at, row.policy)

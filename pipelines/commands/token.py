@@ -27,13 +27,21 @@ def add(
     owner: Owner,
     scopes: Annotated[str, typer.Option(help="Some of infer, outcome, review, admin.")] = "review",
     days: Days = None,
+    policy: Annotated[
+        str | None, typer.Option(help="The only policy that it is good for; default: all.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make a token and print it. Only its hash is kept, so it cannot be shown again.
 
-    Example: srghn token add reviewer --scopes review --days 90
+    Examples:
+
+      srghn token add reviewer --scopes review --days 90
+
+      srghn token add arm-clients --scopes infer,outcome --policy arm
     """
-    token = _tokens().add(owner, [scope.strip() for scope in scopes.split(",")], days)
+    wanted = [scope.strip() for scope in scopes.split(",")]
+    token = _tokens().add(owner, wanted, days, policy)
     _show(token, json)
 
 
@@ -46,11 +54,12 @@ def list_(json: JsonOption = False) -> None:
     if json:
         print_json([{**vars(token), "scopes": sorted(token.scopes)} for token in found])
         return
-    rows = table("", "owner", "scopes", "made", "expires")
+    rows = table("", "owner", "scopes", "policy", "made", "expires")
     now = datetime.now(UTC).timestamp()
     for token in found:
         state = "revoked" if token.revoked else ",".join(sorted(token.scopes))
-        rows.add_row(token.owner, state, token.created_at[:16], _moment(token.expires_at, now))
+        expires = _moment(token.expires_at, now)
+        rows.add_row(token.owner, state, token.policy or "all", token.created_at[:16], expires)
     out.print(rows)
 
 

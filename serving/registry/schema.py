@@ -272,6 +272,7 @@ tokens = Table(
     Column("created_at", String(32), nullable=False),
     Column("expires_at", Float),  # Unix seconds; NULL: never
     Column("revoked", Boolean, nullable=False),
+    Column("policy", String(100)),  # NULL: good for all
 )
 
 GUARDED = ("events", "evidence")

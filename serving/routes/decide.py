@@ -77,6 +77,8 @@ async def consider(request: Request, step: str) -> Response:
     if session is None or not session.token.may(known.scope):
         return _not_allowed(request, service, session, known)
     about = Asked(step, asked.get("version", ""), asked.get("policy", POLICY))
+    if not await _good_for(service, session, about):
+        return _not_allowed(request, service, session, known)
     return await _show(request, service, session, about)
 
 
@@ -90,6 +92,8 @@ async def decide(request: Request, step: str) -> Response:
     _ours(session, form)
     service.find(form.get("policy", POLICY), "policy")
     about = Asked(step, form.get("version", ""), form.get("policy", POLICY), form.get("reason", ""))
+    if not await _good_for(service, session, about):
+        return _not_allowed(request, service, session, known)
     try:
         seen, who = _seen(form), _who(session, form)
         await asyncio.to_thread(known.take, service.ledger, service.store, seen, who)
@@ -114,6 +118,15 @@ class Asked:
     version: str
     policy: str
     reason: str = ""
+
+
+async def _good_for(service: Service, session: Session, asked: Asked) -> bool:
+    """Whether the session's token is good for the policy, and for the one of the version, too."""
+    token = session.token
+    if token.policy is None or not token.good_for(asked.policy) or not asked.version:
+        return token.good_for(asked.policy)
+    found = await asyncio.to_thread(find_any, service.ledger, asked.version)
+    return token.good_for(found.policy)
 
 
 async def _show(
@@ -187,7 +200,8 @@ def _not_allowed(
     if session is not None:
         status = 403
         problem = (
-            f"The token of {session.owner} has scope {', '.join(sorted(session.token.scopes))}; "
+            f"The token of {session.owner} has scope {', '.join(sorted(session.token.scopes))}"
+            f"{' for policy ' + session.token.policy + ' alone' if session.token.policy else ''}; "
             f"this step needs {step.scope}."
         )
     back = "/" if request.method == "POST" else ""

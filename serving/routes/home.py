@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving import runs
+from serving.auth import require_policy
 from serving.control.shadow import views
 from serving.pages.intervals import draw
 from serving.pages.rendering import page
@@ -25,6 +26,7 @@ from serving.routes.policies import listed
 from serving.routes.versions import find_any
 from serving.schemas import BadRequest
 from serving.service import Service, service_of
+from serving.tokens import Token
 from srghn.errors import ArtefactError, LedgerError
 
 router = APIRouter(include_in_schema=False)
@@ -48,14 +50,20 @@ async def home(request: Request) -> Response:
 @router.get("/policies/{policy}")
 async def of_policy(request: Request, policy: str) -> Response:
     """The same of a policy by its name."""
-    return await _show(request, service_of(request).find(policy, "policy"))
+    found = service_of(request).find(policy, "policy")
+    require_policy(request, found.name)
+    return await _show(request, found)
 
 
 async def _show(request: Request, policy: PolicyService) -> Response:
     service = service_of(request)
     session = await service.sessions.find(request)
     content = await asyncio.to_thread(_home, service, policy)
+    if _limited(request):  # no word about others
+        content |= {"policies": [], "runs": []}
     done = await asyncio.to_thread(_done, service.ledger, request.query_params.get("done", ""))
+    if done is not None and done.policy != policy.name:
+        done = None
     return await asyncio.to_thread(page, request, "home", session=session, done=done, **content)
 
 
@@ -63,6 +71,7 @@ async def _show(request: Request, policy: PolicyService) -> Response:
 async def versions(request: Request) -> Response:
     """All versions, of a policy or of all, a page of them at a time."""
     service, (before, policy) = service_of(request), _asked(request)
+    require_policy(request, policy)
     found = await asyncio.to_thread(_versions_before, service.ledger, before, policy)
     return await _list(request, "versions", found, [version.version for version in found])
 
@@ -71,6 +80,7 @@ async def versions(request: Request) -> Response:
 async def history(request: Request) -> Response:
     """All that happened, to a policy or to all, a page of it at a time."""
     service, (before, policy) = service_of(request), _asked(request)
+    require_policy(request, policy)
     found = await asyncio.to_thread(_events_before, service.ledger, before, policy)
     return await _list(request, "history", found, [event.seq for event in found])
 
@@ -97,6 +107,7 @@ async def version(request: Request, version: str) -> Response:
     service = service_of(request)
     session = await service.sessions.find(request)
     found = await asyncio.to_thread(find_any, service.ledger, version)
+    require_policy(request, found.policy)
     content = await asyncio.to_thread(_version, service, found)
     return page(request, "version", session=session, version=found, **content)
 
@@ -107,6 +118,8 @@ async def compare(request: Request) -> Response:
     service, asked = service_of(request), request.query_params
     session = await service.sessions.find(request)
     both = [await asyncio.to_thread(find_any, service.ledger, asked.get(n, "")) for n in ("a", "b")]
+    for one in both:
+        require_policy(request, one.policy)
     content = await asyncio.to_thread(_compare, service.ledger, *both)
     return page(request, "compare", session=session, a=both[0], b=both[1], **content)
 
@@ -122,6 +135,12 @@ async def episode(request: Request) -> Response:
         "ended": _clock(found.ended_at) if found and found.ended_at else "",
     }
     return page(request, "episode", session=session, id=name, episode=found, **times)
+
+
+def _limited(request: Request) -> bool:
+    """Whether it was let in with a token of one policy."""
+    token: Token | None = getattr(request.state, "token", None)
+    return token is not None and token.policy is not None
 
 
 def _home(service: Service, of: PolicyService) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.auth import require_policy
 from serving.http import answer
 from serving.policy import PolicyService
 from serving.service import Service, service_of
@@ -28,6 +29,7 @@ async def policy(request: Request, policy: str) -> Response:
     """One policy; its other routes are those of /v1 under this path."""
     service = service_of(request)
     found = service.find(policy, "policy")
+    require_policy(request, found.name)
     return answer(await asyncio.to_thread(_entry, service, found))
 
 

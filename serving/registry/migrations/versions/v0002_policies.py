@@ -40,6 +40,7 @@ def upgrade() -> None:
         op.drop_table(name)
     _loop()
     op.add_column("tokens", sa.Column("expires_at", sa.Float))
+    op.add_column("tokens", sa.Column("policy", sa.String(100)))
     op.create_index("outbox_pending", "outbox", ["delivered", "seq"])
     columns: list[Any] = [
         "policy",
