@@ -44,11 +44,13 @@ lock: ## resolve pyproject.toml anew and write requirements.lock (needs pip 25.1
 	rm .lock.json && mv requirements.lock.new requirements.lock
 
 .PHONY: worlds
-worlds: install ## environments and networks from outside, from the pin to a served answer
+worlds: install ## environments and networks from outside, to a served answer; run again, it goes on
 	@test -x .venv-worlds/bin/python || $(BIN)/python -m venv .venv-worlds
 	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" \
 	  > "$$(.venv-worlds/bin/python -c 'import site; print(site.getsitepackages()[0])')/shared.pth"
-	.venv-worlds/bin/python -m pip install --quiet --disable-pip-version-check ".[worlds]"
+	@.venv-worlds/bin/python -m pip install --quiet --disable-pip-version-check ".[worlds]" || \
+	  { echo "make worlds: the packages of the extra 'worlds' were not installed; they come from PyPI,"; \
+	    echo "so this needs a network, or a mirror in PIP_INDEX_URL. Run it again: it goes on."; exit 1; }
 	.venv-worlds/bin/python -W ignore -m tests.matrix.run
 
 bench: install ## measure against the peers that are installed
@@ -90,6 +92,8 @@ watching: install ## how often watch and diagnosis are right: docs/results/{watc
 hostile: install ## what bad bodies cost the server, as multiples of a valid one
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4
 	$(BIN)/python -m tests.benchmarks.hostile --megabytes 4
+	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4 --native
+	$(BIN)/python -m tests.benchmarks.hostile --megabytes 4 --native
 
 .PHONY: swaps
 swaps: install ## 100 champion swaps under 32 connections, a worker killed meanwhile

@@ -61,6 +61,8 @@ _FORMS = {
     "description": "the observation in several forms, by interface or version, while a successor "
     "with other observations is tried",
 }
+_FORMS_OF_MANY = {**_FORMS, "description": "the same, a list of observations for each form"}
+_STACKED = {"type": "object", "description": "as Gymnasium's to_jsonable writes several of a Dict"}
 _EXAMPLES: dict[str, Any] = {
     "/v1/act": {"observation": [0.01, 0.0, 0.02, 0.0], "episode_id": "e-1"},
     "/v1/act/batch": {"observations": [[0.01, 0.0, 0.02, 0.0], [0.0, 0.1, 0.0, 0.0]]},
@@ -81,6 +83,7 @@ def describe(made: dict[str, Any], served: Mapping[str, Predictor] | None = None
     named = _of_named(made["paths"])
     schemas = components["schemas"]
     schemas["ActRequest"]["properties"]["observations"] = _FORMS
+    schemas["BatchRequest"]["properties"]["forms"] = _FORMS_OF_MANY
     for policy, predictor in (served or {}).items():
         named |= _say_observations(policy, predictor, schemas, named)
     _add_examples(made["paths"])
@@ -99,7 +102,9 @@ def _say_observations(
     fields = {"act": ("ActRequest", "observation"), "act/batch": ("BatchRequest", "observations")}
     for path, (name, field) in fields.items():
         body = schemas[f"{name}{mine}"] = deepcopy(schemas[name])
-        said = seen if field == "observation" else {"type": "array", "items": seen}
+        many = {"type": "array", "items": seen}
+        stacked = predictor.layout is not None and predictor.layout.stacks
+        said = seen if field == "observation" else {"anyOf": [many, _STACKED]} if stacked else many
         body["properties"][field] = said
         if mine:
             methods = deepcopy(named[f"/v1/policies/{{policy}}/{path}"])

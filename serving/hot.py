@@ -27,10 +27,10 @@ from serving.calls import JSON, Call, trace_of
 from serving.control.episodes import Ended, NotReady
 from serving.control.routing import Face, Served
 from serving.explain import parse
-from serving.leaves import are_leaves, leaf_batch
+from serving.leaves import are_leaves, form_for, forms_of, leaf_batch
 from serving.logs import REQUEST
-from serving.native import names_of, native_batch, observation_for, read_act
-from serving.policy import Again, PolicyService
+from serving.native import names_of, native_batch, observation_for, read_act, read_batch
+from serving.policy import Afresh, Again, PolicyService
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
@@ -216,19 +216,24 @@ class HotPath:
     async def _batch(self, call: Call) -> Said:
         limits = self._limits
         body = await call.body(self._limit(limits.batch))
-        served, predictor = self._policy.choose(call.header(b"x-client-key"))
-        work = partial(self._act_batch, body, served, predictor)
-        predictor, actions = await _aside(len(body), work)
+        work = partial(self._act_batch, body, call.header(b"x-client-key"))
+        served, predictor, actions = await _aside(len(body), work)
         face = served.face(predictor)
         shown = orjson.dumps(actions, option=orjson.OPT_SERIALIZE_NUMPY)
         return face, b'{"actions":%b%b}' % (shown, face.fields), JSON
 
-    def _act_batch(
-        self, body: bytes, served: Served, predictor: Predictor
-    ) -> tuple[Predictor, NDArray[Any]]:
-        array = _observations(body, predictor, self._limits.batch)
+    def _act_batch(self, body: bytes, client: str | None) -> tuple[Served, Predictor, NDArray[Any]]:
+        limit = self._limits.batch
+        said = read_batch(body) if b'"forms"' in body else None
+        served, predictor = self._policy.choose(client, said.forms if said else ())
+        if said is None:
+            array = _observations(body, predictor, limit)
+            again = partial(_observations, body, limit=limit)
+        else:
+            again = partial(native_batch, said, limit=limit)
+            array = again(predictor)
         self._copy(served, array[0])
-        return self._policy.predict(served, predictor, array)
+        return served, *self._policy.predict(served, predictor, array, again)
 
     async def _infer(self, call: Call) -> Said:
         return await self._answer_tensors(call, None)
@@ -251,7 +256,8 @@ class HotPath:
         else:
             name = episode_of(said.episode, call.header(b"x-episode-id"))
             token = said.token or call.header(b"x-episode-token")
-            served, predictor, episode = await self._choose(call, name, token)
+            names = forms_of(said)
+            served, predictor, episode = await self._choose(call, name, token, names)
         work = partial(self._act_tensors, said, binary, served, predictor, episode)
         answered, actions, memory = await _aside(len(body), work)
         face, sealed = served.face(answered), None
@@ -269,24 +275,32 @@ class HotPath:
         episode: Episode | None,
     ) -> tuple[Predictor, Any, bytes]:
         """Who answered, actions as an array or for one observation as a list, and what to keep."""
-        layout, limit = predictor.layout, self._limits.batch
-        if layout is not None and are_leaves(said, layout):
-            array = leaf_batch(said, binary, layout, limit)
-        else:
-            array = batch(said, binary, predictor.observation_size, limit)
+        afresh = partial(self._tensors, said, binary)
+        array = afresh(predictor)
         memory = None if episode is None else episode.memory
         self._copy(served, array[0], episode)
         if len(array) == 1 and memory is not None:
-            one = array[0].tolist()
-            answered, action, after = self._policy.step_one(served, predictor, one, memory)
+            one, again = array[0].tolist(), partial(_only, afresh)
+            answered, action, after = self._policy.step_one(served, predictor, one, memory, again)
             return answered, [action], after
         if memory is not None and predictor.state_size:
             expected = "one observation: the policy keeps a state from step to step"
             raise BadRequest(422, "inputs[0].shape[0]", expected, str(len(array)))
         if len(array) == 1:
-            answered, action = self._policy.act_one(served, predictor, array[0].tolist())
+            one, again = array[0].tolist(), partial(_only, afresh)
+            answered, action = self._policy.act_one(served, predictor, one, again)
             return answered, [action], b""
-        return *self._policy.predict(served, predictor, array), b""
+        return *self._policy.predict(served, predictor, array, afresh), b""
+
+    def _tensors(
+        self, said: InferRequest, binary: bytes, predictor: Predictor
+    ) -> NDArray[np.float32]:
+        """The observations (n, d) of a request in a predictor's form."""
+        layout, limit = predictor.layout, self._limits.batch
+        said, binary = form_for(said, binary, predictor)
+        if layout is not None and are_leaves(said, layout):
+            return leaf_batch(said, binary, layout, limit)
+        return batch(said, binary, predictor.observation_size, limit)
 
     def _copy(
         self,
@@ -308,6 +322,12 @@ class HotPath:
         return self._limits.of_body(count, *served.sizes) + 2 * served.memory_bytes
 
 
+def _only(afresh: Afresh, predictor: Predictor) -> list[float]:
+    """The one observation of a request, in a predictor's form."""
+    found: list[float] = afresh(predictor)[0].tolist()
+    return found
+
+
 async def _aside(length: int, work: Callable[[], T]) -> T:
     """Do the work here if the body is short, else in a thread."""
     if length <= LONG:
@@ -323,7 +343,7 @@ def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]
     if found is not None:
         return found
     if predictor.layout is not None:
-        return native_batch(body, predictor, limit)
+        return native_batch(read_batch(body), predictor, limit)
     rows = parse(_BATCH, body).observations
     return observations(rows, predictor.observation_size, limit, "observations[{}]")
 

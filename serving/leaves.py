@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from serving.explain import explain
+from serving.predictor import Predictor
 from serving.schemas import BadRequest
 from serving.tensors import INPUT, InferRequest, Tensor, size_of
 from srghn.envs.layout import Layout, Leaf
@@ -21,6 +24,8 @@ _TYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
     "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
+#: What follows the name of an input that is meant for one interface, or one version.
+_FORM = re.compile(r"@([0-9a-f]{16}|[0-9]{1,9})$")
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 
@@ -31,6 +36,36 @@ def inputs_of(layout: Layout | None, size: int) -> list[dict[str, Any]]:
         return [flat]
     parts = [_described(leaf) for leaf in layout.leaves]
     return parts if any(part["name"] == INPUT for part in parts) else [flat, *parts]
+
+
+def forms_of(said: InferRequest) -> list[str]:
+    """The interfaces and versions that a request has inputs for: `obs@9f3c2a7b51d0e846`."""
+    return [found[1] for tensor in said.inputs if (found := _FORM.search(tensor.name))]
+
+
+def form_for(said: InferRequest, binary: bytes, predictor: Predictor) -> tuple[InferRequest, bytes]:
+    """The inputs of a request that are meant for a predictor, and their binary data.
+
+    Those that name its interface or version, else those that name none. Raises `BadRequest`.
+    """
+    if not forms_of(said):
+        return said, binary
+    own = {f"@{predictor.interface}", f"@{predictor.version}"}
+    named = [_FORM.search(tensor.name) for tensor in said.inputs]
+    mine = any(found is not None and found[0] in own for found in named)
+    inputs, parts, at = [], [], 0
+    for tensor, found in zip(said.inputs, named, strict=True):
+        size = size_of(tensor) or 0
+        if (found is not None and found[0] in own) if mine else found is None:
+            inputs.append(replace(tensor, name=_FORM.sub("", tensor.name)))
+            parts.append(binary[at : at + size])
+        at += size
+    if not inputs:
+        expected = f"inputs for interface {predictor.interface}, or inputs without one"
+        raise BadRequest(400, "inputs", expected, ", ".join(forms_of(said))[:200])
+    if at != len(binary):
+        raise BadRequest(400, "binary data", f"{at} bytes", str(len(binary)))
+    return replace(said, inputs=inputs), b"".join(parts)
 
 
 def are_leaves(said: InferRequest, layout: Layout | None) -> bool:

@@ -45,9 +45,14 @@ class NativeRequest(Body, frozen=True):
 
 
 class NativeBatch(Body, frozen=True):
-    """Observations in their own form."""
+    """Observations in their own form, or several forms of them by interface or version.
 
-    observations: list[Raw]
+    Each form is a list of observations, or for a Dict an object whose parts are lists, as
+    Gymnasium's `to_jsonable` writes them.
+    """
+
+    observations: Raw = msgspec.field(default_factory=lambda: _ABSENT)
+    forms: dict[str, Raw] = msgspec.field(default_factory=dict)
 
     def quotes(self) -> int:
         return -1
@@ -56,6 +61,7 @@ class NativeBatch(Body, frozen=True):
 _ACT = msgspec.json.Decoder(ActRequest)
 _NATIVE = msgspec.json.Decoder(NativeRequest)
 _BATCH = msgspec.json.Decoder(NativeBatch)
+_LIST = msgspec.json.Decoder(list[Raw])
 
 
 def read_act(body: bytes, served: Served) -> ActRequest | NativeRequest:
@@ -66,6 +72,11 @@ def read_act(body: bytes, served: Served) -> ActRequest | NativeRequest:
         if served.flat and b'"observations"' not in body:
             raise
     return parse(_NATIVE, body)
+
+
+def read_batch(body: bytes) -> NativeBatch:
+    """The body of `/v1/act/batch` where it is no list of flat vectors."""
+    return parse(_BATCH, body)
 
 
 def names_of(said: ActRequest | NativeRequest) -> Iterable[str]:
@@ -84,26 +95,58 @@ def _said(said: ActRequest | NativeRequest, predictor: Predictor) -> tuple[Any, 
     """A request's observation in the predictor's form, and where it stands."""
     if isinstance(said, ActRequest):
         return said.observation, "observation"
-    for name in (predictor.interface, str(predictor.version)):
-        if name in said.observations:
-            field = f"observations.{name}"
-            return _decode(said.observations[name], field), field
-    if said.observation is _ABSENT:
-        given = ", ".join(sorted(said.observations)) or "none"
-        expected = f"one for interface {predictor.interface}, or `observation`"
-        raise BadRequest(422, "observations", expected, given[:200])
-    return _decode(said.observation, "observation"), "observation"
+    raw, field = _form(
+        said.observation, "observation", said.observations, "observations", predictor
+    )
+    return _decode(raw, field), field
 
 
-def native_batch(body: bytes, predictor: Predictor, limit: int) -> NDArray[np.float32]:
-    """The observations (n, d) of a batch in their own form; raises `BadRequest`."""
-    rows = parse(_BATCH, body).observations
-    check_count(len(rows), limit, "observations")
+def _form(
+    plain: Raw, name: str, forms: dict[str, Raw], among: str, predictor: Predictor
+) -> tuple[Raw, str]:
+    """What is meant for a predictor among several forms, else the plain one, and its field."""
+    for key in (predictor.interface, str(predictor.version)):
+        if key in forms:
+            return forms[key], f"{among}.{key}"
+    if plain is _ABSENT:
+        given = ", ".join(sorted(forms)) or "none"
+        expected = f"one for interface {predictor.interface}, or `{name}`"
+        raise BadRequest(422, among, expected, given[:200])
+    return plain, name
+
+
+def native_batch(said: NativeBatch, predictor: Predictor, limit: int) -> NDArray[np.float32]:
+    """The observations (n, d) of a batch in a predictor's form; raises `BadRequest`."""
+    raw, field = _form(said.observations, "observations", said.forms, "forms", predictor)
+    if bytes(raw).lstrip()[:1] == b"{":
+        return _stacked(_decode(raw, field), predictor, limit, field)
+    rows = _rows(raw, field)
+    check_count(len(rows), limit, field)
     found = []
     for number, row in enumerate(rows):
-        field = f"observations[{number}]"
-        found.append(_flat(_decode(row, field), predictor, field))
+        one = f"{field}[{number}]"
+        found.append(_flat(_decode(row, one), predictor, one))
     return np.stack(found)
+
+
+def _stacked(value: Any, predictor: Predictor, limit: int, field: str) -> NDArray[np.float32]:
+    """Observations (n, d) of a Dict whose parts are stacked."""
+    layout = predictor.layout
+    if layout is None or not layout.stacks:
+        raise BadRequest(422, field, "a list of observations", "an object")
+    try:
+        found = layout.flatten_stacked(value)
+    except ObservationError as error:
+        raise BadRequest.said(422, field, f"{field}: {error}") from None
+    check_count(len(found), limit, field)
+    return found
+
+
+def _rows(raw: Raw, field: str) -> list[Raw]:
+    try:
+        return _LIST.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(422, field, "a list of observations", str(error)[:80]) from None
 
 
 def _decode(raw: Raw, field: str) -> Any:
@@ -126,6 +169,9 @@ def _flat(value: Any, predictor: Predictor, field: str) -> NDArray[np.float32]:
         return layout.flatten(value)
     except ObservationError as error:
         text = str(error) if field == "observation" else f"{field}: {error}"
+        if field.endswith("]") and len(layout.leaves) > 1 and not layout.stacks:
+            text += "; a batch lists whole observations: the parts of a Tuple, stacked as "
+            text += "Gymnasium's to_jsonable does, could be taken for some"
         raise BadRequest.said(422, field, text) from None
 
 

@@ -22,8 +22,9 @@ from serving.registry.ledger import Ledger
 from serving.registry.names import base_of, page_of
 from serving.schemas import BadRequest
 
-#: Gives a request's observation as a predictor sees it.
+#: Gives a request's observation, or its batch, as a predictor sees it.
 Again = Callable[[Predictor], list[float]]
+Afresh = Callable[[Predictor], NDArray[np.float32]]
 
 
 class PolicyService:
@@ -94,17 +95,23 @@ class PolicyService:
         raise BadRequest(404, "version", "one that is served now", repr(wanted[:80]))
 
     def predict(
-        self, served: Served, predictor: Predictor, observations: NDArray[np.float32]
+        self,
+        served: Served,
+        predictor: Predictor,
+        observations: NDArray[np.float32],
+        again: Afresh | None = None,
     ) -> tuple[Predictor, NDArray[Any]]:
         """Who answered, and the actions. The champion covers for any other that fails.
 
-        Raises `NotReady` if the champion fails.
+        `again` gives the batch in the form of who covers, where forms may differ. Raises `NotReady`
+        if the champion fails.
         """
         try:
             return predictor, predictor.act(observations)
         except PredictionError as error:
             champion = self._cover(served, predictor, error)
-            return self.predict(served, champion, observations)
+            covered = again(champion) if again else observations
+            return self.predict(served, champion, covered)
 
     def act_one(
         self,

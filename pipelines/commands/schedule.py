@@ -58,6 +58,10 @@ def add(
     ] = "champion",
     approve: Approve = Approval.manual,
     policy: PolicyOption = "policy",
+    successor: Annotated[
+        bool,
+        typer.Option("--successor", help="Its candidates may see other observations; see run."),
+    ] = False,
     timezone: Annotated[str, typer.Option(help="IANA time zone of the cron fields.")] = "UTC",
     overlap: Annotated[
         Overlap, typer.Option(help="If the previous run is still running: queue one run, or skip.")
@@ -84,7 +88,7 @@ def add(
 
     settings = load_settings()
     require_writable(settings.home)
-    params, target = resolved(preset, tuple(set_ or ())), Target(policy)
+    params, target = resolved(preset, tuple(set_ or ())), Target(policy, successor)
     check(settings, prepared(settings, params, start, target=target), target)
     asked = schedules.Schedule(
         name,
@@ -96,6 +100,7 @@ def add(
         approve=approve.value,
         overlap=overlap.value,
         policy=policy,
+        successor=successor,
     )
     added = schedules.add(settings, asked)
     _tell_prefect(settings)

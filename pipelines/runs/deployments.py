@@ -91,6 +91,7 @@ class Prefect:
             "approve": schedule.approve,
             "schedule": schedule.name,
             "policy": schedule.policy,
+            "successor": schedule.successor,
         }
         says = f"Cron `{schedule.cron}` ({schedule.timezone}), preset {schedule.preset}; "
         says += f"overlaps: {schedule.overlap}."

@@ -35,7 +35,8 @@ class Schedule:
     imports  folder that users' own environments and networks are imported from
     handled  the last firing that was run, skipped or missed; at first, when it was added
     note     what became of it
-    policy   what its candidates are for
+    policy     what its candidates are for
+    successor  whether they may see other observations than the policy's champion
     """
 
     name: str
@@ -53,6 +54,7 @@ class Schedule:
     paused: bool = False
     reason: str = ""
     policy: str = "policy"
+    successor: bool = False
 
     def due(self, now: datetime) -> calendar.Due | None:
         if self.paused:

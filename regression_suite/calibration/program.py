@@ -260,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gates", type=int, default=1000)
-    parser.add_argument("--samples", type=int, default=200, help="per row of coverage")
+    parser.add_argument("--samples", type=int, default=1000, help="per row of coverage")
     parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--years", type=int, default=YEARS)
     chosen = parser.parse_args()

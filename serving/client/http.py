@@ -14,10 +14,10 @@ from serving.client.rules import (
     AGAIN,
     Progress,
     base_of,
+    batch_of,
     body_of,
     given_up,
     pause,
-    plain_batch,
     read,
 )
 
@@ -118,9 +118,14 @@ class Client:
         """The action for an observation outside any episode."""
         return self.post(f"{self._base}/act", body_of(observation), deadline)["action"]
 
-    def act_batch(self, observations: Any, deadline: float | None = None) -> list[Any]:
-        """Actions for many observations, all of one version."""
-        body = {"observations": plain_batch(observations)}
+    def act_batch(
+        self, observations: Any, deadline: float | None = None, others: Forms | None = None
+    ) -> list[Any]:
+        """Actions for many observations, all of one version.
+
+        `others` are other forms of them by interface or version; see `Episode.act`.
+        """
+        body = batch_of(observations, others)
         found: list[Any] = self.post(f"{self._base}/act/batch", body, deadline)["actions"]
         return found
 
@@ -227,9 +232,11 @@ class AsyncClient:
         body = body_of(observation)
         return (await self.post(f"{self._base}/act", body, deadline))["action"]
 
-    async def act_batch(self, observations: Any, deadline: float | None = None) -> list[Any]:
-        """Actions for many observations, all of one version."""
-        body = {"observations": plain_batch(observations)}
+    async def act_batch(
+        self, observations: Any, deadline: float | None = None, others: Forms | None = None
+    ) -> list[Any]:
+        """Actions for many observations; see `Client.act_batch`."""
+        body = batch_of(observations, others)
         found: list[Any] = (await self.post(f"{self._base}/act/batch", body, deadline))["actions"]
         return found
 

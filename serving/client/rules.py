@@ -92,6 +92,14 @@ def plain_batch(observations: Any) -> list[Any]:
     return [plain(observation) for observation in observations]
 
 
+def batch_of(observations: Any, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A batch, and its other forms by interface or version, if several are sent."""
+    said: dict[str, Any] = {"observations": plain_batch(observations)}
+    if others:
+        said["forms"] = {str(name): plain_batch(value) for name, value in others.items()}
+    return said
+
+
 def pause(attempt: int, answer: httpx.Response | None) -> float:
     """Seconds before asking again: what the server asks for, else longer each time."""
     first, last = PAUSES

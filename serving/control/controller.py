@@ -57,8 +57,31 @@ class Controller:
             harmful = decision.action == "abort" and moved is None
             end = self._abort if harmful else self._expire
             return self._try(end, canary, *explained(decision, moved))
+        silent = self._silent(canary, served)
+        if silent is not None:
+            return self._try(self._expire, canary, silent, decision.to_json())
         self._step(canary, state)
         return False
+
+    def _silent(self, canary: Canary, served: Served) -> str | None:
+        """Why a trial that no new episode joins expires; None while one may still join.
+
+        Without it a successor whose clients never send both forms were on trial for ever.
+        """
+        rules, now = canary.rules, self._clock()
+        allowed = max(rules.idle, rules.deadline)
+        [said] = self._ledger.events(canary.version, newest=True, limit=1)
+        if now - said.moment <= allowed:
+            return None
+        last = self._ledger.last_started(canary.policy, canary.epoch)
+        if last is not None and now - last <= allowed:
+            return None
+        why = f"no new episode joined the trial within {allowed / 86400:.3g} days"
+        if served.asked:
+            assert served.canary is not None  # or nothing were asked for
+            key = served.canary.interface
+            why += f": no client sends its observations, those of interface {key}"
+        return why
 
     def _guarded(self, canary: Canary) -> bool:
         """Abort where errors, invalid actions or latency broke their guard; True if it did."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import select
+
 from serving.registry import comparisons, episodes, rows, schema
 from serving.registry.database import Database
 from serving.registry.records import Outcome, Running, Start, StartRow
@@ -67,6 +69,13 @@ class EpisodeLog:
         """A trial's next starts after number `after`, up to the first that still runs at `now`."""
         with self._database.read() as connection:
             return episodes.resolved(connection, policy, trial, after, now, limit)
+
+    def last_started(self, policy: str, trial: int) -> float | None:
+        """When a trial's latest episode began, in Unix seconds; None while there is none."""
+        table = schema.starts
+        query = select(table.c.started_at).where(table.c.policy == policy, table.c.trial == trial)
+        with self._database.read() as connection:
+            return connection.execute(query.order_by(table.c.n.desc()).limit(1)).scalar()
 
     def trial_state(self, policy: str = POLICY, trial: int | None = None) -> Running | None:
         """What the decision code keeps of a trial; the current one if none is named."""

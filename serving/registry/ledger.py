@@ -82,6 +82,7 @@ class Ledger:
         log = EpisodeLog(self._database, clock)
         self.start_episodes, self.find_episode = log.start_episodes, log.find_episode
         self.record_outcome, self.outcomes = log.record_outcome, log.outcomes
+        self.last_started = log.last_started
         self.resolved, self.prune_starts = log.resolved, log.prune_starts
         self.started = log.started
         self.trial_state, self.advance_trial = log.trial_state, log.advance_trial

@@ -54,6 +54,12 @@ class TrialTerms(Params):
         description="seconds after its start at which an episode without an outcome is missing; "
         "at most twice the longest episode",
     )
+    idle: float = Field(
+        604_800.0,
+        gt=0,
+        description="seconds without a new episode, and no word about the trial, after which it "
+        "expires",
+    )
     missing: float = Field(
         0.0, ge=0, lt=1, description="share of outcomes that is expected to go missing"
     )

@@ -109,6 +109,14 @@ class Layout:
     def size(self) -> int:
         return sum(leaf.size for leaf in self.leaves)
 
+    @property
+    def stacks(self) -> bool:
+        """Whether several observations may be sent as one, their parts stacked: of a Dict alone.
+
+        A Tuple's stacked parts could be taken for observations.
+        """
+        return all(leaf.path and isinstance(leaf.path[0], str) for leaf in self.leaves)
+
     def flatten(self, observation: Any) -> Float32:
         """One native observation -> (size,), as Gymnasium's `flatten` gives it.
 
@@ -120,6 +128,22 @@ class Layout:
             leaf.flatten(_array(leaf, _at(observation, leaf))[None])[0] for leaf in self.leaves
         )
         return np.concatenate(list(arrays))
+
+    def flatten_stacked(self, batch: Any) -> Float32:
+        """Observations whose parts are stacked, as Gymnasium's `to_jsonable` writes several.
+
+        Each leaf holds its values one after the other. Gives (batch, size); raises
+        `ObservationError` naming the leaf.
+        """
+        self._check_names(batch)
+        values = {leaf.name: _stacked(leaf, _at(batch, leaf)) for leaf in self.leaves}
+        first, count = self.leaves[0].name, len(values[self.leaves[0].name])
+        for name, array in values.items():
+            if len(array) != count:
+                raise ObservationError(
+                    f"observation {name}: expected {count} values, as {first} has, got {len(array)}"
+                )
+        return self.flatten_leaves(values)
 
     def flatten_leaves(self, values: Mapping[str, NDArray[Any]]) -> Float32:
         """One array (batch, *shape) a leaf, by name -> (batch, size)."""
@@ -209,6 +233,26 @@ def _at(observation: Any, leaf: Leaf) -> Any:
 
 def _array(leaf: Leaf, value: Any) -> NDArray[Any]:
     """A leaf's value as an array of its shape."""
+    found = _numbers(leaf, value)
+    if found.shape != leaf.shape:
+        raise ObservationError(
+            f"observation {leaf.name}: expected {_expected(leaf)}, got shape {list(found.shape)}"
+        )
+    return found
+
+
+def _stacked(leaf: Leaf, values: Any) -> NDArray[Any]:
+    """A leaf's values, one an observation, as an array (batch, *shape)."""
+    found = _numbers(leaf, values)
+    if found.shape[1:] != leaf.shape or not found.ndim:
+        raise ObservationError(
+            f"observation {leaf.name}: expected a list with {_expected(leaf)} for each "
+            f"observation, got shape {list(found.shape)}"
+        )
+    return found
+
+
+def _numbers(leaf: Leaf, value: Any) -> NDArray[Any]:
     try:
         if isinstance(value, Mapping):
             found = _decoded(value)
@@ -220,10 +264,6 @@ def _array(leaf: Leaf, value: Any) -> NDArray[Any]:
         raise ObservationError(
             f"observation {leaf.name}: expected {_expected(leaf)}: {error}"
         ) from error
-    if found.shape != leaf.shape:
-        raise ObservationError(
-            f"observation {leaf.name}: expected {_expected(leaf)}, got shape {list(found.shape)}"
-        )
     return found
 
 

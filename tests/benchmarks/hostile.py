@@ -1,9 +1,10 @@
 """What bad bodies cost, as multiples of a valid one of the same length: CPU and memory.
 
-    python -m tests.benchmarks.hostile [--megabytes 4]
+    python -m tests.benchmarks.hostile [--megabytes 4] [--native]
 
 Starts a server of its own, prints a table, and exits 1 if a kind costs more than 20 times a valid
-body's CPU, or more memory than 20 times its length.
+body's CPU, or more memory than 20 times its length. With --native the policy observes a Dict, and
+bodies are in its own form.
 """
 
 from __future__ import annotations
@@ -19,17 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.lab.bench.http.load import cpu_seconds
+from tests.benchmarks.hostile_native import fill, native_kinds, native_valid
 from tests.serving.conftest import Home, maker, run_server
+from tests.serving.test_native_observations import SIZE, interface
 
 MOST = 20.0
 BATCH, ACT, INFER = "/v1/act/batch", "/v1/act", "/v2/models/policy/infer"
 OUTCOME = "/v1/episodes/e/outcome"
-
-
-def fill(start: bytes, part: bytes, end: bytes, length: int) -> bytes:
-    """A body of about `length` bytes: the part again and again."""
-    count = max(1, (length - len(start) - len(end)) // len(part))
-    return start + (part * count)[:-1] + end
 
 
 def valid(length: int) -> bytes:
@@ -108,23 +105,24 @@ def _memory(pid: int, name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def table(length: int) -> list[dict[str, object]]:
+def table(length: int, native: bool = False) -> list[dict[str, object]]:
     """A row for each kind of body, of a server whose limit is that length."""
+    good, bad = (native_valid, native_kinds) if native else (valid, kinds)
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home", maker(Path(folder)))
-        home.first()
+        home.first(**{"more": SIZE - 4, "interface": interface()} if native else {})
         limits = {"SRGHN_LIMIT_BODY_BYTES": str(length + 100)}
         with run_server(home, environment=limits) as (url, process):
             host, port = url.removeprefix("http://").split(":")
             address = host, int(port)
             time.sleep(2)
-            good = valid(length)
+            body = good(length)
             for _ in range(3):  # warm
-                status, cpu, memory = measure(address, process.pid, BATCH, good, {})
+                status, cpu, memory = measure(address, process.pid, BATCH, body, {})
             assert status == 200, status
             rows.append(_row("valid", status, cpu, cpu, memory, length))
-            for name, path, body, headers in kinds(length):
+            for name, path, body, headers in bad(length):
                 status, spent, memory = measure(address, process.pid, path, body, headers)
                 rows.append(_row(name, status, spent, cpu, memory, length))
         home.ledger.close()
@@ -146,9 +144,10 @@ def _row(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=0.4)
+    parser.add_argument("--native", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = table(int(options.megabytes * 1e6))
+    rows = table(int(options.megabytes * 1e6), options.native)
     if options.json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
     else:

@@ -9,10 +9,11 @@ work does not, or a refusal says something else.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ SEEN = Path(__file__).parents[2] / ".matrix.jsonl"
 NETWORK_WORLD = EnvParams(id="CartPole-v1", max_episode_steps=60)
 #: Seeds of evolution that are tried: three generations may end at a constant policy.
 SEEDS = 6
+#: Seconds for one case, all its seeds together: a world that hangs keeps no other one waiting.
+DEADLINE = 900
 #: (part, name, parameters, what the refusal must say or nothing)
 Case = tuple[str, str, RunParams, str]
 
@@ -80,16 +83,36 @@ def _with(net: NetworkParams) -> RunParams:
 def attempt(params: RunParams, said: str) -> tuple[list[str], bool]:
     """The cells of a row, and whether it is as it should be."""
     try:
-        with redirect_stderr(StringIO()) as told:
+        with redirect_stderr(StringIO()) as told, _deadline(DEADLINE):
             went = _through(params)
     except SrghnError as error:
         text = str(error)
         fine = bool(said) and said in text and "\n" not in text
         fine &= "def forward" not in told.getvalue()  # torch's pages beside our line
         return [text if said else f"FAILED: {text}"], fine
-    except Exception as error:  # noqa: BLE001  the table says which
+    except (Exception, Late) as error:  # noqa: BLE001  the table says which
         return [f"FAILED {type(error).__name__}: {' '.join(str(error).split())[:200]}"], False
     return ([*went.cells], True) if not said else (["FAILED: it was taken"], False)
+
+
+class Late(BaseException):
+    """The case took too long; no `except Exception` on its way takes it for something else."""
+
+
+@contextmanager
+def _deadline(seconds: int) -> Iterator[None]:
+    """Raise `Late` in this thread after so many seconds."""
+
+    def late(number: int, frame: object) -> None:
+        raise Late(f"it was not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _through(params: RunParams) -> way.Went:
@@ -128,7 +151,8 @@ def main(say: Callable[[str], Any] = print) -> int:
     rows: dict[str, list[str]] = {}
     with suppress(FileNotFoundError):
         for line in SEEN.read_text(encoding="utf-8").splitlines():
-            rows |= json.loads(line)
+            with suppress(ValueError):  # cut off while it was written
+                rows |= json.loads(line)
     failed = 0
     for part, name, params, said in cases():
         key, begun = f"{part} {name}", time.perf_counter()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
+
+import pytest
+
 from srghn.config import EnvParams, NetworkParams
 from tests.matrix import run
 
@@ -25,3 +31,29 @@ def test_what_should_have_been_refused_is_a_failure() -> None:
     params = run.BASE.model_copy(update={"env": EnvParams(id="NoSuch-v0")})
     assert run.attempt(params, "no such reason")[1] is False
     assert run.attempt(params, "NoSuch")[1] is True
+
+
+def test_a_case_that_hangs_ends_by_its_deadline_and_the_next_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was seen before stays seen, though the file's last line was cut off."""
+    cases = [("worlds", name, run.BASE, "") for name in ("done", "hangs", "next")]
+    went: list[int] = []
+
+    def through(params: object) -> object:
+        went.append(1)
+        if len(went) == 1:
+            time.sleep(30)
+        raise RuntimeError("as a world may")
+
+    seen = tmp_path / "seen.jsonl"
+    seen.write_text(json.dumps({"worlds done": ["row"]}) + '\n{"worlds hangs": ["ro')
+    for name, value in {"cases": lambda: cases, "_through": through, "DEADLINE": 1}.items():
+        monkeypatch.setattr(run, name, value)
+    monkeypatch.setattr(run, "SEEN", seen)
+    said: list[str] = []
+    assert run.main(said.append) == 1
+    assert [line.partition(" (")[0] for line in said] == [
+        "worlds hangs: FAILED Late: it was not done after 1 s",
+        "worlds next: FAILED RuntimeError: as a world may",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from serving.app import create_app
 from serving.client import Client, Refused
 from serving.control.samples import step_of
 from serving.registry.interfaces import key_of
+from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules
 from serving.registry.samples import kept
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.envs.spaces import read_interface
@@ -87,6 +90,48 @@ def test_each_api_answers_as_to_the_flat_vector(client: TestClient, policy: Onnx
     assert client.post("/v1/act/batch", json={"observations": flat}).json()["actions"] == actions
     one = client.post("/v1/act", json={"observation": flat[3]}).json()
     assert one["action"] == actions[3]
+
+
+def test_a_batch_may_be_as_gymnasium_stacks_it(client: TestClient, policy: OnnxPolicy) -> None:
+    seen = samples(32)
+    stacked = SPACE.to_jsonable(seen)
+    assert isinstance(stacked, dict)  # and so no list of observations
+    answer = client.post("/v1/act/batch", json={"observations": stacked})
+    assert answer.json()["actions"] == expected(policy, seen)
+    for change, said in [
+        ({"goal": [1, 2]}, "observation goal: expected 32 values, as camera has, got 2"),
+        ({"goal": 1}, "goal: expected a list with a whole number of 1 to 3 for each observation"),
+        ({"camera": stacked["camera"][0]}, "camera: expected a list with an array of shape"),
+        ({"gaol": []}, "the observation has no 'gaol'"),
+        ({"grip": None}, "observation grip is missing"),
+    ]:
+        refused = client.post("/v1/act/batch", json={"observations": {**stacked, **change}})
+        assert refused.status_code == 422
+        assert said in refused.json()["error"]
+    limit = client.app.state.service.limits.batch  # type: ignore[attr-defined]
+    many = {"goal": [1] * (limit + 1), "grip": [[0, 0]] * (limit + 1)}
+    many |= {"camera": [[[[0]] * 3] * 2] * (limit + 1)}
+    many |= {"pair": [[[0.0, 0.0]] * (limit + 1), [0] * (limit + 1)]}
+    assert client.post("/v1/act/batch", json={"observations": many}).status_code == 413
+
+
+def test_a_batch_of_tuples_is_a_list_of_tuples(home: Any) -> None:
+    """Stacked, as Gymnasium writes it, two of two parts would be two others: it is refused."""
+
+    class Two(gym.Env[Any, Any]):
+        observation_space = spaces.Tuple((spaces.Box(-9, 9, (4,), np.float32), spaces.Discrete(2)))
+        action_space = spaces.Discrete(2)
+
+    described = json.loads(json.dumps(read_interface(Two(), "two").to_dict()))
+    home.first(more=2, interface=described)
+    rows = [[[0.0, 0.0, 1.0, 0.0], 1], [[0.0, 0.0, -1.0, 0.0], 0], [[0.0, 0.0, 1.0, 0.0], 0]]
+    with TestClient(create_app(home.settings)) as client:
+        answer = client.post("/v1/act/batch", json={"observations": rows})
+        assert answer.json()["actions"] == [1, 0, 1]
+        stacked = [[row[0] for row in rows], [row[1] for row in rows]]
+        refused = client.post("/v1/act/batch", json={"observations": stacked})
+        assert refused.status_code == 422
+        assert "a batch lists whole observations: the parts of a Tuple" in refused.json()["error"]
 
 
 def test_what_is_kept_for_the_diagnosis_is_the_flat_vector(
@@ -257,6 +302,33 @@ def test_only_who_sends_both_is_on_trial(home: Any, successor: tuple[TestClient,
     assert client.post("/v1/act/batch", json={"observations": [FOUR]}).json()["actions"] == [1]
 
 
+def test_a_trial_whose_clients_send_one_form_alone_expires_and_says_why(home: Any) -> None:
+    home.first()
+    terms = {"idle": 0.3, "deadline": 0.3}
+    rules = DeploymentRules.model_validate({"trial": terms})
+    home.ledger.set_deployment_rules(rules, who=Who("ann", "quick"))
+    seen = {"observation_size": 6, "kind": "discrete", "n": 2}
+    digest = home.candidate(more=2, flip=True, interface=seen)
+    manifest = {**home.store.load(digest).manifest, "successor": True}
+    version = home.steps.register(digest, manifest=manifest)
+    home.steps.begin(version, incumbent_digest=None)
+    home.steps.judge(version)
+    home.steps.approve(version)
+    home.steps.canary(version)
+    with TestClient(create_app(home.settings)) as client:
+        deadline = time.monotonic() + 20
+        while home.ledger.canary() is not None and time.monotonic() < deadline:
+            said = {"observation": FOUR, "episode_id": f"e-{time.monotonic_ns()}"}
+            assert client.post("/v1/act", json=said).status_code == 200
+            client.app.state.service.poll()  # type: ignore[attr-defined]
+    assert home.ledger.version(version).state == "EXPIRED"
+    event = home.ledger.events(version, newest=True, limit=1)[0]
+    assert event.reason.startswith("no new episode joined the trial within ")
+    assert event.reason.endswith(
+        f"no client sends its observations, those of interface {key_of(seen)}"
+    )
+
+
 def test_an_episode_goes_on_with_the_form_that_its_arm_sees(
     home: Any, successor: tuple[TestClient, int, str]
 ) -> None:
@@ -275,6 +347,80 @@ def test_an_episode_goes_on_with_the_form_that_its_arm_sees(
     assert refused.json()["error"] == "observation: expected 6 numbers, got 4"
     wrong = client.post("/v1/act", json={"observations": {"9": SIX}, "token": token})
     assert wrong.json()["error"].startswith(f"observations: expected one for interface {key}")
+
+
+def actions_of(answers: list[httpx.Response]) -> set[int]:
+    assert {answer.status_code for answer in answers} == {200}, answers[0].text
+    return {action for answer in answers for action in answer.json()["actions"]}
+
+
+def test_a_batch_in_both_forms_may_be_answered_by_the_successor(
+    home: Any, successor: tuple[TestClient, int, str]
+) -> None:
+    client, version, key = successor
+    for name in (key, str(version)):
+        both = {"observations": [FOUR, FOUR], "forms": {name: [SIX, SIX]}}
+        answers = [client.post("/v1/act/batch", json=both) for _ in range(20)]
+        assert actions_of(answers) == {0, 1}  # either arm's, each in its own form
+    alone = {"observations": [FOUR, FOUR]}
+    assert actions_of([client.post("/v1/act/batch", json=alone) for _ in range(20)]) == {1}
+    wrong = {"observations": [FOUR], "forms": {key: [FOUR]}}
+    said = {client.post("/v1/act/batch", json=wrong).json().get("error") for _ in range(30)}
+    assert said == {None, f"forms.{key}[0]: expected 6 numbers, got 4"}
+
+
+def inputs_of(rows: dict[str, list[list[float]]], sized: bool = False) -> list[dict[str, Any]]:
+    found = []
+    for name, given in rows.items():
+        shape = [len(given), len(given[0])]
+        size = {"parameters": {"binary_data_size": 4 * shape[0] * shape[1]}}
+        data = size if sized else {"data": given}
+        found.append({"name": name, "datatype": "FP32", "shape": shape, **data})
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_protocol_takes_inputs_by_interface(
+    home: Any, successor: tuple[TestClient, int, str], count: int
+) -> None:
+    client, version, key = successor
+    url = "/v2/models/policy/infer"
+
+    def ask(rows: dict[str, list[list[float]]], path: str = url) -> Any:
+        return client.post(path, json={"inputs": inputs_of(rows)}).json()
+
+    both = {"obs": [FOUR] * count, f"obs@{key}": [SIX] * count}
+    found = [tuple(ask(both)["outputs"][0]["data"]) for _ in range(20)]
+    assert set(found) == {(0,) * count, (1,) * count}
+    own = f"/v2/models/policy/versions/{version}/infer"
+    assert ask(both, own)["outputs"][0]["data"] == [0] * count
+    assert ask({f"obs@{version}": [SIX], "obs": [FOUR]}, own)["outputs"][0]["data"] == [0]
+    assert ask({"obs": [FOUR]})["outputs"][0]["data"] == [1]
+    assert ask({f"obs@{'0' * 16}": [SIX]}, own)["error"].startswith(
+        f"inputs: expected inputs for interface {key}, or inputs without one"
+    )
+    head = json.dumps({"inputs": inputs_of(both, sized=True)}).encode()
+    data = np.array(FOUR * count + SIX * count, "<f4").tobytes()
+    sizes = {"Inference-Header-Content-Length": str(len(head))}
+    answer = client.post(own, content=head + data, headers=sizes)
+    assert answer.json()["outputs"][0]["data"] == [0] * count
+    short = client.post(own, content=head + data[:-4], headers=sizes)
+    assert short.status_code == 400
+
+
+def test_an_episode_by_the_protocol_in_both_forms_is_on_trial(
+    home: Any, successor: tuple[TestClient, int, str]
+) -> None:
+    client, version, key = successor
+    for number in range(20):
+        body = {
+            "inputs": inputs_of({"obs": [FOUR], f"obs@{key}": [SIX]}),
+            "parameters": {"episode_id": f"v2-{number}"},
+        }
+        assert client.post("/v2/models/policy/infer", json=body).status_code == 200
+    rows = [home.ledger.find_episode(f"v2-{number}") for number in range(20)]
+    assert {row.version for row in rows} == {1, version}
+    assert {row.trial for row in rows} == {home.ledger.canary().epoch}
 
 
 def test_after_the_promotion_both_forms_still_serve(
@@ -309,6 +455,16 @@ def test_a_successor_that_fails_is_covered_with_the_champions_form(
         return real(self, observation)
 
     monkeypatch.setattr(Predictor, "act_one", failing)
+    whole = Predictor.act
+
+    def failing_batch(self: Predictor, observations: Any) -> Any:
+        if self.version == version:
+            raise PredictionError("broken")
+        return whole(self, observations)
+
+    monkeypatch.setattr(Predictor, "act", failing_batch)
+    batch = {"observations": [FOUR, FOUR], "forms": {key: [SIX, SIX]}}
+    assert actions_of([client.post("/v1/act/batch", json=batch) for _ in range(20)]) == {1}
     both = {"observation": FOUR, "observations": {key: SIX}}
     answers = [client.post("/v1/act", json=both) for _ in range(20)]
     assert {answer.status_code for answer in answers} == {200}

@@ -55,6 +55,11 @@ def test_another_interface_is_refused_before_anything_is_computed(
     assert sorted(served.settings.workspaces.iterdir()) == before
     named = srghn_here(*planned, "--policy", "timed", "--json", env=settings)
     assert json.loads(named.stdout)["policy"] == "timed"
+    succeeds = srghn_here(*planned, "--successor", "--json", env=settings)
+    assert succeeds.returncode == 0, succeeds.stderr
+    assert json.loads(succeeds.stdout)["successor"] is True
+    shown = srghn_here("schedule", "show", "nightly", "--json", env=settings)
+    assert json.loads(shown.stdout)["successor"] is True
 
 
 def test_other_actions_have_no_successor(served: Home, tiny: Tiny) -> None:

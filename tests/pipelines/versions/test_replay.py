@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,11 @@ def test_what_is_not_there_is_named(home: Home) -> None:
 
 def test_the_command_tells_what_was_compared(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SRGHN_HOME", str(home.settings.home))
-    said = CliRunner().invoke(app, ["replay", "1"])
+    page = home.release.report_page(1)
+    assert page is not None
+    printed = re.search(r"srghn (replay \d+)", page.read_text())
+    assert printed is not None  # the report's own command, as it stands there
+    said = CliRunner().invoke(app, printed[1].split())
     assert said.exit_code == 0, said.output
     assert "all as recorded" in said.stdout
     as_json = json.loads(CliRunner().invoke(app, ["replay", "1", "--json"]).stdout)

@@ -92,6 +92,7 @@ def test_the_committed_table_holds_what_it_promises() -> None:
         assert float(row["coverage_low"]) >= 1 - alpha, row
         assert float(row["coverage_high"]) >= 1 - alpha, row
     for row in rows("coverage"):
+        assert int(row["samples"]) >= 1000
         assert min(float(row["low"]), float(row["high"])) >= float(row["nominal"]), row
     equal = next(
         r for r in gates

@@ -265,3 +265,20 @@ def test_an_alarm_before_the_trial_or_one_that_is_over_excuses_nothing(
         if trial.look():
             break
     assert trial.state is State.ABORTED
+
+
+def test_a_trial_that_no_episode_joins_expires(ledger: Ledger, steps: Any) -> None:
+    trial = Trial(ledger, steps)
+    trial.now += trial.canary.rules.idle - 10
+    assert not trial.look()
+    trial.start([1])  # one that never ends: it joined, and its time begins anew
+    trial.now += 1000
+    assert not trial.look()
+    trial.now += trial.canary.rules.idle
+    assert trial.look()
+    assert trial.state == "EXPIRED"
+    assert not ledger.version(trial.version).quarantined
+    event = ledger.events(trial.version, newest=True, limit=1)[0]
+    assert event.reason == "no new episode joined the trial within 7 days"
+    steps.canary(trial.version)  # it may be tried again
+    assert ledger.verify() == ledger.count()
