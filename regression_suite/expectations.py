@@ -15,7 +15,7 @@ from regression_suite import data_docs
 from regression_suite.episodes import Played
 from regression_suite.played_tables import EPISODES, OUTCOMES, episode_frame, outcome_frame
 from regression_suite.played_tables import requirements as played_requirements
-from regression_suite.tables import KEYS, RunTables, read, requirements
+from regression_suite.tables import KEYS, RunTables, requirements
 from srghn.errors import ArtefactError
 from srghn.evolution.lineage import schema
 from srghn.evolution.metrics import SCHEMA
@@ -79,11 +79,6 @@ class DataQuality:
     def success(self) -> bool:
         """Every expectation held; none at all is not a success."""
         return bool(self.expectations) and not self.failed
-
-
-def validate_run(run_dir: Path) -> DataQuality:
-    """Validate the tables of a run; raises `ArtefactError` if they cannot be read."""
-    return validate(read(run_dir))
 
 
 def validate(run: RunTables, played: Sequence[Played] = (), limit: int = 0) -> DataQuality:

@@ -1,8 +1,7 @@
-"""Bounds for a failure rate: exact at a planned number of episodes, or true at every moment.
+"""Bounds for a failure rate that are true at every moment.
 
-Both hold for every rate and every n; neither is an approximation. `clopper_pearson` is for a number
-of episodes that was fixed beforehand (Clopper & Pearson 1934, Biometrika 26(4)). `rate_bounds` may
-be looked at after every episode, and playing may stop because of what was seen.
+They hold for every rate and every n, without approximation. `rate_bounds` may be looked at after
+every episode, and playing may stop because of what was seen.
 
 `rate_bounds` bets against "the rate is at least p". A bet of share c multiplies the capital by
 1 - c at a failure and by 1 + c p / (1 - p) at a success. At rate p the expected factor is 1, at a
@@ -28,18 +27,6 @@ Float = NDArray[np.float64]
 SHARES = np.array([1.0, 0.95, 0.85, 0.7, 0.55, 0.4, 0.25, 0.12, 0.05])
 PRIOR = np.array([0.3, 0.14, 0.1, 0.1, 0.1, 0.08, 0.08, 0.06, 0.04])
 _HALVINGS = 60
-
-
-def clopper_pearson(failures: int, n: int, alpha: float) -> tuple[float, float]:
-    """Lower and upper bound of a rate after `failures` of `n`; each is wrong with at most `alpha`.
-
-    Raises `ValueError` unless 0 <= failures <= n and n > 0.
-    """
-    _check(np.array(failures), np.array(n))
-    if n == 0:
-        raise ValueError("an exact bound needs at least one episode")
-    low = 0.0 if failures == 0 else 1 - _upper(n - failures, n, alpha)
-    return low, 1.0 if failures == n else _upper(failures, n, alpha)
 
 
 def log_rate_capital(failures: ArrayLike, n: ArrayLike, limit: ArrayLike) -> Float:
@@ -88,26 +75,6 @@ def _anytime_upper(failures: NDArray[np.int64], n: NDArray[np.int64], alpha: flo
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     bound: Float = np.where(refuted, high, 1.0)
     return bound
-
-
-def _upper(failures: int, n: int, alpha: float) -> float:
-    """The rate at which `failures` or fewer of n have probability alpha."""
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if _log_tail(failures, n, middle) > math.log(alpha):
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _log_tail(failures: int, n: int, rate: float) -> float:
-    """log P(X <= failures) for X ~ Binomial(n, rate), 0 < rate < 1."""
-    i = np.arange(failures + 1)
-    choose = np.concatenate([[0.0], np.cumsum(np.log(n - i[:-1]) - np.log(i[1:]))])
-    logs = choose + i * math.log(rate) + (n - i) * math.log1p(-rate)
-    return float(log_mixture(logs, np.ones(len(logs))))
 
 
 def _check(failures: NDArray[np.int64], n: NDArray[np.int64]) -> None:

@@ -19,7 +19,6 @@ from regression_suite.expectations import (
     judge_tables,
     validate,
     validate_outcomes,
-    validate_run,
 )
 from regression_suite.suite import Cell
 from regression_suite.tables import RunTables, read
@@ -71,8 +70,8 @@ def emptied(run: RunTables) -> RunTables:
     return replace(run, lineage=run.lineage.iloc[:0])
 
 
-def test_a_real_run_is_sound(run_dir: Path) -> None:
-    quality = validate_run(run_dir)
+def test_a_real_run_is_sound(run: RunTables) -> None:
+    quality = validate(run)
     assert quality.success, quality.failed
     assert quality.rows["generations"] == 6
     assert judge_tables(quality).outcome == "passed"
@@ -140,9 +139,9 @@ def test_torn_tables_are_refused(run_dir: Path, tmp_path: Path) -> None:
     part = next((torn / "lineage").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(ArtefactError, match=r"torn.*--resume"):
-        validate_run(torn)
+        read(torn)
     with pytest.raises(ArtefactError, match="nowhere"):
-        validate_run(tmp_path / "nowhere")
+        read(tmp_path / "nowhere")
 
 
 def test_a_run_that_met_its_budget_says_so(run_dir: Path, tmp_path: Path) -> None:

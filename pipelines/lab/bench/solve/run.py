@@ -155,12 +155,6 @@ def table(attempts: Sequence[Attempt]) -> Table:
     return shown
 
 
-def markdown(attempts: Sequence[Attempt]) -> str:
-    """The same table for a page."""
-    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows(attempts)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def rows(attempts: Sequence[Attempt]) -> Iterator[tuple[str, ...]]:
     for env, contestant in dict.fromkeys((a.env, a.contestant) for a in attempts):
         runs = [a for a in attempts if (a.env, a.contestant) == (env, contestant)]
