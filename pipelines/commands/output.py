@@ -44,6 +44,12 @@ AnyPolicy = Annotated[
     str | None,
     typer.Option("--policy", help="Of one policy; default all.", callback=_known_name),
 ]
+SeenOption = Annotated[
+    int | None,
+    typer.Option(
+        "--version", help="The version seen on trial; refused where another one is by now."
+    ),
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger permanently.")]
 
 

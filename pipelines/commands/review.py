@@ -16,6 +16,7 @@ from pipelines.commands.output import (
     JsonOption,
     PolicyOption,
     ReasonOption,
+    SeenOption,
     load_settings,
     out,
     print_json,
@@ -338,6 +339,7 @@ def canary_start(
 def canary_weight(
     weight: Annotated[float, typer.Argument(help="Share of new episodes, 0 up to 1.")],
     reason: ReasonOption,
+    version: SeenOption = None,
     policy: PolicyOption = "policy",
     json: JsonOption = False,
 ) -> None:
@@ -346,7 +348,7 @@ def canary_weight(
     Example: srghn canary weight 0.5 --reason "no crash in the first hundred"
     """
     release = _release()
-    release.ledger.set_canary_weight(weight, who=who(reason), policy=policy)
+    release.ledger.set_canary_weight(weight, who=who(reason), version=version, policy=policy)
     running = release.ledger.canary(policy)
     assert running is not None
     _told(running.version, f"CANARY at {running.weight:.0%}", json)

@@ -10,6 +10,7 @@ from pipelines.commands.output import (
     JsonOption,
     PolicyOption,
     ReasonOption,
+    SeenOption,
     load_settings,
     out,
     print_json,
@@ -185,37 +186,56 @@ def shadow(
         out.print(f"  guard of {one.name} {word}: {one.said}", markup=False, soft_wrap=True)
 
 
-def pause(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+def pause(
+    reason: ReasonOption,
+    version: SeenOption = None,
+    policy: PolicyOption = "policy",
+    json: JsonOption = False,
+) -> None:
     """Take no new episode into the trial; those that run go on, and evidence counts.
 
     Example: srghn canary pause --reason "the clients are being updated"
     """
-    _status("paused", reason, policy, json)
+    _status("paused", reason, version, policy, json)
 
 
-def hold(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+def hold(
+    reason: ReasonOption,
+    version: SeenOption = None,
+    policy: PolicyOption = "policy",
+    json: JsonOption = False,
+) -> None:
     """Take no decision on the trial's evidence until it is resumed; guards still act.
 
     Example: srghn canary hold --reason "ann wants to look first"
     """
-    _status("held", reason, policy, json)
+    _status("held", reason, version, policy, json)
 
 
-def resume(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
+def resume(
+    reason: ReasonOption,
+    version: SeenOption = None,
+    policy: PolicyOption = "policy",
+    json: JsonOption = False,
+) -> None:
     """Go on with a trial that is paused or held.
 
     Example: srghn canary resume --reason "the clients are updated"
     """
-    _status("running", reason, policy, json)
+    _status("running", reason, version, policy, json)
 
 
 def _status(
-    status: Literal["running", "paused", "held"], reason: str, policy: str, json: bool
+    status: Literal["running", "paused", "held"],
+    reason: str,
+    version: int | None,
+    policy: str,
+    json: bool,
 ) -> None:
     from pipelines.versions.release import Release
 
     ledger = Release(load_settings()).ledger
-    ledger.set_trial_status(status, who=who(reason), policy=policy)
+    ledger.set_trial_status(status, who=who(reason), version=version, policy=policy)
     running = ledger.canary(policy)
     assert running is not None
     if json:

@@ -91,7 +91,8 @@ class TrialSteps:
         def work(step: Step) -> None:
             trials.set_weight(step, weight, version)
 
-        self._take("set_canary_weight", who, {"weight": weight}, work, policy=policy)
+        request = {"weight": weight} | _of(version)
+        self._take("set_canary_weight", who, request, work, policy=policy)
 
     def set_trial_status(
         self, status: trials.Status, *, who: Who, version: int | None = None, policy: str = POLICY
@@ -101,7 +102,8 @@ class TrialSteps:
         def work(step: Step) -> None:
             trials.set_status(step, status, version)
 
-        self._take("set_trial_status", who, {"status": status}, work, policy=policy)
+        request = {"status": status} | _of(version)
+        self._take("set_trial_status", who, request, work, policy=policy)
 
     def abort_canary(
         self,
@@ -155,3 +157,8 @@ class TrialSteps:
             holdbacks.end(step, evidence or {})
 
         self._take(holdbacks.END, who, {}, work, policy=policy)
+
+
+def _of(version: int | None) -> dict[str, Any]:
+    """The version that a step names, as a part of the request that its key stands for."""
+    return {} if version is None else {"version": version}

@@ -52,13 +52,19 @@ class Rollback(Decision, frozen=True):
     to_version: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType | None = UNSET
 
 
-class Weight(Decision, frozen=True):
+class OfTrial(Decision, frozen=True, kw_only=True):
+    """Why, and the version that was seen on trial; refused where another one is now."""
+
+    version: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType | None = UNSET
+
+
+class Weight(OfTrial, frozen=True, kw_only=True):
     """Why, and the canary's share of new episodes."""
 
     weight: Annotated[float, Meta(ge=0, lt=1)]
 
 
-class Status(Decision, frozen=True):
+class Status(OfTrial, frozen=True, kw_only=True):
     """Why, and what becomes of the trial."""
 
     status: Literal["running", "paused", "held"]
@@ -155,7 +161,7 @@ async def weight(request: Request) -> Response:
         request,
         said,
         lambda who: service.ledger.set_canary_weight(
-            said.weight, who=who, policy=policy_of(request).name
+            said.weight, who=who, version=said.version or None, policy=policy_of(request).name
         ),
     )
 
@@ -168,7 +174,7 @@ async def status(request: Request) -> Response:
         request,
         said,
         lambda who: service.ledger.set_trial_status(
-            said.status, who=who, policy=policy_of(request).name
+            said.status, who=who, version=said.version or None, policy=policy_of(request).name
         ),
     )
 
@@ -184,14 +190,16 @@ async def mode(request: Request) -> Response:
     )
 
 
-@router.post("/v1/canary/abort", openapi_extra=body_of(Decision))
+@router.post("/v1/canary/abort", openapi_extra=body_of(OfTrial))
 async def abort(request: Request) -> Response:
     """End the trial; its digest is quarantined (scope admin)."""
-    service, said = service_of(request), await _read(request, Decision)
+    service, said = service_of(request), await _read(request, OfTrial)
     return await _decide(
         request,
         said,
-        lambda who: service.ledger.abort_canary(who=who, policy=policy_of(request).name),
+        lambda who: service.ledger.abort_canary(
+            who=who, version=said.version or None, policy=policy_of(request).name
+        ),
     )
 
 

@@ -163,6 +163,34 @@ def test_a_step_on_another_generation_is_refused_whatever_it_is(
     assert home.ledger.count() == before
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/canary/weight", {"weight": 0.3}),
+        ("/v1/canary/status", {"status": "held"}),
+        ("/v1/canary/abort", {}),
+    ],
+)
+def test_a_step_is_never_taken_on_another_trial_than_the_one_that_was_seen(
+    client: TestClient, home: Any, tokens: Tokens, path: str, body: dict[str, Any]
+) -> None:
+    admin, trial = tokens.add("root", ["admin"]), home.approved(bias=1.0)
+    home.steps.canary(trial)
+
+    def post(key: str, version: Any) -> Any:
+        said = {"reason": "the one I see", "version": version, **body}
+        return client.post(path, json=said, headers=headers(admin, 1, key))
+
+    before = home.ledger.count()
+    late = post("late", trial + 1)
+    assert (late.status_code, late.json()["field"]) == (409, "version")
+    assert f"version {trial + 1} is not on trial, version {trial} is" in late.json()["error"]
+    assert post("none", 0).status_code == 422
+    assert home.ledger.count() == before
+    assert post("seen", trial).status_code == 200
+    assert home.ledger.count() == before + 1
+
+
 def test_a_step_of_a_trial_that_is_over_is_refused(home: Any) -> None:
     home.first()
     trial = home.approved(bias=1.0)
