@@ -44,7 +44,7 @@ class PolicyService:
         self.metrics = Metrics(name)
         self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
         self.watch = Watch(ledger, name)
-        self.shadow = Shadow(ledger, self.metrics.counts, limits, name)
+        self.shadow = Shadow(ledger, store.folder, self.metrics.counts, limits, name)
         self.samples = Samples(ledger, name, samples)
         self.follower.looks += [self._watch, self._copies, self.samples.flush]
         self.episodes = Episodes(ledger, self.follower, self.metrics, limits, name)

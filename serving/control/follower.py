@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.control.controller import Controller
-from serving.control.loading import load
+from serving.control.loading import load, vouched
 from serving.control.routing import Served, Tried
 from serving.control.window import Window
 from serving.limits import Limits
@@ -28,6 +28,7 @@ from serving.trial.assignment import exact_weight, trial_key
 from srghn.errors import ArtefactError, LedgerError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Follower:
@@ -168,15 +169,30 @@ class Follower:
         }
 
     def _tried(self, canary: Canary | None, trial: Predictor | None) -> tuple[Tried, ...]:
-        """Who answers copies of requests: the canary, and the shadow once it has loaded."""
-        found = [] if canary is None or trial is None else [Tried(canary.epoch, trial)]
+        """Who answers copies of requests: the canary, and the shadow, which this process runs not.
+
+        Its native code could end a process; `serving.control.shadow` has one for it.
+        """
+        found = []
+        if canary is not None and trial is not None:
+            found.append(Tried(canary.epoch, trial.version, trial.digest, trial.face))
         shadow = self._ledger.shadow(self._policy)
         if shadow is not None:
-            known = [one for one in self.served.tried if one.predictor.version == shadow.version]
-            predictor = known[0].predictor if known else self._load(shadow.version)
             epoch, _ = self._ledger.compared(self._policy, shadow.version)
-            found += [] if predictor is None else [Tried(epoch, predictor)]
+            known = [one for one in self.served.tried if one.epoch == epoch]
+            found += known or self._vouched(epoch, shadow.version)
         return tuple(found)
+
+    def _vouched(self, epoch: int, version: int) -> list[Tried]:
+        """A shadow that the history vouches for; a failure is treated as that of a load."""
+
+        def look(version: int) -> Tried:
+            found, candidate = vouched(self._ledger, self._store, version)
+            face = candidate.manifest.get("interface", {})
+            return Tried(epoch, version, found.digest, face)
+
+        found = self._attempt(version, look)
+        return [] if found is None else [found]
 
     def _champion(self, wanted: Champion | None) -> tuple[Predictor | None, str | None]:
         """What to serve as champion, and what is wrong with that."""
@@ -197,18 +213,21 @@ class Follower:
 
     def _load(self, version: int) -> Predictor | None:
         """Load and verify; a failure is remembered, and tried again after a while."""
+        return self._attempt(version, lambda version: load(self._ledger, self._store, version))
+
+    def _attempt(self, version: int, work: Callable[[int], T]) -> T | None:
         failed = self._failed.get(version)
         if failed is not None and time.monotonic() - failed[0] < self._limits.retry_seconds:
             return None
         try:
-            predictor = load(self._ledger, self._store, version)
+            done = work(version)
         except (ArtefactError, LedgerError, PredictionError) as error:
             self._metrics.counts.add("load_failures")
             self._failed[version] = (time.monotonic(), str(error))
             logger.error("version %s did not load: %s", version, error)
             return None
         self._failed.pop(version, None)
-        return predictor
+        return done
 
     def _draining(self, *served: Predictor | None) -> dict[int, Predictor]:
         """Retired champions whose episodes may still run: not too old, and not withdrawn."""
@@ -258,4 +277,4 @@ class Follower:
 def _alike(champion: Predictor | None, tried: tuple[Tried, ...]) -> tuple[Tried, ...]:
     """Those that a copy of the champion's traffic can be given to: they see the same things."""
     face = {} if champion is None else champion.face
-    return tuple(one for one in tried if difference(face, one.predictor.face) is None)
+    return tuple(one for one in tried if difference(face, one.face) is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from serving.layers import Layers, proven, read_layers
 from serving.predictor import Predictor
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.interfaces import key_of
-from serving.registry.ledger import Ledger
-from serving.registry.records import Version
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.envs.layout import Layout
 from srghn.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from serving.registry.ledger import Ledger
+    from serving.registry.records import Version
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +27,19 @@ logger = logging.getLogger(__name__)
 def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
     """Load a version into memory if everything about it holds, and warm it.
 
-    Checked here, by the server itself: the ledger's PASSED event and the verdict it cites are
-    about this digest and environment; every file has its digest; the policy gives the golden
-    outputs. A recall may have been evolved in another environment than it passed in. Raises
-    `LedgerError`, `ArtefactError` or `PredictionError`.
+    Checked here, by the server itself, beside what `vouched` checks: the policy gives the golden
+    outputs. Raises `LedgerError`, `ArtefactError` or `PredictionError`.
+    """
+    found, candidate = vouched(ledger, store, version)
+    return ready(candidate, version, found.env_fingerprint, found.mode)
+
+
+def vouched(ledger: Ledger, store: ArtefactStore, version: int) -> tuple[Version, Candidate]:
+    """A version and its candidate, if the ledger's history vouches for it. It is not run.
+
+    The ledger's PASSED event and the verdict it cites are about this digest and environment; every
+    file has its digest. A recall may have been evolved in another environment than it passed in.
+    Raises `LedgerError` or `ArtefactError`.
     """
     found = ledger.version(version)
     _, verdict = ledger.passed(version)
@@ -42,6 +53,16 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
             f"version {version} is recorded for environment {found.env_fingerprint[:16]}…, its "
             f"artefact says {candidate.env_fingerprint[:16]}…; it cannot be served"
         )
+    return found, candidate
+
+
+def ready(
+    candidate: Candidate, version: int, env_fingerprint: str = "", mode: str = ""
+) -> Predictor:
+    """A candidate in memory and warm, if it gives its golden outputs.
+
+    Raises `ArtefactError` or `PredictionError`.
+    """
     policy = candidate.policy()
     candidate.check_golden(policy)
     _, actions = candidate.golden
@@ -49,9 +70,9 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
     layout = interface.get("layout")
     predictor = Predictor(
         version=version,
-        digest=found.digest,
-        env_fingerprint=found.env_fingerprint,
-        mode=found.mode,
+        digest=candidate.digest,
+        env_fingerprint=env_fingerprint,
+        mode=mode,
         observation_size=policy.observation_size,
         action_shape=actions.shape[1:],
         action_kind=actions.dtype.kind,

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from serving.predictor import Predictor
 from serving.registry.interfaces import difference
@@ -28,10 +29,13 @@ class Face:
 
 @dataclass(frozen=True)
 class Tried:
-    """A version that answers copies of requests; `epoch` is the event that began it."""
+    """A version that answers copies of requests, elsewhere; `epoch` is the event that began it."""
 
     epoch: int
-    predictor: Predictor
+    version: int
+    digest: str
+    #: What it sees and answers, as its manifest has it.
+    face: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,32 @@
 """A copy of the traffic that versions not served yet answer, beside the champion; nobody gets it.
 
-Copies wait in a short queue and are answered in a thread of its own, a bounded number a second:
-under load they are dropped, and no request waits for one. Each copy is answered by the champion and
-by each version that is tried, the shadow and the canary, in random order; what that shows is added
-up in the ledger, so that workers' and restarts' counts are one (`serving.trial.guards`).
+Copies wait in a short queue and are answered by a process of its own (`serving.control.copies`), a
+bounded number a second: under load they are dropped, and no request waits for one. Each copy is
+answered by the champion and by each version that is tried, the shadow and the canary, in random
+order; what that shows is added up in the ledger, so that workers' and restarts' counts are one
+(`serving.trial.guards`). A version whose native code ends that process, or hangs in it, has failed
+on that copy; the process begins again, later each time, and the worker goes on.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import random
+import sys
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-from serving.actions import Actions
+import msgspec
+
+from serving.control.copies import Copy, Of, Said
+from serving.control.helper import Helper
 from serving.control.routing import Served, Tried
 from serving.counts import Counts
 from serving.limits import Limits
-from serving.predictor import InvalidAction, PredictionError, Predictor
 from serving.registry.ledger import Ledger
 from serving.registry.records import Canary, Version
 from serving.trial.compared import Compared
@@ -32,13 +36,17 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
-#: Episodes whose memory is kept for networks that keep a state.
-EPISODES = 10_000
+#: The process that answers; the folder of artefacts is added.
+COMMAND = (sys.executable, "-m", "serving.control.copies")
+#: Seconds that it may take to begin or to load a version, and to answer.
+LOADS, ANSWERS = 60.0, 10.0
+#: Seconds without a copy after which it ends; it begins again with the next one.
+IDLE = 60.0
 
 
 @dataclass(frozen=True)
-class Copy:
-    """One observation, the episode it is of (None: of none) and that episode's step."""
+class Taken:
+    """A copy of a request that waits."""
 
     served: Served
     observation: list[float]
@@ -72,36 +80,30 @@ def views(ledger: Ledger, policy: str) -> list[TriedView]:
     return found
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one version gave to a copy. `failed`: "error", "invalid", or "" with an action."""
-
-    action: Any
-    failed: str
-    seconds: float
-
-
 class Shadow:
-    """Answers copies of one policy's requests, from any thread."""
+    """Has copies of one policy's requests answered, from any thread."""
 
     def __init__(
         self,
         ledger: Ledger,
+        artefacts: Path,
         counts: Counts,
         limits: Limits,
         policy: str,
-        clock: Callable[[], float] = time.perf_counter,
+        command: Sequence[str] | None = None,
     ) -> None:
-        self._ledger, self._counts, self._policy, self._clock = ledger, counts, policy, clock
-        self._queue: queue.Queue[Copy | None] = queue.Queue(limits.shadow_queue)
-        self._pause = 1 / limits.shadow_rate
+        self._ledger, self._counts, self._policy = ledger, counts, policy
+        self._queue: queue.Queue[Taken | None] = queue.Queue(limits.shadow_queue)
+        self._pause, self._retry = 1 / limits.shadow_rate, limits.retry_seconds
+        self._helper = Helper([*(command or COMMAND), str(artefacts)])
         self._terms = GuardTerms()
         self._seen: dict[int, Compared] = {}
+        self._failed: dict[int, float] = {}  # versions that did not load, and until when
         self._lock, self._over = threading.Lock(), threading.Event()
-        self._memories: OrderedDict[tuple[int, str], tuple[int, bytes]] = OrderedDict()
-        self._random = random.Random()
         self._thread = threading.Thread(target=self._run, name=f"shadow-{policy}", daemon=True)
         self._started = False
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(Said).decode
 
     def offer(
         self, served: Served, observation: list[float], episode: str | None = None, step: int = 0
@@ -112,7 +114,7 @@ class Shadow:
         if not self._started:
             self._start()
         try:
-            self._queue.put_nowait(Copy(served, observation, episode, step))
+            self._queue.put_nowait(Taken(served, observation, episode, step))
         except queue.Full:
             self._counts.add("shadow_dropped")
 
@@ -142,7 +144,9 @@ class Shadow:
             while not self._queue.empty():
                 self._queue.get_nowait()
             self._queue.put(None)
-            self._thread.join()
+            while self._thread.is_alive():  # it may be about to begin the process
+                self._helper.kill()
+                self._thread.join(0.1)
 
     def _keep(self, seen: dict[int, Compared]) -> None:
         with self._lock:
@@ -150,73 +154,79 @@ class Shadow:
                 self._seen[epoch] = self._seen.get(epoch, Compared()) + counted
 
     def _run(self) -> None:
-        while (copy := self._queue.get()) is not None:
-            for tried in copy.served.tried:
-                try:
-                    counted = self._compare(copy, tried)
-                except Exception:  # a bug, and no reason to stop comparing
-                    logger.exception("a copy of a request was not answered")
-                    continue
-                if counted is not None:
-                    self._keep({tried.epoch: counted})
+        while True:
+            try:
+                taken = self._queue.get(timeout=IDLE)
+            except queue.Empty:
+                self._helper.stop()
+                continue
+            if taken is None or self._over.is_set():
+                break
+            try:
+                self._answer(taken)
+            except Exception:  # a bug, and no reason to stop comparing
+                logger.exception("a copy of a request was not answered")
+                self._helper.fail()
             if self._over.wait(self._pause):
-                return
+                break
+        self._helper.stop()
 
-    def _compare(self, copy: Copy, tried: Tried) -> Compared | None:
-        """Both answers to one copy; None where a network's memory was lost with a copy."""
-        champion = copy.served.champion
+    def _answer(self, taken: Taken) -> None:
+        """Have one copy answered, and keep what it shows."""
+        champion, now = taken.served.champion, time.monotonic()
         assert champion is not None  # or it was not offered
-        both = [tried.predictor, champion]
-        memories = [self._memory(copy, predictor) for predictor in both]
-        if None in memories:
-            return None
-        order = [0, 1] if self._random.random() < 0.5 else [1, 0]
-        answers: dict[int, Answer] = {}
-        for at in order:
-            answers[at] = self._ask(copy, both[at], memories[at] or b"")
-        return compared(answers[0], answers[1], tried.predictor.actions, self._terms)
+        tried = [one for one in taken.served.tried if self._failed.get(one.version, 0) <= now]
+        copy = Copy(
+            Of(champion.version, champion.digest),
+            tuple(Of(one.version, one.digest) for one in tried),
+            taken.observation,
+            taken.episode,
+            taken.step,
+            self._terms.latency,
+            self._terms.slack_ms,
+        )
+        if not tried or not self._helper.begin():
+            self._counts.add("shadow_dropped")
+            return
+        self._helper.send(self._encode(copy))
+        last = Said("loads")  # it begins, or was about to
+        while last.does in ("loads", "asks"):
+            line = self._helper.receive(ANSWERS if last.does == "asks" else LOADS)
+            if line is None:
+                self._died(last, champion.version, tried)
+                return
+            last = self._decode(line)
+        if last.does == "failed":
+            self._not_loaded(last.version, last.why)
+            return
+        self._helper.well()
+        for one, seen in zip(tried, last.seen, strict=True):
+            if seen is not None:
+                self._keep({one.epoch: seen})
 
-    def _memory(self, copy: Copy, predictor: Predictor) -> bytes | None:
-        if not predictor.state_size or copy.episode is None or copy.step == 0:
-            return b""
-        step, memory = self._memories.get((predictor.version, copy.episode), (-1, b""))
-        return memory if step == copy.step else None
+    def _died(self, last: Said, champion: int, tried: list[Tried]) -> None:
+        """It ended, or hangs: a failure of the version that it said it was about to ask."""
+        if self._over.is_set():
+            return
+        pause = self._helper.pause
+        self._helper.fail()
+        at = {"loads": "was loaded", "asks": "answered a copy of a request"}[last.does]
+        logger.error(
+            "the process that answers copies ended or hung while version %s %s; it begins again "
+            "in %g s", last.version or "of the champion", at, pause,
+        )  # fmt: skip
+        if last.does == "loads":
+            if last.version:
+                self._not_loaded(last.version, "the process ended or hung")
+            return
+        for one in tried:
+            if last.version == champion:
+                self._keep({one.epoch: Compared(copies=1, champion_errors=1)})
+            elif last.version == one.version:
+                self._keep({one.epoch: Compared(copies=1, errors=1)})
 
-    def _ask(self, copy: Copy, predictor: Predictor, memory: bytes) -> Answer:
-        begun = self._clock()
-        try:
-            action, after = predictor.step_one(copy.observation, memory)
-            failed = ""
-        except InvalidAction:
-            action, after, failed = None, b"", "invalid"
-        except PredictionError:
-            action, after, failed = None, b"", "error"
-        seconds = self._clock() - begun
-        if after and copy.episode is not None:
-            self._memories[predictor.version, copy.episode] = copy.step + 1, after
-            if len(self._memories) > EPISODES:
-                self._memories.popitem(last=False)
-        return Answer(action, failed, seconds)
-
-
-def compared(
-    tried: Answer, champion: Answer, actions: Actions | None, terms: GuardTerms
-) -> Compared:
-    """What one copy shows."""
-    both = not tried.failed and not champion.failed
-    return Compared(
-        copies=1,
-        differed=int(both and _differ(tried.action, champion.action, actions)),
-        errors=int(tried.failed == "error" != champion.failed),
-        champion_errors=int(champion.failed == "error" != tried.failed),
-        invalid=int(tried.failed == "invalid" != champion.failed),
-        champion_invalid=int(champion.failed == "invalid" != tried.failed),
-        timed=int(both),
-        slower=int(both and terms.slow(tried.seconds, champion.seconds)),
-        seconds=tried.seconds if both else 0.0,
-        champion_seconds=champion.seconds if both else 0.0,
-    )
-
-
-def _differ(first: Any, second: Any, actions: Actions | None) -> bool:
-    return bool(first != second) if actions is None else actions.differ(first, second)
+    def _not_loaded(self, version: int, why: str) -> None:
+        """Leave a version alone for a while; the champion answers requests, whatever is here."""
+        self._failed[version] = time.monotonic() + self._retry
+        self._counts.add("load_failures")
+        logger.error("version %s did not load to answer copies: %s", version, why)

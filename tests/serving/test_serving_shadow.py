@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import threading
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.control.routing import Served, Tried
-from serving.control.shadow import Answer, Copy, Shadow, compared
+from serving.control import copies as copying
+from serving.control import helper
+from serving.control import shadow as shadowing
+from serving.control.copies import Answer, Answers, Copy, Of, compared
+from serving.control.shadow import Shadow
 from serving.counts import Counts
 from serving.limits import Limits
-from serving.predictor import Predictor
 from serving.registry.ledger import POLICY
 from serving.registry.records import Who
 from serving.registry.rules import DeploymentRules, HoldbackTerms
 from serving.trial.assignment import arm_of, trial_key
 from serving.trial.rules import GuardTerms
+from srghn.parents import alive, mark
 from tests.serving.test_serving_episodes import OBSERVATION, act, end, opened, wait_for
 
 ANN = Who("ann", "because")
@@ -66,19 +71,43 @@ def test_a_shadow_answers_copies_and_nobody_gets_its_answers(home: Any) -> None:
     assert home.ledger.version(version).state == "APPROVED"
 
 
+@pytest.fixture
+def naughty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
+    """The process that answers copies does something before a version answers one."""
+
+    def do(version: int, what: str) -> None:
+        script = tmp_path / "naughty.py"
+        script.write_text(NAUGHTY.format(version=version, what=what), encoding="utf-8")
+        monkeypatch.setattr(shadowing, "COMMAND", (sys.executable, str(script)))
+        monkeypatch.setattr(helper, "PAUSES", (0.01, 0.02))
+
+    return do
+
+
+NAUGHTY = """
+import os, signal, sys, time
+from pathlib import Path
+from serving.control.copies import main
+from serving.predictor import Predictor
+
+real = Predictor.step_one
+
+def step_one(self, observation, memory):
+    if self.version == {version}:
+        {what}
+    return real(self, observation, memory)
+
+Predictor.step_one = step_one
+main(Path(sys.argv[1]))
+"""
+
+
 def test_a_shadow_that_hangs_slows_no_request_and_copies_are_dropped(
-    home: Any, monkeypatch: pytest.MonkeyPatch
+    home: Any, naughty: Callable[[int, str], None]
 ) -> None:
     home.first()
-    version, release = shadow(home, bias=1.0), threading.Event()
-    real = Predictor.step_one
-
-    def slow(self: Predictor, observation: list[float], memory: bytes) -> Any:
-        if self.version == version:
-            release.wait(20)
-        return real(self, observation, memory)
-
-    monkeypatch.setattr(Predictor, "step_one", slow)
+    version = shadow(home, bias=1.0)
+    naughty(version, "time.sleep(60)")
     with opened(home, shadow_queue=2) as client:
         wait_for(lambda: tried(client))
         begun = time.monotonic()
@@ -88,7 +117,86 @@ def test_a_shadow_that_hangs_slows_no_request_and_copies_are_dropped(
         text = client.get("/metrics").text
         dropped = float(text.split("\nsrghn_shadow_dropped_total ")[1].split()[0])
         assert dropped >= 17
-        release.set()
+
+
+def test_a_shadow_that_hangs_has_failed_on_that_copy_and_the_next_is_answered(
+    home: Any, naughty: Callable[[int, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.first()
+    version = shadow(home, bias=1.0)
+    naughty(version, "time.sleep(60)")
+    monkeypatch.setattr(shadowing, "ANSWERS", 0.05)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        act(client)
+        act(client)
+        seen = wait_for(lambda: (s := copies(home, version)).copies == 2 and s)
+    assert (seen.errors, seen.champion_errors, seen.timed) == (2, 0, 0)
+
+
+def test_native_code_that_crashes_ends_no_worker_and_ends_the_trial(
+    home: Any, naughty: Callable[[int, str], None]
+) -> None:
+    """Each crash is an error of the version that was asked: after some 13 the guard is broken."""
+    home.first()
+    version = home.approved(bias=1.0)
+    home.steps.canary(version, weight=0.5)
+    naughty(version, "os.kill(os.getpid(), signal.SIGSEGV)")
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        until = time.monotonic() + 60
+        while home.ledger.canary() is not None and time.monotonic() < until:
+            assert act(client)["action"] == 1
+            time.sleep(0.02)
+    event = home.ledger.events(version)[-1]
+    assert "guard of errors: it failed on" in event.reason
+    assert home.ledger.version(version).quarantined
+
+
+def test_a_shadow_whose_file_was_changed_is_not_run_and_is_said(home: Any) -> None:
+    home.first()
+    version = shadow(home, bias=1.0)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        digest = home.ledger.version(version).digest
+        policy = home.settings.home / "artefacts" / digest / "policy.onnx"
+        policy.write_bytes(policy.read_bytes() + b"x")
+        act(client)
+        wait_for(lambda: "srghn_model_load_failures_total 1.0" in client.get("/metrics").text)
+        assert client.get("/health/ready").status_code == 200
+        act(client)
+    assert copies(home, version).copies == 0
+
+
+def test_the_process_ends_with_its_server_and_when_nothing_is_tried(
+    home: Any, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.first()
+    shadow(home, bias=1.0)
+    with running(home, environment={"SRGHN_LIMIT_POLL_SECONDS": "0.05"}) as (url, process):
+        found = wait_for(lambda: answering(process.pid, url))
+        process.kill()
+        wait_for(lambda: not Path(f"/proc/{found}").exists() or not alive(mark(found)))
+    monkeypatch.setattr(shadowing, "IDLE", 0.05)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        act(client)
+        service = client.app.state.service  # type: ignore[attr-defined]
+        wait_for(lambda: copies(home, 2).copies > 0 and not service.default.shadow._helper.runs)
+
+
+def answering(server: int, url: str) -> int | None:
+    """The process that answers copies for a server, once a request has begun it."""
+    httpx.post(f"{url}/v1/act", json={"observation": OBSERVATION})
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(fields[1]) == server and b"serving.control.copies" in words:
+            return int(entry.name)
+    return None
 
 
 def test_a_canary_that_fails_is_covered_and_aborted_by_the_guard(home: Any) -> None:
@@ -124,19 +232,12 @@ def test_where_both_fail_the_canary_is_not_to_blame(home: Any) -> None:
 
 
 def test_a_slow_canary_breaks_the_guard_of_latency(
-    home: Any, monkeypatch: pytest.MonkeyPatch
+    home: Any, naughty: Callable[[int, str], None]
 ) -> None:
     home.first()
     version = home.approved(bias=1.0)
     home.steps.canary(version, weight=0.5)
-    real = Predictor.step_one
-
-    def slow(self: Predictor, observation: list[float], memory: bytes) -> Any:
-        if self.version == version:
-            time.sleep(0.02)
-        return real(self, observation, memory)
-
-    monkeypatch.setattr(Predictor, "step_one", slow)
+    naughty(version, "time.sleep(0.02)")
     with opened(home, shadow_rate=10_000) as client:
         wait_for(lambda: tried(client))
         for n in range(25):
@@ -165,7 +266,7 @@ def test_counts_that_the_ledger_did_not_take_are_kept(home: Any, monkeypatch: An
     from serving.trial.compared import Compared
     from srghn.errors import LedgerError
 
-    made = Shadow(home.ledger, Counts(), Limits(), POLICY)
+    made = Shadow(home.ledger, home.settings.home, Counts(), Limits(), POLICY)
     made._keep({5: Compared(copies=2)})
     real: Callable[..., None] = home.ledger.add_compared
 
@@ -281,18 +382,30 @@ class Counter:
         return steps, np.array([steps + 1], np.float32).tobytes()
 
 
-def test_a_network_with_memory_is_compared_while_no_copy_is_missing(home: Any) -> None:
-    made: Any = Shadow(home.ledger, Counts(), Limits(), POLICY)
-    both: list[Any] = [Counter(1), Counter(2)]
-    served = Served(champion=both[0], tried=(Tried(7, both[1]),))
+def asked(episode: str | None, step: int) -> Copy:
+    return Copy(Of(1, ""), (Of(2, ""),), OBSERVATION, episode, step, 2.0, 1.0)
+
+
+def test_a_network_with_memory_is_compared_while_no_copy_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[Any] = []
+    made: Any = Answers(lambda of: Counter(of.version), said.append)  # type: ignore[arg-type]
 
     def compare(episode: str | None, step: int) -> Any:
-        return made._compare(Copy(served, OBSERVATION, episode, step), served.tried[0])
+        made.answer(asked(episode, step))
+        return said[-1].seen[0]
 
     for step in range(3):
         seen = compare("whole", step)
         assert (seen.timed, seen.differed) == (1, 0)
+    assert [one.does for one in said[:5]] == ["loads", "loads", "asks", "asks", "seen"]
     assert made._memories[2, "whole"] == (3, np.array([3], np.float32).tobytes())
     assert compare("whole", 4) is None  # the copy of step 3 was dropped
     assert compare("begun before", 5) is None
     assert compare(None, 0).timed == 1  # outside an episode each observation begins anew
+    monkeypatch.setattr(copying, "EPISODES", 4)
+    compare("older", 0)
+    compare("whole", 3)  # asked last: it stays, and the other goes
+    compare("newer", 0)
+    assert {episode for _, episode in made._memories} == {"whole", "newer"}

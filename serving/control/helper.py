@@ -1,0 +1,109 @@
+"""A process that works for a worker: begun when it is needed, and again after it ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from srghn.parents import PARENT, mark
+
+#: Seconds until it may begin again after it ended, doubled each time up to the last.
+PAUSES = (0.5, 10.0)
+
+
+class Helper:
+    """Takes lines and gives lines. For one thread; `stop` may be called by any.
+
+    One that ended begins again at the next `begin` that comes late enough; `well` forgets how often
+    it ended before.
+    """
+
+    def __init__(self, command: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._command, self._clock = list(command), clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = b""
+        self._ended, self._not_before = 0, 0.0
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which it will not begin after an end now."""
+        first, last = PAUSES
+        return float(min(last, first * 2**self._ended))
+
+    def begin(self) -> bool:
+        """Whether it runs now; it does not begin too soon after it ended."""
+        if self._process is None and self._clock() >= self._not_before:
+            self._read = b""
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env={**os.environ, PARENT: mark(), "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the server, which ends it
+            )
+        return self._process is not None
+
+    def well(self) -> None:
+        self._ended = 0
+
+    def send(self, line: bytes) -> bool:
+        """Write a line; False if it is gone."""
+        process = self._process
+        if process is None or process.stdin is None:
+            return False
+        try:
+            view = memoryview(line + b"\n")
+            while view:
+                view = view[process.stdin.write(view) or 0 :]
+        except (OSError, ValueError):  # it ended, or was stopped
+            return False
+        return True
+
+    def receive(self, seconds: float) -> bytes | None:
+        """The next line; None if it ended, or said nothing for so long."""
+        process, until = self._process, self._clock() + seconds
+        while b"\n" not in self._read:
+            left = until - self._clock()
+            if process is None or process.stdout is None or left <= 0:
+                return None
+            try:
+                ready, _, _ = select.select([process.stdout], [], [], left)
+                found = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
+            except (OSError, ValueError):  # it was stopped
+                return None
+            if not found:
+                return None
+            self._read += found
+        line, _, self._read = self._read.partition(b"\n")
+        return line
+
+    def fail(self) -> None:
+        """End it after something went wrong; it may begin again after `pause` seconds."""
+        self._not_before = self._clock() + self.pause
+        self._ended += 1
+        self.stop()
+
+    def kill(self) -> None:
+        """End it from another thread: whoever waits for it is told, and calls `stop` or `fail`."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def stop(self) -> None:
+        """End it, whatever it is at."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
