@@ -29,6 +29,11 @@ from srghn.errors import LedgerError, TransitionRefused
 
 _ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary", HELD_ARM: "holdback"}
 
+#: Latest episodes that the share of missing outcomes is measured on, and how few are too few.
+LOOKED_AT, MEASURED = 1000, 200
+#: The share that a trial is planned with at most; it is far beyond any that can be decided.
+MOST_MISSING = 0.9
+
 
 class UnknownEpisode(LedgerError):
     """No action was ever asked for in this episode, so nothing can be said about its outcome."""
@@ -218,6 +223,22 @@ def answered(connection: Connection, policy: str, recent: int, now: float) -> tu
     query = select(table.c.arrived).where(table.c.policy == policy, over)
     found = connection.execute(query.order_by(table.c.n.desc()).limit(recent)).scalars().all()
     return len(found), sum(arrived is not None for arrived in found)
+
+
+def missing(connection: Connection, policy: str, deadline: float, now: float) -> float:
+    """Share of episodes in service without an outcome `deadline` seconds after their start.
+
+    Of the latest ones that are as old, outside trials; 0 where those are fewer than MEASURED.
+    """
+    table = schema.starts
+    query = select(table.c.started_at, table.c.ended_at).where(
+        table.c.policy == policy, table.c.trial.is_(None), table.c.started_at < now - deadline
+    )
+    found = connection.execute(query.order_by(table.c.n.desc()).limit(LOOKED_AT)).all()
+    if len(found) < MEASURED:
+        return 0.0
+    gone = sum(row.ended_at is None or row.ended_at > row.started_at + deadline for row in found)
+    return float(min(gone / len(found), MOST_MISSING))
 
 
 # ------------------------------------------------------------------- state that runs with them

@@ -62,7 +62,7 @@ class Ledger:
         self._clock = clock
         home = self._database.home
         self._witness = Testimony(self._database, home, witness_key, clock)
-        reader = Reader(self._database)
+        reader = Reader(self._database, clock)
         self.policies, self.policy, self.secret = reader.policies, reader.policy, reader.secret
         self.deployment_rules, self.service_mode = reader.deployment_rules, reader.service_mode
         self.champion, self.canary, self.shadow = reader.champion, reader.canary, reader.shadow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -22,8 +23,8 @@ from srghn.errors import LedgerError
 class Reader:
     """Versions, events and pointers, as records. Lists are pages: `after`, `limit`, `newest`."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database, self._clock = database, clock
 
     def policies(self) -> list[Policy]:
         with self._database.read() as connection:
@@ -230,9 +231,8 @@ class Reader:
         from serving.registry import trials
 
         with self._database.read() as connection:
-            return trials.propose(
-                connection, rows.find_version(connection, version), params, weight
-            )
+            found = rows.find_version(connection, version)
+            return trials.propose(connection, found, params, self._clock(), weight)
 
     def pending(self) -> list[Event]:
         """Events that the mirror has not delivered yet, in order."""

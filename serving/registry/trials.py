@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, insert, select, update
 
-from serving.registry import chain, guards, holdbacks, rows, schema
+from serving.registry import chain, episodes, guards, holdbacks, rows, schema
 from serving.registry.records import Canary, Version
 from serving.registry.rules import current_rules
 from serving.registry.states import State
@@ -76,7 +76,7 @@ def start(
     guards.check_shadowed(step, found, deployment)
     again = found.state is State.EXPIRED and not _world_moved(step, version)
     before = _last_epoch(step, version) if again else None
-    rules = propose(step.connection, found, params, weight)
+    rules = propose(step.connection, found, params, step.now, weight)
     if before is not None:
         earlier = trial_log.began_with(step.connection, before)
         kept = {"max_episodes": rules.max_episodes, "steps": rules.steps}
@@ -178,15 +178,23 @@ def _world_moved(step: Step, version: int) -> bool:
 
 
 def propose(
-    connection: Connection, found: Version, params: CanaryParams, weight: float | None = None
+    connection: Connection,
+    found: Version,
+    params: CanaryParams,
+    now: float,
+    weight: float | None = None,
 ) -> TrialRules:
-    """The rules that a trial of this version would begin with now.
+    """The rules that a trial of this version would begin with at `now` (Unix seconds).
 
-    Its range is the run's, its terms are the policy's, and its bets are planned with the deviation
-    of returns that the gate met. `weight`: at this share from the first episode, without steps.
+    Its range is the run's, its terms are the policy's. Its bets are planned with the deviation of
+    returns that the gate met, and with the share of outcomes that are missing in service, unless
+    the terms name one. `weight`: at this share from the first episode, without steps.
     """
     terms = current_rules(connection, found.policy).trial
     rules = terms_of(params, terms, _deviation(connection, found))
+    if not rules.missing:
+        share = episodes.missing(connection, found.policy, rules.deadline, now)
+        rules = rules.model_copy(update={"missing": share})
     if weight is None:
         return rules
     guards.check_weight(weight)

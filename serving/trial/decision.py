@@ -15,16 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.trial.evidence import (
-    Log,
-    Path,
-    TrialState,
-    blocks,
-    follow,
-    guard,
-    mixture,
-    state_at,
-)
+from serving.trial.bets import guard
+from serving.trial.evidence import Log, Path, TrialState, blocks, follow, state_at
 from serving.trial.rules import TrialRules
 
 Action = Literal["wait", "promote", "abort", "expire"]
@@ -79,7 +71,7 @@ def advance(
 
 def decide(state: TrialState, rules: TrialRules) -> Decision:
     """The decision at one state. A guard that trips stops either decision; harm comes first."""
-    capital = _capital(state, rules)
+    capital = _capital(state)
     action, reason = _verdict(state, capital, rules)
     champion, canary = state.champion, state.canary
     both = champion.mean is not None and canary.mean is not None
@@ -141,11 +133,12 @@ def _stopped(capital: dict[str, float], stop: float) -> str | None:
     return None
 
 
-def _capital(state: TrialState, rules: TrialRules) -> dict[str, float]:
-    bets, sides = mixture(rules), guard()
-    found = {}
-    for name, logs in (("promote", state.promote), ("harm", state.harm)):
-        found[name] = float(bets.log_capital(logs).min())
+def _capital(state: TrialState) -> dict[str, float]:
+    sides = guard()
+    found = {
+        "promote": float(state.bets.promote.log_capital(state.promote).min()),
+        "harm": float(state.bets.harm.log_capital(state.harm).min()),
+    }
     for name, logs in (("ratio", state.ratio), ("missing", state.missing)):
         up, down = sides.log_capital(logs)
         found[name] = float(np.logaddexp(up, down) - np.log(2))

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.trial.bets import FILLS, Bets, bets_of, guard
 from serving.trial.rules import TrialRules
 from srghn.inference.capital import Mixture
 
@@ -30,10 +30,6 @@ Float64 = NDArray[np.float64]
 #: Episodes after which a return counts half in the baseline: few, so that it follows a drift. In a
 #: world that stands still they cost a tenth more variance than many.
 HALF_LIFE = 5
-#: What a missing outcome is replaced by, in turn.
-FILLS = (0.0, 1.0)
-#: Largest bet; a step of at least -1 then leaves a tenth of the capital.
-LARGEST = 0.9
 #: How finely a bound of the effect is looked for, as a share of the range.
 GRID = 0.002
 _BLOCK = 512
@@ -103,9 +99,11 @@ class TrialState:
 
     `promote`, `harm`: logarithms of the capital by fill and bet, (2, bets). `ratio`, `missing`: of
     the tests that episodes and missing outcomes fall on the arms as their weights say, (2, bets)
-    by side. `baseline` is b. `since` is the number of episodes before the present try.
+    by side. `bets`: on which it is placed; a state keeps them, so that other rules for a later try
+    change none. `baseline` is b. `since` is the number of episodes before the present try.
     """
 
+    bets: Bets
     promote: Float64
     harm: Float64
     ratio: Float64
@@ -133,6 +131,8 @@ class TrialState:
             data[name] = getattr(self, name).tolist()
         for name in ("champion", "canary"):
             data[name] = vars(getattr(self, name))
+        mixtures = {"promote": self.bets.promote, "harm": self.bets.harm}
+        data["bets"] = {name: mixture.to_json() for name, mixture in mixtures.items()}
         return data
 
     @classmethod
@@ -142,43 +142,15 @@ class TrialState:
         champion, canary = (ArmCount(**data[name]) for name in ("champion", "canary"))
         baseline = float(data["baseline"])
         since = int(data["since"])
-        return cls(promote, harm, ratio, missing, baseline, champion, canary, since)
-
-
-def planned_bet(rules: TrialRules) -> float:
-    """The bet that grows fastest where the canary equals the champion; in (0, LARGEST].
-
-    Kelly's bet to second order, delta / (sigma^2 + delta^2) with delta the margin, in units of v D.
-    """
-    w, q = rules.weight, rules.missing
-    spread = (1 - q) * rules.deviation**2 + q * 0.25
-    variance = spread / (w * (1 - w))
-    bet = rules.margin / (variance + rules.margin**2) / min(w, 1 - w)
-    return min(LARGEST, bet)
-
-
-def mixture(rules: TrialRules) -> Mixture:
-    """Half of the capital on the planned bet, half equally on LARGEST 2^-k, k = 0..5."""
-    return _half_on(planned_bet(rules))
-
-
-@lru_cache(maxsize=64)
-def _half_on(bet: float) -> Mixture:
-    return Mixture.half_on(bet, LARGEST, 6)
-
-
-@lru_cache(maxsize=1)
-def guard() -> Mixture:
-    """Equal shares on LARGEST 2^-k: the guards plan for no particular size."""
-    return Mixture.spread(LARGEST, 6)
+        bets = Bets(*(Mixture.from_json(data["bets"][name]) for name in ("promote", "harm")))
+        return cls(bets, promote, harm, ratio, missing, baseline, champion, canary, since)
 
 
 def begin(rules: TrialRules) -> TrialState:
     """The state before the first episode: every capital is 1."""
-    bets, sides = len(mixture(rules).bets), len(guard().bets)
-    return TrialState(
-        np.zeros((2, bets)), np.zeros((2, bets)), np.zeros((2, sides)), np.zeros((2, sides))
-    )
+    bets, sides = bets_of(rules), len(guard().bets)
+    promote, harm = (np.zeros((2, len(mixture.bets))) for mixture in (bets.promote, bets.harm))
+    return TrialState(bets, promote, harm, np.zeros((2, sides)), np.zeros((2, sides)))
 
 
 @dataclass(frozen=True)
@@ -213,16 +185,16 @@ def follow(state: TrialState, log: Log, rules: TrialRules) -> tuple[Path, Logs]:
     """Capital after each episode of `log`, and all that `state_at` needs to stop at any of them."""
     baselines = _baselines(log.values, state.baseline)
     towards, away = steps(log, baselines[:-1], rules)
-    bets, sides = mixture(rules), guard()
-    promote = [bets.paths(state.promote[i], towards[i]) for i in range(len(FILLS))]
-    harm = [bets.paths(state.harm[i], away[i]) for i in range(len(FILLS))]
+    bets, sides = state.bets, guard()
+    promote = [bets.promote.paths(state.promote[i], towards[i]) for i in range(len(FILLS))]
+    harm = [bets.harm.paths(state.harm[i], away[i]) for i in range(len(FILLS))]
     uneven = log.arms - log.weights
     lost = np.where(np.isnan(log.values), uneven, 0.0)
     ratio = [sides.paths(state.ratio[i], sign * uneven) for i, sign in enumerate((1, -1))]
     missing = [sides.paths(state.missing[i], sign * lost) for i, sign in enumerate((1, -1))]
     path = Path(
-        promote=np.minimum(*(bets.log_capital(p) for p in promote)),
-        harm=np.minimum(*(bets.log_capital(p) for p in harm)),
+        promote=np.minimum(*(bets.promote.log_capital(p) for p in promote)),
+        harm=np.minimum(*(bets.harm.log_capital(p) for p in harm)),
         ratio=_two_sided(*(sides.log_capital(p) for p in ratio)),
         missing=_two_sided(*(sides.log_capital(p) for p in missing)),
     )
@@ -277,13 +249,13 @@ def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
     baselines = _baselines(log.values, 0.5)[:-1]
     v = np.minimum(log.weights, 1 - log.weights)
     towards, away = steps(log, baselines, rules)
-    low = _last_refuted(towards - v * rules.margin, v, rules)
-    return low, -_last_refuted(away, v, rules)
+    bets, limit = bets_of(rules), np.log(1 / rules.alpha)
+    low = _last_refuted(towards - v * rules.margin, v, bets.promote, limit)
+    return low, -_last_refuted(away, v, bets.harm, limit)
 
 
-def _last_refuted(drawn: Float64, v: Float64, rules: TrialRules) -> float:
+def _last_refuted(drawn: Float64, v: Float64, bets: Mixture, limit: float) -> float:
     """The largest mean effect that the bets on `drawn` (fills, n) refute, -1 if there is none."""
-    bets, limit = mixture(rules), np.log(1 / rules.alpha)
     low, high = 0, round(2 / GRID)  # index 0, an effect of -1, is what nobody needs to refute
     while high - low > 1:
         middle = (low + high) // 2

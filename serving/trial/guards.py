@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from serving.trial.bets import guard
 from serving.trial.compared import Compared
-from serving.trial.evidence import guard
 from serving.trial.rules import GuardTerms
 
 

@@ -1,11 +1,8 @@
 """How many episodes a trial will take, before it starts.
 
-With the planned bet k on steps x = v (D - m) the log capital drifts by g = E[log(1 + k x)], to
-second order k mu - k^2 (sigma^2 + mu^2) / 2, and spreads by k sigma a step. Half of the capital is
-on that bet, so a decision needs log(2 / alpha): n = ((a + sqrt(a^2 + 4 g log(2 / alpha))) / 2g)^2
-with a = z k sigma, z = 0 for the median and 1.2816 for nine trials in ten. Simulated ninth deciles
-were 68 to 101% of it (`srghn canary simulate`). RESERVE is added for a baseline that has to find
-the level of returns, and to follow it where the world drifts.
+`serving.trial.bets` has the formula: what the planned bet takes where returns stand still. SLACK
+and RESERVE are added for what it leaves out: a baseline that has to find the level of returns and
+to follow it where the world drifts, and episodes that are not what the gate met.
 """
 
 from __future__ import annotations
@@ -14,12 +11,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from serving.trial.evidence import LARGEST, planned_bet
+import numpy as np
+
+from serving.trial.bets import NINE_IN_TEN, Expected, episodes, planned_bet
 from serving.trial.rules import TrialRules
 
-NINE_IN_TEN = 1.2816
+#: The formula's episodes are multiplied by it.
+SLACK = 1.1
 #: Episodes at a weight of one half; more at others, as the variance of D grows.
-RESERVE = 40
+RESERVE = 60
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,11 @@ def plan(rules: TrialRules, effect: float | None = None, mean: float = 0.5) -> P
     as 1, which spreads more the farther the mean lies from it.
     """
     size = 2 * rules.margin if effect is None else effect
-    spread = _spread(rules, mean)
-    kept = 1 - rules.missing
-    bet = planned_bet(rules)
+    level = min(max(mean, 0.01), 0.99)
 
-    def length(mean_step: float, bets: tuple[float, ...]) -> Length:
-        found = [_length(rules, mean_step, spread, k, z) for k in bets for z in (0, NINE_IN_TEN)]
-        medians, most = found[::2], found[1::2]
-        return Length(_least(medians, rules), _least(most, rules))
+    def length(by: float, harm: bool = False) -> Length:
+        expected = Expected(rules.weight, rules.deviation, rules.missing, level, by)
+        return Length(*(_episodes(rules, expected, z, harm) for z in (0.0, NINE_IN_TEN)))
 
     return Plan(
         weight=rules.weight,
@@ -102,30 +99,20 @@ def plan(rules: TrialRules, effect: float | None = None, mean: float = 0.5) -> P
         deviation=rules.deviation,
         missing=rules.missing,
         effect=size,
-        equal=length(rules.margin, (bet,)),
-        better=length(rules.margin + kept * size, (bet,)),
-        worse=length(kept * size, (bet,)),
+        equal=length(0.0),
+        better=length(size),
+        worse=length(-size, harm=True),
         max_episodes=rules.max_episodes,
     )
 
 
-def _spread(rules: TrialRules, mean: float) -> float:
-    """Standard deviation of D, in shares of the range."""
-    w, q = rules.weight, rules.missing
-    variance = (1 - q) * rules.deviation**2 + q * max(mean, 1 - mean) ** 2
-    return math.sqrt(variance / (w * (1 - w)))
-
-
-def _length(rules: TrialRules, mean: float, spread: float, bet: float, z: float) -> float:
-    """Episodes until the planned bet decides; infinite where it loses."""
-    k = min(bet, LARGEST) * min(rules.weight, 1 - rules.weight)
-    growth = k * mean - k * k * (spread**2 + mean**2) / 2
-    if growth <= 0:
-        return math.inf
-    a = z * k * spread
-    root = math.sqrt(a * a + 4 * growth * math.log(2 / rules.alpha))
-    reserve = RESERVE / (4 * rules.weight * (1 - rules.weight))
-    return ((a + root) / (2 * growth)) ** 2 + reserve + _warm_up(rules)
+def _episodes(rules: TrialRules, expected: Expected, z: float, harm: bool) -> int | None:
+    """Episodes until a decision; None where there is none within `max_episodes`."""
+    bet = np.array([planned_bet(rules)])
+    taken = float(episodes(expected, bet, rules.margin, rules.alpha, z=z, harm=harm)[0])
+    reserve = RESERVE / (4 * rules.weight * (1 - rules.weight)) + _warm_up(rules)
+    found = SLACK * taken + reserve
+    return math.ceil(found) if found <= rules.max_episodes else None
 
 
 def _warm_up(rules: TrialRules) -> float:
@@ -135,8 +122,3 @@ def _warm_up(rules: TrialRules) -> float:
         spent += max(step.outcomes - before, 0) / step.weight / (1 - rules.missing)
         before = max(before, step.outcomes)
     return spent
-
-
-def _least(lengths: list[float], rules: TrialRules) -> int | None:
-    found = min(lengths)
-    return math.ceil(found) if found <= rules.max_episodes else None

@@ -61,7 +61,10 @@ class TrialTerms(Params):
         "expires",
     )
     missing: float = Field(
-        0.0, ge=0, lt=1, description="share of outcomes that is expected to go missing"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of outcomes that is expected to go missing; 0: as measured in service",
     )
     guard_alpha: float = Field(
         0.005, gt=0, lt=0.5, description="false alarms of the sample-ratio and missingness tests"

@@ -7,53 +7,60 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serving.trial.rules import WeightStep
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+Numbers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
 #: Seconds of the longest episode; the shortest takes a tenth of it.
 LONGEST = 100.0
 
 
-def _steady(n: int) -> float:
-    return 0.6
+def _steady(n: Numbers) -> Floats:
+    return np.full(len(n), 0.6)
 
 
-def _drop(n: int) -> float:
-    return 0.75 if n < 120 else 0.35
+def _drop(n: Numbers) -> Floats:
+    return np.where(n < 120, 0.75, 0.35)
 
 
-def _rise(n: int) -> float:
-    return 0.35 if n < 120 else 0.75
+def _rise(n: Numbers) -> Floats:
+    return np.where(n < 120, 0.35, 0.75)
 
 
-def _day(n: int) -> float:
-    return 0.55 + 0.2 * math.sin(2 * math.pi * n / 200)
+def _day(n: Numbers) -> Floats:
+    return 0.55 + 0.2 * np.sin(2 * math.pi * n / 200)
 
 
-def _any_length(value: float, rng: Generator) -> float:
-    return LONGEST * rng.uniform(0.1, 1.0)
+def _any_length(values: Floats, rng: Generator) -> Floats:
+    return LONGEST * rng.uniform(0.1, 1.0, len(values))
 
 
-def _bad_is_short(value: float, rng: Generator) -> float:
-    return LONGEST * (0.1 + 0.9 * value)
+def _bad_is_short(values: Floats, rng: Generator) -> Floats:
+    return LONGEST * (0.1 + 0.9 * values)
 
 
-def _bad_is_long(value: float, rng: Generator) -> float:
-    return LONGEST * (1.0 - 0.9 * value)
+def _bad_is_long(values: Floats, rng: Generator) -> Floats:
+    return LONGEST * (1.0 - 0.9 * values)
 
 
-def _never_missing(value: float, rng: Generator) -> bool:
-    return False
+def _never_missing(values: Floats, rng: Generator) -> Flags:
+    return np.zeros(len(values), np.bool_)
 
 
-def _missing_at_random(value: float, rng: Generator) -> bool:
-    return rng.random() < 0.05
+def _missing_at_random(values: Floats, rng: Generator) -> Flags:
+    return rng.random(len(values)) < 0.05
 
 
-def _bad_is_missing(value: float, rng: Generator) -> bool:
-    return value < 0.5 and rng.random() < 0.5
+def _bad_is_missing(values: Floats, rng: Generator) -> Flags:
+    return (values < 0.5) & (rng.random(len(values)) < 0.5)
 
 
 def _all_well(arm: int, value: float) -> float:
@@ -83,17 +90,30 @@ class Liars:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A kind of traffic. `mean` of both arms' scaled return by number of the start."""
+    """A kind of traffic. `mean` of both arms' scaled return by numbers of the starts.
+
+    Everything is by arrays (n,): the means, durations in seconds, and which outcomes never come.
+    """
 
     about: str
-    mean: Callable[[int], float] = _steady
-    duration: Callable[[float, Generator], float] = _any_length
-    missing: Callable[[float, Generator], bool] = _never_missing
+    mean: Callable[[Numbers], Floats] = _steady
+    duration: Callable[[Floats, Generator], Floats] = _any_length
+    missing: Callable[[Floats, Generator], Flags] = _never_missing
     delay: float = 0.0  # seconds from an episode's end to its outcome, on average
     failures: float = 0.0  # share of episodes that return 0, whatever the arm
     steps: tuple[WeightStep, ...] = ()  # instead of one weight
     expect: Mapping[str, Any] = field(default_factory=dict)  # rules that this traffic is planned by
     liars: Liars | None = None
+
+    @property
+    def level(self) -> float:
+        """Mean scaled return of the first episode: what a gate has met."""
+        return float(self.mean(np.zeros(1, np.int64))[0])
+
+    def spread(self, deviation: float) -> float:
+        """Standard deviation of a return where that of one without failure is `deviation`."""
+        mean, share = self.level, 1 - self.failures
+        return math.sqrt(share * (deviation**2 + (mean / share) ** 2) - mean**2)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -103,12 +123,18 @@ SCENARIOS: dict[str, Scenario] = {
     "day-night": Scenario("both arms swing by 20% of the range, 200 starts a day", _day),
     "short-bad": Scenario("bad episodes end early", duration=_bad_is_short),
     "long-bad": Scenario("bad episodes last longest", duration=_bad_is_long),
-    "late-outcomes": Scenario("outcomes come late, some after the deadline", delay=LONGEST / 3),
+    "late-outcomes": Scenario(
+        "outcomes come late, 1.7% of them after the deadline",
+        delay=LONGEST / 3,
+        expect={"missing": 0.017},
+    ),
     "missing-random": Scenario(
         "5% of outcomes never come", missing=_missing_at_random, expect={"missing": 0.05}
     ),
     "missing-bad": Scenario(
-        "half of the outcomes below 50% of the range never come", missing=_bad_is_missing
+        "half of the outcomes below 50% of the range never come: 8% of all",
+        missing=_bad_is_missing,
+        expect={"missing": 0.08},
     ),
     "rare-failures": Scenario("2% of episodes return 0 in either arm", failures=0.02),
     "weight-steps": Scenario(

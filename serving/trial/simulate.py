@@ -25,6 +25,8 @@ from srghn.seeding import stream
 Generator = np.random.Generator
 #: Starts between two looks of the controller.
 LOOK = 20
+#: Starts that are drawn at once where the weight is constant.
+AHEAD = 20 * LOOK
 
 
 @dataclass(frozen=True)
@@ -46,49 +48,36 @@ class Ended:
 
 
 def rules_for(scenario: Scenario, weight: float, deviation: float, **given: Any) -> TrialRules:
-    """The rules of a trial at one weight, or at the scenario's steps; returns lie in [0, 1]."""
+    """The rules of a trial at one weight, or at the scenario's steps; returns lie in [0, 1].
+
+    As in service it is planned with the deviation that a gate meets: failures are in it.
+    """
     steps = scenario.steps or (WeightStep(weight=weight, outcomes=20),)
-    kept = {"low": 0.0, "high": 1.0, "steps": steps, "deviation": min(max(deviation, 0.01), 0.5)}
+    met = min(max(scenario.spread(deviation), 0.01), 0.5)
+    kept = {"low": 0.0, "high": 1.0, "steps": steps, "deviation": met}
     return TrialRules(**{**kept, "deadline": 2 * LONGEST, **scenario.expect, **given})
 
 
 def simulate(
     traffic: Traffic, rules: TrialRules, seed: int, state: TrialState | None = None
 ) -> Ended:
-    """One trial to its end. `state`: of an expired trial that is tried again."""
+    """One trial to its end. `state`: of an expired trial that is tried again.
+
+    The controller looks every LOOK starts. While the weight may change, so does this loop; after
+    that a decision does not depend on when it is looked for, and AHEAD starts are drawn at once.
+    """
     rng = stream(seed, "trial-simulation")
     now = begin(rules) if state is None else state
-    free = [(0.0, client) for client in range(traffic.clients)]  # when, who
-    arms: list[int] = []
-    weights: list[float] = []
-    values: list[float] = []
-    resolved: list[float] = []  # when each is known, or known to be missing
-    posts = _Posts(traffic.scenario.liars, traffic.clients)
-    counted, weight = 0, weight_now(now, rules)
+    played, counted = _Played(traffic, rules, rng), 0
     while True:
-        for _ in range(LOOK):
-            start, client = heapq.heappop(free)
-            arm = int(rng.random() < weight)
-            value = draw_return(traffic, arm, len(arms), rng)
-            end = start + traffic.scenario.duration(value, rng)
-            known = end + (rng.exponential(traffic.scenario.delay) if traffic.scenario.delay else 0)
-            limit = start + rules.deadline
-            gone = traffic.scenario.missing(value, rng) or known > limit
-            value, counted_too = posts.post(client, arm, value, gone)
-            gone = gone or not counted_too
-            arms.append(arm)
-            weights.append(weight)
-            values.append(np.nan if gone else value)
-            resolved.append(limit if gone else known)
-            heapq.heappush(free, (end, client))
-        ready = counted
-        while ready < len(resolved) and resolved[ready] <= free[0][0]:
-            ready += 1
-        log = _log(arms[counted:ready], weights[counted:ready], values[counted:ready])
-        now, decision = advance(now, log, rules)
+        weight = weight_now(now, rules)
+        played.go_on(weight, AHEAD if weight == rules.weight else LOOK)
+        ready = played.ready(len(played))
+        now, decision = advance(now, played.log(counted, ready), rules)
         if decision.action != "wait":
-            return Ended(decision, len(arms))
-        counted, weight = ready, weight_now(now, rules)
+            began = state.episodes if state is not None else 0
+            return Ended(decision, played.looked(decision.episodes - began))
+        counted = ready
 
 
 def replay(log: Log, rules: TrialRules) -> Decision:
@@ -125,7 +114,7 @@ def summary(
     ended = [simulate(traffic, rules, seed * 1_000_003 + trial) for trial in range(trials)]
     actions = [trial.decision.action for trial in ended]
     episodes = [trial.started for trial in ended]
-    planned = plan(rules).equal.nine_in_ten
+    planned = plan(rules, mean=found.level).equal.nine_in_ten
     within = None
     if planned is not None:
         kept = [t.decision for t in ended if t.decision.episodes <= planned]
@@ -142,6 +131,55 @@ def summary(
     }
 
 
+class _Played:
+    """Episodes in order of start: who played them, how they ended, and when that was known."""
+
+    def __init__(self, traffic: Traffic, rules: TrialRules, rng: Generator) -> None:
+        self._traffic, self._deadline, self._rng = traffic, rules.deadline, rng
+        self._free = [(0.0, client) for client in range(traffic.clients)]  # when, who
+        self._posts = _Posts(traffic.scenario.liars, traffic.clients)
+        self._arms = np.zeros(0, np.int8)
+        self._weights, self._values, self._starts, self._known = (np.zeros(0) for _ in range(4))
+
+    def __len__(self) -> int:
+        return len(self._arms)
+
+    def go_on(self, weight: float, count: int) -> None:
+        """Play so many more episodes."""
+        scenario, rng = self._traffic.scenario, self._rng
+        arms = (rng.random(count) < weight).astype(np.int8)
+        values = draw_returns(self._traffic, arms, len(self) + np.arange(count), rng)
+        lasts = scenario.duration(values, rng)
+        after = lasts + (rng.exponential(scenario.delay, count) if scenario.delay else 0.0)
+        gone = scenario.missing(values, rng) | (after > self._deadline)
+        starts = np.empty(count)
+        for n, last in enumerate(lasts.tolist()):
+            starts[n], client = self._free[0]
+            heapq.heapreplace(self._free, (float(starts[n]) + last, client))
+            if scenario.liars is not None and not gone[n]:
+                values[n], counts = self._posts.post(client, int(arms[n]), float(values[n]))
+                gone[n] = not counts
+        known = starts + np.where(gone, self._deadline, after)
+        self._arms = np.append(self._arms, arms)
+        self._weights = np.append(self._weights, np.full(count, weight))
+        self._values = np.append(self._values, np.where(gone, np.nan, values))
+        self._starts = np.append(self._starts, starts)
+        self._known = np.maximum.accumulate(np.append(self._known, known))  # of all until here
+
+    def ready(self, started: int) -> int:
+        """Episodes that are evidence when so many have started, at the next one's start."""
+        now = self._starts[started] if started < len(self) else self._free[0][0]
+        return int(np.searchsorted(self._known, now, side="right"))
+
+    def looked(self, evidence: int) -> int:
+        """Starts by the first look that finds so much evidence."""
+        looks = range(LOOK, len(self) + 1, LOOK)
+        return next(started for started in looks if self.ready(started) >= evidence)
+
+    def log(self, first: int, end: int) -> Log:
+        return Log(self._arms[first:end], self._weights[first:end], self._values[first:end])
+
+
 class _Posts:
     """What clients post, and whether it counts: the liars' cap is on their one token."""
 
@@ -149,10 +187,10 @@ class _Posts:
         self._liars, self._total, self._own = liars, 0, 0
         self._first_honest = 0 if liars is None else round(liars.share * clients)
 
-    def post(self, client: int, arm: int, value: float, gone: bool) -> tuple[float, bool]:
+    def post(self, client: int, arm: int, value: float) -> tuple[float, bool]:
         """The return that is posted, and whether it is evidence."""
         liars = self._liars
-        if liars is None or gone:
+        if liars is None:
             return value, True
         lies = client < self._first_honest
         kept = not lies or liars.poster_share == 1
@@ -163,30 +201,22 @@ class _Posts:
         return value, False
 
 
-def draw_return(traffic: Traffic, arm: int, number: int, rng: Generator) -> float:
-    """A scaled return: beta distributed with the wanted mean and standard deviation.
+def draw_returns(
+    traffic: Traffic, arms: NDArray[np.int8], numbers: NDArray[np.int64], rng: Generator
+) -> NDArray[np.float64]:
+    """Scaled returns (n,): beta distributed with the wanted mean and standard deviation.
 
     With failures, an episode is worth 0 with their probability, so the rest lies higher.
     """
     scenario = traffic.scenario
-    mean = scenario.mean(number) + arm * traffic.effect
+    means = (scenario.mean(numbers) + arms * traffic.effect) / (1 - scenario.failures)
+    if not np.all((means > 0) & (means < 1)):
+        raise ValueError(f"an effect of {traffic.effect:g} leaves the range: mean {means}")
+    deviations = np.minimum(traffic.deviation, 0.95 * np.sqrt(means * (1 - means)))
+    values = means
+    if traffic.deviation:
+        sizes = means * (1 - means) / deviations**2 - 1
+        values = rng.beta(means * sizes, (1 - means) * sizes)
     if scenario.failures:
-        if rng.random() < scenario.failures:
-            return 0.0
-        mean /= 1 - scenario.failures
-    if not 0 < mean < 1:
-        raise ValueError(f"an effect of {traffic.effect:g} leaves the range: mean {mean:g}")
-    most = float(np.sqrt(mean * (1 - mean)))
-    deviation = min(traffic.deviation, 0.95 * most)
-    if deviation == 0:
-        return mean
-    size = mean * (1 - mean) / deviation**2 - 1
-    return float(rng.beta(mean * size, (1 - mean) * size))
-
-
-def _log(arms: list[int], weights: list[float], values: list[float]) -> Log:
-    return Log(np.array(arms, np.int8), np.array(weights), _floats(values))
-
-
-def _floats(values: list[float]) -> NDArray[np.float64]:
-    return np.array(values, np.float64)
+        values = np.where(rng.random(len(values)) < scenario.failures, 0.0, values)
+    return values

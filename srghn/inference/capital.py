@@ -19,6 +19,7 @@ ever above 0" instead. Related: Orabona & Jun 2024 (arXiv:2110.14099), Ham et al
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +48,17 @@ class Mixture:
         return cls(bets, np.full(count, 1 / count))
 
     @classmethod
-    def half_on(cls, planned: float, largest: float, count: int) -> Mixture:
-        """Half of the capital on one bet, the other half spread as `spread` does."""
+    def mostly_on(cls, planned: float, share: float, largest: float, count: int) -> Mixture:
+        """A share of the capital on one bet, the rest spread as `spread` does."""
         rest = cls.spread(largest, count)
-        return cls(np.append(planned, rest.bets), np.append(0.5, rest.shares / 2))
+        return cls(np.append(planned, rest.bets), np.append(share, (1 - share) * rest.shares))
+
+    def to_json(self) -> dict[str, list[float]]:
+        return {"bets": self.bets.tolist(), "shares": self.shares.tolist()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Sequence[float]]) -> Mixture:
+        return cls(np.array(data["bets"], np.float64), np.array(data["shares"], np.float64))
 
     def paths(self, start: Float64, steps: Float64) -> Float64:
         """Log capital by bet after each of `steps` (n,), from `start` (bets,); shape (n, bets).

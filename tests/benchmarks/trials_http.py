@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from serving.client.http import AGAIN
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Who
 from serving.registry.rules import DeploymentRules
@@ -34,15 +35,20 @@ from serving.trial.assignment import arm_of, trial_key
 from serving.trial.decision import Decision
 from serving.trial.rules import TrialTerms, WeightStep
 from serving.trial.scenarios import LONGEST, SCENARIOS, Scenario
-from serving.trial.simulate import Traffic, draw_return, replay
+from serving.trial.simulate import Traffic, draw_returns, replay
 from srghn.config import CanaryParams
 from srghn.quiet import be_quiet
 from srghn.seeding import stream
 from tests.serving.conftest import Home, maker, run_server
 
 #: Seconds that the longest episode takes here, and after which an outcome that never comes is
-#: missing: long enough for a busy machine, which must not make others miss it.
-LONG, DEADLINE = 0.6, 4.0
+#: missing: at least, and `CALM` times as long as the slowest of a round that each client played
+#: just before. A busy machine must not make outcomes miss it.
+LONG, DEADLINE, CALM = 0.6, 4.0, 4.0
+#: Waits go by progress: they fail when nothing has moved for so many seconds, or when a trial goes
+#: on for so many episodes.
+STUCK, MOST = 600.0, 20_000
+MAX_EPISODES = 3000
 #: A busy machine syncs slowly; what is measured here is no latency.
 PATIENT = {
     "SRGHN_LIMIT_POLL_SECONDS": "0.1",
@@ -67,6 +73,7 @@ class Play:
     traffic: Traffic
     seed: int
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    played: int = 0
     over: bool = False
 
     @property
@@ -80,12 +87,15 @@ class Play:
         await watching
 
     async def _watch(self) -> None:
-        begun = time.monotonic()
+        seen, moved = 0, time.monotonic()
         while not self.over:
             await asyncio.sleep(0.1)
             running = await asyncio.to_thread(self.ledger.canary)
             self.over = running is None or running.epoch != self.canary.epoch
-            assert time.monotonic() - begun < 300, "a trial took five minutes"
+            if self.played != seen:
+                seen, moved = self.played, time.monotonic()
+            assert time.monotonic() - moved < STUCK, f"nothing moved after {seen} episodes"
+            assert seen < MOST, f"a trial goes on after {seen} episodes"
 
     async def _client(self, number: int) -> None:
         rng, line = stream(self.seed, "trial-client", number), Line(self.url)
@@ -95,13 +105,32 @@ class Play:
             name = f"t{self.canary.epoch}-{n}"
             acting = {"observation": OBSERVATION, "episode_id": name}
             said = await line.post("/v1/act", acting)
-            value = draw_return(self.traffic, arm_of(key, name, self.canary.rules.weight), n, rng)
-            await asyncio.sleep(self.scenario.duration(value, rng) / LONGEST * LONG)
+            arms = np.array([arm_of(key, name, self.canary.rules.weight)], np.int8)
+            values = draw_returns(self.traffic, arms, np.array([n]), rng)
+            await asyncio.sleep(self.scenario.duration(values, rng)[0] / LONGEST * LONG)
             said = await line.post("/v1/act", {**acting, "token": said["token"]})
-            if not self.scenario.missing(value, rng):
-                post = {"return": 500 * value, "terminated": True, "token": said["token"]}
+            if not self.scenario.missing(values, rng)[0]:
+                returned = 500 * float(values[0])
+                post = {"return": returned, "terminated": True, "token": said["token"]}
                 await line.post(f"/v1/episodes/{name}/outcome", post)
+            self.played += 1
         await line.close()
+
+
+async def slowest(url: str, clients: int, name: str) -> float:
+    """Seconds of the slowest episode of a round: each client starts, goes on and posts once."""
+
+    async def play(number: int) -> float:
+        line, begun = Line(url), time.monotonic()
+        acting = {"observation": OBSERVATION, "episode_id": f"{name}-{number}"}
+        said = await line.post("/v1/act", acting)
+        said = await line.post("/v1/act", {**acting, "token": said["token"]})
+        post = {"return": 300.0, "terminated": True, "token": said["token"]}
+        await line.post(f"/v1/episodes/{name}-{number}/outcome", post)
+        await line.close()
+        return time.monotonic() - begun
+
+    return max(await asyncio.gather(*(play(number) for number in range(clients))))
 
 
 class Line:
@@ -112,6 +141,18 @@ class Line:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, path: str, said: dict[str, Any]) -> dict[str, Any]:
+        """The content of an answer; asks again while the server says 'not now'."""
+        until = time.monotonic() + STUCK
+        while True:
+            status, content = await self._post(path, said)
+            if status == 200:
+                found: dict[str, Any] = json.loads(content)
+                return found
+            assert status in AGAIN, (path, status, content)
+            assert time.monotonic() < until, (path, status, content)
+            await asyncio.sleep(0.2)
+
+    async def _post(self, path: str, said: dict[str, Any]) -> tuple[int, bytes]:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, int(self._port))
         reader, writer = self._streams
@@ -120,10 +161,7 @@ class Line:
         writer.write(head.encode() + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
         length = next(int(line[15:]) for line in lines if line.startswith("content-length:"))
-        content = await reader.readexactly(length)
-        assert lines[0].split()[1] == "200", (path, content)
-        found: dict[str, Any] = json.loads(content)
-        return found
+        return int(lines[0].split()[1]), await reader.readexactly(length)
 
     async def close(self) -> None:
         if self._streams is not None:
@@ -146,7 +184,9 @@ class Told:
 
 def one(home: Home, url: str, kind: tuple[str, float], seed: int, clients: int) -> Told:
     """One trial from its start to its end."""
-    home.ledger.set_deployment_rules(_rules(kind[0]), who=Who("bench", f"{kind[0]} {seed}"))
+    wait = CALM * asyncio.run(slowest(url, clients, f"round-{seed}")) + LONG
+    rules = _rules(kind[0], max(DEADLINE, wait))
+    home.ledger.set_deployment_rules(rules, who=Who("bench", f"{kind[0]} {seed}"))
     version = home.approved(bias=float(seed + 1))
     asked = CanaryParams(return_low=0, return_high=500)
     canary = home.steps.canary(version, params=asked)
@@ -163,26 +203,27 @@ def one(home: Home, url: str, kind: tuple[str, float], seed: int, clients: int) 
     return Told(server, replay(to_log(found, rules), rules))
 
 
-def _rules(scenario: str) -> DeploymentRules:
+def _rules(scenario: str, deadline: float) -> DeploymentRules:
     missing = float(SCENARIOS[scenario].expect.get("missing", 0.0))
     terms = TrialTerms(
         steps=(WeightStep(weight=0.5, outcomes=20),),
-        max_episodes=3000,
-        deadline=DEADLINE if missing else 60.0,
+        max_episodes=MAX_EPISODES,
+        deadline=deadline if missing else STUCK,
         missing=missing,
     )
     return DeploymentRules(trial=terms)
 
 
 def _follows(url: str, canary: Canary) -> bool:
-    said = httpx.post(f"{url}/v1/act", json={"observation": OBSERVATION}).json()
+    asked = {"observation": OBSERVATION}
+    said = httpx.post(f"{url}/v1/act", json=asked, timeout=STUCK).json()
     return said["route"] == "trial"
 
 
 def _wait(check: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + STUCK
     while not check():
-        assert time.monotonic() < until, "the server did not follow within 20 seconds"
+        assert time.monotonic() < until, f"the server did not follow within {STUCK:g} seconds"
         time.sleep(0.05)
 
 

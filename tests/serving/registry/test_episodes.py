@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from serving.registry.episodes import UnknownEpisode
+from serving.registry.episodes import MEASURED, UnknownEpisode
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.rules import DeploymentRules
-from serving.trial.evidence import ArmCount, TrialState
-from serving.trial.rules import CAP_FROM
+from serving.trial import evidence
+from serving.trial.evidence import ArmCount
+from serving.trial.rules import CAP_FROM, TrialRules, TrialTerms, WeightStep
+from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
+from tests.serving.conftest import Steps
 
 ANN = Who("ann", "because")
 
@@ -107,7 +111,8 @@ def test_a_trial_tried_again_keeps_its_state(ledger: Ledger, steps: Any) -> None
     version = steps.approved()
     one = steps.canary(version).epoch
     capital = np.full((2, 7), 3.5)
-    kept = TrialState(capital, -capital, np.zeros((2, 3)), np.zeros((2, 3)), canary=ArmCount(9))
+    fresh = evidence.begin(TrialRules())
+    kept = replace(fresh, promote=capital, harm=-capital, canary=ArmCount(9))
     ledger.advance_trial(POLICY, one, 0, 40, kept.to_json())
     assert ledger.expire_canary(who=ANN) == version
     assert ledger.canary() is None
@@ -120,6 +125,46 @@ def test_a_trial_tried_again_keeps_its_state(ledger: Ledger, steps: Any) -> None
     assert (state.trial, state.n) == (two, 0)
     assert dict(state.state) == {**kept.to_json(), "since": 9}
     ledger.verify()
+
+
+def test_a_trial_tried_again_by_other_weights_keeps_its_bets(ledger: Ledger, steps: Any) -> None:
+    """Bets are constant from the first episode on: what one won is not bet by another."""
+    ledger.set_deployment_rules(DeploymentRules(trial=TrialTerms(missing=0.2)), who=ANN)
+    steps.first()
+    version = steps.approved()
+    first = steps.canary(version)
+    state = evidence.begin(first.rules)
+    ledger.advance_trial(POLICY, first.epoch, 0, 40, state.to_json())
+    ledger.expire_canary(who=ANN)
+    terms = TrialTerms(steps=(WeightStep(weight=0.1, outcomes=20),), missing=0.2)
+    ledger.set_deployment_rules(DeploymentRules(trial=terms), who=ANN)
+    again = steps.canary(version)
+    assert again.rules.weight == 0.1
+    kept = ledger.trial_state(POLICY)
+    assert kept is not None
+    assert kept.state["bets"] == state.to_json()["bets"]
+    assert kept.state["bets"] != evidence.begin(again.rules).to_json()["bets"]
+
+
+def test_a_trial_is_planned_with_the_outcomes_that_are_missing_in_service(tmp_path: Any) -> None:
+    now = [1000.0]
+    ledger = Ledger(f"sqlite:///{tmp_path / 'l.db'}", clock=lambda: now[0])
+    steps = Steps(ledger)
+    steps.first()
+    version, asked = steps.approved(), CanaryParams()
+    deadline = ledger.propose_trial(version, asked).deadline
+    names = [f"e{n}" for n in range(MEASURED)]
+    ledger.start_episodes([Start(name, 1, started_at=1000.0, deadline=9e9) for name in names])
+    for name in names[: MEASURED // 2]:
+        ledger.record_outcome(POLICY, name, 1.0, 1, True)
+    now[0] += deadline
+    assert ledger.propose_trial(version, asked).missing == 0  # none is older than the deadline
+    now[0] += 1
+    ledger.record_outcome(POLICY, names[-1], 1.0, 1, True)  # too late
+    assert ledger.propose_trial(version, asked).missing == 0.5
+    ledger.set_deployment_rules(DeploymentRules(trial=TrialTerms(missing=0.1)), who=ANN)
+    assert ledger.propose_trial(version, asked).missing == 0.1
+    ledger.close()
 
 
 def test_an_expired_trial_ends_with_its_pass(tmp_path: Any, steps: Any) -> None:

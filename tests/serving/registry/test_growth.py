@@ -15,6 +15,7 @@ from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.states import State
 from serving.registry.trial_view import Views, view
+from srghn.config import CanaryParams
 
 #: Tables that grow without end.
 GROWING = (
@@ -47,6 +48,7 @@ CALLS: dict[str, Callable[[Ledger, int], object]] = {
     "evidence": lambda ledger, trial: ledger.resolved(POLICY, trial, 0, 1.0, limit=100),
     "decision": lambda ledger, trial: ledger.advance_trial(POLICY, trial, 0, 1, {}),
     "step": lambda ledger, trial: ledger.set_canary_weight(0.3, who=Who("ann", "more", "key")),
+    "plan": lambda ledger, trial: ledger.propose_trial(2, CanaryParams()),
     "pending": lambda ledger, trial: ledger.pending(),
     "start of a server": lambda ledger, trial: ledger.verify_served(),
 }

@@ -54,7 +54,7 @@ def test_the_command_prints_one_object_and_the_same_one_twice() -> None:
 
 
 def test_liars_who_cannot_tell_the_arm_push_nothing() -> None:
-    found = summary("liars-blind", weight=0.5, trials=20, effect=-0.1, max_episodes=3000)
+    found = summary("liars-blind", weight=0.5, trials=20, effect=-0.15, max_episodes=3000)
     assert (found["promoted"], found["aborted"]) == (0, 1)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from srghn.inference.capital import Mixture
 
-HALF = Mixture.half_on(0.3, 0.9, 6)
+HALF = Mixture.mostly_on(0.3, 0.5, 0.9, 6)
 
 
 def test_a_mean_that_never_rises_above_zero_seldom_makes_capital() -> None:
