@@ -126,10 +126,11 @@ def test_the_other_steps_of_a_person(client: TestClient, home: Any, tokens: Toke
     assert post("/v1/canary/status", "4", status="held").status_code == 200
     assert home.ledger.canary().status == "held"
     assert post("/v1/canary/status", "5", status="asleep").status_code == 422
-    assert post("/v1/mode", "6", mode="flipped").status_code == 200
-    assert home.ledger.service_mode("policy") == "flipped"
     assert post(f"/v1/versions/{trial}/stale", "7").json()["version"]["state"] == "STALE"
     assert home.ledger.canary() is None
+    assert post("/v1/mode", "6", mode="flipped").status_code == 200
+    assert home.ledger.service_mode("policy") == "flipped"
+    assert post("/v1/mode", "10", mode="normal").status_code == 200
     home.ledger.ack(home.ledger.count())
     assert post("/v1/sync", "9").status_code == 200
     assert len(home.ledger.pending()) == home.ledger.count()
