@@ -28,7 +28,10 @@ from srghn.config import GateParams
 
 @dataclass(frozen=True)
 class Arm:
-    """One player in one cell, returns clipped to the declared range. `failures` is a share."""
+    """One player in one cell, returns clipped to the declared range. `failures` is a share.
+
+    `outside` counts the episodes whose return lay outside the range.
+    """
 
     mean: float
     iqm: float
@@ -36,6 +39,7 @@ class Arm:
     failures: float
     length: float
     crashes: int
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,4 +162,5 @@ def _arm(returns: Float, lengths: Int, params: GateParams, scale: Scale) -> Arm:
         failures=float((returns <= failure_of(params)).mean()),
         length=float(lengths.mean()),
         crashes=int((~np.isfinite(returns)).sum()),
+        outside=int((np.isfinite(returns) & (clipped != returns)).sum()),
     )

@@ -164,7 +164,14 @@ class HotPath:
                 raise BadRequest(422, "token", f"one of episode {name!r}", "another episode's")
             return await episodes.go_on(episode)
         if name is not None:
-            return await episodes.begin(name, names)
+            served, predictor, episode = await episodes.begin(name, names)
+            if episode.loose and predictor.state_size:
+                raise BadRequest(
+                    422, "token", "the token of this episode's last answer", "nothing",
+                    hint="the policy keeps a state from step to step, which the token carries; "
+                    "return it, or begin another episode",
+                )  # fmt: skip
+            return served, predictor, episode
         served, predictor = self._policy.choose(call.header(b"x-client-key"), names)
         return served, predictor, None
 

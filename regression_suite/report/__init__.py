@@ -45,6 +45,7 @@ def _page(evidence: Evidence, verdict: Verdict | None, content_digest: str) -> s
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         figures=views.figures(evidence),
         budgets=views.budgets(evidence),
+        outside=views.outside(evidence),
         replay=views.replay_command(evidence),
         identity=views.identity(evidence, verdict, content_digest),
         ancestors=None if verdict is None else origins.ancestors(evidence),

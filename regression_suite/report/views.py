@@ -14,7 +14,7 @@ from regression_suite.code import code_digests
 from regression_suite.estimates import scale_of
 from regression_suite.power import simulate
 from regression_suite.report import plots
-from regression_suite.suite import failure_of, suite_digest, width_of
+from regression_suite.suite import failure_of, range_of, suite_digest, width_of
 from srghn import seeding
 from srghn.inference.verdict import PRECEDENCE, Check, Verdict
 
@@ -62,6 +62,24 @@ def figures(evidence: Evidence) -> list[Figure]:
         Figure("Worst tenth", f"{mine.worst_tenth:.1f}", f"{other} {theirs.worst_tenth:.1f}"),
         Figure("Failures", f"{mine.failures:.1%}", f"{other} {theirs.failures:.1%}"),
     ]
+
+
+def outside(evidence: Evidence) -> str:
+    """How many returns lay outside the declared range, in a sentence; nothing where none did."""
+    arms = {"candidate": evidence.names[0], "incumbent": evidence.names[1]}
+    said = []
+    for name, shown in arms.items():
+        found = [a for c in evidence.cells if (a := getattr(c, name)) is not None]
+        count = sum(arm.outside for arm in found)
+        if count:
+            said.append(f"{count} of the {shown}'s")
+    if not said:
+        return ""
+    low, high = range_of(evidence.params)
+    return (
+        f"{' and '.join(said)} returns lay outside the declared range [{low:g}, {high:g}] and were "
+        "clipped to it; where that is many, set env.returns."
+    )
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ Status = Literal["steady", "drift", "blind", "unwatched"]
 class WatchState:
     """What is known of the champion of `generation`; `alarm` is the event's hash, or None.
 
-    `outcomes` were counted for it, with scaled mean `total / outcomes`.
+    `outcomes` were counted for it, with scaled mean `total / outcomes`; `outside` of them had a
+    return outside the range, which was clipped to it.
     """
 
     generation: int
@@ -58,6 +59,7 @@ class WatchState:
     outcomes: int = 0
     total: float = 0.0
     alarm: str | None = None
+    outside: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "detector": self.detector.to_json()}
@@ -83,6 +85,7 @@ class WatchView:
     mean: float | None = None
     alarm: str | None = None
     diagnosis: str | None = None
+    outside: int = 0
 
 
 class Watch:
@@ -147,6 +150,7 @@ class Watch:
             state.total / state.outcomes if state.outcomes else None,
             state.alarm,
             self._diagnosis(state.alarm) if state.alarm else None,
+            state.outside,
         )
 
     def _diagnosis(self, alarm: str) -> str | None:
@@ -169,11 +173,13 @@ class Watch:
     def _count(self, state: WatchState, champion: Champion, found: list[Outcome]) -> WatchState:
         rules = self._range(champion)
         assert rules is not None  # or there were no state
-        values = [
-            rules.scale(outcome.return_)
+        returns = [
+            outcome.return_
             for outcome in found
             if outcome.version == champion.version and outcome.generation == champion.generation
         ]
+        values = [rules.scale(return_) for return_ in returns]
+        state = replace(state, outside=state.outside + sum(map(rules.outside, returns)))
         limit = self._ledger.deployment_rules(self._policy).watch.run_length
         while values:
             _, at = state.detector.until(values, limit)

@@ -22,13 +22,17 @@ SHOWN = 20_000
 
 @dataclass(frozen=True)
 class TrialView:
-    """`low`, `high`: bounds of the canary's mean return less the champion's, in returns."""
+    """`low`, `high`: bounds of the canary's mean return less the champion's, in returns.
+
+    `outside` outcomes lay outside the range of returns and were clipped to it.
+    """
 
     canary: Canary
     decision: Decision
     low: float
     high: float
     plan: Plan
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class _Kept:
     numbers: tuple[int, ...]
     log: Log
     bounds: tuple[float, float]
+    outside: int = 0
 
 
 class Views:
@@ -97,7 +102,8 @@ class Views:
         means = [mean for mean in (state.champion.mean, state.canary.mean) if mean is not None]
         expected = sum(means) / len(means) if means else 0.5
         low, high = (bound * span for bound in kept.bounds)
-        return TrialView(canary, decide(state, rules), low, high, plan(rules, mean=expected))
+        planned = plan(rules, mean=expected)
+        return TrialView(canary, decide(state, rules), low, high, planned, kept.outside)
 
     def _go_on(self, canary: Canary, now: float) -> _Kept:
         rules, kept = canary.rules, self._kept.get(canary.policy)
@@ -112,4 +118,6 @@ class Views:
             return kept
         log = joined(kept.log, to_log(found, rules))
         numbers = (*kept.numbers, *(row.n for row in found))
-        return _Kept(canary.epoch, found[-1].n, numbers, log, effect_bounds(log, rules))
+        known = (row.return_ for row in found if row.return_ is not None)
+        outside = kept.outside + sum(map(rules.outside, known))
+        return _Kept(canary.epoch, found[-1].n, numbers, log, effect_bounds(log, rules), outside)

@@ -104,6 +104,10 @@ class TrialRules(TrialTerms):
         """A return, clipped to the range and mapped to [0, 1]."""
         return min(max((return_ - self.low) / (self.high - self.low), 0.0), 1.0)
 
+    def outside(self, return_: float) -> bool:
+        """Whether a return lies outside the range, and is clipped to it."""
+        return not self.low <= return_ <= self.high
+
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 

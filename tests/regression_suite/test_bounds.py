@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
@@ -15,6 +19,12 @@ from regression_suite.bounds import (
     tail_gap_bound,
     tail_mean,
 )
+from regression_suite.episodes import Played
+from regression_suite.estimates import estimate, scale_of
+from regression_suite.evidence import Evidence
+from regression_suite.report import views
+from regression_suite.suite import Cell
+from srghn.config import GateParams
 
 SCALE = Scale(0.0, 500.0, 0.05)
 
@@ -103,3 +113,23 @@ def test_slices_of_a_sample_count_edges_in_part() -> None:
     assert tail_mean(np.arange(1.0, 16.0)) == pytest.approx((1 + 0.5 * 2) / 1.5)
     assert middle_mean(x) == 3.0
     assert middle_mean(np.array([0.0, 0.0, 10.0, 1000.0])) == 5.0
+
+
+def test_returns_outside_the_declared_range_are_counted_and_said() -> None:
+    params = GateParams(return_low=0.0, return_high=500.0, failure_return=10.0)
+    steps = np.arange(60)
+    mine, theirs = np.full(60, 250.0), np.full(60, 500.0)
+    mine[:3], theirs[:2] = (501.0, -1.0, 0.0), (-np.inf, 900.0)  # a crash lies at the foot: none
+    played = Played(Cell("primary", "primary", "normal", 60), steps, mine, steps, theirs, steps)
+    found = estimate(played, params, scale_of(params), tail=False)
+    assert found.candidate is not None
+    assert found.incumbent is not None
+    assert (found.candidate.outside, found.incumbent.outside) == (2, 1)
+    evidence = SimpleNamespace(cells=[found], params=params, names=("candidate", "champion"))
+    assert views.outside(cast("Evidence", evidence)) == (
+        "2 of the candidate's and 1 of the champion's returns lay outside the declared range "
+        "[0, 500] and were clipped to it; where that is many, set env.returns."
+    )
+    inside = replace(found, candidate=replace(found.candidate, outside=0), incumbent=None)
+    evidence.cells = [inside]
+    assert views.outside(cast("Evidence", evidence)) == ""

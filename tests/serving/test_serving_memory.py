@@ -97,6 +97,21 @@ def test_a_step_sent_again_gets_the_same_action(client: TestClient) -> None:
     assert act(client, token=second["token"])["action"] == 1
 
 
+def test_in_the_middle_of_an_episode_a_request_without_its_token_is_refused(
+    client: TestClient,
+) -> None:
+    """It was answered as if the episode began, from a state of zeros."""
+    token = act(client, episode_id="e")["token"]
+    said = {"observation": ONE, "episode_id": "e"}
+    tensor = {"name": "obs", "shape": [1, 4], "datatype": "FP32", "data": ONE}
+    other = {"inputs": [tensor], "parameters": {"episode_id": "e"}}
+    for path, body in (("/v1/act", said), ("/v2/models/policy/infer", other)):
+        refused = client.post(path, json=body)
+        assert refused.status_code == 422
+        assert "the policy keeps a state from step to step" in refused.json()["error"]
+    assert act(client, episode_id="e", token=token)["action"] == 0  # and it goes on with it
+
+
 def test_outside_an_episode_each_observation_begins_anew(client: TestClient) -> None:
     assert [act(client)["action"] for _ in range(4)] == [0] * 4
     batch = client.post("/v1/act/batch", json={"observations": [ONE] * 4})

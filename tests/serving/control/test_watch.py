@@ -128,3 +128,14 @@ def test_the_state_is_plain_json(served: Served) -> None:
     running = served.ledger.watch_state()
     assert running is not None
     assert json.loads(json.dumps(running.state))["generation"] == 1
+
+
+def test_returns_outside_the_range_are_clipped_and_counted(served: Served) -> None:
+    for number, value in enumerate((900.0, 500.0, 0.0, -1.0)):
+        name, now = f"x-{number}", time.time()
+        start = Start(name, served.version, generation=1, started_at=now, deadline=now - 1)
+        served.ledger.start_episodes([start])
+        served.ledger.record_outcome(POLICY, name, value, 10, True)
+    served.watch.look()
+    seen = served.watch.view()
+    assert (seen.outcomes, seen.outside, seen.mean) == (4, 2, 0.5)

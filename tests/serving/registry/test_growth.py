@@ -138,4 +138,7 @@ def test_a_page_of_a_trial_goes_on_from_the_one_before(
         monkeypatch.setattr(ledger, "resolved", whole)
         afresh = view(ledger, canary, 2e9)
         assert (shown.low, shown.high, shown.decision) == (afresh.low, afresh.high, afresh.decision)
+        assert shown.outside == 0
     assert asked == [0, 0, 10, 24]
+    steps.play(canary, 300.0, 501.0, 3)  # the range is 0 to 500
+    assert [views.view(canary, 2e9).outside, view(ledger, canary, 2e9).outside] == [3, 3]
