@@ -14,7 +14,7 @@ shift: install ## the world moves twice and is then unknown: alarm, diagnosis, r
 	rm -rf .srghn-shift
 	SRGHN_HOME=.srghn-shift $(BIN)/srghn demo --shift --json
 
-test: install ## set up, then all tests, one process per core
+test: install ## set up, then all tests but the long ones, one process per core
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install ## ruff, mypy strict
@@ -61,7 +61,11 @@ kills: install ## SIGKILL at named write boundaries: 100 runs, 300 writers of a 
 	$(BIN)/python -m tests.benchmarks.ledger_kills --kills 300
 	$(BIN)/python -m tests.benchmarks.service_kills --kills 200
 
-coverage: install ## all tests, and which lines none of them runs (.coverage, htmlcov/index.html)
+.PHONY: long
+long: install ## the tests that take minutes: docs/results/long.csv
+	$(BIN)/pytest -m long --results docs/results/long.csv
+
+coverage: install ## the tests, and which lines none of them runs (.coverage, htmlcov/index.html)
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  --cov=srghn --cov=regression_suite --cov=serving --cov=pipelines \
 	  --cov-report=term:skip-covered --cov-report=html

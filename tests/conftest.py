@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -19,6 +22,60 @@ be_quiet()
 hypothesis.settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
+
+#: The test files that take longest, the longest first: they begin first, so that none ends alone.
+#: Any file that takes more than 20 seconds belongs here (`--durations=0`).
+FIRST = (
+    "pipelines/demo/test_demo.py",
+    "pipelines/runs/test_dvc.py",
+    "pipelines/runs/test_taken_over.py",
+    "pipelines/versions/test_recall.py",
+    "pipelines/versions/test_replay.py",
+    "test_fixtures.py",
+    "pipelines/lab/experiments/test_experiments.py",
+    "pipelines/versions/test_release.py",
+    "matrix/test_way.py",
+    "regression_suite/test_known_bad.py",
+    "srghn/evaluation/engines/test_engines.py",
+    "serving/test_fuzz.py",
+    "srghn/envs/test_switch.py",
+    "pipelines/lab/test_bench.py",
+    "pipelines/runs/test_kills.py",
+    "pipelines/runs/test_work.py",
+    "pipelines/runs/test_cut_off.py",
+)
+#: Folder in memory, and what must be free there (all tests together write about 2 GiB).
+MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--results", type=Path, help="write a CSV file of tests and seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where there is room, temporary folders lie in memory: a disk takes milliseconds to sync."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    place = {root / name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write what `--results` asks for: how each test ended, and how long it took."""
+    path: Path | None = config.getoption("--results")
+    if path is None:
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("test", "outcome", "seconds"))
+        for outcome in ("passed", "failed"):
+            for report in terminalreporter.stats.get(outcome, []):
+                if report.when == "call":
+                    writer.writerow((report.nodeid, outcome, f"{report.duration:.0f}"))
 
 
 @pytest.fixture(autouse=True)

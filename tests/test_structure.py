@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from tests.conftest import FIRST
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("srghn", "regression_suite", "serving", "pipelines")
 #: Modules that lie directly in `pipelines`, at most.
@@ -87,3 +89,7 @@ def test_no_message_is_cut_in_two() -> None:
     assert {
         str(path): found for path in files() if (found := cut_off(path.read_text("utf-8")))
     } == {}
+
+
+def test_the_test_files_that_begin_first_are_there() -> None:
+    assert [name for name in FIRST if not (ROOT / "tests" / name).is_file()] == []

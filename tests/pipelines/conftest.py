@@ -81,19 +81,23 @@ def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home(settings, workspace, version)
 
 
-def copied(home: Home, place: Path) -> Settings:
-    """The settings of a copy of that home.
+@pytest.fixture(scope="session")
+def pristine(finished: Home) -> Path:
+    """A copy of the finished home that nobody opens, to be copied.
 
     Ledgers that nobody holds any more are collected first: when one's last connection closes,
-    SQLite removes its side files, and they would vanish while they are copied.
+    SQLite removes its side files, and they would vanish while they are copied. That takes more
+    than a second, so it is done once.
     """
     gc.collect()
-    shutil.copytree(home.settings.home, place)
-    return home_at(place)
+    return Path(
+        shutil.copytree(finished.settings.home, finished.settings.home.with_name("pristine"))
+    )
 
 
 @pytest.fixture
-def home(finished: Home, tmp_path: Path) -> Home:
+def home(pristine: Path, tmp_path: Path) -> Home:
     """A copy of the finished home."""
-    settings = copied(finished, tmp_path / "home")
-    return Home(settings, Workspace(settings.home / "workspaces" / "tiny"), finished.version)
+    shutil.copytree(pristine, tmp_path / "home")
+    settings = home_at(tmp_path / "home")
+    return Home(settings, Workspace(settings.home / "workspaces" / "tiny"))

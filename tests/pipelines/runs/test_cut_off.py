@@ -1,4 +1,7 @@
-"""A run killed while it was judged, taken up at a real terminal, after the champion changed."""
+"""A run killed while it was judged, taken up after the champion changed.
+
+`make long` takes it up at a real terminal, by the command, to its end.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,7 @@ def judge_until_killed(home: Home) -> None:
     STAGES["gate"](home.workspace, home.settings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.services
 def test_a_run_killed_while_judged_is_judged_against_the_champion_that_came_meanwhile(
     cut_off: Home, preset: tuple[str, ...], terminal: Type

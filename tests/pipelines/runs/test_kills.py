@@ -15,7 +15,7 @@ from srghn.evolution.checkpoint import CheckpointWarning
 from tests.pipelines.conftest import Tiny, home_at
 from tests.pipelines.killing import Outcome, Yard, outcome, trial
 
-TRIALS = 8
+TRIALS = 4
 
 
 @pytest.fixture(scope="module")

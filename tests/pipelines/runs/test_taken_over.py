@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from pipelines.runs import schedules
+from pipelines.runs.calendar import seed_of
 from pipelines.runs.prepare import resolved
 from pipelines.runs.schedules import Schedule
+from pipelines.runs.workspaces import Workspace
 from pipelines.services.processes import free_port
+from serving import runs
+from serving.registry.ledger import Ledger
 from serving.registry.upgrade import upgrade
 from serving.settings import Settings
 from tests import old_homes
 from tests.conftest import Srghn
 from tests.pipelines.conftest import home_at
-from tests.pipelines.runs.test_schedule import wait_until
+from tests.pipelines.runs.test_schedule import TINY, answers, ended, parts, up, wait_until
+
+PRESET = "cartpole-switch"
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def home(tmp_path: Path) -> Path:
     return old_homes.unpack("home-unfinished", tmp_path / "moved")
 
 
-def twin(database: Path, name: str, active: bool, preset: str, **more: str) -> None:
+def twin(database: Path, name: str, active: bool, preset: str = PRESET, **more: str) -> None:
     """Another deployment like the fixture's `nightly`, as 0.2 would have made it."""
     with closing(sqlite3.connect(database)) as opened:
         for table, changes in (
@@ -44,7 +49,10 @@ def twin(database: Path, name: str, active: bool, preset: str, **more: str) -> N
             row = dict(zip(names, found.fetchone(), strict=True)) | changes
             row["id"] = row["id"][:-4] + name[:4].encode().hex()[:4]
             if table == "deployment":
-                row["parameters"] = json.dumps({**json.loads(row["parameters"]), "preset": preset})
+                parameters = json.loads(row["parameters"]) | {"preset": preset}
+                if name == "due":
+                    parameters["overrides"] = TINY[1::2]
+                row["parameters"] = json.dumps(parameters)
                 deployment = row["id"]
             else:
                 row["deployment_id"] = deployment
@@ -53,48 +61,61 @@ def twin(database: Path, name: str, active: bool, preset: str, **more: str) -> N
         opened.commit()
 
 
-@contextmanager
-def up(home: Path) -> Iterator[None]:
-    """`srghn up` of a home, until the block ends."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "up", "--port", "0"],
-        cwd=home.parent,
-        env={**environment, "SRGHN_HOME": str(home)},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        assert process.wait(60) == 130
+def was_off(settings: Settings, name: str) -> tuple[str, datetime]:
+    """As if the machine had been off for a week: the run that is due, and its firing."""
+    found = schedules.find(settings, name)
+    handled = datetime.fromisoformat(found.handled) - timedelta(days=7)
+    found = replace(found, handled=handled.isoformat(timespec="seconds"))
+    due = found.due(datetime.now(UTC))
+    assert due is not None
+    schedules.save(settings, found)
+    return found.run_id(due.firing), due.firing
 
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_schedules_of_an_old_prefect_database_are_taken_over(srghn: Srghn, home: Path) -> None:
+def test_schedules_of_an_old_prefect_database_are_taken_over_and_fire(
+    srghn: Srghn, home: Path
+) -> None:
+    """Every part is killed once. The run that the killed worker had goes on under its own id."""
     database = home / "prefect" / "prefect.db"
-    twin(database, "resting", False, "cartpole-switch")
+    twin(database, "due", True)
+    twin(database, "resting", False)
     twin(database, "broken", True, "presets/mine.yaml")
     whose = json.dumps({"env": {"SRGHN_HOME": "/another/home"}})
-    twin(database, "foreign", False, "cartpole-switch", infra_overrides=whose)
+    twin(database, "foreign", False, infra_overrides=whose)
     settings = home_at(home)
     upgrade(settings.database_url, home / "backups")
     before = datetime.now(UTC)
-    with up(home):
-        wait_until("schedules", lambda: len(schedules.listed(settings)) == 3)
-        wait_until("worker", lambda: json.loads(listed(srghn, home))[1]["worker"])
+    with up(home.parent, SRGHN_HOME=str(home)) as url:
+        wait_until("schedules", lambda: len(schedules.listed(settings)) == 4)
+        wait_until("worker", lambda: "worker" in parts(home))
         shown = {each["name"]: each for each in json.loads(listed(srghn, home))}
-    broken, nightly, resting = schedules.listed(settings)
+        assert {each["worker"] for each in shown.values()} == {True}
+        for part in ("Prefect server", "HTTP server"):
+            os.kill(parts(home)[part], signal.SIGKILL)
+        run_id, firing = was_off(settings, "due")
+        wait_until("run", lambda: runs.find(home, run_id) is not None)
+        os.kill(parts(home)["worker"], signal.SIGKILL)
+        ran = ended(home, run_id)
+        wait_until("HTTP server", lambda: answers(f"{url}/health/live"))
+    broken, due, nightly, resting = schedules.listed(settings)
+    assert (ran.state, ran.resumed, ran.schedule) == ("finished", 1, "due")
+    assert due.handled == firing.isoformat(timespec="seconds")
+    params = Workspace(settings.workspaces / run_id).params()
+    assert params.evolution.seed == seed_of(due.params["evolution"]["seed"], firing)
+    with closing(Ledger(settings.database_url)) as ledger:
+        assert ledger.version(ran.version or 0).run_id == run_id
     assert nightly == Schedule(
         "nightly", "0 3 * * 2", "Europe/Berlin",
-        resolved("cartpole-switch", ("evolution.generations=3",)).model_dump(mode="json"),
-        "cartpole-switch", start="scratch", approve="manual", overlap="skip",
+        resolved(PRESET, ("evolution.generations=3",)).model_dump(mode="json"),
+        PRESET, start="scratch", approve="manual", overlap="skip",
         imports=str(home.parent), added=nightly.added, handled=nightly.added,
     )  # fmt: skip
     assert nightly.added >= before.isoformat(timespec="seconds")  # nothing is made up for
-    due = datetime.fromisoformat(shown["nightly"]["next_run"]).astimezone(ZoneInfo("Europe/Berlin"))
-    assert (due.isoweekday(), due.hour, due.minute) == (2, 3, 0)
+    next_run = datetime.fromisoformat(shown["nightly"]["next_run"])
+    there = next_run.astimezone(ZoneInfo("Europe/Berlin"))
+    assert (there.isoweekday(), there.hour, there.minute) == (2, 3, 0)
     assert (resting.paused, resting.params) == (True, nightly.params)
     assert broken.paused
     assert "presets/mine.yaml could not be read" in broken.reason
@@ -107,9 +128,12 @@ def test_schedules_of_an_old_prefect_database_are_taken_over(srghn: Srghn, home:
         states = opened.execute("SELECT name, state_type FROM flow_run").fetchall()
         entrypoints = opened.execute("SELECT name, entrypoint FROM deployment").fetchall()
     assert kept == [("foreign",)]  # another home's deployments are left alone
-    assert states == [("unselfish-jaguarundi", "CRASHED")]  # Prefect itself fires nothing more
+    # Prefect itself fires nothing more
+    assert sorted(states) == [
+        (run_id, "COMPLETED"), (run_id, "CRASHED"), ("unselfish-jaguarundi", "CRASHED"),
+    ]  # fmt: skip
     ours = {name for name, entry in entrypoints if entry == "pipelines.runs.flow.evolve_and_gate"}
-    assert ours == {"nightly", "resting", "broken", "run"}
+    assert ours == {"due", "nightly", "resting", "broken", "run"}
 
 
 def listed(srghn: Srghn, home: Path) -> str:

@@ -29,7 +29,7 @@ from srghn.errors import (
 )
 from srghn.evolution.ancestry import Ancestry
 from srghn.files import sha256_file
-from tests.pipelines.conftest import Home, Tiny, copied, home_at
+from tests.pipelines.conftest import Home, Tiny, home_at
 from tests.pipelines.runs.test_moved_worlds import heavier
 
 __all__ = ["heavier"]
@@ -95,12 +95,9 @@ def test_a_folder_needs_no_ledger(clone: Clone) -> None:
     assert not clone.settings.home.exists()
 
 
-def test_an_incumbent_plays_again_where_it_is_at_hand(
-    finished: Home, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_an_incumbent_plays_again_where_it_is_at_hand(home: Home, tiny: Tiny) -> None:
     """The second run's lineage begins in the first; its gate is against the first's candidate."""
-    settings = copied(finished, tmp_path / "home")
-    champion = Candidate.load(finished.workspace.candidate)
+    settings, champion = home.settings, Candidate.load(home.workspace.candidate)
     params = tiny(ancestor=champion.digest, generations=3, seed=8)
     second = create_workspace(settings, "second", params)
     Lease(incumbent=champion.digest).save(second.lease)
