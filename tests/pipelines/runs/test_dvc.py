@@ -129,7 +129,8 @@ def test_a_second_repro_does_nothing(in_project: Path, capfd: pytest.CaptureFixt
         ("env.kwargs", {"max_episode_steps": 90}, ["pin", "evolve", "evaluate", "gate"]),
         ("evolution.seed", 4, ["evolve", "evaluate", "gate"]),
         ("evaluate.episodes", 5, ["evaluate", "gate"]),
-        ("gate.episodes", 21, ["gate"]),
+        # a suite chooses the finalist, too; the candidate stays the same for any other rule
+        ("gate.episodes", 21, ["evaluate", "gate"]),
         ("canary.weight", 0.5, []),
     ],
 )
@@ -145,7 +146,7 @@ def test_what_each_parameter_makes_stale(
     capfd.readouterr()
     assert dvc(["status", "--json"]) == 0
     changed = json.loads(capfd.readouterr().out)
-    assert sorted(changed) == sorted(stale[:1])
+    assert set(stale[:1]) <= set(changed) <= set(stale)
     deps = {name: {d["path"] for d in s.get("deps", [])} for name, s in lock(in_project).items()}
     outs = {name: {o["path"] for o in s["outs"]} for name, s in lock(in_project).items()}
     reached = stale[:1]
