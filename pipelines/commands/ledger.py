@@ -157,11 +157,16 @@ def mode_set(
     Example: srghn mode set flipped --reason "the motors were rewired"
     """
     ledger = _ledger()
+    before = {found.version: found.state for found in ledger.versions(policy)}
     ledger.set_mode(policy, mode, who=who(reason))
+    now = {found.version: str(found.state) for found in ledger.versions(policy)}
+    moved = {version: state for version, state in now.items() if state != before.get(version)}
     if json:
-        print_json({"policy": policy, "mode": mode})
+        print_json({"policy": policy, "mode": mode, "moved": moved})
         return
     out.print(f"policy {policy} is in mode {mode}")
+    for version, state in moved.items():
+        out.print(f"version {version} is {state}; judge it in this mode: srghn gate {version}")
 
 
 def rules_show(policy: PolicyOption = "policy", json: JsonOption = False) -> None:

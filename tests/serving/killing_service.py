@@ -138,8 +138,8 @@ class Operator:
         self._step("/v1/canary/status", status="held")
         self._step("/v1/canary/status", status="running")
         self._step(f"/v1/versions/{self.stand.approved}/shadow/stop")
-        self._step("/v1/mode", mode="flipped")
         self._step("/v1/canary/abort")
+        self._step("/v1/mode", mode="flipped")  # which makes the approval stale
         self._step("/v1/rollback")
         self._episodes(4, first=12)
         self._line.close()
@@ -198,10 +198,9 @@ def commands(stand: Stand) -> list[list[str]]:
         ["canary", "weight", "0.3"],
         ["canary", "pause"],
         ["canary", "resume"],
-        ["mode", "set", "flipped"],
         ["canary", "abort", str(stand.approved - 1)],
         ["canary", "start", str(stand.approved)],
-        ["stale", str(stand.approved)],
+        ["mode", "set", "flipped"],  # which ends the trial: its version is stale
         ["rollback"],
     ]
 

@@ -253,6 +253,16 @@ def test_a_candidate_is_judged_in_the_mode_that_is_served(home: Home, tmp_path: 
     assert {event["version"] for event in lease.history} == {version}
 
 
+def test_a_mode_that_is_set_says_what_it_made_stale(home: Home, run: Srghn) -> None:
+    done = run("mode", "set", "normal", "--reason", "it was switched back")
+    assert done.stdout.splitlines() == [
+        "policy policy is in mode normal",
+        "version 1 is STALE; judge it in this mode: srghn gate 1",
+    ]
+    again = run("mode", "set", "normal", "--reason", "to be sure", "--json")
+    assert json.loads(again.stdout) == {"policy": "policy", "mode": "normal", "moved": {}}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
