@@ -1,12 +1,13 @@
-"""Which route is open to whom. A route that is not listed here is closed to all but `admin`."""
+"""The scope that each route needs. A route that is not listed here needs `admin`."""
 
 from __future__ import annotations
 
 from starlette.routing import compile_path
 
-#: What a route needs. OPEN: nothing, ever. READ: nothing, or under `everything` any scope that
-#: reads. INFER and OUTCOME: nothing, or their scope where that is closed. SESSION: the route looks
-#: for a session itself, and does nothing without. The others: their scope.
+#: The need of a route. OPEN: never a token. READ: no token, or, if `SRGHN_AUTH` is `everything`,
+#: any scope that may read. INFER and OUTCOME: no token, or their scope where it is required.
+#: SESSION: the route checks for a session itself and does nothing without one. REVIEW and ADMIN:
+#: always their scope.
 OPEN, READ, INFER, OUTCOME, REVIEW, ADMIN = "open", "read", "infer", "outcome", "review", "admin"
 SESSION = "session"
 
@@ -93,7 +94,7 @@ _PATTERNS = [(method, compile_path(path)[0], path) for method, path in ACCESS]
 
 
 def needed_by(method: str, path: str) -> str | None:
-    """What a request's route needs; None if the route is not listed."""
+    """The need of a request's route; None if the route is not listed."""
     found = template_of(method, path)
     return None if found is None else ACCESS["GET" if method == "HEAD" else method, found]
 
@@ -111,7 +112,7 @@ def about(method: str, path: str, policy: str) -> tuple[bool, str | None]:
 
 
 def template_of(method: str, path: str) -> str | None:
-    """The pattern of a request's route, such as `/v1/versions/{version}`; None without any."""
+    """The pattern of a request's route, such as `/v1/versions/{version}`; None if not listed."""
     wanted = "GET" if method == "HEAD" else method
     for of, pattern, template in _PATTERNS:
         if of == wanted and pattern.match(path):

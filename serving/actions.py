@@ -1,4 +1,4 @@
-"""Which actions an interface has, and when two of them differ."""
+"""The actions of an interface, and when two of them differ."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Continuous actions differ by more than this part of their range; where it is open, of 2.
+#: Two continuous actions are different if they differ by more than this share of their range.
+#: The range of an action without both bounds counts as 2.
 DIFFERENT = 0.1
-#: A bound is met to rounding in float32.
+#: A bound may be exceeded by rounding in float32.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Actions:
-    """Bounds of an action's k elements, (k,) each, infinite where open; whole numbers or not."""
+    """Bounds of an action's k elements: (k,) each, infinite where there is no bound."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
     def have(self, action: Any) -> bool:
-        """Whether one action, a number or a list of k, is one of them."""
+        """Whether an action, a number or a list of k numbers, is an action of the interface."""
         if isinstance(action, int):
             return bool(self.low[0] <= action <= self.high[0])
         return self.have_all(np.array(action, np.float64).reshape(1, -1))
 
     def have_all(self, actions: NDArray[Any]) -> bool:
-        """Whether each of n actions, (n,) or (n, k), is."""
+        """Whether each of n actions, (n,) or (n, k), is an action of the interface."""
         rows = actions.reshape(len(actions), -1)
         if rows.shape[1] != len(self.low):
             return False
@@ -38,7 +39,7 @@ class Actions:
         return bool((rows >= self.low - room).all() and (rows <= self.high + room).all())
 
     def differ(self, first: Any, second: Any) -> bool:
-        """Whether two actions are not the same; see `DIFFERENT` for continuous ones."""
+        """Whether two actions differ; continuous ones as `DIFFERENT` says."""
         if isinstance(first, int) or isinstance(second, int):
             return bool(first != second)
         gap = np.abs(np.array(first, np.float64) - np.array(second, np.float64)).ravel()
@@ -50,7 +51,7 @@ class Actions:
 
 
 def actions_of(interface: Mapping[str, Any] | None) -> Actions | None:
-    """The actions of a manifest's interface; None where it does not say them."""
+    """The actions of a manifest's interface; None if the manifest does not describe them."""
     if not interface or "action_kind" not in interface:
         return None
     if interface["action_kind"] == "box":

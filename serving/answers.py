@@ -1,4 +1,4 @@
-"""What routes answer with, as JSON schemas for /openapi.json."""
+"""JSON schemas of the routes' answers, for /openapi.json."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _TENSOR = {
     "required": ["name", "shape", "datatype"],
     "properties": {"name": _TEXT, "shape": {"type": "array", "items": _COUNT}, "datatype": _TEXT},
 }
-#: Route of the default policy -> its answer. Where a route is missing, it is any object.
+#: Route of the default policy -> schema of its answer. A missing route answers any object.
 ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/act": _object(
         (*_HIDDEN, "token", "recorded"), action=_ACTION, **_FACE, token=_TEXT, recorded=_FLAG

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Application(FastAPI):
-    """FastAPI, and beside its middleware and its router the hot path."""
+    """FastAPI with the hot path, which bypasses its middleware and its router."""
 
     service: Service
     hosts: frozenset[str] = frozenset()
@@ -73,7 +73,7 @@ class Application(FastAPI):
         return found
 
     def openapi(self) -> dict[str, Any]:
-        """The description of all routes, and of what the champions of now observe."""
+        """The description of all routes, with the observations of the current champions."""
         policies = sorted(self.service.policies.items())
         champions = {name: policy.follower.served.champion for name, policy in policies}
         served = {name: found for name, found in champions.items() if found is not None}
@@ -87,15 +87,15 @@ class Application(FastAPI):
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> FastAPI:
     """One worker's application. Raises `LedgerError` if the ledger cannot be opened.
 
-    Before it takes requests it looks at the ledger once, so a champion that is there is served from
-    the first request on.
+    It reads the ledger once before it takes requests, so the first request already gets the
+    champion.
     """
     service = Service((settings or load_settings()).resolved(), limits or Limits())
     app = Application(
         title="srghn",
         version="1",
         description="The champion, its canary, and the reports that promoted them.",
-        docs_url=None,  # its pages load scripts from elsewhere; ours are at /docs
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is at /docs
         redoc_url=None,
         lifespan=_lifespan,
     )

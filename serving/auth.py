@@ -1,4 +1,4 @@
-"""Who may ask: which scope a request needs, and whose token has it."""
+"""Checks a request's token: the scope that the request needs, and the token that has it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from serving.tokens import Token, Tokens
 from srghn.files import sha256_bytes
 
 Closed = Literal["changes", "inference", "everything"]
-#: A revoked token may be believed for so many seconds more by a worker that saw it.
+#: A worker that has seen a token may accept it for this many seconds after it is revoked.
 BELIEVED_SECONDS = 5.0
-#: After wrong tokens a caller waits before it is told so: doubled each time, up to the last.
+#: Delay of the answer to a wrong token: the first, doubled with each further one, up to the last.
 SLOWED_SECONDS = (0.05, 2.0)
 _FORGOTTEN_SECONDS = 60.0
 
 
 class Unauthorised(BadRequest):
-    """No token that is known (401), or one without the scope (403)."""
+    """No known token (401), or one without the scope (403)."""
 
     def __init__(self, status: int, expected: str, got: str, needed: str) -> None:
         super().__init__(
@@ -36,12 +36,12 @@ class Unauthorised(BadRequest):
 
 
 class Keeper:
-    """Knows which scope a request needs, and whose token has it.
+    """Knows the scope that a request needs, and checks tokens.
 
-    `outcomes` says whether outcomes need a token: beyond loopback, where inference does, and from
-    the first token with that scope on. `decided` says whether decisions need one: elsewhere too,
-    and from the first with scope review or admin on. Both are looked up with each look at the
-    ledger.
+    `outcomes` says whether outcomes need a token. They do beyond loopback, if inference needs one,
+    and as soon as a valid token has scope outcome. `decided` says whether decisions need one. They
+    do beyond loopback, if inference needs one, and as soon as a valid token has scope review or
+    admin. `look` updates both with each look at the ledger.
     """
 
     def __init__(self, tokens: Tokens, closed: Closed, public: bool) -> None:
@@ -54,14 +54,14 @@ class Keeper:
         self.decided = True
 
     def look(self) -> None:
-        """Find out what needs a token now. Blocks; raises `LedgerError`."""
+        """Update `outcomes` and `decided` from the valid tokens. Blocks; raises `LedgerError`."""
         closed, now = self.infer or self._public, time.time()
         scopes = {s for token in self._tokens.list() if token.valid(now) for s in token.scopes}
         self.outcomes = closed or "outcome" in scopes
         self.decided = closed or not scopes.isdisjoint({"review", "admin"})
 
     def closed(self, scope: Scope) -> str | None:
-        """The scope that a request needs; None where it is open to all."""
+        """The scope that a request needs; None if it is open to all."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         needed = needed_by(scope["method"], path)
         if needed in (OPEN, SESSION) or (needed is None and not _leads_anywhere(scope)):
@@ -79,15 +79,15 @@ class Keeper:
     ) -> Token:
         """The token of an `Authorization` header; raises `Unauthorised` and `LedgerError`.
 
-        `caller` is the address that a wrong token is held against, `policy` what the request is
-        about; None: all policies.
+        `caller` is the caller's address; wrong tokens are counted for it. `policy` is the policy
+        of the request; None: all policies.
         """
         token = await self.identify(authorization, needed, caller)
         check_policy(token, policy, needed)
         return token
 
     async def identify(self, authorization: str | None, needed: str, caller: str) -> Token:
-        """`admit` for what finds out later which policy it is about, and then checks that."""
+        """As `admit`, without the check of the policy; the caller does that later."""
         kind, _, given = (authorization or "").partition(" ")
         expected = f"Bearer and a token with scope {needed!r}"
         if kind.lower() != "bearer" or not given:
@@ -101,7 +101,7 @@ class Keeper:
         return token
 
     def _slow(self, caller: str) -> float:
-        """Seconds that a caller waits after one more wrong token."""
+        """Seconds that a caller waits for the answer to one more wrong token."""
         now = time.monotonic()
         last, count = self._wrong.get(caller, (now, 0))
         count = 1 if now - last > _FORGOTTEN_SECONDS else count + 1
@@ -114,7 +114,7 @@ class Keeper:
     async def known_by(self, digest: str) -> Token | None:
         """The token with this SHA-256, or None; raises `LedgerError`.
 
-        From memory for a few seconds: inference cannot wait for the database.
+        It is remembered for `BELIEVED_SECONDS`, because inference cannot wait for the database.
         """
         known = self._believed.get(digest)
         if known is not None and time.monotonic() < known[0] and known[1].valid(time.time()):
@@ -149,6 +149,6 @@ def caller_of(scope: Scope) -> str:
 
 
 def _leads_anywhere(scope: Scope) -> bool:
-    """Whether the application has a route for a request: one that is in no list is closed."""
+    """Whether the application has a route for a request; an unlisted route needs `admin`."""
     routes = scope["app"].router.routes
     return any(route.matches(scope)[0] is Match.FULL for route in routes)

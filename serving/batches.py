@@ -1,7 +1,7 @@
-"""Numbers of a batch from JSON into float32, the quick way; whatever is odd is left to others.
+"""The fast way to decode a batch's numbers from JSON into float32.
 
-Each function gives None where the quick way does not apply: the caller then decodes strictly and
-says what is wrong, if anything is.
+Each function returns None if the fast way does not apply. The caller then decodes strictly, and
+names the fault if there is one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 def quick_batch(body: bytes, size: int, limit: int) -> NDArray[np.float32] | None:
-    """The observations (n, size) of a body `{"observations": [[...], ...]}` that is all right."""
+    """The observations (n, size) of a valid body `{"observations": [[...], ...]}`; else None."""
     if body.count(b'"') != 2:  # one key, and no string among the values
         return None
     try:
@@ -32,7 +32,7 @@ def quick_batch(body: bytes, size: int, limit: int) -> NDArray[np.float32] | Non
 
 
 def quick_rows(data: bytes, count: int, size: int) -> NDArray[np.float32] | None:
-    """The numbers (count, size) of a JSON list, flat or a list of rows, that is all right."""
+    """The numbers (count, size) of a valid JSON list, flat or of rows; else None."""
     if data.count(b",") != count * size - 1:
         return None
     try:
@@ -60,6 +60,6 @@ def _pack(numbers: Any, count: int, size: int, text: bytes) -> NDArray[np.float3
         return None
     try:
         packed = struct.pack(f"<{count * size}f", *numbers)
-    except (struct.error, OverflowError):  # no number, or beyond float32
+    except (struct.error, OverflowError):  # not a number, or beyond float32
         return None
     return np.frombuffer(packed, "<f4").reshape(count, size)

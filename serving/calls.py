@@ -1,7 +1,7 @@
-"""One request on the hot path: its headers, its body, its answer. Nothing the policy needs less.
+"""One request on the hot path: its headers, its body, its answer.
 
-The framework's request object, its middleware and its routing cost more than a small policy, so
-inference is answered beside them, through these few lines of ASGI.
+The framework's request object, middleware and routing cost more than a small policy. So inference
+is answered without them, by these few lines of ASGI.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _counter = itertools.count()
 
 
 def new_id() -> bytes:
-    """A request's name, unlike that of any other: a random half and a count."""
+    """A unique request id: a random half and a count."""
     return b"%b%016x" % (_prefix.encode(), next(_counter))
 
 
 def request_id(given: bytes | None) -> bytes:
-    """The caller's own name of a request if it is a decent one, else a new one."""
+    """The caller's request id if it is valid, else a new one."""
     return given if given and _REQUEST_ID.fullmatch(given) else new_id()
 
 
 class OwnTrace(bytes):
-    """A trace context whose span is this server's already."""
+    """A trace context whose span this server has already made."""
 
 
 def traced(given: bytes | None) -> Header | None:
-    """The W3C trace context to answer with: the caller's trace, and a span of this server's."""
+    """The W3C trace context of the answer: the caller's trace with a new span of this server."""
     if isinstance(given, OwnTrace):
         return b"traceparent", bytes(given)
     match = _TRACE.fullmatch(given) if given else None
@@ -57,7 +57,7 @@ def traced(given: bytes | None) -> Header | None:
 
 
 def trace_of(given: bytes | None) -> str:
-    """The trace that a request belongs to; empty without a valid context."""
+    """A request's trace id; empty without a valid context."""
     match = _TRACE.fullmatch(given) if given else None
     return match[1].decode() if match else ""
 
@@ -80,7 +80,7 @@ class Call:
         return None if value is None else value.decode("latin-1")
 
     async def body(self, limit: int) -> bytes:
-        """The body, unpacked; raises `BadRequest`: 413 past `limit` bytes, 415, 400."""
+        """The body, decompressed; raises `BadRequest` (413 beyond `limit` bytes, 415, 400)."""
         body = await self._read(limit)
         encoding = self.headers.get(b"content-encoding")
         return body if encoding is None else unpack(body, encoding.decode("latin-1"), limit)
@@ -117,7 +117,7 @@ class Call:
             check_type(kind.decode("latin-1"))
 
     async def reply(self, status: int, body: bytes, lines: bytes) -> None:
-        """Send an answer; `lines` are its headers, each with its end, beside length and names."""
+        """Send an answer. `lines` are complete header lines; length and ids are added."""
         lines = b"%bcontent-length: %d\r\nx-request-id: %b\r\n" % (lines, len(body), self.id)
         trace = traced(self.headers.get(b"traceparent"))
         if trace is not None:
@@ -130,7 +130,7 @@ class Call:
         await self._send({"type": "http.response.body", "body": body})
 
     async def refuse(self, error: BadRequest) -> None:
-        """Answer with a refusal; clients of the Open Inference Protocol want `error` alone."""
+        """Answer with a refusal; clients of the Open Inference Protocol get only `error`."""
         alone = self.path.startswith("/v2")
         content = {"error": error.body["error"]} if alone else error.body
         lines = JSON + b"".join([b"%b: %b\r\n" % header for header in error.headers])
@@ -138,9 +138,10 @@ class Call:
 
 
 def check_type(kind: str) -> None:
-    """Raise `BadRequest` (415) for a body that says it is something else than JSON.
+    """Raise `BadRequest` (415) for a content type other than JSON.
 
-    What a page of another site can send without asking (forms, plain text) is refused with it.
+    This also refuses the types that a page of another site can send without a CORS preflight
+    (forms, plain text).
     """
     name = kind.partition(";")[0].strip().lower()
     if name.encode() in _TYPES or name.endswith("+json"):
@@ -152,13 +153,13 @@ def check_type(kind: str) -> None:
 
 
 def unpack(body: bytes, encoding: str, limit: int) -> bytes:
-    """A packed body; no more than `limit` bytes of it are ever unpacked."""
+    """A body, decompressed; never decompresses more than `limit` bytes. Raises `BadRequest`."""
     name = encoding.strip().lower()
     if name == "identity":
         return body
     if name not in ("gzip", "deflate"):
         raise BadRequest(415, "Content-Encoding", "gzip, deflate or none", repr(encoding[:80]))
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip's or zlib's own header
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: a header of gzip or of zlib
     try:
         plain = unpacking.decompress(body, limit + 1)
     except zlib.error as error:
@@ -166,7 +167,7 @@ def unpack(body: bytes, encoding: str, limit: int) -> bytes:
     if len(plain) > limit:
         raise too_big(limit, f"more than {limit} unpacked")
     if not unpacking.eof or unpacking.unused_data:
-        raise BadRequest(400, "body", f"{name} data", "data that end too early or too late")
+        raise BadRequest(400, "body", f"{name} data", "truncated data, or further bytes after it")
     return plain
 
 

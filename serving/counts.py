@@ -1,7 +1,7 @@
-"""What one worker counts, in memory that its siblings can read: no lock, no write to a disk.
+"""One worker's counts, in memory that the other workers can read: no lock, no write to a disk.
 
-Each worker has a small file of its own (or anonymous memory, where it is the only one) mapped into
-memory; counting is one addition to a number in it. A worker is one thread as far as counting goes.
+Each worker maps its own small file into memory (anonymous memory if it is the only worker).
+Counting adds to a number in it. Only one thread of a worker counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from serving.registry.schema import POLICY
 BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
 ROUTES = ("champion", "canary", "trial", "holdback", "draining", "none")
 CODES = (200, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
-#: Names of what is counted beside requests, one number each.
+#: Names of the other counters, one number each.
 COUNTERS = (
     "load_failures", "ledger_errors", "unpinned_episodes", "refused_connections", "shadow_dropped",
 )  # fmt: skip
@@ -32,7 +32,7 @@ _ROUTE = {route: number * len(CODES) for number, route in enumerate(ROUTES)}
 
 
 class Numbers(Protocol):
-    """A memoryview of doubles, as its stub says it only in part."""
+    """A memoryview of doubles; its type stub is incomplete."""
 
     def __getitem__(self, at: int, /) -> float: ...
     def __setitem__(self, at: int, value: float, /) -> None: ...
@@ -40,7 +40,7 @@ class Numbers(Protocol):
 
 
 class Counts:
-    """One worker's numbers of a policy; in `folder` workers of one server find each other's."""
+    """One worker's counts for a policy; through `folder` the workers read each other's."""
 
     def __init__(self, folder: Path | None = None, policy: str = POLICY) -> None:
         self._folder, self._policy = folder, policy
@@ -48,7 +48,7 @@ class Counts:
         self._values = _map(None if folder is None else folder / own)
 
     def request(self, route: str, code: int, seconds: float) -> None:
-        """One request was answered after so many seconds."""
+        """Count one request that was answered after `seconds`."""
         values = self._values
         values[bisect_left(BUCKETS, seconds)] += 1.0
         values[_SECONDS] += seconds
@@ -65,7 +65,7 @@ class Counts:
         self._values[_GAUGE + 1] = generation
 
     def total(self) -> Total:
-        """The sum over all workers, dead ones too (of those, what they counted alone)."""
+        """The sum over all workers. Of dead ones it includes counts, but not requests in flight."""
         if self._folder is None:
             return Total([(os.getpid(), True, self._values)])
         return Total(list(_siblings(self._folder, self._policy)))
@@ -91,7 +91,7 @@ class Total:
         return self._sums[_SECONDS]
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Upper bound as text -> requests that took at most so long."""
+        """Each bucket's upper bound in seconds, as text, and the requests within it."""
         bounds, running, found = [*map(str, BUCKETS), "+Inf"], 0.0, []
         for bound, count in zip(bounds, self._sums, strict=False):
             running += count
@@ -102,7 +102,7 @@ class Total:
         return self._sums[_COUNTER + COUNTERS.index(name)]
 
     def requests(self) -> Iterator[tuple[str, int, float]]:
-        """Route, code and count of every pair that was seen."""
+        """Route, status code and count of every pair with a count."""
         for route, start in _ROUTE.items():
             for code, number in _CODE.items():
                 count = self._sums[_REQUEST + start + number]
@@ -111,7 +111,7 @@ class Total:
 
 
 def _ending(policy: str) -> str:
-    """What a file's name has after the process's number."""
+    """The part of a file's name after the process id."""
     return ".counts" if policy == POLICY else f"-{policy}.counts"
 
 
@@ -125,14 +125,14 @@ def _siblings(folder: Path, policy: str) -> Iterator[tuple[int, bool, Numbers]]:
 
 
 def _map(file: Path | None) -> Numbers:
-    """The numbers, in a shared file or in memory of this process alone."""
+    """The numbers, in a shared file or, without one, in this process's own memory."""
     if file is None:
         return _doubles(bytearray(_SIZE))
     aside = file.with_name(f"{file.name}.new")
     aside.write_bytes(bytes(_SIZE))
     with aside.open("r+b") as opened:
         mapped = mmap.mmap(opened.fileno(), _SIZE)
-    aside.rename(file)  # a sibling sees all of it or nothing
+    aside.rename(file)  # other workers see the whole file or none
     return _doubles(mapped)
 
 

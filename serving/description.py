@@ -1,4 +1,4 @@
-"""/openapi.json: what each route takes, gives and needs, with every reference resolved."""
+"""/openapi.json: each route's body, answers and security, with every reference resolved."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _ERROR = {
     },
 }
 _REFUSALS = {
-    "400": "not JSON, a key twice, or a request that does not fit together",
-    "401": "no token, or none that is known",
+    "400": "not JSON, a repeated key, or fields that contradict each other",
+    "401": "no token, or an unknown one",
     "403": "a token without the scope",
-    "404": "nothing of that name",
+    "404": "nothing has that name",
     "408": "sent too slowly",
     "409": "a step that is not allowed now",
-    "412": "made on another generation of the champion",
+    "412": "the champion's generation is not the one in If-Match",
     "413": "too long",
-    "415": "not said to be JSON",
-    "421": "sent to a name that is not served here",
+    "415": "a content type other than JSON",
+    "421": "sent to a host name that is not served here",
     "422": "a field that is missing or wrong",
     "428": "Idempotency-Key or If-Match is missing",
     "431": "headers too long or too many",
@@ -58,8 +58,8 @@ _REFUSALS = {
 }
 _FORMS = {
     "type": "object",
-    "description": "the observation in several forms, by interface or version, while a successor "
-    "with other observations is tried",
+    "description": "the observation in several forms, by interface or version, for the trial of a "
+    "successor with other observations",
 }
 _FORMS_OF_MANY = {**_FORMS, "description": "the same, a list of observations for each form"}
 _STACKED = {"type": "object", "description": "as Gymnasium's to_jsonable writes several of a Dict"}
@@ -70,9 +70,9 @@ _EXAMPLES: dict[str, Any] = {
 
 
 def describe(made: dict[str, Any], served: Mapping[str, Predictor] | None = None) -> dict[str, Any]:
-    """The framework's description with bodies, answers and security as they are.
+    """The framework's description, completed with bodies, answers and security.
 
-    `served` is the champion of each policy: it says what an observation is.
+    `served` is the champion of each policy; the schemas of observations come from it.
     """
     _, parts = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
     components = {"schemas": {**parts, "Error": _ERROR}}
@@ -94,7 +94,7 @@ def describe(made: dict[str, Any], served: Mapping[str, Predictor] | None = None
 def _say_observations(
     policy: str, predictor: Predictor, schemas: dict[str, Any], named: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write what the policy observes into its bodies; gives the routes of a named one."""
+    """Add the policy's observations to the schemas of its bodies; returns a named one's routes."""
     mine = "" if policy == POLICY else f".{policy}"
     schemas[f"Observation{mine}"] = observation_schema(predictor)
     seen = {"$ref": f"#/components/schemas/Observation{mine}"}
@@ -118,7 +118,7 @@ def _say_observations(
 
 
 def observation_schema(predictor: Predictor) -> dict[str, Any]:
-    """JSON Schema of one observation: a flat vector, or as its environment gives it."""
+    """JSON Schema of one observation: a flat vector or the environment's own form."""
     size = predictor.observation_size
     number = {"type": "number"}
     flat = {"type": "array", "items": number, "minItems": size, "maxItems": size}
@@ -128,7 +128,7 @@ def observation_schema(predictor: Predictor) -> dict[str, Any]:
 
 
 def _of_named(paths: dict[str, Any]) -> dict[str, Any]:
-    """The routes of a policy by its name: those of the default under `/v1/policies/{policy}`."""
+    """The routes of named policies: the default's routes under `/v1/policies/{policy}`."""
     found = {}
     for path, methods in paths.items():
         if not path.startswith("/v1/") or path.startswith("/v1/policies"):

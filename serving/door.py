@@ -1,4 +1,4 @@
-"""The door of the application: tokens are checked before a request is read."""
+"""Middleware that checks tokens before a request's body is read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from srghn.errors import LedgerError
 
 
 class Auth:
-    """ASGI: asks for the scope a path needs, and hands the token on as `request.state.token`.
+    """ASGI: checks the scope that a path needs, and passes the token on as `request.state.token`.
 
-    A browser that is signed in to the pages may look with its session at what its token may look
-    at; it changes nothing with it. One that is not is shown where to sign in.
+    A browser that is signed in to the pages may use its session to read whatever its token may
+    read. The session does not allow changes here. A browser that is not signed in gets a link to
+    the sign-in page.
     """
 
     def __init__(self, app: ASGIApp, keeper: Keeper, sessions: Sessions) -> None:

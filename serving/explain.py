@@ -1,7 +1,6 @@
-"""Decoding a body, and saying in words what is wrong with one that is refused.
+"""Decodes a body, and says what is wrong with a refused one.
 
-The first fault is named and nothing else is collected, so that a bad body costs little more than a
-good one of its length.
+It names only the first fault, so a bad body costs little more than a good one of its length.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from serving.schemas import EPISODE_PATTERN, BadRequest, Body, shown
 
 B = TypeVar("B", bound=Body)
 
-#: A longer body is refused with what the decoder says alone: the value isn't looked up again.
+#: For a longer body the message is the decoder's alone; the bad value is not looked up.
 LOOKED_UP = 65_536
 
-#: The decoder's name of a type -> what to say was expected.
+#: The decoder's name of a type -> its name in our messages.
 _EXPECTED = {
     "float": "a number",
     "array": "a list",
@@ -33,11 +32,11 @@ _CHARACTERS = "1 to 200 of the characters A-Z a-z 0-9 . _ : @ = + -"
 
 
 class _Duplicate(ValueError):
-    """A key that an object has twice."""
+    """A repeated key in an object."""
 
 
 def parse(decoder: msgspec.json.Decoder[B], body: bytes) -> B:
-    """Decode a body; raises `BadRequest` naming the first thing that is wrong with it."""
+    """Decode a body; raises `BadRequest` that names the first fault."""
     try:
         said = decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -48,7 +47,7 @@ def parse(decoder: msgspec.json.Decoder[B], body: bytes) -> B:
 
 
 def check_keys(body: bytes) -> None:
-    """Raise `BadRequest` if an object of this JSON has a key twice."""
+    """Raise `BadRequest` if an object in this JSON has a repeated key."""
     try:
         json.loads(body, object_pairs_hook=_once)
     except _Duplicate as error:
@@ -58,7 +57,7 @@ def check_keys(body: bytes) -> None:
 
 
 def explain(body: bytes, error: Exception) -> BadRequest:
-    """Why a decoder refused this body with this error."""
+    """The refusal of a body, from the decoder's error."""
     if len(body) > LOOKED_UP:
         return _from_message(str(error), None)
     try:
@@ -67,7 +66,7 @@ def explain(body: bytes, error: Exception) -> BadRequest:
         return _twice(twice)
     except (ValueError, RecursionError) as broken:
         return _no_json(broken)
-    if isinstance(error, msgspec.ValidationError):  # it is JSON, and no `kind`
+    if isinstance(error, msgspec.ValidationError):  # valid JSON of another schema
         return _from_message(str(error), value)
     path = _not_finite(value, "")
     if path is None:
@@ -100,7 +99,7 @@ _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.+)`")
 
 
 def _from_message(message: str, value: Any) -> BadRequest:
-    """The decoder's message in this server's words; `value` is the whole body, if looked up."""
+    """The decoder's message in our words; `value` is the decoded body, or None if not decoded."""
     match = _MESSAGE.match(message)
     assert match is not None
     said, path = match["said"], (match["path"] or "$").removeprefix("$").removeprefix(".")
@@ -124,7 +123,7 @@ def _from_message(message: str, value: Any) -> BadRequest:
 
 
 def _at(value: Any, path: str) -> Any:
-    """The value at a path such as `inputs[0].shape`, or as far as it leads."""
+    """The value at a path such as `inputs[0].shape`, or at the last part of it that exists."""
     for name, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
         try:
             value = value[int(number)] if number else value[name]
@@ -134,7 +133,7 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _not_finite(value: Any, path: str) -> str | None:
-    """Where the first NaN or infinity stands."""
+    """The path of the first NaN or infinity; None if there is none."""
     if isinstance(value, float):
         return None if math.isfinite(value) else path
     items: Any = ()

@@ -1,6 +1,6 @@
-"""The hot path: actions, without the framework's own handling, which takes longer than the policy.
+"""The hot path: answers inference requests without the framework, which is slower than a policy.
 
-The same endpoints stand in the application's router for its description in /openapi.json.
+The application's router has the same endpoints, for the description in /openapi.json.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _OUTCOME = msgspec.json.Decoder(OutcomeRequest)
 _BATCH = msgspec.json.Decoder(BatchRequest)
 _EPISODE = re.compile(EPISODE_PATTERN)
 _BINARY_TYPES = {"i": "<i8", "f": "<f4"}
-#: A longer body is parsed in a thread of its own, so that others are answered meanwhile.
+#: A longer body is parsed in a separate thread, so that other requests are answered meanwhile.
 LONG = 65_536
 
-#: Who answered, the body, and header lines beside those of who answered.
+#: Who answered, the body, and further header lines.
 Said = tuple[Face, bytes, bytes]
 _parsing = ThreadPoolExecutor(1, thread_name_prefix="parsing")
 T = TypeVar("T")
@@ -65,7 +65,7 @@ Handler = Callable[[Call], Awaitable[Said]]
 
 
 class HotPath:
-    """Answers inference requests of one policy, of one worker."""
+    """Answers the inference requests for one policy in one worker."""
 
     def __init__(self, service: Service, policy: PolicyService) -> None:
         self._limits, self._keeper, self._policy = service.limits, service.keeper, policy
@@ -91,7 +91,7 @@ class HotPath:
         return None
 
     async def answer(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: counted, timed, and refused in words."""
+        """Answer one request, count it and time it. Errors become answers with a text."""
         counts, begun = self._counts, time.perf_counter()
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         call = Call(scope, receive, send, path)
@@ -114,7 +114,7 @@ class HotPath:
             REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
             logger.error("POST %s: %s", scope.get(ASKED, path), error)
             await call.refuse(NotReady(f"the ledger cannot be used now: {error}"))
-        except Exception:  # a bug, and no reason to end the connection without a word
+        except Exception:  # a bug; the client still gets an answer
             REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
             logger.exception("POST %s", scope.get(ASKED, path))
             await call.reply(
@@ -146,7 +146,7 @@ class HotPath:
             answered, action, memory = self._policy.step_one(
                 served, predictor, observation, episode.memory, again
             )
-            if answered is predictor:  # else it answered on another form of the observation
+            if answered is predictor:  # else the champion answered, maybe with another form of it
                 self._policy.samples.offer(episode, observation)
             face = served.face(answered)
             fields = face.fields + self._sealed(episode, answered, memory)
@@ -156,7 +156,7 @@ class HotPath:
     async def _choose(
         self, call: Call, name: str | None, token: str | None, names: Iterable[str] = ()
     ) -> tuple[Served, Predictor, Episode | None]:
-        """What answers: by the episode's token, by its name, by client, or by chance."""
+        """The version that answers: by the episode's token, its name, the client, or at random."""
         episodes = self._policy.episodes
         if token is not None:
             episode = episodes.open(token)
@@ -176,13 +176,13 @@ class HotPath:
         return served, predictor, None
 
     def _sealed(self, episode: Episode, answered: Predictor, memory: bytes) -> bytes:
-        """The episode's next token as the last field, and whether its start is on record."""
+        """The answer's last fields: the episode's next token, and whether its start is recorded."""
         recorded = b"" if episode.start is not None else b',"recorded":false'
         token = self._policy.episodes.seal(episode, answered.version, memory)
         return b'%b,"token":"%b"' % (recorded, token.encode())
 
     async def _outcome(self, call: Call) -> Said:
-        """How an episode ended: the evidence a canary is judged by. Counts once."""
+        """Record how an episode ended, as evidence in a trial. An outcome counts once."""
         said = parse(_OUTCOME, await call.body(self._limits.small_body))
         episode = self._of_path(call, said.token or call.header(b"x-episode-token"))
         served = self._follower.served
@@ -197,16 +197,16 @@ class HotPath:
         except UnknownEpisode as error:
             raise BadRequest(404, "episode_id", "an episode of this server", str(error)) from error
         except TransitionRefused as error:
-            raise BadRequest(409, "episode_id", "one outcome an episode", str(error)) from error
+            raise BadRequest(409, "episode_id", "one outcome per episode", str(error)) from error
         shown["counted"] = stored.counted
-        if served.blind and stored.epoch is not None:  # a paused trial, too, stays blind
+        if served.blind and stored.epoch is not None:  # a paused trial stays blind too
             shown["route"] = "trial"
         else:
             shown |= {"version": stored.version, "route": stored.route}
         return served.nobody(), orjson.dumps(shown), JSON
 
     def _of_path(self, call: Call, token: str | None) -> Episode:
-        """The episode that the path names and the token proves; raises `BadRequest`."""
+        """The episode in the path, proven by its token; raises `BadRequest`."""
         parts = call.path.split("/")
         if len(parts) != 5 or not _EPISODE.match(parts[3]):
             raise bad_episode("episode_id", "/".join(parts[3:-1]))
@@ -246,7 +246,7 @@ class HotPath:
         return await self._answer_tensors(call, None)
 
     async def _infer_version(self, call: Call) -> Said:
-        """By a version's number in the path."""
+        """Answer with the version whose number is in the path."""
         parts = call.path.split("/")[3:-1]
         if len(parts) != 3 or parts[1] != "versions":
             raise BadRequest(404, "path", "/v2/models/MODEL/infer", repr(call.path[:80]))
@@ -281,7 +281,7 @@ class HotPath:
         predictor: Predictor,
         episode: Episode | None,
     ) -> tuple[Predictor, Any, bytes]:
-        """Who answered, actions as an array or for one observation as a list, and what to keep."""
+        """Who answered; the actions, an array or (for one observation) a list; the new state."""
         afresh = partial(self._tensors, said, binary)
         array = afresh(predictor)
         memory = None if episode is None else episode.memory
@@ -315,7 +315,7 @@ class HotPath:
         observation: list[float] | NDArray[np.float32],
         episode: Episode | None = None,
     ) -> None:
-        """Offer an observation to whoever answers copies: before it is known who fails on it."""
+        """Offer an observation to the shadow, before any policy has answered or failed on it."""
         champion = served.champion
         if served.tried and champion and len(observation) == champion.observation_size:
             name, step = (None, 0) if episode is None else (episode.name, episode.steps)
@@ -336,14 +336,14 @@ def _only(afresh: Afresh, predictor: Predictor) -> list[float]:
 
 
 async def _aside(length: int, work: Callable[[], T]) -> T:
-    """Do the work here if the body is short, else in a thread."""
+    """Do the work here if the body is short, else in a separate thread."""
     if length <= LONG:
         return work()
     return await asyncio.get_running_loop().run_in_executor(_parsing, work)
 
 
 def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:
-    rough = body.count(b"[") - 1  # counted before they are decoded: a list costs much to make
+    rough = body.count(b"[") - 1  # counted before decoding, because making lists is expensive
     if rough > limit and predictor.layout is None:
         check_count(rough, limit, "observations")
     found = quick_batch(body, predictor.observation_size, limit)
@@ -363,9 +363,9 @@ def tensor_answer(
     face: Face,
     token: str | None,
 ) -> tuple[bytes, bytes]:
-    """The protocol's answer and its header lines: all JSON, or JSON and then the tensor's bytes.
+    """The protocol's answer and its header lines: JSON, or a JSON head and the tensor's bytes.
 
-    `actions` is an array (n,) or (n, k), or a list of one action.
+    `actions` is an array (n,) or (n, k), or a list with one action.
     """
     kind, shape = predictor.action_kind, [len(actions), *predictor.action_shape]
     output: dict[str, Any] = {"name": OUTPUT, "shape": shape, "datatype": DATATYPES[kind]}

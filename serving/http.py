@@ -1,4 +1,4 @@
-"""Bodies, answers and the request's name: what every route beside the hot path needs of HTTP."""
+"""HTTP for the routes outside the hot path: bodies, answers and the request's id."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from serving.schemas import BadRequest
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON, as bytes, at once."""
+    """A JSON answer, encoded here."""
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
 def refusal(error: BadRequest, request: Request) -> Response:
-    """A refusal in words; clients of the Open Inference Protocol (/v2) want `error` alone."""
+    """The answer to a refused request; clients of the Open Inference Protocol get only `error`."""
     alone = request.url.path.startswith("/v2")
     response = answer({"error": error.body["error"]} if alone else error.body, error.status)
     response.raw_headers.extend(error.headers)
@@ -28,7 +28,7 @@ def refusal(error: BadRequest, request: Request) -> Response:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, JSON or of no said type; raises `BadRequest` (413, 415, 400)."""
+    """The body, of type JSON or of no stated type; raises `BadRequest` (413, 415, 400)."""
 
     async def nowhere(message: Message) -> None:
         raise AssertionError("a body is read, not answered")
@@ -37,7 +37,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 class RequestIds:
-    """Gives every answer an `X-Request-Id`, the caller's own or a new one, and a trace context."""
+    """ASGI: adds an `X-Request-Id`, the caller's own or a new one, and a trace context."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,7 +63,7 @@ class RequestIds:
 
 
 def host_of(scope: Scope) -> str:
-    """The name that a request was sent to, without its port."""
+    """The host name that a request was sent to, without its port."""
     said = next((value for name, value in scope["headers"] if name == b"host"), b"")
     name = said.decode("latin-1").strip().lower()
     if name.startswith("["):
@@ -72,7 +72,7 @@ def host_of(scope: Scope) -> str:
 
 
 def without_body(send: Send) -> Send:
-    """What answers HEAD: the headers that GET would have, and nothing after them."""
+    """Answers HEAD: sends the headers that GET would have, and no body."""
 
     async def headers_alone(message: Message) -> None:
         if message["type"] == "http.response.body":

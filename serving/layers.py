@@ -1,8 +1,8 @@
 """A plain network's layers in numpy, read from its ONNX file.
 
-ONNX Runtime takes some 37 us for a tiny network as the first thing after a request's input, numpy
-12. A graph that is one chain of the operations below is run here, up to the size of observations to
-which `proven` finds it equal to ONNX Runtime; all else is left to ONNX Runtime.
+For a tiny network in a request, ONNX Runtime takes some 37 us and numpy 12 us. So a graph that is
+one chain of the operations below runs here, for observations up to the size at which `proven` found
+it equal to ONNX Runtime. ONNX Runtime does the rest.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Step = Callable[[Floats], Floats]
 
-#: Sizes of observations up to which equality is tried; larger numbers lose their digits in sums.
+#: Bounds of observations at which equality is tested; in sums of larger numbers digits are lost.
 _BOUNDS = (1e6, 1e4, 100.0, 10.0)
-#: Random observations are drawn at a bound and at these parts of it.
+#: Random observations are drawn at a bound and at these fractions of it.
 _PARTS = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 _PER_PART = 512
-#: Continuous actions may differ by so much, and by this share of their size.
+#: Continuous actions may differ by this much, absolutely and relative to their size.
 TOLERANCE = 1e-5
 
 
 class Reference(Protocol):
-    """What the layers are compared with: observations (n, d) -> actions."""
+    """The function that the layers are compared with: observations (n, d) -> actions."""
 
     def __call__(self, observations: Floats, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Steps from an observation to outputs, for one (d,) and for many (n, d); then the action.
+    """Steps from an observation (d,), or from a batch (n, d), to outputs and then the action.
 
-    `offset` is added to the largest output's number where actions are discrete; else it is None
-    and the outputs are the action. No number of an observation may be larger than `bound`.
+    For discrete actions `offset` is added to the index of the largest output. For continuous ones
+    it is None, and the outputs are the action. No number of an observation may exceed `bound`.
     """
 
     single: tuple[Step, ...]
@@ -91,7 +91,7 @@ def read_layers(data: bytes) -> Layers | None:
         else:
             steps = _steps(node.op_type, fixed, options)
             if steps is None or not (single or node.op_type in ("Gemm", "MatMul")):
-                return None  # the others write into their argument: never the request's
+                return None  # other operations would write into the request's own input
             single += steps[0]
             batch += steps[1]
     if current != graph.output[0].name:
@@ -104,8 +104,9 @@ def proven(
 ) -> Layers | None:
     """The layers with the largest bound within which they act as `reference`; None without one.
 
-    Compared are the golden observations (n, d) and random ones of five sizes up to the bound, one
-    at a time and in a batch. Discrete actions must be equal, continuous ones within `TOLERANCE`.
+    The test compares the golden observations (n, d) and random ones of five sizes up to the bound,
+    one at a time and in a batch. Discrete actions must be equal, continuous ones within
+    `TOLERANCE`.
     """
     for bound in _BOUNDS:
         inside = golden[(np.abs(golden) <= bound).all(axis=1)]
@@ -137,14 +138,14 @@ Parts = tuple[list[Step], list[Step]]
 
 
 def _steps(kind: str, fixed: list[NDArray[Any] | None], options: Mapping[str, Any]) -> Parts | None:
-    """One operation as steps for a single observation and for a batch; None if it isn't known."""
+    """One operation as steps for an observation and for a batch; None if it is not supported."""
     if kind == "Gemm":
         return _gemm(fixed, options)
     if kind == "MatMul":
         weights = fixed[1]
         return None if weights is None else _linear(weights)
     if kind == "Identity" or (kind == "Split" and options.get("axis") == 1):
-        return [], []  # a split that has one output
+        return [], []  # a split with one output
     if kind in _ACTIVATIONS and len(fixed) == 1:
         if kind == "Elu" and options.get("alpha", 1.0) != 1.0:
             return None
@@ -188,7 +189,7 @@ def _constant(kind: str, values: NDArray[Any]) -> Parts | None:
 
 
 def _integer(kind: str, fixed: list[NDArray[Any] | None]) -> int | None:
-    """What an operation after the largest output's number adds to it."""
+    """The integer that an operation adds to the index of the largest output; None if none."""
     if kind == "Identity":
         return 0
     values = [value for value in fixed if value is not None]
@@ -207,7 +208,7 @@ def _largest(options: Mapping[str, Any]) -> bool:
 
 def _sigmoid(x: Floats) -> Floats:
     np.negative(x, x)
-    np.minimum(x, np.float32(80), out=x)  # beyond, exp overflows and says so
+    np.minimum(x, np.float32(80), out=x)  # beyond it exp overflows with a warning
     np.exp(x, x)
     x += np.float32(1)
     return np.reciprocal(x, x)
@@ -217,7 +218,7 @@ def _elu(x: Floats) -> Floats:
     return np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0))))
 
 
-#: All but the first step may write into their argument: it is an intermediate of their own.
+#: All steps but the first may write into their argument, because it is an intermediate result.
 _ACTIVATIONS: dict[str, Step] = {
     "Tanh": lambda x: np.tanh(x, x),
     "Relu": lambda x: np.maximum(x, np.float32(0), out=x),

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol that are parts of an observation, one input each."""
+"""Native observations in the Open Inference Protocol: each part (leaf) is one input tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.tensors import INPUT, InferRequest, Tensor, size_of
 from srghn.envs.layout import Layout, Leaf
 from srghn.errors import ObservationError
 
-#: The name of the only part of an observation that is one array; `obs` is its flat form.
+#: The input's name if the observation is a single array; `obs` is the flat form.
 WHOLE = "observation"
 _TYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
@@ -30,7 +30,7 @@ _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 
 def inputs_of(layout: Layout | None, size: int) -> list[dict[str, Any]]:
-    """The inputs of a model as its metadata says them: the flat vector, and one a part."""
+    """The inputs in a model's metadata: the flat vector, and one for each part."""
     flat = {"name": INPUT, "datatype": "FP32", "shape": [-1, size]}
     if layout is None:
         return [flat]
@@ -79,7 +79,7 @@ def are_leaves(said: InferRequest, layout: Layout | None) -> bool:
 def leaf_batch(
     said: InferRequest, binary: bytes, layout: Layout, limit: int
 ) -> NDArray[np.float32]:
-    """The observations (n, d) of a request with one input a part; raises `BadRequest`."""
+    """The observations (n, d) of a request with one input for each part; raises `BadRequest`."""
     known = {_name(leaf): leaf for leaf in layout.leaves}
     arrays: dict[str, NDArray[Any]] = {}
     at = 0
@@ -120,7 +120,7 @@ def _check_shape(tensor: Tensor, leaf: Leaf, limit: int, field: str) -> None:
 
 
 def _values(tensor: Tensor, binary: bytes, at: int, field: str) -> tuple[NDArray[Any], int]:
-    """A tensor's array, and where the binary data after it begin."""
+    """A tensor's array, and the offset at which the next binary data begin."""
     dtype, count, said = np.dtype(_TYPES[tensor.datatype]), prod(tensor.shape), size_of(tensor)
     if said is not None:
         needed = count * dtype.itemsize

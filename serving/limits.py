@@ -1,4 +1,4 @@
-"""How much a server takes, and how often it looks: environment variables `SRGHN_LIMIT_*`."""
+"""The server's limits and intervals: environment variables `SRGHN_LIMIT_*`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from srghn.config import explain
 from srghn.errors import ConfigError
 
 PREFIX = "SRGHN_LIMIT_"
-#: Bytes that a number of an observation may take in JSON, its comma and a space with it.
+#: Bytes that one number of an observation may take in JSON, with a comma and a space.
 _NUMBER = 28
-#: Bytes beside the numbers: names of fields, an episode's name and its token.
+#: Bytes of the rest of a body: names of fields, an episode's name and its token.
 _BESIDE = 4096
 
 
@@ -36,10 +36,10 @@ class Limits(BaseSettings):
         description="seconds after which starts are deleted and their outcomes refused",
     )
     shadow_queue: int = Field(
-        64, ge=1, description="copies of requests that wait for a shadow or a canary; others drop"
+        64, ge=1, description="most copies of requests that wait for a shadow or canary"
     )
     shadow_rate: float = Field(
-        100.0, gt=0, description="copies of requests answered a second, at most, of one worker"
+        100.0, gt=0, description="most copies of requests that one worker answers a second"
     )
     prune_seconds: float = Field(3600.0, gt=0, description="seconds between two such clean-ups")
     pins: int = Field(100_000, ge=1, description="episodes that one worker remembers")
@@ -75,9 +75,9 @@ class Limits(BaseSettings):
     )
 
     def of_body(self, observations: int, size: int, beside: int = 0) -> int:
-        """Bytes that a body with so many observations of `size` numbers may have.
+        """Most bytes of a body with `observations` observations of `size` numbers each.
 
-        `beside`: bytes that each may take beside its numbers.
+        `beside`: further bytes that each observation may take (names, brackets).
         """
         if self.body_bytes is not None:
             return self.body_bytes
@@ -85,7 +85,7 @@ class Limits(BaseSettings):
 
     @property
     def small_body(self) -> int:
-        """Bytes of a body that has no observations."""
+        """Most bytes of a body without observations."""
         return 65_536 if self.body_bytes is None else self.body_bytes
 
 

@@ -1,4 +1,4 @@
-"""Logs: one line an event, as text or as JSON, with the request's name and its trace."""
+"""Logs: one line for each event, as text or as JSON, with the request's id and its trace."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-#: Name and trace of the request at hand; empty outside one.
+#: Id and trace of the current request; empty outside a request.
 REQUEST: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))
 _TEXT = "%(levelname)s %(name)s: %(message)s"
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and of a request its name and trace."""
+    """A JSON object per line: time, level, logger, message, and a request's id and trace."""
 
     def format(self, record: logging.LogRecord) -> str:
         name, trace = REQUEST.get()

@@ -1,4 +1,4 @@
-"""Prometheus metrics: what this worker counts, and what the ledger says."""
+"""Prometheus metrics: the workers' counts, and figures from the ledger."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TEXTS = {
 
 
 class Metrics:
-    """One policy's metrics. Counts of workers are summed; the ledger's are the same in each."""
+    """One policy's metrics: sums over the workers, and figures from the ledger."""
 
     def __init__(self, policy: str = POLICY) -> None:
         folder = os.environ.get(SHARED)
@@ -45,7 +45,7 @@ class Metrics:
         self.ledger = LedgerView()
 
     def families(self) -> Iterator[Metric]:
-        """All metrics; those of a named policy say which, by the label `policy`."""
+        """All metrics; those of a named policy have the label `policy`."""
         for family in chain(CountsView(self.counts).collect(), self.ledger.collect()):
             if self.policy != POLICY:
                 labelled = [{"policy": self.policy, **s.labels} for s in family.samples]
@@ -55,7 +55,7 @@ class Metrics:
 
 
 class Together(Collector):
-    """The metrics of several policies, each name once."""
+    """The metrics of several policies; each name occurs once."""
 
     def __init__(self, metrics: Iterable[Metrics]) -> None:
         self._metrics = metrics
@@ -78,7 +78,7 @@ def exposition(metrics: Iterable[Metrics]) -> bytes:
 
 
 class CountsView(Collector):
-    """The workers' counts, read when they are asked for."""
+    """The workers' counts, read at each scrape."""
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
@@ -106,7 +106,7 @@ class CountsView(Collector):
 def _generations(total: Total) -> Metric:
     family = GaugeMetricFamily(
         "srghn_served_generation",
-        "Champion generation a worker has loaded; differs while workers follow.",
+        "Champion generation that a worker has loaded; differs during a swap.",
         None,
         ["worker"],
     )
@@ -116,7 +116,7 @@ def _generations(total: Total) -> Metric:
 
 
 class LedgerView(Collector):
-    """Metrics read off the ledger's events, so that they survive restarts and count once."""
+    """Metrics from the ledger's events, so they survive restarts and count each event once."""
 
     def __init__(self) -> None:
         self.seq = 0
@@ -127,7 +127,7 @@ class LedgerView(Collector):
         self.holdback: Holdback | None = None
         self._steps: Tally[tuple[str, ...]] = Tally()
         self._verdicts: Tally[tuple[str, ...]] = Tally()
-        # at 0 from the start: Prometheus sees no increase in a series that begins at 1
+        # 0 from the start, because Prometheus sees no increase in a series that begins at 1
         self._rollbacks: Tally[tuple[str, ...]] = Tally(
             {("rollback",): 0, ("rollback_by_holdback",): 0, ("revoke",): 0}
         )
@@ -139,7 +139,7 @@ class LedgerView(Collector):
         for event, at in zip(events, seconds, strict=True):
             self.seq = event.seq
             if event.to_state is None:
-                continue  # of the policy, and of no version
+                continue  # an event of the policy, not of a version
             self._steps[(event.from_state or "", event.to_state)] += 1
             if event.from_state == "EVALUATING":
                 self._verdicts[(event.to_state.lower(),)] += 1
@@ -170,19 +170,19 @@ class LedgerView(Collector):
             yield family
 
     def _copies(self) -> Iterable[Metric]:
-        """What copies of requests showed of the shadow and the canary; route says of which."""
+        """The results of copies of requests; the label `route` says of shadow or canary."""
         answered = _of_copies("shadow_copies", "Copies of requests answered.", ["route"])
         differ = _of_copies(
-            "shadow_disagreement_ratio", "Share of copies answered otherwise.", ["route"]
+            "shadow_disagreement_ratio", "Share of copies with another action.", ["route"]
         )
         slower = _of_copies(
             "shadow_latency_ratio", "Mean time to answer over the champion's.", ["route"]
         )
         failed = _of_copies(
-            "shadow_failures", "Copies on which one failed and the other did not.",
+            "shadow_failures", "Copies on which only one of the two policies failed.",
             ["route", "kind", "version"],
         )  # fmt: skip
-        near = _of_copies("guard_ratio", "How near a guard is to its end, 1.", ["route", "guard"])
+        near = _of_copies("guard_ratio", "Evidence of a guard; it acts at 1.", ["route", "guard"])
         for one in self.tried:
             seen = one.seen
             answered.add_metric([one.kind], seen.copies)
@@ -210,9 +210,9 @@ class LedgerView(Collector):
         yield _gauge("champion_generation", "Champions so far.", generation)
         if self.watch is not None:
             share = self.watch.level / self.watch.run_length if self.watch.run_length else 0.0
-            yield _gauge("watch_level_ratio", "How near the watch is to an alarm.", share)
+            yield _gauge("watch_level_ratio", "Evidence of the watch; it alarms at 1.", share)
             alarm = float(self.watch.status == "drift")
-            yield _gauge("watch_alarm", "1 while returns are below what the gate promised.", alarm)
+            yield _gauge("watch_alarm", "1 while returns are below the gate's promise.", alarm)
             blind = float(self.watch.status == "blind")
             yield _gauge("watch_blind", "1 while too few episodes have an outcome.", blind)
         share = self.holdback.share if self.holdback else 0.0

@@ -1,7 +1,7 @@
-"""Observations as an environment gives them, beside flat vectors.
+"""Observations in the environment's own (native) form, beside flat vectors.
 
-A request may carry several forms of one observation, by interface or version: while a successor
-with other sensors is tried, whoever sends both can be on either arm.
+A request may carry several forms of one observation, by interface or version. In the trial of a
+successor with other sensors, a client that sends both forms can be on either arm.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NativeRequest(Body, frozen=True):
     token: str | UnsetType | None = UNSET
 
     def quotes(self) -> int:
-        """None is right: keys are always looked through."""
+        """No count is ever right, so keys are always checked."""
         return -1
 
 
@@ -65,7 +65,10 @@ _LIST = msgspec.json.Decoder(list[Raw])
 
 
 def read_act(body: bytes, served: Served) -> ActRequest | NativeRequest:
-    """The body of `/v1/act`: a flat vector, which most are, or a native observation."""
+    """The body of `/v1/act`: a flat vector (the usual case) or a native observation.
+
+    Raises `BadRequest`.
+    """
     try:
         return parse(_ACT, body)
     except BadRequest:
@@ -85,14 +88,14 @@ def names_of(said: ActRequest | NativeRequest) -> Iterable[str]:
 
 
 def observation_for(said: ActRequest | NativeRequest, predictor: Predictor) -> list[float]:
-    """What a predictor sees of a request (d,); raises `BadRequest` naming the part at fault."""
+    """A predictor's observation (d,) in a request; raises `BadRequest` that names the bad part."""
     value, field = _said(said, predictor)
     found: list[float] = _flat(value, predictor, field).tolist()
     return found
 
 
 def _said(said: ActRequest | NativeRequest, predictor: Predictor) -> tuple[Any, str]:
-    """A request's observation in the predictor's form, and where it stands."""
+    """A request's observation in the predictor's form, and the name of its field."""
     if isinstance(said, ActRequest):
         return said.observation, "observation"
     raw, field = _form(
@@ -104,7 +107,7 @@ def _said(said: ActRequest | NativeRequest, predictor: Predictor) -> tuple[Any, 
 def _form(
     plain: Raw, name: str, forms: dict[str, Raw], among: str, predictor: Predictor
 ) -> tuple[Raw, str]:
-    """What is meant for a predictor among several forms, else the plain one, and its field."""
+    """The form for a predictor among several, else the plain one; and the name of its field."""
     for key in (predictor.interface, str(predictor.version)):
         if key in forms:
             return forms[key], f"{among}.{key}"
@@ -158,7 +161,7 @@ def _decode(raw: Raw, field: str) -> Any:
 
 
 def _flat(value: Any, predictor: Predictor, field: str) -> NDArray[np.float32]:
-    """One observation (d,), flat already or in the form of the predictor's environment."""
+    """One observation (d,), given flat or in the form of the predictor's environment."""
     size, layout = predictor.observation_size, predictor.layout
     if layout is None or _is_vector(value, size):
         if type(value) is not list or not all(type(x) in (int, float) for x in value):

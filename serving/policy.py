@@ -1,4 +1,4 @@
-"""One policy as one worker serves it: what answers its requests, and what covers for a failure."""
+"""One policy in one worker: the version that answers, and the champion if that one fails."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from serving.registry.ledger import Ledger
 from serving.registry.names import base_of, page_of
 from serving.schemas import BadRequest
 
-#: Gives a request's observation, or its batch, as a predictor sees it.
+#: A request's observation, or its batch, in a given predictor's form.
 Again = Callable[[Predictor], list[float]]
 Afresh = Callable[[Predictor], NDArray[np.float32]]
 
 
 class PolicyService:
-    """A policy's champion, trial, watch, episodes and counts. Nothing of it is another policy's."""
+    """A policy's champion, trial, watch, episodes and counts; policies share nothing."""
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class PolicyService:
 
     @property
     def base(self) -> str:
-        """Where its routes begin."""
+        """The path prefix of its routes."""
         return base_of(self.name)
 
     @property
     def page(self) -> str:
-        """Where its page is."""
+        """The path of its page."""
         return page_of(self.name)
 
     @property
     def problem(self) -> str | None:
-        """Why it is not served as the ledger says, or None."""
+        """Why the policy is not ready, or None."""
         return self.follower.served.problem
 
     def _watch(self) -> None:
@@ -75,7 +75,7 @@ class PolicyService:
         self.metrics.ledger.holdback = self._ledger.holdback(self.name)
 
     def choose(self, client: str | None, names: Iterable[str] = ()) -> tuple[Served, Predictor]:
-        """What answers a request outside any episode; raises `NotReady`."""
+        """The version that answers a request outside an episode; raises `NotReady`."""
         served = self.follower.served
         predictor = served.choose(client, names)
         if predictor is None:
@@ -83,7 +83,10 @@ class PolicyService:
         return served, predictor
 
     def find(self, wanted: str | None) -> tuple[Served, Predictor]:
-        """The predictor of a version's number, or the champion's; raises `BadRequest` (404)."""
+        """The predictor of a version's number; without one, the champion's.
+
+        Raises `BadRequest` (404).
+        """
         served = self.follower.served
         if served.champion is None:
             raise NotReady(served.problem)
@@ -101,10 +104,10 @@ class PolicyService:
         observations: NDArray[np.float32],
         again: Afresh | None = None,
     ) -> tuple[Predictor, NDArray[Any]]:
-        """Who answered, and the actions. The champion covers for any other that fails.
+        """Who answered, and the actions (n,) or (n, k) for observations (n, d).
 
-        `again` gives the batch in the form of who covers, where forms may differ. Raises `NotReady`
-        if the champion fails.
+        If another version fails, the champion answers; `again` gives the batch in its form. Raises
+        `NotReady` if the champion fails.
         """
         try:
             return predictor, predictor.act(observations)
@@ -120,9 +123,9 @@ class PolicyService:
         observation: list[float],
         again: Again | None = None,
     ) -> tuple[Predictor, Any]:
-        """`predict` for one observation, and its action.
+        """As `predict`, for one observation of d numbers and its action.
 
-        `again` gives the observation in the form of who covers, where forms may differ.
+        `again` gives the observation in the champion's form, in case the champion has to answer.
         """
         try:
             return predictor, predictor.act_one(observation)
@@ -138,7 +141,7 @@ class PolicyService:
         memory: bytes,
         again: Again | None = None,
     ) -> tuple[Predictor, Any, bytes]:
-        """`act_one` within an episode: also what its next step goes on from."""
+        """As `act_one`, within an episode; also returns the state for the next step."""
         try:
             return predictor, *predictor.step_one(observation, memory)
         except PredictionError as error:
@@ -147,7 +150,7 @@ class PolicyService:
             return self.step_one(served, champion, covered, b"")
 
     def _cover(self, served: Served, failed: Predictor, error: PredictionError) -> Predictor:
-        """Who answers in place of one that failed; raises `NotReady` if that was the champion."""
+        """The champion, to answer for a version that failed; raises `NotReady` if it has failed."""
         champion = served.champion
         if champion is None or failed is champion:
             raise NotReady(str(error)) from error

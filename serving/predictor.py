@@ -1,4 +1,4 @@
-"""A version in memory, ready to answer."""
+"""A loaded version, ready to answer."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from srghn.errors import SrghnError
 
 
 class PredictionError(SrghnError):
-    """A loaded policy answered with something that is no action."""
+    """A loaded policy failed, or its answer is not an action."""
 
 
 class InvalidAction(PredictionError):
-    """It answered, with an action that is not finite or that the interface does not have."""
+    """The policy's action is not finite, or not an action of the interface."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """One verified version, ready to answer. Immutable, so that a request can hold on to it.
+    """One verified version, ready to answer. Immutable, so a request can keep a reference to it.
 
-    `layers` is the same policy in numpy where that was proven equal to the ONNX file; None leaves
-    every request to ONNX Runtime. One with a `state_size` above 0 keeps a state from step to step:
-    in an episode it is asked by `step_one`, elsewhere each observation begins anew.
+    `layers` is the same policy in numpy if it was proven equal to the ONNX file; None leaves every
+    request to ONNX Runtime. A `state_size` above 0 means that the policy keeps a state from step
+    to step. In an episode call `step_one`; elsewhere each observation starts from the zero state.
     """
 
     version: int
@@ -40,22 +40,22 @@ class Predictor:
     env_fingerprint: str
     mode: str
     observation_size: int
-    action_shape: tuple[int, ...]  # of one action: () for a discrete one, else (k,)
+    action_shape: tuple[int, ...]  # one action's shape: () if discrete, else (k,)
     action_kind: str  # "i" integers, "f" numbers
     policy: OnnxPolicy
     layers: Layers | None = None
     state_size: int = 0
-    actions: Actions | None = None  # None where the manifest does not say them
-    #: How clients name what it sees and answers (`serving.registry.interfaces.key_of`).
+    actions: Actions | None = None  # None if the manifest does not describe them
+    #: Clients' name for its observations and actions (`serving.registry.interfaces.key_of`).
     interface: str = ""
-    #: The same, as its manifest has it.
+    #: The interface as the manifest describes it.
     face: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    #: How a native observation becomes the flat vector; None where it is one already.
+    #: Flattens native observations; None if they are flat vectors already.
     layout: Layout | None = None
 
     @cached_property
     def beside(self) -> int:
-        """Bytes that a native observation may take in JSON beside its numbers: names, brackets."""
+        """Bytes of names and brackets that a native observation may take in JSON."""
         leaves = self.layout.leaves if self.layout is not None else ()
         return sum(96 + sum(len(str(step)) + 8 for step in leaf.path) for leaf in leaves)
 
@@ -63,7 +63,7 @@ class Predictor:
         """The action for one observation of d numbers, each within float32.
 
         Raises `PredictionError` if the policy fails, `InvalidAction` if the action is not finite
-        or none that the interface has.
+        or not an action of the interface.
         """
         layers = self.layers
         bound = 0.0 if layers is None else layers.bound
@@ -77,7 +77,7 @@ class Predictor:
         return action
 
     def step_one(self, observation: list[float], memory: bytes) -> tuple[Any, bytes]:
-        """The action and what the next step goes on from; `memory` is b"" when an episode begins.
+        """The action and the state for the next step; `memory` is the state, b"" at the start.
 
         Raises as `act_one` does.
         """
@@ -94,7 +94,7 @@ class Predictor:
             actions.dtype.kind != "f" or np.isfinite(actions).all()
         )
         if not finite:
-            raise InvalidAction(f"version {self.version} answered with numbers not finite")
+            raise InvalidAction(f"version {self.version} answered with numbers that are not finite")
         if self.actions is not None and not self.actions.have_all(actions):
             raise self._unknown(actions.tolist()[0])
         return actions.tolist()[0], np.ascontiguousarray(after, np.float32).tobytes()

@@ -1,9 +1,10 @@
-"""uvicorn's HTTP protocol with limits on what a connection may cost, and a short way to answer.
+"""uvicorn's HTTP protocol with limits for each connection, and a fast way to answer.
 
-A connection has so long to send a request's head and then its body; a head has a largest size and
-number of headers; above a number of connections new ones are answered 503 with Retry-After before
-anything is read of them. The short way is an ASGI extension, `srghn.reply`: a whole answer in one
-write, without uvicorn's checks of each header, for answers whose headers this server wrote itself.
+There are limits on the time to send a request's head and body, on the head's size, and on its
+number of headers. Above a number of connections, new ones are answered 503 with Retry-After before
+anything is read from them. The fast way is an ASGI extension, `srghn.reply`. It sends a whole
+answer in one write and skips uvicorn's checks of each header. It is only for answers whose headers
+this server wrote itself.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from serving.limits import Limits
 REPLY = "srghn.reply"
 Reply = Callable[[int, bytes, bytes], None]
 
-#: What a connection is waited for to send.
+#: The part of a request that a connection has to send next.
 _IDLE, _HEAD, _BODY = 0, 1, 2
 _RETRY = b"retry-after: 1\r\n"
 _LATE = b'{"error":"request: expected to be sent in time, got too little of it"}'
@@ -35,7 +36,7 @@ _BUSY = b'{"error":"connections: expected fewer at once; try again in a second"}
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `guarded` makes the class that a server uses, with its limits and counts."""
+    """One connection. `guarded` makes the class with a server's limits and counts."""
 
     limits: ClassVar[Limits]
     counts: ClassVar[Counts | None]
@@ -108,14 +109,14 @@ class GuardedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _measure(self, size: int) -> None:
-        """Count a part of the head; end the connection where it has too much of it."""
+        """Count a part of the head; refuse the request if the head exceeds a limit."""
         self._head_bytes += size
         limits = self.limits
         if self._head_bytes > limits.head_bytes or self._head_count > limits.headers:
             self._turn_away(431, _LONG)
 
     def _time(self) -> None:
-        """Begin to wait for what is to come next, if anything is."""
+        """Start the timer for the part that the connection has to send next, if any."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -130,12 +131,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._timer = None
         if self._stage == _BODY and self.cycle.response_started:
-            self.transport.abort()  # it was answered, and still sends
+            self.transport.abort()  # the client was answered but goes on sending
         else:
             self._turn_away(408, _LATE)
 
     def _turn_away(self, status: int, body: bytes, headers: bytes = b"") -> None:
-        """Answer and close, whatever else is sent."""
+        """Answer and close; the rest of the request is ignored."""
         if self.transport.is_closing():
             return
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
@@ -145,7 +146,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def _reply(cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes) -> None:
-    """Answer a request: header lines, each with its end, and the whole body."""
+    """Answer a request. `headers` are complete header lines, each with its line end."""
     if cycle.disconnected or cycle.response_started:
         return
     cycle.response_started = cycle.response_complete = True
@@ -159,5 +160,5 @@ def _reply(cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes
 
 
 def guarded(limits: Limits, counts: Counts | None) -> type[GuardedProtocol]:
-    """The protocol with these limits, counting what it turns away."""
+    """The protocol class with these limits; refused connections are counted in `counts`."""
     return type("Guarded", (GuardedProtocol,), {"limits": limits, "counts": counts})

@@ -1,7 +1,7 @@
-"""What became of each run, as small files in the home folder that the server can show.
+"""The state of each run, as small files in the home folder that the server can show.
 
-`runs/RUN_ID.json` is written by the process that works on the run, when it begins and when it ends,
-so a run whose process was killed is known by a process that is gone.
+The process that works on a run writes `runs/RUN_ID.json` when it begins and when it ends. If the
+file says running and the process is gone, the process was killed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from srghn.parents import alive, mark
 
 #: States a run ends in; `running` is the only other one.
 ENDED = ("finished", "nothing new", "failed", "cancelled", "crashed")
-#: What a person should look at.
+#: States that need a person's attention.
 TROUBLE = ("failed", "crashed", "stopped")
 
 
 @dataclass(frozen=True)
 class RunTrace:
-    """One run. `resumed` counts the times it was started again after its process had died.
+    """One run. `resumed` counts the restarts after its process had died.
 
-    `state` is running, finished, nothing new, failed, cancelled, crashed, or, when it is read and
-    the process that said running is gone, stopped.
+    `state` is running, finished, nothing new, failed, cancelled or crashed. When a file that says
+    running is read and its process is gone, the state is stopped.
     """
 
     run_id: str
@@ -46,14 +46,14 @@ class RunTrace:
 
     @property
     def alive(self) -> bool:
-        """Whether its process is at work; one on another host is taken to be."""
+        """Whether its process exists; a process on another host is assumed to."""
         if self.over:
             return False
         return self.host != socket.gethostname() or alive(self.process)
 
 
 def begun(run_id: str, *, schedule: str | None = None, resumed: int = 0) -> RunTrace:
-    """The trace of a run that this process works on from now."""
+    """The trace of a run that this process starts to work on."""
     here = socket.gethostname()
     return RunTrace(
         run_id, "running", _now(), schedule=schedule, resumed=resumed, host=here, process=mark()
@@ -69,20 +69,20 @@ def write(home: Path, trace: RunTrace) -> None:
 
 
 def find(home: Path, run_id: str) -> RunTrace | None:
-    """The trace of one run; None where there is none, or it cannot be read."""
+    """The trace of one run; None if it is missing or unreadable."""
     try:
         text = (home / "runs" / f"{run_id}.json").read_text(encoding="utf-8")
         trace = RunTrace(**json.loads(text))
     except (OSError, ValueError, TypeError):
         return None
     if not trace.over and not trace.alive:
-        why = f"its process is gone; go on with it: srghn run --resume {run_id}"
+        why = f"its process is gone; resume it with: srghn run --resume {run_id}"
         return replace(trace, state="stopped", message=why)
     return trace
 
 
 def recent(home: Path, most: int = 50) -> list[RunTrace]:
-    """The latest runs, latest first; of many, only so many files are read."""
+    """The latest `most` runs, latest first; older files are not read."""
     written = [(_written(path), path.stem) for path in (home / "runs").glob("*.json")]
     traces = (find(home, name) for _, name in sorted(written, reverse=True))
     found = list(islice((trace for trace in traces if trace is not None), most))

@@ -1,4 +1,4 @@
-"""What a body may be. Decoded strictly from its bytes: no coercion, no NaN, no unknown field."""
+"""The bodies of requests. They are decoded strictly: no coercion, no NaN, no unknown field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class BadRequest(Exception):
-    """A request that is refused: its status, the field, what was expected and what it got."""
+    """A refused request: its status, the field, what was expected and what it got."""
 
     def __init__(self, status: int, field: str, expected: str, got: str, *, hint: str = "") -> None:
         self.status = status
@@ -30,7 +30,7 @@ class BadRequest(Exception):
 
     @classmethod
     def said(cls, status: int, field: str, text: str) -> BadRequest:
-        """A refusal whose text was written elsewhere, what was expected and got included."""
+        """A refusal whose complete text was written elsewhere."""
         made = cls(status, field, "", "")
         made.body = {"error": text, "field": field}
         made.args = (text,)
@@ -38,7 +38,7 @@ class BadRequest(Exception):
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
-    """A request's body; one field of each name, none that is unknown."""
+    """A request's body; repeated and unknown fields are refused."""
 
     def quotes(self) -> int:
         """Quotation marks in this body's JSON if no key is repeated and nothing is escaped."""
@@ -51,7 +51,7 @@ class Body(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ActRequest(Body, frozen=True):
-    """One observation, and the episode it belongs to, if it does."""
+    """One observation, and optionally the episode it belongs to."""
 
     observation: list[float]
     episode_id: EpisodeId | UnsetType | None = UNSET
@@ -64,13 +64,13 @@ class ActRequest(Body, frozen=True):
 
 
 class BatchRequest(Body, frozen=True):
-    """Observations that are all answered by one version."""
+    """Observations; one version answers all of them."""
 
     observations: list[list[float]]
 
 
 class OutcomeRequest(Body, frozen=True):
-    """How an episode ended. Its length is what its token counted, whatever is said here."""
+    """How an episode ended. Its token counts the length; the field `length` is ignored."""
 
     return_: float = msgspec.field(name="return")
     terminated: bool
@@ -82,7 +82,7 @@ B = TypeVar("B", bound=Struct)
 
 
 def observations(rows: list[list[float]], size: int, limit: int, field: str) -> NDArray[np.float32]:
-    """Rows (n, size) as the policy wants them; `field` names a row, with `{}` for its number."""
+    """Rows (n, size) as float32; raises `BadRequest`. `field` names a row, `{}` its number."""
     check_count(len(rows), limit, field.partition("[")[0])
     for number, row in enumerate(rows):
         if len(row) != size:
@@ -98,7 +98,7 @@ def check_count(count: int, limit: int, field: str) -> None:
 
 
 def within(rows: NDArray[np.float64], field: str) -> NDArray[np.float32]:
-    """Rows (n, d) as float32; raises `BadRequest` naming the first number beyond its range."""
+    """Rows (n, d) as float32; raises `BadRequest` that names the first number out of range."""
     if rows.size and not np.abs(rows).max() <= FLOAT32_MAX:
         number, column = (int(i) for i in np.argwhere(~(np.abs(rows) <= FLOAT32_MAX))[0])
         name = f"{field.format(number)}[{column}]"

@@ -1,4 +1,4 @@
-"""The HTTP server as a process: one socket, one or more workers, a clean end."""
+"""The HTTP server as a process: one socket, one or more workers, a clean shutdown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from srghn.errors import ConfigError, ServiceError
 
 
 def serve(settings: Settings, workers: int = 1) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was begun.
+    """Serve until SIGTERM or SIGINT, then finish the open requests.
 
     Writes one line with the server's URL to stdout once its socket is bound (port 0 takes a free
     one). Raises `ServiceError` if the port is taken, `LedgerError` if the ledger cannot be opened.
@@ -35,7 +35,7 @@ def serve(settings: Settings, workers: int = 1) -> None:
     ledger = Ledger(
         Database(settings.database_url, home=settings.home), witness_key=settings.witness_key
     )
-    ledger.verify_served()  # a broken ledger is said here, once, and in one line
+    ledger.verify_served()  # a broken ledger is reported once here, not by each worker
     ledger.close()
     require_tokens(settings)
     bound = _bind(settings.host, settings.port)
@@ -57,7 +57,7 @@ def serve(settings: Settings, workers: int = 1) -> None:
 
 
 def require_tokens(settings: Settings) -> None:
-    """Raise `ConfigError` where others than this machine would reach a server without tokens."""
+    """Raise `ConfigError` if other machines could reach a server without tokens."""
     from serving.registry.database import Database
     from serving.tokens import Tokens
 
@@ -70,7 +70,7 @@ def require_tokens(settings: Settings) -> None:
 
 
 def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
-    """Be one worker, until told to stop."""
+    """Run one worker until it is told to stop."""
     from serving.app import create_app
 
     app = create_app(settings, limits)
@@ -92,7 +92,7 @@ def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says that it drains before it stops."""
+    """Marks the service as draining before it stops."""
 
     def __init__(self, config: uvicorn.Config, service: Any) -> None:
         super().__init__(config)
@@ -104,7 +104,7 @@ class _Server(uvicorn.Server):
 
 
 def _raise_file_limit(wanted: int) -> None:
-    """Connections are files: allow as many as the limits do, as far as the system lets us."""
+    """Raise the limit of open files (connections are files), as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < ceiling:

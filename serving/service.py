@@ -1,4 +1,4 @@
-"""All that the routes share, made once by `create_app`."""
+"""The objects that all routes share; `create_app` makes them once."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
-#: Under which keys a request's scope has its policy, and the path that was asked for.
+#: Keys of a request's scope: its policy, and the path that the caller wrote.
 OF, ASKED = "srghn.policy", "srghn.asked"
 _V1, _V2 = "/v1/policies/", "/v2/models/"
 
 
 @dataclass
 class Service:
-    """One worker: the ledger it follows, the policies it serves, who may ask."""
+    """One worker: the ledger it follows, the policies it serves, and the check of tokens.
+
+    Raises `LedgerError` if the ledger cannot be opened.
+    """
 
     settings: Settings
     limits: Limits
@@ -60,7 +63,7 @@ class Service:
 
     @property
     def default(self) -> PolicyService:
-        """The policy that is served where none is named."""
+        """The policy of requests that name none."""
         return self.policies[POLICY]
 
     @property
@@ -84,7 +87,7 @@ class Service:
         return exposition([policy.metrics for policy in self.policies.values()])
 
     def discover(self) -> None:
-        """Take in policies that were made since; blocks, raises `LedgerError`."""
+        """Add the policies that are new in the ledger. Blocks; raises `LedgerError`."""
         for name in [policy.name for policy in self.ledger.policies()]:
             if name not in self.policies:
                 self.policies[name] = PolicyService(
@@ -97,7 +100,7 @@ class Service:
                 )
 
     def poll(self) -> None:
-        """Look at the ledger once for each policy. Blocks."""
+        """Read the ledger once for each policy. Blocks."""
         for policy in list(self.policies.values()):
             policy.follower.poll()
 
@@ -110,7 +113,7 @@ class Service:
                     tasks.create_task(self.policies[name].follower.run())
                     followed.add(name)
                 await asyncio.sleep(self.limits.poll_seconds)
-                with contextlib.suppress(LedgerError):  # the default policy's follower tells it
+                with contextlib.suppress(LedgerError):  # the default policy's follower logs it
                     await asyncio.to_thread(self.discover)
 
     def close(self) -> None:
@@ -126,15 +129,16 @@ class Service:
         if self.draining:
             return "draining: this server is about to stop"
         try:
-            self.ledger.database().require()  # one look at the file's name, no lock
+            self.ledger.database().require()  # only checks the file's name; takes no lock
         except LedgerError as error:
             return str(error)
         return None
 
     def problem(self) -> str | None:
-        """Why this worker is not ready, or None. Each policy's own readiness is told apart.
+        """Why this worker is not ready, or None.
 
-        Asked is the default policy; where it has no champion, any that has one.
+        This is the default policy's problem. If that policy has no champion, one other policy
+        that is ready is enough. `PolicyService.problem` is about one policy alone.
         """
         if self.stopping is not None:
             return self.stopping
@@ -145,10 +149,10 @@ class Service:
         return None if any(others) else problem
 
     def direct(self, scope: Scope) -> Scope:
-        """The scope of a request with the policy that its path names, if it names one.
+        """The scope of a request, with the policy that its path names, if any.
 
-        `/v1/policies/NAME/...` becomes `/v1/...` of that policy, so that all routes are the same
-        for each. Raises `BadRequest` (404) for a policy that is not served here.
+        `/v1/policies/NAME/...` becomes `/v1/...` of that policy, so every policy has the same
+        routes. Raises `BadRequest` (404) for a policy that is not served here.
         """
         root: str = scope.get("root_path", "")
         path: str = scope["path"].removeprefix(root)
@@ -179,6 +183,6 @@ def service_of(request: Request) -> Service:
 
 
 def policy_of(request: Request) -> PolicyService:
-    """The policy that a request is about: the one its path names, else the default."""
+    """The policy that a request's path names, else the default one."""
     found: PolicyService | None = request.scope.get(OF)
     return service_of(request).default if found is None else found

@@ -1,7 +1,8 @@
-"""Who is signed in to the pages: a cookie that names a token, or the user of this machine.
+"""Sessions of the pages: a cookie stands for a token, or for the user of this machine.
 
-The cookie is signed with a key from the ledger, so any worker knows it and nobody can make one up.
-It is HttpOnly and SameSite=Strict, holds no token, and is worth nothing once its token is revoked.
+The cookie is signed with a key from the ledger, so any worker accepts it and nobody can forge one.
+It is HttpOnly and SameSite=Strict, holds a token's hash and not the token, and is invalid once its
+token is revoked.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from serving.settings import Settings
 from serving.tokens import Token
 from srghn.files import sha256_bytes
 
-#: A session ends after so long, whatever its token is still good for.
+#: A session ends after this many seconds, even if its token is still valid.
 SECONDS = 12 * 3600
-#: Headers of a proxy: whoever sent the request may be anywhere.
+#: Headers of a proxy: with one of them, the request may come from any machine.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody who may decide. `form` proves that a form was made for this session."""
+    """A person who is signed in. `form` proves that a form was made for this session."""
 
     token: Token
     form: str = field(repr=False)
@@ -44,20 +45,21 @@ class Session:
 
 
 class Sessions:
-    """Begins and finds sessions of one ledger."""
+    """Makes and checks the sessions of one ledger."""
 
     def __init__(self, secret: bytes, keeper: Keeper, settings: Settings) -> None:
         self._key = hmac.digest(secret, b"sessions of the pages", "sha256")
         self._keeper, self._settings = keeper, settings
-        # cookies know no ports: a name of its own for each ledger on this machine
+        # browsers share cookies between ports, so each ledger on this machine has its own name
         self.cookie = f"srghn_{hashlib.sha256(self._key).hexdigest()[:8]}"
         self.user = _user().owner
 
     def here(self, request: Request) -> bool:
-        """Whether a person without a token may decide: on this machine, until there is one.
+        """Whether a person without a token may decide: only on this machine, and only while no
+        token has scope review or admin.
 
-        The name in `Host` is looked at because a page of another site may have its own name lead
-        to this address.
+        `Host` is checked too, because another site can make its own name resolve to this address
+        (DNS rebinding).
         """
         settings, headers = self._settings, request.headers
         behind = settings.root_path or settings.trusted_proxies
@@ -77,7 +79,10 @@ class Sessions:
         return self._seal("")
 
     async def find(self, request: Request) -> Session | None:
-        """The session of a request, if its cookie is ours and still good; raises `LedgerError`."""
+        """The session of a request; None if its cookie is missing or invalid.
+
+        Raises `LedgerError`.
+        """
         sealed = request.cookies.get(self.cookie)
         content = self._open(sealed) if sealed else None
         if sealed is None or content is None:
@@ -97,7 +102,7 @@ class Sessions:
         return base64.urlsafe_b64encode(both).decode().rstrip("=")
 
     def _open(self, sealed: str) -> str | None:
-        """The digest in a cookie; None if it is not ours, or too old."""
+        """The token's digest in a cookie ("" without a token); None if it is forged or too old."""
         try:
             both = base64.urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))
         except (ValueError, binascii.Error):
@@ -110,7 +115,7 @@ class Sessions:
 
 
 def _user() -> Token:
-    """The user of this machine, by the name that the command line acts under."""
+    """The user of this machine, under the same name as at the command line."""
     try:
         name = f"cli:{getpass.getuser()}"
     except (KeyError, OSError):

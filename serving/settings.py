@@ -1,4 +1,4 @@
-"""Where things are kept and served: environment variables `SRGHN_*`, nothing else needed."""
+"""Settings of this machine: environment variables `SRGHN_*`. All have defaults."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from srghn.parents import PARENT
 PREFIX = "SRGHN_"
 #: Set by our own processes for their children, not by users.
 INTERNAL = frozenset({PARENT, "SRGHN_IMPORT_PATH", "SRGHN_COUNTS_FOLDER", "SRGHN_PAGES_URL"})
-#: Letters that SQLite URLs, MLflow or DVC take for something else in a path.
+#: Characters with a special meaning in SQLite URLs, MLflow or DVC.
 REFUSED_IN_PATHS = "?#%\n\r\t"
 
 
 class Settings(EngineSettings, BaseSettings):
-    """All that a process needs to know about this machine."""
+    """The settings of one machine's processes."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True
@@ -38,29 +38,27 @@ class Settings(EngineSettings, BaseSettings):
     mlflow_uri: str = Field(
         "", description="tracking and registry; default SQLite in the home folder"
     )
-    prefect_api_url: str = Field("", description="Prefect server; default one started as needed")
+    prefect_api_url: str = Field("", description="Prefect server; default: srghn starts one")
     host: str = Field("127.0.0.1", min_length=1, description="address the HTTP server listens on")
     port: int = Field(8000, ge=0, le=65535, description="port of the HTTP server; 0: a free one")
     auth: Literal["changes", "inference", "everything"] = Field(
         "changes", description="what needs a token over HTTP; each includes those before it"
     )
     without_tokens: bool = Field(
-        False, description="beyond loopback, serve without any token: whoever reaches it may use it"
+        False, description="beyond loopback, serve without tokens: anyone may use the server"
     )
-    hosts: str = Field("", description="names this server answers to, with commas; default any")
+    hosts: str = Field("", description="host names to answer, separated by commas; default any")
     root_path: str = Field("", description="path prefix that a proxy strips, such as /policies")
     trusted_proxies: str = Field(
-        "", description="addresses whose X-Forwarded-* headers are believed, with commas"
+        "", description="addresses whose X-Forwarded-* headers are trusted, separated by commas"
     )
     tls_certificate: Path | None = Field(
         None, description="PEM file of the certificate; enables TLS"
     )
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
-    traces: str = Field(
-        "", description="OTLP/HTTP address that traces of requests are sent to; default none"
-    )
+    traces: str = Field("", description="OTLP/HTTP address for traces of requests; default none")
     traces_share: float = Field(
-        1.0, ge=0, le=1, description="share of traces kept, of those that no caller began"
+        1.0, ge=0, le=1, description="share of the traces begun by this server that is kept"
     )
     log: Literal["text", "json"] = Field("text", description="form of the server's log lines")
     unblind: bool = Field(
@@ -70,16 +68,16 @@ class Settings(EngineSettings, BaseSettings):
         2000,
         ge=0,
         le=1_000_000,
-        description="observations kept of each policy for diagnoses, one an episode; 0: none",
+        description="observations kept of each policy for diagnoses, one per episode; 0: none",
     )
     witness_key: Path | None = Field(
         None, description="key that signs the ledger's history; default witness.key in the home"
     )
 
     def resolved(self) -> Settings:
-        """The same settings, every path and URL absolute and every default filled in.
+        """The same settings with absolute paths and URLs and with every default filled in.
 
-        Raises `ConfigError` for a home folder whose path the tools underneath cannot take.
+        Raises `ConfigError` if SQLite, MLflow or DVC cannot use the home folder's path.
         """
         home, key = self.home.expanduser().absolute(), self.witness_key
         if any(letter in str(home) for letter in REFUSED_IN_PATHS):
@@ -99,7 +97,7 @@ class Settings(EngineSettings, BaseSettings):
             }
         )
 
-    # ----------------------------------------------------------------- what lies in the home
+    # ----------------------------------------------------------------- contents of the home
 
     @property
     def artefacts(self) -> Path:
@@ -113,7 +111,7 @@ class Settings(EngineSettings, BaseSettings):
 
     @property
     def workspaces(self) -> Path:
-        """One folder a run."""
+        """The runs' workspaces, one folder each."""
         return self.home / "workspaces"
 
     @property
@@ -127,7 +125,7 @@ class Settings(EngineSettings, BaseSettings):
 
     @property
     def served_hosts(self) -> frozenset[str]:
-        """Names that requests may be sent to; empty: any."""
+        """Host names that requests may be sent to; empty: any."""
         return frozenset(name.strip().lower() for name in self.hosts.split(",") if name.strip())
 
     @property
@@ -140,11 +138,11 @@ class Settings(EngineSettings, BaseSettings):
 
     @property
     def public(self) -> bool:
-        """Whether outcomes need a token whatever tokens there are."""
+        """Whether outcomes need a token even if no token has scope outcome."""
         return not self.loopback and not self.without_tokens
 
     def environment(self) -> dict[str, str]:
-        """These settings as variables for a child process, wherever it runs."""
+        """These settings as variables for a child process, whatever its working directory."""
         found = {name: getattr(self, name) for name in type(self).model_fields}
         return {
             f"{PREFIX}{name.upper()}": "" if value is None else str(value)
@@ -161,7 +159,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A sentence for each variable that looks like a setting and is none."""
+    """A sentence for each variable `SRGHN_*` that is not a setting."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     known |= {f"{LIMIT_PREFIX}{name.upper()}" for name in Limits.model_fields}
     said = []
@@ -174,16 +172,16 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def url_of(host: str, port: int) -> str:
-    """The HTTP address of a server that listens on `host`, as a client on this machine writes it.
+    """The URL of a server that listens on `host`, for a client on this machine.
 
-    A server that listens on every address is reached by loopback; IPv6 stands in brackets.
+    For a server that listens on every address it is the loopback address. IPv6 is in brackets.
     """
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def _absolute(url: str, bare: bool = False) -> str:
-    """A SQLite URL, or where `bare` a plain path, made absolute from the current folder."""
+    """A SQLite URL (if `bare`, also a plain path) made absolute from the current folder."""
     scheme, slashes, rest = url.partition(":///")
     if slashes and scheme.split("+")[0] == "sqlite" and rest and rest != ":memory:":
         path, mark, query = rest.partition("?")

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol v2, in JSON and in its binary extension."""
+"""Tensors of the Open Inference Protocol v2, as JSON and in its binary extension."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ABSENT = msgspec.Raw(b"null")
 
 
 class Parameters(Struct, frozen=True):
-    """What this server reads of a request's parameters; it ignores others."""
+    """The parameters of a request that this server reads; it ignores others."""
 
     episode_id: EpisodeId | UnsetType = UNSET
     token: str | UnsetType = UNSET
@@ -31,9 +31,9 @@ class Parameters(Struct, frozen=True):
 
 
 class TensorParameters(Struct, frozen=True):
-    """What this server reads of a tensor's parameters; it ignores others.
+    """The parameters of a tensor that this server reads; it ignores others.
 
-    The last two ask for what it has not, so that no caller takes something else for it.
+    The server does not support the last two. It reads them only to refuse them.
     """
 
     binary_data_size: Size | UnsetType = UNSET
@@ -53,14 +53,14 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Wanted(Struct, frozen=True):
-    """One output that is asked for."""
+    """One requested output."""
 
     name: str
     parameters: TensorParameters | UnsetType = UNSET
 
 
 class InferRequest(Struct, frozen=True):
-    """The body of `/infer`, or its JSON head where tensors follow in binary."""
+    """The body of `/infer`, or its JSON head if binary tensors follow."""
 
     inputs: list[Tensor]
     id: Annotated[str, Meta(max_length=200)] | UnsetType = UNSET
@@ -79,7 +79,7 @@ class InferRequest(Struct, frozen=True):
 
     @property
     def wants_binary(self) -> bool:
-        """Whether the output is wanted in binary: as the output says, else the whole request."""
+        """Whether to answer in binary: the output's own parameter, else the request's."""
         for wanted in self.outputs or ():
             said = wanted.parameters
             if said is not UNSET and said.binary_data is not UNSET:
@@ -91,7 +91,11 @@ _REQUEST = msgspec.json.Decoder(InferRequest)
 
 
 def read(body: bytes, head_length: str | None) -> tuple[InferRequest, bytes]:
-    """The request and the binary tensors after it; the header `head_length` divides them."""
+    """The request and the binary tensors after it, split at `head_length`.
+
+    `head_length` is the header Inference-Header-Content-Length; None means JSON alone. Raises
+    `BadRequest`.
+    """
     if head_length is None:
         return _decode(body), b""
     if not (head_length.isascii() and head_length.isdigit() and int(head_length) <= len(body)):
@@ -107,13 +111,13 @@ def _decode(head: bytes) -> InferRequest:
         said = _REQUEST.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise explain(head, error) from None
-    if head.count(b'"') != _quotes(said):  # a field it ignores, something escaped, a key again
+    if head.count(b'"') != _quotes(said):  # an ignored field, an escape or a repeated key
         check_keys(head)
     return said
 
 
 def _quotes(said: InferRequest) -> int:
-    """Quotation marks in the request's JSON if each key is there once and none is unknown."""
+    """Quotation marks in the request's JSON if no key is repeated and none is unknown."""
     count = 2 + (0 if said.id is UNSET else 4)
     for tensor in said.inputs:
         count += 12 - 2 * (tensor.data is _ABSENT) + _quotes_of(tensor.parameters)
@@ -133,7 +137,7 @@ def _quotes_of(said: TensorParameters | UnsetType) -> int:
 
 
 def batch(said: InferRequest, binary: bytes, size: int, limit: int) -> NDArray[np.float32]:
-    """The observations (n, size) of a request; raises `BadRequest`."""
+    """The observations (n, size) of a request, n at most `limit`; raises `BadRequest`."""
     for wanted in said.outputs or ():
         _expect(400, "outputs", f"only {OUTPUT!r}", wanted.name, wanted.name == OUTPUT)
         _plain("outputs[0]", wanted.parameters)
@@ -153,13 +157,16 @@ def batch(said: InferRequest, binary: bytes, size: int, limit: int) -> NDArray[n
 
 
 def size_of(tensor: Tensor) -> int | None:
-    """Bytes of a tensor that follows in binary; None for one in JSON."""
+    """Bytes of a tensor that follows in binary; None if it is in the JSON."""
     said = UNSET if tensor.parameters is UNSET else tensor.parameters.binary_data_size
     return None if said is UNSET else said
 
 
 def _from_json(data: bytes, count: int, size: int) -> NDArray[np.float32]:
-    """Data nested or flat; what the quick way does not take is looked at once more, to say why."""
+    """Numbers (count, size) from JSON, nested or flat.
+
+    If the fast way cannot read them, they are decoded again slowly, to name the fault.
+    """
     found = quick_rows(data, count, size)
     if found is not None:
         return found
@@ -204,7 +211,7 @@ def _from_binary(tensor: Tensor, said: int, binary: bytes) -> NDArray[np.float32
 
 
 def _plain(field: str, said: TensorParameters | UnsetType) -> None:
-    """Raise `BadRequest` for parts of Triton that this server has not."""
+    """Raise `BadRequest` for features of Triton that this server does not have."""
     if said is UNSET:
         return
     for name in ("classification", "shared_memory_region"):

@@ -1,4 +1,4 @@
-"""Bearer tokens: who may do what over HTTP. Only their hashes are kept, in the ledger's database.
+"""Bearer tokens and their scopes. Only their hashes are stored, in the ledger's database.
 
 `srghn token add reviewer --scopes review` prints a new token, once.
 """
@@ -26,9 +26,10 @@ _PREFIX = "srghn_"
 
 @dataclass(frozen=True)
 class Token:
-    """What a token is good for. Its owner is the actor of whatever is done with it.
+    """A token's owner and scopes. The owner is the actor of every step taken with the token.
 
-    `policy`: the one that it is good for; None: all.
+    `expires_at` is in Unix seconds; None means never. `policy`: the only policy that the token is
+    for; None: all policies.
     """
 
     owner: str
@@ -39,22 +40,25 @@ class Token:
     policy: str | None = None
 
     def valid(self, now: float) -> bool:
-        """Whether it is neither revoked nor expired at a moment in Unix seconds."""
+        """Whether it is neither revoked nor expired at `now`, in Unix seconds."""
         return not self.revoked and (self.expires_at is None or now < self.expires_at)
 
     def may(self, scope: str) -> bool:
-        """Whether it is good for a scope; `read` needs any scope but `outcome`'s alone."""
+        """Whether it has a scope. `admin` includes all; any scope but `outcome` includes `read`."""
         if scope == "read":
             return bool(self.scopes - {"outcome"})
         return scope in self.scopes or "admin" in self.scopes
 
     def good_for(self, policy: str | None) -> bool:
-        """Whether it is good for a policy; None: for all of them at once."""
+        """Whether it is for this policy; None: for all policies at once."""
         return self.policy is None or self.policy == policy
 
 
 class Tokens:
-    """Tokens are 32 random bytes, so a plain SHA-256 of them cannot be searched back."""
+    """The tokens in a database.
+
+    A token is 32 random bytes, so it cannot be found from its plain SHA-256.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -66,10 +70,10 @@ class Tokens:
         days: float | None = None,
         policy: str | None = None,
     ) -> str:
-        """A new token, which cannot be shown again; it expires after so many days, if any are said.
+        """A new token, which cannot be shown again. It expires after `days`; None: never.
 
-        `policy`: it is good for that one alone. Raises `ConfigError` for an unknown scope,
-        `LedgerError` for an unknown policy.
+        `policy`: the only policy that it is for. Raises `ConfigError` for an empty owner or an
+        unknown scope, `LedgerError` for an unknown policy.
         """
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes or not owner.strip():
@@ -94,9 +98,9 @@ class Tokens:
         return token
 
     def rotate(self, owner: str, days: float | None = None, overlap_hours: float = 24.0) -> str:
-        """A new token with the scopes of an owner's valid ones, which expire after an overlap.
+        """A new token with the scopes of the owner's valid ones, which expire after the overlap.
 
-        Raises `ConfigError` if the owner has none, or some of different policies.
+        Raises `ConfigError` if the owner has no valid token, or tokens of different policies.
         """
         now = time.time()
         valid = [token for token in self.list() if token.owner == owner and token.valid(now)]
@@ -123,18 +127,18 @@ class Tokens:
         return new
 
     def any_valid(self, scope: str | None = None) -> bool:
-        """Whether a valid token has this scope, or exists at all."""
+        """Whether any valid token has this scope; without a scope, whether any token is valid."""
         now = time.time()
         return any(
             token.valid(now) and (scope is None or scope in token.scopes) for token in self.list()
         )
 
     def find(self, token: str) -> Token | None:
-        """The token's meaning, or None if it is unknown, revoked or expired."""
+        """The token's owner and scopes; None if it is unknown, revoked or expired."""
         return self.known_by(sha256_bytes(token.encode()))
 
     def known_by(self, digest: str) -> Token | None:
-        """The meaning of the token with this SHA-256; None as in `find`."""
+        """As `find`, for the token with this SHA-256."""
         query = select(schema.tokens).where(schema.tokens.c.sha256 == digest)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
@@ -149,7 +153,7 @@ class Tokens:
             return [_token(row) for row in connection.execute(query)]
 
     def revoke(self, owner: str) -> int:
-        """Revoke every token of an owner; returns how many that were."""
+        """Revoke every token of an owner; returns their number."""
         table = schema.tokens
         change = update(table).where(table.c.owner == owner, ~table.c.revoked)
         with self._database.write() as connection:

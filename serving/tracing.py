@@ -1,7 +1,7 @@
-"""Traces of requests by OpenTelemetry, where a collector is named; without one nothing is imported.
+"""Traces of requests by OpenTelemetry, if a collector is named; otherwise nothing is imported.
 
-A span a request, named by its route; the caller's `traceparent` is its parent. It tells neither
-bodies nor tokens, and no version: while a trial runs nobody is told the arm.
+Each request is a span, named by its route; the caller's `traceparent` is its parent. A span holds
+no body and no token. It holds no version either, because a trial must not reveal the arm.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _NAMED = re.compile(r"/v1/policies/[^/]+/")
 
 
 class Tracing:
-    """Makes the spans of one worker and hands them to an exporter, in a thread of its own."""
+    """Makes the spans of one worker; a separate thread passes them to the exporter."""
 
     def __init__(self, exporter: SpanExporter, share: float = 1.0) -> None:
-        """`share` of the traces that begin here is kept; a caller's own sampling is followed."""
+        """`share` is the part of traces that begin here to keep; callers' sampling is respected."""
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -64,12 +64,15 @@ class Tracing:
             await app(_within(scope, span), receive, partial(_seen, span, send))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans and stop."""
         self._provider.shutdown()
 
 
 def tracing_of(settings: Settings) -> Tracing | None:
-    """As the settings say; None without a collector. Raises `ConfigError` without the packages."""
+    """Tracing by the settings; None if they name no collector.
+
+    Raises `ConfigError` if OpenTelemetry is not installed.
+    """
     if not settings.traces:
         return None
     try:
@@ -82,7 +85,7 @@ def tracing_of(settings: Settings) -> Tracing | None:
 
 
 def _route(scope: Scope) -> str | None:
-    """The route's pattern, so that names do not hold what a caller made up."""
+    """The route's pattern; so span names never hold a caller's own text."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     inner = _NAMED.sub("/v1/", path, count=1) if _NAMED.match(path) else path
     found = template_of(scope["method"], inner)
@@ -92,7 +95,7 @@ def _route(scope: Scope) -> str | None:
 
 
 def _within(scope: Scope, span: Span) -> Scope:
-    """The request with the span as its trace context, for logs and for the answer."""
+    """The scope with the span as the request's trace context, for logs and the answer."""
     context = span.get_span_context()
     flags = int(context.trace_flags)
     own = OwnTrace(f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}".encode())

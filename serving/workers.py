@@ -1,4 +1,4 @@
-"""Workers: processes that share one socket, begin again when they end, and go with their parent."""
+"""Workers: processes that share one socket, are restarted, and stop with their parent."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from srghn.parents import PARENT, die_with_parent, mark
 
 logger = logging.getLogger(__name__)
 
-#: A worker that ended is begun again after so long, so that one that cannot start does not spin.
+#: Delay before a worker is restarted, so that one that cannot start does not use all CPU.
 _PAUSE_SECONDS = 0.5
 
 
 def supervise(work: Callable[[], None], count: int, drain_seconds: float) -> None:
-    """Run `work` in so many child processes until SIGTERM or SIGINT, which they are handed.
+    """Run `work` in `count` child processes until SIGTERM or SIGINT, which is passed on to them.
 
-    They are forked, so that they share the parent's memory; the parent must have no other thread.
+    They are forked, so they share the parent's memory; the parent must have no other thread.
+    A child that has not ended 5 s after `drain_seconds` is killed.
     """
     stopping = threading.Event()
 
@@ -35,7 +36,7 @@ def supervise(work: Callable[[], None], count: int, drain_seconds: float) -> Non
     children = {_begin(work) for _ in range(count)}
     while not stopping.wait(0.1):
         for pid in _ended(children):
-            logger.warning("worker %s ended; another begins", pid)
+            logger.warning("worker %s ended; starting another", pid)
             stopping.wait(_PAUSE_SECONDS)
             if not stopping.is_set():
                 children.add(_begin(work))
@@ -64,14 +65,14 @@ def _begin(work: Callable[[], None]) -> int:
 
 
 def _ended(children: set[int]) -> list[int]:
-    """Take away the children that ended."""
+    """Remove the children that ended, and return them."""
     found = [pid for pid in list(children) if os.waitpid(pid, os.WNOHANG)[0]]
     children.difference_update(found)
     return found
 
 
 def _end(children: set[int], drain_seconds: float) -> None:
-    """Tell all to stop; kill those that take longer than they may."""
+    """Tell all to stop; kill those that take 5 s longer than `drain_seconds`."""
     for pid in children:
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + drain_seconds + 5

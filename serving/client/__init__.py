@@ -1,7 +1,7 @@
 """A client of the server, sync and async: `with Client(url).episode() as episode: ...`.
 
-It needs httpx and nothing else of this project. It keeps an episode's token, posts its outcome
-once, sends again what can safely be sent again, and keeps to a deadline.
+It needs httpx and no other part of this project. It keeps an episode's token, posts its outcome
+once, repeats requests that are safe to repeat, and observes a deadline.
 """
 
 from serving.client.errors import ClientError, NotAnswered, Refused

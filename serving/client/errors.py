@@ -1,18 +1,18 @@
-"""What can go wrong for a client."""
+"""The errors of a client."""
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """The server gave no action. Its text says what happened and what to do."""
+    """The server gave no action. The text says what happened and what to do."""
 
 
 class NotAnswered(ClientError):
-    """No answer within the deadline, however often it was asked."""
+    """No answer within the deadline, in spite of repeated requests."""
 
 
 class Refused(ClientError):
-    """The server answered, and refused: `status` is the HTTP status, `field` what was wrong."""
+    """The server refused the request: `status` is the HTTP status, `field` the wrong field."""
 
     def __init__(self, status: int, message: str, field: str | None) -> None:
         super().__init__(f"the server refused ({status}): {message}")

@@ -28,8 +28,8 @@ Forms = Mapping[str, Any]
 class Episode:
     """One episode; as a context manager it posts its outcome when the block ends without error.
 
-    Add up rewards with `reward`, or give the return to `end`. An action within an episode may be
-    asked for again after a failure: the same token gives the same step, so none counts twice.
+    Add up rewards with `reward`, or give the return to `end`. After a failure the request for an
+    action is repeated with the same token, so no step counts twice.
     """
 
     def __init__(self, client: Client, progress: Progress) -> None:
@@ -48,9 +48,9 @@ class Episode:
     ) -> Any:
         """The action for an observation, within `deadline` seconds (else the client's).
 
-        The observation is as the environment gives it: numbers, arrays, dicts and tuples of these.
-        `others` are other forms of it by interface or version, while a successor with other sensors
-        is tried. Raises `NotAnswered` and `Refused`.
+        The observation is in the environment's form: numbers, arrays, dicts and tuples of these.
+        `others` are further forms of it by interface or version, for the trial of a successor with
+        other sensors. Raises `NotAnswered` and `Refused`.
         """
         body = self._progress.body(observation, others)
         path = f"{self._progress.base}/act"
@@ -60,7 +60,10 @@ class Episode:
         self._progress.return_ += float(reward)
 
     def end(self, return_: float | None = None, terminated: bool = True) -> dict[str, Any]:
-        """Post the outcome; the second time nothing is sent. Without a step there is none."""
+        """Post the outcome, once; a second call sends nothing, nor does one before any step.
+
+        `return_` is the sum of rewards if None. Raises `NotAnswered` and `Refused`.
+        """
         progress = self._progress
         if return_ is not None:
             progress.return_ = float(return_)
@@ -84,10 +87,10 @@ class Episode:
 
 
 class Client:
-    """Asks a server at `url`. `deadline`: seconds for one call, all its attempts together.
+    """Sends requests to a server at `url`. `deadline`: seconds for a call with all its attempts.
 
-    `token` is the caller's own, where the server wants one; `policy` a policy's name, else the
-    default one answers. A client may be shared by threads, an episode belongs to one.
+    `token` is the caller's own, if the server needs one. `policy` is a policy's name; None: the
+    default policy. Threads may share a client; an episode belongs to one thread.
     """
 
     def __init__(
@@ -152,7 +155,7 @@ class Client:
 
 
 class AsyncEpisode:
-    """`Episode` for asyncio."""
+    """As `Episode`, for asyncio."""
 
     def __init__(self, client: AsyncClient, progress: Progress) -> None:
         self._client, self._progress = client, progress
@@ -201,7 +204,7 @@ class AsyncEpisode:
 
 
 class AsyncClient:
-    """`Client` for asyncio."""
+    """As `Client`, for asyncio."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What both clients do alike: bodies, answers, tokens, and when to ask again."""
+"""The parts that both clients share: bodies, answers, tokens, and when to repeat a request."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import httpx
 
 from serving.client.errors import NotAnswered, Refused
 
-#: Answers that say 'not now': the same request is sent again while its deadline allows.
+#: Status codes of temporary refusals: the request is repeated until its deadline.
 AGAIN = frozenset({408, 429, 502, 503, 504})
-#: The first pause before asking again, in seconds; doubled each time, up to the last.
+#: First and longest pause before a repetition, in seconds; it doubles each time.
 PAUSES = (0.01, 0.5)
 
 
 @dataclass
 class Progress:
-    """An episode as its client knows it: the last token, and the rewards so far.
+    """A client's record of an episode: the last token, and the rewards so far.
 
-    `base` is where the routes of its policy begin.
+    `base` is the path prefix of its policy's routes.
     """
 
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -37,7 +37,7 @@ class Progress:
         return said if self.token is None else {**said, "token": self.token}
 
     def take(self, answer: Mapping[str, Any]) -> Any:
-        """Keep the token of an answer; its action."""
+        """Keep the token of an answer; returns its action."""
         self.token, self.steps = answer["token"], self.steps + 1
         return answer["action"]
 
@@ -50,12 +50,12 @@ class Progress:
 
 
 def base_of(policy: str | None) -> str:
-    """Where the routes of a policy begin; None: of the default one."""
+    """The path prefix of a policy's routes; None: of the default policy's."""
     return "/v1" if policy is None else f"/v1/policies/{policy}"
 
 
 def body_of(observation: Any, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The observation, and its other forms by interface or version, if several are sent."""
+    """A body with the observation, and with its other forms by interface or version, if any."""
     said = {"observation": plain(observation)}
     if others:
         said["observations"] = {str(name): plain(value) for name, value in others.items()}
@@ -63,10 +63,10 @@ def body_of(observation: Any, others: Mapping[str, Any] | None = None) -> dict[s
 
 
 def plain(observation: Any) -> Any:
-    """An observation as JSON has it.
+    """An observation as JSON.
 
-    A vector or a number becomes a list or a number, an array of more dimensions the base64 of its
-    bytes with shape and dtype.
+    A vector becomes a list and a number a number. An array of more dimensions becomes the base64
+    of its bytes with shape and dtype.
     """
     if hasattr(observation, "tobytes") and getattr(observation, "ndim", 0) > 1:
         little = observation.astype(observation.dtype.newbyteorder("<"))
@@ -85,7 +85,7 @@ def plain(observation: Any) -> Any:
 
 
 def plain_batch(observations: Any) -> list[Any]:
-    """Observations as JSON has them: one a row of an array, or one an item."""
+    """Observations as JSON: the rows of an array, or the items of a list."""
     if getattr(observations, "ndim", 0) == 2:
         rows: list[Any] = observations.tolist()
         return rows
@@ -101,7 +101,7 @@ def batch_of(observations: Any, others: Mapping[str, Any] | None = None) -> dict
 
 
 def pause(attempt: int, answer: httpx.Response | None) -> float:
-    """Seconds before asking again: what the server asks for, else longer each time."""
+    """Seconds before the next attempt: those the server asks for, else longer each time."""
     first, last = PAUSES
     wanted = answer.headers.get("retry-after", "") if answer is not None else ""
     if wanted.isdigit():
@@ -124,7 +124,7 @@ def read(answer: httpx.Response) -> dict[str, Any]:
 
 
 def given_up(path: str, seconds: float, last: Exception | httpx.Response | None) -> NotAnswered:
-    """Why a request is no longer repeated."""
+    """The error of a request whose deadline has passed."""
     if isinstance(last, httpx.Response):
         why = f"it answered {last.status_code}: {last.text[:200]}"
     else:

@@ -1,4 +1,4 @@
-"""Ends a trial when its evidence says so. Runs in every worker; the ledger lets one of them win."""
+"""Ends a trial when its evidence decides. Runs in every worker; the ledger lets only one act."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ACTOR = "canary controller"
 
 
 class Controller:
-    """Counts the starts that are resolved, in their order, and acts on what they amount to.
+    """Counts the resolved starts of a trial in their order, and acts on the decision.
 
-    The running state is the ledger's and moves on by compare-and-set, so workers count each start
-    once and a restart goes on where the trial was. `latest` is the last decision and its trial, for
-    the page. A trial under which the world moved is undecided, whatever it lost. A guard that
-    copies of requests broke ends the trial, too, whatever its status.
+    The running state is in the ledger and is updated by compare-and-set. So workers count each
+    start once, and a restart continues where the trial was. `latest` is the last decision and its
+    trial, for the page. If the world moved under a trial, the trial expires instead of aborting.
+    A guard that copies of requests broke also ends the trial, whatever the trial's status.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Controller:
         self._ledger, self._policy, self._clock = ledger, policy, clock
 
     def judge(self, served: Served) -> bool:
-        """Look at the trial of a canary that this worker serves; True if the trial ended."""
+        """Count and decide the trial of a canary that this worker serves; True if it ended."""
         canary = self._ledger.canary(self._policy)
         if canary is None or served.canary is None or served.canary.version != canary.version:
             return False
@@ -84,7 +84,7 @@ class Controller:
         return why
 
     def _guarded(self, canary: Canary) -> bool:
-        """Abort where errors, invalid actions or latency broke their guard; True if it did."""
+        """Abort if errors, invalid actions or latency broke a guard; True if it did."""
         _, seen = self._ledger.compared(canary.policy, canary.version)
         terms = self._ledger.deployment_rules(canary.policy).guards
         wrong = broken(seen, terms)
@@ -94,7 +94,7 @@ class Controller:
         return self._try(self._abort, canary, f"guard of {wrong.name}: {wrong.said}", evidence)
 
     def _step(self, canary: Canary, state: TrialState) -> None:
-        """Raise the canary's share where it has the outcomes that its present step asks for."""
+        """Raise the canary's share if it has the outcomes that its present step requires."""
         weight = weight_now(state, canary.rules)
         if weight <= canary.weight:
             return
@@ -122,7 +122,7 @@ class Controller:
         self._ledger.expire_canary(who=who, evidence=evidence, policy=canary.policy)
 
     def _try(self, step: Callable[..., None], *given: Any) -> bool:
-        """Take a step that another worker or a person may have taken first."""
+        """Take a step; True if it was taken. Another worker or a person may have been first."""
         try:
             step(*given)
         except TransitionRefused as error:

@@ -1,4 +1,4 @@
-"""Counts the starts of a trial or a holdback that are resolved, once, whoever counts them."""
+"""Counts each resolved start of a trial or a holdback once, in whichever worker."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from serving.trial.decision import Decision, advance, decide
 from serving.trial.evidence import TrialState
 from serving.trial.rules import TrialRules
 
-#: Starts that are counted at one look; the next look takes the next ones.
+#: Most starts that are counted at one look; the next look continues.
 AT_ONCE = 5000
 
 
 @dataclass(frozen=True)
 class Counting:
-    """What is counted. `hold`: to the end of the log, whatever is decided on the way.
+    """A trial or holdback to count. `hold`: count to the end of the log, past any decision.
 
-    `held`: a holdback, in which the champion is the arm that is tried.
+    `held`: it is a holdback, in which the champion is the tried arm.
     """
 
     policy: str
@@ -29,9 +29,9 @@ class Counting:
 
 
 def count(ledger: Ledger, of: Counting, now: float) -> tuple[TrialState, Decision]:
-    """The state after every start that is resolved at `now`, and the decision on it.
+    """The state after all starts that are resolved at `now` (Unix seconds), and the decision.
 
-    The running state is the ledger's and moves on by compare-and-set.
+    The running state is in the ledger and is updated by compare-and-set. Raises `LedgerError`.
     """
     running = ledger.trial_state(of.policy, of.epoch)
     state = to_state(running.state if running else {}, of.rules)

@@ -1,7 +1,8 @@
-"""What a person may decide in the browser: what each step is called, says and does.
+"""The decisions that a person can take in the browser: the name, text and action of each.
 
-Each is taken on what the person saw: the champion's generation (`Who.generation`), and the version
-that was on trial, waiting, or to be brought back. Where either has changed, nothing is done.
+A decision applies to the page that the person saw: the champion's generation (`Who.generation`),
+and the version that was on trial, waiting, or to be brought back. If either has changed, nothing is
+done.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Who
 from srghn.errors import TransitionRefused
 
-#: Which version a step is about: one that the link names, the one on trial, a former champion.
+#: The version that a step is about: one named by the link, the one on trial, a former champion.
 About = Literal["named", "trial", "former"]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was on the page that the decision was made on, and what was filled in there."""
+    """The state that the page showed when the person decided, and the form's fields."""
 
     version: int
     report_digest: str = ""
@@ -35,9 +36,9 @@ Take = Callable[[Ledger, ArtefactStore, Seen, Who], object]
 
 @dataclass(frozen=True)
 class Step:
-    """One decision. `scope` is what the token needs; `harsh`: it cannot be taken back.
+    """One decision. `scope` is the token's scope that it needs; `harsh`: it cannot be undone.
 
-    `title` and `effect` speak of `{version}`.
+    `title` and `effect` may contain `{version}`.
     """
 
     scope: Literal["review", "admin"]
@@ -98,8 +99,8 @@ STEPS: dict[str, Step] = {
         "review",
         "named",
         "Approve version {version}",
-        "It becomes the first champion, or its trial begins beside the champion. While another "
-        "version is on trial, it waits.",
+        "If there is no champion, it becomes the first. Otherwise its trial against the champion "
+        "begins, or waits while another version is on trial.",
         "Approve",
         _approve,
     ),
@@ -107,7 +108,7 @@ STEPS: dict[str, Step] = {
         "review",
         "named",
         "Reject version {version}",
-        "It is turned down for good; what was evolved is never tried again by itself.",
+        "It is refused for good: the same genome is never tried again automatically.",
         "Reject",
         _reject,
         harsh=True,
@@ -116,7 +117,8 @@ STEPS: dict[str, Step] = {
         "review",
         "named",
         "Begin the trial of version {version}",
-        "It answers its share of new episodes beside the champion, until the evidence decides.",
+        "It answers its share of new episodes until the evidence decides. The champion answers "
+        "the rest.",
         "Begin the trial",
         _start,
     ),
@@ -124,7 +126,7 @@ STEPS: dict[str, Step] = {
         "admin",
         "trial",
         "Pause the trial of version {version}",
-        "No new episode joins the trial: the champion answers them all. What is known stays known.",
+        "No new episode joins the trial: the champion answers all of them. The evidence is kept.",
         "Pause",
         _status("paused"),
     ),
@@ -132,7 +134,7 @@ STEPS: dict[str, Step] = {
         "admin",
         "trial",
         "Hold the trial of version {version}",
-        "Episodes go on on both arms; nothing is promoted or aborted until it is resumed.",
+        "Both arms answer episodes as before. Nothing is promoted or aborted until you resume it.",
         "Hold",
         _status("held"),
     ),
@@ -148,7 +150,7 @@ STEPS: dict[str, Step] = {
         "admin",
         "trial",
         "Change the share of version {version}",
-        "Of new episodes alone: nobody changes version within an episode.",
+        "The new share applies to new episodes. Running episodes keep their version.",
         "Change",
         _weight,
     ),
@@ -156,8 +158,8 @@ STEPS: dict[str, Step] = {
         "admin",
         "trial",
         "Abort the trial of version {version}",
-        "The champion answers every episode, and the version is quarantined: it is never promoted "
-        "by a retry.",
+        "The champion answers every episode. The version is quarantined: a retry cannot promote "
+        "it.",
         "Abort",
         _abort,
         harsh=True,
@@ -166,8 +168,8 @@ STEPS: dict[str, Step] = {
         "admin",
         "former",
         "Roll back to version {version}",
-        "It is served within a second, and the champion that goes is quarantined: it is never "
-        "promoted by a retry. A running trial ends, for it was against that champion.",
+        "It is served within a second. The present champion is quarantined: a retry cannot promote "
+        "it. A running trial ends, because it was against that champion.",
         "Roll back",
         _roll_back,
         harsh=True,

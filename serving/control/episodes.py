@@ -1,4 +1,4 @@
-"""Episodes: begun in the ledger, gone on with by their token, kept on one version."""
+"""Episodes: they begin in the ledger, continue by their token, and stay on one version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class NotReady(BadRequest):
-    """There is nothing to answer with; says why."""
+    """The service has no champion to answer with (503); the error says why."""
 
     def __init__(self, problem: str | None) -> None:
         super().__init__(503, "service", "a champion to be served", problem or "nothing")
@@ -37,7 +37,7 @@ class NotReady(BadRequest):
 
 @dataclass(frozen=True)
 class Ended:
-    """How an episode ended, as it was posted with its token: a `groups.Ending`."""
+    """How an episode ended, as posted with its token; implements `groups.Ending`."""
 
     episode: Episode
     return_: float
@@ -62,13 +62,13 @@ class Ended:
 
 
 class Episodes:
-    """Which version answers an episode: chosen when it begins, kept by its token until it ends.
+    """Chooses the version of an episode when it begins; its token keeps the version until it ends.
 
-    The start of an episode is in the ledger before its first answer leaves; no later action waits
-    for the ledger. An episode is moved, and no evidence, if its version was withdrawn or it ran
-    longer than `episode_seconds`. One whose start could not be recorded within `start_seconds`
-    goes on and is no evidence either. Requests that name an episode and lack its token are
-    answered on its version, as far as this worker or the ledger knows it.
+    The start of an episode is in the ledger before its first answer is sent. No later action waits
+    for the ledger. If its version is withdrawn or it runs longer than `episode_seconds`, an
+    episode is moved to another version and is no evidence. If its start could not be recorded
+    within `start_seconds`, it goes on but is no evidence either. A request that names an episode
+    but lacks its token is answered by the episode's version, if this worker or the ledger knows it.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class Episodes:
     async def begin(
         self, name: str, names: Iterable[str] = ()
     ) -> tuple[Served, Predictor, Episode]:
-        """What answers a request of an episode without its token: its first one, as a rule.
+        """The version for a request that names an episode without a token, usually its first.
 
-        `names` are the interfaces that it sends observations for: see `Served.able`.
+        `names` are the interfaces that the request has observations for; see `Served.able`.
         Raises `NotReady`, or `BadRequest` (409) after the episode's outcome.
         """
         known = self._known.get(name)
@@ -110,7 +110,7 @@ class Episodes:
         return await self._settle(served, predictor, episode, row)
 
     async def go_on(self, episode: Episode) -> tuple[Served, Predictor, Episode]:
-        """What answers the next step of an episode; raises `NotReady`."""
+        """The version for the next step of an episode; raises `NotReady`."""
         served = self._follower.served
         if time.time() - episode.began <= self._limits.episode_seconds:
             predictor = served.find(episode.version)
@@ -147,7 +147,10 @@ class Episodes:
         return episode
 
     def seal(self, episode: Episode, version: int, memory: bytes = b"") -> str:
-        """The token after one more action, which `version` gave: another one moves the episode."""
+        """The token after one more action. If `version` is another than before, the episode moved.
+
+        `memory` is the network's state after the action.
+        """
         if version != episode.version:
             episode = msgspec.structs.replace(episode, version=version, moved=True)
         if memory:
@@ -173,7 +176,7 @@ class Episodes:
     async def _settle(
         self, served: Served, predictor: Predictor, episode: Episode, row: StartRow
     ) -> tuple[Served, Predictor, Episode]:
-        """Go on as the ledger says: the episode may have begun earlier, at another worker."""
+        """Use the ledger's record of the start: the episode may have begun at another worker."""
         if row.arrived is not None:
             raise BadRequest(
                 409, "episode_id", "a running episode", "one whose outcome was posted",
@@ -195,7 +198,7 @@ class Episodes:
         return (served, predictor, found) if fresh else await self.go_on(found)
 
     def _remember(self, episode: Episode) -> None:
-        """For requests that come without a token: what they miss makes the episode loose."""
+        """Remember the version for later requests without a token; those make the episode loose."""
         self._known[episode.name] = msgspec.structs.replace(episode, loose=True)
         if len(self._known) > self._limits.pins:
             self._known.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Follows the ledger: loads what it says is served, swaps one reference, and judges the trial."""
+"""Follows the ledger: loads the versions to serve, swaps one reference, and judges the trial."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 class Follower:
-    """Keeps `served` at what the ledger says of one policy.
+    """Keeps `served` equal to the ledger's state of one policy.
 
-    Only this class assigns it; readers take it once.
+    Only this class assigns `served`; a reader takes the reference once per request.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Follower:
         self._seen = self._pruned = time.monotonic()
 
     async def run(self) -> None:
-        """Look at the ledger for ever, in a thread of its own; never ends by an error."""
+        """Look at the ledger until cancelled, in a separate thread; errors do not end it."""
         loop = asyncio.get_running_loop()
         while True:
             await loop.run_in_executor(self._executor, self.poll)
             await asyncio.sleep(self._limits.poll_seconds)
 
     def poll(self) -> None:
-        """Look once. Blocks; called in a worker thread."""
+        """Look at the ledger once. Blocks, so call it in a worker thread."""
         with self._lock:
             try:
                 self._ledger.database().require()
@@ -88,17 +88,17 @@ class Follower:
                 logger.error("cannot follow the ledger: %s", error)
                 self._blind(f"cannot read the ledger: {error}")
             except Exception as error:
-                logger.exception("cannot follow the ledger")  # a bug, and no reason to stop serving
+                logger.exception("cannot follow the ledger")  # a bug; go on serving
                 self._blind(f"cannot follow the ledger: {error!r}")
 
     def _blind(self, problem: str) -> None:
-        """What was loaded is still served; after a while the server says that it may be behind."""
+        """Keep serving the loaded versions; after `blind_seconds` the server is not ready."""
         self._metrics.counts.add("ledger_errors")
         if time.monotonic() - self._seen > self._limits.blind_seconds:
             self.served = replace(self.served, problem=problem)
 
     def hold(self, version: int) -> Predictor | None:
-        """A retired champion that an episode is pinned to, loaded for it if need be; else None."""
+        """A retired champion that an episode is pinned to, loaded if necessary; else None."""
         with self._lock:
             found = self.served.find(version)
             if found is not None or self._ledger.version(version).state is not State.RETIRED:
@@ -134,10 +134,10 @@ class Follower:
         self._say(before, canary)
 
     def _trial(self, canary: Canary | None, predictor: Predictor | None) -> dict[str, Any]:
-        """What `Served` says of a trial.
+        """The fields of `Served` for a trial.
 
-        A paused one takes in no new episode. Nor does one whose weight leaves an arm without any:
-        nothing is drawn there, so such episodes are no evidence.
+        A paused trial takes no new episode. Nor does one whose weight is 0 or 1: its arms are not
+        drawn at random, so episodes would be no evidence.
         """
         if canary is None or predictor is None:
             return {}
@@ -152,7 +152,7 @@ class Follower:
         }
 
     def _held(self) -> dict[str, Any]:
-        """What `Served` says of a fresh champion's window."""
+        """The fields of `Served` for the window of a fresh champion."""
         window = self._ledger.holdback(self._policy)
         held = None
         if window is not None and time.time() < window.until:
@@ -169,9 +169,10 @@ class Follower:
         }
 
     def _tried(self, canary: Canary | None, trial: Predictor | None) -> tuple[Tried, ...]:
-        """Who answers copies of requests: the canary, and the shadow, which this process runs not.
+        """The versions that answer copies of requests: the canary and the shadow.
 
-        Its native code could end a process; `serving.control.shadow` has one for it.
+        This process does not run the shadow, because native code could end it.
+        `serving.control.shadow` has a separate process.
         """
         found = []
         if canary is not None and trial is not None:
@@ -184,7 +185,7 @@ class Follower:
         return tuple(found)
 
     def _vouched(self, epoch: int, version: int) -> list[Tried]:
-        """A shadow that the history vouches for; a failure is treated as that of a load."""
+        """The shadow, if the history vouches for it; a failure counts as a failed load."""
 
         def look(version: int) -> Tried:
             found, candidate = vouched(self._ledger, self._store, version)
@@ -195,7 +196,7 @@ class Follower:
         return [] if found is None else [found]
 
     def _champion(self, wanted: Champion | None) -> tuple[Predictor | None, str | None]:
-        """What to serve as champion, and what is wrong with that."""
+        """The champion to serve, and the problem with it, if any."""
         if wanted is None:
             return None, "there is no champion yet: promote a version that passed the gate"
         found = self._find(wanted.version)
@@ -212,7 +213,7 @@ class Follower:
         return self.served.find(version) or self._load(version)
 
     def _load(self, version: int) -> Predictor | None:
-        """Load and verify; a failure is remembered, and tried again after a while."""
+        """Load and verify a version; after a failure it is tried again after `retry_seconds`."""
         return self._attempt(version, lambda version: load(self._ledger, self._store, version))
 
     def _attempt(self, version: int, work: Callable[[int], T]) -> T | None:
@@ -230,7 +231,7 @@ class Follower:
         return done
 
     def _draining(self, *served: Predictor | None) -> dict[int, Predictor]:
-        """Retired champions whose episodes may still run: not too old, and not withdrawn."""
+        """Retired champions whose episodes may still run: neither too old nor withdrawn."""
         now, kept = time.monotonic(), {}
         current = {predictor.version for predictor in served if predictor is not None}
         for version, until in list(self._retired.items()):
@@ -259,7 +260,7 @@ class Follower:
 
     @property
     def _of(self) -> str:
-        """How a log line begins: the default policy is not named."""
+        """The beginning of a log line; it names any policy but the default."""
         return "" if self._policy == POLICY else f"policy {self._policy}: "
 
     def _say(self, before: Served, canary: Canary | None) -> None:
@@ -275,6 +276,6 @@ class Follower:
 
 
 def _alike(champion: Predictor | None, tried: tuple[Tried, ...]) -> tuple[Tried, ...]:
-    """Those that a copy of the champion's traffic can be given to: they see the same things."""
+    """The versions with the champion's interface, which can answer copies of its traffic."""
     face = {} if champion is None else champion.face
     return tuple(one for one in tried if difference(face, one.face) is None)

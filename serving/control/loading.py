@@ -1,4 +1,4 @@
-"""From the ledger and the store into memory, and the checks on the way."""
+"""Loads a version from the ledger and the store into memory, with all checks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
-    """Load a version into memory if everything about it holds, and warm it.
+    """Load a version into memory if all checks hold, and warm it up.
 
-    Checked here, by the server itself, beside what `vouched` checks: the policy gives the golden
+    The server itself makes the checks of `vouched`, and checks that the policy gives the golden
     outputs. Raises `LedgerError`, `ArtefactError` or `PredictionError`.
     """
     found, candidate = vouched(ledger, store, version)
@@ -37,9 +37,9 @@ def load(ledger: Ledger, store: ArtefactStore, version: int) -> Predictor:
 def vouched(ledger: Ledger, store: ArtefactStore, version: int) -> tuple[Version, Candidate]:
     """A version and its candidate, if the ledger's history vouches for it. It is not run.
 
-    The ledger's PASSED event and the verdict it cites are about this digest and environment; every
-    file has its digest. A recall may have been evolved in another environment than it passed in.
-    Raises `LedgerError` or `ArtefactError`.
+    The ledger's PASSED event and the verdict it cites must be about this digest and environment,
+    and every file must have its digest. A recall may have been evolved in another environment than
+    the one it passed in. Raises `LedgerError` or `ArtefactError`.
     """
     found = ledger.version(version)
     _, verdict = ledger.passed(version)
@@ -85,17 +85,17 @@ def ready(
         layout=Layout.from_dict(layout) if layout else None,
     )
     predictor.act(candidate.golden[0][:1])
-    predictor.act_one(candidate.golden[0][0].tolist())  # warm, in the shape of most requests
+    predictor.act_one(candidate.golden[0][0].tolist())  # warm up with the usual shape
     return predictor
 
 
 def _recalled(ledger: Ledger, found: Version) -> bool:
-    """Whether it is a former champion, judged again in a world that it was not evolved in."""
+    """Whether it is a former champion that was judged again in a world it did not evolve in."""
     return found.recall_of is not None and ledger.version(found.recall_of).digest == found.digest
 
 
 def _layers(candidate: Candidate, policy: OnnxPolicy) -> Layers | None:
-    """The policy in numpy, if its graph is a plain one that numpy was shown to compute equally."""
+    """The policy in numpy, if its graph is a plain chain and numpy gives the same outputs."""
     layers = None if policy.state_size else read_layers(candidate.policy_bytes())
     if layers is None:
         return None
@@ -110,9 +110,9 @@ def _layers(candidate: Candidate, policy: OnnxPolicy) -> Layers | None:
 
 
 def proof(candidate: Candidate) -> dict[str, Any]:
-    """That the serving code loads a candidate: what `Ledger.start_canary` wants as `loaded`.
+    """The proof that the serving code loads a candidate: `loaded` of `Ledger.start_canary`.
 
-    Raises `ArtefactError` if it does not.
+    Raises `ArtefactError` if it does not load.
     """
     candidate.check_golden()
     return {"digest": candidate.digest, "golden": len(candidate.golden[1])}

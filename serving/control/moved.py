@@ -1,4 +1,4 @@
-"""Did the world move under a trial? Then what it lost is not its canary's fault."""
+"""Did the world move during a trial? Then its losses are not the canary's fault."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from serving.trial.decision import Decision
 
 
 def moved_under(ledger: Ledger, canary: Canary) -> Event | None:
-    """The alarm over the champion that was raised since the trial began, and stands."""
+    """The alarm for the champion that was raised during the trial and still stands, if any."""
     return standing(ledger, canary.policy, since=canary.epoch)
 
 
 def explained(decision: Decision, moved: Event | None) -> tuple[str, dict[str, Any]]:
-    """Why a trial ends without a promotion, and the evidence."""
+    """The reason and the evidence of a trial that ends without a promotion."""
     said = decision.to_json()
     if moved is None:
         return decision.reason, said

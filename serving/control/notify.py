@@ -1,9 +1,9 @@
-"""Tells sinks of events: signed webhooks, each sink in order and at least once.
+"""Sends events to sinks as signed webhooks: each sink gets them in order and at least once.
 
-The body is a CloudEvent (cloudevents.io, 1.0, structured JSON); the signature is that of Standard
+The body is a CloudEvent (cloudevents.io, 1.0, structured JSON). The signature is that of Standard
 Webhooks (standardwebhooks.com, 1.0.0): headers webhook-id, webhook-timestamp and webhook-signature,
 an HMAC-SHA256 over id, timestamp and body. A retry has the same id. Nothing is sent unless a sink
-was added, and nobody approves anything by following a link.
+was added. A link in a message only shows a page; it approves nothing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from srghn.errors import LedgerError, ServiceError
 
 logger = logging.getLogger(__name__)
 
-#: A receiver must answer within so many seconds; an attempt that failed waits twice as long as the
-#: one before, from `FIRST` to `LAST` seconds.
+#: A receiver must answer within `TIMEOUT` seconds. The pause after a failed attempt doubles each
+#: time, from `FIRST` to `LAST` seconds.
 TIMEOUT, FIRST, LAST = 15.0, 1.0, 3600.0
 LOOK_SECONDS = 1.0
 TEST = "test"
@@ -39,7 +39,7 @@ TEST = "test"
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent: the id of the event, stable over retries, and the body's bytes."""
+    """A message: its id, the same in each retry, and the body's bytes."""
 
     id: str
     body: bytes
@@ -57,7 +57,7 @@ def message(event: Event) -> Message:
 
 
 def trial_message(now: str) -> Message:
-    """What `srghn notify test` sends: of no event."""
+    """The message of `srghn notify test`; it is about no event."""
     name = f"test-{now}"
     return Message(name, _cloud(name, TEST, "policy", now, {"reason": "srghn notify test"}))
 
@@ -78,7 +78,7 @@ def _cloud(name: str, action: str, policy: str, at: str, data: dict[str, Any]) -
 
 
 def sign(secret: str, message: Message, timestamp: int) -> str:
-    """The value of webhook-signature; `secret` as `whsec_` and base64."""
+    """The value of webhook-signature. `secret` is `whsec_` and base64; `timestamp` Unix seconds."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     content = f"{message.id}.{timestamp}.".encode() + message.body
     return "v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode()
@@ -87,7 +87,7 @@ def sign(secret: str, message: Message, timestamp: int) -> str:
 def send(sink: Sink, message: Message, timestamp: int) -> None:
     """Post it; raises `ServiceError` unless the receiver answers 2xx in time.
 
-    A redirect is an answer like any other that is no 2xx: it is not followed.
+    A redirect is not followed; it counts as a failure like any answer other than 2xx.
     """
     parts = urlsplit(sink.url)
     headers = {
@@ -119,9 +119,9 @@ def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPCon
 
 
 class Sender:
-    """Delivers what is due, each sink on its own, so that a slow one keeps no other waiting.
+    """Sends the due events, each sink in its own thread, so a slow one does not delay others.
 
-    Every worker of every server may have one: the ledger lets one of them send a delivery.
+    Every worker of every server may have a sender; the ledger lets only one send a delivery.
     """
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
@@ -135,18 +135,18 @@ class Sender:
         self._thread.start()
 
     def close(self) -> None:
-        """Begin nothing more; what is being sent may be sent again by the next server."""
+        """Stop. A message that is being sent now may be sent again by the next server."""
         self._over.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def look(self) -> None:
-        """Begin to send what is due; returns at once."""
+        """Start sending the due events; returns at once."""
         for name in self._sinks.due(self._clock()):
             if name not in self._busy or self._busy[name].done():
                 self._busy[name] = self._pool.submit(self.drain, name)
 
     def drain(self, name: str) -> None:
-        """Send a sink what is due, in order, until nothing is or an attempt fails."""
+        """Send a sink its due events, in order, until none is left or an attempt fails."""
         while not self._over.is_set():
             delivery = self._sinks.claim(name, self._clock())
             if delivery is None:
@@ -155,7 +155,7 @@ class Sender:
                 send(delivery.sink, message(delivery.event), int(self._clock()))
             except ServiceError as error:
                 pause = min(FIRST * 2**delivery.attempts, LAST)
-                logger.warning("sink %s: %s; tried again in %g s", name, error, pause)
+                logger.warning("sink %s: %s; next attempt in %g s", name, error, pause)
                 self._sinks.failed(delivery, str(error), self._clock() + pause)
                 return
             self._sinks.delivered(delivery)
@@ -165,6 +165,6 @@ class Sender:
             try:
                 self.look()
             except LedgerError as error:
-                logger.error("sinks cannot be looked after: %s", error)
+                logger.error("cannot deliver to sinks: %s", error)
             except Exception:
-                logger.exception("sinks cannot be looked after")  # a bug; the next look may do
+                logger.exception("cannot deliver to sinks")  # a bug; the next look may succeed

@@ -1,6 +1,6 @@
-"""From a pass towards service: the steps that a person, or the policy, takes with a version.
+"""The steps that bring a passed version into service, taken by a person or automatically.
 
-The command line and the HTTP routes call the same functions, so approving means the same in both.
+The command line and the HTTP routes call the same functions, so both do the same.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from serving.registry.states import State
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 
-#: Key of the ledger's record of a version that says how its trial runs.
+#: Key, in the ledger's record of a version, of the parameters of its trial.
 CANARY = "canary"
 
 
 def canary_rules(found: Version) -> CanaryParams:
-    """How a version's trial runs, as registered with it; raises `TransitionRefused` without."""
+    """The parameters of a version's trial, as registered with the version.
+
+    Raises `TransitionRefused` if it was registered without them.
+    """
     if CANARY not in found.manifest:
         raise TransitionRefused(
             f"version {found.version} was registered without canary parameters, before 0.3, and "
@@ -44,7 +47,7 @@ def approve(
 
     While another version is on trial it stays APPROVED (see `introduce`). Everything that can fail
     is checked before the approval is recorded: the candidate must load and give its golden outputs.
-    Returns the state that it leads to. Raises `TransitionRefused`, `ArtefactError`.
+    Returns the version's new state. Raises `TransitionRefused`, `ArtefactError`.
     """
     proof(store.load(ledger.version(version).digest))
     ledger.approve(
@@ -61,10 +64,10 @@ def approve(
 def introduce(
     ledger: Ledger, store: ArtefactStore, version: int, rules: CanaryParams, who: Who
 ) -> None:
-    """An approved version becomes the first champion, or goes on trial beside the champion.
+    """Make an approved version the first champion, or begin its trial against the champion.
 
-    Where the deployment rules want a shadow first it becomes one. It stays approved while another
-    version has that place, or the champion is in its window.
+    If the deployment rules require a shadow first, it becomes the shadow. It stays approved while
+    another version is on trial or shadow, or while the champion is in its window.
     """
     policy = ledger.version(version).policy
     champion, running = ledger.served(policy)
@@ -78,13 +81,13 @@ def introduce(
 
 
 def in_window(ledger: Ledger, policy: str) -> bool:
-    """Whether the champion's window goes on: no trial begins before its end."""
+    """Whether the champion's window is still open; no trial begins before it ends."""
     window = ledger.holdback(policy)
     return window is not None and time.time() < window.until
 
 
 def start_shadow(ledger: Ledger, store: ArtefactStore, version: int, who: Who) -> None:
-    """An approved version answers a copy of the traffic from now on."""
+    """Make an approved version the shadow: it answers a copy of the traffic."""
     loaded = proof(store.load(ledger.version(version).digest))
     ledger.start_shadow(version, loaded=loaded, who=_part(who, "shadow"))
 
@@ -98,5 +101,5 @@ def start_canary(
 
 
 def _part(who: Who, step: str) -> Who:
-    """One of the steps of a request, with a key of its own."""
+    """The actor of one step of a request, with a separate idempotency key."""
     return replace(who, key=f"{who.key}:{step}" if who.key else None)

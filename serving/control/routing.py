@@ -1,4 +1,4 @@
-"""What is served at one moment, and which version a key is sent to."""
+"""The versions that are served at one moment, and the choice among them for a request."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from serving.trial.assignment import arm_of
 
 @dataclass(frozen=True)
 class Face:
-    """What an answer says of who gave it: its header lines, and the fields after the action.
+    """The part of an answer that names its version: header lines, and fields after the action.
 
-    While a trial runs it is the same for both arms, unless the operator unblinded it.
+    While a trial runs it is the same for both arms, unless the operator unblinded answers.
     """
 
     route: str
@@ -29,25 +29,28 @@ class Face:
 
 @dataclass(frozen=True)
 class Tried:
-    """A version that answers copies of requests, elsewhere; `epoch` is the event that began it."""
+    """A version that answers copies of requests in another process.
+
+    `epoch` is the event that made it shadow or canary.
+    """
 
     epoch: int
     version: int
     digest: str
-    #: What it sees and answers, as its manifest has it.
+    #: The interface as the manifest describes it.
     face: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Served:
-    """One immutable reference to everything that answers; a request captures it once.
+    """Everything that answers, in one immutable object; a request takes the reference once.
 
-    `key` decides who is on which arm of the trial `epoch`; `deadline` is in seconds after an
-    episode's start. `held` is the predecessor of a fresh champion in its window, which keeps the
-    share `weight` of new episodes. `tried` answer copies of requests, which nobody gets. `blind`: a
-    trial or a window runs, and no answer tells its arm. `draining` holds retired champions whose
-    episodes are still running. `problem` says why the server is not ready, if it
-    is not.
+    `key` decides the arm of each episode in the trial `epoch`; `deadline` is in seconds after an
+    episode's start. `held` is the predecessor of a fresh champion in its window; it gets the share
+    `weight` of new episodes. `tried` are the versions that answer copies of requests; those
+    answers go to nobody. `blind` means that a trial or a window runs and no answer tells its arm.
+    `draining` holds retired champions whose episodes are still running. `problem` says why the
+    server is not ready; None if it is.
     """
 
     champion: Predictor | None = None
@@ -66,28 +69,28 @@ class Served:
 
     @cached_property
     def memory_bytes(self) -> int:
-        """Room for the larger memory of both arms: a token's length tells none of them."""
+        """Bytes for the larger state of both arms, so a token's length does not tell its arm."""
         arms = (self.champion, self.canary, self.held)
         sizes = (predictor.state_size for predictor in arms if predictor is not None)
         return 4 * max(sizes, default=0)
 
     @cached_property
     def flat(self) -> bool:
-        """Whether all that answer see flat vectors alone."""
+        """Whether all versions that answer take only flat vectors."""
         return all(predictor.layout is None for predictor in self._all())
 
     @cached_property
     def sizes(self) -> tuple[int, int]:
-        """Numbers of an observation, in every form that a request may carry, and bytes beside."""
+        """Numbers in all forms of an observation in one request, and their bytes of names."""
         forms = {predictor.interface: predictor for predictor in self._all()}.values()
         return sum(p.observation_size for p in forms), sum(p.beside for p in forms)
 
     @cached_property
     def asked(self) -> frozenset[str]:
-        """What an episode's observations must name for it to be on trial; empty: nothing.
+        """Names that an episode's observations must have for it to be on trial; empty: none.
 
-        Where the two arms see different things, whoever sends both alone is on trial: besides the
-        older one's observation that of the successor, which is on trial or a fresh champion.
+        If the two arms have different interfaces, only episodes that send both observations are
+        on trial. The names are those of the successor, which is on trial or a fresh champion.
         """
         champion, other = self.champion, self.canary or self.held
         if champion is None or other is None or not difference(champion.face, other.face):
@@ -96,7 +99,7 @@ class Served:
         return frozenset({newer.interface, str(newer.version)})
 
     def able(self, names: Iterable[str]) -> bool:
-        """Whether a request with observations of these names can be answered by both arms."""
+        """Whether both arms can answer a request with observations of these names."""
         return not self.asked or not self.asked.isdisjoint(names)
 
     def _all(self) -> Iterator[Predictor]:
@@ -105,14 +108,14 @@ class Served:
                 yield predictor
 
     def find(self, version: int) -> Predictor | None:
-        """The predictor of a version that may still answer."""
+        """The predictor of a version, if it may still answer; else None."""
         for predictor in (self.champion, self.canary, self.held):
             if predictor is not None and predictor.version == version:
                 return predictor
         return self.draining.get(version)
 
     def nobody(self) -> Face:
-        """The face of an answer that no version gave."""
+        """The face of an answer without a version, such as a refusal."""
         line = f"x-champion-generation: {self.generation}\r\n"
         return Face("none", line.encode(), b"", None)
 
@@ -124,7 +127,7 @@ class Served:
         return "canary" if predictor is self.canary else "draining"
 
     def face(self, predictor: Predictor) -> Face:
-        """How answers of a predictor present it; made once."""
+        """The face of a predictor's answers; it is made once and kept."""
         found = self._faces.get(predictor.version)
         if found is None:
             found = self._faces[predictor.version] = self._make_face(predictor)
@@ -144,7 +147,7 @@ class Served:
         return Face(route, lines.encode(), fields.encode(), str(version))
 
     def assign(self, episode: str, names: Iterable[str] = ()) -> tuple[int, Predictor | None]:
-        """The arm of a new episode and who answers it: the trial's key decides, and nobody else."""
+        """The arm of a new episode and the predictor; only the trial's secret key decides."""
         if not self.able(names):
             return CHAMPION_ARM, self.champion
         if self.canary is not None and arm_of(self.key, episode, self.weight):
@@ -154,7 +157,7 @@ class Served:
         return CHAMPION_ARM, self.champion
 
     def choose(self, client: str | None, names: Iterable[str] = ()) -> Predictor | None:
-        """Who answers outside an episode: the canary, for its share of clients or of requests."""
+        """The predictor outside an episode: the canary for its share of clients or requests."""
         if self.canary is None:
             return self.champion
         return self.assign(f"client {client}" if client else secrets.token_hex(8), names)[1]

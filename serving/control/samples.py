@@ -1,7 +1,7 @@
-"""Observations kept for the diagnosis: at most one an episode, the latest ones, off the hot path.
+"""Keeps observations for the diagnosis: the latest ones, at most one per episode, off the hot path.
 
-Which step is kept depends on the episode's name alone, so the sandbox can draw its own the same
-way. Steps are spread over octaves: half of short episodes have one, and long ones too.
+The episode's name alone decides which step is kept, so the sandbox can choose its steps in the same
+way. Steps are spread over octaves, so that both short and long episodes give observations.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
-#: Steps that are kept lie below 2 ** OCTAVES; so many samples may wait to be written.
+#: Kept steps are below 2 ** OCTAVES; at most `WAITING` samples wait to be written.
 OCTAVES, WAITING = 9, 1000
 
 
 def step_of(episode: str) -> int:
-    """The step, from 0, at which this episode's observation is kept, if it gets there."""
+    """The step, from 0, whose observation is kept, if the episode is long enough."""
     share = zlib.crc32(episode.encode()) / 2**32
     return int(2 ** (OCTAVES * share)) - 1
 
 
 class Samples:
-    """Takes observations of one policy as they are asked about; `flush` writes them.
+    """Collects observations of one policy's requests; `flush` writes them.
 
-    Keeps the latest `most`; 0: none. What comes faster than it is written is dropped.
+    The ledger keeps the latest `most`; 0: none. If they arrive faster than they are written, some
+    are dropped.
     """
 
     def __init__(self, ledger: Ledger, policy: str, most: int) -> None:
@@ -42,10 +43,10 @@ class Samples:
         self._waiting: deque[Sample] = deque(maxlen=WAITING)
 
     def offer(self, episode: Episode, observation: Sequence[float]) -> None:
-        """Keep it, if this is the episode's step; called for every action, so it must be quick."""
+        """Keep it if this is the episode's step. Called for every action, so it must be fast."""
         if not self._most or episode.steps != step_of(episode.name):
             return
-        if episode.moved or episode.loose:  # of two versions, or of a step that nobody knows
+        if episode.moved or episode.loose:  # two versions, or an unknown number of steps
             return
         data = np.asarray(observation, "<f4").tobytes()
         self._waiting.append(
@@ -54,9 +55,9 @@ class Samples:
         )  # fmt: skip
 
     def flush(self) -> None:
-        """Write what waits, in one transaction; what cannot be written is dropped, and it is said.
+        """Write the waiting samples in one transaction.
 
-        Samples are no reason to stop serving.
+        If that fails, they are dropped and a warning is logged; serving goes on.
         """
         count = len(self._waiting)
         if not count:

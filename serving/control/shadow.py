@@ -1,11 +1,11 @@
-"""A copy of the traffic that versions not served yet answer, beside the champion; nobody gets it.
+"""Lets the shadow and the canary answer copies of the traffic; these answers go to nobody.
 
-Copies wait in a short queue and are answered by a process of its own (`serving.control.copies`), a
-bounded number a second: under load they are dropped, and no request waits for one. Each copy is
-answered by the champion and by each version that is tried, the shadow and the canary, in random
-order; what that shows is added up in the ledger, so that workers' and restarts' counts are one
-(`serving.trial.guards`). A version whose native code ends that process, or hangs in it, has failed
-on that copy; the process begins again, later each time, and the worker goes on.
+Copies wait in a short queue. A separate process (`serving.control.copies`) answers them, a bounded
+number a second. Under load copies are dropped, and no request waits for one. The champion and each
+tried version (the shadow, the canary) answer each copy, in random order. The results are summed in
+the ledger, over all workers and restarts (`serving.trial.guards`). If a version's native code ends
+that process, or hangs in it, the version has failed on that copy. The process is then restarted,
+after a longer pause each time, and the worker goes on.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
-#: The process that answers; the folder of artefacts is added.
+#: Command of the process that answers; the folder of artefacts is appended.
 COMMAND = (sys.executable, "-m", "serving.control.copies")
-#: Seconds that it may take to begin or to load a version, and to answer.
+#: Seconds that it may take to start or to load a version, and to answer.
 LOADS, ANSWERS = 60.0, 10.0
-#: Seconds without a copy after which it ends; it begins again with the next one.
+#: Seconds without a copy after which it ends; the next copy starts it again.
 IDLE = 60.0
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A copy of a request that waits."""
+    """A copy of a request in the queue."""
 
     served: Served
     observation: list[float]
@@ -56,7 +56,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class TriedView:
-    """A shadow or canary as people see it: what copies showed, and how near each guard is."""
+    """The results of a shadow or canary for people: the counts of copies and each guard."""
 
     kind: Literal["shadow", "canary"]
     version: int
@@ -65,7 +65,7 @@ class TriedView:
 
 
 def views(ledger: Ledger, policy: str) -> list[TriedView]:
-    """The shadow and the canary of a policy, where there are any."""
+    """The views of a policy's shadow and canary; empty without any. Raises `LedgerError`."""
     shadow, canary = ledger.shadow(policy), ledger.canary(policy)
     terms = ledger.deployment_rules(policy).guards
     found = []
@@ -81,7 +81,7 @@ def views(ledger: Ledger, policy: str) -> list[TriedView]:
 
 
 class Shadow:
-    """Has copies of one policy's requests answered, from any thread."""
+    """Gets answers to copies of one policy's requests; safe to call from any thread."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Shadow:
     def offer(
         self, served: Served, observation: list[float], episode: str | None = None, step: int = 0
     ) -> None:
-        """Take a copy of a request if there is somebody to answer it and room; never waits."""
+        """Queue a copy of a request if a version is tried and there is room; never waits."""
         if not served.tried or served.champion is None:
             return
         if not self._started:
@@ -125,7 +125,7 @@ class Shadow:
                 self._thread.start()
 
     def look(self) -> None:
-        """Add to the ledger what was counted since the last look. Blocks; raises `LedgerError`."""
+        """Add the counts since the last look to the ledger. Blocks; raises `LedgerError`."""
         self._terms = self._ledger.deployment_rules(self._policy).guards
         with self._lock:
             seen, self._seen = self._seen, {}
@@ -164,7 +164,7 @@ class Shadow:
                 break
             try:
                 self._answer(taken)
-            except Exception:  # a bug, and no reason to stop comparing
+            except Exception:  # a bug; go on comparing
                 logger.exception("a copy of a request was not answered")
                 self._helper.fail()
             if self._over.wait(self._pause):
@@ -172,9 +172,9 @@ class Shadow:
         self._helper.stop()
 
     def _answer(self, taken: Taken) -> None:
-        """Have one copy answered, and keep what it shows."""
+        """Get the answers to one copy, and keep the counts."""
         champion, now = taken.served.champion, time.monotonic()
-        assert champion is not None  # or it was not offered
+        assert champion is not None  # without a champion no copy is offered
         tried = [one for one in taken.served.tried if self._failed.get(one.version, 0) <= now]
         copy = Copy(
             Of(champion.version, champion.digest),
@@ -189,7 +189,7 @@ class Shadow:
             self._counts.add("shadow_dropped")
             return
         self._helper.send(self._encode(copy))
-        last = Said("loads")  # it begins, or was about to
+        last = Said("loads")  # it is starting
         while last.does in ("loads", "asks"):
             line = self._helper.receive(ANSWERS if last.does == "asks" else LOADS)
             if line is None:
@@ -205,7 +205,7 @@ class Shadow:
                 self._keep({one.epoch: seen})
 
     def _died(self, last: Said, champion: int, tried: list[Tried]) -> None:
-        """It ended, or hangs: a failure of the version that it said it was about to ask."""
+        """Count a process that ended or hung as a failure of the version it was running."""
         if self._over.is_set():
             return
         pause = self._helper.pause
@@ -226,7 +226,7 @@ class Shadow:
                 self._keep({one.epoch: Compared(copies=1, errors=1)})
 
     def _not_loaded(self, version: int, why: str) -> None:
-        """Leave a version alone for a while; the champion answers requests, whatever is here."""
+        """Do not try a version for a while; requests are not affected."""
         self._failed[version] = time.monotonic() + self._retry
         self._counts.add("load_failures")
         logger.error("version %s did not load to answer copies: %s", version, why)

@@ -1,11 +1,11 @@
-"""Is the champion still doing what it was promoted for? An e-detector over the outcomes of service.
+"""Does the champion still keep the gate's promise? An e-detector over the outcomes in service.
 
-Returns are clipped and scaled as in a trial; the promise is the lower bound of the gate's primary
-mean, less a margin. While the mean in service holds it, `run_length` outcomes pass on average
+Returns are clipped and scaled as in a trial. The promise is the lower bound of the gate's primary
+mean, minus a margin. While the mean in service keeps it, `run_length` outcomes pass on average
 before a false alarm (`srghn.inference.detect`). After an alarm the mirrored detector looks for
-recovery. One alarm a champion's generation; recovery or a promotion arms the watch again.
+recovery. There is one alarm per champion's generation; recovery or a promotion restarts the watch.
 
-The state is the ledger's and moves on by compare-and-set on the number of the last outcome, so
+The state is in the ledger. It is updated by compare-and-set on the number of the last outcome, so
 several workers count each outcome once. Alarm and recovery are events of the policy.
 """
 
@@ -28,19 +28,19 @@ logger = logging.getLogger(__name__)
 
 ACTOR = "watch"
 DRIFT, RECOVERY, SEEN = "drift", "drift_over", "drift_acknowledged"
-#: What was found to explain it; written by `pipelines.adapt`.
+#: The action of a diagnosis; `pipelines.adapt` writes it.
 DIAGNOSIS = "diagnosis"
-#: Outcomes counted at one look.
+#: Most outcomes counted at one look.
 AT_ONCE = 5000
 
 
 def standing(ledger: Ledger, policy: str, since: int = 0) -> Event | None:
-    """The alarm that was raised after event `since` and not taken back, if there is one."""
+    """The alarm that was raised after event `since` and still stands; None without one."""
     told = ledger.notes(policy, DRIFT, RECOVERY, since=since)
     return told[-1] if told and told[-1].action == DRIFT else None
 
 
-#: Ended episodes over which silence is judged, and the fewest for which it is.
+#: Number of latest episodes over which missing outcomes are judged, and the least number needed.
 RECENT, FEWEST = 200, 20
 BLIND = "blind"
 Status = Literal["steady", "drift", "blind", "unwatched"]
@@ -48,10 +48,10 @@ Status = Literal["steady", "drift", "blind", "unwatched"]
 
 @dataclass(frozen=True)
 class WatchState:
-    """What is known of the champion of `generation`; `alarm` is the event's hash, or None.
+    """The watch's state for the champion of `generation`; `alarm` is the event's hash, or None.
 
-    `outcomes` were counted for it, with scaled mean `total / outcomes`; `outside` of them had a
-    return outside the range, which was clipped to it.
+    `outcomes` is the number counted for it; their scaled mean is `total / outcomes`. `outside` of
+    them had a return outside the range, which was clipped.
     """
 
     generation: int
@@ -71,9 +71,9 @@ class WatchState:
 
 @dataclass(frozen=True)
 class WatchView:
-    """The watch as people see it. `level` of `run_length` is how near an alarm is.
+    """The watch for people. An alarm is raised when `level` reaches `run_length`.
 
-    `diagnosis` is what was found to explain the alarm that stands.
+    `diagnosis` is the reason of the diagnosis of the standing alarm; None without one.
     """
 
     status: Status
@@ -89,7 +89,7 @@ class WatchView:
 
 
 class Watch:
-    """Moves the watch of one policy on; called at every look of a server's follower."""
+    """Updates the watch of one policy; a server's follower calls it at every look."""
 
     def __init__(
         self, ledger: Ledger, policy: str = POLICY, clock: Callable[[], float] = time.time
@@ -98,7 +98,7 @@ class Watch:
         self._told = 0
 
     def look(self) -> None:
-        """Count the outcomes that are new. Writes nothing where there are none."""
+        """Count the new outcomes. Writes nothing if there are none. Raises `LedgerError`."""
         champion = self._ledger.champion(self._policy)
         if champion is None:
             return
@@ -113,7 +113,7 @@ class Watch:
         self._ledger.advance_watch(self._policy, after, found[-1].n, kept)
 
     def tell_silence(self, seen: WatchView) -> None:
-        """Say once a champion's generation that too few episodes have an outcome."""
+        """Record, once per champion's generation, that too few episodes have an outcome."""
         champion = self._ledger.champion(self._policy)
         if seen.status != BLIND or champion is None or self._told == champion.generation:
             return
@@ -124,7 +124,7 @@ class Watch:
         logger.warning("watch: blind: %s", seen.why)
 
     def view(self) -> WatchView:
-        """What to show now."""
+        """The present view; raises `LedgerError`."""
         champion = self._ledger.champion(self._policy)
         if champion is None:
             return WatchView("unwatched", "there is no champion")
@@ -154,13 +154,13 @@ class Watch:
         )
 
     def _diagnosis(self, alarm: str) -> str | None:
-        """What the latest diagnosis after this alarm says; None before the first."""
+        """The reason of the latest diagnosis of this alarm; None before the first."""
         noted = self._ledger.notes(self._policy, DIAGNOSIS)[-1:]
         said = [self._ledger.evidence(str(event.evidence_sha256)) for event in noted]
         return noted[0].reason if said and said[0].get("drift") == alarm else None
 
     def _state(self, data: Mapping[str, Any], champion: Champion) -> WatchState | None:
-        """The state of this champion: as kept, or new; None where the gate promised nothing."""
+        """The stored state of this champion, or a new one; None without a promise of the gate."""
         if data and data["generation"] == champion.generation:
             return WatchState.from_json(data)
         promise = self._ledger.passed(champion.version)[1].get("promise")
@@ -172,7 +172,7 @@ class Watch:
 
     def _count(self, state: WatchState, champion: Champion, found: list[Outcome]) -> WatchState:
         rules = self._range(champion)
-        assert rules is not None  # or there were no state
+        assert rules is not None  # without them there is no state
         returns = [
             outcome.return_
             for outcome in found
@@ -195,7 +195,7 @@ class Watch:
         return state
 
     def _turn(self, state: WatchState, champion: Champion) -> WatchState:
-        """An alarm, or after one a recovery: an event, and a detector that looks the other way."""
+        """Write the event of an alarm or a recovery, and start the opposite detector."""
         fell = state.detector.side == "fall"
         evidence = {
             "version": champion.version,
@@ -216,6 +216,6 @@ class Watch:
         return replace(state, detector=turned, alarm=noted if fell else None)
 
     def _range(self, champion: Champion) -> TrialRules | None:
-        """The range that its returns are scaled by; None for versions registered before 0.3."""
+        """The range for scaling its returns; None for versions registered before 0.3."""
         found = self._ledger.version(champion.version)
         return terms_of(canary_rules(found)) if CANARY in found.manifest else None

@@ -1,6 +1,6 @@
-"""The window of a fresh champion: its holdback is counted, and ended by harm, by time or by proof.
+"""The window of a fresh champion: counts its holdback, and ends it by harm, by time or by proof.
 
-Runs in every worker, as the trial's controller does; the ledger lets one of them win.
+Runs in every worker, as the trial's controller does; the ledger lets only one act.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ACTOR = "holdback"
 
 
 class Window:
-    """Counts a holdback's starts in their order, and acts on what they amount to.
+    """Counts a holdback's starts in their order, and acts on the decision.
 
-    `latest` is the last decision and the window it is about, for the page; None outside a window.
+    `latest` is the last decision and its window, for the page; None outside a window.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Window:
         self._ledger, self._policy, self._clock = ledger, policy, clock
 
     def judge(self) -> bool:
-        """Look at the window of the present champion; True if it ended now."""
+        """Count and decide the window of the present champion; True if it ended now."""
         window = self._ledger.holdback(self._policy)
         if window is None:
             self.latest = None

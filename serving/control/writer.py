@@ -1,4 +1,4 @@
-"""Writes of running episodes, in groups: what arrives together shares a commit."""
+"""Writes starts and outcomes of episodes in groups: those that arrive together share a commit."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Entry = tuple[Item, asyncio.Future[Result]]
-#: Items of one transaction: a group's commit must stay short for those who wait for the next.
+#: Most items of one transaction, so that a commit stays short for the next group.
 MOST = 256
 
 
 class Late(LedgerError):
-    """The ledger took longer than anybody waits for it."""
+    """The ledger took longer than the request may wait."""
 
 
 class GroupWriter(Generic[Item, Result]):
-    """Hands items to `write`, a group at a time, in one thread of its own.
+    """Passes items to `write`, one group at a time, in a separate thread.
 
-    While a group is being written the next one gathers, so that a group is as large as the load
-    makes it and nobody waits for a group to fill. Used from one event loop.
+    While one group is being written, the next one collects. So the load decides the size of a
+    group, and no item waits for a group to fill. Used from one event loop.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GroupWriter(Generic[Item, Result]):
         self._write = write
         self._waiting: list[Entry[Item, Result]] = []
         self._busy = False
-        # An executor's futures cost as much as a write: its thread is handed lists instead.
+        # An executor's future costs as much as a write, so the thread gets lists instead.
         self._groups: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Any]] | None] = (
             SimpleQueue()
         )
@@ -46,7 +46,7 @@ class GroupWriter(Generic[Item, Result]):
         self._thread.start()
 
     async def put(self, item: Item, seconds: float) -> Result:
-        """The result for one item. Raises what `write` gave for it, or `Late` after `seconds`."""
+        """The result for one item. Raises its error from `write`, or `Late` after `seconds`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         entry = (item, future)
@@ -60,7 +60,7 @@ class GroupWriter(Generic[Item, Result]):
             timer.cancel()
 
     def close(self) -> None:
-        """Wait for the group that is being written; what waits for its turn is not written."""
+        """Wait for the group that is being written; items of later groups are not written."""
         self._groups.put(None)
         self._thread.join()
 
@@ -79,7 +79,7 @@ class GroupWriter(Generic[Item, Result]):
         while (given := self._groups.get()) is not None:
             loop, group = given
             results = self._try([item for item, _ in group])
-            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody waits
                 loop.call_soon_threadsafe(self._end, loop, group, results)
 
     def _try(self, items: list[Item]) -> Sequence[Result | Exception]:

@@ -1,4 +1,4 @@
-"""The evidence of a trial, drawn: both arms' means, and bounds of the effect with its margin."""
+"""Draws a trial's evidence: both arms' means, and bounds of the effect with its margin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROW = 34
 
 
 class _Axis:
-    """Values in [low, high] to pixels of a drawing so wide."""
+    """Maps values in [low, high] to pixels of a drawing of this width."""
 
     def __init__(self, low: float, high: float, width: int) -> None:
         self.low, self.high, self.width = low, high, width
@@ -30,7 +30,7 @@ class _Axis:
 def draw(view: TrialView, width: int = 640) -> Markup:
     """An SVG of both arms' mean returns, and of the effect's bounds with harm and margin lines.
 
-    `width` in pixels at which its letters have the size of the text: for a desk or for a phone.
+    `width` is the width in pixels at which its letters have the size of the page's text.
     """
     rules, decision = view.canary.rules, view.decision
     span = rules.high - rules.low
@@ -61,7 +61,7 @@ def draw(view: TrialView, width: int = 640) -> Markup:
 
 @dataclass(frozen=True)
 class _Arm:
-    """One arm's outcomes, and their mean in returns; None without any."""
+    """One arm's number of outcomes and their mean return; None without outcomes."""
 
     outcomes: int
     mean: float | None
@@ -80,7 +80,7 @@ class _Arm:
 
 
 def _nice(value: float, most: float) -> float:
-    """The next of 1, 2, 5 times a power of ten, at most `most`."""
+    """The smallest of 1, 2, 5 times a power of ten that is at least `value`; at most `most`."""
     scale = 10.0 ** math.floor(math.log10(max(value, most / 1000)))
     return min(most, next(step * scale for step in (1, 2, 5, 10) if step * scale >= value))
 

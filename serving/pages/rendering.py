@@ -1,4 +1,4 @@
-"""Pages as answers: one look, relative links, no script, nothing from elsewhere."""
+"""Pages as answers: one style, relative links, no script, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.registry.states import State
 if TYPE_CHECKING:
     from serving.sessions import Session, Sessions
 
-#: Nothing is loaded, nothing runs, forms go here alone, and no other page may frame this one.
+#: No loads, no scripts, forms only to this server, and no frames by other pages.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -30,12 +30,12 @@ _TONES = {
     **dict.fromkeys([State.INCONCLUSIVE, State.STALE, State.CANARY, State.EVALUATING], "wait"),
     State.REJECTED: "bad",
 }
-#: Pages that a person may be led back to after signing in.
+#: Pages to which a person may return after signing in.
 _NEXT = re.compile(r"(?:decide|versions|episode|compare|history)(?:/\w+)*(?:\?[\w=&-]*)?")
 
 
 def base_of(policy: str) -> str:
-    """Where the routes of a policy begin, without the slash before it."""
+    """The path prefix of a policy's routes, without the leading slash."""
     return "v1" if policy == POLICY else f"v1/policies/{policy}"
 
 
@@ -55,7 +55,7 @@ _templates.filters["number"] = lambda value: "–" if value is None else f"{valu
 def page(
     request: Request, name: str, status: int = 200, *, session: Session | None, **content: Any
 ) -> Response:
-    """An answer made of the template `name`, for whoever is signed in (None: nobody)."""
+    """An answer from the template `name`; `session` None means that nobody is signed in."""
     text = _templates.get_template(f"{name}.html.j2").render(
         root=root(request),
         session=session,
@@ -66,13 +66,13 @@ def page(
 
 
 def root(request: Request) -> str:
-    """The way from a request's page to `/`, whatever a proxy put before it."""
+    """The relative path from a request's page to `/`, independent of a proxy's prefix."""
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     return "../" * (path.count("/") - 1) or "./"
 
 
 def go(to: str, cookie: str | None = None) -> Response:
-    """Lead a browser on after a form, to a relative address."""
+    """Redirect a browser after a form, to a relative address."""
     headers = {**HEADERS, "Location": to}
     return Response(None, 303, headers if cookie is None else {**headers, "Set-Cookie": cookie})
 
@@ -85,7 +85,7 @@ def browses(request: Request) -> bool:
 def sign_in(
     request: Request, sessions: Sessions, status: int = 401, problem: str = "", to: str = ""
 ) -> Response:
-    """The page where one signs in; `to` is where it leads, by default back to this page."""
+    """The sign-in page; it leads to `to` afterwards, by default back to this page."""
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     query = request.url.query
     back = to or path.lstrip("/") + (f"?{query}" if query else "")
@@ -96,5 +96,5 @@ def sign_in(
 
 
 def lawful(to: str) -> str:
-    """A page of ours to lead to, or `/` (an empty string)."""
+    """`to` if it is one of our pages, else `/` (an empty string)."""
     return to if _NEXT.fullmatch(to) else ""

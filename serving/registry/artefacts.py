@@ -1,7 +1,7 @@
-"""Candidates by digest, in a folder that nothing else writes to.
+"""Stores candidates by digest, in a folder that nothing else writes to.
 
-A candidate is copied aside, verified there, synced and renamed to its digest; so a folder of that
-name is whole, whatever happened while it was made. It is verified again whenever it is asked for.
+A candidate is copied to a temporary folder, verified, synced and renamed to its digest. So a folder
+with a digest's name is always complete. It is verified again at every read.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class ArtefactStore:
     def put(self, source: Path) -> str:
         """Store a candidate; returns its digest. Storing it again changes nothing.
 
-        Raises `ArtefactError` if a file is missing or tampered with, or the store cannot be
-        written; then nothing is stored.
+        Raises `ArtefactError`, and stores nothing, if a file is missing or was changed, or if the
+        store cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class ArtefactStore:
         return self.load(digest).path
 
     def load(self, digest: str) -> Candidate:
-        """A stored candidate, every file of it checked against `digest`."""
+        """A stored candidate, with every file checked against `digest`; raises `ArtefactError`."""
         if not _DIGEST.fullmatch(digest):
             raise ArtefactError(f"a digest is 64 hexadecimal digits, got {digest!r}")
         folder = self.folder / digest
@@ -80,7 +80,7 @@ class ArtefactStore:
         except OSError:
             if not (self.folder / digest).is_dir():
                 raise
-            self.load(digest)  # stored before: whole, or an error that names what is wrong
+            self.load(digest)  # stored before: check it; an error names the bad file
         sync_folder(self.folder)
         return digest
 

@@ -1,4 +1,4 @@
-"""Copies of a whole ledger: made while it is in use, and put back in its place."""
+"""Backups of a whole ledger: made while it is in use, and restored."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from srghn.files import sha256_file, sync_folder
 
 
 def save(url: str, stem: Path) -> Path:
-    """A consistent copy of a ledger, while others write to it; returns the new file.
+    """Make a consistent copy of a ledger while others write to it; returns the new file.
 
-    The name begins with `stem` and holds the moment. The file is whole or not there. Raises
-    `LedgerError` if it cannot be made; for PostgreSQL it is `pg_dump`'s, and where that program is
-    absent the error says what to run.
+    The name begins with `stem` and holds the time. The file is complete or does not exist. For
+    PostgreSQL `pg_dump` makes it. Raises `LedgerError` if it cannot be made; if `pg_dump` is
+    missing, the error has the command to run.
     """
     parsed = parse_url(url)
     source = sqlite_path(parsed)
@@ -51,10 +51,10 @@ def save(url: str, stem: Path) -> Path:
 
 
 def restore(url: str, copy: Path, home: Path, who: Who, witness_key: Path | None = None) -> Ledger:
-    """Put a copy in the place of the ledger, and say so in the history and to the witness.
+    """Replace the ledger by a copy, and record that in the history and in the witness.
 
-    What was there is moved aside, never deleted (PostgreSQL: saved to `home/backups` first). The
-    copy is verified in whole before anything is touched. Raises `LedgerError`.
+    The present ledger is moved aside and never deleted (PostgreSQL: saved to `home/backups`
+    first). The whole copy is verified before anything is changed. Raises `LedgerError`.
     """
     parsed = parse_url(url)
     file = sqlite_path(parsed)
@@ -99,7 +99,7 @@ def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> None:
 
 
 def _run(program: str, arguments: list[str], url: URL, said: str) -> None:
-    """A program of PostgreSQL's, told of the database by its environment: no password is shown."""
+    """Run a program of PostgreSQL, with the database in its environment to hide the password."""
     if shutil.which(program) is None:
         raise LedgerError(f"{program} is not on this machine's PATH; run it where it is: {said}")
     known = {
@@ -143,7 +143,7 @@ def _restore_file(file: Path, copy: Path) -> None:
 
 
 def _check(copy: Path) -> None:
-    """A copy that is restored verifies, as every ledger."""
+    """Verify a copy before it is restored; raises `LedgerError`."""
     database = Database(f"sqlite:///{copy}", home=copy.with_suffix(".home"))
     try:
         Ledger(database).verify()

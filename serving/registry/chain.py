@@ -1,4 +1,4 @@
-"""The hash chain over the ledger's events, and the check that finds the first broken one."""
+"""The hash chain over the ledger's events, and the check that finds the first broken event."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMAT = 2
 def event_hash(event: Event) -> str:
     """SHA-256 over the fields of the event's format; `prev_hash` makes it a chain.
 
-    Raises `LedgerError` if the format is none that this version of srghn knows.
+    Raises `LedgerError` if this version of srghn does not know the format.
     """
     if event.format not in FIELDS:
         raise LedgerError(f"event {event.seq} has the unknown format {event.format}")
@@ -51,7 +51,10 @@ def read_events(
     policy: str | None = None,
     before: int | None = None,
 ) -> Iterator[Event]:
-    """Events after number `since`, of one version, of a policy or of all; `newest`: last first."""
+    """Events after number `since` and before `before`, of one version, of a policy or of all.
+
+    `newest`: the last first. At most `limit` events.
+    """
     table = schema.events
     order = table.c.seq.desc() if newest else table.c.seq
     query = select(table).where(table.c.seq > since).order_by(order)
@@ -69,7 +72,7 @@ def read_events(
 
 @dataclass
 class Replay:
-    """What a sequence of events leads to, taken in one after the other."""
+    """The states and champions that a sequence of events leads to; `take` adds the next event."""
 
     previous: str = GENESIS
     count: int = 0
@@ -79,7 +82,7 @@ class Replay:
     champions: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
-        """Raises `LedgerError` unless the event follows from those before it."""
+        """Add an event; raises `LedgerError` unless it follows from those before it."""
         problem = self._problem(event)
         if problem:
             raise LedgerError(f"event {event.seq} of the ledger is broken: {problem}")
@@ -101,7 +104,7 @@ class Replay:
         if event.format < self.format:
             return f"its format {event.format} is older than that of the event before it"
         if event.format == 1 and event.policy != schema.POLICY:
-            return f"policy {event.policy!r} is written in a format that knows none"
+            return f"it names policy {event.policy!r} in a format that has no policies"
         return self._state_problem(event)
 
     def _state_problem(self, event: Event) -> str | None:
@@ -117,14 +120,14 @@ class Replay:
 
 
 def possible(start: str | None, end: str | None) -> bool:
-    """Whether the state machine knows a step between two states, as the events name them."""
+    """Whether the state machine has a step from `start` to `end` (names of states, or None)."""
     known: dict[str | None, State | None] = {str(state): state for state in State}
     known[None] = None
     return start in known and end in TRANSITIONS[known[start]]
 
 
 def replay(events: Iterable[Event]) -> Replay:
-    """Take events in from the first on; raises `LedgerError` at the first broken one."""
+    """Replay events from the first on; raises `LedgerError` at the first broken one."""
     found = Replay()
     for event in events:
         found.take(event)
@@ -134,8 +137,8 @@ def replay(events: Iterable[Event]) -> Replay:
 def verify(connection: Connection) -> int:
     """Recompute the chain and replay it; returns the number of events.
 
-    Raises `LedgerError` naming the first event that is broken, or the version whose recorded state,
-    or the champion whose pointer, is not what the events lead to.
+    Raises `LedgerError` that names the first broken event, or the version or champion whose row
+    contradicts the events.
     """
     found = replay(read_events(connection))
     for row in connection.execute(select(schema.evidence)):

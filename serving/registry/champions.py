@@ -1,4 +1,4 @@
-"""Steps that decide who is served: an approval, a promotion, a rollback; and a policy's own."""
+"""Steps that decide which version is served (approval, promotion, rollback), and policy steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add(step: Step, name: str) -> None:
 
 
 def set_mode(step: Step, mode: str) -> None:
-    """Which mode the policy's world is in now; what was judged in another one no longer holds."""
+    """Record the present mode of the policy's world; passes in other modes become stale."""
     before = rows.served_mode(step.connection, step.policy)
     _write_mode(step, mode)
     if mode != before:
@@ -46,9 +46,9 @@ def _write_mode(step: Step, mode: str) -> None:
 
 
 def approve(step: Step, version: int, report_digest: str, home: Path | None) -> None:
-    """A pass becomes an approval, by the digest of the report that was read.
+    """Approve a pass, by the digest of the report that was read.
 
-    The report's files are held against the verdict once more, where there is a home to look in.
+    If there is a home, the report's files are compared with the verdict once more.
     """
     found = step.version(version)
     if found.state is State.PASSED and found.report_digest != report_digest:
@@ -74,7 +74,7 @@ def _verdict(step: Step, version: int) -> dict[str, Any]:
 
 
 def promote(step: Step, version: int, expected_generation: int) -> Champion:
-    """The first champion from its approval, every later one from a trial that speaks for it."""
+    """Promote a version: the first champion from APPROVED, every later one from a won trial."""
     evidence, champion = None, step.champion()
     if champion is not None and step.version(version).state is not State.CANARY:
         raise TransitionRefused(
@@ -96,7 +96,7 @@ def promote(step: Step, version: int, expected_generation: int) -> Champion:
 
 
 def rollback(step: Step, to_version: int | None, expected_generation: int | None) -> Champion:
-    """Bring a retired champion back; the one that goes is quarantined."""
+    """Bring a retired champion back; the present one is quarantined."""
     champion = step.champion()
     if champion is None:
         raise TransitionRefused("there is no champion to roll back from")
@@ -106,10 +106,10 @@ def rollback(step: Step, to_version: int | None, expected_generation: int | None
 
 
 def rollback_held(step: Step) -> Champion:
-    """Bring the predecessor back that a holdback shows to be better, once: the window is over."""
+    """Bring back the predecessor that a holdback shows to be better; this ends the window."""
     window, decision = holdbacks.check_harm(step)
     champion = step.champion()
-    assert champion is not None  # or there were no window
+    assert champion is not None  # without a champion there is no window
     target = guards.rollback_target(step, champion, window.predecessor)
     return _bring_back(step, champion, target, {"decision": decision.to_json()})
 
@@ -123,7 +123,7 @@ def _bring_back(step: Step, champion: Champion, target: int, evidence: dict[str,
 
 
 def revoke(step: Step, version: int) -> None:
-    """Out of service for good; if it is served, a predecessor takes its place first."""
+    """Take a version out of service for good; if it is served, a predecessor replaces it first."""
     champion = step.champion()
     if champion is None or champion.version != version:
         trials.withdraw(step, version, State.REVOKED, quarantined=True)

@@ -1,4 +1,4 @@
-"""What copies of requests showed of a shadow or a canary beside the champion: counts."""
+"""Counts from copies of requests: a shadow or canary compared with the champion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _table = schema.compared
 
 
 def add(connection: Connection, policy: str, epoch: int, seen: Compared) -> None:
-    """Add what a worker counted since it last did."""
+    """Add a worker's counts since its last call."""
     mine = (_table.c.policy == policy) & (_table.c.epoch == epoch)
     added = {name: _table.c[name] + getattr(seen, name) for name in NAMES}
     if connection.execute(update(_table).where(mine).values(added)).rowcount == 0:
@@ -20,7 +20,7 @@ def add(connection: Connection, policy: str, epoch: int, seen: Compared) -> None
 
 
 def find(connection: Connection, policy: str, epoch: int) -> Compared:
-    """All that was counted since the event `epoch` began the shadow or the trial."""
+    """All counts of the shadow or trial that event `epoch` began."""
     columns = [_table.c[name] for name in NAMES]
     query = select(*columns).where(_table.c.policy == policy, _table.c.epoch == epoch)
     row = connection.execute(query).one_or_none()
@@ -28,7 +28,10 @@ def find(connection: Connection, policy: str, epoch: int) -> Compared:
 
 
 def epoch(connection: Connection, version: int, *actions: str) -> int | None:
-    """The event that last made a version a shadow, or began a trial of it; None: none did."""
+    """The seq of a version's last event with one of these actions; None without one.
+
+    The default actions are those that begin a shadow or a trial.
+    """
     table = schema.events
     query = select(table.c.seq).where(
         table.c.version == version, table.c.action.in_(actions or (SHADOW, CANARY))

@@ -1,7 +1,7 @@
 """Opening the ledger's database, and transactions on it.
 
 SQLite (the default) runs in WAL mode with `BEGIN IMMEDIATE` for writers; PostgreSQL serialises
-writers by an advisory lock. Either way there is one writer at a time, and a reader sees one moment.
+writers by an advisory lock. Either way there is one writer at a time, and a reader sees a snapshot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from serving.registry import schema, sqlite_file
 from serving.registry.faults import LedgerCorrupt, LedgerFull, LedgerGone, fault, translated
 from srghn.errors import LedgerError
 
-#: Seconds that a writer waits for another one. A server waits for less: its callers do, too.
+#: Seconds that a writer waits for another one. A server waits less, because its callers wait too.
 WAIT_SECONDS = 5.0
 _ADVISORY_LOCK = 0x5247484E
 
@@ -26,9 +26,9 @@ _ADVISORY_LOCK = 0x5247484E
 class Database:
     """Transactions on the ledger's database. Every failure is a `LedgerError` that names it.
 
-    `home` is the folder with what the ledger speaks of: artefacts and witness. The default is the
-    folder of an SQLite file; with PostgreSQL there is none. `wait` bounds, in seconds, what a
-    caller waits for a lock that another process holds.
+    `home` is the folder with the artefacts and the witness. The default is the folder of an SQLite
+    file; with PostgreSQL there is none. `wait` is the longest time, in seconds, that a caller waits
+    for another process's lock.
     """
 
     def __init__(self, url: str, *, home: Path | None = None, wait: float = WAIT_SECONDS) -> None:
@@ -57,9 +57,9 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that no other writer shares; all of it lands, or nothing.
+        """An exclusive transaction: all of it is committed, or nothing.
 
-        Raises `LedgerGone` if the file was lost or replaced: then nothing is acknowledged.
+        Raises `LedgerGone` if the file was lost or replaced; then nothing is acknowledged.
         """
         self.require()
         with self._translated(), self._engine.connect() as connection:
@@ -74,11 +74,11 @@ class Database:
         self._engine.dispose()
 
     def identity(self) -> sqlite_file.Identity | None:
-        """What tells this database from another of its name; None for a server's."""
+        """The identity of the database's file; None for a database server."""
         return sqlite_file.identity(self.file) if self.file else None
 
     def still_there(self) -> bool:
-        """Whether the file that was opened is still the one of that name. One `stat`, no lock."""
+        """Whether the path still names the file that was opened. One `stat`, no lock."""
         try:
             return self.identity() == self._identity
         except LedgerError:
@@ -90,7 +90,7 @@ class Database:
             raise fault(self.name, LedgerGone, "the file was removed or replaced while in use")
 
     def spend_reserve(self) -> bool:
-        """Make room on a full disk for one more step; whether there was any."""
+        """Free one slice of the reserve on a full disk; False if none is left."""
         return self.file is not None and sqlite_file.spend_reserve(self.file)
 
     def check_storage(self) -> None:
@@ -146,7 +146,7 @@ class Database:
 
 
 def check_schema(name: str, found: int) -> None:
-    """Raise `LedgerError` with the way out unless this is the schema that is read here."""
+    """Raise `LedgerError`, with the command that helps, unless this version reads the schema."""
     if found < schema.SCHEMA_VERSION:
         raise LedgerError(
             f"{name} holds a ledger of schema {found}, this version of srghn reads "
@@ -160,7 +160,7 @@ def check_schema(name: str, found: int) -> None:
 
 
 def parse_url(url: str) -> URL:
-    """A database URL with its driver; raises `LedgerError` for what is none of a ledger."""
+    """A database URL with its driver; raises `LedgerError` if it cannot be a ledger's."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -176,7 +176,7 @@ def parse_url(url: str) -> URL:
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """The file of an SQLite URL, None for a server's."""
+    """The file of an SQLite URL; None for a server's URL."""
     if url.drivername.split("+")[0] != "sqlite":
         return None
     if not url.database or url.database == ":memory:":
@@ -185,7 +185,7 @@ def sqlite_path(url: URL) -> Path | None:
 
 
 def postgres_engine(url: URL, wait: float) -> Engine:
-    """An engine whose sessions wait for a lock for `wait` seconds."""
+    """An engine whose sessions wait at most `wait` seconds for a lock."""
     try:
         return create_engine(
             url,

@@ -1,4 +1,4 @@
-"""What the server writes while episodes run: starts, outcomes, and the state moved on by them."""
+"""The server's writes while episodes run: starts, outcomes, and the states computed from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.trial.compared import Compared
 
 
 class EpisodeLog:
-    """Starts and outcomes in their order. None of it is a step: it moves no version."""
+    """Starts and outcomes in their order. They are not steps: they change no version's state."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database, self._clock = database, clock
@@ -38,9 +38,9 @@ class EpisodeLog:
         terminated: bool,
         poster: str | None = None,
     ) -> Outcome:
-        """Store how an episode ended, once; its version and arm are those it was started on.
+        """Store how an episode ended, once. Version and arm are those of its start.
 
-        Raises `UnknownEpisode`, and `TransitionRefused` if it ended otherwise before.
+        Raises `UnknownEpisode`, and `TransitionRefused` if another outcome is stored already.
         """
         said = (ret, length, terminated)
         with self._database.write() as connection:
@@ -59,14 +59,14 @@ class EpisodeLog:
             return episodes.outcomes(connection, policy, version, since, limit)
 
     def started(self, policy: str, version: int, since: float, limit: int) -> list[StartRow]:
-        """A version's first episodes started after a moment (Unix seconds), in order of start."""
+        """A version's first `limit` episodes started after `since` (Unix seconds), in order."""
         with self._database.read() as connection:
             return episodes.started(connection, policy, version, since, limit)
 
     def resolved(
         self, policy: str, trial: int, after: int, now: float, limit: int = 10_000
     ) -> list[StartRow]:
-        """A trial's next starts after number `after`, up to the first that still runs at `now`."""
+        """A trial's starts after number `after`, up to the first that still runs at `now`."""
         with self._database.read() as connection:
             return episodes.resolved(connection, policy, trial, after, now, limit)
 
@@ -78,7 +78,7 @@ class EpisodeLog:
             return connection.execute(query.order_by(table.c.n.desc()).limit(1)).scalar()
 
     def trial_state(self, policy: str = POLICY, trial: int | None = None) -> Running | None:
-        """What the decision code keeps of a trial; the current one if none is named."""
+        """The stored state of a trial; of the current one if none is named."""
         with self._database.read() as connection:
             running = rows.find_canary(connection, policy) if trial is None else None
             epoch = running.epoch if running else trial
@@ -89,42 +89,48 @@ class EpisodeLog:
     def advance_trial(
         self, policy: str, trial: int, from_n: int, to_n: int, state: Mapping[str, Any]
     ) -> bool:
-        """Move a trial's state on from start `from_n` to `to_n`; False if another worker did."""
+        """Update a trial's state from start `from_n` to `to_n`; False if another worker did."""
         with self._database.write() as connection:
             return episodes.advance(
                 connection, schema.trial_state, policy, trial, from_n, to_n, state
             )
 
     def answered(self, policy: str, recent: int, now: float) -> tuple[int, int]:
-        """Of the last `recent` episodes past deadline or ended: how many, and how many ended."""
+        """Of the last `recent` finished episodes: their number, and the number with an outcome.
+
+        An episode is finished when it has an outcome or its deadline is past at `now`.
+        """
         with self._database.read() as connection:
             return episodes.answered(connection, policy, recent, now)
 
     def add_compared(self, policy: str, epoch: int, seen: Compared) -> None:
-        """Add what copies of requests showed of the version of a shadow or a trial."""
+        """Add counts from copies of requests to the shadow or trial of event `epoch`."""
         with self._database.write() as connection:
             comparisons.add(connection, policy, epoch, seen)
 
     def compared(self, policy: str, version: int) -> tuple[int, Compared]:
-        """What copies showed of a version since the event that last made it shadow or canary.
+        """The event that last made a version shadow or canary, and the counts since then.
 
-        0 is the event of one that never was either.
+        The event is 0 if the version was never either.
         """
         with self._database.read() as connection:
             epoch = comparisons.epoch(connection, version) or 0
             return epoch, comparisons.find(connection, policy, epoch)
 
     def watch_state(self, policy: str = POLICY) -> Running | None:
-        """What the watch keeps of a policy; `n` counts outcomes in order of arrival."""
+        """The stored state of a policy's watch; `n` is the last outcome in order of arrival."""
         with self._database.read() as connection:
             return episodes.find_running(connection, schema.watch, policy, 0)
 
     def advance_watch(self, policy: str, from_n: int, to_n: int, state: Mapping[str, Any]) -> bool:
-        """Move the watch on from outcome `from_n` to `to_n`; False if another worker did."""
+        """Update the watch's state from outcome `from_n` to `to_n`; False if another worker did."""
         with self._database.write() as connection:
             return episodes.advance(connection, schema.watch, policy, 0, from_n, to_n, state)
 
     def prune_starts(self, older_than: float) -> int:
-        """Forget episodes outside a trial that never ended, started so many seconds ago."""
+        """Delete episodes outside trials without an outcome, started over `older_than` seconds ago.
+
+        Returns their number.
+        """
         with self._database.write() as connection:
             return episodes.prune(connection, self._clock() - older_than)

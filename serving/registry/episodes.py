@@ -1,8 +1,8 @@
-"""Which version an episode was started on, how it ended, and what is made of both.
+"""Starts and outcomes of episodes, as rows.
 
-An outcome is attributed by the start that the server committed when the episode began, never by
-what its caller says; so it counts for the arm of the trial that was open then, and only once.
-Starts are numbered in the order in which they were committed, and so are outcomes.
+The version of an outcome is that of the start which the server committed when the episode began,
+never one that the caller names. So it counts for the arm that was drawn then, and only once.
+Starts are numbered in the order of their commits, and so are outcomes.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from srghn.errors import LedgerError, TransitionRefused
 
 _ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary", HELD_ARM: "holdback"}
 
-#: Latest episodes that the share of missing outcomes is measured on, and how few are too few.
+#: Latest episodes on which the share of missing outcomes is measured, and the least number needed.
 LOOKED_AT, MEASURED = 1000, 200
-#: The share that a trial is planned with at most; it is far beyond any that can be decided.
+#: Largest share that a trial is planned with; it is far beyond any that can be decided.
 MOST_MISSING = 0.9
 
 
 class UnknownEpisode(LedgerError):
-    """No action was ever asked for in this episode, so nothing can be said about its outcome."""
+    """No action was ever requested in this episode, so it can have no outcome."""
 
 
 def start(connection: Connection, rows: Sequence[Start]) -> list[int]:
     """Write starts in their order; returns their numbers.
 
-    An episode that was started before keeps its first start, and that one's number is returned.
+    An episode that was started before keeps its first start; then that number is returned.
     """
     known = _known(connection, rows)
     new = [row for row in rows if (row.policy, row.episode) not in known]
@@ -78,9 +78,10 @@ def to_start(row: RowMapping) -> StartRow:
 
 
 def prune(connection: Connection, before: float) -> int:
-    """Forget episodes without an outcome that were started before a moment (Unix seconds).
+    """Delete episodes without an outcome that were started before a moment (Unix seconds).
 
-    Those of a trial are kept: a missing outcome is evidence, too. Returns how many were forgotten.
+    Episodes of a trial are kept, because a missing outcome is evidence too. Returns the number
+    deleted.
     """
     table = schema.starts
     old = delete(table).where(
@@ -97,9 +98,9 @@ def record_outcome(
     poster: str | None,
     now: float,
 ) -> Outcome:
-    """Store how an episode ended (return, length, terminated); a repeat answers as the first post.
+    """Store how an episode ended (return, length, terminated); a repeat returns the first outcome.
 
-    Raises `UnknownEpisode`, and `TransitionRefused` if a repeated post says something else.
+    Raises `UnknownEpisode`, and `TransitionRefused` if a repeat differs from the first.
     """
     found = find_start(connection, policy, episode)
     if found is None:
@@ -133,7 +134,7 @@ def record_outcome(
 
 
 def counts(connection: Connection, found: StartRow, poster: str | None) -> bool:
-    """Whether an outcome is evidence: of a trial, on one version, within its poster's share."""
+    """Whether an outcome is evidence: in a trial, on one version, within its poster's share."""
     if found.trial is None or found.moved:
         return False
     share = current_rules(connection, found.policy).poster_share
@@ -187,9 +188,9 @@ def resolved(
     now: float,
     limit: int | None = None,
 ) -> list[StartRow]:
-    """The longest prefix, in order of start, whose every episode ended or passed its deadline.
+    """The longest prefix, in order of start, of episodes that ended or passed their deadline.
 
-    Begins after start `after`; at most `limit` rows.
+    It begins after start `after` and has at most `limit` rows.
     """
     table = schema.starts
     query = select(table).where(table.c.policy == policy, table.c.trial == trial, table.c.n > after)
@@ -204,7 +205,7 @@ def resolved(
 def started(
     connection: Connection, policy: str, version: int, since: float, limit: int
 ) -> list[StartRow]:
-    """A version's first episodes that were started after a moment (Unix seconds), in order."""
+    """A version's first `limit` episodes started after `since` (Unix seconds), in order."""
     table = schema.starts
     query = select(table).where(
         table.c.policy == policy,
@@ -217,7 +218,7 @@ def started(
 
 
 def answered(connection: Connection, policy: str, recent: int, now: float) -> tuple[int, int]:
-    """How many of the latest episodes are over, by deadline or outcome, and have an outcome."""
+    """Of the last `recent` finished episodes: their number, and the number with an outcome."""
     table = schema.starts
     over = table.c.arrived.is_not(None) | (table.c.deadline < now)
     query = select(table.c.arrived).where(table.c.policy == policy, over)
@@ -228,7 +229,8 @@ def answered(connection: Connection, policy: str, recent: int, now: float) -> tu
 def missing(connection: Connection, policy: str, deadline: float, now: float) -> float:
     """Share of episodes in service without an outcome `deadline` seconds after their start.
 
-    Of the latest ones that are as old, outside trials; 0 where those are fewer than MEASURED.
+    It is measured on the latest episodes outside trials that are older than that; 0 if there are
+    fewer than MEASURED. `now` is in Unix seconds.
     """
     table = schema.starts
     query = select(table.c.started_at, table.c.ended_at).where(
@@ -241,7 +243,7 @@ def missing(connection: Connection, policy: str, deadline: float, now: float) ->
     return float(min(gone / len(found), MOST_MISSING))
 
 
-# ------------------------------------------------------------------- state that runs with them
+# ------------------------------------------------------------------- running states
 
 
 def find_running(connection: Connection, table: Table, policy: str, trial: int) -> Running | None:
@@ -262,7 +264,7 @@ def advance(
     to_n: int,
     state: Mapping[str, Any],
 ) -> bool:
-    """Move a state on from `from_n` to `to_n`; False if another worker did."""
+    """Update a state from `from_n` to `to_n`; False if another worker did."""
     text = json.dumps(state, allow_nan=False)
     change = update(table).where(table.c.policy == policy, table.c.n == from_n)
     if "trial" in table.c:

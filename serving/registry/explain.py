@@ -1,7 +1,7 @@
-"""Whether the rows that decide what is served follow from the history. What does not is not served.
+"""Checks that the rows which decide what is served follow from the history. Others are not served.
 
-Each check raises `LedgerError` that names the row. Those of one version, champion or trial take a
-few look-ups by index, so that a server makes them at every look.
+Each check raises a `LedgerError` that names the row. The checks of one version, champion or trial
+take a few look-ups by index, so a server makes them at every look.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from serving.registry.states import State
 from srghn.errors import LedgerError
 from srghn.files import sha256_bytes
 
-#: What a verdict says about the version that it judged, column by column; its mode is the one that
-#: was served, which need not be the version's own.
+#: Fields of a verdict that a version's columns must equal. Not its mode: that is the served mode,
+#: which need not be the version's own.
 _JUDGED = (
     "env_fingerprint", "suite_version", "policy_digest", "incumbent_digest", "report_digest"
 )  # fmt: skip
-#: What the event of a registration says about its version.
+#: Fields of a registration's event that a version's columns must equal.
 _REGISTERED = ("digest", "genome", "env_fingerprint", "mode", "run_id", "recall_of")
-#: Steps that quarantine the champion that goes.
+#: Steps that quarantine the replaced champion.
 ROLLBACKS = ("rollback", "rollback_by_holdback")
 _HINT = "restore a backup with srghn restore, or find out who changed it"
 
 
 def champion(connection: Connection, policy: str) -> None:
-    """The champion's row is what the last event that made a champion says."""
+    """Check that the champion's row equals the last event that made a champion."""
     row = connection.execute(
         select(schema.champion).where(schema.champion.c.policy == policy)
     ).one_or_none()
@@ -53,7 +53,7 @@ def _shown(pointer: tuple[Any, ...] | None) -> str:
 
 
 def trial(connection: Connection, policy: str) -> None:
-    """The trial's row is what the event that began it, and those that changed it, say."""
+    """Check that the trial's row equals the events that began and changed it."""
     row = connection.execute(
         select(schema.trial).where(schema.trial.c.policy == policy)
     ).one_or_none()
@@ -78,7 +78,7 @@ def trial(connection: Connection, policy: str) -> None:
 
 
 def _trial_said(connection: Connection, events: list[Event]) -> dict[str, Any] | None:
-    """Weight, status and parameters by the events from a trial's first on; None if that is none."""
+    """Weight, status and parameters from a trial's events; None if the first begins no trial."""
     if not events or events[0].action != "start_canary":
         return None
     said: dict[str, Any] = {"status": "running"}
@@ -97,7 +97,7 @@ def check_hash(event: Event) -> None:
 
 
 def version(connection: Connection, number: int) -> list[Event]:
-    """A version's row is what its events and their evidence say; returns its events."""
+    """Check that a version's row equals its events and their evidence; returns its events."""
     found = rows.find_version(connection, number)
     events = list(chain.read_events(connection, number))
     state: str | None = None
@@ -136,7 +136,7 @@ def _quarantines(event: Event) -> bool:
 
 
 def _check_neighbours(connection: Connection, event: Event) -> None:
-    """The event before has the hash that this one names, and the one after names this one's."""
+    """Check the links to the event before and the event after."""
     table = schema.events
     query = select(table.c.seq, table.c.hash, table.c.prev_hash).where(
         table.c.seq.in_([event.seq - 1, event.seq + 1])
@@ -184,7 +184,7 @@ def _compare(found: Version, held: Mapping[str, Any], said: Mapping[str, Any]) -
 
 
 def policy(connection: Connection, name: str) -> None:
-    """Mode and deployment rules are those of the last events that set them."""
+    """Check that mode and deployment rules are those of the last events that set them."""
     row = connection.execute(select(schema.policies).where(schema.policies.c.name == name)).one()
     mode = _last(connection, name, "set_mode")
     said = None if mode is None else rows.find_evidence(connection, mode.evidence_sha256)["mode"]
@@ -205,7 +205,7 @@ def _last(connection: Connection, name: str, action: str) -> Row[Any] | None:
 
 
 def report(connection: Connection, events: list[Event], home: Path) -> str | None:
-    """What is wrong with the report of a version's last verdict; None if nothing is, or none is."""
+    """The problem with the report of a version's last verdict; None without a problem or report."""
     judged = [event for event in events if event.action == "record_verdict"][-1:]
     for event in judged:
         verdict = rows.find_evidence(connection, str(event.evidence_sha256))

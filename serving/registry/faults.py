@@ -1,4 +1,4 @@
-"""What a database can fail by, told apart, each with advice that cannot destroy anything."""
+"""The faults of a database, each as its own error, with advice that cannot destroy anything."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class LedgerFull(LedgerError):
 
 
 class LedgerReadOnly(LedgerError):
-    """The database may be read and not written."""
+    """The database can be read but not written."""
 
 
 class LedgerLocked(LedgerError):
-    """Another process kept the write lock for longer than this one waits."""
+    """Another process held the write lock longer than this one waits."""
 
 
 class LedgerCorrupt(LedgerError):
@@ -27,11 +27,11 @@ class LedgerCorrupt(LedgerError):
 
 
 class LedgerUnreachable(LedgerError):
-    """The database's server does not answer, or refuses."""
+    """The database server does not answer, or refuses the connection."""
 
 
 class LedgerGone(LedgerError):
-    """The database file is not there any more, or is another one."""
+    """The database file no longer exists, or was replaced by another."""
 
 
 _SAME = "nothing was changed"
@@ -45,15 +45,14 @@ _ADVICE: dict[type[LedgerError], str] = {
     ),
     LedgerUnreachable: f"{_SAME}: see that the server runs and that SRGHN_DATABASE_URL names it",
     LedgerGone: (
-        "it was not made anew: put it back, or restore a backup with srghn restore FILE "
-        "--reason ..."
+        "no new one was made: put it back, or restore a backup with srghn restore FILE --reason ..."
     ),
-    LedgerError: f"{_SAME}: srghn doctor looks at the whole of it",
+    LedgerError: f"{_SAME}: srghn doctor checks all of it",
 }
-#: SQLite's names of its errors, by their beginning; the extended ones name the cause best.
+#: Beginnings of SQLite's error names; the extended names are more exact.
 _SQLITE = {
     "SQLITE_FULL": LedgerFull,
-    "SQLITE_IOERR_SHMSIZE": LedgerFull,  # the shared memory file finds no room
+    "SQLITE_IOERR_SHMSIZE": LedgerFull,  # no room for the shared memory file
     "SQLITE_READONLY_DBMOVED": LedgerGone,
     "SQLITE_READONLY": LedgerReadOnly,
     "SQLITE_PERM": LedgerReadOnly,
@@ -64,7 +63,7 @@ _SQLITE = {
     "SQLITE_NOTADB": LedgerCorrupt,
     "SQLITE_IOERR": LedgerCorrupt,
 }
-#: PostgreSQL's classes of errors and single ones.
+#: PostgreSQL's error classes and single errors.
 _POSTGRES = {
     "53100": LedgerFull,
     "25006": LedgerReadOnly,
@@ -77,19 +76,19 @@ _POSTGRES = {
 
 
 def fault(name: str, kind: type[LedgerError], cause: str) -> LedgerError:
-    """The one line about a database: which, what is wrong with it, what to do."""
+    """The one-line error about a database: its name, the problem, what to do."""
     return kind(f"cannot use the ledger {name}: {cause}; {_ADVICE[kind]}")
 
 
 def translated(name: str, error: SQLAlchemyError) -> LedgerError:
-    """A driver's error as a `LedgerError` of its kind."""
+    """A driver's error as the matching `LedgerError`."""
     cause = getattr(error, "orig", None) or error
     said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     return fault(name, kind_of(cause, error), said)
 
 
 def kind_of(cause: BaseException, error: BaseException | None = None) -> type[LedgerError]:
-    """Which fault an exception of sqlite3 or psycopg stands for."""
+    """The class of fault that an exception of sqlite3 or psycopg means."""
     if isinstance(error, PoolTimeout):
         return LedgerLocked
     known = str(getattr(cause, "sqlite_errorname", ""))
@@ -107,7 +106,7 @@ def kind_of(cause: BaseException, error: BaseException | None = None) -> type[Le
 
 
 def of_os_error(name: str, error: OSError) -> LedgerError:
-    """A file system's error likewise."""
+    """A file system's error as the matching `LedgerError`."""
     kinds = {
         errno.ENOSPC: LedgerFull,
         errno.EDQUOT: LedgerFull,

@@ -1,4 +1,4 @@
-"""Starts and outcomes of episodes a group at a time: a few statements, however many there are."""
+"""Writes starts and outcomes of episodes in groups: a few statements for the whole group."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from serving.registry.episodes import UnknownEpisode, counts, to_outcome
 from serving.registry.records import Outcome, Start, StartRow
 from srghn.errors import TransitionRefused
 
-# Given to the driver as they stand: every episode pays for these, and composing a statement takes
-# longer than running it. A question mark stands for a value.
+# These statements are given to the driver as they are. Every episode runs them, and composing a
+# statement takes longer than running it. A question mark is a value.
 _START = tuple(field.name for field in fields(Start))
 _COLUMNS = tuple(column.name for column in schema.starts.columns)
 _INSERT = (
@@ -30,7 +30,7 @@ _ENDED = ("arrived", "ended_at", "return", "length", "terminated", "poster", "co
 _END = "UPDATE starts SET {} WHERE n = ?".format(", ".join(f'"{name}" = ?' for name in _ENDED))
 _SAID = tuple("return_" if name == "return" else name for name in _ENDED)
 _OPEN: dict[str, Any] = dict.fromkeys(_SAID)
-_FLAGS = ("moved", "terminated", "counted")  # SQLite knows numbers alone
+_FLAGS = ("moved", "terminated", "counted")  # SQLite stores them as numbers
 
 
 class Ending(Protocol):
@@ -55,7 +55,7 @@ class Ending(Protocol):
 def begin(connection: Connection, starts: Sequence[Start]) -> list[StartRow]:
     """Write starts in their order; an episode that was started before keeps its first start.
 
-    Returns the rows that hold, in the order of `starts`.
+    Returns the stored rows, in the order of `starts`.
     """
     driver = _Driver(connection)
     return [_begin(driver, start) for start in starts]
@@ -67,15 +67,15 @@ def _begin(driver: _Driver, start: Start) -> StartRow:
     if new is not None:
         return StartRow(n=new[0], **said, moved=False, **_OPEN)
     found = _find(driver, start.policy, start.episode)
-    assert found is not None, "a start that conflicts with none"
+    assert found is not None, "a start conflicted, but no such start was found"
     return found
 
 
 def end(connection: Connection, endings: Sequence[Ending], now: float) -> list[Outcome | Exception]:
-    """Record outcomes, each once: a repeat answers as the first post did.
+    """Record outcomes, each once; a repeat returns the first outcome.
 
-    In the place of an outcome stands `UnknownEpisode`, or `TransitionRefused` for a repeat that
-    says something else.
+    An item of the result may instead be `UnknownEpisode`, or `TransitionRefused` for a repeat that
+    differs from the first.
     """
     driver = _Driver(connection)
     arrived = driver.row(_LAST, ())[0] or 0
@@ -96,7 +96,7 @@ def end(connection: Connection, endings: Sequence[Ending], now: float) -> list[O
 
 
 class _Driver:
-    """The driver's own cursor on a transaction; its errors are raised as SQLAlchemy's."""
+    """The driver's own cursor in a transaction; its errors are raised as SQLAlchemy's."""
 
     def __init__(self, connection: Connection) -> None:
         self._cursor: Any = connection.connection.cursor()

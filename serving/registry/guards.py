@@ -1,4 +1,4 @@
-"""What must hold before a step is taken. Each raises `TransitionRefused` and says what to do."""
+"""Conditions for taking a step. Each raises a `TransitionRefused` that says what to do."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def short(digest: str | None) -> str:
 
 
 def incumbent(step: Step, found: Version) -> Champion | None:
-    """Whom a version is judged against: nobody, where it succeeds one that sees other things."""
+    """The champion that a version is judged against; None for a successor with other sensors."""
     return None if succeeds(step, found) else step.champion()
 
 
 def succeeds(step: Step, found: Version) -> bool:
-    """Whether it is a successor that brings other observations than the champion's."""
+    """Whether it is a successor whose observations differ from the champion's."""
     served = rows.find_interface(step.connection, step.policy)
     changed = difference(served, found.manifest.get("interface")) is not None
     return changed and bool(found.manifest.get(SUCCESSOR))
@@ -58,7 +58,10 @@ def check_unleased(found: Version) -> None:
 
 
 def check_unjudged(connection: Connection, found: Version, attempt: int) -> None:
-    """The attempt is the last one and no verdict ended it: at most its lease, or the ledger."""
+    """Check that the attempt is the last one and has no verdict.
+
+    Its lease may have run out, or the ledger may have ended it.
+    """
     table = schema.events
     last = (
         select(table.c.action).where(table.c.version == found.version).order_by(table.c.seq.desc())
@@ -73,11 +76,11 @@ def check_unjudged(connection: Connection, found: Version, attempt: int) -> None
 
 
 def check_attempts(connection: Connection, found: Version, allowed: int) -> None:
-    """Refuse one more evaluation of the same genome after `allowed` of them.
+    """Refuse another evaluation of a genome that has had `allowed` of them.
 
-    They belong to genome, policy and world: another manifest around the same genome is another
-    version, and no new chance. A pass that went stale, or a service that ended, begins the count
-    anew.
+    Evaluations are counted for genome, policy and world. So another manifest around the same
+    genome makes another version but gives no new attempts. The count restarts when a pass goes
+    stale, or when a champion is replaced.
     """
     table, kin = schema.events, _kin(found)
     last_stale = select(func.coalesce(func.max(table.c.seq), 0)).where(
@@ -98,9 +101,9 @@ def check_attempts(connection: Connection, found: Version, allowed: int) -> None
 
 
 def check_genome(connection: Connection, found: Version) -> None:
-    """A genome that failed, was turned down or quarantined in this world stays so.
+    """Refuse a genome that failed, was rejected or quarantined in this world.
 
-    Whatever its manifest says: a copy with another manifest is another version of the same.
+    A copy with another manifest is refused too: it is another version of the same genome.
     """
     table = schema.versions
     query = select(table.c.version, table.c.state, table.c.quarantined).where(
@@ -116,7 +119,7 @@ def check_genome(connection: Connection, found: Version) -> None:
 
 
 def check_never_withdrawn(step: Step, found: Version) -> None:
-    """No version of its genome was found harmful or taken out of service, in whatever world."""
+    """Refuse a genome that was aborted as harmful or taken out of service, in any world."""
     table = schema.versions
     query = select(table.c.version, table.c.state).where(
         table.c.genome == found.genome,
@@ -142,7 +145,7 @@ def _kin(found: Version) -> Select[tuple[int]]:
 
 
 def check_leased(connection: Connection, found: Version) -> None:
-    """An evaluation holds the version's lease; what ended the last one is said."""
+    """Refuse unless an evaluation holds the version's lease, and say what ended the last one."""
     if found.state is State.EVALUATING:
         return
     table = schema.events
@@ -160,9 +163,9 @@ def check_leased(connection: Connection, found: Version) -> None:
 
 
 def check_verdict(found: Version, verdict: Mapping[str, Any], mode: str) -> None:
-    """A verdict must be one, hold checks, and be about what was frozen when its lease began.
+    """Check a verdict: its form, its checks, and that it is about the tuple frozen in the lease.
 
-    `mode` is the one that is served: what is good in another one alone is no champion.
+    `mode` is the served mode: a version that is good only in another mode cannot be champion.
     """
     frozen = {
         "candidate_digest": found.digest,
@@ -191,9 +194,9 @@ def check_verdict(found: Version, verdict: Mapping[str, Any], mode: str) -> None
 
 
 def check_lease(lease: str, written: int, verdict: Mapping[str, Any]) -> None:
-    """The gate's episodes were drawn from this attempt's lease, which nobody knew before.
+    """Check that the gate's episodes were drawn from this attempt's lease, which was secret before.
 
-    `written` is the format of the event that began it: 0.2.0 (format 1) drew them otherwise.
+    `written` is the format of the event that began it: 0.2.0 (format 1) drew them differently.
     """
     said = verdict.get("lease")
     if said != lease and not (said is None and written == 1):
@@ -204,11 +207,11 @@ def check_lease(lease: str, written: int, verdict: Mapping[str, Any]) -> None:
 
 
 def check_report(where: Path, digest: str, verdict: Mapping[str, Any]) -> None:
-    """The report lies where it is said to lie, and each file is the one that the verdict names."""
+    """Check that the report is in its place, and that each file is the one the verdict names."""
     if verdict.get("report_digest") != digest:
         raise TransitionRefused(
-            f"the verdict names report {short(verdict.get('report_digest'))}, recorded was to be "
-            f"{short(digest)}"
+            f"the verdict names report {short(verdict.get('report_digest'))}, but the report to "
+            f"record is {short(digest)}"
         )
     check_files(where, verdict)
 
@@ -234,7 +237,10 @@ def running_canary(step: Step) -> Canary:
 
 
 def check_trial(step: Step, running: Canary) -> dict[str, Any]:
-    """Decide again on the starts in the ledger; returns the decision as the step's evidence."""
+    """Decide again on the starts in the ledger; returns the decision as the step's evidence.
+
+    Raises `TransitionRefused` unless the decision is to promote.
+    """
     from serving.registry.trial_log import decide_again  # numpy, which only this step needs
 
     decision = decide_again(step.connection, running, step.now)
@@ -247,7 +253,7 @@ def check_trial(step: Step, running: Canary) -> dict[str, Any]:
 
 
 def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
-    """The version to bring back: the one wanted, or the last champion not rolled back before."""
+    """The version to bring back: `wanted`, or the last champion that was not rolled back."""
     if wanted is None:
         wanted = _previous(step)
     found = step.version(wanted)
@@ -269,7 +275,7 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
 
 
 def _previous(step: Step) -> int:
-    """By the order of events, never by the clock or by the number."""
+    """The last champion that may come back, by the order of events, not by time or number."""
     table = schema.events
     query = select(table.c.version).where(
         table.c.policy == step.policy, table.c.to_state == State.CHAMPION
@@ -285,7 +291,7 @@ def _previous(step: Step) -> int:
 
 
 def check_interface(step: Step, manifest: Mapping[str, Any]) -> None:
-    """A policy is served through one interface, its champion's, until a successor is promoted."""
+    """Refuse another interface than the champion's, except for a successor."""
     served = rows.find_interface(step.connection, step.policy)
     check_change(step.policy, served, manifest.get("interface"), bool(manifest.get(SUCCESSOR)))
 
@@ -296,15 +302,15 @@ def check_change(
     interface: Mapping[str, Any] | None,
     successor: bool,
 ) -> None:
-    """Refuse an interface that clients of the policy do not know, and say the ways out."""
+    """Refuse an interface that the policy's clients do not know, and say what to do instead."""
     changed = difference(served, interface)
     if changed is None:
         return
     of_actions = other_actions(served, interface)
     if of_actions is not None and successor:
         raise TransitionRefused(
-            f"policy {policy!r} is served with {of_actions}: a client cannot be sent actions that "
-            f"it does not know, so no successor takes over; make another policy: "
+            f"policy {policy!r} is served with {of_actions}: clients do not know the new actions, "
+            f"so it cannot have such a successor; make another policy: "
             f"srghn run --policy NAME"
         )
     if not successor:
@@ -316,7 +322,7 @@ def check_change(
 
 
 def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:
-    """The serving code has loaded it, and its golden outputs matched."""
+    """Check that the serving code has loaded the version and its golden outputs matched."""
     if loaded.get("digest") != found.digest or not loaded.get("golden"):
         raise TransitionRefused(
             f"version {found.version} was not shown to load: expected digest {found.digest} and "
@@ -325,31 +331,31 @@ def check_loaded(found: Version, loaded: Mapping[str, Any]) -> None:
 
 
 def shadow_showed(step: Step, found: Version) -> Compared | None:
-    """What copies of requests showed of a version while it was last a shadow; None if never."""
+    """The counts of copies from when a version was last a shadow; None if it never was."""
     epoch = comparisons.epoch(step.connection, found.version, comparisons.SHADOW)
     return None if epoch is None else comparisons.find(step.connection, step.policy, epoch)
 
 
 def check_shadowed(step: Step, found: Version, rules: DeploymentRules) -> None:
-    """Where the rules want it, a version was a shadow since its pass, for long, and unharmed."""
+    """If the rules require a shadow, check that it answered enough copies and broke no guard."""
     if not rules.shadow_first or found.state not in (State.APPROVED, State.SHADOW):
         return
     _check_was_shadow(step, found)
     from serving.trial.guards import broken  # numpy, which few steps need
 
     seen = shadow_showed(step, found)
-    assert seen is not None  # it was one
+    assert seen is not None  # `_check_was_shadow` found its shadow
     if seen.copies < rules.shadow_copies:
         raise TransitionRefused(
             f"the deployment rules want {rules.shadow_copies} copies of requests answered by "
-            f"version {found.version} as a shadow, it answered {seen.copies}: "
+            f"version {found.version} as a shadow, but it answered {seen.copies}: "
             f"srghn canary shadow {found.version}"
         )
     wrong = broken(seen, rules.guards)
     if wrong is not None:
         raise TransitionRefused(
             f"as a shadow version {found.version} broke the guard of {wrong.name}: {wrong.said}; "
-            f"turn it down, or change the deployment rules"
+            f"reject it, or change the deployment rules"
         )
 
 
@@ -370,7 +376,7 @@ def _check_was_shadow(step: Step, found: Version) -> None:
 
 
 def check_approver(step: Step, found: Version, rules: DeploymentRules) -> None:
-    """Who approves is whom the deployment rules allow."""
+    """Check that the deployment rules allow this actor to approve."""
     if rules.approver == "person" and step.who.actor.startswith("policy:"):
         raise TransitionRefused(
             f"the deployment rules require a person to approve version {found.version}: srghn "
@@ -386,7 +392,7 @@ def check_approver(step: Step, found: Version, rules: DeploymentRules) -> None:
 
 
 def _submitters(connection: Connection, version: int) -> set[str]:
-    """Who took the steps up to the verdict, and for whom the run did."""
+    """The actors of the steps up to the verdict, and the persons for whom runs took them."""
     table = schema.events
     before = select(table.c.actor, table.c.evidence_sha256).where(
         table.c.version == version,
@@ -402,5 +408,5 @@ def _submitters(connection: Connection, version: int) -> set[str]:
 
 
 def _person(actor: str) -> str:
-    """The same person by the command line and by a token: `cli:ann` is ann."""
+    """The person behind an actor: `cli:ann` at the command line and `ann` by a token are ann."""
     return actor.removeprefix("cli:")

@@ -1,9 +1,9 @@
 """A fresh champion's window: a random share of episodes stays on its predecessor.
 
-The event of the promotion says that there is a window, and by which rules; an event of the policy
-ends it. So no row decides who is held back: it follows from the history alone. In the window the
-champion is the arm that is tried, and the bound that ends a trial as harmful brings the predecessor
-back: both arms live in the same world, so a common fall of returns is no harm.
+The event of the promotion states the window and its rules; an event of the policy ends it. So a
+holdback follows from the history alone, and no row decides about it. In the window the champion is
+the tried arm. The bound that would end a trial as harmful brings the predecessor back. Both arms
+are in the same world, so a fall of returns that both share does not count as harm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOLDBACK, END, ROLLBACK = "holdback", "end_holdback", "rollback_by_holdback"
 
 
 def offer(step: Step, before: Champion, running: Canary) -> dict[str, Any]:
-    """What the event of a promotion says of the window that follows; empty where there is none."""
+    """The evidence of a promotion about its window; empty if the rules have no holdback."""
     terms = current_rules(step.connection, step.policy).holdback
     if terms is None:
         return {}
@@ -48,9 +48,9 @@ def offer(step: Step, before: Champion, running: Canary) -> dict[str, Any]:
 
 
 def find(connection: Connection, policy: str) -> Holdback | None:
-    """The window that the present champion's promotion began, if nothing ended it.
+    """The window that the present champion's promotion began; None if it has ended.
 
-    Its time may be up (`until`). Raises `LedgerError` if the event is not what was written.
+    Its time may be up (`until`). Raises `LedgerError` if the event was changed.
     """
     event = _last(connection, policy, schema.events.c.to_state == State.CHAMPION)
     if event is None or event.evidence_sha256 is None or event.version is None:
@@ -76,7 +76,7 @@ def find(connection: Connection, policy: str) -> Holdback | None:
 
 
 def check_none(step: Step) -> None:
-    """No trial begins in a window: two experiments would share one champion."""
+    """Refuse a trial in a window: two experiments would share one champion."""
     found = find(step.connection, step.policy)
     if found is not None and step.now < found.until:
         raise TransitionRefused(
@@ -87,7 +87,7 @@ def check_none(step: Step) -> None:
 
 
 def end(step: Step, evidence: Mapping[str, Any]) -> None:
-    """The window is over, and the champion stays."""
+    """End the window; the champion stays."""
     found = find(step.connection, step.policy)
     if found is None:
         raise TransitionRefused("no champion is in its window; there is nothing to end")
@@ -112,7 +112,7 @@ def check_harm(step: Step) -> tuple[Holdback, Decision]:
 
 
 def worded(decision: Decision) -> str:
-    """Both arms in words: the champion is the one that is tried."""
+    """Mean and number of episodes of both arms, as text; the champion is the tried arm."""
     parts = []
     for name, arm in (("champion", decision.canary), ("predecessor", decision.champion)):
         mean = "no outcome" if arm["mean"] is None else f"mean {100 * arm['mean']:.1f}%"

@@ -1,4 +1,4 @@
-"""Interfaces of policies as clients see them: what two of them differ in."""
+"""Interfaces of policies as clients see them, and the differences between two of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from srghn.files import canonical_json, sha256_bytes
 
-#: Key of a version's record: it may bring other observations than the champion's.
+#: Key of a version's record: it may have other observations than the champion.
 SUCCESSOR = "successor"
-#: What clients depend on. Bounds may move with a version of the environment.
+#: The fields that clients depend on. Bounds may change with a version of the environment.
 ACTIONS = ("kind", "n", "action_kind", "action_shape", "choices", "starts")
 _OF_LEAF = ("path", "kind", "shape", "counts", "starts")
 
@@ -18,7 +18,7 @@ Interface = Mapping[str, Any]
 
 
 def difference(served: Interface | None, other: Interface | None) -> str | None:
-    """What clients of one would find changed in the other, in words; None if nothing."""
+    """The change that clients would see from one interface to the other, as text; None if none."""
     if served is None or other is None:
         return None
     changed = _of_actions(served, other)
@@ -35,18 +35,18 @@ def difference(served: Interface | None, other: Interface | None) -> str | None:
 
 
 def replaced(current: Mapping[str, Any], former: Mapping[str, Any]) -> bool:
-    """Whether a successor took over from one that saw other things; both are manifests."""
+    """Whether the champion is a successor with other observations; both are manifests."""
     changed = difference(current.get("interface"), former.get("interface"))
     return changed is not None and bool(current.get(SUCCESSOR))
 
 
 def other_actions(served: Interface | None, other: Interface | None) -> str | None:
-    """The same for actions alone."""
+    """As `difference`, for actions only."""
     return None if served is None or other is None else _of_actions(served, other)
 
 
 def key_of(interface: Interface) -> str:
-    """How a client names an interface: 16 digits that stand for observations and actions."""
+    """A client's name for an interface: 16 hexadecimal digits of a hash of its fields."""
     said = {name: interface.get(name) for name in ("observation_size", *ACTIONS)}
     leaves = _leaves(interface)
     if leaves is not None:

@@ -1,6 +1,6 @@
-"""Steps on the way to a verdict: from a digest to PASSED, or to the reason why not.
+"""Steps that lead to a verdict: registration, recall, evaluation.
 
-Each function is the work of one step: it is handed an open transaction and changes rows in it.
+Each function does the work of one step: it gets an open transaction and changes rows in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from srghn.errors import TransitionRefused
 from srghn.files import canonical_json, sha256_bytes
 
 LEASE_SECONDS = 3600.0
-#: A pass that nobody acted on for so long is judged again.
+#: A pass that nobody acted on for this many seconds expires.
 PASS_SECONDS = 30 * 24 * 3600.0
 
 
@@ -35,7 +35,7 @@ def register(
     recall_of: int | None = None,
     submitter: str | None = None,
 ) -> int:
-    """The number of a candidate, a new one or the one it has."""
+    """The version number of a candidate: a new one, or the one it has already."""
     table = schema.versions
     known = select(table.c.version).where(
         table.c.policy == step.policy,
@@ -84,7 +84,7 @@ def register(
 
 
 def recall(step: Step, version: int, env_fingerprint: str, mode: str) -> int:
-    """A former champion as a new version, to be judged in the world that there is now."""
+    """Register a former champion as a new version, to be judged in this world and mode."""
     found = step.version(version)
     if found.quarantined or found.state is not State.RETIRED:
         quarantined = " and quarantined" if found.quarantined else ""
@@ -107,7 +107,7 @@ def begin(
     max_attempts: int,
     lease_seconds: float,
 ) -> dict[str, Any]:
-    """Take the lease to judge a version, and freeze what its verdict will hold for."""
+    """Take the lease to judge a version, and freeze the tuple that its verdict will be about."""
     found = step.version(version)
     guards.check_interface(step, found.manifest)
     guards.check_incumbent(step, version, incumbent_digest)
@@ -127,7 +127,7 @@ def resume(
     incumbent_digest: str | None,
     lease_seconds: float,
 ) -> dict[str, Any]:
-    """Go on with an attempt that was cut off, frozen anew where its tuple changed."""
+    """Resume an interrupted attempt; if its tuple has changed, freeze the new one."""
     found = step.version(version)
     guards.check_incumbent(step, version, incumbent_digest)
     guards.check_unjudged(step.connection, found, attempt)
@@ -148,7 +148,7 @@ def resume(
 def record_verdict(
     step: Step, version: int, verdict: Mapping[str, Any], report_path: Path, report_digest: str
 ) -> str:
-    """End an evaluation; a pass that was won against a former champion is stale at once."""
+    """End an evaluation. If the champion has changed since, a pass becomes stale at once."""
     found = step.version(version)
     guards.check_leased(step.connection, found)
     mode = rows.leased_mode(step.connection, version) or _mode(step, found)
@@ -172,16 +172,17 @@ def record_verdict(
 
 
 def _mode(step: Step, found: Version) -> str:
-    """The mode to be judged in: the served one; a recall's and a successor's is their own."""
+    """The mode to judge in: the served mode; a recall and a successor have their own mode."""
     if found.recall_of is not None or guards.succeeds(step, found):
         return found.mode
     return rows.served_mode(step.connection, found.policy) or found.mode
 
 
 def move_mode(step: Step, before: str | None, mode: str) -> None:
-    """What was judged in another mode than the one served from now on is stale, or cut off.
+    """End passes and evaluations in another mode than the new served mode.
 
-    A successor of other observations is judged in its own environment, whose modes are its own.
+    A pass becomes STALE, an evaluation ERROR. A successor with other observations is judged in
+    its own environment, which has its own modes, so it is not affected.
     """
     served = "served mode" if before is None else f"served mode changed from {before} and"
     for found in step.in_state(*WON, State.EVALUATING):
@@ -198,7 +199,7 @@ def move_mode(step: Step, before: str | None, mode: str) -> None:
 
 
 def overdue(step: Step, found: Version) -> None:
-    """End what ran out: a lease, a pass, or the time in which a trial may be tried again."""
+    """Write the end of a lease, of a pass, or of the time in which a trial may be repeated."""
     lease = found.state is State.EVALUATING
     why = "the lease of its evaluation ran out" if lease else "its pass expired"
     move = step.by_ledger("expire", why)
@@ -208,7 +209,7 @@ def overdue(step: Step, found: Version) -> None:
 def _lease(
     step: Step, version: int, attempt: int, seconds: float, frozen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a lease, and what its verdict will hold for, into the version's row."""
+    """Write a lease and the tuple that its verdict will be about into the version's row."""
     champion, until, found = step.champion(), step.now + seconds, step.version(version)
     incumbent = guards.incumbent(step, found)
     step.move(

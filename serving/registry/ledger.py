@@ -1,12 +1,12 @@
-"""The ledger: the only thing that says what may be served.
+"""The ledger: it alone says what may be served.
 
-Its heart is `Ledger._take`: each step of the state machine is one database transaction that writes
+Its core is `Ledger._take`: each step of the state machine is one database transaction that writes
 the event (hash-chained, append-only), the rows it changes, the champion's pointer and the outbox.
-A step that is not allowed raises `TransitionRefused` and changes nothing. There is no step from a
-version that did not pass the gate to what is served.
+A step that is not allowed raises `TransitionRefused` and changes nothing. No step leads from a
+version that did not pass the gate into service.
 
-What a step does stands in `judging`, `trials`, `champions`, `holdbacks` and `rules`, what must hold
-before it in `guards`, what can be asked in `reader`, and what episodes leave in `episode_log`.
+The work of each step is in `judging`, `trials`, `champions`, `holdbacks` and `rules`. Its
+conditions are in `guards`, queries in `reader`, and the records of episodes in `episode_log`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ from serving.registry.witness import Entry
 from srghn.errors import TransitionRefused
 
 POLICY = schema.POLICY
-#: Steps that take something out of service: they work on a full disk, too.
+#: Steps that take a version out of service: they also work on a full disk.
 LIFELINES = ("rollback", holdbacks.ROLLBACK, "revoke", "abort_canary", "set_trial_status")
 
 
 class Ledger:
-    """Versions, their states, and what is served under each policy. Safe from many processes.
+    """Versions, their states, and each policy's served versions. Safe from many processes.
 
-    Every method that takes a step wants `who` takes it, and why. Steps of one version are steps of
-    its policy; all others name it. What can be asked is a `Reader`'s, what running episodes write
-    an `EpisodeLog`'s, steps of a trial are `TrialSteps`'; all stand here under their own names.
+    Every method that takes a step needs `who`: the actor and the reason. A step of a version is a
+    step of its policy; all other steps name the policy. The ledger also has the methods of
+    `Reader` (queries), `EpisodeLog` (records of episodes) and `TrialSteps` (steps of a trial),
+    under the same names.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Ledger:
         clock: Callable[[], float] = time.time,
         witness_key: Path | None = None,
     ) -> None:
-        """A ledger by its URL, or on a database that is open; raises `LedgerError`.
+        """Open a ledger by its URL, or use an open database; raises `LedgerError`.
 
         `witness_key` is the file of the key that signs the history; default in the home folder.
         """
@@ -124,7 +125,7 @@ class Ledger:
         return result
 
     def _with_room(self, step: Callable[[], Any]) -> Any:
-        """Take a step that must work on a full disk, with the room that is kept for it."""
+        """Take a step that must work on a full disk; it uses the reserve."""
         while True:
             try:
                 return step()
@@ -135,7 +136,7 @@ class Ledger:
     # ---------------------------------------------------------------------------- policies
 
     def add_policy(self, name: str, *, who: Who) -> None:
-        """Make a policy, with nothing served yet; one that is there is left as it is."""
+        """Make a policy without a champion; an existing policy is not changed."""
         with self._database.read() as connection:
             query = select(schema.policies.c.name).where(schema.policies.c.name == name)
             if connection.execute(query).scalar() is not None:
@@ -143,10 +144,10 @@ class Ledger:
         self._take("add_policy", who, {"name": name}, lambda step: champions.add(step, name))
 
     def set_mode(self, policy: str, mode: str, *, who: Who) -> None:
-        """Say which mode the policy's world is in now.
+        """Record the present mode of the policy's world.
 
-        Passes won in another mode are stale, a trial of such a version ends, and an evaluation in
-        another mode is cut off as ERROR.
+        A pass in another mode becomes stale, a trial of such a version ends, and an evaluation in
+        another mode ends as ERROR.
         """
 
         def work(step: Step) -> None:
@@ -157,7 +158,7 @@ class Ledger:
     def set_deployment_rules(
         self, rules: DeploymentRules, *, who: Who, policy: str = POLICY
     ) -> None:
-        """What holds for approvals and trials from now on; a trial that runs keeps its rules."""
+        """Set the rules for future approvals and trials; a running trial keeps its rules."""
 
         def work(step: Step) -> None:
             set_rules(step, rules)
@@ -168,7 +169,7 @@ class Ledger:
     def note(
         self, action: str, evidence: Mapping[str, Any], *, who: Who, policy: str = POLICY
     ) -> str:
-        """Write an event that moves no version (drift, a diagnosis); returns its hash."""
+        """Write an event that changes no version (drift, a diagnosis); returns its hash."""
 
         def work(step: Step) -> str:
             return step.record(None, None, None, evidence).hash
@@ -189,10 +190,10 @@ class Ledger:
         policy: str = POLICY,
         submitter: str | None = None,
     ) -> int:
-        """Give a candidate its version number; a known one keeps the number it has.
+        """Give a candidate a version number; a known one keeps its number.
 
-        `submitter` is the person for whom `who` registers it: under the rule of two persons
-        another one approves it.
+        `submitter` is the person for whom `who` registers it. Under the rule of two persons,
+        another person must approve it.
         """
 
         def work(step: Step) -> int:
@@ -205,7 +206,7 @@ class Ledger:
     def recall(self, version: int, *, env_fingerprint: str, mode: str, who: Who) -> int:
         """Register a retired champion as a new version, to be judged in that world and mode.
 
-        One that was recalled to them before keeps that number. Refused for what was withdrawn.
+        If it was recalled to them before, it keeps that number. A withdrawn genome is refused.
         """
 
         def work(step: Step) -> int:
@@ -225,12 +226,12 @@ class Ledger:
         max_attempts: int = 3,
         lease_seconds: float = LEASE_SECONDS,
     ) -> Evaluation:
-        """Take the lease to judge a version, and freeze what its verdict will hold for.
+        """Take the lease to judge a version, and freeze the tuple that its verdict will be about.
 
-        `incumbent_digest` is who the caller means to judge against (`None`: nobody); it must be
-        the current champion. Raises `TransitionRefused` if it is not, if another evaluation
-        holds the lease, if its genome was turned down before, or if `max_attempts` evaluations of
-        this genome in this world were made.
+        `incumbent_digest` is the champion that the caller will judge against (`None`: no champion).
+        Raises `TransitionRefused` if it is not the current champion, if another evaluation holds
+        the lease, if the genome was rejected before, or if `max_attempts` evaluations of this
+        genome in this world were made.
         """
 
         def work(step: Step) -> dict[str, Any]:
@@ -251,12 +252,12 @@ class Ledger:
         incumbent_digest: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> Evaluation:
-        """Go on with an attempt that was cut off before its verdict, with a new lease.
+        """Resume an attempt that was interrupted before its verdict, with a new lease.
 
-        What its verdict will hold for is frozen anew where it changed, above all the champion: then
-        the ledger first ends what was begun, as an ERROR, and nothing of it can be recorded. It
-        stays the same attempt, on the same episodes, because nobody has seen their results. Raises
-        `TransitionRefused` if the attempt has its verdict, or another one was begun.
+        If its tuple has changed, above all the champion, the ledger first ends the old evaluation
+        as an ERROR, so that none of its results can be recorded. Then it freezes the new tuple. It
+        is still the same attempt on the same episodes, because nobody has seen their results.
+        Raises `TransitionRefused` if the attempt has its verdict, or another one was begun.
         """
 
         def work(step: Step) -> dict[str, Any]:
@@ -276,9 +277,9 @@ class Ledger:
     ) -> State:
         """End an evaluation with the gate's verdict; returns the version's new state.
 
-        The verdict must be about the tuple that was frozen when the evaluation began, hold at
-        least one check, name the report that lies at `report_path`, and be recorded before the
-        lease runs out. If the champion changed meanwhile, a pass is recorded and is stale at once.
+        The verdict must be about the tuple that was frozen when the evaluation began, have at
+        least one check, name the report at `report_path`, and be recorded before the lease runs
+        out. If the champion has changed since, a pass is recorded and becomes stale at once.
         """
 
         def work(step: Step) -> str:
@@ -322,7 +323,7 @@ class Ledger:
         self._take("approve", who, request, work, version=version)
 
     def reject(self, version: int, *, who: Who, expected_generation: int | None = None) -> None:
-        """Turn a pass or an approval down, for good."""
+        """Reject a passed or approved version for good."""
 
         def work(step: Step) -> None:
             step.expect(expected_generation)
@@ -331,7 +332,7 @@ class Ledger:
         self._take("reject", who, {"version": version}, work, version=version)
 
     def mark_stale(self, version: int, *, who: Who) -> None:
-        """A pass, approval or trial that no longer holds: the environment or the suite changed."""
+        """End a pass, approval or trial that is no longer valid: environment or suite changed."""
 
         def work(step: Step) -> None:
             trials.withdraw(step, version, State.STALE)
@@ -343,9 +344,9 @@ class Ledger:
     def promote(self, version: int, *, expected_generation: int, who: Who) -> Champion:
         """Make a version champion, if the champion is still the one of `expected_generation`.
 
-        The first champion comes straight from APPROVED (`expected_generation=0`). Every later one
-        comes from its trial: the ledger decides again on the outcomes it holds and refuses
-        unless they speak for the promotion. Raises `StaleGeneration` if the champion changed.
+        The first champion is promoted from APPROVED (`expected_generation=0`). Every later one is
+        promoted from its trial: the ledger decides again on its outcomes and refuses unless the
+        decision is to promote. Raises `StaleGeneration` if the champion has changed.
         """
 
         def work(step: Step) -> dict[str, Any]:
@@ -362,9 +363,9 @@ class Ledger:
         expected_generation: int | None = None,
         policy: str = POLICY,
     ) -> Champion:
-        """Bring a retired champion back: the one named, or the last that was not rolled back.
+        """Bring a retired champion back: `to_version`, or the last that was not rolled back.
 
-        The champion that goes is quarantined, so that no retry brings it again.
+        The present champion is quarantined, so a retry cannot promote it.
         """
 
         def work(step: Step) -> dict[str, Any]:
@@ -376,8 +377,8 @@ class Ledger:
     def revoke(self, version: int, *, who: Who) -> None:
         """Take a champion, present or past, out of service for good.
 
-        Revoking the champion rolls back in the same transaction, and is refused where nothing is
-        left to roll back to: the champion's place is never empty.
+        Revoking the present champion also rolls back, in the same transaction. It is refused if
+        there is no champion to roll back to: a policy with a champion always keeps one.
         """
 
         def work(step: Step) -> None:
@@ -388,34 +389,34 @@ class Ledger:
     # ------------------------------------------------------------------------ bookkeeping
 
     def ack(self, seq: int) -> None:
-        """Every event up to `seq` was delivered."""
+        """Mark every event up to `seq` as delivered."""
         table = schema.outbox
         with self._database.write() as connection:
             change = update(table).where(table.c.seq <= seq, ~table.c.delivered)
             connection.execute(change.values(delivered=True))
 
     def redeliver(self, *, who: Who) -> None:
-        """Have every event delivered to MLflow again, by whoever delivers next."""
+        """Mark every event as undelivered, so that the next delivery sends all to MLflow."""
         self._take("redeliver", who, {}, lambda step: step.deliver_again())
 
     def verify(self) -> int:
-        """Check all of it: storage, chain, evidence, rows, witness; returns the number of events.
+        """Check storage, chain, evidence, rows and witness; returns the number of events.
 
-        Raises `LedgerError` naming the first event or row that is broken.
+        Raises `LedgerError` that names the first broken event or row.
         """
         self._database.check_storage()
         return self._witness.verify()
 
     def verify_served(self) -> int:
-        """Check all that is served, and what happened since the witness's last signature.
+        """Check all served versions, and the events since the witness's last signature.
 
-        For the start of a server: the rest of the history is what was signed. Returns the number
-        of events that were replayed.
+        This is for the start of a server; the signature covers the earlier history. Returns the
+        number of replayed events. Raises `LedgerError`.
         """
         return self._witness.verify_served()
 
     def report_problems(self) -> list[str]:
-        """What is wrong with the reports of this home, version by version."""
+        """The problems with the reports in this home, version by version."""
         return self._witness.report_problems()
 
     def checkpoint(self) -> Entry | None:
@@ -423,13 +424,13 @@ class Ledger:
         return self._witness.last()
 
     def database(self) -> Database:
-        """What it is kept in: `still_there`, `identity`, `name`."""
+        """The database that holds the ledger."""
         return self._database
 
     def restored(self, evidence: Mapping[str, Any], *, who: Who) -> None:
-        """Say in the history, and to the witness, that a backup took the ledger's place.
+        """Record in the history and the witness that a backup has replaced the ledger.
 
-        Only `serving.registry.backup.restore` calls it: it is the lawful way back.
+        Only `serving.registry.backup.restore` calls it.
         """
         self._witness.head("restore", who)
         self.note("restore", evidence, who=who)

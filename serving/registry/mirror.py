@@ -1,9 +1,9 @@
-"""MLflow's model registry as a window on the ledger: versions, tags, and two aliases.
+"""Mirrors the ledger in MLflow's model registry: versions, tags, and two aliases.
 
-Each policy is a registered model of its own.
+Each policy is a separate registered model.
 
-The mirror only writes what the ledger says, as it is when it writes; so delivering twice, late or
-out of order ends in the same picture. MLflow decides nothing.
+The mirror always writes the ledger's present state. So a delivery that is repeated, late or out of
+order leads to the same result. MLflow decides nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from serving.registry.records import Version, Who
 
 logger = logging.getLogger(__name__)
 
-#: A registered model's name is this and the policy's.
+#: A registered model's name is this prefix and the policy's name.
 PREFIX = "srghn-"
 MODEL = f"{PREFIX}{POLICY}"
 _TAG = "srghn.version"
-#: Begins the source of a model version that MLflow cannot load: before 0.3 all of them were such.
+#: Prefix of the source of a model version that MLflow cannot load; all were so before 0.3.
 UNLOADABLE = "srghn:"
 
 
 class Mirror:
-    """`deliver` the ledger's outbox. `failure` says why the last delivery did not get through."""
+    """Delivers the ledger's outbox. `failure` says why the last delivery failed."""
 
     def __init__(
         self,
@@ -37,27 +37,27 @@ class Mirror:
         store: ArtefactStore | None = None,
         artifacts: str | None = None,
     ) -> None:
-        """`store` is where the policies are that MLflow shall be able to load.
+        """`store` has the policies that MLflow is to load.
 
-        `artifacts` is where an embedded MLflow keeps its files.
+        `artifacts` is the folder for an embedded MLflow's files.
         """
         self.failure: str | None = None
         self._ledger, self._uri = ledger, uri
         self._store, self._artifacts = store, artifacts
 
     def deliver(self) -> int:
-        """Write what is pending; returns the number of events delivered.
+        """Write the pending events; returns the number delivered.
 
-        If MLflow cannot be used the events stay pending, the reason is logged and kept in
-        `failure`, and 0 is returned: nothing else waits for a window.
+        If MLflow cannot be used, the events stay pending, the reason is logged and kept in
+        `failure`, and 0 is returned. Nothing else waits for the mirror.
         """
         pending = self._ledger.pending()
         if not pending:
             return 0
         try:
             self._write(sorted({e.version for e in pending if e.version is not None}))
-        except Exception as error:  # noqa: BLE001  MLflow and what is under it raise all kinds
-            self.failure = f"MLflow at {self._uri} did not take it: {_first_line(error)}"
+        except Exception as error:  # noqa: BLE001  MLflow raises errors of many types
+            self.failure = f"MLflow at {self._uri} refused the delivery: {_first_line(error)}"
             logger.warning("%s; it stays pending", self.failure)
             return 0
         self.failure = None
@@ -65,15 +65,15 @@ class Mirror:
         return len(pending)
 
     def reconcile(self, who: Who) -> int:
-        """Write every version and alias again, whatever was delivered before.
+        """Write every version and alias again, even those delivered before.
 
-        If MLflow cannot be used, all of it stays pending.
+        If MLflow cannot be used, all of them stay pending.
         """
         self._ledger.redeliver(who=who)
         return self.deliver()
 
     def _write(self, versions: list[int]) -> None:
-        from mlflow.tracking import MlflowClient  # seconds, and only the mirror needs it
+        from mlflow.tracking import MlflowClient  # takes seconds; only the mirror needs it
 
         client = MlflowClient(self._uri, self._uri)
         found = [self._ledger.version(number) for number in versions]
@@ -111,7 +111,7 @@ class Mirror:
                 client.delete_registered_model_alias(model, alias)
 
     def _create(self, client: Any, version: Version) -> str:
-        """A model version that can be loaded; without its artefact, one that names its digest."""
+        """A model version that MLflow can load; without its artefact, one with only its digest."""
         made = None
         if self._store is not None:
             made = publish(client, self._store, version, self._artifacts)
@@ -139,7 +139,7 @@ def _ensure_model(client: Any, model: str) -> None:
 
 
 def _known(client: Any, model: str) -> tuple[dict[int, str], set[int]]:
-    """The ledger's version -> MLflow's, by the tag that the mirror wrote; those without a model."""
+    """The ledger's version -> MLflow's, by the mirror's tag; and the versions without a model."""
     found: dict[int, str] = {}
     unloadable: set[int] = set()
     token: str | None = None

@@ -1,7 +1,7 @@
-"""A version as a model that MLflow itself can load and serve, under the run that made it.
+"""Publishes a version as a model that MLflow can load and serve, under the run that made it.
 
-The model is the candidate's own `policy.onnx` with a signature; nothing is converted. What the
-server serves is still loaded from the artefact store, by digest.
+The model is the candidate's own `policy.onnx` with a signature; nothing is converted. The server
+still loads its policies from the artefact store, by digest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER = "model"
 
 @dataclass(frozen=True)
 class Published:
-    """Where MLflow finds a model: the source of a model version, and the run it belongs to."""
+    """A published model: the source of a model version, and its run."""
 
     source: str
     run_id: str
@@ -31,9 +31,9 @@ class Published:
 def publish(
     client: Any, store: ArtefactStore, version: Version, artifacts: str | None
 ) -> Published | None:
-    """Put the version's policy among its run's artifacts; None where the store does not have it.
+    """Add the version's policy to its run's artifacts; None if the store does not have it.
 
-    `artifacts` is where a new experiment keeps its files, None for the tracking server's default.
+    `artifacts` is the folder for a new experiment's files; None: the tracking server's default.
     """
     if not store.path(version.digest).is_dir():
         return None
@@ -48,7 +48,7 @@ def publish(
 
 
 def _save(candidate: Candidate, folder: Path) -> None:
-    """The policy in MLflow's ONNX flavour, with the signature of its golden calls."""
+    """Write the policy in MLflow's ONNX flavour, with the signature of its golden calls."""
     import mlflow.onnx
     import onnx
     from mlflow.models import infer_signature
@@ -67,7 +67,7 @@ def _save(candidate: Candidate, folder: Path) -> None:
 
 
 def _run(client: Any, run_id: str, artifacts: str | None) -> Any:
-    """The MLflow run of one of our runs, made where none was delivered yet."""
+    """The MLflow run of one of our runs; it is made if none was delivered yet."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         made = client.create_experiment(EXPERIMENT, artifact_location=artifacts)

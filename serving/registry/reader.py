@@ -1,4 +1,4 @@
-"""Asking the ledger. Each question is one consistent snapshot; nothing here changes anything."""
+"""Queries of the ledger. Each reads one consistent snapshot and changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from srghn.errors import LedgerError
 
 
 class Reader:
-    """Versions, events and pointers, as records. Lists are pages: `after`, `limit`, `newest`."""
+    """Versions, events and pointers, as records. Lists are paged: `after`, `limit`, `newest`."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database, self._clock = database, clock
@@ -32,12 +32,12 @@ class Reader:
             return [rows.to_policy(row) for row in connection.execute(query).mappings()]
 
     def policy(self, name: str = schema.POLICY) -> Policy:
-        """Raises `LedgerError` with the names there are if it is unknown."""
+        """A policy by its name; raises `LedgerError`, with the known names, if it is unknown."""
         with self._database.read() as connection:
             return rows.find_policy(connection, name)
 
     def secret(self, policy: str) -> bytes:
-        """32 random bytes that only the ledger's readers know; keys are derived from them."""
+        """The policy's 32 secret random bytes, from which keys are derived."""
         with self._database.read() as connection:
             rows.find_policy(connection, policy)
             query = select(schema.policies.c.secret).where(schema.policies.c.name == policy)
@@ -52,25 +52,25 @@ class Reader:
             return rows.find_champion(connection, policy)
 
     def canary(self, policy: str = schema.POLICY) -> Canary | None:
-        """The version on trial."""
+        """The version on trial, if any."""
         with self._database.read() as connection:
             return rows.find_canary(connection, policy)
 
     def shadow(self, policy: str = schema.POLICY) -> Version | None:
-        """The version that answers a copy of the traffic."""
+        """The version that answers a copy of the traffic, if any."""
         with self._database.read() as connection:
             found = rows.in_state(connection, policy, [State.SHADOW])
         return found[0] if found else None
 
     def holdback(self, policy: str = schema.POLICY) -> Holdback | None:
-        """The window of a fresh champion, as its promotion and no later event say."""
+        """The open window of a fresh champion, if any."""
         with self._database.read() as connection:
             return holdbacks.find(connection, policy)
 
     def served(self, policy: str = schema.POLICY) -> tuple[Champion | None, Canary | None]:
-        """Champion and canary of one moment.
+        """Champion and canary at one moment.
 
-        Raises `LedgerError` if a row that says so does not follow from the history.
+        Raises `LedgerError` if one of their rows does not follow from the history.
         """
         with self._database.read() as connection:
             explain.champion(connection, policy)
@@ -78,7 +78,7 @@ class Reader:
             return rows.find_champion(connection, policy), rows.find_canary(connection, policy)
 
     def former(self, policy: str = schema.POLICY, most: int = 20) -> list[int]:
-        """Champions that a rollback may bring back, the last one first: it is the default."""
+        """Champions that a rollback may bring back; the first, the last in time, is the default."""
         versions, events = schema.versions, schema.events
         crowned = func.max(events.c.seq)
         with self._database.read() as connection:
@@ -108,12 +108,12 @@ class Reader:
             return list(islice(same, most))
 
     def interface(self, policy: str = schema.POLICY) -> Mapping[str, Any] | None:
-        """What clients of a policy send and get; None before its first champion."""
+        """The interface of a policy's clients; None before its first champion."""
         with self._database.read() as connection:
             return rows.find_interface(connection, policy)
 
     def service_mode(self, policy: str = schema.POLICY) -> str | None:
-        """The mode that the policy's world is in: set by an event, else by its promotion."""
+        """The mode of the policy's world: set by an event, else by the champion's promotion."""
         with self._database.read() as connection:
             return rows.served_mode(connection, policy)
 
@@ -123,7 +123,7 @@ class Reader:
             return rows.leased_mode(connection, version)
 
     def version(self, version: int) -> Version:
-        """Raises `LedgerError` with the numbers there are if it is unknown."""
+        """A version by its number; raises `LedgerError`, with the known range, if it is unknown."""
         with self._database.read() as connection:
             return rows.find_version(connection, version)
 
@@ -138,7 +138,10 @@ class Reader:
         limit: int | None = None,
         newest: bool = False,
     ) -> list[Version]:
-        """Versions of a policy (None: of all) numbered between; `newest`: the last first."""
+        """Versions of a policy (None: of all) with numbers above `after` and below `before`.
+
+        `newest`: the last first.
+        """
         table = schema.versions
         query = select(table).where(table.c.version > after).limit(limit)
         query = query.order_by(table.c.version.desc() if newest else table.c.version)
@@ -191,7 +194,7 @@ class Reader:
             return [Event(**row) for row in found]
 
     def count(self, policy: str | None = None) -> int:
-        """How many events there are."""
+        """The number of events, of a policy or of all."""
         query = select(func.count()).select_from(schema.events)
         if policy is not None:
             query = query.where(schema.events.c.policy == policy)
@@ -199,7 +202,7 @@ class Reader:
             return connection.execute(query).scalar_one()
 
     def evidence(self, sha256: str) -> dict[str, Any]:
-        """What an event's `evidence_sha256` stands for; raises `LedgerError` if it was changed."""
+        """The evidence with this SHA-256; raises `LedgerError` if it is missing or was changed."""
         with self._database.read() as connection:
             return rows.find_evidence(connection, sha256)
 
@@ -227,7 +230,7 @@ class Reader:
     def propose_trial(
         self, version: int, params: CanaryParams, weight: float | None = None
     ) -> TrialRules:
-        """The rules that a trial of this version would begin with now."""
+        """The rules with which a trial of this version would begin now."""
         from serving.registry import trials
 
         with self._database.read() as connection:

@@ -1,4 +1,4 @@
-"""What the ledger takes and answers with: frozen records, no rows."""
+"""The records that the ledger takes and returns. They are frozen and independent of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.registry.schema import POLICY
 from serving.registry.states import State
 from serving.trial.rules import TrialRules
 
-#: In a holdback the champion has its own arm, and the predecessor the third.
+#: In a holdback the champion keeps its arm, and the predecessor has the third.
 CHAMPION_ARM, CANARY_ARM, HELD_ARM = 0, 1, 2
 
 
@@ -19,9 +19,10 @@ CHAMPION_ARM, CANARY_ARM, HELD_ARM = 0, 1, 2
 class Who:
     """Who takes a step and why; `key` makes it safe to send the same step twice.
 
-    The same key with the same request answers as the first time and does nothing; with another
-    request it is refused. `generation` is the champion's that the step was decided on: on another
-    one it is refused (`StaleGeneration`); None: on any.
+    If a key is repeated with the same request, the first answer is returned and nothing is done;
+    with another request it is refused. `generation` is the champion's generation for which the
+    step was decided. If the champion has changed, the step is refused (`StaleGeneration`). None
+    means any generation.
     """
 
     actor: str
@@ -32,7 +33,7 @@ class Who:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is served under one name. `service_mode` None: the mode of its champion."""
+    """One policy. `service_mode` None: the mode in which its champion passed."""
 
     name: str
     interface: Mapping[str, Any] | None
@@ -42,7 +43,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Champion:
-    """The one version that is served; `generation` counts its predecessors and fences writers."""
+    """The served version. `generation` counts a policy's champions; stale writers are refused."""
 
     version: int
     generation: int
@@ -56,7 +57,7 @@ class Champion:
 
 @dataclass(frozen=True)
 class Canary:
-    """The version on trial. `epoch` names the trial: the seq of the event that began it.
+    """The version on trial. `epoch` identifies the trial: the seq of the event that began it.
 
     `status` is running, paused (no new episode of the trial) or held (no decision is taken).
     """
@@ -75,7 +76,7 @@ class Canary:
 class Holdback:
     """A fresh champion's window: `share` of new episodes stays on its predecessor.
 
-    `epoch` is the seq of the event that promoted it, `until` in Unix seconds.
+    `epoch` is the seq of the event that promoted it; `until` is in Unix seconds.
     """
 
     version: int
@@ -89,10 +90,10 @@ class Holdback:
 
 @dataclass(frozen=True)
 class Version:
-    """A registered candidate and the tuple that its last evaluation holds for.
+    """A registered candidate and the tuple that its last evaluation is about.
 
-    `genome` names what was evolved, whatever its manifest says; `recall_of` is the former champion
-    that this version brings to the gate again.
+    `genome` is the digest of the genome, whatever the manifest says. `recall_of` is the former
+    champion that this version recalls; None otherwise.
     """
 
     version: int
@@ -120,8 +121,8 @@ class Version:
 class Event:
     """One step, linked to the one before it by `prev_hash`.
 
-    `format` says which fields its hash covers. A step of a policy and not of a version (its mode,
-    its deployment rules) has neither version nor states.
+    `format` says which fields its hash covers. A step of a policy (its mode, its deployment rules)
+    has neither version nor states.
     """
 
     seq: int
@@ -149,10 +150,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A lease to judge one version: against this incumbent, as this attempt, until then.
+    """A lease to judge one version: the incumbent, the attempt, and the time it ends.
 
     `lease` is the hash of the event that began this attempt. Nobody can know it before, so the
-    seeds of the gate's episodes are made of it.
+    seeds of the gate's episodes are derived from it.
     """
 
     version: int
@@ -160,7 +161,7 @@ class Evaluation:
     incumbent_digest: str | None
     incumbent_generation: int
     lease_until: float
-    lease: str | None = None  # None: an answer that version 0.2.0 gave
+    lease: str | None = None  # None: an answer of version 0.2.0
 
 
 @dataclass(frozen=True)
@@ -185,9 +186,9 @@ class Start:
 
 @dataclass(frozen=True)
 class StartRow:
-    """A start as the ledger keeps it: `n` is its order; what the outcome adds is None before it.
+    """A stored start: `n` is its number. The outcome's fields are None until there is one.
 
-    `counted` is False where the outcome is no evidence: outside a trial, moved, or beyond its
+    `counted` is False if the outcome is no evidence: outside a trial, moved, or beyond its
     poster's share.
     """
 
@@ -213,7 +214,7 @@ class StartRow:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one episode ended, on the version and route it was started on. `n`: order of arrival."""
+    """How one episode ended, with the version and route of its start. `n`: order of arrival."""
 
     n: int
     episode_id: str
@@ -231,9 +232,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Running:
-    """State that workers move on together: of a trial (`trial`: its epoch) or of a watch (0).
+    """State that workers update together: of a trial (`trial`: its epoch) or of a watch (0).
 
-    `n` is the last start, or outcome, that it has taken in; `state` is the decision code's own.
+    `n` is the last start, or outcome, that is included; `state` belongs to the decision code.
     """
 
     policy: str

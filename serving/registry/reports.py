@@ -1,4 +1,4 @@
-"""A report's files, held against the verdict that names them."""
+"""Compares a report's files with the verdict that names them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from srghn.files import canonical_json, sha256_bytes, sha256_file
 
 PAGE, VERDICT, CLOCK = "report.html", "verdict.json", "timings.json"
-#: What an event adds to the verdict: the digest of the clock's file, which no verdict can hold.
+#: Field that an event adds to the verdict: the digest of the timings, which change at each run.
 TIMINGS = "timings"
 
 
 def folder(home: Path, digest: str) -> Path:
-    """Where the report of that digest lies in a home, wherever it was written."""
+    """The folder of the report with this digest in a home."""
     return home / "reports" / digest
 
 
 def digests(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """File -> the SHA-256 that it has by the event: page, verdict, clock, and named evidence."""
+    """File -> its SHA-256 in the event: page, verdict, timings, and further evidence."""
     said = {name: value for name, value in verdict.items() if name != TIMINGS}
     clock = {CLOCK: str(verdict[TIMINGS])} if TIMINGS in verdict else {}
     return {
@@ -31,9 +31,9 @@ def digests(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def problem(where: Path, verdict: Mapping[str, Any], name: str | None = None) -> str | None:
-    """What is wrong with a report's files, or with the one of that name; None if nothing is.
+    """The problem with a report's files, or with the file `name`; None if there is none.
 
-    A file that the verdict does not name is nobody's evidence, and wrong as such.
+    A file that the verdict does not name is a problem too.
     """
     known = digests(verdict)
     for file in known if name is None else (name,):

@@ -1,4 +1,4 @@
-"""From rows to records: the questions that readers and writers both ask of an open transaction."""
+"""Queries in an open transaction, for readers and writers; they turn rows into records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from srghn.files import sha256_bytes
 
 
 def iso(seconds: float) -> str:
-    """UTC, to the millisecond. For people: the ledger's order is `seq`, never the clock."""
+    """Unix seconds as UTC text, to the millisecond. For people: the ledger orders by `seq`."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
@@ -74,8 +74,10 @@ def find_interface(connection: Connection, policy: str) -> Mapping[str, Any] | N
 
 
 def served_mode(connection: Connection, policy: str) -> str | None:
-    """The mode that a policy's world is in: set by an event, else the one that its champion passed
-    the gate in; None where neither is there."""
+    """The mode of a policy's world: set by an event, else the mode in which its champion passed.
+
+    None if there is neither.
+    """
     said = find_policy(connection, policy).service_mode
     champion = find_champion(connection, policy)
     if said is not None or champion is None:
@@ -132,7 +134,7 @@ def find_canary(connection: Connection, policy: str = schema.POLICY) -> Canary |
 
 
 def find_evidence(connection: Connection, sha256: str) -> dict[str, Any]:
-    """What an event's `evidence_sha256` stands for; raises `LedgerError` if it was changed."""
+    """The evidence with this SHA-256; raises `LedgerError` if it is missing or was changed."""
     query = select(schema.evidence.c.body).where(schema.evidence.c.sha256 == sha256)
     body = connection.execute(query).scalar()
     if body is None or sha256_bytes(body.encode()) != sha256:

@@ -14,14 +14,14 @@ from srghn.errors import ConfigError
 
 
 class WatchTerms(BaseModel):
-    """When the watch over a champion alarms; shares are of the range of returns."""
+    """When the watch over a champion raises an alarm; shares are of the range of returns."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_length: float = Field(
         default=100_000,
         ge=100,
-        description="outcomes that pass on average before a false alarm, while returns hold",
+        description="average number of outcomes before a false alarm, while returns hold",
     )
     margin: float = Field(
         default=0.05, ge=0, lt=1, description="loss below the gate's lower bound that is no alarm"
@@ -35,52 +35,52 @@ class WatchTerms(BaseModel):
 
 
 class AdaptTerms(BaseModel):
-    """What is done by itself after an alarm. Gate and trial come before service as always."""
+    """Automatic steps after an alarm. Gate and trial always come before service."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     act: Literal["off", "ask", "run"] = Field(
         default="ask",
-        description="after an alarm: nothing; diagnose and say what to do; or do it, too",
+        description="after an alarm: off: nothing; ask: diagnose and advise; run: also act",
     )
     set_mode: bool = Field(
         default=True, description="a diagnosis of another mode becomes the mode of service"
     )
     approve: Literal["manual", "auto"] = Field(
-        default="manual", description="who approves a pass that came of it"
+        default="manual", description="who approves a version made after an alarm"
     )
-    generations: int = Field(default=60, ge=1, description="of one evolution run at most")
+    generations: int = Field(default=60, ge=1, description="most generations of one run")
     evaluations: int = Field(
-        default=100_000, ge=1, description="episodes that one evolution run plays at most"
+        default=100_000, ge=1, description="most episodes of one evolution run"
     )
-    runs_a_day: int = Field(default=3, ge=0, description="evolution runs within 24 hours at most")
+    runs_a_day: int = Field(default=3, ge=0, description="most evolution runs within 24 hours")
     cooldown: float = Field(
-        default=3600.0, ge=0, description="seconds between the beginnings of two evolution runs"
+        default=3600.0, ge=0, description="least seconds between the starts of two evolution runs"
     )
 
 
 class HoldbackTerms(BaseModel):
-    """After a promotion a random share of episodes stays on the predecessor, for a while."""
+    """A holdback: after a promotion, a random share of episodes stays on the predecessor."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     share: float = Field(
         default=0.1, gt=0, lt=1, description="share of new episodes that stay on the predecessor"
     )
-    episodes: int = Field(default=4000, ge=2, description="episodes after which the window is over")
-    hours: float = Field(default=24.0, gt=0, description="hours after which it is over")
+    episodes: int = Field(default=4000, ge=2, description="episodes after which the window ends")
+    hours: float = Field(default=24.0, gt=0, description="hours after which the window ends")
 
 
 class DeploymentRules(BaseModel):
-    """How a policy's passes become champions. A field is here only if something acts on it."""
+    """How a policy's passed versions become champions. Every field here has an effect."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     approver: Literal["anyone", "person"] = Field(
-        default="anyone", description="person: the configured policy may not approve by itself"
+        default="anyone", description="person: no automatic approval (`--approve auto`)"
     )
     two_persons: bool = Field(
-        default=False, description="whoever registered or judged a version may not approve it"
+        default=False, description="a person who submitted a version may not approve it"
     )
     shadow_first: bool = Field(
         default=False, description="a version is a shadow before its trial begins"
@@ -88,35 +88,33 @@ class DeploymentRules(BaseModel):
     shadow_copies: int = Field(
         default=200,
         ge=1,
-        description="copies of requests that such a shadow has answered before its trial begins",
+        description="copies of requests that the shadow must answer before its trial begins",
     )
     guards: GuardTerms = Field(
         default=GuardTerms(), description="errors, invalid actions and latency that end a trial"
     )
     holdback: HoldbackTerms | None = Field(
         default=None,
-        description="after a promotion a share of episodes stays on the predecessor, and harm "
-        "brings it back by itself, once; None: not",
+        description="after a promotion, keep a share of episodes on the predecessor, and bring it "
+        "back once if the champion does harm; None: no holdback",
     )
     trial: TrialTerms | None = Field(
-        default=None, description="how trials run; None: as the run's `canary` section asks"
+        default=None, description="rules of trials; None: the run's `canary` section"
     )
     watch: WatchTerms = Field(
         default=WatchTerms(), description="how the champion's returns are watched"
     )
-    adapt: AdaptTerms = Field(
-        default=AdaptTerms(), description="what is done by itself after an alarm"
-    )
+    adapt: AdaptTerms = Field(default=AdaptTerms(), description="automatic steps after an alarm")
     poster_share: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="largest share of a trial's evidence that one token may post",
+        description="largest share of a trial's evidence that one token may give",
     )
 
 
 def parse_rules(data: dict[str, object]) -> DeploymentRules:
-    """Raises `ConfigError` naming the rule that is unknown or out of range."""
+    """Check rules; raises `ConfigError` that names the unknown or out-of-range rule."""
     try:
         return DeploymentRules.model_validate(data)
     except ValidationError as error:
@@ -139,7 +137,7 @@ def current_rules(connection: Connection, policy: str) -> DeploymentRules:
 
 
 def set_rules(step: Step, rules: DeploymentRules) -> None:
-    """Write them as an event of the policy."""
+    """Set the rules, as an event of the policy."""
     event = step.record(None, None, None, rules.model_dump(mode="json"))
     change = update(schema.policies).where(schema.policies.c.name == step.policy)
     step.connection.execute(change.values(rules_sha256=event.evidence_sha256))

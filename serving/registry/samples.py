@@ -1,4 +1,4 @@
-"""Observations of service, as they are kept: the latest of each policy, and no more."""
+"""Stored observations from service: only the latest of each policy are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.registry.database import Database
 
 @dataclass(frozen=True)
 class Sample:
-    """What a policy saw at one step of an episode: float32, little-endian, as it was asked."""
+    """A policy's observation at one step of an episode: float32, little-endian bytes."""
 
     version: int
     generation: int
@@ -31,7 +31,7 @@ class Sample:
 
 
 def keep(database: Database, policy: str, samples: Sequence[Sample], most: int) -> None:
-    """Add samples, and forget the oldest beyond `most`."""
+    """Add samples, and delete the oldest beyond `most`."""
     table = schema.samples
     with database.write() as connection:
         connection.execute(insert(table), [{**vars(each), "policy": policy} for each in samples])
@@ -42,7 +42,7 @@ def keep(database: Database, policy: str, samples: Sequence[Sample], most: int) 
 
 
 def kept(database: Database, policy: str, episodes: Sequence[str] | None = None) -> list[Sample]:
-    """A policy's samples in order, of these episodes or of all."""
+    """A policy's samples in order, of the given episodes or of all."""
     table = schema.samples
     query = select(table).where(table.c.policy == policy).order_by(table.c.n)
     with database.read() as connection:

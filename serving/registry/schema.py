@@ -1,6 +1,6 @@
 """The ledger's tables, the same on SQLite and PostgreSQL.
 
-This is the head: `migrations` leads an older ledger to it, and a test holds the two together.
+This is the newest schema. `migrations` upgrades older ledgers to it; a test compares the two.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 2
-#: Alembic's name of that schema, and the table where it keeps it (MLflow may share the database).
+#: Alembic's name of that schema, and its own table for it (MLflow may share the database).
 REVISION, REVISION_TABLE = "0002", "srghn_alembic_version"
-#: The policy of a ledger that holds one.
+#: The default policy, which every ledger has.
 POLICY = "policy"
 
-#: Columns of what copies of requests showed: `serving.trial.guards.Compared`.
+#: Columns for the counts from copies of requests: `serving.trial.guards.Compared`.
 COUNTED = (
     "copies", "differed", "errors", "champion_errors", "invalid", "champion_invalid", "timed",
     "slower",
@@ -54,7 +54,7 @@ policies = Table(
     "policies",
     metadata,
     Column("name", String(100), primary_key=True),
-    Column("interface", Text),  # JSON; NULL until the first champion says it
+    Column("interface", Text),  # JSON; NULL until the first champion
     Column("service_mode", Text),  # NULL: the champion's own
     Column("rules_sha256", String(64)),  # evidence of the last deployment rules
     Column("secret", String(64), nullable=False),  # keys of episode tokens are derived from it
@@ -76,7 +76,7 @@ versions = Table(
     Column("state", String(16), nullable=False),
     Column("quarantined", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("deadline", Float),  # of the lease while EVALUATING, of the pass while it holds
+    Column("deadline", Float),  # of the lease while EVALUATING, of the pass while it is valid
     Column("suite_version", Text),
     Column("policy_digest", String(64)),
     Column("incumbent_digest", String(64)),
@@ -199,7 +199,7 @@ starts = Table(
     Column("weight", Float, nullable=False),  # the canary's probability at that start
     Column("started_at", Float, nullable=False),
     Column("deadline", Float, nullable=False),
-    Column("moved", Boolean, nullable=False),  # it changed version: evidence for neither arm
+    Column("moved", Boolean, nullable=False),  # the version changed: evidence for neither arm
     Column("arrived", Integer),  # order of outcomes; NULL while the episode runs
     Column("ended_at", Float),
     Column("return", Float),
@@ -293,7 +293,7 @@ FOR EACH ROW EXECUTE FUNCTION srghn_append_only();
 
 
 def create(connection: Connection) -> None:
-    """Make every table at the head, and the policy that every ledger has."""
+    """Make all tables of the newest schema, and the policy that every ledger has."""
     metadata.create_all(connection)
     guard(connection)
     connection.execute(meta.insert().values(id=1, schema_version=SCHEMA_VERSION))
@@ -302,13 +302,13 @@ def create(connection: Connection) -> None:
 
 
 def first_policy() -> dict[str, Any]:
-    """The row of the policy that every ledger has, with a secret of its own."""
+    """The row of the policy that every ledger has, with a new secret."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"name": POLICY, "secret": secrets.token_hex(32), "created_at": now}
 
 
 def guard(connection: Connection) -> None:
-    """Make history append-only for whoever writes to the database by another way."""
+    """Make the history append-only, also for other programs that write to the database."""
     if connection.dialect.name == "sqlite":
         for table in GUARDED:
             for verb in ("UPDATE", "DELETE"):
@@ -318,7 +318,7 @@ def guard(connection: Connection) -> None:
 
 
 def unguard(connection: Connection) -> None:
-    """Lift that, for a migration."""
+    """Remove the guard, for a migration."""
     if connection.dialect.name == "sqlite":
         for table in GUARDED:
             for verb in ("UPDATE", "DELETE"):

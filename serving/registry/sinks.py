@@ -1,7 +1,7 @@
-"""Who is told of events: sinks, and what is still to be delivered to each, in order.
+"""Sinks: the receivers of events, and the events that are still to be delivered to each, in order.
 
-A delivery is written in the transaction of its event, so none is lost. Of each sink the first one
-that is not delivered is its head; whoever claims it may send it, and nobody goes past it.
+A delivery is written in the transaction of its event, so none is lost. The first undelivered one of
+a sink is its head. A sender that has claimed the head may send it; none may skip it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Who
 from srghn.errors import ConfigError
 
-#: What a person wants to know; every other action is the ledger's own business.
+#: The events that sinks get; all other actions are internal to the ledger.
 NOTABLE = (
     "drift", "drift_over", "blind", "diagnosis", "adapt", "run_failed", "record_verdict", "promote",
     "abort_canary", "expire_canary", "rollback", "rollback_by_holdback", "revoke",
 )  # fmt: skip
-#: A delivery that was claimed and not heard of again is sent once more after so many seconds.
+#: A claimed delivery without a result is sent again after this many seconds.
 CLAIM_SECONDS = 60.0
 
 
@@ -45,7 +45,7 @@ class Sink:
 
 @dataclass(frozen=True)
 class Delivery:
-    """An event that a sink is to be told of; `attempts` were made before."""
+    """An event to deliver to a sink; `attempts` were made before."""
 
     sink: Sink
     event: Event
@@ -59,7 +59,7 @@ class Sinks:
         self._ledger, self._database = ledger, ledger.database()
 
     def add(self, name: str, url: str, kinds: tuple[str, ...], who: Who) -> Sink:
-        """Tell `url` of events from now on; raises `ConfigError` for a bad one, or a known name."""
+        """Add a receiver; raises `ConfigError` for a bad URL or kind, or a name that exists."""
         _check(name, url, kinds)
         if any(sink.name == name for sink in self.all()):
             raise ConfigError(f"there is a sink {name!r} already; give this one another --name")
@@ -79,7 +79,7 @@ class Sinks:
         return Sink(name, url, kinds, secret)
 
     def remove(self, name: str, who: Who) -> None:
-        """Tell it no more; what it was not told of yet is forgotten."""
+        """Remove a sink; its undelivered events are dropped."""
         self.find(name)
         self._ledger.note("remove_sink", {"name": name}, who=who)
         with self._database.write() as connection:
@@ -90,7 +90,7 @@ class Sinks:
                 connection.execute(delete(table).where(column == name))
 
     def find(self, wanted: str) -> Sink:
-        """A sink by its name or URL; raises `ConfigError` naming those there are."""
+        """A sink by its name or URL; raises `ConfigError` with the known names."""
         known = self.all()
         for sink in known:
             if wanted in (sink.name, sink.url):
@@ -99,7 +99,7 @@ class Sinks:
         raise ConfigError(f"there is no sink {wanted!r}; there are: {names}")
 
     def all(self) -> list[Sink]:
-        """Every sink, with what waits for it and why its last attempt failed."""
+        """Every sink, with its number of waiting events and the error of its last attempt."""
         with self._database.read() as connection:
             found = connection.execute(select(schema.sinks).order_by(schema.sinks.c.name))
             return [_sink(connection, row) for row in found.mappings().all()]
@@ -107,7 +107,7 @@ class Sinks:
     # ----------------------------------------------------------------------------- delivery
 
     def due(self, now: float) -> list[str]:
-        """Names of sinks whose head may be sent now."""
+        """Names of sinks whose head may be sent at `now` (Unix seconds)."""
         table = schema.deliveries
         heads = (
             select(table.c.sink, func.min(table.c.seq).label("seq"))
@@ -124,7 +124,7 @@ class Sinks:
             return list(connection.execute(query).scalars())
 
     def claim(self, name: str, now: float) -> Delivery | None:
-        """The head of a sink, for the caller alone to send; None where nothing is due."""
+        """Claim the head of a sink, so that only the caller sends it; None if nothing is due."""
         table = schema.deliveries
         with self._database.write() as connection:
             query = select(table).where(table.c.sink == name, ~table.c.delivered)
@@ -149,7 +149,7 @@ class Sinks:
         self._mark(delivery, delivered=True, failure=None)
 
     def failed(self, delivery: Delivery, why: str, next_at: float) -> None:
-        """It is sent again at `next_at`; those after it wait."""
+        """Record a failed attempt; the next is at `next_at` (Unix seconds). Later events wait."""
         self._mark(delivery, next_at=next_at, failure=why[:500])
 
     def _mark(self, delivery: Delivery, **columns: Any) -> None:

@@ -1,4 +1,4 @@
-"""The SQLite file of an embedded ledger: made once, recognised, and with room kept beside it."""
+"""The SQLite file of an embedded ledger: its creation, its identity, and its reserve."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from serving.registry.faults import LedgerGone, fault, of_os_error, translated
 from srghn.errors import LedgerError
 
 Identity = tuple[int, int]
-#: Beside the ledger lies a file that is cut down, slice by slice, when its disk is full.
+#: A file beside the ledger that is shortened, slice by slice, when the disk is full.
 RESERVE_BYTES, SLICE_BYTES = 4 * 2**20, 2**19
-#: The reserve is filled again where so much is free.
+#: The reserve is filled again if this many bytes are free.
 _PLENTY = 64 * 2**20
 
 
@@ -37,7 +37,7 @@ def engine_for(path: Path, wait: float, *, foreign_keys: bool = True) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # transactions begin below, never by themselves
+        connection.isolation_level = None  # transactions begin only in `_begin` below
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
 
@@ -50,10 +50,10 @@ def engine_for(path: Path, wait: float, *, foreign_keys: bool = True) -> Engine:
 
 
 def _readable(path: Path) -> URL | None:
-    """How to read a ledger that nobody here can write, such as a home mounted read-only.
+    """A URL for reading a ledger that this process cannot write, as in a read-only home.
 
-    SQLite would make files beside it; told that nothing changes it, it does not. None where it can
-    be written, or where a log beside it holds steps that are not in it yet.
+    SQLite would make files beside the ledger. With `immutable` it does not. None if the ledger can
+    be written, or if a log beside it has steps that are not in it yet.
     """
     log = path.with_name(path.name + "-wal")
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
@@ -64,7 +64,7 @@ def _readable(path: Path) -> URL | None:
 
 
 def identity(path: Path) -> Identity:
-    """Device and inode: whether a path still names the same file. Raises `LedgerGone`."""
+    """Device and inode, to tell whether a path still names the same file; raises `LedgerGone`."""
     try:
         found = os.stat(path)
     except OSError as error:
@@ -73,9 +73,10 @@ def identity(path: Path) -> Identity:
 
 
 def refuse_lost(path: Path, home: Path) -> None:
-    """A missing or empty file where a ledger was is a lost ledger, never a reason to begin one.
+    """Raise `LedgerGone` if a ledger was here and its file is now missing or empty.
 
-    `home` is the folder that holds what the ledger speaks of.
+    Otherwise a new ledger would silently replace a lost one. `home` is the folder with the
+    artefacts and the witness.
     """
     try:
         if path.exists() and path.stat().st_size > 0:
@@ -95,12 +96,12 @@ def _traces(path: Path, home: Path) -> str | None:
     if artefacts.is_dir() and any(entry.name[0] != "." for entry in artefacts.iterdir()):
         return f"the file is gone but {artefacts} holds candidates"
     if (home / "witness.jsonl").exists():
-        return f"the file is gone but {home / 'witness.jsonl'} bears witness of one"
+        return f"the file is gone but {home / 'witness.jsonl'} shows that there was one"
     return None
 
 
 def create(path: Path) -> None:
-    """A new ledger, made aside and linked into place: another process sees all of it or nothing."""
+    """Make a new ledger in a temporary file and link it into place, so it is complete at once."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ def create(path: Path) -> None:
             raw.execute("PRAGMA journal_mode=WAL")
         os.link(aside, path)
     except FileExistsError:
-        pass  # another process was first, and its ledger is as good
+        pass  # another process was first; use its ledger
     except SQLAlchemyError as error:
         raise _cannot_create(path, translated(str(path), error)) from error
     except (OSError, sqlite3.Error) as error:
@@ -137,7 +138,7 @@ def reserve_of(path: Path) -> Path:
 
 
 def keep_reserve(path: Path) -> None:
-    """Fill the reserve where the disk has plenty; without it a full disk stops even a rollback."""
+    """Fill the reserve if the disk has room; without it a full disk would stop even a rollback."""
     reserve = reserve_of(path)
     with contextlib.suppress(OSError):
         size = reserve.stat().st_size if reserve.exists() else 0
@@ -148,7 +149,7 @@ def keep_reserve(path: Path) -> None:
 
 
 def spend_reserve(path: Path) -> bool:
-    """Give one slice of the reserve back to the disk; whether there was one."""
+    """Free one slice of the reserve; False if none is left."""
     reserve = reserve_of(path)
     try:
         size = reserve.stat().st_size

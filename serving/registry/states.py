@@ -8,10 +8,10 @@ from srghn.errors import TransitionRefused
 
 
 class State(StrEnum):
-    """Where a version stands.
+    """The state of a version.
 
-    What is served is the champion and, for its share of a trial, the canary. A shadow answers a
-    copy of the traffic that nobody sees.
+    Served are CHAMPION and, for its share of a trial, CANARY. A SHADOW answers a copy of the
+    traffic; its answers go to nobody.
     """
 
     REGISTERED = "REGISTERED"
@@ -34,23 +34,23 @@ class State(StrEnum):
 
 S = State
 
-#: from -> to. `None` is a digest the ledger has not seen. Guards stand where a step is taken.
+#: from -> to. `None` is an unregistered digest. Further conditions are in `guards`.
 TRANSITIONS: dict[State | None, frozenset[State]] = {
     None: frozenset({S.REGISTERED}),
     S.REGISTERED: frozenset({S.EVALUATING}),
     S.EVALUATING: frozenset({S.PASSED, S.FAILED, S.INCONCLUSIVE, S.ERROR}),
-    # a retry is a new evaluation on fresh seeds; the number of attempts is bounded
+    # a retry is a new evaluation on fresh seeds; the number of attempts is limited
     S.INCONCLUSIVE: frozenset({S.EVALUATING}),
     S.ERROR: frozenset({S.EVALUATING}),
     S.STALE: frozenset({S.EVALUATING}),
     S.PASSED: frozenset({S.APPROVED, S.REJECTED, S.STALE}),
-    # straight to champion only while there is none
+    # directly to champion only while there is none
     S.APPROVED: frozenset({S.SHADOW, S.CANARY, S.CHAMPION, S.REJECTED, S.STALE}),
-    # back to approved: its copy of the traffic ends, and nothing is held against it
+    # back to approved: the shadow ends, without consequences for the version
     S.SHADOW: frozenset({S.CANARY, S.APPROVED, S.ABORTED, S.REJECTED, S.STALE}),
-    # to itself: weight or status changed; to stale: its incumbent was rolled back under it
+    # to itself: weight or status changed; to stale: its incumbent was rolled back
     S.CANARY: frozenset({S.CANARY, S.CHAMPION, S.ABORTED, S.EXPIRED, S.STALE}),
-    # undecided is not harmful: it may be tried again while its pass holds
+    # undecided is not harmful: it may be tried again while its pass is valid
     S.EXPIRED: frozenset({S.CANARY, S.ABORTED, S.REJECTED, S.STALE}),
     S.CHAMPION: frozenset({S.RETIRED, S.REVOKED}),
     S.RETIRED: frozenset({S.CHAMPION, S.REVOKED}),
@@ -60,12 +60,12 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     S.REVOKED: frozenset(),
 }
 
-#: States that hold only as long as the champion they were won against.
+#: States that are valid only while the champion is the one they were judged against.
 WON = (S.PASSED, S.APPROVED, S.SHADOW, S.CANARY, S.EXPIRED)
-#: States whose `deadline` ends them.
+#: States that end at their `deadline`.
 DATED = (S.EVALUATING, S.PASSED, S.EXPIRED)
 
-#: What a verdict's word makes of a version that is being evaluated.
+#: Verdict -> new state of the version that was evaluated.
 VERDICTS = {
     "passed": S.PASSED,
     "failed": S.FAILED,
@@ -75,7 +75,7 @@ VERDICTS = {
 
 
 def check_step(version: int, start: State | None, end: State) -> None:
-    """Raise `TransitionRefused` unless the state machine knows the step."""
+    """Raise `TransitionRefused` unless the state machine has the step."""
     if end not in TRANSITIONS[start]:
         known = ", ".join(sorted(TRANSITIONS[start])) or "nothing: this is its final state"
         raise TransitionRefused(

@@ -1,4 +1,4 @@
-"""One write transaction on the ledger: rows, pointer, event, evidence and outbox together."""
+"""One step of the ledger: rows, pointer, event, evidence and outbox in one transaction."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from srghn.files import canonical_json, sha256_bytes
 
 @dataclass(frozen=True)
 class Step:
-    """Who does what and why to one policy, inside an open transaction at one moment.
+    """A step on one policy in an open transaction: the action, the actor and the reason.
 
-    `now` is in Unix seconds.
+    `now` is the time of the step in Unix seconds.
     """
 
     connection: Connection
@@ -35,7 +35,7 @@ class Step:
         return rows.iso(self.now)
 
     def by_ledger(self, action: str, reason: str) -> Step:
-        """The same transaction, for a consequence that the ledger itself draws."""
+        """The same transaction with the ledger as actor, for an automatic consequence."""
         return replace(self, action=action, who=replace(self.who, actor="ledger", reason=reason))
 
     def version(self, version: int) -> Version:
@@ -52,7 +52,7 @@ class Step:
         return champion.generation if champion else 0
 
     def expect(self, generation: int | None) -> None:
-        """Raise `StaleGeneration` unless the champion is of that generation; None: any is fine."""
+        """Raise `StaleGeneration` unless the champion has this generation; None: no check."""
         champion = self.champion()
         if generation is not None and generation != (champion.generation if champion else 0):
             raise StaleGeneration(_stale(generation, champion))
@@ -72,7 +72,8 @@ class Step:
     ) -> int:
         """Take one step of the state machine; returns the event's seq.
 
-        `rules` is the digest of the gate rules that the step was taken by.
+        `rules` is the digest of the gate rules behind the step. `columns` are further changes of
+        the version's row.
         """
         start = self.version(version).state
         check_step(version, start, to)
@@ -89,7 +90,7 @@ class Step:
         rules: str | None = None,
         generation: int | None = None,
     ) -> Event:
-        """Append an event, its outbox entry and what is to be told to each sink."""
+        """Append an event, its outbox entry and its deliveries to sinks."""
         events = schema.events
         last = self.connection.execute(
             select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1)
@@ -119,15 +120,14 @@ class Step:
         return event
 
     def deliver_again(self) -> None:
-        """No event counts as delivered any more."""
+        """Mark all events as undelivered."""
         self.record(None, None, None)
         self.connection.execute(update(schema.outbox).values(delivered=False))
 
     def crown(self, version: int, expected: int, evidence: Mapping[str, Any] | None) -> Champion:
         """Move the champion's pointer, by compare-and-set on its generation.
 
-        The old champion retires. A trial and every pass that was won against the old champion
-        no longer hold.
+        The old champion retires. A trial or pass against the old champion becomes stale.
         """
         self.expect(expected)
         old, generation = self.champion(), expected + 1
@@ -188,7 +188,7 @@ class Step:
 
 
 def once(step: Step, request: Mapping[str, Any], work: Callable[[Step], Any]) -> Any:
-    """Do the work once per idempotency key; returns its JSON result, now as the first time.
+    """Do the work once per idempotency key; returns its JSON result, the first one for a repeat.
 
     Raises `TransitionRefused` if the key was used for another request.
     """
@@ -214,5 +214,5 @@ def _stale(expected: int, found: Champion | None) -> str:
     now = f"generation {found.generation} (version {found.version})" if found else "no champion"
     return (
         f"the champion changed: this step was meant for generation {expected}, there is {now}; "
-        f"look again (srghn status) and decide anew"
+        f"look at srghn status and decide again"
     )

@@ -1,4 +1,4 @@
-"""What the witness and the history say about each other, and the ledger's whole verification."""
+"""Compares the witness with the history, and verifies the whole ledger."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _WAY_BACK = "to return to an earlier state, use srghn restore FILE --reason ..."
 
 
 class Testimony:
-    """Signs heads of the chain, and checks the history by what was signed.
+    """Signs heads of the chain, and checks the history against them.
 
-    Without a home folder (PostgreSQL by its URL alone) nothing is signed, and all is verified.
+    Without a home folder (PostgreSQL by its URL alone) nothing is signed, and every check covers
+    the whole history.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Testimony:
         self._witness = None if home is None else Witness(home, key)
 
     def head(self, kind: Kind, who: Who) -> None:
-        """Append the signed head of the chain. A failure is logged; the next step makes it good."""
+        """Append the signed head of the chain. A failure is logged; the next step signs again."""
         if self._witness is None:
             return
         with self._database.read() as connection:
@@ -57,7 +58,10 @@ class Testimony:
         return entries[-1] if entries else None
 
     def verify(self) -> int:
-        """Chain, evidence, rows and every line of the witness; returns the number of events."""
+        """Check chain, evidence, rows and the whole witness; returns the number of events.
+
+        Raises `LedgerError`.
+        """
         entries = self._entries()
         with self._database.read() as connection:
             count = chain.verify(connection)
@@ -70,7 +74,10 @@ class Testimony:
         return count
 
     def verify_served(self) -> int:
-        """What is served, and the events since the last signature; returns how many those are."""
+        """Check the served versions and the events since the last signature; returns their number.
+
+        Raises `LedgerError`.
+        """
         entries = valid(self._entries(recent=True))
         with self._database.read() as connection:
             if entries:
@@ -86,7 +93,7 @@ class Testimony:
         return count
 
     def report_problems(self) -> list[str]:
-        """What is wrong with the reports of this home, version by version."""
+        """The problems with the reports in this home, version by version."""
         home = self._database.home
         if home is None:
             return []
@@ -99,7 +106,7 @@ class Testimony:
         return [problem for problem in found if problem is not None]
 
     def _explain_served(self, connection: Connection, number: int) -> None:
-        """A report that lies in this home must be the one that was approved."""
+        """Explain a version's row; a report in this home must be the one that was approved."""
         events, home = explain.version(connection, number), self._database.home
         digest = rows.find_version(connection, number).report_digest
         if home is None or digest is None or not reports.folder(home, digest).exists():
@@ -123,7 +130,7 @@ def _explain_policy(connection: Connection, name: str) -> None:
 
 
 def _served(connection: Connection, name: str) -> list[int]:
-    """Versions that a pointer or their own row says are served."""
+    """Versions that are served by a pointer or by their own row."""
     states = (State.CHAMPION, State.CANARY, State.SHADOW)
     found = {version.version for version in rows.in_state(connection, name, states)}
     for table in (schema.champion, schema.trial):
@@ -135,7 +142,7 @@ def _served(connection: Connection, name: str) -> list[int]:
 
 
 def _compare(connection: Connection, entry: Entry) -> None:
-    """The event that the witness saw is in the history, as it was."""
+    """Check that the event which the witness signed is in the history, unchanged."""
     query = select(schema.events.c.hash).where(schema.events.c.seq == entry.seq)
     found = connection.execute(query).scalar() if entry.seq else chain.GENESIS
     if found is None:

@@ -1,4 +1,4 @@
-"""A trial's rows as its evidence: what decisions read, and how one is made again."""
+"""Turns a trial's rows into its evidence, and repeats decisions on it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from serving.trial.rules import TrialRules
 def to_log(found: Sequence[StartRow], rules: TrialRules, held: bool = False) -> Log:
     """Starts in their order as evidence.
 
-    With `held`, of a holdback: the champion is the arm that is tried, beside its predecessor.
-    An outcome is missing (NaN) where none came by the episode's deadline, where it was not counted,
-    and where the episode changed version on the way.
+    `held`: they are of a holdback, in which the champion is the tried arm and its predecessor the
+    other. An outcome is missing (NaN) if it did not arrive by the episode's deadline, if it was
+    not counted, or if the episode changed its version.
     """
     tried = CHAMPION_ARM if held else CANARY_ARM
     weights = np.array([row.weight for row in found], np.float64)
@@ -33,15 +33,15 @@ def to_log(found: Sequence[StartRow], rules: TrialRules, held: bool = False) -> 
 
 
 def to_state(data: Mapping[str, Any], rules: TrialRules) -> TrialState:
-    """The state that the ledger keeps of a trial; an empty one is its beginning."""
+    """A trial's stored state; empty data give the initial state."""
     return TrialState.from_json(data) if data else begin(rules)
 
 
 def decide_again(connection: Connection, running: Canary, now: float) -> Decision:
-    """The decision on every start of a trial that is resolved at `now` (Unix seconds).
+    """The decision on all starts of a trial that are resolved at `now` (Unix seconds).
 
-    It resumes from the state that the trial began with, which is part of the hash-chained event,
-    and never from the running one, which is a row that anybody with the file could write.
+    It is computed from the trial's initial state, which is part of the hash-chained event. The
+    running state is not used: it is a row, which anyone who can write the file could change.
     """
     log = to_log(
         episodes.resolved(connection, running.policy, running.epoch, 0, now), running.rules
@@ -51,7 +51,7 @@ def decide_again(connection: Connection, running: Canary, now: float) -> Decisio
 
 
 def decide_held(connection: Connection, window: Holdback, now: float) -> Decision:
-    """The decision on every start of a holdback that is resolved at `now`, from the first on."""
+    """The decision on all starts of a holdback that are resolved at `now` (Unix seconds)."""
     found = episodes.resolved(connection, window.policy, window.epoch, 0, now)
     return advance(begin(window.rules), to_log(found, window.rules, held=True), window.rules)[1]
 

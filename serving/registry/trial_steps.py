@@ -1,4 +1,4 @@
-"""Steps of a trial, a shadow and a champion's window, as `Ledger` offers them."""
+"""The `Ledger`'s steps of a trial, a shadow and a champion's window."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Take(Protocol):
 
 
 class TrialSteps:
-    """What is done with an approved version before it is champion, and just after."""
+    """Steps of an approved version before its promotion, and in its window after it."""
 
     def __init__(self, take: Take, reader: Reader) -> None:
         self._take, self._reader = take, reader
 
     def start_shadow(self, version: int, *, loaded: Mapping[str, Any], who: Who) -> None:
-        """An approved version answers a copy of the traffic; `loaded` as for `start_canary`."""
+        """Make an approved version the shadow; `loaded` as for `start_canary`."""
 
         def work(step: Step) -> None:
             trials.start_shadow(step, version, loaded)
@@ -69,8 +69,8 @@ class TrialSteps:
 
         `loaded` is the proof that the serving code loaded it: `{"digest": ..., "golden": n}`
         with the candidate's digest and the number of golden outputs that matched
-        (`serving.control.loading.proof`). `weight` is the share from the first episode on, instead
-        of the steps that the rules name.
+        (`serving.control.loading.proof`). `weight` is a constant share from the first episode on,
+        instead of the steps in the rules.
         """
 
         def work(step: Step) -> None:
@@ -86,7 +86,7 @@ class TrialSteps:
     def set_canary_weight(
         self, weight: float, *, who: Who, version: int | None = None, policy: str = POLICY
     ) -> None:
-        """Change the share of new episodes, in [0, 1); `version`: of that one alone."""
+        """Change the share of new episodes, in [0, 1); `version`: only if it is on trial."""
 
         def work(step: Step) -> None:
             trials.set_weight(step, weight, version)
@@ -97,7 +97,7 @@ class TrialSteps:
     def set_trial_status(
         self, status: trials.Status, *, who: Who, version: int | None = None, policy: str = POLICY
     ) -> None:
-        """Run, pause (no new episode of the trial) or hold (no decision) it; as for its weight."""
+        """Run, pause (no new episode) or hold (no decision) the trial; `version` as above."""
 
         def work(step: Step) -> None:
             trials.set_status(step, status, version)
@@ -114,7 +114,7 @@ class TrialSteps:
         expected_generation: int | None = None,
         policy: str = POLICY,
     ) -> int:
-        """End the trial as harmful: quarantined. Returns the version that was on trial."""
+        """End the trial as harmful, and quarantine the version, whose number is returned."""
 
         def work(step: Step) -> int:
             step.expect(expected_generation)
@@ -126,7 +126,7 @@ class TrialSteps:
     def expire_canary(
         self, *, who: Who, evidence: Mapping[str, Any] | None = None, policy: str = POLICY
     ) -> int:
-        """End the trial undecided; it may be tried again while its pass holds.
+        """End the trial undecided; the version may be tried again while its pass is valid.
 
         Returns the version that was on trial.
         """
@@ -139,8 +139,8 @@ class TrialSteps:
     def rollback_held(self, *, who: Who, policy: str = POLICY) -> Champion:
         """Bring the predecessor of a champion in its window back, if the holdback shows harm.
 
-        The ledger decides again on the outcomes it holds. The champion that goes is quarantined,
-        and the window is over, so it happens once.
+        The ledger decides again on its outcomes. The present champion is quarantined and the
+        window ends, so this happens only once.
         """
 
         def work(step: Step) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class TrialSteps:
     def end_holdback(
         self, *, who: Who, evidence: Mapping[str, Any] | None = None, policy: str = POLICY
     ) -> None:
-        """End a champion's window; it stays champion, for every episode."""
+        """End a champion's window; it stays champion and answers every episode."""
 
         def work(step: Step) -> None:
             holdbacks.end(step, evidence or {})

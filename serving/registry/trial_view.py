@@ -1,4 +1,4 @@
-"""A running trial as people see it: its decision so far, bounds of the effect, and its plan."""
+"""A running trial for people: its decision so far, bounds of the effect, and its plan."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from serving.trial.decision import Decision, advance, decide
 from serving.trial.evidence import Log, begin, effect_bounds, joined
 from serving.trial.plan import Plan, plan
 
-#: Starts that the bounds look back on; a trial is seldom longer.
+#: Most starts that the bounds use; few trials are longer.
 SHOWN = 20_000
 
 
 @dataclass(frozen=True)
 class TrialView:
-    """`low`, `high`: bounds of the canary's mean return less the champion's, in returns.
+    """A trial for people. `low`, `high` bound the canary's mean return minus the champion's.
 
-    `outside` outcomes lay outside the range of returns and were clipped to it.
+    `outside` outcomes were outside the range of returns and were clipped.
     """
 
     canary: Canary
@@ -37,14 +37,14 @@ class TrialView:
 
 @dataclass(frozen=True)
 class WindowView:
-    """The window of a fresh champion as people see it."""
+    """The window of a fresh champion, for people."""
 
     window: Holdback
     decision: Decision
 
     @property
     def said(self) -> str:
-        """What is going on, in a sentence."""
+        """The state of the window, as text."""
         window, decision = self.window, self.decision
         return (
             f"version {window.version} is in its window until {iso(window.until)[:16]}: "
@@ -59,20 +59,20 @@ class WindowView:
 
 
 def window_view(ledger: Ledger, window: Holdback, now: float) -> WindowView:
-    """What the ledger holds of a window at `now` (Unix seconds)."""
+    """The view of a window at `now` (Unix seconds); raises `LedgerError`."""
     found = ledger.resolved(window.policy, window.epoch, 0, now, SHOWN)
     log = to_log(found, window.rules, held=True)
     return WindowView(window, advance(begin(window.rules), log, window.rules)[1])
 
 
 def view(ledger: Ledger, canary: Canary, now: float) -> TrialView:
-    """What the ledger holds of a trial at `now` (Unix seconds)."""
+    """The view of a trial at `now` (Unix seconds); raises `LedgerError`."""
     return Views(ledger).view(canary, now)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A trial's evidence so far, up to start `n`, and the bounds that it gives."""
+    """A trial's evidence up to start `n`, and its bounds."""
 
     epoch: int
     n: int
@@ -83,14 +83,14 @@ class _Kept:
 
 
 class Views:
-    """Views of running trials, each going on from the one before: a page reads only what is new."""
+    """Views of running trials. Each continues the previous one, so a page reads only new starts."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._lock = ledger, threading.Lock()
         self._kept: dict[str, _Kept] = {}
 
     def view(self, canary: Canary, now: float) -> TrialView:
-        """What the ledger holds of a trial at `now` (Unix seconds)."""
+        """The view of a trial at `now` (Unix seconds); raises `LedgerError`."""
         with self._lock:
             kept = self._kept[canary.policy] = self._go_on(canary, now)
         rules = canary.rules

@@ -1,4 +1,4 @@
-"""Steps of a trial: its shadow, its share of episodes, and its end without a promotion."""
+"""Steps of a trial: its shadow, its share of episodes, and an end without promotion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Status = Literal["running", "paused", "held"]
 
 
 def start_shadow(step: Step, version: int, loaded: Mapping[str, Any]) -> None:
-    """An approved version answers a copy of the traffic, off the request path."""
+    """Make an approved version the shadow: it answers a copy of the traffic."""
     others = step.in_state(State.SHADOW)
     if others:
         raise TransitionRefused(
@@ -34,10 +34,10 @@ def start_shadow(step: Step, version: int, loaded: Mapping[str, Any]) -> None:
 
 
 def stop_shadow(step: Step, version: int, evidence: Mapping[str, Any] | None) -> None:
-    """What it showed is the evidence; the version is approved as before."""
+    """End a shadow, with its results as evidence; the version is approved as before."""
     found = step.version(version)
     if found.state is not State.SHADOW:
-        raise TransitionRefused(f"version {version} is {found.state}, it is no shadow")
+        raise TransitionRefused(f"version {version} is {found.state}, it is not the shadow")
     seen = guards.shadow_showed(step, found)
     said = {**(evidence or {}), **({} if seen is None else {"copies": seen.to_json()})}
     step.move(version, State.APPROVED, evidence=said)
@@ -50,11 +50,12 @@ def start(
     loaded: Mapping[str, Any],
     weight: float | None = None,
 ) -> int:
-    """Begin a trial, or go on with one that expired; returns its epoch.
+    """Begin a trial, or continue one that expired; returns its epoch.
 
-    `weight`: at this share from the first episode, instead of by steps. A trial that is tried again
-    takes over rules and state of the earlier one: its capital is not begun anew, and no margin is
-    chosen after the evidence. One under which the world moved starts again: it was about another.
+    `weight`: a constant share from the first episode, instead of steps. A repeated trial keeps the
+    rules and the state of the earlier one. So its capital is not reset, and no margin is chosen
+    after seeing the evidence. If the world moved under the earlier trial, the new one starts from
+    scratch, because the evidence is about another world.
     """
     found, running = step.version(version), step.canary()
     if running is not None:
@@ -109,7 +110,7 @@ def start(
 
 
 def set_weight(step: Step, weight: float, version: int | None = None) -> None:
-    """The canary's share of new episodes; `version`: only while that one is on trial."""
+    """Set the canary's share of new episodes; `version`: only if it is on trial."""
     guards.check_weight(weight)
     running = _on_trial(step, version)
     step.move(running.version, State.CANARY, evidence={"weight": weight})
@@ -117,7 +118,7 @@ def set_weight(step: Step, weight: float, version: int | None = None) -> None:
 
 
 def set_status(step: Step, status: Status, version: int | None = None) -> None:
-    """Run, pause (no new episode of the trial) or hold (no decision) it."""
+    """Run, pause (no new episode) or hold (no decision) the trial."""
     running = _on_trial(step, version)
     if running.status == status:
         raise TransitionRefused(f"the trial of version {running.version} is {status} already")
@@ -132,7 +133,7 @@ def end(
     evidence: Mapping[str, Any] | None,
     expires: float | None = None,
 ) -> int:
-    """End the trial without a promotion: quarantined as harmful, or undecided and nothing more."""
+    """End the trial without a promotion: ABORTED with quarantine, or EXPIRED (undecided)."""
     running = _on_trial(step, version)
     columns: dict[str, Any] = {"quarantined": True} if to is State.ABORTED else {}
     step.move(running.version, to, evidence=evidence, deadline=expires, **columns)
@@ -141,7 +142,7 @@ def end(
 
 
 def withdraw(step: Step, version: int, to: State, **columns: Any) -> None:
-    """Out of whatever the version was in; a trial of it ends."""
+    """Take a version out of its state; if it is on trial, the trial ends."""
     running = step.canary()
     step.move(version, to, deadline=None, **columns)
     if running is not None and running.version == version:
@@ -149,7 +150,7 @@ def withdraw(step: Step, version: int, to: State, **columns: Any) -> None:
 
 
 def _on_trial(step: Step, version: int | None) -> Canary:
-    """What is on trial; refused where another version was expected."""
+    """The trial; refused if another version was expected to be on trial."""
     running = guards.running_canary(step)
     if version is not None and running.version != version:
         raise TransitionRefused(f"version {version} is not on trial, version {running.version} is")
@@ -168,7 +169,7 @@ def _last_epoch(step: Step, version: int) -> int | None:
 
 
 def _world_moved(step: Step, version: int) -> bool:
-    """Whether the version's last trial expired because of an alarm over the champion."""
+    """Whether the version's last trial expired because of an alarm for the champion."""
     table = schema.events
     query = select(table.c.evidence_sha256).where(
         table.c.version == version, table.c.to_state == State.EXPIRED
@@ -184,11 +185,11 @@ def propose(
     now: float,
     weight: float | None = None,
 ) -> TrialRules:
-    """The rules that a trial of this version would begin with at `now` (Unix seconds).
+    """The rules with which a trial of this version would begin at `now` (Unix seconds).
 
-    Its range is the run's, its terms are the policy's. Its bets are planned with the deviation of
-    returns that the gate met, and with the share of outcomes that are missing in service, unless
-    the terms name one. `weight`: at this share from the first episode, without steps.
+    The range is the run's, the terms are the policy's. The bets are planned with the standard
+    deviation of returns that the gate measured, and with the share of missing outcomes in service,
+    unless the terms name one. `weight`: a constant share from the first episode.
     """
     terms = current_rules(connection, found.policy).trial
     rules = terms_of(params, terms, _deviation(connection, found))
@@ -203,9 +204,10 @@ def propose(
 
 
 def _deviation(connection: Connection, found: Version) -> float | None:
-    """Standard deviation of a return by the gate's report, as a share of the range.
+    """Standard deviation of a return in the gate's report, as a share of the range.
 
-    It plans the bets; a wrong one makes a trial longer, never wrong. None where no gate said it.
+    It plans the bets; a wrong value makes a trial longer but not its decision wrong. None if no
+    gate measured it.
     """
     passed = [e for e in chain.read_events(connection, found.version) if e.to_state == "PASSED"]
     if not passed or passed[-1].evidence_sha256 is None:
@@ -215,7 +217,7 @@ def _deviation(connection: Connection, found: Version) -> float | None:
 
 
 def _state_of(step: Step, before: int | None) -> dict[str, Any]:
-    """The state of an earlier try, to go on with; empty where there is none."""
+    """The state of an earlier trial, to continue; empty if there is none."""
     from serving.trial.evidence import TrialState
 
     if before is None:

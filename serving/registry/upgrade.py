@@ -1,4 +1,4 @@
-"""Bringing an older ledger to the schema of this version. Only `srghn ledger upgrade` does it."""
+"""Upgrades an older ledger to this version's schema. Only `srghn ledger upgrade` does it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from srghn.errors import LedgerError
 
 @dataclass(frozen=True)
 class Upgrade:
-    """From which schema to which, and where the backup of the former lies; None: made by others."""
+    """The schema before and after, and the backup; None: it was made by other means."""
 
     before: int
     after: int
@@ -37,8 +37,8 @@ class Upgrade:
 def upgrade(url: str, backups: Path, *, backed_up: bool = False) -> Upgrade:
     """Back the ledger up into the folder `backups`, then migrate and verify it, or change nothing.
 
-    `backed_up`: a backup was made by other means, none is made here. Migration and verification
-    are one transaction. Raises `LedgerError` if the chain does not verify after it.
+    `backed_up`: a backup was made by other means, so none is made here. Migration and verification
+    are one transaction. Raises `LedgerError` if the migrated chain does not verify.
     """
     parsed = parse_url(url)
     file = sqlite_path(parsed)

@@ -1,9 +1,9 @@
-"""A witness outside the database: signed lines that say how far the history had got.
+"""A witness outside the database: signed lines that record the progress of the history.
 
-The chain alone cannot tell that it was cut short or computed anew from some event on. So the head
-of the chain is signed (Ed25519) after each step and appended to `witness.jsonl` in the home folder.
-Lines are chained, too: the last signature covers them all. The key lies in the home folder, for its
-owner alone (0600), or where `SRGHN_WITNESS_KEY` says.
+The chain alone cannot show that it was cut short, or recomputed from some event on. So the head of
+the chain is signed (Ed25519) after each step and appended to `witness.jsonl` in the home folder.
+Lines are chained too, so the last signature covers all of them. The key is in the home folder,
+readable by its owner alone (0600), or in the file that `SRGHN_WITNESS_KEY` names.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ logger = logging.getLogger(__name__)
 Kind = Literal["step", "restore", "upgrade"]
 NAME, KEY_NAME = "witness.jsonl", "witness.key"
 GENESIS = "0" * 64
-#: No line is longer; so much is read from the end to find the last one.
+#: Most bytes of a line; this much is read from the end to find the last one.
 _LINE_BYTES = 16_384
 _REASON_CHARACTERS = 2000
-#: What a server reads at its start: some hundred lines. `srghn doctor` reads all.
+#: Bytes that a server reads at its start: some hundred lines. `srghn doctor` reads all.
 _RECENT_BYTES = 131_072
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line: the chain's head at that moment (`seq`, `hash`), and who vouches for it.
+    """One line: the chain's head at that moment (`seq`, `hash`), and its signature.
 
-    `prev` is the digest of the line before, `key` the public key in hex. A `restore` makes lines
-    before it with later events void.
+    `prev` is the digest of the line before, `key` the public key in hex. A `restore` cancels
+    earlier lines that are about later events.
     """
 
     kind: Kind
@@ -73,9 +73,9 @@ class Witness:
         self.key_file = key or home / KEY_NAME
 
     def append(self, entry: Entry) -> Entry | None:
-        """Sign an entry and append it; None if the last line says the same already.
+        """Sign an entry and append it; None if the last line is the same already.
 
-        `prev`, `key` and `signature` of the entry given are filled in.
+        `prev`, `key` and `signature` of the given entry are filled in.
         """
         with self._locked() as file:
             last = _last_line(file)
@@ -93,8 +93,7 @@ class Witness:
     def entries(self, *, recent: bool = False) -> list[Entry]:
         """All lines, checked to be one chain whose last line is signed with this home's key.
 
-        `recent`: the last ones alone, however long the file. Raises `LedgerError` naming the first
-        line that is not as it was written.
+        `recent`: only the last ones. Raises `LedgerError` that names the first changed line.
         """
         try:
             lines, whole = _read(self.file, _RECENT_BYTES if recent else None)
@@ -107,7 +106,7 @@ class Witness:
             entry = _parse(line, self.file)
             if number == 1 and not whole:
                 prev = entry.prev
-            # every line but the last is pinned by the digest in the one after it
+            # every line but the last is fixed by the digest in the line after it
             if entry.prev != prev or (number == len(lines) and entry.line() != line):
                 raise LedgerError(
                     f"line {number} of the witness {self.file} was changed, or one before it was "
@@ -172,13 +171,16 @@ class Witness:
 
 
 def valid(entries: list[Entry]) -> list[Entry]:
-    """The entries that still hold: from the last restore on."""
+    """The entries that are still valid: from the last restore on."""
     restores = [n for n, entry in enumerate(entries) if entry.kind == "restore"]
     return entries[restores[-1] :] if restores else entries
 
 
 def _make_key(path: Path, secret: bytes) -> None:
-    """Whole or not there, readable by its owner alone; another process may have been first."""
+    """Write a new key, complete or not at all, readable by its owner alone.
+
+    Another process may have been first; then its key is kept.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -195,14 +197,14 @@ def _make_key(path: Path, secret: bytes) -> None:
 
 
 def _read(file: Path, most: int | None) -> tuple[list[bytes], bool]:
-    """Whole lines, of all of the file or of its last bytes, and whether these are all."""
+    """Complete lines of the file, or of its last `most` bytes; and whether these are all."""
     with file.open("rb") as opened:
         size = opened.seek(0, os.SEEK_END)
         begin = 0 if most is None else max(0, size - most)
         opened.seek(begin)
         lines = opened.read().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()  # the process that wrote it was killed; it vouched for nothing yet
+        lines.pop()  # the process that wrote it was killed before the line was complete
     return (lines[1:], False) if begin else (lines, True)
 
 
@@ -214,7 +216,7 @@ def _last_line(file: BinaryIO) -> bytes:
 
 
 def _drop_torn_line(file: BinaryIO) -> None:
-    """A killed process may have left half a line at the end."""
+    """Remove half a line that a killed process may have left at the end."""
     last = _last_line(file)
     if last and not last.endswith(b"\n"):
         file.truncate(file.seek(0, os.SEEK_END) - len(last))

@@ -1,4 +1,4 @@
-"""Actions: one, a batch, and how an episode ended."""
+"""Routes for actions (one, or a batch) and for outcomes of episodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["inference"])
 
 
 def body_of(model: type[Struct]) -> dict[str, Any]:
-    """A body's schema for /openapi.json; it is parsed from its bytes, not by the framework."""
+    """A body's schema for /openapi.json. The framework does not parse the body."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -38,7 +38,7 @@ async def act_batch(request: Request) -> Response:
 
 @router.get("/v1/episodes/{episode_id}")
 async def episode(request: Request, episode_id: str) -> Response:
-    """An episode as the ledger has it, its arm too (scope review)."""
+    """The ledger's record of an episode, with its arm (scope review)."""
     ledger, policy = service_of(request).ledger, policy_of(request).name
     found = await asyncio.to_thread(ledger.find_episode, episode_id, policy)
     if found is None:
@@ -50,5 +50,5 @@ async def episode(request: Request, episode_id: str) -> Response:
 
 @router.post("/v1/episodes/{episode_id}/outcome", openapi_extra=body_of(OutcomeRequest))
 async def outcome(request: Request, episode_id: str) -> Response:
-    """How an episode ended, with the token of its last answer. Counts once."""
+    """Record how an episode ended, with the token of its last answer. An outcome counts once."""
     raise AssertionError("answered on the hot path")

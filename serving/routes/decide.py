@@ -1,7 +1,8 @@
-"""Signing in, and deciding in the browser: plain forms, bound to a session and to what was seen.
+"""Signing in and deciding in the browser, by plain forms.
 
-A page of another site cannot decide anything: the cookie is SameSite=Strict, every form holds a
-proof of its session, and a browser that says where a request is from must say that it is from here.
+A form is bound to its session and to the state that the page showed. Another site cannot decide
+anything: the cookie is SameSite=Strict, every form holds a proof of its session, and a request with
+`Sec-Fetch-Site` must be from this site.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ _FORM = "application/x-www-form-urlencoded"
 
 @router.get("/sign-in")
 async def ask(request: Request) -> Response:
-    """Where one signs in."""
+    """The sign-in page."""
     return sign_in(request, service_of(request).sessions, 200, to="/")
 
 
 @router.post("/sign-in")
 async def enter(request: Request) -> Response:
-    """Begin a session: with a token, or on this machine without."""
+    """Begin a session with a token, or without one on this machine."""
     sessions, form = service_of(request).sessions, await _form(request)
     to = lawful(form.get("next", ""))
     if form.get("here") == "yes" and sessions.here(request):
@@ -54,7 +55,7 @@ async def enter(request: Request) -> Response:
     except Unauthorised as error:
         problem = "This token is unknown, revoked or expired."
         if error.status == 403:
-            problem = "This token may neither review nor look."
+            problem = "This token has no scope for these pages."
         return sign_in(request, sessions, error.status, problem, to or "/")
     return go(f"./{to}", _cookie(request, sessions.cookie, sealed))
 
@@ -71,7 +72,7 @@ async def leave(request: Request) -> Response:
 
 @router.get("/decide/{step}")
 async def consider(request: Request, step: str) -> Response:
-    """What a step would do, and the form that takes it."""
+    """The page that describes a step's effect, with the form that takes it."""
     service, asked = service_of(request), request.query_params
     known, session = _known(step), await service.sessions.find(request)
     if session is None or not session.token.may(known.scope):
@@ -84,7 +85,7 @@ async def consider(request: Request, step: str) -> Response:
 
 @router.post("/decide/{step}")
 async def decide(request: Request, step: str) -> Response:
-    """Take a step as the session's owner, on what the form was made for."""
+    """Take a step as the session's owner, for the state in the form."""
     service, form = service_of(request), await _form(request)
     known, session = _known(step), await service.sessions.find(request)
     if session is None or not session.token.may(known.scope):
@@ -112,7 +113,7 @@ async def decide(request: Request, step: str) -> Response:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which step is shown, of which version, and what was written as its reason so far."""
+    """The step that is shown, its version, and the reason that was written so far."""
 
     step: str
     version: str
@@ -147,7 +148,7 @@ async def _show(
 
 
 def _situation(ledger: Ledger, asked: Asked) -> dict[str, Any]:
-    """What the ledger says now of all that a step is about."""
+    """The ledger's present state of everything that a step is about."""
     step = STEPS[asked.step]
     champion, canary = ledger.served(asked.policy)
     former = ledger.former(asked.policy, most=20)
@@ -174,14 +175,14 @@ def _situation(ledger: Ledger, asked: Asked) -> dict[str, Any]:
 
 
 def _planned(ledger: Ledger, version: Version) -> str:
-    """How long the trial that an approval leads to will take."""
+    """The expected length of the trial after an approval, as text."""
     if CANARY not in version.manifest:
-        return "unknown: it was registered before 0.3, and its run says how its trial is"
+        return "unknown: it was registered before 0.3, so only its run has the trial's parameters"
     return plan(ledger.propose_trial(version.version, canary_rules(version))).said
 
 
 def _recorded(ledger: Ledger, key: str) -> int:
-    """The number of the last event that a decision was recorded as; 0 if others hide it."""
+    """The number of the event that records a decision; 0 if newer events hide it."""
     events = ledger.events(newest=True, limit=50)
     found = (e.seq for e in events if e.idempotency_key and e.idempotency_key.startswith(key))
     return next(found, 0)
@@ -209,7 +210,7 @@ def _not_allowed(
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """A form's fields; raises `BadRequest` for anything else, and for a form of another site."""
+    """A form's fields; raises `BadRequest` for any other body, and for a form of another site."""
     site = request.headers.get("sec-fetch-site", "same-origin")
     if site not in ("same-origin", "none"):
         raise BadRequest(403, "Sec-Fetch-Site", "a form of this server", repr(site[:40]))
@@ -282,6 +283,6 @@ def _number(form: dict[str, str], name: str) -> int:
 
 
 def _cookie(request: Request, name: str, sealed: str) -> str:
-    """Without a path it is sent to this server's pages alone, whatever a proxy put before them."""
+    """A session's cookie. It has no path, so it fits these pages behind any proxy's prefix."""
     secure = "; Secure" if request.url.scheme == "https" else ""
     return f"{name}={sealed}; Max-Age={SECONDS}; HttpOnly; SameSite=Strict{secure}"

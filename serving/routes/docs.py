@@ -1,4 +1,4 @@
-"""/docs: the description of the API as a page that loads nothing."""
+"""/docs: the API's description as a page that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _STYLE = (
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
-    """Every route, what it takes and what it needs."""
+    """Every route, with its body and the scope that it needs."""
     return Response(page(request.app.openapi()), media_type="text/html")
 
 
 def page(description: dict[str, Any]) -> str:
-    """HTML of a description: no script, no request."""
+    """The HTML of a description, without scripts or loads."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>srghn API</title>"
         "<meta name=viewport content='width=device-width'><link rel=icon href='data:,'>"
@@ -45,7 +45,7 @@ def page(description: dict[str, Any]) -> str:
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     said = escape(operation.get("description") or operation.get("summary") or "")
-    needs = "" if {} in operation["security"] else " Needs a token where the server asks for one."
+    needs = "" if {} in operation["security"] else " Needs a token if the server requires one."
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     example = f"<pre>{_json(body['example'])}</pre>" if "example" in body else ""
     schema = body.get("schema", {}).get("$ref", "").rpartition("/")[2]

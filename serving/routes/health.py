@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, and what does it count."""
+"""Health and metrics: whether the server is alive and ready, and its counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health/live")
 async def live() -> Response:
-    """200 while the event loop turns."""
+    """200 while the event loop runs."""
     return answer({"live": True})
 
 
@@ -25,8 +25,8 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """200 if the committed champion is loaded, verified and answering; else 503 and why.
 
-    Asked is the default policy, or without a champion of it any other; `/v2/models/NAME/ready` asks
-    one by its name.
+    This is about the default policy. If that policy has no champion, one other ready policy is
+    enough. `/v2/models/NAME/ready` is about one policy.
     """
     service = service_of(request)
     problem, served = service.problem(), service.follower.served

@@ -1,4 +1,4 @@
-"""The pages a person opens: what is served and why, what waits, each version, what happened."""
+"""The pages for people: served versions and why, versions that wait, each version, the history."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ router = APIRouter(include_in_schema=False)
 
 SHOWN_EVENTS, SHOWN_VERSIONS, SHOWN_WAITING = 20, 20, 20
 PAGE = 100
-#: Of a longer lineage the founder's end and the last births are shown.
+#: Of a longer lineage, only the first and the last births are shown.
 HEAD, TAIL = 5, 25
-#: Runs that went wrong are shown so long.
+#: Failed runs are shown for this many seconds.
 RUN_SECONDS = 7 * 24 * 3600
 _DIGESTS = ("env_fingerprint", "genome", "digest")
 _WAITING = (State.PASSED, State.APPROVED, State.SHADOW, State.EXPIRED)
@@ -43,13 +43,13 @@ _WAITING = (State.PASSED, State.APPROVED, State.SHADOW, State.EXPIRED)
 
 @router.get("/")
 async def home(request: Request) -> Response:
-    """What is served, and why, and what a person may decide about it; lists other policies."""
+    """The page of the default policy: champion, trial, reviews, history; and other policies."""
     return await _show(request, service_of(request).default)
 
 
 @router.get("/policies/{policy}")
 async def of_policy(request: Request, policy: str) -> Response:
-    """The same of a policy by its name."""
+    """The same page of a named policy."""
     found = service_of(request).find(policy, "policy")
     require_policy(request, found.name)
     return await _show(request, found)
@@ -69,7 +69,7 @@ async def _show(request: Request, policy: PolicyService) -> Response:
 
 @router.get("/versions")
 async def versions(request: Request) -> Response:
-    """All versions, of a policy or of all, a page of them at a time."""
+    """A list of all versions, of one policy or of all, in pages."""
     service, (before, policy) = service_of(request), _asked(request)
     require_policy(request, policy)
     found = await asyncio.to_thread(_versions_before, service.ledger, before, policy)
@@ -78,7 +78,7 @@ async def versions(request: Request) -> Response:
 
 @router.get("/history")
 async def history(request: Request) -> Response:
-    """All that happened, to a policy or to all, a page of it at a time."""
+    """A list of all events, of one policy or of all, in pages."""
     service, (before, policy) = service_of(request), _asked(request)
     require_policy(request, policy)
     found = await asyncio.to_thread(_events_before, service.ledger, before, policy)
@@ -103,7 +103,7 @@ async def _list(request: Request, name: str, rows: list[Any], numbers: list[int]
 
 @router.get("/versions/{version}")
 async def version(request: Request, version: str) -> Response:
-    """One version: its verdict, its lineage, what happened to it."""
+    """The page of a version: its verdict, its lineage, its history."""
     service = service_of(request)
     session = await service.sessions.find(request)
     found = await asyncio.to_thread(find_any, service.ledger, version)
@@ -126,7 +126,7 @@ async def compare(request: Request) -> Response:
 
 @router.get("/episode")
 async def episode(request: Request) -> Response:
-    """An episode as the ledger has it, its arm too (scope review)."""
+    """The ledger's record of an episode, with its arm (scope review)."""
     service, name = service_of(request), request.query_params.get("id", "").strip()[:200]
     session = await service.sessions.find(request)
     found = await asyncio.to_thread(service.ledger.find_episode, name) if name else None
@@ -179,13 +179,13 @@ def _home(service: Service, of: PolicyService) -> dict[str, Any]:
 
 
 def _window(ledger: Ledger, policy: str) -> WindowView | None:
-    """The window of a fresh champion."""
+    """The view of a fresh champion's window, if any."""
     found = ledger.holdback(policy)
     return None if found is None else window_view(ledger, found, time.time())
 
 
 def summary_of(ledger: Ledger, version: Version) -> str:
-    """What the gate said of a version that passed, in one line."""
+    """The gate's summary of a version that passed, in one line."""
     try:
         verdict: dict[str, Any] = ledger.passed(version.version)[1]
     except LedgerError as error:
@@ -194,7 +194,7 @@ def summary_of(ledger: Ledger, version: Version) -> str:
 
 
 def _runs(service: Service) -> list[runs.RunTrace]:
-    """Runs at work, and those of the last week that went wrong and were not made good since."""
+    """Running runs, and those that failed in the last week without a later success."""
     shown, good = [], set()
     after = datetime.fromtimestamp(time.time() - RUN_SECONDS, UTC).isoformat()
     for trace in runs.recent(service.settings.home):
@@ -207,7 +207,7 @@ def _runs(service: Service) -> list[runs.RunTrace]:
 
 
 def _done(ledger: Ledger, said: str) -> Any:
-    """The step that a decision was just recorded as, from the ledger itself."""
+    """The event that records the decision just made, read from the ledger."""
     if not (said.isascii() and said.isdigit() and 0 < int(said[:10]) < 2**31):
         return None
     found = ledger.events(since=int(said[:10]) - 1, limit=1)
@@ -215,7 +215,7 @@ def _done(ledger: Ledger, said: str) -> Any:
 
 
 def _asked(request: Request) -> tuple[int, str | None]:
-    """Before which number a list begins, and of which policy it is; raises `BadRequest`."""
+    """The number before which a list begins, and its policy; raises `BadRequest`."""
     said, policy = request.query_params.get("before"), request.query_params.get("policy")
     if policy is not None:
         service_of(request).find(policy, "policy")
@@ -254,9 +254,9 @@ def _of_digest(ledger: Ledger, found: Version) -> Version | None:
 
 
 def _lineage(service: Service, found: Version) -> dict[str, Any] | None:
-    """Its ancestors, founder first, without the middle of a long chain; None if they are not here.
+    """A version's ancestors, founder first, without the middle of a long chain.
 
-    Read as JSON: making a genome again is no work of a server.
+    None if its files are not here. They are read as JSON; a server does not rebuild genomes.
     """
     try:
         text = (service.store.path(found.digest) / "ancestry.json").read_text(encoding="utf-8")
@@ -286,7 +286,7 @@ def _compare(ledger: Ledger, a: Version, b: Version) -> dict[str, Any]:
 
 
 def _short(version: Version, name: str) -> str:
-    """A fact of a version as it is shown; of a digest so much as tells it from others."""
+    """A field of a version as text; a digest is shortened."""
     value = getattr(version, name)
     return "none" if value is None else str(value)[:16] if name in _DIGESTS else str(value)
 

@@ -1,6 +1,6 @@
-"""The Open Inference Protocol v2: the champion for clients that know no other API.
+"""The Open Inference Protocol v2: the champion for clients of that protocol.
 
-A version that is not served is 404 here too: the path is no way round the gate.
+A version that is not served is 404 here too, so no path bypasses the gate.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def ready(request: Request) -> Response:
 
 @router.get("")
 async def server(request: Request) -> Response:
-    """Name, version and extensions of this server, and the models that it serves."""
+    """The server's name, version and extensions, and the models that it serves."""
     extensions = ["binary_tensor_data", "model_repository"]
     content = {"name": "srghn", "version": _own_version(), "extensions": extensions}
     return answer(content | {"models": [entry["name"] for entry in _index(service_of(request))]})
@@ -46,14 +46,14 @@ async def server(request: Request) -> Response:
 
 @router.post("/repository/index")
 async def index(request: Request) -> Response:
-    """Every model, its version and whether it answers, as Triton's clients ask for it."""
+    """Every model, its version and whether it is ready, in Triton's form."""
     return answer(_index(service_of(request)))
 
 
 @router.get(_MODEL)
 @router.get(_VERSION)
 async def metadata(request: Request) -> Response:
-    """Inputs and outputs, and the versions that are served."""
+    """A model's inputs and outputs, and its served versions."""
     served, predictor = _find(request)
     versions = [str(p.version) for p in (served.champion, served.canary) if p is not None]
     inputs = inputs_of(predictor.layout, predictor.observation_size)
@@ -70,7 +70,7 @@ async def metadata(request: Request) -> Response:
 @router.get(f"{_MODEL}/ready")
 @router.get(f"{_VERSION}/ready")
 async def model_ready(request: Request) -> Response:
-    """200 if the model, or this version of it, answers."""
+    """200 if the model, or this version of it, is ready."""
     _, predictor = _find(request)
     name = policy_of(request).name
     return answer({"name": name, "version": str(predictor.version), "ready": True})
@@ -79,7 +79,7 @@ async def model_ready(request: Request) -> Response:
 @router.post(f"{_MODEL}/infer", openapi_extra=body_of(InferRequest))
 @router.post(f"{_VERSION}/infer", openapi_extra=body_of(InferRequest))
 async def infer(request: Request) -> Response:
-    """Actions for a batch; JSON or binary, in and out."""
+    """Actions for a batch; request and answer are JSON or binary."""
     raise AssertionError("answered on the hot path")
 
 

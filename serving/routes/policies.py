@@ -1,4 +1,4 @@
-"""The policies that are served side by side, each by its name."""
+"""Routes that list the policies of this server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ router = APIRouter(tags=["review"])
 
 @router.get("/v1/policies")
 async def policies(request: Request) -> Response:
-    """Every policy: what is served under its name, and where its routes and its page are."""
+    """Every policy: its served versions, and the paths of its routes and its page."""
     found = await asyncio.to_thread(listed, service_of(request))
     return answer({"policies": found})
 
 
 @router.get("/v1/policies/{policy}")
 async def policy(request: Request, policy: str) -> Response:
-    """One policy; its other routes are those of /v1 under this path."""
+    """One policy. Under this path it has all routes of /v1."""
     service = service_of(request)
     found = service.find(policy, "policy")
     require_policy(request, found.name)

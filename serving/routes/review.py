@@ -1,7 +1,7 @@
 """Decisions of people: approve, reject, abort the canary, roll back.
 
 Each needs a token with the scope, a reason in the body, an `Idempotency-Key`, and `If-Match` with
-the champion generation that the decision was made on. The actor is the token's owner.
+the champion's generation for which the decision was made. The actor is the token's owner.
 """
 
 from __future__ import annotations
@@ -41,37 +41,37 @@ class Decision(Body, frozen=True):
 
 
 class Approval(Decision, frozen=True):
-    """Why, and the digest of the report that was read."""
+    """The reason, and the digest of the report that was read."""
 
     report_digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Rollback(Decision, frozen=True):
-    """Why, and to which version; without one, to the last champion not rolled back before."""
+    """The reason, and the version to bring back; default: the last not rolled back before."""
 
     to_version: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType | None = UNSET
 
 
 class OfTrial(Decision, frozen=True, kw_only=True):
-    """Why, and the version that was seen on trial; refused where another one is now."""
+    """The reason, and the version seen on trial; refused if another is on trial now."""
 
     version: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType | None = UNSET
 
 
 class Weight(OfTrial, frozen=True, kw_only=True):
-    """Why, and the canary's share of new episodes."""
+    """The reason, and the canary's share of new episodes."""
 
     weight: Annotated[float, Meta(ge=0, lt=1)]
 
 
 class Status(OfTrial, frozen=True, kw_only=True):
-    """Why, and what becomes of the trial."""
+    """The reason, and the trial's new status."""
 
     status: Literal["running", "paused", "held"]
 
 
 class Mode(Decision, frozen=True):
-    """Why, and the mode that the environment is in."""
+    """The reason, and the environment's present mode."""
 
     mode: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
 
@@ -97,7 +97,7 @@ async def approve(request: Request, version: str) -> Response:
 
 @router.post("/v1/versions/{version}/reject", openapi_extra=body_of(Decision))
 async def reject(request: Request, version: str) -> Response:
-    """Turn a version down, for good (scope review)."""
+    """Reject a version for good (scope review)."""
     service = service_of(request)
     return await _of_version(
         request, version, lambda number, who: service.ledger.reject(number, who=who)
@@ -106,7 +106,7 @@ async def reject(request: Request, version: str) -> Response:
 
 @router.post("/v1/versions/{version}/stale", openapi_extra=body_of(Decision))
 async def stale(request: Request, version: str) -> Response:
-    """Say that a pass no longer holds (scope review); a trial of it ends."""
+    """Mark a pass as no longer valid (scope review); the version's trial ends."""
     service = service_of(request)
     return await _of_version(
         request, version, lambda number, who: service.ledger.mark_stale(number, who=who)
@@ -115,7 +115,7 @@ async def stale(request: Request, version: str) -> Response:
 
 @router.post("/v1/versions/{version}/revoke", openapi_extra=body_of(Decision))
 async def revoke(request: Request, version: str) -> Response:
-    """Take a version out of service for good; of a champion, roll back first (scope admin)."""
+    """Take a version out of service for good; a champion is rolled back (scope admin)."""
     service = service_of(request)
     return await _of_version(
         request, version, lambda number, who: service.ledger.revoke(number, who=who)
@@ -124,7 +124,7 @@ async def revoke(request: Request, version: str) -> Response:
 
 @router.post("/v1/versions/{version}/shadow", openapi_extra=body_of(Decision))
 async def shadow(request: Request, version: str) -> Response:
-    """Let an approved version answer a copy of the traffic that nobody gets (scope admin)."""
+    """Make an approved version the shadow: it answers a copy of the traffic (scope admin)."""
     service = service_of(request)
     return await _of_version(
         request,
@@ -168,7 +168,7 @@ async def weight(request: Request) -> Response:
 
 @router.post("/v1/canary/status", openapi_extra=body_of(Status))
 async def status(request: Request) -> Response:
-    """Run, pause (no new episode of it) or hold (no decision on it) the trial (scope admin)."""
+    """Run, pause (no new episode) or hold (no decision) the trial (scope admin)."""
     service, said = service_of(request), await _read(request, Status)
     return await _decide(
         request,
@@ -181,7 +181,7 @@ async def status(request: Request) -> Response:
 
 @router.post("/v1/mode", openapi_extra=body_of(Mode))
 async def mode(request: Request) -> Response:
-    """Say which mode the environment is in now; what is judged next is judged in it (admin)."""
+    """Set the environment's present mode; later evaluations use it (scope admin)."""
     service, said = service_of(request), await _read(request, Mode)
     return await _decide(
         request,
@@ -192,7 +192,7 @@ async def mode(request: Request) -> Response:
 
 @router.post("/v1/canary/abort", openapi_extra=body_of(OfTrial))
 async def abort(request: Request) -> Response:
-    """End the trial; its digest is quarantined (scope admin)."""
+    """End the trial and quarantine the version (scope admin)."""
     service, said = service_of(request), await _read(request, OfTrial)
     return await _decide(
         request,
@@ -214,7 +214,7 @@ async def rollback(request: Request) -> Response:
             service.ledger.rollback(
                 who=who,
                 to_version=said.to_version or None,
-                expected_generation=who.generation,  # part of the request that its key stands for
+                expected_generation=who.generation,  # part of the request with this key
                 policy=policy_of(request).name,
             ).version
         ),
@@ -223,7 +223,7 @@ async def rollback(request: Request) -> Response:
 
 @router.post("/v1/sync", openapi_extra=body_of(Decision))
 async def sync(request: Request) -> Response:
-    """Have every version and alias written to MLflow again by `srghn up` (scope admin)."""
+    """Let `srghn up` write every version and alias to MLflow again (scope admin)."""
     service, said = service_of(request), await _read(request, Decision)
     return await _decide(request, said, lambda who: service.ledger.redeliver(who=who))
 
@@ -234,7 +234,7 @@ async def _read(request: Request, model: type[T]) -> T:
 
 
 async def _of_version(request: Request, version: str, step: Callable[[int, Who], None]) -> Response:
-    """Take a step of the version that the path names, for the reason in the body."""
+    """Take a step of the version in the path, with the reason in the body."""
     said = await _read(request, Decision)
     found = await asyncio.to_thread(find, request, version)
     return await _decide(request, said, lambda who: step(found.version, who), found.version)
@@ -246,7 +246,7 @@ async def _decide(
     step: Callable[[Who], int | None],
     version: int | None = None,
 ) -> Response:
-    """Take a step as the token's owner; answers with what is served after it, read back."""
+    """Take a step as the token's owner; the answer has the served versions after it."""
     who = _who(request, said.reason)
     try:
         moved = await asyncio.to_thread(step, who)
@@ -272,7 +272,7 @@ def _after(request: Request, version: int | None) -> dict[str, Any]:
 
 
 def _who(request: Request, reason: str) -> Who:
-    """Who decides and on which generation, from the token and the headers."""
+    """The actor, reason, key and generation, from the token and the headers."""
     token: Token = request.state.token
     key, match = request.headers.get("idempotency-key"), request.headers.get("if-match")
     if not key or len(key) > 200:

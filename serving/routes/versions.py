@@ -1,4 +1,4 @@
-"""What is served and what was: champion, versions, reports."""
+"""Routes for the champion, the versions and their reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ router = APIRouter(tags=["review"])
 
 @router.get("/v1/champion")
 async def champion(request: Request) -> Response:
-    """Who is served, since when and by whose word, and who is on trial."""
+    """The champion, since when and by whom, and the version on trial."""
     ledger, policy = service_of(request).ledger, policy_of(request).name
     found, canary = await asyncio.to_thread(ledger.served, policy)
     if found is None:
@@ -55,7 +55,7 @@ async def versions(request: Request) -> Response:
 
 @router.get("/v1/versions/{version}")
 async def version(request: Request, version: str) -> Response:
-    """One version: digests, verdict and the events it went through."""
+    """One version: digests, verdict and its events."""
     found = await asyncio.to_thread(find, request, version)
     return answer(await asyncio.to_thread(_detail, service_of(request).ledger, found))
 
@@ -68,7 +68,7 @@ async def report(request: Request, version: str) -> Response:
 
 @router.get("/v1/versions/{version}/data_docs.html")
 async def data_docs(request: Request, version: str) -> Response:
-    """What Great Expectations found in the tables behind the report, for people."""
+    """Great Expectations' results for the tables behind the report, for people."""
     return await _report(request, version, "data_docs.html")
 
 
@@ -79,7 +79,7 @@ async def report_json(request: Request, version: str) -> Response:
 
 
 def find(request: Request, text: str) -> Version:
-    """The version that a path names, of the policy it names; raises `BadRequest` (404, 422)."""
+    """The version in a path, if it is of the path's policy; raises `BadRequest` (404, 422)."""
     policy, found = policy_of(request), find_any(service_of(request).ledger, text)
     if found.policy != policy.name:
         of = found.policy
@@ -91,7 +91,7 @@ def find(request: Request, text: str) -> Version:
 
 
 def find_any(ledger: Ledger, text: str) -> Version:
-    """The version with a number, of whatever policy; raises `BadRequest` (404, 422)."""
+    """The version with this number, of any policy; raises `BadRequest` (404, 422)."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise BadRequest(422, "version", "a version's number", repr(text[:80]))
     found = ledger.versions(after=int(text) - 1, limit=1)
@@ -138,9 +138,10 @@ async def _report(request: Request, text: str, name: str) -> Response:
 
 
 def report_file(ledger: Ledger, home: Path, version: int, name: str) -> Path | None:
-    """A file of a version's report, if it is there and the one that its verdict names.
+    """A file of a version's report; None if the version has no such file.
 
-    Verdicts of version 0.2.0 name the page alone; then the page vouches for the file beside it.
+    Raises `BadRequest` (503) if it is not the file that the verdict names. Verdicts of version
+    0.2.0 name only the page; then the other file is accepted if the page is right.
     """
     verdict = ledger.verdict(version)
     if verdict is None:

@@ -1,4 +1,4 @@
-"""Counts of what copies of requests showed of a version that is tried, beside the champion."""
+"""Counts from copies of requests: a tried version compared with the champion."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Compared:
-    """What copies of requests showed of one version beside the champion. Counts; they add up.
+    """Counts of copies that a tried version and the champion answered. They can be added.
 
-    `differed`: copies that both answered, with other actions. `errors`, `invalid`: only the version
-    tried failed, or its action was none of the interface; `champion_errors`, `champion_invalid`:
-    only the champion. `timed`: copies that both answered, in `seconds` and `champion_seconds`;
-    `slower`: those on which it took longer than the guard allows.
+    differed          copies that both answered, with different actions
+    errors, invalid   copies on which only the tried version failed, or its action is invalid
+    champion_errors, champion_invalid
+                      the same for the champion alone
+    timed             copies that both answered, in `seconds` and `champion_seconds` together
+    slower            those of them on which the tried version took longer than the guard allows
     """
 
     copies: int = 0
@@ -33,12 +35,12 @@ class Compared:
 
     @property
     def disagreement(self) -> float | None:
-        """Share of copies that both answered on which their actions differ."""
+        """Share of the copies answered by both on which their actions differ; None without any."""
         return self.differed / self.timed if self.timed else None
 
     @property
     def latency_ratio(self) -> float | None:
-        """Mean time to answer over the champion's."""
+        """The tried version's mean time to answer divided by the champion's; None without any."""
         return self.seconds / self.champion_seconds if self.champion_seconds else None
 
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What the evidence of a trial says about the canary: promote, abort, expire, or wait.
+"""Decides a trial from its evidence: promote, abort, expire, or wait.
 
-A decision depends on the log in order of start and on nothing else: not on how often one looks, on
-how many workers count, or on the order in which outcomes arrive. `advance` stops at the first
-episode at which the rules decide, so everybody who reads the same log stops at the same one.
+A decision depends only on the log in order of start. It does not depend on the number of looks or
+of workers, or on the order in which outcomes arrive. `advance` stops at the first episode at which
+the rules decide, so every reader of the same log stops at the same episode.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Action = Literal["wait", "promote", "abort", "expire"]
 
 @dataclass(frozen=True)
 class Decision:
-    """An action, its reason, and how far each test is: capital as a multiple of the start.
+    """An action, its reason, and the state of each test: capital as a multiple of the start.
 
-    `needed` is the capital that decides, `guard_needed` the one at which a guard stops the
-    decision. `effect` is the difference of the arms' mean scaled returns, None without outcomes.
+    `needed` is the capital that decides, `guard_needed` the capital at which a guard stops the
+    decision. `effect` is the difference of the arms' mean scaled returns; None without outcomes.
     """
 
     action: Action
@@ -52,7 +52,7 @@ def advance(
 ) -> tuple[TrialState, Decision]:
     """Count the next episodes of a trial, up to the one at which it is decided.
 
-    With `hold`, to the end of the log whatever is decided on the way.
+    With `hold`, count to the end of the log, past any decision.
     """
     decision = decide(state, rules)
     for block in blocks(log):
@@ -70,7 +70,7 @@ def advance(
 
 
 def decide(state: TrialState, rules: TrialRules) -> Decision:
-    """The decision at one state. A guard that trips stops either decision; harm comes first."""
+    """The decision at one state. A broken guard stops any decision; harm is checked first."""
     capital = _capital(state)
     action, reason = _verdict(state, capital, rules)
     champion, canary = state.champion, state.canary
@@ -92,7 +92,7 @@ def decide(state: TrialState, rules: TrialRules) -> Decision:
 
 
 def weight_now(state: TrialState, rules: TrialRules) -> float:
-    """The canary's share of new episodes: the first step whose outcomes are not there yet."""
+    """The canary's share of new episodes: that of the first step without enough outcomes."""
     for step in rules.steps[:-1]:
         if state.canary.outcomes < step.outcomes:
             return step.weight
@@ -100,7 +100,7 @@ def weight_now(state: TrialState, rules: TrialRules) -> float:
 
 
 def exposed(state: TrialState, rules: TrialRules) -> bool:
-    """Whether the canary has the outcomes that a promotion asks for."""
+    """Whether the canary has the outcomes that a promotion needs."""
     return state.canary.outcomes >= max(step.outcomes for step in rules.steps)
 
 
@@ -146,7 +146,7 @@ def _capital(state: TrialState) -> dict[str, float]:
 
 
 def _first(state: TrialState, log: Log, path: Path, rules: TrialRules) -> int | None:
-    """Index of the first episode at which the trial is decided, None if there is none."""
+    """Index of the first episode at which the trial is decided; None if there is none."""
     limit, stop = math.log(1 / rules.alpha), math.log(1 / rules.guard_alpha)
     n = state.episodes - state.since + np.arange(1, len(log) + 1)
     known = np.cumsum((log.arms == 1) & ~np.isnan(log.values)) + state.canary.outcomes

@@ -1,15 +1,15 @@
-"""The evidence of a trial, episode by episode in order of start, and what it amounts to.
+"""The evidence of a trial: episodes in order of start, and the capital of bets on them.
 
 The estimand is the mean effect (the canary's conditional mean return minus the champion's) over
 started episodes, weighted by v = min(w, 1 - w) so that steps of weight keep the range. With arm A
 (1: canary), probability w, return Y in [0, 1] and a baseline b that the past determines,
     D = (A - w) (Y - b) / (w (1 - w)),    E[D | past] = effect,    v D in [-1, 1].
 A test of 'the weighted mean effect so far is at most m' bets constant shares on v (D - m): see
-`srghn.inference.capital` for the theorem. Whatever drifts under both arms cancels in D, so a
-common drift needs no assumption; order of arrival cannot matter, since the order is that of start.
+`srghn.inference.capital` for the theorem. A drift of both arms cancels in D, so it needs no
+assumption. The order of arrival has no effect, because episodes are in order of start.
 
-An episode whose outcome is missing after its deadline enters twice: as return 0 and as return 1.
-A decision must hold either way.
+An outcome that is missing after its deadline is counted in two ways: as return 0 and as return 1.
+A decision must hold in both.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from srghn.inference.capital import Mixture
 
 Float64 = NDArray[np.float64]
 
-#: Episodes after which a return counts half in the baseline: few, so that it follows a drift. In a
-#: world that stands still they cost a tenth more variance than many.
+#: Episodes after which a return's weight in the baseline is one half. Few, so that the baseline
+#: follows a drift. In a world without drift this costs a tenth more variance than many.
 HALF_LIFE = 5
-#: How finely a bound of the effect is looked for, as a share of the range.
+#: Resolution of a bound of the effect, as a share of the range.
 GRID = 0.002
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Log:
-    """A stretch of a trial in order of start.
+    """A part of a trial in order of start.
 
     `arms` (n,): 1 for the canary, 0 for the champion. `weights` (n,): the canary's probability at
-    that start, in (0, 1). `values` (n,): returns scaled to [0, 1], NaN where there is no outcome.
+    that start, in (0, 1). `values` (n,): returns scaled to [0, 1], NaN without an outcome. Raises
+    `ValueError` for other shapes or values.
     """
 
     arms: NDArray[np.int8]
@@ -67,7 +68,7 @@ class Log:
 
 
 def joined(first: Log, second: Log) -> Log:
-    """One stretch after the other."""
+    """Both parts, one after the other."""
     return Log(
         np.concatenate([first.arms, second.arms]),
         np.concatenate([first.weights, second.weights]),
@@ -77,7 +78,7 @@ def joined(first: Log, second: Log) -> Log:
 
 @dataclass(frozen=True)
 class ArmCount:
-    """What one arm has: episodes started and resolved, outcomes missing, sum of scaled returns."""
+    """One arm's resolved episodes, missing outcomes, and sum of scaled returns."""
 
     episodes: int = 0
     missing: int = 0
@@ -95,12 +96,13 @@ class ArmCount:
 
 @dataclass(frozen=True)
 class TrialState:
-    """Everything a decision needs, after `champion.episodes + canary.episodes` episodes.
+    """Everything that a decision needs, after `champion.episodes + canary.episodes` episodes.
 
-    `promote`, `harm`: logarithms of the capital by fill and bet, (2, bets). `ratio`, `missing`: of
-    the tests that episodes and missing outcomes fall on the arms as their weights say, (2, bets)
-    by side. `bets`: on which it is placed; a state keeps them, so that other rules for a later try
-    change none. `baseline` is b. `since` is the number of episodes before the present try.
+    `promote`, `harm`: logarithms of the capital by fill and bet, (2, bets). `ratio`, `missing`: the
+    same by side and bet, (2, bets), for the tests that episodes and missing outcomes are split
+    between the arms by their weights. `bets`: the bets of that capital; a state keeps them, so new
+    rules do not change those of a later attempt. `baseline` is b. `since` is the number of episodes
+    before the present attempt.
     """
 
     bets: Bets
@@ -118,10 +120,10 @@ class TrialState:
         return self.champion.episodes + self.canary.episodes
 
     def retry(self) -> TrialState:
-        """The same evidence, from which a trial that expired goes on: its limit counts from here.
+        """The same evidence, for continuing an expired trial; its limit counts from here.
 
-        The capital is not begun anew: five fresh tries would give a canary at the margin five
-        chances.
+        The capital is not reset, because five fresh attempts would give a canary at the margin
+        five chances.
         """
         return replace(self, since=self.episodes)
 
@@ -155,7 +157,7 @@ def begin(rules: TrialRules) -> TrialState:
 
 @dataclass(frozen=True)
 class Path:
-    """Log capital after each of n episodes, (n,): the least over fills of a missing outcome."""
+    """Log capital after each of n episodes, (n,): the minimum over fills of missing outcomes."""
 
     promote: Float64
     harm: Float64
@@ -164,7 +166,7 @@ class Path:
 
 
 def steps(log: Log, baselines: Float64, rules: TrialRules) -> tuple[Float64, Float64]:
-    """What the bets are placed on, each (2, n) by fill: for a promotion, and for harm."""
+    """The steps that the bets are on, each (2, n) by fill: for a promotion, and for harm."""
     w, a = log.weights, log.arms
     v = np.minimum(w, 1 - w)
     gone = np.isnan(log.values)
@@ -172,7 +174,7 @@ def steps(log: Log, baselines: Float64, rules: TrialRules) -> tuple[Float64, Flo
     for fill in FILLS:
         better = np.where(gone, fill, log.values)
         worse = better
-        if rules.strict_missing:  # every missing outcome speaks against the decision at hand
+        if rules.strict_missing:  # every missing outcome counts against the decision
             better = np.where(gone, np.where(a == 1, 0.0, 1.0), log.values)
             worse = np.where(gone, np.where(a == 1, 1.0, 0.0), log.values)
         unit = v * (a - w) / (w * (1 - w))
@@ -182,7 +184,7 @@ def steps(log: Log, baselines: Float64, rules: TrialRules) -> tuple[Float64, Flo
 
 
 def follow(state: TrialState, log: Log, rules: TrialRules) -> tuple[Path, Logs]:
-    """Capital after each episode of `log`, and all that `state_at` needs to stop at any of them."""
+    """Capital after each episode of `log`, and the data with which `state_at` stops at any."""
     baselines = _baselines(log.values, state.baseline)
     towards, away = steps(log, baselines[:-1], rules)
     bets, sides = state.bets, guard()
@@ -232,7 +234,7 @@ def state_at(state: TrialState, log: Log, logs: Logs, count: int) -> TrialState:
 
 
 def blocks(log: Log) -> Iterator[Log]:
-    """Stretches of the log that bound the memory of a long one."""
+    """Parts of the log, to bound the memory that a long one needs."""
     for start in range(0, len(log), _BLOCK):
         yield log[start : start + _BLOCK]
 
@@ -240,9 +242,9 @@ def blocks(log: Log) -> Iterator[Log]:
 def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
     """Bounds of the weighted mean effect, each one-sided at `rules.alpha`, in [-1, 1].
 
-    They hold at every moment, whatever drifts. The capital against an effect of at most m falls
-    with m, so the lower bound is the largest m, to GRID, that the capital refutes; the upper bound
-    mirrors it. For people: decisions are taken by `serving.trial.decision.advance`.
+    They hold at every moment and under any common drift. The capital against an effect of at most m
+    falls with m. So the lower bound is the largest m, to GRID, that the capital refutes; the upper
+    bound mirrors it. They are for people; `serving.trial.decision.advance` takes the decisions.
     """
     if not len(log):
         return -1.0, 1.0
@@ -255,8 +257,8 @@ def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
 
 
 def _last_refuted(drawn: Float64, v: Float64, bets: Mixture, limit: float) -> float:
-    """The largest mean effect that the bets on `drawn` (fills, n) refute, -1 if there is none."""
-    low, high = 0, round(2 / GRID)  # index 0, an effect of -1, is what nobody needs to refute
+    """The largest mean effect that the bets on `drawn` (fills, n) refute; -1 if there is none."""
+    low, high = 0, round(2 / GRID)  # index 0 is an effect of -1, the trivial bound
     while high - low > 1:
         middle = (low + high) // 2
         mean = np.array([middle * GRID - 1])
@@ -271,7 +273,7 @@ def _two_sided(up: Float64, down: Float64) -> Float64:
 
 
 def _baselines(values: Float64, first: float) -> Float64:
-    """Pooled exponentially weighted mean before each value, and after the last, (n + 1,)."""
+    """Pooled exponentially weighted mean before each value and after the last, (n + 1,)."""
     share = 1 - 0.5 ** (1 / HALF_LIFE)
     found, now = [first], first
     for value in values.tolist():
@@ -287,5 +289,5 @@ def _counted(before: ArmCount, log: Log, arm: int) -> ArmCount:
     return ArmCount(
         before.episodes + len(values),
         before.missing + len(values) - len(known),
-        sum(known.tolist(), before.total),  # one by one: a log may come in parts
+        sum(known.tolist(), before.total),  # one by one, so that parts of a log give the same sum
     )

@@ -1,16 +1,15 @@
 """Guards beside returns: errors, invalid actions and latency of two versions on the same requests.
 
-A copy of a request is answered by the champion and by the version that is tried, in one thread and
-in random order, off the request path; nobody gets these answers. Each copy is a pair, so whatever
-makes a request hard makes it hard for both, and load slows both. Three tests, each with steps x:
-- errors, invalid actions: x = 1 where only the version tried failed, -1 where only the champion
-  did;
-- latency: x = 1 where the version tried took longer than `latency` times the champion's time plus
-  `slack_ms`, -1 where it did not: refuted is that it does so on at most half of the copies.
-The capital of constant bets on x refutes "the mean of x so far is at most 0" at whatever moment one
-looks and whatever drifts (Ville's inequality; theorem and sources in `srghn.inference.capital`). As
-the bets are constant and x is 1, 0 or -1, counts are all that it takes: log K = n_up log(1 + k) +
-n_down log(1 - k) for each bet k. So workers add what they counted, in any order.
+The champion and the tried version answer a copy of a request, in one thread and in random order,
+off the request path; these answers go to nobody. Each copy is a pair: a hard request is hard for
+both, and load slows both. There are three tests, each with steps x:
+- errors, invalid actions: x = 1 if only the tried version failed, -1 if only the champion did;
+- latency: x = 1 if the tried version took longer than `latency` times the champion's time plus
+  `slack_ms`, else -1. The test refutes "it does so on at most half of the copies".
+The capital of constant bets on x refutes "the mean of x so far is at most 0" at any moment and
+under any drift (Ville's inequality; theorem and sources in `srghn.inference.capital`). Bets are
+constant and x is 1, 0 or -1, so counts are sufficient: log K = n_up log(1 + k) + n_down log(1 - k)
+for each bet k. So workers add their counts in any order.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Guarded:
 
 
 def guarded(seen: Compared, terms: GuardTerms) -> tuple[Guarded, ...]:
-    """The three guards; alpha is split between them, as each alone ends a trial."""
+    """The three guards; alpha is split between them, because each alone can end a trial."""
     tests = (
         (
             "errors",
@@ -53,7 +52,7 @@ def guarded(seen: Compared, terms: GuardTerms) -> tuple[Guarded, ...]:
             "invalid actions",
             seen.invalid,
             seen.champion_invalid,
-            f"{seen.invalid} of {seen.copies} actions were none that the interface has, of the "
+            f"{seen.invalid} of {seen.copies} actions were not actions of the interface, of the "
             f"champion's {seen.champion_invalid}",
         ),
         (
@@ -69,7 +68,7 @@ def guarded(seen: Compared, terms: GuardTerms) -> tuple[Guarded, ...]:
 
 
 def broken(seen: Compared, terms: GuardTerms) -> Guarded | None:
-    """The first guard that is broken."""
+    """The first broken guard; None if none is."""
     return next((one for one in guarded(seen, terms) if one.broken), None)
 
 

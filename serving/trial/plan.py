@@ -1,8 +1,8 @@
-"""How many episodes a trial will take, before it starts.
+"""Predicts how many episodes a trial will take, before it starts.
 
-`serving.trial.bets` has the formula: what the planned bet takes where returns stand still. SLACK
-and RESERVE are added for what it leaves out: a baseline that has to find the level of returns and
-to follow it where the world drifts, and episodes that are not what the gate met.
+`serving.trial.bets` has the formula for returns without drift. SLACK and RESERVE allow for what it
+leaves out: the baseline must first find the level of returns and follow its drift, and episodes may
+differ from those of the gate.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from serving.trial.bets import NINE_IN_TEN, Expected, episodes, planned_bet
 from serving.trial.rules import TrialRules
 
-#: The formula's episodes are multiplied by it.
+#: Factor on the formula's number of episodes.
 SLACK = 1.1
-#: Episodes at a weight of one half; more at others, as the variance of D grows.
+#: Episodes at a weight of one half; more at other weights, because the variance of D grows.
 RESERVE = 60
 
 
@@ -35,7 +35,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to expect of a trial. `better` and `worse` are by `effect`, a share of the range."""
+    """The prediction for a trial. `better` and `worse` are by `effect`, a share of the range."""
 
     weight: float
     margin: float
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def problem(self) -> str | None:
-        """Why an equal canary would probably not be decided, and what to do; None if it would."""
+        """Why a trial of an equal canary would probably stay undecided, and the remedy; or None."""
         if self.equal.nine_in_ten is not None:
             return None
         when = "in most trials" if self.equal.median is None else "in one trial of ten or more"
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def said(self) -> str:
-        """How long a decision takes, for people; where it would probably not be decided, why."""
+        """The time to a decision, as text; or why there would probably be none."""
         if self.problem is not None:
             return self.problem
         effect = f"{100 * self.effect:g}%"
@@ -83,8 +83,8 @@ class Plan:
 def plan(rules: TrialRules, effect: float | None = None, mean: float = 0.5) -> Plan:
     """Lengths for an equal canary, and for one better or worse by `effect` (twice the margin).
 
-    `mean` is the expected scaled return of both arms, in [0, 1]: what is missing counts as 0 and
-    as 1, which spreads more the farther the mean lies from it.
+    `mean` is the expected scaled return of both arms, in [0, 1]. Missing outcomes count as 0 and
+    as 1; the farther these are from the mean, the more they spread.
     """
     size = 2 * rules.margin if effect is None else effect
     level = min(max(mean, 0.01), 0.99)

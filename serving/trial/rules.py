@@ -1,4 +1,4 @@
-"""How a trial in service is run and decided: a part of the deployment rules of a policy."""
+"""The rules by which a trial runs and is decided: a part of a policy's deployment rules."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pydantic import Field, model_validator
 
 from srghn.config import CanaryParams, Params
 
-#: A trial begins on so small a share, until the canary has ended so many episodes: a canary that
-#: breaks at once should meet few clients.
+#: Share of a trial's first step, and the canary's outcomes that end it. The share is small because
+#: a canary that breaks at once should meet few clients.
 FIRST_WEIGHT, FIRST_OUTCOMES = 0.05, 2
 
 
-#: A poster's cap holds from so many outcomes on: the first ones are always a large share.
+#: Outcomes from which a poster's cap applies; among fewer, one outcome is always a large share.
 CAP_FROM = 20
 
 
 def within_share(own: int, total: int, share: float) -> bool:
-    """Whether one more outcome of a poster, who has `own` of `total`, is evidence."""
+    """Whether one more outcome of a poster, who has posted `own` of `total`, is evidence."""
     return total < CAP_FROM or own + 1 <= share * (total + 1)
 
 
@@ -31,7 +31,7 @@ class WeightStep(Params):
 
 
 class TrialTerms(Params):
-    """What a policy's deployment rules say of its trials; shares are of the range of returns."""
+    """A policy's deployment rules for trials; shares are of the range of returns."""
 
     margin: float = Field(
         0.05, gt=0, lt=1, description="loss that is still acceptable, as a share of the range"
@@ -45,29 +45,28 @@ class TrialTerms(Params):
             WeightStep(weight=0.5, outcomes=20),
         ),
         min_length=1,
-        description="weights in turn; a promotion needs the last step and its outcomes",
+        description="steps of the weight; a promotion needs the last step's outcomes",
     )
     max_episodes: int = Field(2000, ge=2, description="episodes after which the trial expires")
     deadline: float = Field(
         3600.0,
         gt=0,
-        description="seconds after its start at which an episode without an outcome is missing; "
+        description="seconds after its start at which an episode's outcome counts as missing; "
         "at most twice the longest episode",
     )
     idle: float = Field(
         604_800.0,
         gt=0,
-        description="seconds without a new episode, and no word about the trial, after which it "
-        "expires",
+        description="seconds without a new episode or a step of the trial after which it expires",
     )
     missing: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of outcomes that is expected to go missing; 0: as measured in service",
+        description="expected share of missing outcomes; 0: the share measured in service",
     )
     guard_alpha: float = Field(
-        0.005, gt=0, lt=0.5, description="false alarms of the sample-ratio and missingness tests"
+        0.005, gt=0, lt=0.5, description="false-alarm rate of the sample-ratio and missing tests"
     )
     strict_missing: bool = Field(
         False,
@@ -77,12 +76,12 @@ class TrialTerms(Params):
 
     @property
     def weight(self) -> float:
-        """The last weight, at which nearly all of the evidence is gathered."""
+        """The last weight, at which nearly all evidence is collected."""
         return self.steps[-1].weight
 
 
 class TrialRules(TrialTerms):
-    """The terms of one trial: with its range, to which returns are clipped and scaled to [0, 1]."""
+    """The rules of one trial. Returns are clipped to its range and scaled to [0, 1]."""
 
     low: float = Field(0.0, description="return that counts as 0")
     high: float = Field(500.0, description="return that counts as 1")
@@ -90,8 +89,8 @@ class TrialRules(TrialTerms):
         0.1,
         gt=0,
         le=0.5,
-        description="expected standard deviation of a return, as a share of the range; it chooses "
-        "the bets and so the trial's length, never whether a decision is valid",
+        description="expected standard deviation of a return, as a share of the range; it decides "
+        "the bets and the trial's length, but every decision is valid whatever it is",
     )
 
     @model_validator(mode="after")
@@ -113,7 +112,7 @@ class TrialRules(TrialTerms):
 
     @classmethod
     def read(cls, text: str) -> TrialRules:
-        """Rules as the ledger keeps them; those of version 0.2.0 are a run's `canary` section."""
+        """Rules from the ledger's text; those of version 0.2.0 are a run's `canary` section."""
         data = json.loads(text)
         if "return_low" in data:
             return terms_of(CanaryParams.model_validate(data))
@@ -127,16 +126,16 @@ class GuardTerms(Params):
         default=0.01,
         gt=0,
         lt=0.5,
-        description="probability that any of the three guards ends the trial of a version that is "
-        "no worse, however long it runs",
+        description="probability that any guard ends the trial of a version that is no worse, "
+        "however long it runs",
     )
     latency: float = Field(
         default=2.0,
         ge=1,
-        description="times the champion's time that the version tried may take to answer",
+        description="limit of the tried version's time to answer, in champion's times",
     )
     slack_ms: float = Field(
-        default=1.0, ge=0, description="milliseconds more that it may take, whatever the ratio"
+        default=1.0, ge=0, description="milliseconds that are added to this limit"
     )
 
     def slow(self, seconds: float, champion_seconds: float) -> bool:
@@ -148,8 +147,9 @@ def terms_of(
 ) -> TrialRules:
     """The rules of one trial.
 
-    The range is the run's. The rest is what the policy's deployment rules say of trials (`terms`),
-    or else what the run asked for in its `canary` section, after a first step at a small weight.
+    The range is the run's. The rest is from the policy's deployment rules (`terms`). Without them
+    it is from the run's `canary` section, after a first step at a small weight. `deviation` is the
+    standard deviation of returns as a share of the range; None: the default.
     """
     held = {"low": params.return_low, "high": params.return_high}
     if deviation is not None:

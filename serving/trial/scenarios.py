@@ -1,4 +1,4 @@
-"""Kinds of traffic that a trial may meet: drift, order of arrival, missing outcomes."""
+"""Simulated traffic for trials: drift, order of arrival, missing outcomes, liars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Seconds of the longest episode; the shortest takes a tenth of it.
+#: Seconds of the longest episode; the shortest takes a tenth of that.
 LONGEST = 100.0
 
 
@@ -77,10 +77,10 @@ def _against_the_canary(arm: int, value: float) -> float:
 
 @dataclass(frozen=True)
 class Liars:
-    """A share of the clients posts what it likes; `lie` gives that by arm and true return.
+    """A share of the clients that posts false returns: `lie` of the arm and the true return.
 
     `poster_share`: they share one token, and the deployment rules allow it this share of the
-    evidence; what is beyond it is missing.
+    evidence. Its further outcomes are missing.
     """
 
     share: float
@@ -90,9 +90,9 @@ class Liars:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A kind of traffic. `mean` of both arms' scaled return by numbers of the starts.
+    """A kind of traffic. `mean` gives both arms' mean scaled return by the starts' numbers.
 
-    Everything is by arrays (n,): the means, durations in seconds, and which outcomes never come.
+    Its functions take and return arrays (n,): means, durations in seconds, and missing outcomes.
     """
 
     about: str
@@ -102,7 +102,7 @@ class Scenario:
     delay: float = 0.0  # seconds from an episode's end to its outcome, on average
     failures: float = 0.0  # share of episodes that return 0, whatever the arm
     steps: tuple[WeightStep, ...] = ()  # instead of one weight
-    expect: Mapping[str, Any] = field(default_factory=dict)  # rules that this traffic is planned by
+    expect: Mapping[str, Any] = field(default_factory=dict)  # rules that plan for this traffic
     liars: Liars | None = None
 
     @property
@@ -117,22 +117,22 @@ class Scenario:
 
 
 SCENARIOS: dict[str, Scenario] = {
-    "steady": Scenario("nothing moves"),
+    "steady": Scenario("no drift"),
     "common-drop": Scenario("both arms fall from 75% to 35% of the range", _drop),
     "common-rise": Scenario("both arms rise from 35% to 75% of the range", _rise),
     "day-night": Scenario("both arms swing by 20% of the range, 200 starts a day", _day),
     "short-bad": Scenario("bad episodes end early", duration=_bad_is_short),
     "long-bad": Scenario("bad episodes last longest", duration=_bad_is_long),
     "late-outcomes": Scenario(
-        "outcomes come late, 1.7% of them after the deadline",
+        "outcomes are late, 1.7% of them after the deadline",
         delay=LONGEST / 3,
         expect={"missing": 0.017},
     ),
     "missing-random": Scenario(
-        "5% of outcomes never come", missing=_missing_at_random, expect={"missing": 0.05}
+        "5% of outcomes are missing", missing=_missing_at_random, expect={"missing": 0.05}
     ),
     "missing-bad": Scenario(
-        "half of the outcomes below 50% of the range never come: 8% of all",
+        "half of the outcomes below 50% of the range are missing: 8% of all",
         missing=_bad_is_missing,
         expect={"missing": 0.08},
     ),
@@ -146,21 +146,21 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     ),
     "liars-blind": Scenario(
-        "a fifth of the clients posts the best return whatever happened: they cannot tell the arm",
+        "a fifth of the clients always posts the best return and cannot tell the arm",
         liars=Liars(0.2, _all_well),
     ),
     "liars-for": Scenario(
-        "a fifth of the clients can tell the arm, and posts the best of the canary, the worst else",
+        "a fifth of the clients can tell the arm: best return for the canary, else the worst",
         liars=Liars(0.2, _for_the_canary),
     ),
     "liars-against": Scenario(
-        "a fifth of the clients can tell the arm, and posts the worst of the canary, the best else",
+        "a fifth of the clients can tell the arm: worst return for the canary, else the best",
         liars=Liars(0.2, _against_the_canary),
     ),
     "liars-capped": Scenario(
-        "as liars-for by one token, which may post 5% of the evidence",
+        "as liars-for, with one token that may give 5% of the evidence",
         liars=Liars(0.2, _for_the_canary, 0.05),
     ),
 }
-#: Those without liars: all that a trial meets by itself.
+#: The scenarios without liars.
 HONEST = tuple(name for name, scenario in SCENARIOS.items() if scenario.liars is None)

@@ -1,9 +1,9 @@
-"""Trials over simulated traffic, decided by the code that decides real ones.
+"""Simulates trials, decided by the code that decides real ones.
 
-Clients play one episode after the other. An episode's arm is drawn at the weight of its start, its
-return from the world as it is at its start, its duration may depend on the return, and its outcome
-may come late or never. As in service, the evidence is the longest prefix in order of start of which
-every episode has ended or passed its deadline, and it is looked at again and again.
+Clients play one episode after the other. An episode's arm is drawn with the weight at its start,
+and its return from the world at its start. Its duration may depend on the return, and its outcome
+may be late or missing. As in service, the evidence is the longest prefix, in order of start, of
+episodes that have ended or passed their deadline. The controller looks at it repeatedly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ AHEAD = 20 * LOOK
 
 @dataclass(frozen=True)
 class Traffic:
-    """`effect`: the canary's mean return less the champion's; `deviation` of a return. Shares."""
+    """`effect`: the canary's mean return minus the champion's; `deviation`: of a return.
+
+    Both are shares of the range.
+    """
 
     scenario: Scenario
     effect: float
@@ -81,7 +84,7 @@ def simulate(
 
 
 def replay(log: Log, rules: TrialRules) -> Decision:
-    """The decision on a log of real traffic, taken look by look as `simulate` takes it."""
+    """The decision on a log of real traffic, taken look by look as in `simulate`."""
     now = begin(rules)
     decision = decide(now, rules)
     for start in range(0, len(log), LOOK):
@@ -102,11 +105,12 @@ def summary(
     seed: int = 0,
     **given: Any,
 ) -> dict[str, Any]:
-    """Shares of `trials` that end each way, and how many episodes they take.
+    """The shares of `trials` with each end, and their numbers of episodes.
 
-    `median_episodes` and `nine_in_ten_episodes` count what had started by then, `planned_episodes`
-    what nine equal canaries of ten are planned to take as evidence; `promoted_within_plan` is the
-    share promoted on at most that much evidence (None where the plan sees no decision).
+    `median_episodes` and `nine_in_ten_episodes` count all episodes that had started by the
+    decision. `planned_episodes` is the evidence that nine of ten equal canaries should need.
+    `promoted_within_plan` is the share promoted with at most that evidence; None if the plan
+    expects no decision.
     """
     found = SCENARIOS[scenario]
     rules = rules_for(found, weight, deviation, **given)
@@ -181,7 +185,7 @@ class _Played:
 
 
 class _Posts:
-    """What clients post, and whether it counts: the liars' cap is on their one token."""
+    """The clients' posts, and whether they count; the liars share one token and its cap."""
 
     def __init__(self, liars: Liars | None, clients: int) -> None:
         self._liars, self._total, self._own = liars, 0, 0
@@ -206,7 +210,8 @@ def draw_returns(
 ) -> NDArray[np.float64]:
     """Scaled returns (n,): beta distributed with the wanted mean and standard deviation.
 
-    With failures, an episode is worth 0 with their probability, so the rest lies higher.
+    With failures, a return is 0 with their probability, and the other returns are higher, so the
+    mean is the same. Raises `ValueError` if the effect leaves the range.
     """
     scenario = traffic.scenario
     means = (scenario.mean(numbers) + arms * traffic.effect) / (1 - scenario.failures)

@@ -1,9 +1,9 @@
-"""The token of an episode: what any worker must know to go on with it, sealed.
+"""The token of an episode: the sealed state with which any worker can continue the episode.
 
-It is encrypted and authenticated (AES-256-GCM), so that whoever holds it can neither read which arm
-the episode is on nor make one up, and it has the same length on both arms. Each process that seals
-draws a salt and derives a key of its own from the secret, and numbers its tokens: a nonce is never
-used twice under one key.
+It is encrypted and authenticated (AES-256-GCM). So its holder can neither read the episode's arm
+nor forge a token. It has the same length on both arms. Each process that seals draws a salt,
+derives its own key from the secret with it, and numbers its tokens. So no nonce is used twice
+under one key.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 _FIXED = struct.Struct("<qqqqdIBBBBH")
 _SALT, _NUMBER, _TAG = 16, 8, 16
 _LEAST = _SALT + _NUMBER + _TAG + _FIXED.size
-#: Keys of other processes that are remembered.
+#: Most keys of other processes that are remembered.
 _KEYS = 256
 _NONE = -1
 _MOVED, _LOOSE = 1, 2
 
 
 class BadToken(ValueError):
-    """A token that this server's secret did not seal, or that was changed."""
+    """A token that was not sealed with this server's secret, or was changed."""
 
 
 class Episode(msgspec.Struct, frozen=True):
-    """An episode as its token tells it.
+    """The state of an episode in its token.
 
-    `start` is its number in order of start, None if that could not be recorded; `trial` the epoch
-    of the trial it belongs to; `steps` the actions answered so far; `began` in Unix seconds.
-    `moved`: another version went on with it. `loose`: a request of it came without its token, so
-    the steps are not all counted. Neither is evidence. `memory` is what a network that keeps a
-    state goes on from, float32.
+    start   its number in order of start; None if the start could not be recorded
+    trial   epoch of its trial, if any
+    steps   number of actions answered so far
+    began   Unix seconds
+    moved   another version has continued it, so it is no evidence
+    loose   a request lacked the token, so not all steps are counted and it is no evidence
+    memory  state of a network that keeps one: float32 bytes
     """
 
     name: str
@@ -61,7 +63,7 @@ class Episode(msgspec.Struct, frozen=True):
 
 
 class Sealer:
-    """Seals and opens the tokens of one ledger's episodes, by its secret."""
+    """Seals and opens the tokens of one ledger's episodes with its secret."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = hashlib.blake2b(secret, person=b"episode tokens").digest()
@@ -71,9 +73,9 @@ class Sealer:
         self._keys = {self._salt: self._own}
 
     def seal(self, episode: Episode, steps: int, room: int = 0) -> str:
-        """A token of the episode after so many steps, in base64.
+        """The episode's token after `steps` steps, in base64.
 
-        `room`: bytes kept for memory, so that a version with more of it makes no longer token.
+        `room`: bytes reserved for memory, so that the token's length is the same for all versions.
         """
         number = next(self._count).to_bytes(_NUMBER, "little")
         sealed = self._own.encrypt(b"\0\0\0\0" + number, _pack(episode, steps, room), None)
@@ -84,7 +86,7 @@ class Sealer:
         try:
             data = binascii.a2b_base64(token)
         except ValueError as error:
-            raise BadToken("it is no base64") from error
+            raise BadToken("it is not base64") from error
         if len(data) < _LEAST:
             raise BadToken("it is too short")
         number, sealed = data[_SALT : _SALT + _NUMBER], data[_SALT + _NUMBER :]

@@ -68,7 +68,7 @@ def test_a_version_has_a_page_whose_files_are_gone(home: Any) -> None:
     with TestClient(create_app(home.settings)) as client:
         shown = client.get(f"/versions/{version}")
         assert shown.status_code == 200
-        assert "Its files are not here" in shown.text
+        assert "Its files are not on this machine" in shown.text
         assert client.get("/versions/99").status_code == 404
 
 

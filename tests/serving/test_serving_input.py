@@ -183,7 +183,7 @@ def test_no_body_makes_it_fail(client: TestClient, value: Any, raw: bytes) -> No
         ({"return": 1, "terminated": True}, "token: expected the token of this episode's"),
         ({"return": 1, "terminated": True, "token": "AAAA"}, "it is too short"),
         ({"return": 1, "terminated": True, "token": "A" * 200}, "was not sealed here"),
-        ({"return": 1, "terminated": True, "token": "é"}, "it is no base64"),
+        ({"return": 1, "terminated": True, "token": "é"}, "it is not base64"),
         ({"return": 1, "length": 1, "terminated": True, "version": 2}, "version: expected no such"),
     ],
 )

@@ -1,6 +1,6 @@
 """Alembic's entry: runs migrations on the connection that `serving.registry.upgrade` opened.
 
-That connection is in a transaction already; whoever opened it commits.
+That connection is in a transaction already; the code that opened it commits.
 """
 
 from __future__ import annotations

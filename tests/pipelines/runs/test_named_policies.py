@@ -66,7 +66,7 @@ def test_other_actions_have_no_successor(served: Home, tiny: Tiny) -> None:
     release = served.release
     interface = dict(release.ledger.interface() or {})
     three = {**interface, "choices": [3], "starts": [0]}
-    with pytest.raises(TransitionRefused, match="cannot be sent actions that it does not know"):
+    with pytest.raises(TransitionRefused, match="clients do not know the new actions"):
         release.require_interface(Target(successor=True), three)
     release.require_interface(Target("other"), three)
 

@@ -109,7 +109,7 @@ def test_no_page_is_wider_than_a_phone(home: Any, running: Any, chromium: Any) -
         for scheme in ("light", "dark"):
             visit = Visit(chromium, url, 390, scheme)
             visit.open("/sign-in")
-            visit.page.get_by_role("button", name="Go on as").click()
+            visit.page.get_by_role("button", name="Continue as").click()
             for path in pages:
                 visit.open(path)
                 wide = visit.page.locator("html").evaluate("e => e.scrollWidth")

@@ -57,7 +57,7 @@ def test_the_way_of_a_version_in_the_browser(client: TestClient, home: Any) -> N
     assert (event.actor, event.reason, event.to_state) == ("ann", "I looked", "CANARY")
     assert done.headers["location"] == f"../?done={event.seq}"
     said = client.get(f"/?done={event.seq}").text
-    assert f"Recorded as step {event.seq} of the history" in said
+    assert f"Recorded as event {event.seq} of the history" in said
     for step, status in (("pause", "paused"), ("resume", "running"), ("hold", "held")):
         assert take(client, step, form(client, step)).status_code == 303
         assert home.ledger.canary().status == status

@@ -139,7 +139,7 @@ def test_a_session_reads_what_is_closed_and_changes_nothing_over_the_api(
 def test_without_a_reviewers_token_this_machine_decides(home: Any, browse: Any) -> None:
     home.first()
     client = browse()
-    assert "Go on as cli:" in client.get("/sign-in").text
+    assert "Continue as cli:" in client.get("/sign-in").text
     assert client.post("/sign-in", data={"here": "yes"}).status_code == 303
     assert client.get("/decide/approve?version=1").status_code == 200
 
@@ -160,7 +160,7 @@ def test_elsewhere_nobody_decides_without_a_token(
 ) -> None:
     home.first()
     client = browse(**how, **settings)
-    assert "Go on as" not in client.get("/sign-in").text
+    assert "Continue as" not in client.get("/sign-in").text
     answer = client.post("/sign-in", data={"here": "yes"})
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers

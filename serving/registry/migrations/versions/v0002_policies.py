@@ -1,8 +1,9 @@
 """Schema 1 (version 0.2.0) to schema 2: policies, events by format, starts in their order.
 
-Events, evidence, versions, tokens and requests stay as they are and get columns; the history's
-hashes hold. Pins and outcomes become starts: their order is that of their pins, and an outcome's
-time, which was not kept, is that of its start. What a released migration does never changes.
+Events, evidence, versions, tokens and requests keep their contents and get new columns; the
+history's hashes stay valid. Pins and outcomes become starts. Starts have the order of their pins.
+The time of an outcome was not stored, so it is that of its start. A released migration never
+changes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ revision = "0002"
 down_revision = None
 
 POLICY = "policy"
-#: What version 0.2.0 gave an episode before it counted as lost, in seconds.
+#: Seconds after which version 0.2.0 counted an episode as lost.
 EPISODE_SECONDS = 3600.0
 _NAMES = {"uq": "%(table_name)s_%(column_0_name)s_key"}
 
@@ -59,7 +60,7 @@ def _rows(connection: sa.Connection, table: str) -> list[dict[str, Any]]:
 
 
 def _weights(connection: sa.Connection) -> dict[int, float]:
-    """Trial -> the share of episodes that it began with."""
+    """Trial -> its share of episodes at the start."""
     query = sa.text(
         "SELECT seq, body FROM events JOIN evidence ON sha256 = evidence_sha256 "
         "WHERE action = 'start_canary'"
@@ -128,7 +129,7 @@ def _events() -> None:
 def _served(
     connection: sa.Connection, champion: list[dict[str, Any]], trial: list[dict[str, Any]]
 ) -> None:
-    """Champion and trial by policy; the trial under way goes on, its state not yet begun."""
+    """Champion and trial by policy; a running trial continues, with an empty state."""
     champions = op.create_table(
         "champion",
         sa.Column("policy", sa.String(100), primary_key=True),
@@ -199,7 +200,7 @@ def _starts() -> None:
 def _fill_starts(connection: sa.Connection, weights: dict[int, float]) -> None:
     outcomes = {row["episode_id"]: row for row in _rows(connection, "outcomes")}
     pins = {row["episode_id"]: row for row in _rows(connection, "pins")}
-    for name, outcome in outcomes.items():  # a pin is forgotten after a week, its outcome is not
+    for name, outcome in outcomes.items():  # a pin is deleted after a week, its outcome is not
         forgotten = {"generation": 0, "pinned_at": 0.0, "moved": False, "over": True}
         pins.setdefault(name, {**outcome, **forgotten})
     last = len(outcomes) + 1
@@ -255,7 +256,7 @@ _COUNTED = (
 
 
 def _loop() -> None:
-    """What shadows, the watch and notifications keep."""
+    """Tables for shadows, the watch and notifications."""
     op.create_table(
         "compared",
         sa.Column("policy", sa.String(100), primary_key=True),
