@@ -138,11 +138,11 @@ def _stacked(value: Any, predictor: Predictor, limit: int, field: str) -> NDArra
     if layout is None or not layout.stacks:
         raise BadRequest(422, field, "a list of observations", "an object")
     try:
-        found = layout.flatten_stacked(value)
+        values = layout.stacked(value)
+        check_count(len(values[layout.leaves[0].name]), limit, field)
+        return layout.flatten_leaves(values)
     except ObservationError as error:
         raise BadRequest.said(422, field, f"{field}: {error}") from None
-    check_count(len(found), limit, field)
-    return found
 
 
 def _rows(raw: Raw, field: str) -> list[Raw]:

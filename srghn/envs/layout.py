@@ -129,10 +129,10 @@ class Layout:
         )
         return np.concatenate(list(arrays))
 
-    def flatten_stacked(self, batch: Any) -> Float32:
-        """Observations whose parts are stacked, as Gymnasium's `to_jsonable` writes several.
+    def stacked(self, batch: Any) -> dict[str, NDArray[Any]]:
+        """The leaves of observations whose parts are stacked, as Gymnasium's `to_jsonable` does.
 
-        Each leaf holds its values one after the other. Gives (batch, size); raises
+        Gives each leaf's values one after the other, (batch, *shape), for `flatten_leaves`; raises
         `ObservationError` naming the leaf.
         """
         self._check_names(batch)
@@ -143,7 +143,7 @@ class Layout:
                 raise ObservationError(
                     f"observation {name}: expected {count} values, as {first} has, got {len(array)}"
                 )
-        return self.flatten_leaves(values)
+        return values
 
     def flatten_leaves(self, values: Mapping[str, NDArray[Any]]) -> Float32:
         """One array (batch, *shape) a leaf, by name -> (batch, size)."""

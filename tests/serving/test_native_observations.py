@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,6 +114,25 @@ def test_a_batch_may_be_as_gymnasium_stacks_it(client: TestClient, policy: OnnxP
     many |= {"camera": [[[[0]] * 3] * 2] * (limit + 1)}
     many |= {"pair": [[[0.0, 0.0]] * (limit + 1), [0] * (limit + 1)]}
     assert client.post("/v1/act/batch", json={"observations": many}).status_code == 413
+
+
+def test_a_stacked_batch_is_counted_before_it_fills_memory(home: Any) -> None:
+    """One number of its body is a thousand of the flat vector; and none at all is no batch."""
+
+    class Many(gym.Env[Any, Any]):
+        observation_space = spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Discrete(1000)})
+        action_space = spaces.Discrete(2)
+
+    described = json.loads(json.dumps(read_interface(Many(), "many").to_dict()))
+    home.first(more=1003 - 4, interface=described)
+    with TestClient(create_app(home.settings), raise_server_exceptions=False) as client:
+        for count, status in ((0, 422), (3, 200), (10_000, 413)):
+            said = {"observations": {"a": [1] * count, "b": [999] * count}}
+            tracemalloc.start()
+            assert client.post("/v1/act/batch", json=said).status_code == status
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 20e6  # 10,000 of them would be 40 MB
 
 
 def test_a_batch_of_tuples_is_a_list_of_tuples(home: Any) -> None:
