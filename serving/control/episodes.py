@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import msgspec
 
@@ -78,12 +79,13 @@ class Episodes:
         self._counts, self._limits, self._policy = metrics.counts, limits, policy
         self._sealer: Sealer | None = None
         self._known: OrderedDict[str, Episode] = OrderedDict()
-        self._starts = GroupWriter(self._write_starts, "starts")
-        self._ends = GroupWriter(self._write_ends, "outcomes")
+        # One writer for both: a second one would wait for the first one's commits.
+        self._writer: GroupWriter[Start | Ended, StartRow | Outcome] = GroupWriter(
+            self._write, "episodes"
+        )
 
     def close(self) -> None:
-        self._starts.close()
-        self._ends.close()
+        self._writer.close()
 
     async def begin(
         self, name: str, names: Iterable[str] = ()
@@ -100,7 +102,7 @@ class Episodes:
         served = self._follower.served
         episode, predictor = self._assign(served, name, names)
         try:
-            row = await self._starts.put(_start(served, episode), self._limits.start_seconds)
+            row = await self._put(_start(served, episode))
         except LedgerError as error:
             self._counts.add("ledger_errors")
             self._counts.add("unpinned_episodes")
@@ -129,7 +131,7 @@ class Episodes:
 
     async def end(self, ended: Ended) -> Outcome:
         """Record how an episode ended, once. Raises `UnknownEpisode` and `TransitionRefused`."""
-        stored = await self._ends.put(ended, self._limits.start_seconds)
+        stored = await self._put(ended)
         self._known.pop(ended.episode.name, None)
         return stored
 
@@ -210,13 +212,16 @@ class Episodes:
             logger.error("version %s cannot be held: %s", version, error)
             return None
 
-    def _write_starts(self, starts: Sequence[Start]) -> Sequence[StartRow | Exception]:
-        with self._database.write() as connection:
-            return groups.begin(connection, starts)
+    @overload
+    async def _put(self, item: Start) -> StartRow: ...
+    @overload
+    async def _put(self, item: Ended) -> Outcome: ...
+    async def _put(self, item: Any) -> Any:
+        return await self._writer.put(item, self._limits.start_seconds)
 
-    def _write_ends(self, ends: Sequence[Ended]) -> Sequence[Outcome | Exception]:
+    def _write(self, items: Sequence[Start | Ended]) -> Sequence[StartRow | Outcome | Exception]:
         with self._database.write() as connection:
-            return groups.end(connection, ends, time.time())
+            return groups.write(connection, items, time.time())
 
 
 def _start(served: Served, episode: Episode) -> Start:

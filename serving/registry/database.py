@@ -6,6 +6,8 @@ writers by an advisory lock. Either way there is one writer at a time, and a rea
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,14 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from serving.registry import schema, sqlite_file
-from serving.registry.faults import LedgerCorrupt, LedgerFull, LedgerGone, fault, translated
+from serving.registry.faults import (
+    LedgerCorrupt,
+    LedgerFull,
+    LedgerGone,
+    LedgerLocked,
+    fault,
+    translated,
+)
 from srghn.errors import LedgerError
 
 #: Seconds that a writer waits for another one. A server waits less, because its callers wait too.
@@ -37,6 +46,7 @@ class Database:
         self.file = sqlite_path(parsed)
         self.home = home or (self.file.parent if self.file else None)
         self.name = str(self.file) if self.file else parsed.render_as_string(hide_password=True)
+        self._turns = _Turns()
         self._engine = self._open(parsed)
         self._identity = self.identity()
         try:
@@ -62,13 +72,27 @@ class Database:
         Raises `LedgerGone` if the file was lost or replaced; then nothing is acknowledged.
         """
         self.require()
-        with self._translated(), self._engine.connect() as connection:
+        with self._my_turn(), self._translated(), self._engine.connect() as connection:
             connection = connection.execution_options(srghn_write=True)
             with connection.begin():
                 if connection.dialect.name == "postgresql":
                     take_lock(connection)
                 yield connection
         self.require()
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        """One writer of this process at a time, woken when the one before it is done.
+
+        SQLite has those who wait look again now and then, so that a thread which writes all the
+        time kept the others out for seconds.
+        """
+        if not self._turns.take(self.wait):
+            raise fault(self.name, LedgerLocked, "another thread writes for too long")
+        try:
+            yield
+        finally:
+            self._turns.end()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -143,6 +167,38 @@ class Database:
             yield
         except SQLAlchemyError as error:
             raise translated(self.name, error) from error
+
+
+class _Turns:
+    """A lock that is handed on in the order in which threads came for it."""
+
+    def __init__(self) -> None:
+        self._guard, self._taken = threading.Lock(), False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def take(self, seconds: float) -> bool:
+        """Wait for up to `seconds`; whether it is ours."""
+        with self._guard:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        if mine.acquire(timeout=seconds):
+            return True
+        with self._guard:
+            if mine not in self._waiting:
+                return True  # it was handed on at the last moment
+            self._waiting.remove(mine)
+            return False
+
+    def end(self) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
 
 
 def check_schema(name: str, found: int) -> None:

@@ -52,6 +52,16 @@ class Ending(Protocol):
     def evidence(self) -> bool: ...
 
 
+def write(
+    connection: Connection, items: Sequence[Start | Ending], now: float
+) -> list[StartRow | Outcome | Exception]:
+    """Starts, as `begin`, and then endings, as `end`; what holds for each, in the order given."""
+    begun = iter(begin(connection, [item for item in items if isinstance(item, Start)]))
+    endings = [item for item in items if not isinstance(item, Start)]
+    ended = iter(end(connection, endings, now) if endings else ())
+    return [next(begun) if isinstance(item, Start) else next(ended) for item in items]
+
+
 def begin(connection: Connection, starts: Sequence[Start]) -> list[StartRow]:
     """Write starts in their order; an episode that was started before keeps its first start.
 

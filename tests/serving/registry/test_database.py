@@ -5,13 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from serving.registry.database import Database
+from serving.registry.faults import LedgerLocked
 from serving.registry.ledger import Ledger
 from srghn.errors import LedgerError
 
@@ -173,3 +178,41 @@ def test_history_is_append_only(ledger: Ledger, steps: Any, statement: str) -> N
     ):
         connection.execute(text(statement))
     assert ledger.verify() == 5
+
+
+def test_a_thread_that_writes_all_the_time_keeps_no_other_out(tmp_path: Path) -> None:
+    database = Database(url(tmp_path / "ledger.db"), wait=0.5)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            with database.write():
+                time.sleep(0.02)  # a slow commit; no pause before the next one
+
+    busy = threading.Thread(target=write)
+    busy.start()
+    try:
+        for _ in range(20):
+            with database.write() as connection:
+                connection.execute(text("SELECT 1"))
+    finally:
+        stop.set()
+        busy.join()
+        database.close()
+
+
+def test_a_thread_that_holds_the_ledger_for_too_long_is_said(tmp_path: Path) -> None:
+    database = Database(url(tmp_path / "ledger.db"), wait=0.05)
+    with (
+        database.write(),
+        ThreadPoolExecutor(1) as threads,
+        pytest.raises(LedgerLocked, match="another thread writes for too long"),
+    ):
+        threads.submit(_write, database).result()
+    _write(database)
+    database.close()
+
+
+def _write(database: Database) -> None:
+    with database.write():
+        pass

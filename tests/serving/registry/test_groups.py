@@ -76,3 +76,14 @@ def test_what_the_driver_raises_is_told_as_the_ledgers(ledger: Ledger) -> None:
         begin(ledger, start("a", version=None))  # type: ignore[arg-type]
     assert isinstance(told.value.__cause__, SQLAlchemyError)
     assert ledger.find_episode("a") is None
+
+
+def test_starts_and_endings_share_a_transaction_and_keep_their_places(ledger: Ledger) -> None:
+    begin(ledger, start("a"))
+    with ledger.database().write() as connection:
+        outcome, row, none = groups.write(
+            connection, [ended("a", 2.0), start("b"), ended("x", 1.0)], 50.0
+        )
+    assert outcome == ledger.outcomes()[0]
+    assert row == ledger.find_episode("b")
+    assert isinstance(none, UnknownEpisode)
