@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ class Actions:
         rows = actions.reshape(len(actions), -1)
         if rows.shape[1] != len(self.low):
             return False
-        room = _ROUNDING * np.maximum(1, np.where(self._bounded, np.abs(self.high), 1))
-        return bool((rows >= self.low - room).all() and (rows <= self.high + room).all())
+        low, high = self._outer
+        return bool((rows >= low).all() and (rows <= high).all())
 
     def differ(self, first: Any, second: Any) -> bool:
         """Whether two actions differ; continuous ones as `DIFFERENT` says."""
@@ -45,7 +46,13 @@ class Actions:
         gap = np.abs(np.array(first, np.float64) - np.array(second, np.float64)).ravel()
         return bool((gap > DIFFERENT * np.where(self._bounded, self.high - self.low, 2.0)).any())
 
-    @property
+    @cached_property
+    def _outer(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The bounds with room for rounding."""
+        room = _ROUNDING * np.maximum(1, np.where(self._bounded, np.abs(self.high), 1))
+        return self.low - room, self.high + room
+
+    @cached_property
     def _bounded(self) -> NDArray[np.bool_]:
         return np.isfinite(self.low) & np.isfinite(self.high)
 

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.description import describe
 from serving.door import Auth
+from serving.eager import in_task
 from serving.hot import HotPath
 from serving.http import RequestIds, answer, host_of, refusal, without_body
 from serving.limits import Limits
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Application(FastAPI):
-    """FastAPI with the hot path, which bypasses its middleware and its router."""
+    """FastAPI with the hot path, which bypasses its middleware and its router and needs no task."""
 
     service: Service
     hosts: frozenset[str] = frozenset()
@@ -62,9 +63,10 @@ class Application(FastAPI):
         if handler is not None:
             await hot.answer(handler, scope, receive, send)
         elif scope["method"] == "HEAD":
-            await super().__call__({**scope, "method": "GET"}, receive, without_body(send))
+            scope = {**scope, "method": "GET"}
+            await in_task(super().__call__(scope, receive, without_body(send)))
         else:
-            await super().__call__(scope, receive, send)
+            await in_task(super().__call__(scope, receive, send))
 
     def _hot_of(self, policy: PolicyService) -> HotPath:
         found = self._hot.get(policy.name)

@@ -343,12 +343,12 @@ async def _aside(length: int, work: Callable[[], T]) -> T:
 
 
 def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:
-    rough = body.count(b"[") - 1  # counted before decoding, because making lists is expensive
-    if rough > limit and predictor.layout is None:
-        check_count(rough, limit, "observations")
     found = quick_batch(body, predictor.observation_size, limit)
     if found is not None:
         return found
+    rough = body.count(b"[") - 1  # counted before they are decoded: a list costs much to make
+    if rough > limit and predictor.layout is None:
+        check_count(rough, limit, "observations")
     if predictor.layout is not None:
         return native_batch(read_batch(body), predictor, limit)
     rows = parse(_BATCH, body).observations

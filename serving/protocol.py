@@ -10,6 +10,7 @@ this server wrote itself.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from serving.counts import Counts
+from serving.eager import begin
 from serving.limits import Limits
 
 #: The extension's name in `scope["extensions"]`.
@@ -46,8 +48,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stage = _IDLE
         self._timer: asyncio.TimerHandle | None = None
         self._timed = _IDLE
-        self._head_bytes = self._head_count = 0
+        self._chunk = self._head_bytes = 0
         self._reserved = False
+        self._receiving, self._held = False, deque[tuple[RequestResponseCycle, Any]]()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -69,25 +72,26 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        self._receiving, self._chunk = True, len(data)
+        if self._stage == _HEAD:
+            self._head_bytes += len(data)
         super().data_received(data)
+        if self._stage == _HEAD and self._head_bytes > self.limits.head_bytes:
+            self._turn_away(431, _LONG)
+        while self._held:
+            self._begin(*self._held.popleft())
+        self._receiving = False
         if self._stage != self._timed:
             self._time()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._stage = _HEAD
-        self._head_bytes = self._head_count = 0
-
-    def on_url(self, url: bytes) -> None:
-        self._measure(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_count += 1
-        self._measure(len(name) + len(value))
-        super().on_header(name, value)
+        self._head_bytes = 0  # of the chunks after this one, which has its own end
 
     def on_headers_complete(self) -> None:
+        if self._too_long():
+            self._turn_away(431, _LONG)
         if self._reserved and b"/health/" not in self.url:
             self._turn_away(503, _BUSY, _RETRY)
         if not self.transport.is_closing():
@@ -106,14 +110,30 @@ class GuardedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         extensions: dict[str, Any] = {REPLY: partial(_reply, cycle)}
         cycle.scope["extensions"] = extensions
-        super()._start_asgi_task(cycle, app)
+        if self._receiving:
+            self._held.append((cycle, app))  # until its body has arrived, too
+        else:
+            super()._start_asgi_task(cycle, app)
 
-    def _measure(self, size: int) -> None:
-        """Count a part of the head; refuse the request if the head exceeds a limit."""
-        self._head_bytes += size
-        limits = self.limits
-        if self._head_bytes > limits.head_bytes or self._head_count > limits.headers:
-            self._turn_away(431, _LONG)
+    def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer a whole request without a task, unless the answer has to wait."""
+        if cycle.more_body:
+            super()._start_asgi_task(cycle, app)
+            return
+        task = begin(cycle.run_asgi(app))
+        if task is not None:
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+
+    def _too_long(self) -> bool:
+        """Whether a head exceeds a limit. Its bytes are added up only if the chunk is large."""
+        limits, headers = self.limits, self.headers
+        if len(headers) > limits.headers:
+            return True
+        if self._chunk + self._head_bytes <= limits.head_bytes:
+            return False
+        size = sum(len(name) + len(value) for name, value in headers)
+        return len(self.url) + size > limits.head_bytes
 
     def _time(self) -> None:
         """Start the timer for the part that the connection has to send next, if any."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +57,7 @@ class Service:
         self.views = Views(self.ledger)
         self.sessions = Sessions(self.ledger.secret(POLICY), self.keeper, self.settings)
         self.discover()
-        self.default.follower.looks.append(self.keeper.look)
+        self.default.follower.looks += [self.keeper.look, self.discover]
         self.sender = Sender(self.ledger)
 
     @property
@@ -105,7 +104,7 @@ class Service:
             policy.follower.poll()
 
     async def run(self) -> None:
-        """Follow the ledger for each policy, and look for new ones, until cancelled."""
+        """Follow the ledger for each policy, new ones too, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             followed: set[str] = set()
             while True:
@@ -113,8 +112,6 @@ class Service:
                     tasks.create_task(self.policies[name].follower.run())
                     followed.add(name)
                 await asyncio.sleep(self.limits.poll_seconds)
-                with contextlib.suppress(LedgerError):  # the default policy's follower logs it
-                    await asyncio.to_thread(self.discover)
 
     def close(self) -> None:
         for policy in self.policies.values():

@@ -30,6 +30,9 @@ from srghn.errors import ArtefactError, LedgerError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: Without a commit the ledger is read so many times less often: what only time moves can wait.
+IDLE_POLLS = 4
+
 
 class Follower:
     """Keeps `served` equal to the ledger's state of one policy.
@@ -59,13 +62,30 @@ class Follower:
         self._failed: dict[int, tuple[float, str]] = {}  # version -> when, why
         self._retired: dict[int, float] = {}  # draining version -> until
         self._seen = self._pruned = time.monotonic()
+        self._moment: int | None = None
 
     async def run(self) -> None:
         """Look at the ledger until cancelled, in a separate thread; errors do not end it."""
         loop = asyncio.get_running_loop()
         while True:
-            await loop.run_in_executor(self._executor, self.poll)
+            await loop.run_in_executor(self._executor, self.look)
             await asyncio.sleep(self._limits.poll_seconds)
+
+    def look(self) -> None:
+        """`poll` if there may be something to see: a commit, copies to count, time that passed."""
+        if self._due():
+            self.poll()
+
+    def _due(self) -> bool:
+        idle = time.monotonic() - self._seen
+        if idle > IDLE_POLLS * self._limits.poll_seconds or self.served.problem:
+            return True
+        try:
+            self._ledger.database().require()
+            before, self._moment = self._moment, self._ledger.database().moment()
+        except LedgerError:
+            return True  # to be told
+        return self._moment is None or self._moment != before or bool(self.served.tried)
 
     def poll(self) -> None:
         """Look at the ledger once. Blocks, so call it in a worker thread."""

@@ -6,6 +6,7 @@ writers by an advisory lock. Either way there is one writer at a time, and a rea
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from serving.registry import schema, sqlite_file
 from serving.registry.faults import (
@@ -47,6 +49,8 @@ class Database:
         self.home = home or (self.file.parent if self.file else None)
         self.name = str(self.file) if self.file else parsed.render_as_string(hide_password=True)
         self._turns = _Turns()
+        self._asking = threading.Lock()
+        self._asker: PoolProxiedConnection | None = None
         self._engine = self._open(parsed)
         self._identity = self.identity()
         try:
@@ -95,7 +99,29 @@ class Database:
             self._turns.end()
 
     def close(self) -> None:
+        with self._asking:
+            if self._asker is not None:
+                self._asker.close()
+                self._asker = None
         self._engine.dispose()
+
+    def moment(self) -> int | None:
+        """A number that is another one after any commit but this method's; None if there is none.
+
+        Cheap enough to ask twice a second: SQLite keeps it in shared memory.
+        """
+        if self.file is None:
+            return None
+        with self._asking, self._translated():
+            if self._asker is None:
+                self._asker = self._engine.raw_connection()
+            cursor = self._asker.cursor()
+            try:
+                return int(cursor.execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error as error:
+                raise DBAPIError.instance(None, None, error, sqlite3.Error) from error
+            finally:
+                cursor.close()
 
     def identity(self) -> sqlite_file.Identity | None:
         """The identity of the database's file; None for a database server."""

@@ -113,6 +113,10 @@ class DeploymentRules(BaseModel):
     )
 
 
+#: What holds for a policy that no event gave rules.
+DEFAULTS = DeploymentRules()
+
+
 def parse_rules(data: dict[str, object]) -> DeploymentRules:
     """Check rules; raises `ConfigError` that names the unknown or out-of-range rule."""
     try:
@@ -131,9 +135,7 @@ def current_rules(connection: Connection, policy: str) -> DeploymentRules:
     rows.find_policy(connection, policy)
     query = select(schema.policies.c.rules_sha256).where(schema.policies.c.name == policy)
     digest = connection.execute(query).scalar()
-    return (
-        DeploymentRules() if digest is None else parse_rules(rows.find_evidence(connection, digest))
-    )
+    return DEFAULTS if digest is None else parse_rules(rows.find_evidence(connection, digest))
 
 
 def set_rules(step: Step, rules: DeploymentRules) -> None:

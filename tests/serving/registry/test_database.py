@@ -201,6 +201,22 @@ def test_a_thread_that_writes_all_the_time_keeps_no_other_out(tmp_path: Path) ->
         database.close()
 
 
+def test_the_moment_moves_with_each_commit_and_with_nothing_else(tmp_path: Path) -> None:
+    database = Database(url(tmp_path / "ledger.db"))
+    other = Database(url(tmp_path / "ledger.db"))
+    begun = database.moment()
+    with database.read() as connection:
+        connection.execute(text("SELECT count(*) FROM events"))
+    assert database.moment() == begun
+    for name, writer in {"first": database, "second": other}.items():
+        before = database.moment()
+        with writer.write() as connection:
+            connection.execute(text(f"CREATE TABLE {name} (n INTEGER)"))
+        assert database.moment() != before
+    database.close()
+    other.close()
+
+
 def test_a_thread_that_holds_the_ledger_for_too_long_is_said(tmp_path: Path) -> None:
     database = Database(url(tmp_path / "ledger.db"), wait=0.05)
     with (

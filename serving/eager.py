@@ -1,0 +1,63 @@
+"""Runs a coroutine at once, up to where it first waits: what never waits needs no task.
+
+A task costs as much as a small policy. Python 3.12 has eager tasks of its own; 3.11 has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    """Run `work` until it waits; the task that goes on with it, or None if it is done.
+
+    Up to there it has a context of its own and no current task, as `asyncio.timeout` and anyio
+    need one. Raises what `work` raises up to there.
+    """
+    context = contextvars.copy_context()
+    try:
+        waits = context.run(work.send, None)
+    except StopIteration:
+        return None
+    return asyncio.get_running_loop().create_task(_go_on(work, waits), context=context)
+
+
+async def in_task(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which needs a current task, and gets one if there is none."""
+    if asyncio.current_task() is None:
+        return await asyncio.get_running_loop().create_task(work)
+    return await work
+
+
+async def _go_on(work: Coroutine[Any, Any, None], waits: Any) -> None:
+    await _Rest(work, waits)
+
+
+class _Rest:
+    """What is left of a coroutine that waits."""
+
+    def __init__(self, work: Coroutine[Any, Any, None], waits: Any) -> None:
+        self._work, self._waits = work, waits
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        work, waits = self._work, self._waits
+        step: Callable[[Any], Any]
+        while True:
+            try:
+                given = yield waits
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 (a cancellation mostly: it is the work's)
+                step, given = work.throw, error
+            else:
+                step = work.send
+            try:
+                waits = step(given)
+            except StopIteration:
+                return

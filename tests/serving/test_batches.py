@@ -1,0 +1,75 @@
+"""The quick way takes what the strict way takes, to the bit, and leaves all else to it."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.batches import quick_batch, quick_rows
+
+numbers = st.one_of(
+    st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**40), 2**40)
+)
+
+
+@given(st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=1, max_size=9))
+def test_numbers_are_those_of_the_strict_way(rows: list[list[float]]) -> None:
+    for indent in (None, 1):
+        body = json.dumps({"observations": rows}, indent=indent).encode()
+        found = quick_batch(body, 3, 9)
+        assert found is not None
+        assert found.dtype == np.float32
+        assert np.array_equal(found, np.array(rows, np.float64).astype(np.float32))
+        flat = json.dumps([value for row in rows for value in row], indent=indent).encode()
+        for data in (json.dumps(rows, indent=indent).encode(), flat):
+            assert np.array_equal(quick_rows(data, len(rows), 3), found)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"observations":[[1,2,3],[4]]}',
+        b'{"observations":[]}',
+        b'{"observations":[[1,true]]}',
+        b'{"observations":[[1,null]]}',
+        b'{"observations":[[1,"2"]]}',
+        b'{"observations":[[1,{}]]}',
+        b'{"observation":[[1,2]]}',
+        b'{"obseeervations":[[1,2]]}',
+        b'{"observations":[[1,2]],"observations":[[1,2]]}',
+        b'{"observations":[[1e39,2]]}',
+        b'{"observations":[[1e999,2]]}',
+        b'{"observations":[[NaN,2]]}',
+        b'{"observations":[[,2]]}',
+        b'{"observations":[[+1,2]]}',
+        b'{"observations":[[01,2]]}',
+        b'{"observations":[[1 2,2]]}',
+        b'{"observations":[[1,2],[3,4],[5,6],[7,8]]}',
+        b'{"observations":[[1,2]]} []',
+        b'"observations" {:[[1,2]]}',
+        b"",
+    ],
+)
+def test_what_is_odd_is_left_to_the_strict_way(body: bytes) -> None:
+    assert quick_batch(body, 2, 3) is None
+
+
+@pytest.mark.parametrize("data", [b"[1,2,3]", b"[[1,2,3],[4]]", b"[]", b"[1,2,3,x]", b"1,2,3,4"])
+def test_rows_that_are_none_are_left_to_the_strict_way(data: bytes) -> None:
+    assert quick_rows(data, 2, 2) is None
+
+
+def test_threads_do_not_share_a_parser() -> None:
+    bodies = [json.dumps({"observations": [[k, k + 1]] * 50}).encode() for k in range(8)]
+
+    def read(k: int) -> float:
+        found = [quick_batch(bodies[k], 2, 64) for _ in range(50)]
+        return float(np.mean([rows[0, 0] for rows in found if rows is not None]))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(read, range(8))) == list(range(8))
