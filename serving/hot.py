@@ -44,7 +44,7 @@ from serving.schemas import (
     observations,
 )
 from serving.service import ASKED, Service
-from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, read
+from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, one, read
 from serving.trial.tokens import Episode
 from srghn.errors import LedgerError, TransitionRefused
 
@@ -283,20 +283,24 @@ class HotPath:
     ) -> tuple[Predictor, Any, bytes]:
         """Who answered; the actions, an array or (for one observation) a list; the new state."""
         afresh = partial(self._tensors, said, binary)
-        array = afresh(predictor)
+        size = predictor.observation_size
+        alone = None if predictor.layout is not None else one(said, binary, size)
+        if alone is None:
+            array = afresh(predictor)
+            alone = array[0].tolist() if len(array) == 1 else None
         memory = None if episode is None else episode.memory
-        self._copy(served, array[0], episode)
-        if len(array) == 1 and memory is not None:
-            one, again = array[0].tolist(), partial(_only, afresh)
-            answered, action, after = self._policy.step_one(served, predictor, one, memory, again)
+        self._copy(served, array[0] if alone is None else alone, episode)
+        if alone is not None and memory is not None:
+            again = partial(_only, afresh)
+            answered, action, after = self._policy.step_one(served, predictor, alone, memory, again)
             return answered, [action], after
+        if alone is not None:
+            again = partial(_only, afresh)
+            answered, action = self._policy.act_one(served, predictor, alone, again)
+            return answered, [action], b""
         if memory is not None and predictor.state_size:
             expected = "one observation: the policy keeps a state from step to step"
             raise BadRequest(422, "inputs[0].shape[0]", expected, str(len(array)))
-        if len(array) == 1:
-            one, again = array[0].tolist(), partial(_only, afresh)
-            answered, action = self._policy.act_one(served, predictor, one, again)
-            return answered, [action], b""
         return *self._policy.predict(served, predictor, array, afresh), b""
 
     def _tensors(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batches import quick_batch, quick_rows
+from serving.tensors import InferRequest, batch, one, read
 
 numbers = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**40), 2**40)
@@ -73,3 +74,34 @@ def test_threads_do_not_share_a_parser() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(read, range(8))) == list(range(8))
+
+
+def request(data: object, size: int, binary: bytes = b"") -> tuple[InferRequest, bytes]:
+    tensor: dict[str, object] = {"name": "obs", "shape": [1, size], "datatype": "FP32"}
+    if binary:
+        tensor["parameters"] = {"binary_data_size": len(binary)}
+    else:
+        tensor["data"] = data
+    head = json.dumps({"inputs": [tensor]}).encode()
+    return read(head + binary, str(len(head)))
+
+
+@given(st.lists(numbers, min_size=3, max_size=3))
+def test_one_observation_is_that_of_a_batch(row: list[float]) -> None:
+    packed = np.array(row, "<f4").tobytes()
+    for said, binary in (request(row, 3), request([], 3, packed)):
+        found = one(said, binary, 3)
+        assert found is not None
+        assert np.array_equal(np.array([found], np.float32), batch(said, binary, 3, 8))
+
+
+@pytest.mark.parametrize(
+    "data", [[1, 2], [[1, 2, 3]], [1, 2, True], [1, 2, "3"], [1, 2, None], [1, 2, 1e39], 3, None]
+)
+def test_one_odd_observation_is_left_to_the_batch(data: object) -> None:
+    assert one(*request(data, 3), 3) is None
+
+
+def test_one_binary_observation_is_finite_and_whole() -> None:
+    for values in ([1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, np.nan, 2.0], [np.inf, 1.0, 2.0]):
+        assert one(*request([], 3, np.array(values, "<f4").tobytes()), 3) is None
