@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serving.control.episodes import Episodes, NotReady
 from serving.control.follower import Follower
+from serving.control.release import end_shadow
 from serving.control.routing import Served
 from serving.control.samples import Samples
 from serving.control.shadow import Shadow, views
@@ -40,7 +41,7 @@ class PolicyService:
         samples: int = 0,
     ) -> None:
         """Raises `LedgerError` if the ledger knows no such policy, or cannot be used."""
-        self.name, self._ledger = name, ledger
+        self.name, self._ledger, self._store = name, ledger, store
         self.metrics = Metrics(name)
         self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
         self.watch = Watch(ledger, name)
@@ -71,6 +72,7 @@ class PolicyService:
 
     def _copies(self) -> None:
         self.shadow.look()
+        end_shadow(self._ledger, self._store, self.name)
         self.metrics.ledger.tried = views(self._ledger, self.name)
         self.metrics.ledger.holdback = self._ledger.holdback(self.name)
 

@@ -147,7 +147,12 @@ def _mlflow(settings: Settings) -> Finding:
     if settings.mlflow_uri.startswith(("http://", "https://")):
         require_answer("MLflow server", settings.mlflow_uri, "/health", "SRGHN_MLFLOW_URI")
     shown = "embedded" if settings.mlflow_is_embedded else settings.mlflow_uri
-    return Finding("MLflow", shown)
+    release = Release(settings)
+    if not release.ledger.count():
+        return Finding("MLflow", shown)
+    heads = release.mirror().heads()
+    release.ledger.compare_heads(heads)
+    return Finding("MLflow", f"{shown}; the history is what its {len(heads)} signed heads say")
 
 
 def _engine(settings: Settings) -> Finding:

@@ -5,6 +5,7 @@ The command line and the HTTP routes call the same functions, so both do the sam
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
 from serving.registry.records import Version, Who
 from serving.registry.states import State
+from serving.trial.guards import broken
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 
@@ -90,6 +92,24 @@ def start_shadow(ledger: Ledger, store: ArtefactStore, version: int, who: Who) -
     """Make an approved version the shadow: it answers a copy of the traffic."""
     loaded = proof(store.load(ledger.version(version).digest))
     ledger.start_shadow(version, loaded=loaded, who=_part(who, "shadow"))
+
+
+def end_shadow(ledger: Ledger, store: ArtefactStore, policy: str) -> None:
+    """Begin the trial of a shadow that has shown enough, where the deployment rules say so.
+
+    It waits while another version is on trial, or the champion is in its window.
+    """
+    rules, found = ledger.deployment_rules(policy), ledger.shadow(policy)
+    if rules.shadow_then != "trial" or found is None or CANARY not in found.manifest:
+        return
+    if ledger.canary(policy) is not None or in_window(ledger, policy):
+        return
+    _, seen = ledger.compared(policy, found.version)
+    if seen.copies < rules.shadow_copies or broken(seen, rules.guards) is not None:
+        return
+    who = Who("shadow", f"it answered {seen.copies} copies of requests and broke no guard")
+    with contextlib.suppress(TransitionRefused):  # another worker or a person was first
+        start_canary(ledger, store, found.version, canary_rules(found), who)
 
 
 def start_canary(

@@ -54,7 +54,8 @@ def restore(url: str, copy: Path, home: Path, who: Who, witness_key: Path | None
     """Replace the ledger by a copy, and record that in the history and in the witness.
 
     The present ledger is moved aside and never deleted (PostgreSQL: saved to `home/backups`
-    first). The whole copy is verified before anything is changed. Raises `LedgerError`.
+    first). The whole copy is verified before anything is changed; on PostgreSQL just after, and
+    what was there is put back if the copy does not verify. Raises `LedgerError`.
     """
     parsed = parse_url(url)
     file = sqlite_path(parsed)
@@ -93,9 +94,14 @@ def _dump(url: URL, target: Path) -> None:
 
 def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> None:
     said = f"pg_restore --clean --if-exists --single-transaction --dbname=... {copy}"
-    save(url, home / "backups" / "before-restore")
-    arguments = ["--clean", "--if-exists", "--no-owner", "--single-transaction", str(copy)]
-    _run("pg_restore", arguments, parsed, said)
+    before = save(url, home / "backups" / "before-restore")
+    arguments = ["--clean", "--if-exists", "--no-owner", "--single-transaction"]
+    _run("pg_restore", [*arguments, str(copy)], parsed, said)
+    try:
+        _verify(Database(url, home=copy.with_suffix(".home")))
+    except LedgerError as error:
+        _run("pg_restore", [*arguments, str(before)], parsed, said)
+        raise LedgerError(f"{copy} is not restored, what was there is back: {error}") from error
 
 
 def _run(program: str, arguments: list[str], url: URL, said: str) -> None:
@@ -144,7 +150,10 @@ def _restore_file(file: Path, copy: Path) -> None:
 
 def _check(copy: Path) -> None:
     """Verify a copy before it is restored; raises `LedgerError`."""
-    database = Database(f"sqlite:///{copy}", home=copy.with_suffix(".home"))
+    _verify(Database(f"sqlite:///{copy}", home=copy.with_suffix(".home")))
+
+
+def _verify(database: Database) -> None:
     try:
         Ledger(database).verify()
     finally:

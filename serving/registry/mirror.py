@@ -12,9 +12,11 @@ import logging
 from typing import Any
 
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.heads import KEPT, Head, of_tags
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.published import publish
 from serving.registry.records import Version, Who
+from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,33 @@ class Mirror:
             for key, value in _tags(version).items():
                 client.set_model_version_tag(model, known[number], key, value)
         self._aliases(client, policy, known)
+        self._append_head(client, model)
+
+    def _append_head(self, client: Any, model: str) -> None:
+        """Keep the signed head of the chain among the model's tags; see `heads`."""
+        head = self._ledger.signed_head()
+        if head is None:
+            return
+        client.set_registered_model_tag(model, head.tag, head.value)
+        tags = client.get_registered_model(model).tags
+        for old in of_tags(tags)[:-KEPT]:
+            client.delete_registered_model_tag(model, old.tag)
+
+    def heads(self) -> list[Head]:
+        """The signed heads that MLflow keeps of every policy; raises `LedgerError`."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        client, found = MlflowClient(self._uri, self._uri), []
+        for policy in self._ledger.policies():
+            try:
+                found += of_tags(client.get_registered_model(f"{PREFIX}{policy.name}").tags)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise LedgerError(
+                        f"cannot read the heads in MLflow at {self._uri}: {_first_line(error)}"
+                    ) from error
+        return found
 
     def _aliases(self, client: Any, policy: str, known: dict[int, str]) -> None:
         model = f"{PREFIX}{policy}"

@@ -90,6 +90,11 @@ class DeploymentRules(BaseModel):
         ge=1,
         description="copies of requests that the shadow must answer before its trial begins",
     )
+    shadow_then: Literal["person", "trial"] = Field(
+        default="person",
+        description="what follows once a shadow has answered so many copies and broke no guard: a "
+        "person begins its trial, or it begins by itself",
+    )
     guards: GuardTerms = Field(
         default=GuardTerms(), description="errors, invalid actions and latency that end a trial"
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
 from serving.registry import chain, explain, holdbacks, reports, rows, schema
 from serving.registry.database import Database
+from serving.registry.heads import Head
 from serving.registry.records import Event, Who
 from serving.registry.states import State
 from serving.registry.witness import Entry, Kind, Witness, valid
@@ -92,6 +94,38 @@ class Testimony:
                     self._explain_served(connection, number)
         return count
 
+    def signed_head(self) -> Head | None:
+        """The last head that the witness saw, signed for whoever keeps it elsewhere."""
+        entries = self._entries()
+        if self._witness is None or not entries:
+            return None
+        last, restores = entries[-1], sum(entry.kind == "restore" for entry in entries)
+        head = Head(restores, last.seq, last.hash, last.at, self._witness.public)
+        return replace(head, signature=self._witness.sign(head.signed()))
+
+    def compare(self, heads: Sequence[Head]) -> None:
+        """Hold the history against heads that were kept elsewhere; raises `LedgerError`."""
+        if self._witness is None or not heads:
+            return
+        for head in heads:
+            if not self._witness.signed(head.signed(), head.signature, head.key):
+                raise LedgerError(
+                    f"MLflow's head of event {head.seq} is signed with key {head.key[:16]}…, "
+                    f"this home's is {self._witness.public[:16]}…, or was changed: the witness key "
+                    "was exchanged, or somebody wrote to MLflow"
+                )
+        restores = sum(entry.kind == "restore" for entry in self._entries())
+        most = max(head.restores for head in heads)
+        if most > restores:
+            raise LedgerError(
+                f"MLflow knows of {most} restores, the witness of {restores}: the witness "
+                f"{self._witness.file} was wound back; put it back from a copy"
+            )
+        with self._database.read() as connection:
+            for head in heads:
+                if head.restores == restores:
+                    _compare(connection, head, "MLflow")
+
     def report_problems(self) -> list[str]:
         """The problems with the reports in this home, version by version."""
         home = self._database.home
@@ -141,19 +175,19 @@ def _served(connection: Connection, name: str) -> list[int]:
     return sorted(found)
 
 
-def _compare(connection: Connection, entry: Entry) -> None:
-    """Check that the event which the witness signed is in the history, unchanged."""
+def _compare(connection: Connection, entry: Entry | Head, by: str = "the witness") -> None:
+    """Check that the event which the witness, or another keeper, signed is unchanged."""
     query = select(schema.events.c.hash).where(schema.events.c.seq == entry.seq)
     found = connection.execute(query).scalar() if entry.seq else chain.GENESIS
     if found is None:
         last = next(chain.read_events(connection, limit=1, newest=True), None)
         raise LedgerError(
-            f"the history ends with event {last.seq if last else 0}, the witness saw event "
+            f"the history ends with event {last.seq if last else 0}, {by} saw event "
             f"{entry.seq} on {entry.at}: the ledger was wound back; {_WAY_BACK}"
         )
     if found != entry.hash:
         raise LedgerError(
-            f"event {entry.seq} has hash {found[:16]}…, the witness saw {entry.hash[:16]}… on "
+            f"event {entry.seq} has hash {found[:16]}…, {by} saw {entry.hash[:16]}… on "
             f"{entry.at}: the history was rewritten; {_WAY_BACK}"
         )
 

@@ -135,6 +135,20 @@ class Witness:
                 f"back from a copy"
             ) from error
 
+    def sign(self, data: bytes) -> str:
+        """A signature of this home, in hex."""
+        return self._key.sign(data).hex()
+
+    def signed(self, data: bytes, signature: str, key: str) -> bool:
+        """Whether this home's key signed that."""
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            self._key.public_key().verify(bytes.fromhex(signature), data)
+        except (InvalidSignature, ValueError):
+            return False
+        return key == self.public
+
     @property
     def public(self) -> str:
         """The public key, in hex."""

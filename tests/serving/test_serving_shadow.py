@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -25,6 +25,7 @@ from serving.registry.records import Who
 from serving.registry.rules import DeploymentRules, HoldbackTerms
 from serving.trial.assignment import arm_of, trial_key
 from serving.trial.rules import GuardTerms
+from srghn.config import CanaryParams
 from srghn.parents import alive, mark
 from tests.serving.test_serving_episodes import OBSERVATION, act, end, opened, wait_for
 
@@ -197,6 +198,46 @@ def answering(server: int, url: str) -> int | None:
         if int(fields[1]) == server and b"serving.control.copies" in words:
             return int(entry.name)
     return None
+
+
+@pytest.mark.parametrize("then", ["person", "trial"])
+def test_a_shadow_that_showed_enough_goes_on_trial_where_the_rules_say_so(
+    home: Any, then: Literal["person", "trial"]
+) -> None:
+    rules = DeploymentRules(shadow_first=True, shadow_copies=5, shadow_then=then)
+    home.ledger.set_deployment_rules(rules, who=ANN)
+    home.first()
+    version = shadow(home, bias=1.0, canary=CanaryParams().model_dump(mode="json"))
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        for _ in range(4):
+            act(client)
+        wait_for(lambda: copies(home, version).copies == 4)
+        assert home.ledger.shadow().version == version
+        act(client)
+        wait_for(lambda: home.ledger.shadow() is None or copies(home, version).copies == 5)
+        if then == "trial":
+            wait_for(lambda: home.ledger.canary() and home.ledger.canary().version == version)
+            assert home.ledger.events(version)[-1].actor == "shadow"
+        else:
+            time.sleep(0.1)
+            assert home.ledger.canary() is None
+
+
+def test_a_shadow_that_broke_a_guard_goes_on_no_trial(home: Any) -> None:
+    rules = DeploymentRules(shadow_first=True, shadow_copies=5, shadow_then="trial")
+    home.ledger.set_deployment_rules(rules, who=ANN)
+    home.first()
+    asked = CanaryParams().model_dump(mode="json")
+    version = shadow(home, brittle=True, canary=asked)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        for _ in range(20):
+            act(client)
+        wait_for(lambda: copies(home, version).copies >= 20)
+        time.sleep(0.1)
+    assert home.ledger.canary() is None
+    assert home.ledger.shadow().version == version
 
 
 def test_a_canary_that_fails_is_covered_and_aborted_by_the_guard(home: Any) -> None:

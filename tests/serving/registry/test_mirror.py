@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.registry import backup
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import MODEL, Mirror
 from serving.registry.records import Who
+from srghn.errors import LedgerError
 
 pytestmark = pytest.mark.slow
 
@@ -95,3 +98,47 @@ def test_a_home_that_cannot_be_written_stays_pending(
     assert mirror.deliver() == 0
     assert mirror.failure is not None
     assert len(ledger.pending()) == 5
+
+
+def test_a_history_that_mlflow_saw_otherwise_is_found(
+    ledger: Ledger, steps: Any, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ledger and witness are wound back together, with the key: MLflow still has the head."""
+    monkeypatch.setattr("serving.registry.mirror.KEPT", 2)
+    name = f"sqlite:///{tmp_path / 'heads.db'}"
+    mirror = Mirror(ledger, name)
+    steps.first()
+    mirror.deliver()
+    files = ("ledger.db", "witness.jsonl")
+    copy = backup.save(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "b" / "ledger")
+    before = {"ledger.db": copy.read_bytes(), files[1]: (tmp_path / files[1]).read_bytes()}
+    steps.second()
+    mirror.deliver()
+    heads = mirror.heads()
+    assert [head.seq for head in heads] == [5, ledger.count()]
+    ledger.compare_heads(heads)
+    steps.register()
+    mirror.deliver()
+    assert [head.seq for head in mirror.heads()] == [heads[1].seq, ledger.count()]  # of each 2
+
+    with pytest.raises(LedgerError, match="was changed"):
+        ledger.compare_heads([replace(heads[0], seq=4)])
+    ledger.close()
+    (tmp_path / "ledger.db-wal").unlink(missing_ok=True)
+    for file in files:
+        (tmp_path / file).write_bytes(before[file])
+    wound = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    assert wound.verify() == 5  # by the files of this home nothing is wrong
+    with pytest.raises(LedgerError, match=r"ends with event 5, MLflow saw event .* wound back"):
+        wound.compare_heads(Mirror(wound, name).heads())
+    wound.close()
+
+    who = Who("ann", "the lawful way")
+    lawful = backup.restore(f"sqlite:///{tmp_path / 'ledger.db'}", copy, tmp_path, who)
+    lawful.compare_heads(Mirror(lawful, name).heads())  # those from before it are void
+    Mirror(lawful, name).reconcile(who)
+    lawful.compare_heads(Mirror(lawful, name).heads())
+    (tmp_path / "witness.jsonl").write_bytes(before["witness.jsonl"])
+    with pytest.raises(LedgerError, match="knows of 1 restores, the witness of 0"):
+        lawful.compare_heads(Mirror(lawful, name).heads())
+    lawful.close()

@@ -100,6 +100,10 @@ CASES: dict[str, tuple[Tamper, str]] = {
         sql("INSERT INTO trial VALUES ('policy', 2, 6, 0.5, 'running', '{}', '2027')"),
         "trial's row",
     ),
+    "a shadow added by hand": (
+        sql("UPDATE versions SET state = 'SHADOW' WHERE version = 2"),
+        "version 2 is recorded as SHADOW",
+    ),
     "evidence of the pass deleted": (
         sql(
             "DELETE FROM evidence WHERE sha256 = (SELECT evidence_sha256 FROM events "
@@ -148,3 +152,14 @@ def test_a_server_answers_with_nothing_that_the_history_does_not_explain(
         answer = client.post("/v1/act", json={"observation": OBSERVATION})
         assert answer.status_code == 503, answer.text
         assert client.get("/health/ready").status_code == 503
+
+
+def test_a_shadow_added_by_hand_answers_no_copy(both: BothHome) -> None:
+    both.first()
+    both.approved(bias=1.0)
+    tampered(both, CASES["a shadow added by hand"][0])
+    limits = Limits(poll_seconds=0.05, blind_seconds=0)
+    with TestClient(create_app(both.settings, limits)) as client:
+        client.post("/v1/act", json={"observation": OBSERVATION})
+        service = client.app.state.service  # type: ignore[attr-defined]
+        assert service.follower.served.tried == ()

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from serving.registry import backup, chain, schema
+from serving.registry.database import Database
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Who
 from serving.registry.witness import Witness
 from srghn.errors import LedgerError
+from tests.serving.registry import postgres
 
 ANN = Who("ann", "because")
 
@@ -279,3 +281,43 @@ def test_a_backup_that_is_damaged_is_not_restored(
     with pytest.raises(LedgerError, match="there is no backup"):
         backup.restore(f"sqlite:///{file}", tmp_path / "none.db", tmp_path, ANN)
     assert ledger.verify() == 5
+
+
+@pytest.mark.services
+@pytest.mark.skipif(
+    not postgres.BINARIES or not shutil.which("pg_dump"), reason="PostgreSQL is not installed"
+)
+def test_backup_wind_back_and_restore_on_postgresql(
+    cluster: str, steps: Any, tmp_path: Path
+) -> None:
+    url = postgres.new_database(cluster)
+    ledger = Ledger(Database(url, home=tmp_path))
+    mine = type(steps)(ledger)
+    first = mine.first()
+    copy = backup.save(url, tmp_path / "b" / "ledger")
+    mine.second()
+    with ledger._database.write() as connection:
+        schema.unguard(connection)
+        for table in (schema.outbox, schema.events):
+            connection.execute(table.delete().where(table.c.seq > 5))
+        schema.guard(connection)
+    with pytest.raises(LedgerError, match=r"ends with event 5, the witness saw .* wound back"):
+        ledger.verify_served()
+    with ledger._database.write() as connection:
+        schema.unguard(connection)
+        connection.execute(schema.champion.update().values(generation=9))
+        schema.guard(connection)
+    forged = backup.save(url, tmp_path / "b" / "forged")
+    ledger.close()
+
+    again = backup.restore(url, copy, tmp_path, Who("ann", "the disk died"))
+    assert again.verify() == 6
+    assert again.champion().version == first  # type: ignore[union-attr]
+    assert again.events()[-1].action == "restore"
+    assert list((tmp_path / "backups").glob("before-restore-*.dump"))
+    again.close()
+    with pytest.raises(LedgerError, match="is not restored, what was there is back"):
+        backup.restore(url, forged, tmp_path, ANN)
+    still = Ledger(Database(url, home=tmp_path))
+    assert still.verify() == 6
+    still.close()
