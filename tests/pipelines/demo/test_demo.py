@@ -1,4 +1,7 @@
-"""`srghn demo` whole, as a newcomer runs it: killed in the middle, started again, run twice."""
+"""`srghn demo` whole, as a newcomer runs it: killed in the middle, started again, run twice.
+
+`make long` kills it at three moments, one of them amid the canary's trial, and runs it three times.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,9 +70,9 @@ def midway(folder: Path) -> bool:
         return any(row.arm == 1 and row.ended_at is None for row in rows)
 
 
-def begun(folder: Path) -> bool:
-    """Whether the first run evolves."""
-    return (folder / ".srghn/workspaces/demo-first/data/run/run.json").exists()
+def begun(folder: Path, run: str) -> bool:
+    """Whether that run evolves."""
+    return (folder / f".srghn/workspaces/{run}/data/run/run.json").exists()
 
 
 def kill_when(come: Callable[[], bool], folder: Path) -> None:
@@ -87,29 +91,47 @@ def kill_when(come: Callable[[], bool], folder: Path) -> None:
     assert left == []
 
 
-@pytest.mark.slow
-@pytest.mark.services
-def test_the_whole_loop_survives_kills_and_a_second_run(srghn: Srghn, tmp_path: Path) -> None:
-    kill_when(lambda: begun(tmp_path), tmp_path)
-    kill_when(lambda: posted(tmp_path, 1), tmp_path)  # its episode is over: not to be played again
-    kill_when(lambda: midway(tmp_path), tmp_path)  # in the middle of the canary's trial
-
+def shown(srghn: Srghn) -> dict[str, Any]:
+    """The demo to its end, which is as it should be."""
     done = srghn("demo", "--json", timeout=900)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout)
     assert result["versions"] == {"1": "RETIRED", "2": "CHAMPION", "3": "FAILED"}
     assert result["champion"]["mode"] == "flipped"
     assert result["returns"]["flipped"] >= 475
     assert Path(result["report"]).is_file()
-    events = json.loads(srghn("history", "--json").stdout)
-    promoted = [e["actor"] for e in events if e["to_state"] == "CHAMPION"]
+    promoted = [e["actor"] for e in history(srghn) if e["to_state"] == "CHAMPION"]
     assert promoted == ["policy:auto", "canary controller"]
+    return result
 
-    for _ in range(2):
-        again = srghn("demo", "--json", timeout=900)
-        assert again.returncode == 0, again.stderr
-        assert json.loads(again.stdout) == result
-    assert json.loads(srghn("history", "--json").stdout) == events
+
+def history(srghn: Srghn) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = json.loads(srghn("history", "--json").stdout)
+    return events
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_killed_demo_goes_on_and_shows_the_same_again(srghn: Srghn, tmp_path: Path) -> None:
+    """Killed while the second run evolves: a champion is served, and its episode is over."""
+    kill_when(lambda: begun(tmp_path, "demo-second"), tmp_path)
+    result = shown(srghn)
+    events = history(srghn)
+    assert shown(srghn) == result
+    assert history(srghn) == events
     status = json.loads(srghn("status", "--json").stdout)
     assert status["champion"]["digest"] == result["champion"]["digest"]
     assert status["canary"] is None
+
+
+@pytest.mark.long
+@pytest.mark.services
+def test_the_whole_loop_survives_kills_and_further_runs(srghn: Srghn, tmp_path: Path) -> None:
+    kill_when(lambda: begun(tmp_path, "demo-first"), tmp_path)
+    kill_when(lambda: posted(tmp_path, 1), tmp_path)  # its episode is over: not to be played again
+    kill_when(lambda: midway(tmp_path), tmp_path)  # in the middle of the canary's trial
+    result = shown(srghn)
+    events = history(srghn)
+    for _ in range(2):
+        assert shown(srghn) == result
+    assert history(srghn) == events
