@@ -94,10 +94,10 @@ watching: install ## how often watch and diagnosis are right: docs/results/{watc
 	nice $(BIN)/python -m pipelines.lab.diagnosing docs/results
 
 hostile: install ## what bad bodies cost the server, as multiples of a valid one
-	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4
-	$(BIN)/python -m tests.benchmarks.hostile --megabytes 4
-	$(BIN)/python -m tests.benchmarks.hostile --megabytes 0.4 --native
-	$(BIN)/python -m tests.benchmarks.hostile --megabytes 4 --native
+	$(BIN)/python -W ignore -m tests.benchmarks.hostile --megabytes 0.4
+	$(BIN)/python -W ignore -m tests.benchmarks.hostile --megabytes 4
+	$(BIN)/python -W ignore -m tests.benchmarks.hostile --megabytes 0.4 --native
+	$(BIN)/python -W ignore -m tests.benchmarks.hostile --megabytes 4 --native
 
 .PHONY: swaps
 swaps: install ## 100 champion swaps under 32 connections, a worker killed meanwhile

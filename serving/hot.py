@@ -29,7 +29,14 @@ from serving.control.routing import Face, Served
 from serving.explain import parse
 from serving.leaves import are_leaves, form_for, forms_of, leaf_batch
 from serving.logs import REQUEST
-from serving.native import names_of, native_batch, observation_for, read_act, read_batch
+from serving.native import (
+    check_marks,
+    names_of,
+    native_batch,
+    observation_for,
+    read_act,
+    read_batch,
+)
 from serving.policy import Afresh, Again, PolicyService
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
@@ -230,8 +237,10 @@ class HotPath:
         return face, b'{"actions":%b%b}' % (shown, face.fields), JSON
 
     def _act_batch(self, body: bytes, client: str | None) -> tuple[Served, Predictor, NDArray[Any]]:
-        limit = self._limits.batch
-        said = read_batch(body) if b'"forms"' in body else None
+        limit, several = self._limits.batch, b'"forms"' in body
+        if several or not self._follower.served.flat:
+            check_marks(body, self._follower.served.marks, limit)
+        said = read_batch(body) if several else None
         served, predictor = self._policy.choose(client, said.forms if said else ())
         if said is None:
             array = _observations(body, predictor, limit)

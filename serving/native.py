@@ -82,6 +82,17 @@ def read_batch(body: bytes) -> NativeBatch:
     return parse(_BATCH, body)
 
 
+def check_marks(body: bytes, marks: tuple[int, int], limit: int) -> None:
+    """Raise `BadRequest` (413) for more commas or brackets than a whole batch has.
+
+    Counted before decoding: of a short value, the object that is made of it takes far more room.
+    """
+    commas, brackets = (limit * most + 100 for most in marks)
+    if body.count(b",") > commas or body.count(b"{") + body.count(b"[") > brackets:
+        expected = f"1 to {limit} observations in a batch"
+        raise BadRequest(413, "observations", expected, "more commas or brackets than they have")
+
+
 def names_of(said: ActRequest | NativeRequest) -> Iterable[str]:
     """The interfaces and versions that a request has an observation for."""
     return () if type(said) is ActRequest else said.observations  # type: ignore[union-attr]

@@ -59,6 +59,11 @@ class Predictor:
         leaves = self.layout.leaves if self.layout is not None else ()
         return sum(96 + sum(len(str(step)) + 8 for step in leaf.path) for leaf in leaves)
 
+    @property
+    def marks(self) -> tuple[int, int]:
+        """Most commas, and most opening brackets, of one observation in JSON."""
+        return (self.observation_size + 1, 2) if self.layout is None else self.layout.marks
+
     def act_one(self, observation: list[float]) -> Any:
         """The action for one observation of d numbers, each within float32.
 

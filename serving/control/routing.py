@@ -86,6 +86,12 @@ class Served:
         return sum(p.observation_size for p in forms), sum(p.beside for p in forms)
 
     @cached_property
+    def marks(self) -> tuple[int, int]:
+        """Most commas, and most opening brackets, of an observation in all its forms."""
+        found = [p.marks for p in {p.interface: p for p in self._all()}.values()]
+        return sum(commas for commas, _ in found), sum(brackets for _, brackets in found)
+
+    @cached_property
     def asked(self) -> frozenset[str]:
         """Names that an episode's observations must have for it to be on trial; empty: none.
 

@@ -12,6 +12,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -108,6 +109,16 @@ class Layout:
     @cached_property
     def size(self) -> int:
         return sum(leaf.size for leaf in self.leaves)
+
+    @cached_property
+    def marks(self) -> tuple[int, int]:
+        """Most commas, and most opening brackets, that one observation takes in JSON."""
+        commas = brackets = 1
+        for leaf in self.leaves:
+            nested = sum(prod(leaf.shape[:depth]) for depth in range(len(leaf.shape)))
+            commas += max(prod(leaf.shape), len(leaf.shape) + 2)  # as lists, or as base64
+            brackets += max(nested, 2) + len(leaf.path)
+        return max(commas, self.size + 1), brackets
 
     @property
     def stacks(self) -> bool:

@@ -135,6 +135,29 @@ def test_a_stacked_batch_is_counted_before_it_fills_memory(home: Any) -> None:
             assert peak < 20e6  # 10,000 of them would be 40 MB
 
 
+def test_short_values_are_refused_before_they_are_decoded(client: TestClient) -> None:
+    """An empty object takes 3 bytes in JSON, and 72 when it is one."""
+    limit = client.app.state.service.limits.batch  # type: ignore[attr-defined]
+    for part in (b"0,", b"{},", b"[],"):
+        body = b'{"observations": [' + part * (40 * limit) + b"0]}"
+        answer = client.post("/v1/act/batch", content=body)
+        assert answer.status_code == 413
+        assert "more commas or brackets than they have" in answer.json()["error"]
+
+
+def test_a_whole_batch_in_any_form_is_within_its_marks(client: TestClient) -> None:
+    limit = client.app.state.service.limits.batch  # type: ignore[attr-defined]
+    one = samples(1)[0]
+    data = base64.b64encode(one["camera"].astype("<i2").tobytes()).decode()
+    camera = {"b64": data, "shape": [2, 3, 1], "dtype": "int16"}
+    flat = spaces.flatten(SPACE, one).tolist()
+    for row in (jsonable(one), {**jsonable(one), "camera": camera}, flat):
+        answer = client.post("/v1/act/batch", json={"observations": [row] * limit})
+        assert answer.status_code == 200, answer.text
+    stacked = SPACE.to_jsonable([one] * limit)
+    assert client.post("/v1/act/batch", json={"observations": stacked}).status_code == 200
+
+
 def test_a_batch_of_tuples_is_a_list_of_tuples(home: Any) -> None:
     """Stacked, as Gymnasium writes it, two of two parts would be two others: it is refused."""
 
