@@ -1,4 +1,4 @@
-"""One look at every policy's alarm, again and again: what `srghn up` and `srghn worker` do."""
+"""One look at every policy's alarm. `srghn up` and `srghn worker` repeat it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from srghn.errors import SrghnError
 
 
 def beat(settings: Settings, launch: Launch) -> list[str]:
-    """Take the next step of every policy whose watch alarms; returns what was done.
+    """Take the next step of every policy with an alarm; returns the steps taken, as text.
 
-    An error of one policy, such as a world that is no longer as pinned, keeps no other waiting;
-    it is raised after all had their turn.
+    An error of one policy, such as a world that is no longer as pinned, does not stop the others.
+    It is raised at the end, as `SrghnError`.
     """
     release, told, failed = Release(settings), [], []
     for policy in _alarmed(release):
-        from pipelines.adapt.steps import Adaptation  # what plays, which only an alarm needs
+        from pipelines.adapt.steps import Adaptation  # a slow import that only an alarm needs
 
         try:
             done = Adaptation(release, policy, launch).step()
@@ -33,6 +33,6 @@ def beat(settings: Settings, launch: Launch) -> list[str]:
 
 
 def _alarmed(release: Release) -> list[str]:
-    """Policies whose last word of the watch is an alarm."""
+    """Policies whose latest event of the watch is an alarm."""
     ledger = release.ledger
     return [each.name for each in ledger.policies() if standing(ledger, each.name) is not None]

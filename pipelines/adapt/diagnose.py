@@ -1,10 +1,10 @@
-"""Which world is this? Service is compared with short play in every pinned world and mode.
+"""Diagnoses the world in service: compares it with short play in every pinned world and mode.
 
-The champion plays each candidate in the sandbox, and its episodes there are compared with those in
-service since the alarm: (return, length), and where service keeps observations one of each episode,
-by an energy distance each, calibrated by permutation.
-One fits: that is the world. None fits: the sandbox does not know this world, and nobody acts on a
-guess. Play since the alarm is a fresh sample: the alarm was raised by what came before it.
+The champion plays in each of them in the sandbox. Its episodes there are compared with those in
+service since the alarm, by (return, length) and by one observation of each episode if service keeps
+them. Each comparison is an energy distance, calibrated by permutation.
+If one place fits, that is the world. If none fits, the sandbox does not know this world, and
+nothing is done. Episodes since the alarm are a fresh sample, because earlier ones raised the alarm.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from srghn.inference.sameness import compare
 Float = NDArray[np.float64]
 Found = Literal["known", "unchanged", "ambiguous", "none"]
 
-#: Episodes in service that a diagnosis needs, and the most that it takes; and those it plays.
+#: Least and most episodes in service for a diagnosis, and the episodes it plays in each place.
 ENOUGH, MOST, PLAYED = 100, 400, 400
-#: Observations, one an episode, from which on they are compared, too.
+#: Least number of observations (one per episode) to compare them too.
 OBSERVED = 20
-#: Of the episodes taken, in order of start, so many must have an outcome: the rest still run.
+#: Share of the episodes, in order of start, that must have an outcome; the others still run.
 ENDED = 0.95
-#: Probability that the right world is taken for a wrong one, each time.
+#: Probability that one diagnosis rejects the right world.
 ALPHA = 0.005
 
 
 @dataclass(frozen=True)
 class Place:
-    """A world that the sandbox knows, in a mode."""
+    """A pinned world and one of its modes."""
 
     world: EnvVersion
     mode: str
@@ -50,10 +50,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike service and one place are. `mean` of the champion's return there, clipped.
+    """The comparison of service with one place.
 
-    `p` is small where they differ, and so is `p_observed`, that of observations, where service kept
-    some; `distance` is the energy distance of (return, length).
+    mean        the champion's mean return there, clipped
+    p           p-value of (return, length): small if they differ
+    distance    energy distance of (return, length)
+    p_observed  p-value of observations; None if service kept too few
     """
 
     env_fingerprint: str
@@ -68,9 +70,12 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What explains service. `known`: another place, named; `unchanged`: where the champion passed.
+    """The place that explains service, if any; `mean` is the mean return in service, raw.
 
-    `ambiguous`: several, and `none`: none of them; neither is acted on. `mean` in service, raw.
+    known      another place than the one where the champion passed; it is named
+    unchanged  the place where the champion passed
+    ambiguous  several places fit; nothing is done
+    none       no place fits; nothing is done
     """
 
     found: Found
@@ -94,7 +99,7 @@ def places(release: Release, champion: Champion) -> list[Place]:
         if world.fingerprint != own.fingerprint
         and world.interface.for_clients() == own.interface.for_clients()
     ]
-    found: dict[str, Place] = {}  # one of those that behave alike, such as with another schedule
+    found: dict[str, Place] = {}  # one of those that behave the same (say, with other schedules)
     for world in (own, *others):
         for mode in world.modes:
             found.setdefault(world.behaviour[mode].digest, Place(world, mode))
@@ -102,9 +107,9 @@ def places(release: Release, champion: Champion) -> list[Place]:
 
 
 def taken(rows: Sequence[StartRow]) -> list[StartRow] | None:
-    """The episodes to diagnose by, of those started since the alarm; None while there are too few.
+    """The episodes for a diagnosis, of those started since the alarm; None while there are too few.
 
-    In order of start, not of arrival: whoever ends early is not what service is like.
+    They are taken in order of start, not of arrival: early endings are not representative.
     """
     ended = np.cumsum([row.arrived is not None for row in rows])
     counts = np.arange(1, len(rows) + 1)
@@ -117,9 +122,9 @@ def taken(rows: Sequence[StartRow]) -> list[StartRow] | None:
 def diagnose(
     release: Release, champion: Champion, rows: Sequence[StartRow], name: str
 ) -> Diagnosis:
-    """Diagnose by episodes in service (their `taken`); `name` seeds what is drawn.
+    """Diagnose from episodes in service (the result of `taken`); `name` seeds the random draws.
 
-    Raises `ConfigError` where the champion is not of this sandbox.
+    Raises `ConfigError` if the champion's world is not pinned in this sandbox.
     """
     rules = terms_of(canary_rules(release.ledger.version(champion.version)))
     candidate, service = release.store.load(champion.digest), seen(release, champion, rows)
@@ -135,7 +140,7 @@ def diagnose(
 
 
 def seen(release: Release, champion: Champion, rows: Sequence[StartRow]) -> Sample:
-    """What service saw of these episodes; with observations, where enough were kept."""
+    """These episodes in service as a sample; with observations, if enough were kept."""
     pairs = np.array([(float(row.return_ or 0.0), float(row.length or 0)) for row in rows])
     names = [row.episode for row in rows]
     kept = samples.kept(release.ledger.database(), champion.policy, names)
@@ -145,7 +150,7 @@ def seen(release: Release, champion: Champion, rows: Sequence[StartRow]) -> Samp
 
 @dataclass(frozen=True)
 class Fit:
-    """How one place explains service: `p` of (return, length), and of what was observed."""
+    """How well one place explains service: p-values of (return, length) and of observations."""
 
     mean: float
     p: float
@@ -154,7 +159,7 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Neither test rejects; two share the probability of a wrong one."""
+        """Whether neither test rejects; two tests share the probability of a wrong rejection."""
         if self.p_observed is None:
             return self.p > ALPHA
         return min(self.p, self.p_observed) > ALPHA / 2
@@ -177,16 +182,16 @@ def compare_samples(
 
 
 def _by_octave(observed: Float) -> Float:
-    """Steps count by their logarithm, as they are drawn."""
+    """The observations with log2 of the step, because steps are drawn over octaves."""
     return np.concatenate([np.log2(1 + observed[:, :1]), observed[:, 1:]], axis=1)
 
 
 def conclude(
     evidence: Sequence[Likeness], here: tuple[str, str], episodes: int, mean: float
 ) -> Diagnosis:
-    """What the comparisons amount to; `here` is fingerprint and mode that the champion passed in.
+    """The diagnosis from the comparisons; `here`: fingerprint and mode where the champion passed.
 
-    That place is believed before another, and the champion's own world before others.
+    If several places fit, that place is preferred, then the champion's own world.
     """
     fits = [each for each in evidence if each.fits]
     own = [each for each in fits if each.env_fingerprint == here[0]]
@@ -212,6 +217,6 @@ def conclude(
 
 
 def _clipped(pairs: Float, rules: TrialRules) -> Float:
-    """Returns clipped to the range, and lengths: a crash is the low end."""
+    """Returns clipped to the range (a crash counts as its low end), and lengths."""
     returns = np.nan_to_num(pairs[:, 0], nan=rules.low, neginf=rules.low, posinf=rules.high)
     return np.stack([np.clip(returns, rules.low, rules.high), pairs[:, 1]], axis=1)

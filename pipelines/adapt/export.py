@@ -1,4 +1,4 @@
-"""What service saw, as a Parquet table, for whoever wants to make the sandbox more like it."""
+"""Exports the episodes in service as a Parquet table, to make the sandbox more like the world."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SCHEMA = pa.schema(
 
 
 def export(ledger: Ledger, policy: str, path: Path) -> int:
-    """Write a row an episode that ended, in order of arrival; returns how many.
+    """Write one row for each episode that ended, in order of arrival; returns their number.
 
-    `step` and `observation` are of the one observation that was kept of it, null where none was.
-    Raises `ConfigError` where the file cannot be written.
+    `step` and `observation` are those of the observation that was kept; null without one. Raises
+    `ConfigError` if the file cannot be written.
     """
     seen = {each.episode: each for each in kept(ledger.database(), policy)}
     rows = []

@@ -1,4 +1,4 @@
-"""Which former champion is good in a world: short play in the sandbox, before any gate."""
+"""Finds a former champion that is good in a world, by short play in the sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPISODES = 100
 
 @dataclass(frozen=True)
 class Former:
-    """A retired champion and its mean return over `EPISODES` there, raw and scaled."""
+    """A retired champion and its mean return over `EPISODES` in that world, raw and scaled."""
 
     version: int
     mean: float
@@ -27,9 +27,9 @@ class Former:
 def best_former(
     release: Release, champion: Champion, world: EnvVersion, mode: str, promise: float
 ) -> Former | None:
-    """The former champion that plays best there, if its scaled mean reaches `promise`.
+    """The former champion with the best returns there, if its scaled mean reaches `promise`.
 
-    That is what the gate had promised of the present champion, which it no longer keeps.
+    `promise` is the gate's promise for the present champion, which that no longer keeps.
     """
     rules = terms_of(canary_rules(release.ledger.version(champion.version)))
     found = []

@@ -1,4 +1,4 @@
-"""How the run that an alarm asks for is started: in this process, or by the workers."""
+"""Starts the run after an alarm: in this process, or by the workers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pipelines.runs.workspaces import Workspace
 from pipelines.versions.release import Approval
 from serving.settings import Settings
 
-#: Works on a workspace to its verdict, or hands it to a worker.
+#: Works on a workspace until its verdict, or passes it to a worker.
 Launch = Callable[[Workspace, Approval], None]
 
 
 def by_hand(settings: Settings) -> Launch:
-    """Work on it here, to its verdict."""
+    """Work on it in this process, until its verdict."""
 
     def launch(workspace: Workspace, approve: Approval) -> None:
         from pipelines.runs.work import carry_out, traced
@@ -25,7 +25,7 @@ def by_hand(settings: Settings) -> Launch:
 
 
 def to_workers(settings: Settings) -> Launch:
-    """Hand it to the workers, once: a Prefect server and a worker are up."""
+    """Pass it to the workers, once. A Prefect server and a worker must be running."""
 
     def launch(workspace: Workspace, approve: Approval) -> None:
         from pipelines.runs.deployments import Prefect

@@ -1,4 +1,4 @@
-"""Short play in the sandbox, seen as service is seen: return, length, and one observation each."""
+"""Short play in the sandbox, recorded as in service: return, length, and one observation each."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """Episodes as they are compared.
+    """Episodes to compare.
 
     pairs     (n, 2) raw return and length of each
-    observed  (k, 1 + d) step and observation of those that have one; None: none was looked for
+    observed  (k, 1 + d) step and observation of those with one; None: not recorded
     """
 
     pairs: Float
@@ -41,7 +41,7 @@ def play(
     observe: bool,
     perturbation: Perturbation | None = None,
 ) -> Sample:
-    """`count` episodes in a pinned world; `observe`: with one observation each, which is slower."""
+    """Play `count` episodes in a pinned world; `observe`: record one observation each (slower)."""
     if not observe:
         played = play_candidate(
             candidate, count, mode=mode, seed=seed, version=world, perturbation=perturbation
@@ -63,7 +63,10 @@ def together(rows: Sequence[Float]) -> Float:
 def _episode(
     env: Any, policy: OnnxPolicy, seed: int, at: int
 ) -> tuple[tuple[float, float], Float | None]:
-    """(return, length), and step and observation at step `at`; a crash returns minus infinity."""
+    """(return, length), and the step and observation at step `at`, or None if it ends before.
+
+    A crash returns minus infinity.
+    """
     total, length, over, kept = 0.0, 0, False, None
     try:
         observation, _ = env.reset(seed=seed)

@@ -1,4 +1,4 @@
-"""The evolution run that an alarm asks for: from all former champions, in the diagnosed mode."""
+"""The evolution run after an alarm: from all former champions, in the diagnosed mode."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def request_of(
 ) -> Request:
     """The champion's own parameters, in that world and mode, within the budget.
 
-    It ends when its best returns `until`, which the gate had promised of the champion. Its seed is
-    made of the run's id, which is the alarm's, so that no two alarms make the same candidate. In
-    another pinned world than the champion's a new lineage begins.
+    It ends when its best individual returns `until`, the gate's promise for the champion. Its seed
+    is derived from the run's id, which is the alarm's, so no two alarms make the same candidate. In
+    a pinned world other than the champion's, the run begins a new lineage.
     """
     found = release.ledger.version(champion.version)
     params = RunParams.model_validate(found.manifest["params"])
@@ -48,7 +48,7 @@ def request_of(
 
 
 def _keeps_lineages(params: RunParams, world: EnvVersion) -> bool:
-    """Whether the strategy begins from several genomes: one that draws from a distribution not."""
+    """Whether the strategy can begin from several genomes; one with a distribution cannot."""
     from srghn.evolution.registry import make_strategy
 
     return make_strategy(params, world.interface).encoding is not None

@@ -1,8 +1,8 @@
-"""From an alarm to a candidate: diagnose, recall, and only then evolve. One step at a time.
+"""The steps from an alarm to a candidate: diagnose, recall, and only then evolve.
 
-All that is known stands in the ledger: the alarm, the diagnosis, and what was begun because of
-them, so each call finds out what comes next and a process that was killed goes on there. Gate,
-approval and trial come after, by the rules of the policy; nothing here promotes.
+The ledger holds the alarm, the diagnosis, and the steps that followed. So each call finds the next
+step in it, and a killed process continues from there. Gate, approval and trial follow by the
+policy's rules; nothing here promotes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DAY = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Alarm:
-    """The alarm that stands: its event, and what came of it so far, each as its evidence."""
+    """The standing alarm: its event, and the evidence of each step that followed it."""
 
     event: Event
     champion: Champion
@@ -51,7 +51,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What follows an alarm over one policy. `asked`: a person asks, so `adapt.act` is no bar."""
+    """The steps after one policy's alarm. `asked`: a person asked, so ignore `adapt.act`."""
 
     release: Release
     policy: str
@@ -60,7 +60,7 @@ class Adaptation:
     clock: Callable[[], float] = field(default=time.time)
 
     def step(self) -> str | None:
-        """Take the next step, if there is one; returns what was done, in a line."""
+        """Take the next step, if there is one; returns a line about it."""
         alarm, terms = self.alarm(), self.release.ledger.deployment_rules(self.policy).adapt
         if alarm is None or (terms.act == "off" and not self.asked):
             return None
@@ -73,7 +73,7 @@ class Adaptation:
         return self._ask(alarm)
 
     def alarm(self) -> Alarm | None:
-        """The alarm that stands; None after a recovery, a promotion, or where there is none."""
+        """The standing alarm; None without one, or after a recovery or a promotion."""
         ledger = self.release.ledger
         champion = ledger.champion(self.policy)
         event = standing(ledger, self.policy)
@@ -89,14 +89,14 @@ class Adaptation:
     # ----------------------------------------------------------------------------- diagnose
 
     def diagnose(self, alarm: Alarm) -> diagnosis.Diagnosis | None:
-        """What explains service since the alarm; None while too few episodes have ended."""
+        """The diagnosis of service since the alarm; None while too few episodes have ended."""
         taken = self._taken(alarm)
         if taken is None:
             return None
         return diagnosis.diagnose(self.release, alarm.champion, taken, alarm.event.hash)
 
     def record(self, alarm: Alarm, found: diagnosis.Diagnosis) -> None:
-        """Write a diagnosis into the ledger; by rule, its mode becomes the mode of service."""
+        """Write a diagnosis into the ledger; with `adapt.set_mode`, set the service's mode to it."""
         ledger, terms = self.release.ledger, self.release.ledger.deployment_rules(self.policy).adapt
         evidence = {"drift": alarm.event.hash, **found.to_json()}
         key = None if self.asked else f"{DIAGNOSIS}:{alarm.event.hash}:{found.episodes}"
@@ -108,7 +108,7 @@ class Adaptation:
             ledger.set_mode(self.policy, str(found.mode), who=who)
 
     def _unclear(self, alarm: Alarm) -> bool:
-        """Whether several places fitted, and twice as many episodes have ended by now."""
+        """Whether several places fitted, and twice as many episodes have ended since."""
         assert alarm.diagnosis is not None
         if alarm.diagnosis["found"] != "ambiguous":
             return False
@@ -149,7 +149,7 @@ class Adaptation:
         return self._evolve(alarm, terms)
 
     def pending(self, alarm: Alarm) -> str | None:
-        """What must end first: another run at work, a pass or a trial of this policy."""
+        """The run, pass or trial of this policy that must end first; None without one."""
         states = tuple({State.EVALUATING, *WON} - {State.EXPIRED})
         ours = alarm.done("recall")
         waiting = [
@@ -166,7 +166,7 @@ class Adaptation:
         return None
 
     def world(self, alarm: Alarm) -> tuple[EnvVersion, str]:
-        """The world and mode that were diagnosed."""
+        """The diagnosed world and mode."""
         assert alarm.diagnosis is not None
         fingerprint, mode = alarm.diagnosis["env_fingerprint"], str(alarm.diagnosis["mode"])
         if fingerprint == alarm.champion.env_fingerprint:
@@ -174,7 +174,7 @@ class Adaptation:
         return find(self.release.settings, fingerprint), mode
 
     def _former(self, alarm: Alarm) -> Former | None:
-        """A former champion that keeps, in the diagnosed world, what the gate had promised."""
+        """A former champion that keeps the gate's promise in the diagnosed world; None: none."""
         return best_former(self.release, alarm.champion, *self.world(alarm), alarm.promise)
 
     def _recall(self, alarm: Alarm, terms: AdaptTerms, of: int) -> str:
@@ -182,7 +182,7 @@ class Adaptation:
         who = Who(ACTOR, f"{world.id} is in mode {mode} by the diagnosis")
         try:
             number = recall(self.release, of, world, mode, who)
-        except TransitionRefused as error:  # the tables of its run are gone, for one
+        except TransitionRefused as error:  # for example, the tables of its run are gone
             return self._note(alarm, "recalled", str(error), version=None, verdict="refused")
         verdict = judge(self.release, number, terms.approve)
         why = f"version {number}, recall of {of}: {verdict.summary}"
@@ -208,11 +208,11 @@ class Adaptation:
             return self._note(alarm, "over", str(opened["summary"]))
         why = f"no former champion keeps the promise there: run {run_id} evolves"
         self._note(alarm, "run", why, run_id=run_id, evaluations=terms.evaluations)
-        self.launch(opened, terms.approve)  # again until its trace is there: it makes no second run
+        self.launch(opened, terms.approve)  # repeated until its trace exists; makes only one run
         return why if begun is None else None
 
     def _promised(self, alarm: Alarm) -> float:
-        """The return that the gate had promised of the champion, raw and without the margin."""
+        """The gate's promise for the champion: a raw return, without the margin."""
         ledger = self.release.ledger
         rules = terms_of(canary_rules(ledger.version(alarm.champion.version)))
         share = min(alarm.promise + ledger.deployment_rules(self.policy).watch.margin, 1.0)
@@ -233,7 +233,7 @@ class Adaptation:
         return None
 
     def _note(self, alarm: Alarm, step: str, why: str, **more: Any) -> str:
-        """Write a step into the ledger, once an alarm and step; returns why."""
+        """Write a step into the ledger, once for each alarm and step; returns `why`."""
         evidence = {"drift": alarm.event.hash, "step": step, **more}
         who = Who(ACTOR, why, f"{ACTOR}:{alarm.event.hash}:{step}")
         self.release.ledger.note(ADAPT, evidence, who=who, policy=self.policy)
@@ -241,7 +241,7 @@ class Adaptation:
 
 
 def require_alarm(adaptation: Adaptation) -> Alarm:
-    """The alarm that stands; raises `TransitionRefused` where there is none."""
+    """The standing alarm; raises `TransitionRefused` if there is none."""
     found = adaptation.alarm()
     if found is None:
         raise TransitionRefused(

@@ -1,4 +1,4 @@
-"""Simulated clients: they live in a world, ask for every action, and post the outcome."""
+"""Simulated clients: they run episodes of a world, request every action, and post the outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Played:
-    """One whole episode over HTTP: which version answered, by which route, and how it ended."""
+    """One whole episode over HTTP: the version and route that answered, and how it ended."""
 
     episode_id: str
     version: int
@@ -31,7 +31,7 @@ class Played:
 
 
 class Client:
-    """One client, one connection kept alive. Raises `ServiceError` on an answer that is no 200."""
+    """One client with one keep-alive connection. Raises `ServiceError` for a status above 299."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -68,7 +68,7 @@ class Client:
         episode_id: str,
         perturbation: Perturbation | None = None,
     ) -> Played:
-        """A whole episode of the world in `mode`, every action asked for, its outcome posted."""
+        """Play an episode of the world in `mode` with the server's actions; post its outcome."""
         env = version.make(mode, perturbation)
         observation, _ = env.reset(seed=seed)
         total, length, over, answer = 0.0, 0, False, {}
@@ -94,7 +94,7 @@ class Client:
 def play_many(
     url: str, version: EnvVersion, mode: str, seeds: list[int], prefix: str, clients: int = 4
 ) -> Iterator[Played]:
-    """Episodes by `clients` clients at once, as they end; stop iterating and no more begin."""
+    """Episodes by `clients` concurrent clients, as they end; none begin once iteration stops."""
 
     def one(seed: int) -> Played:
         with closing(Client(url)) as client:

@@ -1,4 +1,4 @@
-"""The story's picture: the returns of episodes over time, with what happened marked."""
+"""The story's picture: the returns of episodes over time, with marks for the events."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from pipelines.demo.traffic import Met
 
-#: No clock and no random ids in the SVG, and text that stays text.
+#: Settings of the SVG: no date, no random ids, and text as text.
 _SAME: Any = {"svg.hashsalt": "srghn", "svg.fonttype": "none", "font.size": 8.5}
-#: Least distance between the words of two events, as a share of the axis.
+#: Least distance between the labels of two events, as a share of the axis.
 APART = 0.022
 _COLOURS = ("#2f6f9f", "#c2571a", "#23744a", "#5b4a8a", "#8a6100")
 
@@ -25,7 +25,7 @@ def draw(
     shifts: Sequence[tuple[float, str]],
     marks: Sequence[tuple[float, str]],
 ) -> None:
-    """Write an SVG. `shifts` and `marks` are (Unix seconds, words), in order."""
+    """Write an SVG. `shifts` and `marks` are (Unix seconds, label), in order."""
     begin, end = min(met.ended for met in episodes), max(met.ended for met in episodes)
     with mpl.rc_context(_SAME):
         figure = Figure(figsize=(10.5, 5.2), layout="constrained")
@@ -55,7 +55,7 @@ def _returns(axes: Axes, episodes: Sequence[Met], begin: float) -> None:
 
 
 def _worlds(axes: Axes, shifts: Sequence[tuple[float, str]], end: float) -> None:
-    """The worlds that the clients lived in, as bands with their names."""
+    """The clients' worlds, as bands with their names."""
     begins = [0.0, *(at for at, _ in shifts), end]
     for place, name in enumerate(["normal", *(name for _, name in shifts)]):
         shade = 0.06 + 0.1 * (place % 2)
@@ -72,7 +72,7 @@ def _worlds(axes: Axes, shifts: Sequence[tuple[float, str]], end: float) -> None
 
 
 def _marks(axes: Axes, marks: Sequence[tuple[float, str]], end: float) -> None:
-    """Each event as a line, its words above the field, where they do not cover each other."""
+    """Each event as a line, with a label above the field if it does not cover another."""
     free = -APART * end
     for at, words in marks:
         free = max(at, free + APART * end)

@@ -1,8 +1,8 @@
-"""`srghn demo --shift`: the world moves under the champion, nobody says so, and the loop closes.
+"""`srghn demo --shift`: the world changes under the champion without notice, and the loop reacts.
 
-Clients live in CartPole; its actions swap meaning, and later swap back, and then the pole is
-another one. What happens in between is what `srghn up` does unattended: the watch alarms, the
-diagnosis names the mode, a former champion is recalled or a run evolves, and gate and trial decide.
+Clients run CartPole. Its actions swap meaning, later swap back, and then the pole changes. After
+each change the demo does what `srghn up` does unattended: the watch alarms, the diagnosis names the
+mode, a former champion is recalled or a run evolves, and gate and trial decide.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ from srghn.errors import ConfigError, SrghnError
 
 PRESET = "cartpole-switch"
 NORMAL, FLIPPED = Place("normal", "normal"), Place("flipped", "flipped")
-#: Episodes in a world that the service is used to, before and after each shift.
+#: Episodes in a familiar world, before and after each shift.
 CALM = 20
-#: Seconds that one shift may take, and between two looks.
+#: Most seconds for one shift, and seconds between two looks.
 PATIENCE, LOOK = 180.0, 0.25
-#: Pause of a client between two episodes while the machine evolves or judges.
+#: Seconds between two episodes of a client while the machine evolves or judges.
 PAUSE = 0.3
-#: Factors of the pole's length; the champion falls from one of them.
+#: Factors of the pole's length; the champion fails at one of them.
 POLES = (12, 16, 24, 32, 48)
 
 
 @dataclass(frozen=True)
 class Shift:
-    """One change of the world, which began and ended (served anew) at episodes of these numbers.
+    """One change of the world, with the numbers of the episodes at which it began and ended.
 
-    The alarm came after `alarm` outcomes of the champion. `at`: Unix seconds.
+    It ends when a champion serves the new world. The alarm was raised after `alarm` outcomes of the
+    champion. `at` is in Unix seconds.
     """
 
     world: str
@@ -67,9 +68,9 @@ class Shift:
 
 
 def run_shift(settings: Settings, seed: int) -> dict[str, Any]:
-    """Run the story; returns what is shown. Raises `SrghnError` naming what failed.
+    """Run the story; returns its results. Raises `SrghnError` that names the failed step.
 
-    The home must be a new one: the first champion must be the story's own.
+    The home must be new, because the first champion must be the story's own.
     """
     require_writable(settings.home)
     begun = time.monotonic()
@@ -96,7 +97,7 @@ class _Story:
             )
 
     def first(self) -> None:
-        _say("1", "Evolve and promote the first champion; the world is as it was pinned")
+        _say("1", "Evolve and promote the first champion in the pinned world")
         result = start_run(
             self.settings, PRESET, (f"evolution.seed={self.seed}",), "scratch", "auto"
         )
@@ -108,7 +109,7 @@ class _Story:
         self.ledger.set_deployment_rules(rules, who=Who("demo", why))
 
     def live(self, url: str) -> list[Shift]:
-        """Three shifts under living clients; the adaptation beats in a thread of its own."""
+        """Three shifts during the clients' traffic; the adaptation runs in a separate thread."""
         version = self._world()
         over = threading.Event()
         beating = threading.Thread(target=self._beat, args=(over,), name="adaptation")
@@ -116,12 +117,14 @@ class _Story:
             beating.start()
             try:
                 self._calm(traffic)
-                _say("2", "The actions swap meaning. Nobody tells the service")
+                _say("2", "The actions swap meaning. The service is not told")
                 shifts = [self._adapted(traffic, FLIPPED)]
                 _say("3", "They swap back: a former champion was good there")
                 shifts.append(self._adapted(traffic, NORMAL))
                 pole = self._pole()
-                _say("4", f"A pole {pole.perturbation}: no pinned world is like that")
+                _say(
+                    "4", f"The pole changes ({pole.perturbation}): no pinned world has such a pole"
+                )
                 shifts.append(self._told(traffic, pole))
             finally:
                 over.set()
@@ -130,7 +133,7 @@ class _Story:
         return shifts
 
     def sum_up(self, shifts: list[Shift], seconds: float) -> dict[str, Any]:
-        """What is printed as JSON, and the picture."""
+        """The results that are printed as JSON, and the picture."""
         picture = self.settings.home / "shift.svg"
         draw(picture, self.episodes, [(s.at, s.world) for s in shifts], self._marks())
         console.print(f"\n  picture: {picture}", markup=False, soft_wrap=True)
@@ -145,25 +148,25 @@ class _Story:
     # ------------------------------------------------------------------------------- pieces
 
     def _beat(self, over: threading.Event) -> None:
-        """What `srghn up` does after an alarm, but that runs are worked on here."""
+        """As `srghn up` after an alarm, but runs are worked on in this process."""
         launch, told = by_hand(self.settings), ""
         while not over.wait(LOOK):
             try:
                 for line in beat(self.settings, launch):
                     _say("", line)
-            except Exception as error:  # noqa: BLE001  as in `srghn up`: told, and tried again
+            except Exception as error:  # noqa: BLE001  as in `srghn up`: shown, and tried again
                 if str(error) != told:
                     told = str(error)
                     _say("", f"the adaptation waits: {told}")
 
     def _calm(self, traffic: Traffic) -> None:
-        """`CALM` episodes that begin from now on."""
+        """Wait for `CALM` more episodes."""
         traffic.pause = 0.0
         until = len(traffic.episodes) + CALM
         self._wait(traffic, lambda: len(traffic.episodes) >= until, "episodes of clients")
 
     def _adapted(self, traffic: Traffic, place: Place) -> Shift:
-        """Move the world, and wait until another champion serves it and some calm is over."""
+        """Move the world; wait until another champion serves it, and `CALM` episodes more."""
         before, seq, begun = self._champion(), self.ledger.count(), len(traffic.episodes)
         known, at = self._outcomes(), time.time()
         traffic.place = place
@@ -186,7 +189,7 @@ class _Story:
         )  # fmt: skip
 
     def _told(self, traffic: Traffic, place: Place) -> Shift:
-        """Move the world to where the sandbox never was, and see that nothing is begun."""
+        """Move the world to an unknown place, and check that nothing is started."""
         seq, begun = self.ledger.count(), len(traffic.episodes)
         known, at = self._outcomes(), time.time()
         traffic.place, traffic.pause = place, 0.05
@@ -201,9 +204,9 @@ class _Story:
         )
 
     def _alarm(self, traffic: Traffic, seq: int, known: int) -> tuple[int, dict[str, Any]]:
-        """Wait for alarm and diagnosis: how many outcomes the alarm took, and what was found.
+        """Wait for alarm and diagnosis; returns the outcomes until the alarm, and the diagnosis.
 
-        `known` outcomes of the champion were there before the shift.
+        `known` is the number of the champion's outcomes before the shift.
         """
         self._wait(traffic, lambda: bool(self.ledger.notes("policy", DRIFT, since=seq)), "an alarm")
         [event] = self.ledger.notes("policy", DRIFT, since=seq)
@@ -221,11 +224,11 @@ class _Story:
         while not ready():
             traffic.check()
             if time.monotonic() > until:
-                raise SrghnError(f"{what} did not come within {PATIENCE:.0f} s; see serve.log")
+                raise SrghnError(f"waited {PATIENCE:.0f} s for {what} in vain; see serve.log")
             time.sleep(LOOK)
 
     def _outcomes(self) -> int:
-        """Outcomes of the champion since it is one."""
+        """Number of outcomes of the champion since its promotion."""
         champion = self.ledger.champion()
         assert champion is not None
         found = self.ledger.outcomes(champion.version, policy="policy")
@@ -240,7 +243,7 @@ class _Story:
         return self.release.world(self.ledger.version(self._champion()))
 
     def _pole(self) -> Place:
-        """A pole so long that the champion drops it."""
+        """A pole with which the champion fails."""
         candidate = self.release.store.load(self.ledger.version(self._champion()).digest)
         for factor in POLES:
             moved = parse(f"pole_length:{factor}")
@@ -249,7 +252,7 @@ class _Story:
         raise SrghnError("the champion balances a pole of any length; choose another seed")
 
     def _spent(self, seq: int) -> int:
-        """Episodes that evolution played for what was adapted after an event."""
+        """Episodes that evolution played for the adaptation after an event."""
         spent = 0
         for event in self.ledger.notes("policy", ADAPT, since=seq):
             said = self.ledger.evidence(str(event.evidence_sha256))
@@ -259,11 +262,11 @@ class _Story:
         return spent
 
     def _place(self, event: Event) -> int:
-        """How many episodes had ended by then."""
+        """The number of episodes that had ended by the event."""
         return sum(met.ended <= event.moment for met in self.episodes)
 
     def _marks(self) -> list[tuple[float, str]]:
-        """What happened, by its time (Unix seconds), in a few words."""
+        """The events with their times (Unix seconds), as short labels."""
         found = []
         for event in self.ledger.events():
             known = event.evidence_sha256
@@ -274,7 +277,7 @@ class _Story:
         return found
 
     def _served(self) -> list[dict[str, Any]]:
-        """Versions by the number of the episode at which each became champion."""
+        """The champions, each with the number of the episode at which it was promoted."""
         return [
             {
                 "episode": self._place(event),
@@ -310,7 +313,7 @@ class _Story:
 
 
 def _words(event: Event, evidence: Mapping[str, Any]) -> str | None:
-    """What the picture says of an event; None where it says nothing."""
+    """The picture's label for an event; None if it has none."""
     if event.to_state == "CHAMPION":
         return f"version {event.version} is champion"
     if event.action == "start_canary":

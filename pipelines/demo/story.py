@@ -1,7 +1,7 @@
 """`srghn demo`: the whole loop on CartPole, through every real part, in one terminal.
 
-Every step looks at what is there before it acts, so a demo that was killed resumes where it was,
-and one that had finished shows what there is and asks the server anew.
+Every step checks the present state before it acts. So a killed demo resumes where it was, and a
+finished one shows its results and asks the server again.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ FIRST, SECOND, BAD = "demo-first", "demo-second", "demo-bad"
 EPISODES = 100
 #: Simulated episodes after which the demo stops waiting for the canary's evidence.
 TRIAL_EPISODES = 400
-#: After so long an episode whose client was killed counts as one without an outcome. The longest
-#: takes some seconds, and evidence is taken in order of start, so the trial waits for it.
+#: Seconds after which an episode of a killed client counts as missing. Evidence is in order of
+#: start, so the trial waits for it. The longest episode takes some seconds.
 TRIAL_DEADLINE_SECONDS = 45.0
 
 
 def run_demo(settings: Settings, seed: int) -> dict[str, Any]:
-    """Run the loop; returns what the last table shows. Raises `SrghnError` naming what failed.
+    """Run the loop; returns the figures of the last table.
 
-    A home whose champion is not the demo's own is refused: the demo would judge against it.
+    Raises `SrghnError` that names the failed step. A home with a champion that is not the demo's
+    own is refused, because the demo would judge against it.
     """
     require_writable(settings.home)
     demo = _Demo(settings, seed)
@@ -127,7 +128,7 @@ class _Demo:
             self.ledger.set_deployment_rules(wanted, who=who)
 
     def second(self) -> None:
-        _step(4, "The world switches: actions are flipped. Evolve on from the champion's lineage")
+        _step(4, "The environment switches: actions are flipped. Continue the champion's lineage")
         if self.ledger.service_mode() != "flipped":
             who = Who("demo", "the world has switched: actions are flipped")
             self.ledger.set_mode(POLICY, "flipped", who=who)
@@ -139,7 +140,7 @@ class _Demo:
             self._tell_trial()
             return
         self._wait_for_open_episodes()
-        # Episodes of this start alone: those of a killed demo are evidence already, and a seed that
+        # New seeds for each start: a killed demo's episodes are evidence already, and a seed that
         # is played twice would count twice.
         start = uuid4().hex
         seeds = seeding.seeds(self.seed, "demo-clients", TRIAL_EPISODES, start).tolist()
@@ -147,7 +148,7 @@ class _Demo:
         with bar("clients' episodes", TRIAL_EPISODES) as update:
             episodes = play_many(url, version, "flipped", seeds, f"trial-{start}")
             for count, played in enumerate(episodes, start=1):
-                if played.route in returns:  # an episode drains if the decision came meanwhile
+                if played.route in returns:  # after the decision, running episodes have no arm
                     returns[played.route].append(played.return_)
                 update(count, _arms(returns))
                 if self.ledger.canary() is None:
@@ -186,7 +187,7 @@ class _Demo:
         console.print()
         console.print(rows)
         console.print(f"report: {report}", markup=False, soft_wrap=True)
-        console.print("\nGo on with:")
+        console.print("\nNext steps:")
         for command, what in (
             ('srghn schedule add nightly --cron "0 3 * * *"', "schedule evolution runs"),
             (f"srghn report {champion.version} --open", "review the promotion report"),
@@ -204,7 +205,7 @@ class _Demo:
     # ------------------------------------------------------------------------------- pieces
 
     def _run(self, run_id: str, start: str) -> None:
-        """Evolve and gate in a workspace of a fixed name, unless its version is past the gate."""
+        """Evolve and gate in a workspace with a fixed name, unless its version has a verdict."""
         done = [v for v in self.ledger.versions() if v.run_id == run_id and v.report_digest]
         if not done or done[-1].state in ("PASSED", "APPROVED"):
             workspace = self._workspace(run_id)
@@ -232,7 +233,7 @@ class _Demo:
             raise SrghnError(f"the demo's candidate did not pass the gate: {verdict.summary}")
 
     def _wait_for_open_episodes(self) -> None:
-        """Evidence is taken in order of start: what a killed demo's clients left comes first."""
+        """Wait until a killed demo's episodes count as missing: evidence is in order of start."""
         trial = self.ledger.canary()
         assert trial is not None
         rows = self.ledger.resolved(trial.policy, trial.epoch, 0, math.inf)
@@ -266,7 +267,7 @@ class _Demo:
         return self.release.register(bad.candidate, BAD, first.params().canary)
 
     def _judge_bad(self, number: int) -> None:
-        """By the stage function itself: there is no run that DVC could depend on."""
+        """Judge by calling the stage function, because there is no run for DVC to depend on."""
         workspace, key = self._workspace(BAD), f"{BAD}:{self._champion().digest[:12]}"
         verdict = judge_version(self.release, number, workspace, key, sit=STAGES["gate"])
         found = self.ledger.version(number)

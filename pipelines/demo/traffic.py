@@ -1,4 +1,4 @@
-"""Clients that live in a world which may change under them, and how their episodes ended."""
+"""Clients in a world that may change, and the results of their episodes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from srghn.envs import EnvVersion, Perturbation
 from srghn.errors import ServiceError
 
 CLIENTS = 3
-#: Episodes that may be lost to answers that are no 200, such as 503 of a busy machine's ledger.
+#: Most episodes that may be lost to errors, such as 503 while the ledger is busy.
 LOST = 20
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the clients live; `name` is for the picture alone: nobody tells the service."""
+    """The clients' world; `name` is only for the picture, and the service does not know it."""
 
     name: str
     mode: str
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Met:
-    """An episode: where it was begun, what it gave, and when it ended (Unix seconds)."""
+    """An episode: its place, its return, and when it ended (Unix seconds)."""
 
     place: str
     played: Played
@@ -37,9 +37,9 @@ class Met:
 
 
 class Traffic:
-    """Plays episodes over HTTP, one after another in each of `CLIENTS` threads, until it ends.
+    """Plays episodes over HTTP, one after another in each of `CLIENTS` threads, until closed.
 
-    `place` is where the next episodes begin; `pause` seconds pass between two of a client.
+    `place` is the world of the next episodes; a client waits `pause` seconds between two.
     """
 
     def __init__(self, url: str, version: EnvVersion, place: Place, seed: int, name: str) -> None:
@@ -64,7 +64,7 @@ class Traffic:
             thread.join()
 
     def check(self) -> None:
-        """Raise what ended a client."""
+        """Raise the error that ended a client, if any."""
         if self._failed is not None:
             raise ServiceError(f"a client of the demo ended: {self._failed}") from self._failed
 
@@ -74,11 +74,11 @@ class Traffic:
                 while not self._over.is_set():
                     self._try(client)
                     self._over.wait(self.pause)
-        except Exception as error:  # noqa: BLE001  told by `check`, in the thread that asks
+        except Exception as error:  # noqa: BLE001  raised by `check` in the main thread
             self._failed = error
 
     def _try(self, client: Client) -> None:
-        """An episode; one that the server could not take is lost, and the client goes on."""
+        """Play an episode; if the server refuses it, it is lost, and the client goes on."""
         try:
             self._play(client)
         except ServiceError:
