@@ -96,7 +96,7 @@ class Adaptation:
         return diagnosis.diagnose(self.release, alarm.champion, taken, alarm.event.hash)
 
     def record(self, alarm: Alarm, found: diagnosis.Diagnosis) -> None:
-        """Write a diagnosis into the ledger; with `adapt.set_mode`, set the service's mode to it."""
+        """Write a diagnosis into the ledger; with `adapt.set_mode`, also set the service's mode."""
         ledger, terms = self.release.ledger, self.release.ledger.deployment_rules(self.policy).adapt
         evidence = {"drift": alarm.event.hash, **found.to_json()}
         key = None if self.asked else f"{DIAGNOSIS}:{alarm.event.hash}:{found.episodes}"

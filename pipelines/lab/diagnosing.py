@@ -1,11 +1,11 @@
 """How often a diagnosis is right: shifts to worlds that are pinned, and to worlds that are not.
 
-`python -m pipelines.lab.diagnosing docs/results` writes `diagnosis.csv`, a row a shift. CartPole
-champions are evolved in a folder of their own. Worlds are CartPole with one constant changed; some
-are pinned, in both orders of actions, and the others have a constant at most half, or at least
-twice, that of any pinned one. Service is `ENOUGH` episodes after the alarm, with one observation of
-those that have it, compared as in `srghn diagnose`. A shift counts if the champion's mean return
-fell so far that the watch would see it.
+`python -m pipelines.lab.diagnosing docs/results` writes `diagnosis.csv`, one row for each shift.
+CartPole champions are evolved in a temporary folder. The worlds are CartPole with one constant
+changed. Some are pinned, in both orders of actions. In the others the constant is at most half, or
+at least twice, that of any pinned one. Service is `ENOUGH` episodes after the alarm, with one
+observation of those that have one, compared as in `srghn diagnose`. A shift counts if the
+champion's mean return fell so far that the watch would detect it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from srghn.evolution.loop import evolve
 from srghn.evolution.run import load_run
 
 SEEDS, SHIFTS, POOL = (0, 1), 100, 600
-FALL = 0.9  # of the return in its own world
+FALL = 0.9  # share of the return in its own world
 RULES = TrialRules()
 MODES = ("normal", "flipped")
-#: What is pinned, in both modes, and what may come instead, in mode normal: a constant's factor.
+#: Factors of a constant: pinned ones, in both modes, and unknown ones, in mode normal.
 KNOWN = ("", "pole_length:0.2", "pole_length:14")
 UNKNOWN = (
     "pole_length:0.1", "pole_length:30", "pole_length:45", "pole_length:60", "gravity:2.8",
@@ -46,7 +46,7 @@ UNKNOWN = (
 
 @dataclass(frozen=True)
 class World:
-    """CartPole with a constant changed (or none), in a mode."""
+    """CartPole in a mode, with one constant changed or none."""
 
     moved: str
     mode: str
@@ -56,7 +56,7 @@ class World:
 
 
 def champion(seed: int, folder: Path, version: EnvVersion) -> Candidate:
-    """One that was evolved in mode normal, whatever the schedule."""
+    """A champion that was evolved in mode normal, whatever the schedule."""
     params = RunParams(evolution=EvolutionParams(seed=seed, mode="normal"))
     with make_evaluator(EngineSettings(), version, params.network) as evaluator:
         evolve(params, version, evaluator, folder / f"run{seed}")
@@ -66,7 +66,7 @@ def champion(seed: int, folder: Path, version: EnvVersion) -> Candidate:
 
 
 def sample(candidate: Candidate, world: World, count: int, seed: int) -> Sample:
-    """Episodes as service sees them: return, length, one observation."""
+    """Episodes as recorded in service: return, length, one observation."""
     moved = parse(world.moved) if world.moved else None
     own = EnvVersion.load(candidate.path / "env_version.json")
     return play(candidate, own, world.mode, count, seed, observe=True, perturbation=moved)
@@ -74,7 +74,7 @@ def sample(candidate: Candidate, world: World, count: int, seed: int) -> Sample:
 
 @dataclass
 class Sandbox:
-    """Play in the pinned worlds, `POOL` episodes of each; a diagnosis draws `PLAYED` of them."""
+    """`POOL` episodes of each pinned world; a diagnosis draws `PLAYED` of them."""
 
     candidate: Candidate
     pools: dict[World, Sample]
@@ -89,7 +89,7 @@ class Sandbox:
 
 
 def shift(sandbox: Sandbox, world: World, seed: int) -> dict[str, Any]:
-    """One shift to `world`, diagnosed against the pinned ones."""
+    """One shift to `world`, diagnosed against the pinned worlds."""
     service = sample(sandbox.candidate, world, ENOUGH, seeding.seed(seed, "service"))
     assert service.observed is not None
     if len(service.observed) < OBSERVED:

@@ -1,4 +1,4 @@
-"""The experiments' names, without importing what they need."""
+"""The experiments' names, without their slow imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXPERIMENTS = (
 
 
 def check_experiment(name: str) -> None:
-    """Raise `ConfigError` naming the experiments there are, and the nearest to what was asked."""
+    """Raise `ConfigError`, with the known names and the nearest one, for an unknown name."""
     if name not in EXPERIMENTS:
         near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -1,8 +1,8 @@
-"""How often a trial in service is right, over drifts, orders of arrival and gaps: a table.
+"""A table of how often a trial is right, over drifts, orders of arrival and missing outcomes.
 
-`python -m pipelines.lab.trials docs/results/trials.csv` appends the rows that are missing, and with
-`liars.csv` those of clients who lie; each is one `srghn canary simulate`, whose options are its
-first columns. Rows are independent and seeded.
+`python -m pipelines.lab.trials docs/results/trials.csv` appends the missing rows; with `liars.csv`,
+those of clients who lie. Each row is one `srghn canary simulate`; its first columns are the
+options. Rows are independent and seeded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def rows() -> Iterator[dict[str, Any]]:
     for weight in (0.5, 0.25, 0.75, 0.1):
         for scenario in HONEST:
             if scenario == "weight-steps" and weight != 0.5:
-                continue  # it has weights of its own
+                continue  # it has its own weights
             for effect in (0.0, -MARGIN):
                 yield _row(scenario, weight, effect, 0.1, 6000)
     for scenario in HONEST:

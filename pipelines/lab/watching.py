@@ -1,7 +1,7 @@
-"""How often the watch alarms for nothing, and how soon it sees a drop: two tables.
+"""Two tables about the watch: its false alarms, and its delay after a drop.
 
 `python -m pipelines.lab.watching docs/results` writes `watch-alarms.csv` and `watch-delay.csv`. All
-draws are named by seeds, so the tables are the same every time.
+draws are seeded, so the tables are the same every time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Draw = Callable[[np.random.Generator, int, float], Float]
 
 EPISODES, SEED = 100_000, 0
 PROMISES, RUN_LENGTHS = (0.9, 0.5), (1_000.0, 10_000.0, 100_000.0)
-#: Before a drop so many episodes are good; so many runs make a row of delays.
+#: Good episodes before a drop; runs for a row of delays; most episodes after a drop.
 GOOD, RUNS, MOST = 200, 200, 20_000
 PROMISE, RUN_LENGTH, SPREAD = 0.9, 100_000.0, 0.1
 DROPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.882)
@@ -35,23 +35,23 @@ def constant(draws: np.random.Generator, count: int, mean: float) -> Float:
 
 
 def all_or_nothing(draws: np.random.Generator, count: int, mean: float) -> Float:
-    """1 with probability `mean`, else 0: the widest there is."""
+    """1 with probability `mean`, else 0: the largest possible variance."""
     return (draws.random(count) < mean).astype(np.float64)
 
 
 def bell(draws: np.random.Generator, count: int, mean: float) -> Float:
-    """Beta, with a standard deviation of a fifth of the widest."""
+    """Beta, with a fifth of the largest possible standard deviation."""
     return draws.beta(24 * mean, 24 * (1 - mean), count)
 
 
 def rare_crash(draws: np.random.Generator, count: int, mean: float) -> Float:
-    """A fiftieth of the episodes is lost; all others are alike, so that the mean is `mean`."""
+    """A fiftieth of the episodes returns 0; all others are equal, and the mean is `mean`."""
     lost = min(0.02, 1 - mean)
     return np.where(draws.random(count) < lost, 0.0, mean / (1 - lost))
 
 
 def ceiling(draws: np.random.Generator, count: int, mean: float) -> Float:
-    """Most reach the ceiling; the others end anywhere: what CartPole is like."""
+    """Most episodes reach the ceiling and the others end anywhere, as in CartPole."""
     anywhere = 2 * (1 - mean)
     return np.where(draws.random(count) < anywhere, draws.random(count), 1.0)
 
@@ -60,7 +60,7 @@ DISTRIBUTIONS: tuple[Draw, ...] = (constant, all_or_nothing, bell, rare_crash, c
 
 
 def alarms(values: Float, mean: float, run_length: float) -> int:
-    """How often the detector alarms over values, begun anew after each alarm."""
+    """Number of alarms over the values (n,); the detector restarts after each."""
     detector, count, place = Detector(mean, "fall"), 0, 0
     while place < len(values):
         part = values[place : place + 1000]
@@ -82,7 +82,7 @@ def poisson_bound(expected: float, level: float = 0.99) -> int:
 
 
 def alarm_rows() -> list[dict[str, Any]]:
-    """For every distribution with its mean exactly at the promise, alarms in `EPISODES`."""
+    """Alarms in `EPISODES`, for every distribution with its mean exactly at the promise."""
     rows = []
     for draw in DISTRIBUTIONS:
         for promise in PROMISES:
@@ -104,9 +104,9 @@ def alarm_rows() -> list[dict[str, Any]]:
 
 
 def delay(drop: float, run: int) -> int | None:
-    """Episodes after a drop until the alarm; None where there is none in `MOST`.
+    """Episodes after a drop until the alarm; None if there is none in `MOST`.
 
-    The champion keeps the promise by a margin of .05 before, with a spread of `SPREAD`.
+    Before the drop the champion is .05 above the promise; its standard deviation is `SPREAD`.
     """
     draws = seeding.stream(SEED, "watch-delay", str(drop), run)
     good = np.clip(draws.normal(PROMISE + 0.05, SPREAD, GOOD), 0, 1)

@@ -1,7 +1,7 @@
-"""`srghn bench`: this project against a plain Gymnasium loop, its peers, and the limits.
+"""`srghn bench`: compares this project with a plain Gymnasium loop, its peers, and the limits.
 
-Everything is measured in one run, on one core, in CPU-seconds, and given as ratios: the machine
-may be busy with other things, which slows all contestants alike.
+Everything is measured in one run, on one core, in CPU-seconds, and reported as ratios. A busy
+machine slows all contestants equally.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def run_bench(
     out: Path | None = None,
     as_json: bool = False,
 ) -> list[Row]:
-    """Measure, print a table (or a JSON list of its rows), write `bench.png` into `out`.
+    """Measure, print a table (or a JSON list of its rows), and write `bench.png` into `out`.
 
-    `quick` takes about a minute: fewer rounds, short episodes, small populations in the growth.
+    `quick` takes about a minute: fewer rounds, short episodes, small populations for the growth.
     """
     talk, console = Console(stderr=True, highlight=False), Console(highlight=False)
 
@@ -61,7 +61,7 @@ def run_bench(
         console.print_json(json.dumps([asdict(row) for row in rows]))
     else:
         console.print(_table(rows))
-    beside = talk if as_json else console  # the list is for scripts, and holds nothing else
+    beside = talk if as_json else console  # with JSON, stdout has only the list
     for curve in curves:
         beside.print(f"a generation grows as ({curve.name})^{curve.exponent:.2f}")
     beside.print(_share_text(share))

@@ -1,7 +1,7 @@
-"""What a second worker adds: two processes against one, and Dask's two workers against those.
+"""The gain from a second worker: two processes against one, and two Dask workers against these.
 
-In wall-clock time, so the machine's cores must be free; what it gives two evaluations that have
-nothing to do with each other, at once, is measured beside it and bounds the first ratio.
+It is measured in wall-clock time, so the machine's cores must be free. The speed of two separate
+evaluations at once is measured too; it bounds the first ratio.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from srghn.evaluation.base import Evaluator, make_evaluator
 from srghn.evaluation.engines.worker import SINGLE_THREADED
 
 WORKERS = 2
-#: As README has workers started: Dask's own profiler takes some 7% of a busy worker's time.
+#: As in docs/settings.md: Dask's own profiler takes some 7% of a busy worker's time.
 NO_PROFILER = {"distributed.worker.profile.enabled": False}
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Throughput of one evaluation of a population by two workers, as ratios.
+    """Throughput of two workers on one evaluation of a population, as ratios.
 
-    seconds    wall-clock seconds that it takes in one process
-    processes  of two processes to one
-    machine    of two evaluations at once, a process each, to one of them alone
-    dask       of Dask with two workers to the two processes; None where Dask is not installed
+    seconds    wall-clock seconds of the evaluation in one process
+    processes  two processes to one
+    machine    two separate evaluations at once, one process each, to one of them alone
+    dask       Dask with two workers to the two processes; None if Dask is not installed
     """
 
     work: str
@@ -49,7 +49,7 @@ def enough_cores() -> bool:
 
 
 def gain(work: Work, rounds: int) -> Gain:
-    """Processes first, then Dask against them: even an idle cluster takes some of the cores."""
+    """Measure processes first, then Dask, because even an idle cluster uses some CPU."""
     with ExitStack() as stack:
         one, other = (stack.enter_context(_processes(work, 1)) for _ in range(2))
         two = stack.enter_context(_processes(work, WORKERS))
@@ -77,7 +77,7 @@ def gain(work: Work, rounds: int) -> Gain:
 
 
 def _fastest(contestants: Sequence[Callable[[], None]], rounds: int) -> list[float]:
-    """Wall-clock seconds of each one's fastest round; they take turns."""
+    """Wall-clock seconds of each contestant's fastest round; contestants take turns."""
     best = [math.inf] * len(contestants)
     for round_ in range(rounds + 1):
         for place, play in enumerate(contestants):
@@ -98,13 +98,13 @@ def _processes(work: Work, workers: int) -> Evaluator:
 
 @contextmanager
 def _dask(work: Work) -> Iterator[Evaluator]:
-    """An evaluator over a cluster of this machine's own, on loopback, that ends with it."""
+    """An evaluator over a local cluster on loopback, which ends with the evaluator."""
     import dask
     import distributed
 
-    local: Any = distributed.LocalCluster  # its stubs leave its arguments out
+    local: Any = distributed.LocalCluster  # its type stubs lack its arguments
     with (
-        dask.config.set(NO_PROFILER),  # not as a variable: a local cluster's workers follow us
+        dask.config.set(NO_PROFILER),  # a local cluster's workers use this process's settings
         local(
             n_workers=WORKERS, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
             env=SINGLE_THREADED,

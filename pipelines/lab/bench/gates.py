@@ -1,7 +1,7 @@
-"""`srghn bench gate`: how long a whole gate takes against a champion, and how much of it is play.
+"""`srghn bench gate`: the time of a whole gate against a champion, and the share of playing.
 
-Candidate and champion are networks that were fitted to a controller written by hand, so that
-episodes are as long as those of evolved champions; no home and no ledger is needed.
+Candidate and champion are networks that were fitted to a hand-written controller, so that episodes
+are as long as those of evolved champions. No home and no ledger is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from srghn.evolution.loop import evolve
 from srghn.evolution.registry import make_strategy
 from srghn.networks import build_network
 
-#: Margins that no bound reaches: every cell is played to the end of its budget.
+#: Margins that no bound reaches, so that every cell uses its whole budget.
 NEVER: Mapping[str, Any] = {
     "superiority": False,
     "margin": 1e-6,
@@ -46,7 +46,7 @@ Controller = Callable[[Any, NDArray[np.float32]], int]
 
 
 def balance(env: Any, observation: NDArray[np.float32]) -> int:
-    """Push to the side the pole falls to, and back to the middle of the track."""
+    """Push to the side to which the pole falls, and towards the middle of the track."""
     return int(observation @ np.array((0.1, 0.4, 1.0, 0.8)) > 0)
 
 
@@ -63,10 +63,10 @@ CONTROLLERS: dict[str, Controller] = {"cartpole": balance, "lunarlander": land}
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate: `episodes` are paired; `seconds` of wall, and of CPU here and in its children.
+    """One gate: its paired `episodes`, wall-clock `seconds`, and CPU seconds with its children.
 
-    `playing` is the share of the wall in which cells were played. `whole`: each cell to the end of
-    its budget; else until it was decided.
+    `playing` is the share of the wall-clock time in which cells were played. `whole`: each cell
+    used its whole budget; otherwise it stopped when it was decided.
     """
 
     world: str
@@ -80,14 +80,14 @@ class Gate:
 
 
 def bench_gates(presets: list[str], say: Callable[[str], None]) -> list[Gate]:
-    """Two gates of each preset: one that decides, and one that plays all that is planned."""
+    """Two gates of each preset: one that stops when decided, and one with every planned episode."""
     found = []
     for name in presets:
         with tempfile.TemporaryDirectory(prefix="srghn-bench-") as folder:
             say(f"{name}: fitting candidate and champion ...")
             bench = _prepare(name, Path(folder))
             for whole in (False, True):
-                say(f"{name}: {'every planned episode' if whole else 'until it knows'} ...")
+                say(f"{name}: {'every planned episode' if whole else 'until decided'} ...")
                 found.append(bench(whole))
     return found
 
@@ -142,7 +142,7 @@ def _measure(
 def _imitate(
     params: RunParams, version: EnvVersion, controller: Controller, run: Path, folder: Path, k: int
 ) -> Path:
-    """A candidate's folder: a network fitted to a controller, on seeds of its own."""
+    """A candidate's folder: a network fitted to a controller, with its own seeds."""
     import torch
 
     observations, actions = _demonstrate(version, controller, k)
@@ -182,7 +182,7 @@ def _imitate(
 def _demonstrate(
     version: EnvVersion, controller: Controller, k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What a controller sees (n, d) and does (n,), a fifth of its actions replaced by others."""
+    """A controller's observations (n, d) and actions (n,); a fifth of actions are replaced."""
     seen, done, draws = [], [], seeding.stream(k, "bench gate")
     choices = version.interface.choices[0]
     with version.make(version.modes[0]) as env:

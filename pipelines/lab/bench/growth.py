@@ -1,4 +1,4 @@
-"""How a generation's time grows with the population and with the policy, and where it goes."""
+"""Measures how a generation's time grows with population and policy, and its parts."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def over_population(sizes: Sequence[int]) -> Curve:
 
 
 def over_policy(widths: Sequence[int]) -> Curve:
-    """The same at 64 individuals, over parameters of policies with one hidden layer."""
+    """The same for 64 individuals, over the parameters of policies with one hidden layer."""
     times = [_generation(64, width) for width in widths]
     return Curve("policy parameters", tuple(7 * width + 2 for width in widths), tuple(times))
 
 
 def _generation(population: int, width: int) -> float:
-    """The fastest of many rounds of one and the same generation: ask, evaluate, tell."""
+    """CPU-seconds of the fastest of many rounds of the same generation: ask, evaluate, tell."""
     params = _params(population, width, generations=1)
     version, best = pin(params.env), np.inf
     strategy, seeds = make_strategy(params, version.interface), seeding.seeds(0, "bench", EPISODES)
@@ -92,7 +92,7 @@ def _params(population: int, width: int, generations: int) -> RunParams:
 
 @dataclass(frozen=True)
 class Share:
-    """Of a run's CPU time, and of its generations whose episodes are long (over 400 steps)."""
+    """The share of CPU time outside evaluation, overall and with episodes over 400 steps."""
 
     outside_evaluation: float
     outside_evaluation_when_long: float | None
@@ -101,7 +101,7 @@ class Share:
 
 
 class _Timed(Evaluator):
-    """Another evaluator, with the CPU time of each call and its episodes' lengths kept."""
+    """Wraps an evaluator, and records the CPU time of each call and its episodes' lengths."""
 
     def __init__(self, inner: Evaluator) -> None:
         self.inner = inner
@@ -114,7 +114,7 @@ class _Timed(Evaluator):
         task: Task,
         progress: Progress | None = None,
     ) -> Evaluation:
-        # births are not evaluation's
+        # births do not count as evaluation
         if isinstance(policies, WeightedPolicies) and policies.recipe is not None:
             policies = WeightedPolicies(policies.network, policies.interface, policies.dense())
         begun = time.process_time()
@@ -130,8 +130,9 @@ class _Timed(Evaluator):
 def share_outside_evaluation(stretches: int) -> Share:
     """Births, selection and bookkeeping at 64 individuals, 8 episodes of up to 500 steps.
 
-    In stretches of `checkpoint_every` generations, after one more that is not measured: each begins
-    when a part of the tables is due, so that it pays for a whole one and its checkpoint.
+    It is measured in stretches of `checkpoint_every` generations, after one that is not measured.
+    Each stretch begins when a part of the tables is due, so it includes a whole part and its
+    checkpoint.
     """
     before = EvolutionParams().checkpoint_every
     params, ends = _params(64, 8, before * (1 + stretches)), list[float]()
@@ -140,7 +141,7 @@ def share_outside_evaluation(stretches: int) -> Share:
         make_evaluator(Settings(), version, params.network) as inner,
         TemporaryDirectory() as folder,
     ):
-        # a first run imports and compiles what the measured one should find ready
+        # a first run imports and compiles everything, so that the measured one does not
         evolve(_params(64, 8, generations=1), version, inner, Path(folder) / "warm")
         timed = _Timed(inner)
         evolve(

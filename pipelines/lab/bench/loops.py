@@ -1,8 +1,8 @@
-"""What everyone writes first: one environment, one policy, one step after the other.
+"""The plain loop: one environment, one policy, one step after the other.
 
-The baseline of every ratio, with a torch policy and with a numpy one, and the limits: the
-environment alone, the policy alone, MuJoCo's step alone. Written as lean as such a loop can be:
-Gymnasium's environment without its checker, and nothing of this project on the way.
+It is the baseline of every ratio, with a torch policy and with a numpy one. The limits are here
+too: the environment alone, the policy alone, MuJoCo's step alone. The loops are as lean as
+possible: Gymnasium's environment without its checker, and no code of this project.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from srghn.evaluation.base import Float32
 from srghn.evaluation.policies.forward import MLPForward, make_forward
 from srghn.policies import build_policy
 
-#: Plays at least so many steps of a work, and says how many it took.
+#: Plays at least this many steps of a work, and returns the number played.
 Play = Callable[[int], int]
 Policy = Callable[[Float32], Any]
 
 
 def torch_loop(work: Work) -> Play:
-    """Each individual in turn as a `torch.nn.Module` in the plain loop."""
+    """The plain loop with each individual in turn as a `torch.nn.Module`."""
     face = work.version.interface
     module = build_policy(work.network, face.observation_size, face.action_size)
     box = face.action_kind == "box"
@@ -45,7 +45,7 @@ def torch_loop(work: Work) -> Play:
 
 
 def numpy_loop(work: Work) -> Play:
-    """The same with a policy of NumPy products, for MLPs with tanh."""
+    """The plain loop with each individual in NumPy, for MLPs with tanh."""
 
     def policies() -> Iterator[Policy]:
         for layers in _layers(work):
@@ -112,7 +112,7 @@ def _episode(env: gym.Env[Any, Any], policy: Policy, seed: int) -> int:
 
 
 def _recorded(work: Work, least: int = 2000) -> list[list[Any]]:
-    """Actions of whole episodes, of at least so many steps together."""
+    """Actions of whole episodes, of at least `least` steps together."""
     env, episodes = _make(work), []
     for layers in _layers(work):
         policy = _numpy_policy(work, layers)

@@ -1,7 +1,8 @@
-"""Measuring on a machine that others use: CPU time, in rounds, the best of them.
+"""Measures on a shared machine: CPU time in rounds, of which the fastest counts.
 
-Contestants of a work take turns, so that a disturbance meets all of them. CPU time leaves out
-waiting, but not a busy sibling core; that only ever slows, so the fastest round counts.
+Contestants of a work take turns, so that a disturbance affects all of them. CPU time leaves out
+waiting, but not the effect of a busy sibling core. That effect only slows, so the fastest round
+counts.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pipelines.lab.bench.loops import Play
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Threads and processes that begin in here share one core with this thread.
+    """Run on one core: threads and processes that begin in the block share this thread's core.
 
-    Torch has one thread, as where there is one core: a second would take turns with it, spinning.
+    Torch has one thread; a second one would compete with it for the core by spinning.
     """
     before, threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {max(before)})
@@ -33,7 +34,7 @@ def one_core() -> Iterator[None]:
 
 
 def rates(contestants: Mapping[str, Play], rounds: int, seconds: float) -> dict[str, float]:
-    """Contestant -> steps per CPU-second; each round takes about `seconds` of CPU."""
+    """Contestant -> steps per CPU-second of its fastest round; a round takes about `seconds`."""
     budgets = {name: _budget(play, seconds) for name, play in contestants.items()}
     best = dict.fromkeys(contestants, 0.0)
     for _ in range(rounds):
@@ -43,7 +44,7 @@ def rates(contestants: Mapping[str, Play], rounds: int, seconds: float) -> dict[
 
 
 def _budget(play: Play, seconds: float) -> int:
-    """Steps that take about so long, found by doubling; also warms caches and compilers."""
+    """Steps that take about `seconds`, found by doubling; also warms caches and compilers."""
     play(1)
     steps = 256
     while True:
@@ -54,7 +55,7 @@ def _budget(play: Play, seconds: float) -> int:
 
 
 def _rate(play: Play, least: int) -> tuple[float, float]:
-    """Steps per CPU-second, and CPU-seconds taken."""
+    """Steps per CPU-second, and the CPU-seconds used."""
     begun = time.process_time()
     steps = play(least)
     took = max(time.process_time() - begun, 1e-9)

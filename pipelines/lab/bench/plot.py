@@ -13,7 +13,7 @@ from pipelines.lab.bench.table import OURS, PLAIN, Row
 
 
 def draw(rows: Sequence[Row], curves: Sequence[Curve], path: Path) -> None:
-    """Write a PNG: one panel of bars a work, one of growth a curve."""
+    """Write a PNG: a panel of bars for each work, and a panel for each growth curve."""
     works = list(dict.fromkeys(row.work for row in rows))
     count = len(works) + len(curves)
     figure = Figure(figsize=(12, 3.2 * -(-count // 2)), layout="constrained")

@@ -1,4 +1,4 @@
-"""One work after the other: who plays it, how fast, and what that is in ratios."""
+"""The table: for each work, its contestants, their speeds, and the ratios."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from srghn.evaluation.base import WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
 
 OURS, PLAIN = "srghn", "plain loop, torch"
-#: The contestant that is a work's limit, by world; elsewhere the environment alone.
+#: World -> the contestant that is the limit; for other worlds the environment alone.
 LIMITS = {"CartPole-v1": "physics alone", "Ant-v5": "mj_step alone"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """`ratio_to_plain_loop`: to the plain loop with a torch policy, of the same work and run."""
+    """One contestant on one work.
+
+    `ratio_to_plain_loop` is to the plain loop with a torch policy, for the same work and run.
+    """
 
     work: str
     contestant: str
@@ -42,7 +45,7 @@ class Row:
 def measure_work(
     work: Work, home: Path, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> list[Row]:
-    """The rows of one work, fastest last; peers that are missing or fail are told to `say`."""
+    """The rows of one work, fastest last; `say` is told of peers that are missing or fail."""
     with one_core():
         found = rates(_contestants(work), rounds, seconds)
         for peer in _peers(work):
@@ -86,7 +89,7 @@ def _contestants(work: Work) -> dict[str, Play]:
 
 
 def ours(work: Work, world: str = "gymnasium") -> Play:
-    """This project's fastest evaluator in one process, of the world as one backend builds it."""
+    """This project's fastest evaluator in one process, for the world of the backend `world`."""
     version = work.version
     if world != version.backend:
         version = pin(version.params.model_copy(update={"backend": world}))

@@ -1,4 +1,4 @@
-"""What is measured: a world, a policy, and a population in the middle of its evolution."""
+"""The works to measure: a world, a policy, and a half-evolved population."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANDIDATES = 16
 
 @dataclass(frozen=True)
 class Work:
-    """One row group of the table. Half of the population is random, half the best of many."""
+    """One row group of the table. Half of the population is random, half is the best of many."""
 
     name: str
     env: str
@@ -67,7 +67,7 @@ def _random(size: int, count: int, purpose: str) -> Float32:
 
 
 def works(quick: bool) -> tuple[Work, ...]:
-    """The table's works; quick ones are fewer, and cut long episodes short."""
+    """The table's works; `quick`: fewer works, and shorter episodes."""
     cut = {"max_episode_steps": 100} if quick else {}
     small, large = _mlp(32), _mlp(64)
     residual = NetworkParams(module="srghn.policies:ResidualMLP", kwargs={"width": 32, "blocks": 1})
@@ -85,7 +85,7 @@ def works(quick: bool) -> tuple[Work, ...]:
 
 
 def long_works() -> tuple[Work, ...]:
-    """Populations that take more than a second even where two workers share them."""
+    """Populations that take more than a second even with two workers."""
     large = _mlp(64)
     return (
         Work("LunarLander, P=64, 256 episodes", "LunarLander-v3", 64, 256, large),

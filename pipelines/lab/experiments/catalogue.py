@@ -1,7 +1,7 @@
 """The experiments: CartPole whose actions switch, unknown starting rates, functions that move.
 
-Every one shows the controls beside the method, at settings at which they do well; what the method
-may claim is that nobody had to know the right step.
+Each shows the controls beside the method, at settings that suit them. The method's claim is that
+the right step size need not be known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The controls, at settings at which they do well, and what experiments share."""
+"""The controls, at settings that suit them, and other parts that experiments share."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ CONTROLS: Arms = {
     "snes": {"evolution": {"strategy": "snes", "options": {"sigma": 0.5}}},
     "cmaes": {"evolution": {"strategy": "cmaes", "options": {"sigma": 0.5}}},
 }
-#: A smaller step suits it better where fitness is smooth.
+#: A smaller step suits OpenES better if fitness is smooth.
 SMOOTH_OPENES = {
     "evolution": {"strategy": "openes", "options": {"sigma": 0.1, "learning_rate": 0.1}}
 }
-#: The rates that a constant one may be held at; which is best, only trying it tells.
+#: Constant rates to compare; only trying them shows which is best.
 RATES = (0.1, 0.2, 0.35)
 HELD: Arms = {
     f"constant-rate {rate:g}": {
@@ -49,7 +49,7 @@ HELD: Arms = {
     }
     for rate in RATES
 }
-#: What keeps evolvability from wearing out, together, alone, and with memory.
+#: The settings against wear: together, alone, and with memory.
 KEPT, STRESS = {"keep_spread": True}, {"stress": True}
 LASTING: Arms = {
     "kept spread and stress": {"ghn": {**KEPT, **STRESS}},

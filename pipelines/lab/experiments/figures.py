@@ -1,4 +1,4 @@
-"""The page's pictures: medians over seeds with quartile bands, against evaluations spent."""
+"""The page's figures: medians over seeds with quartile bands, against evaluations."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-#: No clock and no random ids in the SVG: the same numbers give the same bytes.
+#: No date and no random ids in the SVG, so the same numbers give the same bytes.
 _SAME: Any = {"svg.hashsalt": "srghn", "svg.fonttype": "none", "font.size": 9.0}
 _STYLES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What to draw of the generations table: a column, its name on the axis, and the axis' kind."""
+    """A column of the generations table to draw: its name, the axis label, the axis' scale."""
 
     column: str
     label: str
@@ -54,8 +54,8 @@ def draw(curve: Curve, frame: pd.DataFrame, arms: Sequence[str], switches: Seque
 def draw_wear(frame: pd.DataFrame, arms: Sequence[str], bins: int = 8) -> str:
     """One SVG: generations to recover, and the share of phases lost, as switches go by.
 
-    `frame` has a row per arm, seed and phase (`generations` NaN where it was lost). Switches are
-    taken together in `bins`; a median is drawn where at most half of a bin was lost.
+    `frame` has a row per arm, seed and phase (`generations` is NaN if it was lost). Switches are
+    grouped into `bins`; a median is drawn if at most half of a bin was lost.
     """
     after = frame[frame["phase"] > 0]
     last = int(after["phase"].max())
@@ -115,5 +115,5 @@ def _mark(axes: Axes, frame: pd.DataFrame, switches: Sequence[int]) -> None:
 
 
 def log_error(best: pd.Series[float]) -> pd.Series[float]:
-    """The error behind a fitness, kept above what a log axis cannot show."""
+    """The error of a fitness, with a lower bound for the log axis."""
     return (-best).clip(lower=1e-12).replace(np.inf, np.nan)

@@ -1,4 +1,4 @@
-"""Two-dimensional functions whose optimum moves: the task in which the right step is unknown."""
+"""Two-dimensional functions whose optimum moves, so that the right step size is unknown."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def sphere(x: Point) -> float:
 
 
 def rosenbrock(x: Point) -> float:
-    """Its valley is curved; shifted so that the optimum is at the origin."""
+    """A function with a curved valley, shifted so that the optimum is at the origin."""
     first, second = x + 1
     return float(100 * (second - first**2) ** 2 + (1 - first) ** 2)
 
 
 def rastrigin(x: Point) -> float:
-    """Ten local optima to a unit square's side lie around the one at the origin."""
+    """A function with many local optima around the one at the origin."""
     return float(20 + (x**2 - 10 * np.cos(2 * math.pi * x)).sum())
 
 

@@ -1,4 +1,4 @@
-"""The end of an experiment: two CSV files, a JSON report, and a page to read."""
+"""The results of an experiment: two CSV files, a JSON report, and a page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from srghn.evolution.run import SECTIONS
 from srghn.files import atomic_write
 from srghn.provenance import platform_note
 
-#: Switches from which on the table no longer has a column for each.
+#: With this many switches or more, the table has no column for each.
 MANY = 6
 RATE = Curve(
     "rate",
@@ -40,7 +40,7 @@ DIVERSITY = Curve(
 def write(
     experiment: Experiment, outcomes: Sequence[Outcome], out: Path, quick: bool
 ) -> dict[str, Any]:
-    """Write everything into `out` and give the report."""
+    """Write all files into `out`; returns the report."""
     frame = pd.concat(
         [
             curves(folder_of(experiment, o.arm, o.seed, out)).assign(arm=o.arm, seed=o.seed)
@@ -86,7 +86,7 @@ def results(experiment: Experiment, outcomes: Sequence[Outcome]) -> pd.DataFrame
 def _score_columns(
     experiment: Experiment, scores: Mapping[str, float], mode: str
 ) -> dict[str, float]:
-    """A column a mode; where the modes never return, the phase's own and the next one's."""
+    """A column for each mode; if modes never return, only the phase's own and the next one's."""
     if experiment.tested == "all":
         return {f"score_{name}": score for name, score in scores.items()}
     after = [score for name, score in scores.items() if name != mode]
@@ -94,7 +94,7 @@ def _score_columns(
 
 
 def is_generalist(experiment: Experiment, scores: Mapping[str, float]) -> bool:
-    """One policy that solves every mode: nothing is left to recover from."""
+    """Whether one policy solves every mode, so that a switch needs no recovery."""
     return min(scores.values()) >= experiment.solved
 
 
@@ -120,7 +120,7 @@ def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> di
 
 
 def _switch(phases: Sequence[Any]) -> dict[str, float | None]:
-    """Median and slowest over seeds; None where that run never recovered."""
+    """Median and slowest over seeds, in generations; None if that run never recovered."""
     taken = np.array([np.inf if p.generations is None else p.generations for p in phases], float)
     spent = np.array([np.inf if p.evaluations is None else p.evaluations for p in phases], float)
     found = {
@@ -142,7 +142,7 @@ def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
 def html(
     experiment: Experiment, report: Mapping[str, Any], frame: pd.DataFrame, wear: str = ""
 ) -> str:
-    """The page: targets, table, figures; `wear` where there are many switches. Needs no file."""
+    """The page: targets, table, figures, and `wear` if there are many switches. Self-contained."""
     if experiment.log_error:
         frame = frame.assign(best=figures.log_error(frame["best"]))
     best = Curve("best", "error" if experiment.log_error else "best fitness", experiment.log_error)
@@ -169,7 +169,7 @@ def html(
 
 
 def groups(experiment: Experiment) -> dict[str, list[str]]:
-    """Arms that are drawn together: those whose names begin alike, where the world differs."""
+    """The arms of each figure. If worlds differ, arms with the same first word share a figure."""
     worlds: dict[str, list[str]] = {}
     for arm, change in experiment.arms.items():
         first = arm.partition(" ")[0] if "env" in change else ""

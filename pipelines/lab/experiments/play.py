@@ -1,4 +1,4 @@
-"""One run of one arm: evolve, test the champions on the way, and say how each phase went."""
+"""One run of one arm: evolves, tests the champions, and measures each phase."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from srghn.evaluation.task import Task
 from srghn.evolution import GenerationRecord, evolve, tables
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 
-#: Generations after a switch in which the mutation rate's peak is looked for.
+#: Generations after a switch in which the mutation rate's peak is measured.
 PEAK_WITHIN = 50
 
 
@@ -34,7 +34,7 @@ class Phase:
 
 
 def phases(params: RunParams, version: EnvVersion) -> list[Phase]:
-    """The stretches between switches."""
+    """The phases between switches."""
     total = params.evolution.generations
     starts = [0, *(s.generation for s in params.env.schedule if 0 < s.generation < total)]
     return [
@@ -44,11 +44,11 @@ def phases(params: RunParams, version: EnvVersion) -> list[Phase]:
 
 
 class Champions(Evaluator):
-    """Plays for the run, and tests each generation's champion on fixed episodes.
+    """Evaluates for the run, and tests each generation's champion on fixed episodes.
 
-    A champion is tested in the mode at hand until one has solved the phase, and at the end of a
-    phase in every mode, or in its own and the next phase's (`Experiment.tested`). Results are
-    appended to a file: after a kill some are there twice, alike.
+    Champions are tested in the present mode until one has solved the phase. At the end of a phase
+    the champion is tested in every mode, or in its own and the next one's (`Experiment.tested`).
+    Results are appended to a file; after a kill some may be there twice, with equal values.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Champions(Evaluator):
             for generation, scores in _mended(file).items()
             if scores[version.mode_at(generation)] >= experiment.solved
         }
-        self.near = experiment.solved - abs(experiment.solved) / 2  # not worth a test below
+        self.near = experiment.solved - abs(experiment.solved) / 2  # below this, no test
         self.champion: Any = None
 
     def evaluate(self, policies: Any, task: Task, progress: Progress | None = None) -> Evaluation:
@@ -77,7 +77,7 @@ class Champions(Evaluator):
         return self.inner.describe()
 
     def heard(self, record: GenerationRecord) -> None:
-        """Test the champion of the generation that has just been played."""
+        """Test the champion of the generation that has just been evaluated."""
         here = _phase_of(self.phases, record.generation)
         last = record.generation + 1 == self.phases[here].end
         if last:
@@ -111,7 +111,7 @@ def _phase_of(stretches: list[Phase], generation: int) -> int:
 
 
 def read_tests(file: Path) -> dict[int, dict[str, float]]:
-    """Generation -> mode -> the champion's test score; a line that a kill tore is left out."""
+    """Generation -> mode -> the champion's test score; an incomplete last line is ignored."""
     found: dict[int, dict[str, float]] = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
@@ -123,7 +123,7 @@ def read_tests(file: Path) -> dict[int, dict[str, float]]:
 
 
 def _mended(file: Path) -> dict[int, dict[str, float]]:
-    """What `read_tests` reads, with a torn last line gone from the file, too."""
+    """As `read_tests`; also removes an incomplete last line from the file."""
     tests = read_tests(file)
     lines = [json.dumps({"generation": g, "scores": scores}) for g, scores in tests.items()]
     atomic_write(file, "".join(f"{line}\n" for line in lines))
@@ -131,14 +131,14 @@ def _mended(file: Path) -> dict[int, dict[str, float]]:
 
 
 def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:
-    """A run's folder; other parameters have another, so nothing stale is ever taken up."""
+    """A run's folder. Other parameters give another folder, so stale results are never used."""
     params = experiment.params(arm, seed).model_dump(mode="json")
     digest = sha256_bytes(canonical_json([params, experiment.solved, experiment.test_episodes]))
     return out / "runs" / f"{arm.replace(' ', '-')}-{seed}-{digest[:8]}"
 
 
 def play(experiment: Experiment, arm: str, seed: int, folder: Path) -> Outcome:
-    """Run one arm with one seed in `folder`, or resume where it was."""
+    """Run one arm with one seed in `folder`, or resume it there."""
     params = experiment.params(arm, seed)
     version = pin(params.env)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run an experiment: every arm with every seed, two at a time, and then the page."""
+"""Runs an experiment: every arm with every seed, several at a time, and then the page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from srghn.evaluation.engines.worker import SINGLE_THREADED
 from srghn.files import atomic_write
 from srghn.parents import PARENT, die_with_parent, mark
 
-#: Called with (runs done, what the last one was); by default it is a bar on stderr.
+#: Called with (runs done, name of the last one); by default it is a bar on stderr.
 Progress = Callable[[int, str], None]
 
 
@@ -39,12 +39,12 @@ def run_experiment(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run what is missing in `out` and write the page; gives the report that is in `report.json`.
+    """Run the missing runs in `out` and write the page; returns the content of `report.json`.
 
-    `out` then holds `index.html`, `report.json` (each arm's parameters with it), `results.csv` (a
-    row per run and phase), `curves.csv` (a row per run and generation) and the runs themselves,
-    from which a stopped experiment goes on. `arms` are those to run beside the method's own, by
-    default all; `sets` (`section.key=value`) hold for every arm; `workers` run at a time. Raises
+    `out` then holds `index.html`, `report.json` (with each arm's parameters), `results.csv` (a row
+    per run and phase), `curves.csv` (a row per run and generation), and the runs, from which a
+    stopped experiment resumes. `arms` are those to run beside the method's own, by default all;
+    `sets` (`section.key=value`) apply to every arm; `workers` runs are run at a time. Raises
     `ConfigError` for an unknown name, arm or parameter.
     """
     experiment = find(name, quick, sets)
@@ -67,15 +67,15 @@ def run_experiment(
 
 
 def find(name: str, quick: bool, sets: Sequence[str]) -> Experiment:
-    """The experiment of that name with what the command line sets in it."""
+    """The experiment of that name, with the command line's parameters; raises `ConfigError`."""
     _check_known("experiment", name, EXPERIMENTS)
     experiment = replace(EXPERIMENTS[name](quick), sets=tuple(sets))
-    experiment.params(next(iter(experiment.arms)), 0)  # refuses a bad setting before all the work
+    experiment.params(next(iter(experiment.arms)), 0)  # refuses a bad setting before any run
     return experiment
 
 
 def only(experiment: Experiment, arms: Sequence[str]) -> Experiment:
-    """The experiment with the method's own arms and those named; `none` names no other."""
+    """The experiment with the method's own arms and the given ones; `none`: no others."""
     arms = [arm for arm in arms if arm != "none"]
     for arm in arms:
         _check_known(f"arm of {experiment.name}", arm, experiment.arms)
@@ -93,7 +93,7 @@ def _check_known(what: str, name: str, known: Iterable[str]) -> None:
 def run_one(
     name: str, quick: bool, sets: tuple[str, ...], arm: str, seed: int, out: Path
 ) -> Outcome:
-    """One run in its folder, or its outcome if it is done. What a worker process is sent."""
+    """Do one run in its folder, or read its outcome if it is done. Runs in a worker process."""
     experiment = find(name, quick, sets)
     folder = folder_of(experiment, arm, seed, out)
     done = folder / "outcome.json"
@@ -111,7 +111,7 @@ def read_outcome(path: Path) -> Outcome:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes of one thread each, that end with this one."""
+    """A pool of fresh processes with one thread each; they end with this one."""
     before = dict(os.environ)
     os.environ.update(SINGLE_THREADED | {PARENT: mark()})
     context = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""What an experiment is: arms to compare, when one has solved it, targets that may be missed."""
+"""The parts of an experiment: arms to compare, the criterion of a solution, and targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from srghn.config import RunParams, parse_params, with_overrides
 
 @dataclass(frozen=True)
 class Target:
-    """A claim with its number: `value` is what was found, `wanted` what was asked, in words."""
+    """A claim with its number: `value` is the result and `wanted` the target, both as text."""
 
     name: str
     wanted: str
@@ -23,8 +23,8 @@ class Target:
 class Recovery:
     """One phase of one run, from a switch (or the start) to the next.
 
-    generations  until the champion solved the test, counted from `start`; None: never
-    evaluations  episodes spent on that
+    generations  from `start` until the champion solved the test; None: never
+    evaluations  episodes until then
     peak, rest   highest mutation rate in the phase's first 50 generations, and the median of its
                  last tenth
     scores       of the champion at the phase's end, by mode
@@ -55,13 +55,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms share `base`; each changes what its overrides say (nested like the parameters).
+    """Arms share the parameters `base`; each has overrides, nested like the parameters.
 
     solved         the champion's mean return at which a phase counts as solved
     test_episodes  fixed episodes that champions are tested on; 0: their training fitness is exact
-    seeds          how many by default
+    seeds          default number of seeds
     log_error      fitness is minus an error, drawn on a log axis
-    seeded         what else a run's seed changes, nested like the parameters
+    seeded         further parameters that depend on a run's seed, nested like the parameters
     sets           `section.key=value` of the command line, for every arm
     tested         modes in which a champion is tested at the end of a phase: all, or its own and
                    the next one's

@@ -1,4 +1,4 @@
-"""Many switches: does the ability to evolve last, and does it in worlds that never return?"""
+"""Many switches: does the ability to evolve last, also in worlds that never return?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.lab.experiments.spec import Experiment, Outcome, Target
 
 SWITCHES, EVERY = 40, 40
 
-#: Every control; the constant rates in place of the one.
+#: Every control, with all constant rates instead of one.
 ARMS: Arms = {
     METHOD: {},
     **LASTING,

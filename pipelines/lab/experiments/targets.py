@@ -1,4 +1,4 @@
-"""What was promised of the method, held against what was found: hit or miss, with the number."""
+"""Compares the method's targets with the results: hit or miss, with the number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def of_arm(outcomes: Iterable[Outcome], arm: str) -> list[Outcome]:
 
 
 def recovered(outcome: Outcome, within: float = math.inf) -> bool:
-    """Whether every switch was recovered from within so many generations."""
+    """Whether the run recovered from every switch within `within` generations."""
     taken = [_generations(phase) for phase in outcome.after_switches]
     return all(math.isfinite(g) and g <= within for g in taken)
 
@@ -29,13 +29,13 @@ def _generations(phase: Recovery) -> float:
 
 
 def medians(outcomes: Sequence[Outcome]) -> list[float]:
-    """For each switch the median of generations over seeds; a run that never recovered is inf."""
+    """For each switch, the median of generations over seeds; no recovery counts as infinite."""
     table = [[_generations(phase) for phase in outcome.after_switches] for outcome in outcomes]
     return [float(np.median(column)) for column in zip(*table, strict=True)]
 
 
 def wear(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
-    """Does it last? Phases lost after switches, and the medians of the first and the last quarter.
+    """Phases lost after switches, and the median recovery in the first and the last quarter.
 
     Keys: lost, share (lost of all), early, late (generations; None: never).
     """
@@ -51,9 +51,10 @@ def wear(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
 
 
 def lasting(outcomes: Sequence[Outcome], share: float, best: str) -> list[Target]:
-    """At most `share` of phases lost; late no slower than early, nor than the best constant rate.
+    """Targets: at most `share` of phases lost; late recovery no slower than early recovery and than
+    the best constant rate's.
 
-    `best` begins the names of the arms whose rate is held.
+    `best` is the prefix of the names of the arms with a constant rate.
     """
     own = wear(of_arm(outcomes, METHOD))
     held = {
@@ -98,8 +99,8 @@ def _or_never(value: float | int | None) -> float:
 def signature(outcomes: Sequence[Outcome], name: str) -> Target:
     """The rate falls tenfold once solved and rises after the switch.
 
-    Fall: a phase's peak over its rest. Rise: the next phase's peak over this one's rest. Medians
-    over seeds for each phase, and of those the least.
+    Fall: a phase's peak divided by its rest. Rise: the next phase's peak divided by this one's
+    rest. The figures are medians over seeds for each phase, and the least of these.
     """
     falls = [[p.peak / p.rest for p in o.phases] for o in outcomes]
     rises = [
@@ -169,7 +170,7 @@ def functions_2d(outcomes: Sequence[Outcome]) -> list[Target]:
 
 
 def ablation(outcomes: Sequence[Outcome]) -> list[Target]:
-    """The default should not be beaten by leaving one of its parts out or by turning one on."""
+    """The target that no other setting, with one part more or less, recovers faster."""
     arms = list(dict.fromkeys(o.arm for o in outcomes))
     slowest = {arm: max(medians(of_arm(outcomes, arm))) for arm in arms}
     best = min(slowest, key=lambda arm: slowest[arm])

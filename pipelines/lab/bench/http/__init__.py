@@ -1,1 +1,1 @@
-"""`srghn bench serve`: this server against the bare protocol, a constant, and MLflow's server."""
+"""`srghn bench serve`: compares this server with the bare protocol, a constant, and MLflow's."""

@@ -1,4 +1,4 @@
-"""What the clients of the bench ask for."""
+"""The requests of the benchmark's clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def request(path: str, body: bytes, *headers: str) -> bytes:
 
 
 def always(data: bytes) -> Client:
-    """The same request again and again."""
+    """A client that repeats the same request."""
     return lambda answer: data
 
 
@@ -57,7 +57,7 @@ def infer(size: int, count: int, binary: bool) -> Client:
 
 
 class Episodes:
-    """Episodes of so many steps, each with its token returned, and an outcome after the last."""
+    """Episodes of `steps` steps, each with the token returned, and an outcome after the last."""
 
     def __init__(self, size: int, steps: int) -> None:
         self._observation = json.dumps(_numbers(size))
@@ -89,6 +89,6 @@ def _numbers(size: int) -> list[float]:
 
 
 def _rows(size: int) -> list[list[float]]:
-    """Observations as a client has them: float32, written with the digits those need."""
+    """Observations of a client: float32 values, written with as many digits as they need."""
     drawn = np.random.default_rng(0).normal(size=(BATCH, size)).astype(np.float32)
     return [[float(str(value)) for value in row] for row in drawn]

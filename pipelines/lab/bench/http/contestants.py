@@ -1,8 +1,9 @@
 """Servers to compare with: `python -m pipelines.lab.bench.http.contestants NAME ARGUMENT`.
 
-`bare MODEL.onnx` is a bare ASGI function that parses JSON and runs the policy in numpy: the limit.
-`constant` is a FastAPI endpoint that takes a pydantic body and returns a constant. `mlflow FOLDER`
-is MLflow's scoring server with the policy as a saved model. Each prints its URL, then serves.
+`bare MODEL.onnx` is a bare ASGI function that parses JSON and runs the policy in numpy. It is the
+limit. `constant` is a FastAPI endpoint that takes a pydantic body and returns a constant.
+`mlflow FOLDER` is MLflow's scoring server with the policy as a saved model. Each prints its URL,
+then serves.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def bare(path: Path) -> Any:
 
 
 def constant() -> Any:
-    """FastAPI with a pydantic body, and nothing else."""
+    """FastAPI with a pydantic body."""
     from fastapi import FastAPI
     from pydantic import BaseModel
 
@@ -53,7 +54,7 @@ def constant() -> Any:
     async def act(body: Body) -> dict[str, int]:
         return {"action": 1}
 
-    act.__annotations__["body"] = Body  # a class of this function is no name of the module
+    act.__annotations__["body"] = Body  # FastAPI cannot resolve the name of a local class
     app.post("/v1/act")(act)
     return app
 
@@ -67,7 +68,7 @@ def scoring(folder: Path) -> Any:
 
 
 def save_for_mlflow(model: Path, folder: Path) -> None:
-    """The policy as MLflow saves an ONNX model."""
+    """Save the policy as an ONNX model of MLflow."""
     import mlflow.onnx
     import onnx
 

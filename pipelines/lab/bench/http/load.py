@@ -1,7 +1,7 @@
-"""A load generator: connections that ask, wait for the answer, and ask again.
+"""A load generator: connections that send a request, wait for the answer, and repeat.
 
-It counts answers and the CPU time of the server's processes, so that the ratio of two servers
-holds on a busy machine too. A client is a function of the last answer's body to the next request.
+It counts answers and the CPU time of the server's processes, so the ratio of two servers is valid
+on a busy machine too. A client is a function from the last answer's body to the next request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Rate:
-    """What one load gave."""
+    """The result of one load."""
 
     requests: int
     cpu_seconds: float
@@ -33,11 +33,11 @@ class Rate:
 
 
 class Refused(RuntimeError):
-    """An answer other than 200: the figures would mean nothing."""
+    """The server answered with another status than 200, so the figures would be meaningless."""
 
 
 def load(url: str, pids: list[int], clients: list[Client], seconds: float) -> Rate:
-    """Let each client ask over a connection of its own for so many seconds."""
+    """Let each client send requests over its own connection for `seconds` seconds."""
     host, _, port = url.removeprefix("http://").partition(":")
     return asyncio.run(_load(host, int(port), pids, clients, seconds))
 
@@ -118,7 +118,7 @@ class _Connection(asyncio.Protocol):
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """CPU time that processes have used, in user and system, all their threads."""
+    """CPU seconds (user and system) that processes have used, over all their threads."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

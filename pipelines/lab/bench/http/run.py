@@ -1,4 +1,4 @@
-"""Measure the server on a copy of a home, beside the servers it is compared with."""
+"""Measures the server on a copy of a home, and the servers it is compared with."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Work:
-    """A name, what each connection asks, and the least share of the bare function it aims at."""
+    """A name, the requests of each connection, and the target share of the bare function."""
 
     name: str
     client: Callable[[], Client]
@@ -56,7 +56,7 @@ class Work:
 
 
 def works(size: int) -> list[Work]:
-    """All that the server is asked for; `size` numbers an observation."""
+    """The requests to measure; an observation has `size` numbers."""
     return [
         Work("/v1/act", lambda: clients.act(size), 0.75),
         Work("episodes of 200 steps", lambda: clients.Episodes(size, 200), 0.60),
@@ -69,9 +69,9 @@ def works(size: int) -> list[Work]:
 
 
 def bench_http(settings: Settings, *, rounds: int = 3, seconds: float = 3.0) -> dict[str, Any]:
-    """Requests per CPU-second of each work, as shares of the bare function of the same round.
+    """Requests per CPU-second of each work, as shares of the bare function in the same round.
 
-    Raises `ServiceError` if the home has no champion. Nothing is written into the home: its
+    Raises `ServiceError` if the home has no champion. Nothing is written into the home; its
     champion is served from a copy.
     """
     with tempfile.TemporaryDirectory(prefix="srghn-bench-") as folder:
@@ -161,7 +161,7 @@ def _two_workers(home: Path, size: int, seconds: float) -> float:
 
 
 def copy_home(settings: Settings, home: Path) -> tuple[Path, int]:
-    """Copy what serves the champion; the policy's file and its observation's size."""
+    """Copy the champion's files; returns its policy file and the size of its observations."""
     if not settings.database_url.startswith("sqlite:///"):
         raise ServiceError("srghn bench serve copies a SQLite ledger; unset SRGHN_DATABASE_URL")
     source = Path(settings.database_url.removeprefix("sqlite:///"))
@@ -184,7 +184,7 @@ def copy_home(settings: Settings, home: Path) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def serving(home: Path, *options: str) -> Iterator[Server]:
-    """`srghn serve` of a home on a free port, until the block ends."""
+    """Run `srghn serve` for a home on a free port, until the block ends."""
     command = [sys.executable, "-m", "srghn.start", "serve", "--port", "0", *options]
     with run(command, {"SRGHN_HOME": str(home)}) as server:
         yield server
@@ -192,7 +192,7 @@ def serving(home: Path, *options: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def run(command: list[str], variables: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """A server from its command, until the block ends; ready when it answers."""
+    """Run a server by its command until the block ends; it is ready when it answers."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
     environment |= variables or {}
     begun = time.monotonic()

@@ -1,7 +1,7 @@
-"""The peers, each in an environment of its own, measured by a program of its own.
+"""The peers, each with its own virtual environment and its own program to measure it.
 
-Their interpreters see this project's packages, so that nothing large is installed twice; only JAX's
-is closed. A peer that is not installed is skipped with a word.
+Their interpreters see this project's packages, so nothing large is installed twice; only JAX's does
+not. A peer that is not installed is skipped with a message.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from pipelines.lab.bench.works import Work
 from srghn.errors import ServiceError
 
-#: Told what is skipped, and why.
+#: Called with messages about skipped peers.
 Say = Callable[[str], None]
 HERE = Path(__file__).parent
-#: Most individuals that a peer which plays one policy after the other is given.
+#: Most individuals for a peer that plays one policy after the other.
 AT_MOST = 8
 
 
@@ -51,7 +51,7 @@ PEERS = (
 
 
 def install(peer: Peer, home: Path) -> None:
-    """A fresh environment with the peer in it; raises `ServiceError` with what pip said."""
+    """Make a fresh environment with the peer; raises `ServiceError` with pip's message."""
     folder = home / "bench" / peer.name
     _run([sys.executable, "-m", "venv", "--clear", str(folder)], peer)
     if peer.shares:
@@ -70,7 +70,7 @@ def _run(command: list[str], peer: Peer) -> None:
 
 
 def rate(peer: Peer, work: Work, home: Path, rounds: int, seconds: float) -> float:
-    """Steps per CPU-second of a peer on a work; raises `ServiceError` with its last words."""
+    """Steps per CPU-second of a peer on a work; raises `ServiceError` with its last message."""
     face, hidden = work.version.interface, work.network.kwargs["hidden"]
     with tempfile.TemporaryDirectory() as folder:
         weights, spec = Path(folder) / "weights.npy", Path(folder) / "spec.json"

@@ -1,4 +1,4 @@
-"""What the peers' programs share: the same measuring as in `pipelines.lab.bench.measure`."""
+"""The shared part of the peers' programs: measures as `pipelines.lab.bench.measure` does."""
 
 from __future__ import annotations
 

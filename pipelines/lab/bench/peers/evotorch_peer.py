@@ -30,7 +30,7 @@ def main() -> None:
         torch.nn.Sequential(*layers),
         env_config={"max_episode_steps": spec["limit"]},
     )
-    # a part of the population is enough: one policy after the other takes its time
+    # a part of the population is enough, because it plays one policy after the other
     weights = torch.from_numpy(np.load(spec["weights"])[: spec["at_most"]])
 
     def play() -> int:

@@ -1,1 +1,1 @@
-"""`srghn bench solve`: CPU-seconds until a world is solved, beside peers at published settings."""
+"""`srghn bench solve`: CPU-seconds until a world is solved, with peers at published settings."""

@@ -1,4 +1,4 @@
-"""Which worlds, from which mean return on they count as solved, and everyone's settings."""
+"""The worlds, the mean return from which each counts as solved, and all settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Ours, where a goal says nothing else.
+#: srghn's settings, unless a goal overrides them.
 _OURS: Mapping[str, Any] = {
     "network": {"kwargs": {"hidden": [16], "activation": "tanh"}},
     "ghn": {"rate_min": 0.03},
@@ -29,7 +29,7 @@ class Goal:
 
     @property
     def hidden(self) -> int:
-        """Width of the hidden layer, for peers whose network is a choice of ours."""
+        """Width of the hidden layer, for peers whose network we choose."""
         return int(self._section("network")["kwargs"]["hidden"][0])
 
     @property

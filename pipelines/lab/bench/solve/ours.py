@@ -1,4 +1,4 @@
-"""One run of ours until it has solved the goal or its time is up, in CPU-seconds."""
+"""One run of srghn until it has solved the goal or used its CPU-seconds."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ EPISODES = 100
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run: `score` is the last test's mean return, NaN before any; `solved` or censored.
+    """A run. `score`: mean return of the last test, NaN without one; `solved`: within the limit.
 
-    `cpu_seconds` and `steps` leave out the tests, which are the bench's own.
+    `cpu_seconds` and `steps` leave out the benchmark's own tests.
     """
 
     env: str
@@ -40,7 +40,7 @@ class Attempt:
 
 
 class _Judge(Evaluator):
-    """Plays for the run, and tests a generation's best where its own episodes reach the bar."""
+    """Evaluates for the run, and tests a generation's best if its own episodes reach the bar."""
 
     def __init__(
         self, inner: Evaluator, goal: Goal, params: RunParams, version: EnvVersion, limit: float,

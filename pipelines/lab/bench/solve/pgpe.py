@@ -19,7 +19,7 @@ MAX_SPEED = 0.15
 
 
 def actor(problem, policy):
-    """The policy, which normalises observations and clips actions itself, as a function."""
+    """The policy as a function, with normalised observations and clipped actions."""
     discrete = isinstance(problem._get_env().action_space, Discrete)
 
     def act(row):

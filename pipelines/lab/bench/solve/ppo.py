@@ -2,7 +2,8 @@
 # Runs in the environment of the peer, whose packages are not here.
 """Stable-Baselines3's PPO until it has solved the goal: `python ppo.py SPEC.json`.
 
-Prints one JSON object. It ends when solved, at the CPU limit, or at its published budget of steps.
+It prints one JSON object. It ends when solved, at the CPU limit, or at the published budget of
+steps.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""pycma beside a plain Gymnasium loop until it has solved the goal: `python pycma.py SPEC.json`.
+"""pycma with a plain Gymnasium loop until it has solved the goal: `python pycma.py SPEC.json`.
 
-As its users write it: the defaults of `cma.CMAEvolutionStrategy`, a policy in NumPy with one hidden
-layer of tanh, a few episodes each. The mean of the search is tested in each generation whose best
-individual reaches the bar.
+It is written as its users write it: the defaults of `cma.CMAEvolutionStrategy`, a policy in NumPy
+with one hidden layer of tanh, a few episodes each. The mean of the search is tested in each
+generation whose best individual reaches the bar.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Policy:
 
 
 def play(env, act, seeds):
-    """Mean return, and steps."""
+    """The mean return and the number of steps."""
     total, steps = 0.0, 0
     for seed in seeds:
         (row, _), over = env.reset(seed=int(seed)), False

@@ -1,4 +1,4 @@
-"""Every contestant on every goal with every seed, one by one, into a table that resumes."""
+"""Runs every contestant on every goal with every seed, into a table that can be resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from srghn.errors import ConfigError, ServiceError
 #: Strategies of this library by name.
 OURS = ("self-referential", "cmaes", "snes")
 PPO, PGPE, PYCMA = "sb3-ppo", "evotorch-pgpe", "pycma"
-#: Contestant -> the program that plays it, and where that is installed; pycma is with ourselves.
+#: Contestant -> its program, and the peer whose environment runs it; pycma runs in our own.
 PEERS: dict[str, tuple[str, Peer | None]] = {
     PPO: ("ppo.py", Peer("sb3", tuple(GOALS), ("stable-baselines3",), True)),
     PGPE: ("pgpe.py", Peer("evotorch", tuple(GOALS), ("evotorch",), True)),
@@ -44,9 +44,9 @@ def bench_solve(
     limit: float = 1800.0,
     say: Callable[[str], None] = print,
 ) -> list[Attempt]:
-    """Attempts that `out` (CSV) does not have yet are made and appended; gives all asked for.
+    """Make the attempts that `out` (CSV) does not have yet, and append them; returns all of them.
 
-    `limit` is in CPU-seconds a run. Raises `ConfigError` for an unknown world or contestant.
+    `limit` is in CPU-seconds for each run. Raises `ConfigError` for an unknown world or contestant.
     """
     worlds, contestants = worlds or tuple(GOALS), contestants or (OURS[0], *PEERS)
     _check("world", worlds, GOALS)
@@ -77,7 +77,7 @@ def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _one(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> Attempt:
-    """In a process of its own, whose CPU time is counted."""
+    """One attempt in its own process, whose CPU time is counted."""
     if contestant in PEERS:
         return _peer(goal, contestant, seed, limit, home)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -119,7 +119,7 @@ def _append(out: Path, made: Attempt) -> None:
 
 
 def read(out: Path) -> list[Attempt]:
-    """The attempts in a table; none where there is no file yet."""
+    """The attempts in a table; none if there is no file yet."""
     if not out.exists():
         return []
     with out.open() as file:
@@ -138,7 +138,7 @@ def read(out: Path) -> list[Attempt]:
 
 
 def median_seconds(attempts: Sequence[Attempt]) -> float:
-    """Median CPU-seconds, an unsolved run counting as never."""
+    """Median CPU-seconds; an unsolved run counts as infinite."""
     return statistics.median(a.cpu_seconds if a.solved else math.inf for a in attempts)
 
 
@@ -146,7 +146,7 @@ HEADINGS = ("world", "contestant", "solved", "median CPU-s", "each run", "median
 
 
 def table(attempts: Sequence[Attempt]) -> Table:
-    """A row for each world and contestant; unsolved runs are shown, with what they spent."""
+    """A row for each world and contestant; unsolved runs are shown with the time they used."""
     shown = Table(title=f"CPU-seconds until {EPISODES} fresh episodes reach the bar, one core")
     for heading in HEADINGS:
         shown.add_column(heading)

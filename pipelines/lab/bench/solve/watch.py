@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # Runs in the environments of the peers; the standard library, Gymnasium and NumPy alone.
-"""What the peers' programs share: the clock, the test on fresh episodes, and the answer."""
+"""The shared part of the peers' programs: the clock, the test on fresh episodes, the result."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 
 
 def spec():
-    """What is asked: env, bar, seed, limit (CPU-seconds), episodes, and each peer's settings."""
+    """The task: env, bar, seed, limit (CPU-seconds), episodes, and each peer's settings."""
     return json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 
 
 class Watch:
-    """CPU-seconds since it was made, without those of its own tests."""
+    """A clock of CPU-seconds that leaves out its own tests."""
 
     def __init__(self, spec):
         self.spec, self.begun = spec, time.process_time()
