@@ -126,7 +126,7 @@ def gate(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Seconds of a whole gate against a champion: until it knows, and with every planned episode.
+    """Time a whole gate against a champion: until it is decided, and with every planned episode.
 
     Candidate and champion are networks fitted to controllers that were written by hand.
 
@@ -148,7 +148,7 @@ def gate(
     names = ("world", "plays", "pairs", "seconds", "CPU", "replay's CPU", "playing", "verdict")
     rows = table("a gate against a champion", *names)
     for each in found:
-        plays = "all planned" if each.whole else "until it knows"
+        plays = "all planned" if each.whole else "until decided"
         figures = (each.episodes, each.seconds, each.cpu, each.children)
         rows.add_row(each.world, plays, *map(str, figures), f"{each.playing:.0%}", each.verdict)
     out.print(rows)
