@@ -11,8 +11,9 @@ demo: install ## set up, then the whole loop, from nothing to a served answer
 
 .PHONY: shift
 shift: install ## the world moves twice and is then unknown: alarm, diagnosis, run, recall (5 minutes)
-	rm -rf .srghn-shift
-	SRGHN_HOME=.srghn-shift $(BIN)/srghn demo --shift --json
+	rm -rf .srghn-shift && mkdir .srghn-shift
+	SRGHN_HOME=.srghn-shift $(BIN)/srghn demo --shift --json > .srghn-shift/told.json
+	$(BIN)/python -m tests.pipelines.demo.closed .srghn-shift/told.json .srghn-shift docs/results
 
 test: install ## set up, then all tests but the long ones, one process per core
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -1,60 +1,71 @@
-"""`srghn demo --shift` whole: the world moves, moves back, and then is one that nobody knows."""
+"""Parts of `srghn demo --shift`; `make shift` runs it whole and holds it against `closed.py`."""
 
 from __future__ import annotations
 
-import json
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from serving.registry.ledger import Ledger
-from tests.conftest import Srghn
+from pipelines.demo.shift import run_shift
+from srghn.errors import ConfigError
+from tests.pipelines.conftest import Home
+from tests.pipelines.demo import closed
 
-#: Two and a half minutes on two cores of their own; a machine that is shared takes longer.
-DEADLINE_SECONDS = 600.0
+PICTURE = Path(__file__).parents[3] / "docs" / "results" / "shift.svg"
+CLOSED: dict[str, Any] = {
+    "shifts": [
+        {
+            "episodes_until_alarm": 7, "diagnosis": "known", "mode": "flipped", "recalled": None,
+            "evidence": [{"mode": "normal", "fits": False}, {"mode": "flipped", "fits": True}],
+            "evaluations": 4800, "mean_return": {"before": 500.0, "during": 30.0, "after": 495.0},
+        },
+        {
+            "diagnosis": "known", "mode": "normal", "recalled": 1, "evaluations": 0,
+            "mean_return": {"before": 495.0, "during": 25.0, "after": 500.0},
+        },
+        {"diagnosis": "none", "mode": None, "recalled": None, "evaluations": 0},
+    ],
+    "served": [
+        {"version": 1, "mode": "normal"},
+        {"version": 2, "mode": "flipped"},
+        {"version": 3, "mode": "normal"},
+    ],
+}  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.services
-def test_the_loop_closes_itself(srghn: Srghn, tmp_path: Path) -> None:
-    done = srghn("demo", "--shift", "--json", timeout=DEADLINE_SECONDS)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    flipped, back, pole = told["shifts"]
-    # the actions swap meaning: nobody was good there, so it evolves in the mode that it diagnosed
-    assert (flipped["diagnosis"], flipped["mode"], flipped["recalled"]) == (
-        "known",
-        "flipped",
-        None,
-    )
-    assert 1 <= flipped["episodes_until_alarm"] <= 30
-    assert {each["mode"] for each in flipped["evidence"] if each["fits"]} == {"flipped"}
-    assert flipped["evaluations"] > 0
-    means = flipped["mean_return"]
-    assert means["before"] > 450
-    assert means["during"] < 250
-    assert means["after"] > 400
-    # they swap back: the first champion is recalled, and nothing evolves
-    assert (back["diagnosis"], back["mode"], back["recalled"]) == ("known", "normal", 1)
-    assert back["evaluations"] == 0
-    assert back["mean_return"]["after"] > 400
-    # a pole that nobody pinned: told, and nothing is begun
-    assert (pole["diagnosis"], pole["mode"], pole["recalled"]) == ("none", None, None)
-    assert pole["evaluations"] == 0
-    assert [served["version"] for served in told["served"]] == [1, 2, 3]
-    assert [served["mode"] for served in told["served"]] == ["normal", "flipped", "normal"]
-    picture = Path(told["picture"]).read_text(encoding="utf-8")
-    for words in (
-        "alarm",
-        "diagnosis: flipped",
-        "evolution",
-        "recall of version 1",
-        "another pole",
-    ):
-        assert words in picture
-    ledger = Ledger(f"sqlite:///{tmp_path / '.srghn' / 'ledger.db'}")
-    assert ledger.verify()
-    assert ledger.service_mode() == "normal"
-    ledger.close()
-    again = srghn("demo", "--shift")
-    assert (again.returncode, "has a champion already" in again.stderr) == (3, True)
+def test_a_loop_that_closes_is_accepted() -> None:
+    closed.told_well(CLOSED)
+    closed.drawn(PICTURE)
+
+
+def late(told: dict[str, Any]) -> None:
+    told["shifts"][0]["episodes_until_alarm"] = 31
+
+
+def evolved_back(told: dict[str, Any]) -> None:
+    told["shifts"][1] |= {"recalled": None, "evaluations": 900}
+
+
+def took_the_pole_for_a_mode(told: dict[str, Any]) -> None:
+    told["shifts"][2] |= {"diagnosis": "known", "mode": "flipped"}
+
+
+def stayed_bad(told: dict[str, Any]) -> None:
+    told["shifts"][0]["mean_return"]["after"] = 100.0
+
+
+@pytest.mark.parametrize("change", [late, evolved_back, took_the_pole_for_a_mode, stayed_bad])
+def test_a_loop_that_does_not_close_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
+    bad = copy.deepcopy(CLOSED)
+    change(bad)
+    with pytest.raises(AssertionError):
+        closed.told_well(bad)
+
+
+def test_a_home_with_a_champion_is_refused(home: Home) -> None:
+    home.release.approve(1, "ann", "the first")
+    with pytest.raises(ConfigError, match="has a champion already"):
+        run_shift(home.settings, 0)
