@@ -112,9 +112,10 @@ def test_an_unknown_experiment_names_the_nearest(tmp_path: Path) -> None:
 
 
 def small(quick: bool = True) -> Experiment:
-    """Two arms and 24 generations of a real experiment."""
+    """Two arms and 24 generations of a real experiment, with a small population."""
     full = catalogue.cartpole_switch(quick)
     base = catalogue._cartpole(8, 16, 24)
+    base["evolution"] |= {"parents": 6, "children": 3}
     arms = {name: full.arms[name] for name in ("self-referential", "ga")}
     return dataclasses.replace(full, base=base, arms=arms, test_episodes=8)
 
