@@ -28,6 +28,7 @@ from pipelines.commands import (
     run,
     schedule,
     serve,
+    store,
     suite,
     token,
     watch,
@@ -81,6 +82,7 @@ run.add_to(app)
 check.add_to(app)
 review.add_to(app)
 ledger.add_to(app)
+store.add_to(app)
 serve.add_to(app)
 token.add_to(app)
 watch.add_to(app)

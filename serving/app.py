@@ -26,7 +26,7 @@ from serving.schemas import BadRequest
 from serving.service import ASKED, OF, Service
 from serving.settings import Settings, load_settings
 from serving.tracing import Tracing, tracing_of
-from srghn.errors import LedgerError
+from srghn.errors import ArtefactError, LedgerError
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
         app.include_router(module.router)
     app.add_exception_handler(BadRequest, _refused)
     app.add_exception_handler(LedgerError, _unavailable)
+    app.add_exception_handler(ArtefactError, _unstored)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _bug)
     return app
@@ -141,6 +142,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _unavailable(request: Request, error: Exception) -> Response:
     logger.error("%s %s: %s", request.method, _asked(request), error)
     return answer({"error": f"the ledger cannot be used now: {error}"}, 503)
+
+
+async def _unstored(request: Request, error: Exception) -> Response:
+    """A candidate or a report is damaged, or lies in a store that is away."""
+    logger.error("%s %s: %s", request.method, _asked(request), error)
+    return answer({"error": str(error)}, 503)
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -17,7 +17,7 @@ from serving.control.notify import Sender
 from serving.limits import Limits
 from serving.metrics import Metrics, exposition
 from serving.policy import PolicyService
-from serving.registry.artefacts import ArtefactStore
+from serving.registry.artefacts import store_of
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.trial_view import Views
@@ -52,7 +52,7 @@ class Service:
             self.settings.database_url, home=self.settings.home, wait=self.limits.lock_seconds
         )
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
-        self.store = ArtefactStore(self.settings.home / "artefacts")
+        self.store = store_of(self.settings, patience=0.0)  # followers come again by themselves
         self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
         self.views = Views(self.ledger)
         self.sessions = Sessions(self.ledger.secret(POLICY), self.keeper, self.settings)

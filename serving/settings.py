@@ -38,7 +38,27 @@ class Settings(EngineSettings, BaseSettings):
     mlflow_uri: str = Field(
         "", description="tracking and registry; default SQLite in the home folder"
     )
+    store_url: str = Field(
+        "",
+        description="artefact store that hosts share: s3://BUCKET/PREFIX or file:///FOLDER; "
+        "default the home alone",
+    )
+    store_seconds: float = Field(
+        30.0, ge=0, description="seconds that a command waits for an artefact store that is away"
+    )
     prefect_api_url: str = Field("", description="Prefect server; default: srghn starts one")
+    prefect_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="seconds that a Prefect server may take to answer; default 120 for one that "
+        "is started here, 5 for one by URL",
+    )
+    work_pool: str = Field(
+        "",
+        pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        description="Prefect work pool whose workers on several hosts share the runs; default one "
+        "whose runs are this home's alone",
+    )
     host: str = Field("127.0.0.1", min_length=1, description="address the HTTP server listens on")
     port: int = Field(8000, ge=0, le=65535, description="port of the HTTP server; 0: a free one")
     auth: Literal["changes", "inference", "everything"] = Field(
@@ -77,9 +97,12 @@ class Settings(EngineSettings, BaseSettings):
     def resolved(self) -> Settings:
         """The same settings with absolute paths and URLs and with every default filled in.
 
-        Raises `ConfigError` if SQLite, MLflow or DVC cannot use the home folder's path.
+        Raises `ConfigError` if SQLite, MLflow or DVC cannot use the home folder's path, and if the
+        artefact store's URL is invalid or holds credentials.
         """
         home, key = self.home.expanduser().absolute(), self.witness_key
+        if self.work_pool:
+            self._require_shared()
         if any(letter in str(home) for letter in REFUSED_IN_PATHS):
             shown = " ".join(REFUSED_IN_PATHS[:3])
             raise ConfigError(
@@ -90,12 +113,31 @@ class Settings(EngineSettings, BaseSettings):
             update={
                 "home": home,
                 "witness_key": None if key is None else key.expanduser().absolute(),
+                "store_url": _store(self.store_url),
                 "database_url": _absolute(self.database_url) or f"sqlite:///{home / 'ledger.db'}",
                 "mlflow_uri": _absolute(self.mlflow_uri, bare=True)
                 or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
                 "host": self.host.strip("[]"),
             }
         )
+
+    def _require_shared(self) -> None:
+        """A host that takes another's run needs the same ledger, store and Prefect server."""
+        local = not self.database_url or self.database_url.startswith("sqlite")
+        absent = [
+            f"{PREFIX}{name}"
+            for name, lacks in (
+                ("DATABASE_URL of a PostgreSQL ledger", local),
+                ("STORE_URL", not self.store_url),
+                ("PREFECT_API_URL", not self.prefect_api_url),
+            )
+            if lacks
+        ]
+        if absent:
+            raise ConfigError(
+                f"SRGHN_WORK_POOL shares runs between hosts, which needs {', '.join(absent)}, too; "
+                "set them, or unset SRGHN_WORK_POOL"
+            )
 
     # ----------------------------------------------------------------- contents of the home
 
@@ -189,3 +231,25 @@ def _absolute(url: str, bare: bool = False) -> str:
     if bare and url and not urlsplit(url).scheme:
         return Path(url).expanduser().absolute().as_uri()
     return url
+
+
+def _store(url: str) -> str:
+    """The artefact store's URL without a last slash; raises `ConfigError` for any other text.
+
+    It is shown, logged and handed to child processes, so it must hold no credentials.
+    """
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(
+            "SRGHN_STORE_URL must hold no credentials and no query; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, as for any S3 client"
+        )
+    local = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+    place = local or (parts.scheme != "file" and parts.netloc)
+    if not parts.scheme or not place:
+        raise ConfigError(
+            f"SRGHN_STORE_URL must be like s3://BUCKET/PREFIX or file:///FOLDER, got {url!r}"
+        )
+    return url.rstrip("/")

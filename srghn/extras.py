@@ -10,7 +10,7 @@ EXTRAS = {
     **dict.fromkeys(("pyarrow", "torch"), "evolve"),
     **dict.fromkeys(("fastapi", "jinja2", "onnxruntime", "orjson", "prometheus_client"), "serve"),
     **dict.fromkeys(("safetensors", "sqlalchemy", "starlette", "uvicorn"), "serve"),
-    **dict.fromkeys(("alembic", "cryptography", "msgspec"), "serve"),
+    **dict.fromkeys(("alembic", "cryptography", "fsspec", "msgspec"), "serve"),
     "httpx": "client",
     **dict.fromkeys(("cronsim", "dvc", "matplotlib", "mlflow"), "pipeline"),
     **dict.fromkeys(("great_expectations", "pandas", "prefect"), "pipeline"),
@@ -19,6 +19,7 @@ EXTRAS = {
     "distributed": "dask",
     "envpool": "envpool",
     "psycopg": "postgres",
+    "s3fs": "s3",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.adapt.launch import Launch
+from pipelines.runs.workspaces import find_workspace
 from pipelines.versions.release import Release
 from serving.control.watch import standing
 from serving.settings import Settings
@@ -33,6 +34,18 @@ def beat(settings: Settings, launch: Launch) -> list[str]:
 
 
 def _alarmed(release: Release) -> list[str]:
-    """Policies whose latest event of the watch is an alarm."""
+    """Policies whose latest event of the watch is an alarm, and that this home looks after."""
     ledger = release.ledger
-    return [each.name for each in ledger.policies() if standing(ledger, each.name) is not None]
+    alarmed = [each.name for each in ledger.policies() if standing(ledger, each.name) is not None]
+    return [name for name in alarmed if _leads(release, name)]
+
+
+def _leads(release: Release, policy: str) -> bool:
+    """Whether what follows an alarm is begun here: of several hosts by the one that evolved it."""
+    champion = release.ledger.champion(policy)
+    if not release.settings.work_pool or champion is None:
+        return True
+    found = release.ledger.version(champion.version)
+    while found.recall_of is not None:
+        found = release.ledger.version(found.recall_of)
+    return find_workspace(release.settings, found.run_id) is not None

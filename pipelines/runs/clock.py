@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs import schedules
+from pipelines.runs.pools import pool_of
 from pipelines.runs.workspaces import find_workspace
 from pipelines.tracking import delivery as tracking
 from serving import runs
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 MOST_RESUMED = 3
 #: A flow run that began less than so long ago may not have left its trace yet.
 YOUNG_SECONDS = 60.0
+#: In a pool that hosts share, a run that a worker took so long ago and nobody began is lost.
+LOST_SECONDS = 600.0
 Say = Callable[[str], None]
 
 
@@ -67,7 +70,9 @@ def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) 
         trace = runs.find(settings.home, run.name)
         if kind == "SCHEDULED" or (trace is not None and trace.alive):
             continue
-        if kind == "PENDING" and not no_worker:
+        if trace is None and settings.prefect_api_url and not _ours(settings, run, kind):
+            continue
+        if kind == "PENDING" and not no_worker and not settings.work_pool:
             continue
         if trace is None and not no_worker and _age(run) < YOUNG_SECONDS:
             continue
@@ -77,6 +82,16 @@ def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) 
             _go_on(settings, prefect, run, trace, say)
         elif trace is not None:
             runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
+
+
+def _ours(settings: Settings, run: Any, kind: str) -> bool:
+    """Whether a run without a trace here is this home's, on a server that others use, too.
+
+    In a pool that hosts share it is at work on another one, unless nobody began it for long.
+    """
+    if settings.work_pool:
+        return kind == "PENDING" and _age(run) >= LOST_SECONDS
+    return bool(run.work_pool_name == pool_of(settings))
 
 
 def _go_on(

@@ -30,16 +30,19 @@ from prefect.utilities.callables import parameter_schema
 
 from pipelines.runs import schedules
 from pipelines.runs.flow import evolve_and_gate
+from pipelines.runs.pools import POOL, own_queue, pool_of
 from pipelines.runs.prepare import resolved
 from pipelines.runs.schedules import Schedule
 from pipelines.services.processes import IMPORTS
 from serving.settings import Settings
-from srghn.errors import SrghnError
+from srghn.errors import ConfigError, SrghnError
 
-POOL, TAG = "srghn", "srghn"
+TAG = "srghn"
 ENTRYPOINT = "pipelines.runs.flow.evolve_and_gate"
-#: The deployment that any run can be started from.
+#: The deployment that any run can be started from, in the pool of an embedded server.
 ANY = "run"
+#: Begins the tag that says which home a deployment in a shared pool is of.
+HOME_TAG = "home:"
 GOING = (
     StateType.SCHEDULED,
     StateType.PENDING,
@@ -54,6 +57,10 @@ class Prefect:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._shared = bool(settings.work_pool)
+        self._pool = pool_of(settings)
+        self._any = ANY if self._pool == POOL else f"{ANY}-on-{self._pool}"
+        self._home = own_queue(settings) if self._shared else str(settings.home)
         self._entered = get_client(sync_client=True)
 
     def __enter__(self) -> Prefect:
@@ -68,10 +75,13 @@ class Prefect:
     def sync(self) -> None:
         """Make the deployments those of the schedules' files, and take old ones into files."""
         with suppress(ObjectAlreadyExists):
-            self.client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+            self.client.create_work_pool(WorkPoolCreate(name=self._pool, type="process"))
+        if self._shared:
+            with suppress(ObjectAlreadyExists):
+                self.client.create_work_queue(self._home, work_pool_name=self._pool)
         known = {found.name: found for found in schedules.listed(self.settings)}
         for deployment in self.client.read_deployments():
-            if TAG not in deployment.tags or deployment.name in {ANY, *known}:
+            if TAG not in deployment.tags or deployment.name in {ANY, self._any, *known}:
                 continue
             if self._of_another_home(deployment):
                 continue
@@ -79,12 +89,17 @@ class Prefect:
             if taken is not None:
                 known[taken.name] = taken
             self.client.delete_deployment(deployment.id)
-        self._deploy(ANY, {}, "Any run. Parameters: `params`, or a preset.")
+        self._deploy(self._any, {}, "Any run. Parameters: `params`, or a preset.")
         for schedule in known.values():
             self.deploy(schedule)
 
     def deploy(self, schedule: Schedule) -> UUID:
-        """What Prefect shows of a schedule; its parameters are those of each of its runs."""
+        """What Prefect shows of a schedule; its parameters are those of each of its runs.
+
+        Raises `ConfigError` where another host has a schedule of this name.
+        """
+        if self._shared:
+            self._require_own(schedule.name)
         parameters = {
             "params": dict(schedule.params),
             "start": schedule.start,
@@ -101,8 +116,23 @@ class Prefect:
 
     def _of_another_home(self, deployment: Any) -> bool:
         """Whether another home that uses this server made it; those of 0.2 do not say whose."""
+        tagged = [tag for tag in deployment.tags if tag.startswith(HOME_TAG)]
+        if tagged:
+            return tagged != [f"{HOME_TAG}{self._home}"]
         home = deployment.job_variables.get("env", {}).get("SRGHN_HOME")
         return home is not None and home != str(self.settings.home)
+
+    def _require_own(self, name: str) -> None:
+        try:
+            found = self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
+        except ObjectNotFound:
+            return
+        if self._of_another_home(found):
+            raise ConfigError(
+                f"another host has a schedule {name!r} on this Prefect server: remove it there (if "
+                "that host is gone, delete the deployment in Prefect), or give this one another "
+                "name"
+            )
 
     def undeploy(self, name: str) -> None:
         """Delete a schedule's deployment; its past runs stay, a running one continues."""
@@ -115,21 +145,24 @@ class Prefect:
     def _deploy(
         self, name: str, parameters: Mapping[str, Any], description: str, imports: str = ""
     ) -> UUID:
-        environment = self.settings.environment()
+        environment, tags = self.settings.environment(), [TAG]
         if imports:
             environment[IMPORTS] = imports
+        if self._shared:  # whoever takes a run uses the settings of its own worker
+            whose = self.settings.work_pool if name == self._any else self._home
+            environment, tags = {}, [TAG, f"{HOME_TAG}{whose}"]
         return self.client.create_deployment(
             flow_id=self.client.create_flow(evolve_and_gate),
             name=name,
             schedules=[],
             parameters=dict(parameters),
             description=description,
-            work_pool_name=POOL,
+            work_pool_name=self._pool,
             entrypoint=ENTRYPOINT,
             parameter_openapi_schema=parameter_schema(evolve_and_gate).model_dump_for_openapi(),
             enforce_parameter_schema=False,
             job_variables={"env": environment},
-            tags=[TAG],
+            tags=tags,
         )
 
     # -------------------------------------------------------------------------------- flow runs
@@ -143,18 +176,19 @@ class Prefect:
             state=Scheduled(scheduled_time=firing),
             name=run_id,
             tags=[TAG, schedule.name],
-            idempotency_key=f"{self.settings.home}:{run_id}",
+            idempotency_key=f"{self._home}:{run_id}",
         )
 
     def go_on(self, run_id: str, schedule: str | None, approve: str, count: int) -> FlowRun:
-        """Hand a run that was cut off to the workers again, under its own id."""
-        found = self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{ANY}")
+        """Hand a run that was cut off to the workers again, under its own id, where it lies."""
+        found = self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{self._any}")
         return self.client.create_flow_run_from_deployment(
             found.id,
             parameters={"run_id": run_id, "schedule": schedule, "approve": approve},
             name=run_id,
             tags=[TAG, *([schedule] if schedule else [])],
-            idempotency_key=f"{self.settings.home}:{run_id}:again:{count}",
+            idempotency_key=f"{self._home}:{run_id}:again:{count}",
+            work_queue_name=self._home if self._shared else None,
         )
 
     def going(self, schedule: str | None = None) -> list[FlowRun]:

@@ -121,10 +121,10 @@ def gate(workspace: Workspace, settings: Settings) -> None:
     Without a run's folder, as for a candidate that was made by hand, its tables count as missing.
     """
     from regression_suite.gate import judge
-    from serving.registry.artefacts import ArtefactStore
+    from serving.registry.artefacts import store_of
 
     lease, candidate = Lease.load(workspace.lease), Candidate.load(workspace.candidate)
-    store = ArtefactStore(settings.home / "artefacts")
+    store = store_of(settings)
     with share_bar("gate") as progress:
         verdict = judge(
             workspace.candidate,

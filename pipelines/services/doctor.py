@@ -45,6 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
         _try("ledger", lambda: _ledger(settings)),
         _try("champion", lambda: _champion(settings)),
         _try("reports", lambda: _reports(settings)),
+        _try("artefact store", lambda: _store(settings)),
         _try("MLflow mirror", lambda: _outbox(settings)),
         _try("MLflow", lambda: _mlflow(settings)),
         _try("Prefect server", lambda: _prefect(settings)),
@@ -117,7 +118,7 @@ def _champion(settings: Settings) -> Finding:
 def _reports(settings: Settings) -> Finding:
     ledger = Release(settings).ledger
     judged = sum(version.report_digest is not None for version in ledger.versions())
-    wrong = ledger.report_problems()
+    wrong = ledger.report_problems(here=bool(settings.store_url))
     if not wrong:
         return Finding("reports", f"{judged}, each with the digests in the ledger")
     return Finding(
@@ -125,6 +126,22 @@ def _reports(settings: Settings) -> Finding:
         f"missing or changed: {'; '.join(wrong)}",
         ok=False,
         remedy="restore that folder from a backup, or judge those versions again",
+    )
+
+
+def _store(settings: Settings) -> Finding:
+    from pipelines.versions.stored import Stored
+
+    if not settings.store_url:
+        return Finding("artefact store", "the home alone")
+    absent, count = Stored(Release(settings)).absent()
+    if not absent:
+        return Finding("artefact store", f"{settings.store_url}, {count} folders, none missing")
+    return Finding(
+        "artefact store",
+        f"missing in {settings.store_url}: {', '.join(absent)}",
+        ok=False,
+        remedy="srghn store push, on the host that has them",
     )
 
 

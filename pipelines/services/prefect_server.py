@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.services.processes import (
+    START_SECONDS,
     child_environment,
     free_port,
     require_answer,
@@ -45,9 +46,9 @@ def running_server(settings: Settings) -> str | None:
     import httpx
 
     if settings.prefect_api_url:
-        require_answer(
-            "Prefect server", settings.prefect_api_url, "/health", "SRGHN_PREFECT_API_URL"
-        )
+        name, setting = "Prefect server", "SRGHN_PREFECT_API_URL"
+        patience = settings.prefect_seconds
+        require_answer(name, settings.prefect_api_url, "/health", setting, patience)
         return settings.prefect_api_url
     note = _note(settings)
     try:
@@ -83,7 +84,8 @@ def prefect_server(
     process = start_service(server_command(port), log, child_environment(settings))
     try:
         with waiting or nullcontext():
-            wait_until_up("the Prefect server", f"{url}/health", process, log)
+            deadline = settings.prefect_seconds or START_SECONDS
+            wait_until_up("the Prefect server", f"{url}/health", process, log, deadline)
         note_server(settings, url, process.pid)
         yield url
     finally:

@@ -25,6 +25,8 @@ IMPORTS = "SRGHN_IMPORT_PATH"
 #: Tells a flow run the address of the HTTP server that stands beside its worker.
 PAGES = "SRGHN_PAGES_URL"
 _PR_SET_PDEATHSIG = 1
+#: How long a server that is started here, and one that a setting names, may take to answer.
+START_SECONDS, ANSWER_SECONDS = 120.0, 5.0
 
 
 def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -93,7 +95,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def wait_until_up(
-    name: str, url: str, process: subprocess.Popen[Any], log: Path, deadline: float = 120.0
+    name: str, url: str, process: subprocess.Popen[Any], log: Path, deadline: float = START_SECONDS
 ) -> None:
     """Wait until `url` answers 200; raises `ServiceError` with the log's last line otherwise."""
     import httpx
@@ -111,20 +113,35 @@ def wait_until_up(
     raise ServiceError(f"{name} did not answer at {url} in {deadline:.0f} s; its log is {log}")
 
 
-def require_answer(name: str, url: str, path: str, setting: str) -> None:
-    """Raise `ServiceError` in one line unless the server that a setting names answers by HTTP."""
+def require_answer(
+    name: str, url: str, path: str, setting: str, patience: float | None = None
+) -> None:
+    """Raise `ServiceError` in one line unless the server that a setting names answers by HTTP.
+
+    With `patience` it is asked again for so many seconds; without, once.
+    """
+    end = time.monotonic() + (patience or 0.0)
+    while found := _silence(url.rstrip("/") + path, patience or ANSWER_SECONDS):
+        if time.monotonic() + 0.5 > end:
+            waited = f" (waited {patience:g} s)" if patience else ""
+            raise ServiceError(
+                f"no {name} answers at {url}: {found}{waited}; start it, or unset {setting} to use "
+                "an embedded one"
+            )
+        time.sleep(0.5)
+
+
+def _silence(url: str, timeout: float) -> str:
+    """Why a server does not answer; empty if it does."""
     import httpx
 
     try:
-        status = httpx.get(url.rstrip("/") + path, timeout=5.0).status_code
-        found = f"it answered {status}" if status >= 500 else ""
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        found = str(error) or type(error).__name__
-    if found:
-        raise ServiceError(
-            f"no {name} answers at {url}: {found}; start it, or unset {setting} to use an embedded "
-            "one"
-        )
+        status = httpx.get(url, timeout=timeout).status_code
+    except httpx.InvalidURL as error:
+        raise ServiceError(f"{url} is no address: {error}") from error
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
+    return f"it answered {status}" if status >= 500 else ""
 
 
 def _last_line(log: Path) -> str:

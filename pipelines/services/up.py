@@ -28,6 +28,7 @@ from pipelines.services.prefect_server import (
 )
 from pipelines.services.processes import (
     PAGES,
+    START_SECONDS,
     child_environment,
     free_port,
     start_service,
@@ -40,7 +41,6 @@ from serving.settings import Settings, url_of
 from srghn.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-POOL = "srghn"
 HTTP, SERVER, WORK = "HTTP server", "Prefect server", "worker"
 #: How often schedules are looked at, runs whose process is gone are looked for, what the ledger
 #: decided is shown in MLflow's registry, and what a watch's alarm asks for is done.
@@ -175,8 +175,8 @@ def _look_after_runs(settings: Settings, *, no_worker: bool) -> None:
 
 def _prefect_part(settings: Settings, parts: Supervisor) -> str:
     """The API URL of the Prefect server: the one in settings, or one that is kept up here."""
-    url = settings.prefect_api_url
-    if not url:
+    url = running_server(settings) if settings.prefect_api_url else None
+    if url is None:
         port = free_port()
         url = f"http://127.0.0.1:{port}/api"
         log = settings.home / "prefect" / "server.log"
@@ -187,9 +187,9 @@ def _prefect_part(settings: Settings, parts: Supervisor) -> str:
             return process
 
         use_server(settings, url)
-        wait_until_up(
-            "the Prefect server", f"{url}/health", parts.add(Part(SERVER, start, log)), log
-        )
+        process = parts.add(Part(SERVER, start, log))
+        deadline = settings.prefect_seconds or START_SECONDS
+        wait_until_up("the Prefect server", f"{url}/health", process, log, deadline)
     use_server(settings, url)
     return url
 
@@ -202,9 +202,12 @@ def _start_http(settings: Settings, port: int) -> subprocess.Popen[bytes]:
 def _start_worker(settings: Settings, api_url: str, pages: str | None) -> subprocess.Popen[bytes]:
     shown = {PAGES: pages} if pages else {}
     environment = {**prefect_environment(settings, api_url), "PREFECT_LOGGING_LEVEL": "INFO"}
-    command = [sys.executable, "-m", "prefect", "worker", "start"]
+    from pipelines.runs.pools import pool_of, queues_of
+
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+    queues = [word for queue in queues_of(settings) for word in ("--work-queue", queue)]
     return start_service(
-        [*command, "--pool", POOL, "--type", "process"],
+        [*command, "--pool", pool_of(settings), *queues],
         settings.home / "worker.log",
         child_environment(settings, {**environment, **shown}),
     )

@@ -92,6 +92,7 @@ def record(release: Release, version: int, report_dir: Path, key: str) -> Verdic
     kept = release.reports(verdict.report_digest)
     if not kept.exists():
         _copy_whole(report_dir, kept)
+    release.store.push_report(verdict.report_digest)
     release.ledger.record_verdict(
         version,
         verdict.to_dict() | _clock(kept),

@@ -126,7 +126,7 @@ def _seeds(table: pa.Table) -> dict[str, list[int]]:
 
 def _incumbent(verdict: Verdict, store: ArtefactStore) -> OnnxPolicy | None:
     digest = verdict.incumbent_digest
-    if digest is None or not (store.folder / digest).is_dir():
+    if digest is None or not store.has(digest):
         return None
     return store.load(digest).policy()
 

@@ -36,6 +36,7 @@ def recall(release: Release, version: int, world: EnvVersion, mode: str, who: Wh
     ledger, found = release.ledger, release.ledger.version(version)
     _require_other(release, found, world, mode)
     _tables(release, found)
+    release.store.push_world(world.fingerprint)
     number = ledger.recall(version, env_fingerprint=world.fingerprint, mode=mode, who=who)
     while ledger.version(number).state is State.RETIRED:
         number = ledger.recall(number, env_fingerprint=world.fingerprint, mode=mode, who=who)

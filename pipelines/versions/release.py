@@ -18,7 +18,7 @@ from pipelines.runs.workspaces import Workspace, find_workspace, open_workspace
 from pipelines.tracking.store import artifacts, prepare_store
 from pipelines.versions.people import actor
 from serving.control import release as steps
-from serving.registry.artefacts import ArtefactStore
+from serving.registry.artefacts import ArtefactStore, store_of
 from serving.registry.database import Database
 from serving.registry.guards import check_change
 from serving.registry.interfaces import SUCCESSOR, difference
@@ -42,7 +42,7 @@ MAKE_A_CANDIDATE = ("env", "network", "ghn", "evolution", "evaluate")
 
 @dataclass(frozen=True)
 class Release:
-    """The ledger and the stores of one home folder."""
+    """The ledger and the stores of one home folder, or those that hosts share."""
 
     settings: Settings
 
@@ -53,7 +53,7 @@ class Release:
 
     @property
     def store(self) -> ArtefactStore:
-        return ArtefactStore(self.settings.artefacts)
+        return store_of(self.settings)
 
     def mirror(self) -> Mirror:
         """MLflow as a window on the ledger; an embedded store's folder is made."""
@@ -66,15 +66,15 @@ class Release:
 
     def report_page(self, version: int) -> Path | None:
         """A version's report in this home, wherever the version was judged; None before that."""
-        digest = self.ledger.version(version).report_digest
-        return self.reports(digest) / "report.html" if digest else None
+        verdict = self.ledger.verdict(version)
+        return self.store.report(verdict) / "report.html" if verdict else None
 
     def world(self, found: Version) -> EnvVersion:
         """The world that a version is judged in: its own, or the one that it was recalled to."""
         own = EnvVersion.load(self.store.path(found.digest) / "env_version.json")
         if found.recall_of is None or own.fingerprint == found.env_fingerprint:
             return own
-        return EnvVersion.load(self.settings.home / "envs" / f"{found.env_fingerprint}.json")
+        return EnvVersion.load(self.store.world(found.env_fingerprint))
 
     def require_world(self, version: int) -> EnvVersion:
         """The world that a version was evolved in, once it is known to be still the one here.

@@ -126,7 +126,7 @@ def _find(settings: Settings, what: str) -> tuple[Candidate, KeptReport | None]:
     candidate = release.store.load(version.digest)
     if not version.report_digest:
         return candidate, None
-    kept = release.reports(version.report_digest)
+    kept = release.store.report(release.ledger.verdict(version.version) or {})
     return candidate, KeptReport.load(kept, candidate.digest, version.report_digest)
 
 

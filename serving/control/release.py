@@ -52,6 +52,7 @@ def approve(
     Returns the version's new state. Raises `TransitionRefused`, `ArtefactError`.
     """
     proof(store.load(ledger.version(version).digest))
+    _fetch_report(ledger, store, version)
     ledger.approve(
         version,
         report_digest=report_digest,
@@ -118,6 +119,13 @@ def start_canary(
     """Begin the trial of an approved version on its share of episodes."""
     loaded = proof(store.load(ledger.version(version).digest))
     ledger.start_canary(version, params=rules, loaded=loaded, who=_part(who, "canary"))
+
+
+def _fetch_report(ledger: Ledger, store: ArtefactStore, version: int) -> None:
+    """Have the report here that the approval is about: another host may have judged the version."""
+    verdict = ledger.verdict(version)
+    if verdict is not None:
+        store.report(verdict)
 
 
 def _part(who: Who, step: str) -> Who:

@@ -1,48 +1,66 @@
-"""Stores candidates by digest, in a folder that nothing else writes to.
+"""Candidates and reports by digest, in a home's folders and in the store that hosts may share.
 
 A candidate is copied to a temporary folder, verified, synced and renamed to its digest. So a folder
-with a digest's name is always complete. It is verified again at every read.
+with a digest's name is always complete. It is verified again at every read. If hosts share a store,
+everything is written there before the ledger refers to it, and what is missing or damaged in this
+home is fetched from there and checked by its digests.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from serving.registry import reports
+from serving.registry.remote import ObjectMissing, Remote
 from srghn.candidates.candidate import FILES, MANIFEST, Candidate
 from srghn.errors import ArtefactError
-from srghn.files import sync_folder
+from srghn.files import atomic_write, sync_folder
 
+if TYPE_CHECKING:
+    from serving.settings import Settings
+
+logger = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Folders in a home and in a shared store.
+CANDIDATES, REPORTS, WORLDS = "artefacts", "reports", "envs"
 
 
 class ArtefactStore:
-    """`put` a candidate's folder, get its `path` by digest."""
+    """`put` a candidate's folder, get its `path` by digest; the same for reports.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `folder` is the home's folder of candidates; reports lie beside it.
+    """
+
+    def __init__(self, folder: Path, remote: Remote | None = None) -> None:
+        self.folder, self.remote = folder, remote
+        self._home = folder.parent
+
+    # -------------------------------------------------------------------------- candidates
 
     def put(self, source: Path) -> str:
         """Store a candidate; returns its digest. Storing it again changes nothing.
 
-        Raises `ArtefactError`, and stores nothing, if a file is missing or was changed, or if the
-        store cannot be written.
+        Raises `ArtefactError` if a file is missing or was changed, or if a store cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=".put.", dir=self.folder))
-            try:
-                return self._put(source, aside)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+            with _aside(self.folder) as aside:
+                digest = self._put(source, aside)
         except OSError as error:
             raise ArtefactError(
                 f"cannot store {source} in {self.folder}: {error.strerror or error}; check that "
                 f"the folder can be written and has room"
             ) from error
+        self.push(digest)
+        return digest
 
     def path(self, digest: str) -> Path:
         """The folder of a stored candidate, verified now; raises `ArtefactError`."""
@@ -52,6 +70,107 @@ class ArtefactStore:
         """A stored candidate, with every file checked against `digest`; raises `ArtefactError`."""
         if not _DIGEST.fullmatch(digest):
             raise ArtefactError(f"a digest is 64 hexadecimal digits, got {digest!r}")
+        try:
+            return self._checked(digest)
+        except ArtefactError as error:
+            if self.remote is None:
+                raise
+            if self.has_here(digest):
+                logger.warning("%s; it is fetched again from %s", error, self.remote.url)
+        self._install(self.folder / digest, self.read(digest))
+        return self._checked(digest)
+
+    def has_here(self, digest: str) -> bool:
+        """Whether this home has its folder, whole or not."""
+        return (self.folder / digest).is_dir()
+
+    def is_whole_here(self, digest: str) -> bool:
+        """Whether this home has it, unchanged."""
+        try:
+            self._checked(digest)
+        except ArtefactError:
+            return False
+        return True
+
+    def has(self, digest: str) -> bool:
+        """Whether this home or the shared store has it."""
+        if self.has_here(digest):
+            return True
+        return self.remote is not None and bool(self.remote.names(f"{CANDIDATES}/{digest}"))
+
+    def push(self, digest: str) -> None:
+        """Write a candidate of this home to the shared store, if there is one; manifest last."""
+        if self.remote is not None:
+            self._upload(CANDIDATES, self._checked(digest).path, (*FILES, MANIFEST))
+
+    def read(self, digest: str) -> dict[str, bytes]:
+        """The files of a candidate in the shared store, each checked; raises `ArtefactError`."""
+        assert self.remote is not None
+        where = f"{CANDIDATES}/{digest}"
+        manifest = self.remote.get(f"{where}/{MANIFEST}", digest)
+        said = json.loads(manifest)
+        files = {n: self.remote.get(f"{where}/{n}", str(said.get(key))) for n, key in FILES.items()}
+        return {**files, MANIFEST: manifest}
+
+    # ----------------------------------------------------------------------------- reports
+
+    def report(self, verdict: Mapping[str, Any]) -> Path:
+        """The folder of the report that a verdict of the ledger names.
+
+        What is not here as the verdict says is fetched. Without a shared store, or where that one
+        has no report of this digest, the folder is whatever it is here.
+        """
+        folder = reports.folder(self._home, str(verdict.get("report_digest")))
+        if self.remote is None or reports.problem(folder, verdict) is None:
+            return folder
+        try:
+            self._install(folder, self.read_report(verdict))
+        except ObjectMissing:
+            if folder.is_dir():  # written before there was a shared store
+                return folder
+            raise
+        return folder
+
+    def push_report(self, digest: str) -> None:
+        """Write a report of this home to the shared store, if there is one: the page last."""
+        if self.remote is not None:
+            folder = reports.folder(self._home, digest)
+            names = sorted(path.name for path in folder.iterdir() if path.name != reports.PAGE)
+            self._upload(REPORTS, folder, (*names, reports.PAGE))
+
+    def read_report(self, verdict: Mapping[str, Any]) -> dict[str, bytes]:
+        """The files of a report in the shared store, each that the verdict names checked.
+
+        A verdict of version 0.2 names the page alone, which vouches for the files beside it.
+        """
+        assert self.remote is not None
+        where, known = f"{REPORTS}/{verdict.get('report_digest')}", reports.digests(verdict)
+        others = () if verdict.get("evidence") else set(self.remote.names(where)) - set(known)
+        files = {name: self.remote.get(f"{where}/{name}", sha) for name, sha in known.items()}
+        return files | {name: self.remote.get(f"{where}/{name}", None) for name in others}
+
+    # ------------------------------------------------------------------------------ worlds
+
+    def push_world(self, fingerprint: str) -> None:
+        """Write a pinned environment of this home to the shared store, if there is one."""
+        if self.remote is not None:
+            self._upload("", self._home / WORLDS, (f"{fingerprint}.json",))
+
+    def world(self, fingerprint: str) -> Path:
+        """The file of a pinned environment, fetched if it is not here; it checks itself."""
+        path = self._home / WORLDS / f"{fingerprint}.json"
+        if self.remote is not None and not path.exists():
+            atomic_write(path, self.remote.get(f"{WORLDS}/{path.name}", None))
+        return path
+
+    def _upload(self, kind: str, folder: Path, names: tuple[str, ...]) -> None:
+        assert self.remote is not None
+        for name in names:
+            self.remote.put(
+                f"{kind}/{folder.name}/{name}".lstrip("/"), (folder / name).read_bytes()
+            )
+
+    def _checked(self, digest: str) -> Candidate:
         folder = self.folder / digest
         if not folder.is_dir():
             raise ArtefactError(
@@ -65,6 +184,27 @@ class ArtefactStore:
                 f"got {candidate.digest}; restore it, or store the candidate again"
             )
         return candidate
+
+    def _install(self, target: Path, files: Mapping[str, bytes]) -> None:
+        """Put fetched files in their place, and in the place of a damaged folder."""
+        try:
+            with _aside(target.parent) as aside:
+                for name, data in files.items():
+                    atomic_write(aside / name, data)
+                aside.chmod(0o755)
+                damaged = aside.with_name(f"{aside.name}.old")
+                if target.is_dir():
+                    os.rename(target, damaged)
+                os.rename(aside, target)
+                shutil.rmtree(damaged, ignore_errors=True)
+            sync_folder(target.parent)
+        except OSError as error:
+            if target.is_dir():
+                return  # another process fetched it first
+            raise ArtefactError(
+                f"cannot keep {target}: {error.strerror or error}; check that the folder can be "
+                "written and has room"
+            ) from error
 
     def _put(self, source: Path, aside: Path) -> str:
         for name in (MANIFEST, *FILES):
@@ -83,6 +223,27 @@ class ArtefactStore:
             self.load(digest)  # stored before: check it; an error names the bad file
         sync_folder(self.folder)
         return digest
+
+
+def store_of(settings: Settings, patience: float | None = None) -> ArtefactStore:
+    """The store of a home, with the shared one if a setting names it.
+
+    `patience`: seconds that a shared one which is away is waited for; default the setting's.
+    """
+    waits = settings.store_seconds if patience is None else patience
+    remote = Remote(settings.store_url, waits) if settings.store_url else None
+    return ArtefactStore(settings.artefacts, remote)
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A folder to write in; what is left of it is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".put.", dir=folder))
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

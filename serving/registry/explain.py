@@ -204,12 +204,17 @@ def _last(connection: Connection, name: str, action: str) -> Row[Any] | None:
     return connection.execute(query.order_by(table.c.seq.desc()).limit(1)).one_or_none()
 
 
-def report(connection: Connection, events: list[Event], home: Path) -> str | None:
-    """The problem with the report of a version's last verdict; None without a problem or report."""
+def report(
+    connection: Connection, events: list[Event], home: Path, here: bool = False
+) -> str | None:
+    """The problem with the report of a version's last verdict; None without a problem or report.
+
+    With `here` a report that is not in this home is no problem.
+    """
     judged = [event for event in events if event.action == "record_verdict"][-1:]
     for event in judged:
         verdict = rows.find_evidence(connection, str(event.evidence_sha256))
         where = reports.folder(home, str(verdict.get("report_digest")))
-        wrong = reports.problem(where, verdict)
+        wrong = None if here and not where.is_dir() else reports.problem(where, verdict)
         return None if wrong is None else f"the report of version {event.version}: {wrong}"
     return None

@@ -416,9 +416,12 @@ class Ledger:
         """
         return self._witness.verify_served()
 
-    def report_problems(self) -> list[str]:
-        """The problems with the reports in this home, version by version."""
-        return self._witness.report_problems()
+    def report_problems(self, *, here: bool = False) -> list[str]:
+        """The problems with the reports in this home, version by version.
+
+        With `here` a report that is not in this home is no problem: hosts may share a store.
+        """
+        return self._witness.report_problems(here)
 
     def checkpoint(self) -> Entry | None:
         """The last signed head of the chain; None before the first step, or without a home."""

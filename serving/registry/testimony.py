@@ -126,15 +126,15 @@ class Testimony:
                 if head.restores == restores:
                     _compare(connection, head, "MLflow")
 
-    def report_problems(self) -> list[str]:
-        """The problems with the reports in this home, version by version."""
+    def report_problems(self, here: bool) -> list[str]:
+        """The problems with the reports in this home, version by version; see `Ledger`."""
         home = self._database.home
         if home is None:
             return []
         with self._database.read() as connection:
             numbers = connection.execute(select(schema.versions.c.version)).scalars().all()
             found = [
-                explain.report(connection, list(chain.read_events(connection, number)), home)
+                explain.report(connection, list(chain.read_events(connection, number)), home, here)
                 for number in sorted(numbers)
             ]
         return [problem for problem in found if problem is not None]

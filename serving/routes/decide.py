@@ -30,7 +30,7 @@ from serving.schemas import BadRequest
 from serving.service import Service, service_of
 from serving.sessions import SECONDS, Session
 from serving.trial.plan import plan
-from srghn.errors import StaleGeneration, TransitionRefused
+from srghn.errors import ArtefactError, StaleGeneration, TransitionRefused
 
 router = APIRouter(include_in_schema=False)
 
@@ -102,6 +102,8 @@ async def decide(request: Request, step: str) -> Response:
         return await _show(request, service, session, about, 412, str(error), stale=True)
     except TransitionRefused as error:
         return await _show(request, service, session, about, 409, str(error), stale=True)
+    except ArtefactError as error:
+        return await _show(request, service, session, about, 503, str(error))
     except BadRequest as error:
         problem = str(error.body["error"])
         return await _show(request, service, session, about, error.status, problem)

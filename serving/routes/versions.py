@@ -15,6 +15,7 @@ from serving.control.episodes import NotReady
 from serving.http import answer
 from serving.pages.rendering import HEADERS
 from serving.registry import reports
+from serving.registry.artefacts import ArtefactStore
 from serving.registry.interfaces import key_of
 from serving.registry.ledger import Ledger
 from serving.registry.names import base_of
@@ -127,9 +128,7 @@ def _event(event: Event) -> dict[str, Any]:
 
 async def _report(request: Request, text: str, name: str) -> Response:
     service, found = service_of(request), await asyncio.to_thread(find, request, text)
-    file = await asyncio.to_thread(
-        report_file, service.ledger, service.settings.home, found.version, name
-    )
+    file = await asyncio.to_thread(report_file, service.ledger, service.store, found.version, name)
     if file is None:
         raise BadRequest(
             404, "report", f"a report of version {found.version}", f"none: it is {found.state}"
@@ -137,7 +136,7 @@ async def _report(request: Request, text: str, name: str) -> Response:
     return FileResponse(file, headers=None if name.endswith(".json") else HEADERS)
 
 
-def report_file(ledger: Ledger, home: Path, version: int, name: str) -> Path | None:
+def report_file(ledger: Ledger, store: ArtefactStore, version: int, name: str) -> Path | None:
     """A file of a version's report; None if the version has no such file.
 
     Raises `BadRequest` (503) if it is not the file that the verdict names. Verdicts of version
@@ -146,7 +145,7 @@ def report_file(ledger: Ledger, home: Path, version: int, name: str) -> Path | N
     verdict = ledger.verdict(version)
     if verdict is None:
         return None
-    where = reports.folder(home, str(verdict.get("report_digest")))
+    where = store.report(verdict)
     if not (where / name).is_file():
         return None
     checked = name if verdict.get("evidence") else reports.PAGE

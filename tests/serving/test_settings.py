@@ -117,6 +117,21 @@ def test_a_url_names_its_host_as_a_client_must(host: str, url: str) -> None:
     assert url_of(host, 80) == url
 
 
+def test_runs_are_shared_only_with_what_they_need() -> None:
+    whole = {
+        "work_pool": "fleet",
+        "database_url": "postgresql://srghn@db/ledger",
+        "store_url": "s3://bucket/srghn",
+        "prefect_api_url": "http://prefect:4200/api",
+    }
+    assert load_settings(**whole).work_pool == "fleet"
+    for name in ("database_url", "store_url", "prefect_api_url"):
+        with pytest.raises(ConfigError, match=f"SRGHN_WORK_POOL .* needs SRGHN_{name.upper()}"):
+            load_settings(**{**whole, name: ""})
+    with pytest.raises(ConfigError, match="SRGHN_WORK_POOL"):
+        load_settings(**{**whole, "work_pool": "no pool"})
+
+
 def _ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as probe:

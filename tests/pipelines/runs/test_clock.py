@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.runs import schedules
 from pipelines.runs.clock import MOST_RESUMED, recover, tick
+from pipelines.runs.pools import pool_of
 from pipelines.runs.schedules import Schedule
 from pipelines.runs.workspaces import create_workspace
 from serving import runs
@@ -221,3 +222,39 @@ def test_a_run_that_was_only_taken_is_lost_where_no_worker_is(
     assert server.crashes == []
     recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
     assert server.gone_on == [("one", "hourly", "auto", 1)]
+
+
+def on_a_server_that_others_use(settings: Settings, pool: str = "") -> Settings:
+    more = {"prefect_api_url": "http://127.0.0.1:9/api", "work_pool": pool}
+    return settings.model_copy(update=more)
+
+
+def test_on_a_server_that_others_use_their_runs_are_left_alone(
+    settings: Settings, server: Server, said: list[str]
+) -> None:
+    settings = on_a_server_that_others_use(settings)
+    own, theirs = run_of("mine", "RUNNING", "hourly"), run_of("theirs", "RUNNING", "hourly")
+    own.work_pool_name, theirs.work_pool_name = pool_of(settings), "srghn-elsewhere-0123abcd"
+    server.runs = [own, theirs]
+    recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
+    assert server.crashes == ["mine"]
+
+
+def test_in_a_shared_pool_each_host_looks_after_the_runs_it_began(
+    settings: Settings, server: Server, said: list[str], tiny: Tiny
+) -> None:
+    settings = on_a_server_that_others_use(settings, "fleet")
+    create_workspace(settings, "mine", tiny())
+    gone = replace(runs.begun("mine"), process="1:0")
+    runs.write(settings.home, gone)
+    waiting = run_of("just-taken", "PENDING", "hourly")
+    waiting.start_time = datetime.now(UTC)
+    server.runs = [
+        run_of("mine", "RUNNING", "hourly"),
+        run_of("theirs", "RUNNING", "hourly"),
+        run_of("lost", "PENDING", "hourly"),
+        waiting,
+    ]
+    recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
+    assert server.crashes == ["mine", "lost"]
+    assert server.gone_on == [("mine", "hourly", "auto", 1)]

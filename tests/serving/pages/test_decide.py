@@ -212,6 +212,18 @@ def test_an_approval_needs_the_report_to_have_been_read(client: TestClient, home
     assert home.ledger.version(version).state == "PASSED"
 
 
+def test_a_candidate_that_is_damaged_is_said_on_the_page(client: TestClient, home: Any) -> None:
+    version = passed(home)
+    said = form(client, "approve", version)
+    folder = home.store.path(home.ledger.version(version).digest)
+    (folder / "policy.onnx").write_bytes(b"junk")
+    answer = take(client, "approve", said)
+    assert answer.status_code == 503
+    assert "policy.onnx was changed" in answer.text
+    assert "Nothing was changed." in answer.text
+    assert home.ledger.version(version).state == "PASSED"
+
+
 def test_what_is_not_there_is_said(client: TestClient, home: Any) -> None:
     assert client.get("/decide/nothing").status_code == 404
     assert client.get("/decide/approve?version=99").status_code == 404

@@ -1,0 +1,57 @@
+"""A server that a setting names may take as long to answer as the settings say, and no longer."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pipelines.services.prefect_server import running_server
+from pipelines.services.processes import free_port
+from serving.settings import Settings
+from srghn.errors import ServiceError
+
+
+class Yes(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def up_after(seconds: float) -> Iterator[str]:
+    """The API URL of a server that begins to listen after so many seconds."""
+    port, servers = free_port(), []
+
+    def start() -> None:
+        time.sleep(seconds)
+        servers.append(http.server.HTTPServer(("127.0.0.1", port), Yes))
+        servers[0].serve_forever()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        while not servers:
+            time.sleep(0.05)
+        servers[0].shutdown()
+        servers[0].server_close()
+        thread.join()
+
+
+def test_a_prefect_server_that_comes_late_is_waited_for() -> None:
+    with up_after(1.0) as url:
+        impatient = Settings(prefect_api_url=url)
+        with pytest.raises(ServiceError, match=f"no Prefect server answers at {url}"):
+            running_server(impatient)
+        with pytest.raises(ServiceError, match=r"\(waited 0\.2 s\); start it, or unset"):
+            running_server(impatient.model_copy(update={"prefect_seconds": 0.2}))
+        assert running_server(impatient.model_copy(update={"prefect_seconds": 60.0})) == url
