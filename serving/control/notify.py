@@ -13,11 +13,13 @@ import hmac
 import http.client
 import json
 import logging
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,8 +32,8 @@ from srghn.errors import LedgerError, ServiceError
 
 logger = logging.getLogger(__name__)
 
-#: A receiver must answer within `TIMEOUT` seconds. The pause after a failed attempt doubles each
-#: time, from `FIRST` to `LAST` seconds.
+#: A receiver must have answered within `TIMEOUT` seconds, even one that sends a byte at a time. The
+#: pause after a failed attempt doubles each time, from `FIRST` to `LAST` seconds.
 TIMEOUT, FIRST, LAST = 15.0, 1.0, 3600.0
 LOOK_SECONDS = 1.0
 TEST = "test"
@@ -100,22 +102,58 @@ def send(sink: Sink, message: Message, timestamp: int) -> None:
     assert parts.hostname is not None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = _connection(parts.scheme, parts.hostname, parts.port)
+    timer = threading.Timer(TIMEOUT, connection.hang_up)
+    timer.start()
     try:
         connection.request("POST", path, message.body, headers)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        raise ServiceError(f"{sink.url} cannot be reached: {error!r}") from error
+        late = connection.late or isinstance(error, TimeoutError)
+        why = f"did not answer in {TIMEOUT:g} s" if late else f"cannot be reached: {error!r}"
+        raise ServiceError(f"{sink.url} {why}") from error
     finally:
+        timer.cancel()
         connection.close()
     if not 200 <= status < 300:
         raise ServiceError(f"{sink.url} answered {status}")
 
 
-def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
+class _Line(http.client.HTTPConnection):
+    """A connection that another thread may hang up, whatever it waits for.
+
+    A socket's own timeout begins anew with each byte, so one that drips would hold it for ever.
+    """
+
+    late = False
+    _under: socket.socket | None = None
+
+    def connect(self) -> None:
+        super().connect()
+        self._under = self.sock.dup()  # the TCP connection itself, TLS or not
+        if self.late:
+            raise TimeoutError("connected too late")
+
+    def hang_up(self) -> None:
+        self.late = True
+        if self._under is not None:
+            with suppress(OSError):  # it ended by itself
+                self._under.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        super().close()
+        if self._under is not None:
+            self._under.close()
+
+
+class _SecureLine(http.client.HTTPSConnection, _Line):
+    """The same over TLS, whose handshake begins when `_Line` has connected."""
+
+
+def _connection(scheme: str, host: str, port: int | None) -> _Line:
     if scheme == "https":
         context = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
-    return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+        return _SecureLine(host, port, timeout=TIMEOUT, context=context)
+    return _Line(host, port, timeout=TIMEOUT)
 
 
 class Sender:

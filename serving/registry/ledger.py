@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from serving.registry import champions, holdbacks, judging, rows, schema, trials
 from serving.registry.database import Database
@@ -168,12 +168,24 @@ class Ledger:
         self._take("set_deployment_rules", who, said, work, policy=policy)
 
     def note(
-        self, action: str, evidence: Mapping[str, Any], *, who: Who, policy: str = POLICY
+        self,
+        action: str,
+        evidence: Mapping[str, Any],
+        *,
+        who: Who,
+        policy: str = POLICY,
+        also: Callable[[Connection], None] | None = None,
     ) -> str:
-        """Write an event that changes no version (drift, a diagnosis); returns its hash."""
+        """Write an event that changes no version (drift, a diagnosis); returns its hash.
+
+        `also` writes what belongs to it, after the event and in its transaction.
+        """
 
         def work(step: Step) -> str:
-            return step.record(None, None, None, evidence).hash
+            noted = step.record(None, None, None, evidence).hash
+            if also is not None:
+                also(step.connection)
+            return noted
 
         return str(self._take(action, who, dict(evidence), work, policy=policy))
 

@@ -61,33 +61,32 @@ class Sinks:
     def add(self, name: str, url: str, kinds: tuple[str, ...], who: Who) -> Sink:
         """Add a receiver; raises `ConfigError` for a bad URL or kind, or a name that exists."""
         _check(name, url, kinds)
-        if any(sink.name == name for sink in self.all()):
-            raise ConfigError(f"there is a sink {name!r} already; give this one another --name")
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        self._ledger.note("add_sink", {"name": name, "url": url, "kinds": list(kinds)}, who=who)
-        with self._database.write() as connection:
-            connection.execute(
-                insert(schema.sinks).values(
-                    name=name,
-                    url=url,
-                    secret=secret,
-                    kinds=json.dumps(kinds),
-                    enabled=True,
-                    created_at=rows.iso(time.time()),
-                )
-            )
+        table = schema.sinks
+
+        def add(connection: Connection) -> None:
+            if connection.execute(select(table.c.name).where(table.c.name == name)).first():
+                raise ConfigError(f"there is a sink {name!r} already; give this one another --name")
+            row = {"name": name, "url": url, "secret": secret, "kinds": json.dumps(kinds)}
+            values = {**row, "enabled": True, "created_at": rows.iso(time.time())}
+            connection.execute(insert(table).values(values))
+
+        said = {"name": name, "url": url, "kinds": list(kinds)}
+        self._ledger.note("add_sink", said, who=who, also=add)
         return Sink(name, url, kinds, secret)
 
     def remove(self, name: str, who: Who) -> None:
         """Remove a sink; its undelivered events are dropped."""
         self.find(name)
-        self._ledger.note("remove_sink", {"name": name}, who=who)
-        with self._database.write() as connection:
+
+        def forget(connection: Connection) -> None:
             for table, column in (
                 (schema.deliveries, schema.deliveries.c.sink),
                 (schema.sinks, schema.sinks.c.name),
             ):
                 connection.execute(delete(table).where(column == name))
+
+        self._ledger.note("remove_sink", {"name": name}, who=who, also=forget)
 
     def find(self, wanted: str) -> Sink:
         """A sink by its name or URL; raises `ConfigError` with the known names."""

@@ -6,20 +6,22 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from serving.control import notify
 from serving.control.notify import Sender, message, send
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
 from serving.registry.sinks import CLAIM_SECONDS, Sinks
-from srghn.errors import ConfigError, ServiceError
+from srghn.errors import ConfigError, LedgerError, ServiceError
 
 ANN = Who("ann", "because")
 
@@ -237,6 +239,71 @@ def test_a_slow_receiver_keeps_no_other_waiting(ledger: Ledger, receiver: Receiv
         while len(receiver.events()) < 2 and time.monotonic() < until:
             time.sleep(0.05)
         assert [event["data"]["reason"] for event in receiver.events()] == ["one", "two"]
+
+
+class Dripping:
+    """Sends a byte at a time, for ever; never a whole answer, nor a TLS handshake."""
+
+    def __init__(self, scheme: str) -> None:
+        answer = b"HTTP/1.1 204 No Content\r\n" + b"a: b\r\n" * 10_000
+        record = b"\x16\x03\x03\x40\x00" + bytes(0x4000)
+        self.bytes = {"http": answer, "https": record}[scheme]
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.over = threading.Event()
+        threading.Thread(target=self._drip, daemon=True).start()
+
+    def _drip(self) -> None:
+        with suppress(OSError):
+            while True:
+                line, _ = self.socket.accept()
+                threading.Thread(target=self._answer, args=(line,), daemon=True).start()
+
+    def _answer(self, line: socket.socket) -> None:
+        with suppress(OSError), line:
+            for place in range(len(self.bytes)):
+                line.send(self.bytes[place : place + 1])
+                if self.over.wait(0.05):
+                    return
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_receiver_that_drips_its_answer_is_hung_up_on(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """A byte comes before each of the socket's timeouts; the whole answer has one deadline."""
+    monkeypatch.setattr(notify, "TIMEOUT", 0.5)
+    dripping, sinks = Dripping(scheme), Sinks(ledger)
+    sinks.add("slow", f"{scheme}://127.0.0.1:{dripping.port}/", ("drift",), ANN)
+    tell(ledger, "one")
+    started = time.monotonic()
+    sender(ledger)[0].drain("slow")
+    assert 0.4 < time.monotonic() - started < 5
+    assert "did not answer in 0.5 s" in str(sinks.find("slow").failure)
+    dripping.over.set()
+    dripping.socket.close()
+
+
+@pytest.mark.parametrize("step", ["add", "remove"])
+def test_a_sink_and_its_event_are_one_transaction(ledger: Ledger, step: str) -> None:
+    """Where the row cannot be written, the ledger says nothing of it."""
+    sinks = Sinks(ledger)
+    if step == "remove":
+        sinks.add("ops", "http://127.0.0.1:1/", (), ANN)
+    before = len(ledger.events())
+    kind = {"add": "INSERT", "remove": "DELETE"}[step]
+    with ledger.database().write() as connection:
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER full BEFORE {kind} ON sinks BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    does = {
+        "add": lambda: sinks.add("ops", "http://127.0.0.1:1/", (), ANN),
+        "remove": lambda: sinks.remove("ops", ANN),
+    }
+    with pytest.raises(LedgerError):
+        does[step]()
+    assert len(ledger.events()) == before
+    assert len(sinks.all()) == (step == "remove")
 
 
 def test_the_server_sends(
