@@ -215,6 +215,13 @@ class LedgerView(Collector):
             yield _gauge("watch_alarm", "1 while returns are below the gate's promise.", alarm)
             blind = float(self.watch.status == "blind")
             yield _gauge("watch_blind", "1 while too few episodes have an outcome.", blind)
+            if self.watch.observations is not None:
+                score = self.watch.observations.distance
+                what = "How far observations are from those of the sandbox, 0 to 1."
+                yield _gauge("watch_observations_distance", what, score)
+                moved = float(self.watch.observations.moved)
+                what = "1 while observations are not where they were in the sandbox."
+                yield _gauge("watch_observations_moved", what, moved)
         share = self.holdback.share if self.holdback else 0.0
         yield _gauge("holdback_share_ratio", "Episodes that stay on the predecessor.", share)
         yield from self._copies()

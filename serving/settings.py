@@ -88,7 +88,7 @@ class Settings(EngineSettings, BaseSettings):
         2000,
         ge=0,
         le=1_000_000,
-        description="observations kept of each policy for diagnoses, one per episode; 0: none",
+        description="observations kept of each policy for diagnoses, two per episode; 0: none",
     )
     witness_key: Path | None = Field(
         None, description="key that signs the ledger's history; default witness.key in the home"

@@ -1,8 +1,9 @@
 """Diagnoses the world in service: compares it with short play in every pinned world and mode.
 
 The champion plays in each of them in the sandbox. Its episodes there are compared with those in
-service since the alarm, by (return, length) and by one observation of each episode if service keeps
-them. Each comparison is an energy distance, calibrated by permutation.
+service since the alarm: by (return, length), and if service keeps observations, by one observation
+of each episode and by the transition to the next one. Each comparison is an energy distance,
+calibrated by permutation. Worlds in which the champion fails alike have different transitions.
 If one place fits, that is the world. If none fits, the sandbox does not know this world, and
 nothing is done. Episodes since the alarm are a fresh sample, because earlier ones raised the alarm.
 """
@@ -16,16 +17,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.adapt.play import Sample, play, together
+from pipelines.adapt.play import Sample, moves, play, together, transition
 from pipelines.runs.worlds import pinned_versions
 from pipelines.versions.release import Release
 from serving.control.release import canary_rules
+from serving.control.samples import in_pairs
 from serving.registry import samples
 from serving.registry.records import Champion, StartRow
 from serving.trial.rules import TrialRules, terms_of
 from srghn import seeding
+from srghn.candidates.candidate import OnnxPolicy
 from srghn.envs import EnvVersion
-from srghn.inference.sameness import compare
+from srghn.inference.sameness import compare, compare_moves
 
 Float = NDArray[np.float64]
 Found = Literal["known", "unchanged", "ambiguous", "none"]
@@ -55,7 +58,8 @@ class Likeness:
     mean        the champion's mean return there, clipped
     p           p-value of (return, length): small if they differ
     distance    energy distance of (return, length)
-    p_observed  p-value of observations; None if service kept too few
+    p_observed  p-value of observations and transitions; None if service kept too few, or if `p`
+                rules the place out already
     """
 
     env_fingerprint: str
@@ -128,12 +132,12 @@ def diagnose(
     """
     rules = terms_of(canary_rules(release.ledger.version(champion.version)))
     candidate, service = release.store.load(champion.digest), seen(release, champion, rows)
-    observe, evidence = service.observed is not None, []
+    observe, evidence, policy = service.observed is not None, [], candidate.policy()
     for place in places(release, champion):
         seed = seeding.text_seed("diagnosis", name, champion.digest, place.world.fingerprint)
         played = play(candidate, place.world, place.mode, PLAYED, seed, observe=observe)
         draws = seeding.stream(seed, "permutations", place.mode)
-        fit = compare_samples(service, played, rules, draws)
+        fit = compare_samples(service, played, rules, draws, policy)
         evidence.append(fit.of(place.world.fingerprint, place.world.id, place.mode))
     here = champion.env_fingerprint, champion.mode
     return conclude(evidence, here, len(rows), float(service.pairs[:, 0].mean()))
@@ -143,8 +147,11 @@ def seen(release: Release, champion: Champion, rows: Sequence[StartRow]) -> Samp
     """These episodes in service as a sample; with observations, if enough were kept."""
     pairs = np.array([(float(row.return_ or 0.0), float(row.length or 0)) for row in rows])
     names = [row.episode for row in rows]
-    kept = samples.kept(release.ledger.database(), champion.policy, names)
-    observed = [np.concatenate([[each.step], each.values]).astype(np.float64) for each in kept]
+    kept = in_pairs(samples.kept(release.ledger.database(), champion.policy, names))
+    observed = [
+        transition(each.step, each.values, None if following is None else following.values)
+        for each, following in kept.values()
+    ]
     return Sample(pairs, together(observed) if len(observed) >= OBSERVED else None)
 
 
@@ -170,15 +177,32 @@ class Fit:
 
 
 def compare_samples(
-    service: Sample, played: Sample, rules: TrialRules, draws: np.random.Generator
+    service: Sample,
+    played: Sample,
+    rules: TrialRules,
+    draws: np.random.Generator,
+    policy: OnnxPolicy,
 ) -> Fit:
     """Compare service with play in one place, by returns and lengths and by observations."""
     clipped = _clipped(played.pairs, rules)
     found = compare(_clipped(service.pairs, rules), clipped, draws)
-    p_observed = None
-    if service.observed is not None and played.observed is not None and len(played.observed) > 1:
-        p_observed = compare(_by_octave(service.observed), _by_octave(played.observed), draws).p
+    p_observed, seen, there = None, service.observed, played.observed
+    likely = found.p > ALPHA / 2  # else it does not fit, whatever was seen
+    if likely and seen is not None and there is not None and len(there) > 1:
+        p_observed = _observations(seen, there, draws, policy)
     return Fit(float(clipped[:, 0].mean()), found.p, found.distance, p_observed)
+
+
+def _observations(
+    service: Float, played: Float, draws: np.random.Generator, policy: OnnxPolicy
+) -> float:
+    """The smaller p-value of two tests, of observations and of transitions, times their number."""
+    size = 1 + policy.observation_size
+    found = [compare(_by_octave(service[:, :size]), _by_octave(played[:, :size]), draws).p]
+    ours, theirs = moves(policy, service), moves(policy, played)
+    if min(len(ours[0]), len(theirs[0]) // 2) >= OBSERVED:
+        found.append(compare_moves(ours, theirs, draws).p)
+    return min(1.0, len(found) * min(found))
 
 
 def _by_octave(observed: Float) -> Float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serving.control.samples import in_pairs
 from serving.registry.ledger import Ledger
 from serving.registry.samples import kept
 from srghn.errors import ConfigError
@@ -23,6 +24,7 @@ SCHEMA = pa.schema(
         ("terminated", pa.bool_()),
         ("step", pa.int64()),
         ("observation", pa.list_(pa.float32())),
+        ("next_observation", pa.list_(pa.float32())),
     ]
 )
 
@@ -30,13 +32,13 @@ SCHEMA = pa.schema(
 def export(ledger: Ledger, policy: str, path: Path) -> int:
     """Write one row for each episode that ended, in order of arrival; returns their number.
 
-    `step` and `observation` are those of the observation that was kept; null without one. Raises
+    `step`, `observation` and `next_observation` are those that were kept; null without any. Raises
     `ConfigError` if the file cannot be written.
     """
-    seen = {each.episode: each for each in kept(ledger.database(), policy)}
+    seen = in_pairs(kept(ledger.database(), policy))
     rows = []
     for outcome in ledger.outcomes(policy=policy):
-        sample = seen.get(outcome.episode_id)
+        sample, following = seen.get(outcome.episode_id, (None, None))
         rows.append(
             {
                 "policy": policy,
@@ -49,6 +51,7 @@ def export(ledger: Ledger, policy: str, path: Path) -> int:
                 "terminated": outcome.terminated,
                 "step": None if sample is None else sample.step,
                 "observation": None if sample is None else sample.values.tolist(),
+                "next_observation": None if following is None else following.values.tolist(),
             }
         )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +54,7 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
     ledger = _ledger()
     seen = Watch(ledger, policy).view()
     if json:
-        print_json(vars(seen))
+        print_json(asdict(seen))
         return
     colour = {"steady": "green", "drift": "red"}.get(seen.status, "yellow")
     out.print(f"[{colour}]{seen.status}[/{colour}]: {seen.why}")
@@ -62,6 +63,8 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
         out.print(f"  promised   {seen.promise:.1%} of the range of returns")
         out.print(f"  in service {mean} over {seen.outcomes} outcomes")
         out.print(f"  evidence   {seen.level:.3g} of {seen.run_length:g}")
+    if seen.observations is not None:
+        out.print(f"  observations {seen.observations.words}", markup=False, soft_wrap=True)
     if seen.diagnosis is not None:
         out.print(f"  diagnosis  {seen.diagnosis}", markup=False, soft_wrap=True)
 

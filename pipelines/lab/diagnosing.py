@@ -1,11 +1,12 @@
 """How often a diagnosis is right: shifts to worlds that are pinned, and to worlds that are not.
 
-`python -m pipelines.lab.diagnosing docs/results` writes `diagnosis.csv`, one row for each shift.
-CartPole champions are evolved in a temporary folder. The worlds are CartPole with one constant
-changed. Some are pinned, in both orders of actions. In the others the constant is at most half, or
-at least twice, that of any pinned one. Service is `ENOUGH` episodes after the alarm, with one
-observation of those that have one, compared as in `srghn diagnose`. A shift counts if the
-champion's mean return fell so far that the watch would detect it.
+`python -m pipelines.lab.diagnosing docs/results` writes `diagnosis.csv`, two rows for each shift.
+CartPole champions are evolved in a temporary folder. The worlds are CartPole with one change. Some
+are pinned, in both orders of actions. The others have a constant at most half, or at least twice,
+that of any pinned one, or a delay or noise that no pinned one has, also in both orders. A shift
+counts if the champion's mean return falls so far that the watch would detect it; no other case is
+left out. Each is diagnosed as in service: after `ENOUGH` episodes, and while several worlds fit,
+after twice as many. One row uses the observations of service, one only returns and lengths.
 """
 
 from __future__ import annotations
@@ -13,14 +14,24 @@ from __future__ import annotations
 import csv
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.adapt.diagnose import ENOUGH, OBSERVED, PLAYED, compare_samples, conclude
+from pipelines.adapt.diagnose import (
+    ENOUGH,
+    MOST,
+    OBSERVED,
+    PLAYED,
+    Diagnosis,
+    Fit,
+    compare_samples,
+    conclude,
+)
 from pipelines.adapt.play import Sample, play
 from serving.trial.rules import TrialRules
 from srghn import seeding
@@ -32,15 +43,18 @@ from srghn.evaluation.base import make_evaluator
 from srghn.evolution.loop import evolve
 from srghn.evolution.run import load_run
 
-SEEDS, SHIFTS, POOL = (0, 1), 100, 600
+SEEDS, POOL = (0, 1), 2 * PLAYED
+#: Shifts of each champion to pinned worlds, and to unknown ones.
+KNOWN_SHIFTS, UNKNOWN_SHIFTS = 50, 52
 FALL = 0.9  # share of the return in its own world
 RULES = TrialRules()
 MODES = ("normal", "flipped")
-#: Factors of a constant: pinned ones, in both modes, and unknown ones, in mode normal.
+#: Pinned and unknown worlds: the factor of a constant, a delay, or noise; all in both modes.
 KNOWN = ("", "pole_length:0.2", "pole_length:14")
 UNKNOWN = (
     "pole_length:0.1", "pole_length:30", "pole_length:45", "pole_length:60", "gravity:2.8",
-    "gravity:4", "gravity:9", "force:3", "force:4", "pole_mass:60",
+    "gravity:4", "gravity:9", "force:3", "force:4", "pole_mass:60", "action_delay:3",
+    "action_noise:0.3", "observation_noise:0.5",
 )  # fmt: skip
 
 
@@ -87,31 +101,71 @@ class Sandbox:
         seen = draws.choice(len(pool.observed), round(share * len(pool.observed)), replace=False)
         return Sample(pool.pairs[rows], pool.observed[seen])
 
+    def fits(self, service: Sample, seed: int) -> list[tuple[World, Fit]]:
+        """How each pinned world explains service."""
+        policy, found = self.candidate.policy(), []
+        for each in self.pools:
+            draws = seeding.stream(seed, "sandbox", str(each))
+            fit = compare_samples(service, self.draw(each, draws), RULES, draws, policy)
+            found.append((each, fit))
+        return found
 
-def shift(sandbox: Sandbox, world: World, seed: int) -> dict[str, Any]:
-    """One shift to `world`, diagnosed against the pinned worlds."""
-    service = sample(sandbox.candidate, world, ENOUGH, seeding.seed(seed, "service"))
-    assert service.observed is not None
-    if len(service.observed) < OBSERVED:
-        service = replace(service, observed=None)
-    evidence = []
-    for each in sandbox.pools:
-        draws = seeding.stream(seed, "sandbox", str(each))
-        fit = compare_samples(service, sandbox.draw(each, draws), RULES, draws)
-        evidence.append(fit.of(each.moved, "CartPole", each.mode))
-    service_mean, pinned = float(service.pairs[:, 0].mean()), sandbox.pools
-    found = conclude(evidence, ("", "normal"), ENOUGH, service_mean)
+
+def shift(sandbox: Sandbox, world: World, seed: int) -> list[dict[str, Any]]:
+    """One shift to `world`, diagnosed until one answer is left or `MOST` episodes are used.
+
+    Returns a row with observations and a row without.
+    """
+    service, rows = sample(sandbox.candidate, world, ENOUGH, seeding.seed(seed, "service")), []
+    open_ = {"returns and observations": True, "returns": False}
+    while open_:
+        count, fits = len(service.pairs), sandbox.fits(_kept(service), seed)
+        for evidence, observed in list(open_.items()):
+            found = _conclude(fits, service, observed)
+            if found.found != "ambiguous" or count >= MOST:
+                del open_[evidence]
+                rows.append(_row(sandbox, world, evidence, found))
+        if open_:
+            seeds = seeding.seed(seed, "service", count)
+            service = both(service, sample(sandbox.candidate, world, count, seeds))
+    return rows
+
+
+def _conclude(fits: list[tuple[World, Fit]], service: Sample, observed: bool) -> Diagnosis:
+    evidence = [
+        (fit if observed else replace(fit, p_observed=None)).of(each.moved, "CartPole", each.mode)
+        for each, fit in fits
+    ]
+    mean = float(service.pairs[:, 0].mean())
+    return conclude(evidence, ("", "normal"), len(service.pairs), mean)
+
+
+def _row(sandbox: Sandbox, world: World, evidence: str, found: Diagnosis) -> dict[str, Any]:
     named = "" if found.mode is None else str(World(str(found.env_fingerprint), found.mode))
-    right = named == str(world) if world in pinned else found.found == "none"
+    known = world in sandbox.pools
     return {
         "world": str(world),
-        "known": world in pinned,
-        "mean_return": round(service_mean, 1),
-        "observations": 0 if service.observed is None else len(service.observed),
+        "known": known,
+        "evidence": evidence,
+        "mean_return": round(found.mean, 1),
+        "episodes": found.episodes,
         "diagnosis": found.found,
         "named": named,
-        "right": right,
+        "right": named == str(world) if known else found.found == "none",
     }
+
+
+def both(first: Sample, second: Sample) -> Sample:
+    assert first.observed is not None
+    assert second.observed is not None
+    pairs = np.concatenate([first.pairs, second.pairs])
+    return Sample(pairs, np.concatenate([first.observed, second.observed]))
+
+
+def _kept(service: Sample) -> Sample:
+    """As service has it: too few observations are none."""
+    assert service.observed is not None
+    return service if len(service.observed) >= OBSERVED else replace(service, observed=None)
 
 
 def mean(candidate: Candidate, world: World) -> float:
@@ -120,19 +174,20 @@ def mean(candidate: Candidate, world: World) -> float:
 
 def rows() -> Iterator[dict[str, Any]]:
     pinned = [World(each, mode) for each in KNOWN for mode in MODES]
-    strange = [World(each, "normal") for each in UNKNOWN]
+    strange = [World(each, mode) for each in UNKNOWN for mode in MODES]
     version = pin(RunParams().env)
     with tempfile.TemporaryDirectory() as folder:
         for seed in SEEDS:
             candidate = champion(seed, Path(folder), version)
             best = mean(candidate, World("", "normal"))
             pools = {each: sample(candidate, each, POOL, 2) for each in pinned}
-            for those in (pinned, strange):
+            for those, shifts in ((pinned, KNOWN_SHIFTS), (strange, UNKNOWN_SHIFTS)):
                 fallen = [each for each in those if mean(candidate, each) < FALL * best]
-                for order in range(SHIFTS // len(SEEDS)):
+                for order in range(shifts):
                     world = fallen[order % len(fallen)]
                     name = seeding.seed(seed, "shift", str(world), order)
-                    yield {"champion": seed, **shift(Sandbox(candidate, pools), world, name)}
+                    for found in shift(Sandbox(candidate, pools), world, name):
+                        yield {"champion": seed, **found}
 
 
 def main(folder: Path) -> None:
@@ -142,10 +197,23 @@ def main(folder: Path) -> None:
         table = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(found)
-    for known in (True, False):
-        those = [row for row in found if row["known"] is known]
-        right, kind = sum(row["right"] for row in those), "known" if known else "unknown"
-        sys.stderr.write(f"{kind}: {right} of {len(those)} right\n")
+    for line in counted(found):
+        sys.stderr.write(f"{line}\n")
+
+
+def counted(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """How many are right, by evidence and kind, and the worlds in which some are not."""
+    for evidence in ("returns and observations", "returns"):
+        for known in (True, False):
+            those = [r for r in found if r["known"] is known and r["evidence"] == evidence]
+            right, kind = sum(row["right"] for row in those), "known" if known else "unknown"
+            yield f"{evidence}, {kind}: {right} of {len(those)} right"
+            wrong = Counter(
+                f"{row['world']}: {row['diagnosis']} {row['named']}".strip()
+                for row in those
+                if not row["right"]
+            )
+            yield from (f"  {count} x {name}" for name, count in wrong.most_common())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Two tables about the watch: its false alarms, and its delay after a drop.
+"""Three tables about the watch: its false alarms, its delay after a drop, its observation score.
 
-`python -m pipelines.lab.watching docs/results` writes `watch-alarms.csv` and `watch-delay.csv`. All
-draws are seeded, so the tables are the same every time.
+`python -m pipelines.lab.watching docs/results` writes `watch-alarms.csv`, `watch-delay.csv` and
+`watch-observations.csv`. All draws are seeded, so the tables are the same every time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.adapt.baseline import EPISODES as PLAYED
+from serving.control.sight import SELDOM, WINDOW
 from srghn import seeding
 from srghn.inference.detect import Detector
+from srghn.inference.whereabouts import farthest, quantiles
 
 Float = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, float], Float]
@@ -27,6 +30,9 @@ PROMISES, RUN_LENGTHS = (0.9, 0.5), (1_000.0, 10_000.0, 100_000.0)
 #: Good episodes before a drop; runs for a row of delays; most episodes after a drop.
 GOOD, RUNS, MOST = 200, 200, 20_000
 PROMISE, RUN_LENGTH, SPREAD = 0.9, 100_000.0, 0.1
+#: Looks at unchanged observations; elements of an observation; shifts of the first element, in its
+#: standard deviations.
+LOOKS, ELEMENTS, SHIFTS = 5_000, (1, 4, 27), (0.0, 0.2, 0.4, 0.6, 1.0)
 DROPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.882)
 
 
@@ -132,6 +138,41 @@ def delay_rows() -> list[dict[str, Any]]:
     return rows
 
 
+def seen(draws: np.random.Generator, count: int, elements: int, shift: float) -> Float:
+    """Observations (count, elements): bell-shaped, one in three a flag; the first one is moved."""
+    values = draws.normal(0.0, 1.0, (count, elements))
+    values[:, 0] += shift
+    values[:, 2::3] = values[:, 2::3] > 0.5
+    return values
+
+
+def observation_rows() -> list[dict[str, Any]]:
+    """How often observations are said to have moved, by how far one element did (0: stands still).
+
+    Each look is at other observations, and at other quantiles of the sandbox.
+    """
+    rows = []
+    for elements in ELEMENTS:
+        for shift in SHIFTS:
+            draws = seeding.stream(SEED, "watch-observations", elements, str(shift))
+            looks, told = LOOKS if shift == 0 else LOOKS // 10, 0
+            for _ in range(looks):
+                kept = quantiles(seen(draws, PLAYED, elements, 0.0))
+                window = seen(draws, WINDOW, elements, shift)
+                told += farthest(window, kept, PLAYED).p < SELDOM
+            bound = poisson_bound(looks * SELDOM)
+            rows.append(
+                {
+                    "elements": elements,
+                    "moved_by": shift,
+                    "looks": looks,
+                    "told": told,
+                    "at_most": bound if shift == 0 else "",
+                }
+            )
+    return rows
+
+
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -143,6 +184,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "watch-alarms.csv", alarm_rows())
     write(folder / "watch-delay.csv", delay_rows())
+    write(folder / "watch-observations.csv", observation_rows())
 
 
 if __name__ == "__main__":

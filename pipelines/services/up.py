@@ -153,10 +153,11 @@ def _mirror(settings: Settings) -> None:
 
 
 def _adapt(settings: Settings) -> None:
+    from pipelines.adapt.baseline import keep
     from pipelines.adapt.beat import beat
     from pipelines.adapt.launch import to_workers
 
-    for line in beat(settings, to_workers(settings)):
+    for line in (*beat(settings, to_workers(settings)), *keep(settings)):
         _say(line)
 
 

@@ -1,7 +1,8 @@
-"""Keeps observations for the diagnosis: the latest ones, at most one per episode, off the hot path.
+"""Keeps observations for the diagnosis: the latest ones, two in a row per episode.
 
-The episode's name alone decides which step is kept, so the sandbox can choose its steps in the same
-way. Steps are spread over octaves, so that both short and long episodes give observations.
+They are written off the hot path. Two in a row show how the world moves. The episode's name alone
+decides which step is kept, so the sandbox can choose its steps in the same way. Steps are spread
+over octaves, so that both short and long episodes give observations.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -26,9 +27,22 @@ OCTAVES, WAITING = 9, 1000
 
 
 def step_of(episode: str) -> int:
-    """The step, from 0, whose observation is kept, if the episode is long enough."""
+    """The step, from 0, whose observation is kept, and the next one, if the episode is so long."""
     share = zlib.crc32(episode.encode()) / 2**32
     return int(2 ** (OCTAVES * share)) - 1
+
+
+def in_pairs(samples: Iterable[Sample]) -> dict[str, tuple[Sample, Sample | None]]:
+    """By episode, the observation kept at its step and the next one, or None without a next one.
+
+    A next one without its first is left out.
+    """
+    found = {(each.episode, each.step): each for each in samples}
+    return {
+        name: (first, found.get((name, step + 1)))
+        for (name, step), first in found.items()
+        if step == step_of(name)
+    }
 
 
 class Samples:
@@ -43,8 +57,8 @@ class Samples:
         self._waiting: deque[Sample] = deque(maxlen=WAITING)
 
     def offer(self, episode: Episode, observation: Sequence[float]) -> None:
-        """Keep it if this is the episode's step. Called for every action, so it must be fast."""
-        if not self._most or episode.steps != step_of(episode.name):
+        """Keep it if this is one of its two steps. Called for every action, so it must be fast."""
+        if not self._most or episode.steps - step_of(episode.name) not in (0, 1):
             return
         if episode.moved or episode.loose:  # two versions, or an unknown number of steps
             return

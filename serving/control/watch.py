@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from serving.control.release import CANARY, canary_rules
+from serving.control.sight import Score, Sight
 from serving.registry.ledger import Ledger
 from serving.registry.records import Champion, Event, Outcome, Who
 from serving.registry.schema import POLICY
@@ -74,6 +75,8 @@ class WatchView:
     """The watch for people. An alarm is raised when `level` reaches `run_length`.
 
     `diagnosis` is the reason of the diagnosis of the standing alarm; None without one.
+    `observations` compares the champion's observations with those of the sandbox, as advice; None
+    without enough of both.
     """
 
     status: Status
@@ -86,6 +89,7 @@ class WatchView:
     alarm: str | None = None
     diagnosis: str | None = None
     outside: int = 0
+    observations: Score | None = None
 
 
 class Watch:
@@ -95,7 +99,7 @@ class Watch:
         self, ledger: Ledger, policy: str = POLICY, clock: Callable[[], float] = time.time
     ) -> None:
         self._ledger, self._policy, self._clock = ledger, policy, clock
-        self._told = 0
+        self._told, self._sight = 0, Sight(ledger, policy)
 
     def look(self) -> None:
         """Count the new outcomes. Writes nothing if there are none. Raises `LedgerError`."""
@@ -151,6 +155,7 @@ class Watch:
             state.alarm,
             self._diagnosis(state.alarm) if state.alarm else None,
             state.outside,
+            self._sight.score(champion),
         )
 
     def _diagnosis(self, alarm: str) -> str | None:

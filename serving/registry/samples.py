@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, insert, select
+from sqlalchemy import RowMapping, delete, func, insert, select
 
 from serving.registry import schema
 from serving.registry.database import Database
@@ -41,6 +41,27 @@ def keep(database: Database, policy: str, samples: Sequence[Sample], most: int) 
             connection.execute(delete(table).where(table.c.policy == policy, table.c.n <= edge))
 
 
+def newest(database: Database, policy: str) -> int:
+    """The number of a policy's latest sample; 0 where there is none."""
+    table = schema.samples
+    with database.read() as connection:
+        found = connection.execute(select(func.max(table.c.n)).where(table.c.policy == policy))
+        return int(found.scalar() or 0)
+
+
+def latest(
+    database: Database, policy: str, version: int, generation: int, most: int
+) -> list[Sample]:
+    """The latest samples of a champion, the last one first."""
+    table = schema.samples
+    query = select(table).where(
+        table.c.policy == policy, table.c.version == version, table.c.generation == generation
+    )
+    with database.read() as connection:
+        found = connection.execute(query.order_by(table.c.n.desc()).limit(most)).mappings().all()
+    return [_sample(row) for row in found]
+
+
 def kept(database: Database, policy: str, episodes: Sequence[str] | None = None) -> list[Sample]:
     """A policy's samples in order, of the given episodes or of all."""
     table = schema.samples
@@ -48,8 +69,8 @@ def kept(database: Database, policy: str, episodes: Sequence[str] | None = None)
     with database.read() as connection:
         rows = connection.execute(query).mappings().all()
     wanted = None if episodes is None else set(episodes)
-    return [
-        Sample(**{name: row[name] for name in Sample.__dataclass_fields__})
-        for row in rows
-        if wanted is None or row["episode"] in wanted
-    ]
+    return [_sample(row) for row in rows if wanted is None or row["episode"] in wanted]
+
+
+def _sample(row: RowMapping) -> Sample:
+    return Sample(**{name: row[name] for name in Sample.__dataclass_fields__})

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 PERMUTATIONS = 999
+#: Share of a column's spread below which a residual is none: clients round what they send.
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,10 @@ class Comparison:
 
 
 def compare(
-    first: Float, second: Float, draws: np.random.Generator, permutations: int = PERMUTATIONS
+    first: Float,
+    second: Float,
+    draws: np.random.Generator,
+    permutations: int = PERMUTATIONS,
 ) -> Comparison:
     """Compare samples (n, d) and (m, d), a row an observation; needs n and m of at least 2.
 
@@ -45,6 +50,36 @@ def compare(
     found = _energy(distances, labels, n)
     larger = int((found[1:] >= found[0] - 1e-12).sum())
     return Comparison(float(found[0]), (1 + larger) / (1 + permutations))
+
+
+def compare_moves(
+    first: tuple[Float, Float],
+    second: tuple[Float, Float],
+    draws: np.random.Generator,
+    permutations: int = PERMUTATIONS,
+) -> Comparison:
+    """Does the next observation follow from what came before by one law in both samples?
+
+    A sample is what came before (n, k) and what came of it (n, d). Half of `second` gives a linear
+    law; how far the other half and `first` are from it is compared, by the logarithm of each
+    residual's size. Under the null hypothesis those two are alike whatever the law is worth, so
+    the p-value is exact; and where it is worth much, another law is seen at once.
+    """
+    law = np.linalg.lstsq(_with_one(second[0][::2]), second[1][::2], rcond=None)[0]
+    spread = second[1][::2].std(axis=0)
+    scale = np.where(spread > 0, spread, 1.0)
+
+    def residuals(before: Float, after: Float) -> Float:
+        off = np.abs(after - _with_one(before) @ law) / scale
+        found: Float = np.log(np.maximum(off, ROUNDING))
+        return found
+
+    held_out = residuals(second[0][1::2], second[1][1::2])
+    return compare(residuals(*first), held_out, draws, permutations)
+
+
+def _with_one(rows: Float) -> Float:
+    return np.column_stack([np.ones(len(rows)), rows])
 
 
 def _energy(distances: Float, labels: Float, n: int) -> Float:

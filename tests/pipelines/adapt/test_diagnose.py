@@ -26,12 +26,14 @@ from pipelines.adapt.diagnose import (
 )
 from pipelines.adapt.play import play
 from pipelines.adapt.steps import Adaptation
+from serving.control.samples import step_of
 from serving.control.watch import Watch
 from serving.registry.records import StartRow
 from serving.registry.samples import Sample, keep
 from serving.trial.rules import TrialRules
 from srghn.config import Switch
 from srghn.envs import parse, pin
+from srghn.inference.sameness import compare
 from tests.conftest import Srghn
 from tests.pipelines.adapt.conftest import ANN, Served
 
@@ -210,11 +212,33 @@ def test_observations_tell_apart_what_returns_do_not(served: Served) -> None:
         candidate, served.world, "normal", 60, 2, observe=True, perturbation=parse("force:3")
     )
     again = play(candidate, served.world, "normal", 60, 3, observe=True)
-    found, same = (compare_samples(each, own, rules, draws) for each in (moved, again))
+    policy = candidate.policy()
+    found, same = (compare_samples(each, own, rules, draws, policy) for each in (moved, again))
     assert found.p > ALPHA
     assert (found.fits, same.fits) == (False, True)
     assert found.p_observed is not None
     assert found.p_observed <= ALPHA / 2
+
+
+def test_how_a_world_moves_tells_apart_where_the_champion_fails_alike(served: Served) -> None:
+    """Flipped, it falls in nine steps, whatever gravity does in so short a time."""
+    served.first(bias=0.3)
+    champion = served.ledger.champion()
+    assert champion is not None
+    candidate, rules = served.release.store.load(champion.digest), TrialRules()
+    policy, draws = candidate.policy(), np.random.default_rng(0)
+    own = play(candidate, served.world, "flipped", 200, 1, observe=True)
+    moved = play(
+        candidate, served.world, "flipped", 120, 2, observe=True, perturbation=parse("gravity:2.8")
+    )
+    again = play(candidate, served.world, "flipped", 120, 3, observe=True)
+    found, same = (compare_samples(each, own, rules, draws, policy) for each in (moved, again))
+    assert (found.fits, same.fits) == (False, True)
+    assert own.observed is not None
+    assert moved.observed is not None
+    size = 1 + policy.observation_size  # neither returns nor observations alone show it
+    alone = compare(moved.observed[:, :size], own.observed[:, :size], draws)
+    assert min(found.p, alone.p) > ALPHA
 
 
 def test_observations_of_service_are_compared_where_they_are_kept(served: Served) -> None:
@@ -227,24 +251,25 @@ def test_observations_of_service_are_compared_where_they_are_kept(served: Served
     rows = served.ledger.started("policy", champion.version, 0.0, 200)
     assert seen(served.release, champion, rows).observed is None
     kept = [
-        Sample(champion.version, 1, row.episode, 2, 0.0, np.zeros(4, "<f4").tobytes())
-        for row in rows[:OBSERVED]
+        Sample(champion.version, 1, name, step_of(name), 0.0, np.zeros(4, "<f4").tobytes())
+        for name in [row.episode for row in rows][:OBSERVED]
     ]
     keep(served.ledger.database(), "policy", kept, 1000)
     service = seen(served.release, champion, rows)
     assert service.observed is not None
-    assert service.observed.shape == (OBSERVED, 5)
+    assert service.observed.shape == (OBSERVED, 9)
     found = diagnose(served.release, champion, rows, "seeded")
-    assert found.found == "none"  # nobody ever sees zeros at step 2
-    assert {each.p_observed for each in found.evidence} == {0.001}
+    assert found.found == "none"  # nobody ever sees zeros
+    assert {each.p_observed for each in found.evidence} == {None, 0.001}
 
 
 def test_service_is_exported_as_parquet(served: Served, srghn_here: Srghn, tmp_path: Path) -> None:
     served.first(bias=0.3)
     served.meet("flipped", 3)
     observation = np.arange(4, dtype="<f4")
-    sample = Sample(1, 1, "met-2-1", 2, 0.0, observation.tobytes())
-    keep(served.ledger.database(), "policy", [sample], 10)
+    at = step_of("met-2-1")
+    seen = [Sample(1, 1, "met-2-1", at + n, 0.0, (observation + n).tobytes()) for n in range(2)]
+    keep(served.ledger.database(), "policy", seen, 10)
     file = tmp_path / "service.parquet"
     place = {"SRGHN_HOME": str(served.settings.home)}
     done = srghn_here("watch", "export", "--out", str(file), "--json", env=place)
@@ -252,4 +277,5 @@ def test_service_is_exported_as_parquet(served: Served, srghn_here: Srghn, tmp_p
     rows = pq.read_table(file).to_pylist()
     assert [row["episode"] for row in rows] == ["met-2-0", "met-2-1", "met-2-2"]
     assert [row["observation"] for row in rows] == [None, [0.0, 1.0, 2.0, 3.0], None]
+    assert [row["next_observation"] for row in rows] == [None, [1.0, 2.0, 3.0, 4.0], None]
     assert {row["return"] == row["length"] for row in rows} == {True}

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipelines.lab import diagnosing
 from pipelines.lab.diagnosing import Sandbox, World
+
+Float = NDArray[np.float64]
+
+
+class Balanced:
+    """Stands for a champion: it sees four numbers and always does the same."""
+
+    observation_size, state_size = 4, 0
+
+    def policy(self) -> Balanced:
+        return self
+
+    def __call__(self, observations: Float) -> Float:
+        return np.zeros(len(observations))
 
 
 def test_a_diagnosis_of_the_table_is_one_of_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,17 +32,43 @@ def test_a_diagnosis_of_the_table_is_one_of_service(monkeypatch: pytest.MonkeyPa
         level = 9.0 if world.mode == "flipped" else 400.0
         level += 100.0 * bool(world.moved)
         pairs = np.stack([draws.normal(level, 3, count)] * 2, axis=1)
-        return diagnosing.Sample(pairs, draws.normal(level, 3, (count, 3)))
+        return diagnosing.Sample(pairs, np.abs(draws.normal(level, 3, (count, 9))))
 
     monkeypatch.setattr(diagnosing, "sample", sample)
     pinned = [World("", "normal"), World("", "flipped")]
     pools = {each: sample(None, each, diagnosing.POOL, 0) for each in pinned}
-    sandbox = Sandbox(None, pools)  # type: ignore[arg-type]
-    known = diagnosing.shift(sandbox, pinned[1], 1)
+    sandbox = Sandbox(Balanced(), pools)  # type: ignore[arg-type]
+    known, alone = diagnosing.shift(sandbox, pinned[1], 1)
+    assert (alone["evidence"], alone["right"]) == ("returns", True)
     assert (known["diagnosis"], known["named"], known["right"]) == (
         "known",
         "as it is flipped",
         True,
     )
-    strange = diagnosing.shift(sandbox, World("gravity:9", "flipped"), 2)
+    strange, _ = diagnosing.shift(sandbox, World("gravity:9", "flipped"), 2)
     assert (strange["diagnosis"], strange["named"], strange["right"]) == ("none", "", True)
+    assert known["episodes"] == strange["episodes"] == diagnosing.ENOUGH
+
+
+def test_while_several_worlds_fit_more_episodes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pinned worlds in which returns are the same: they stay two, up to the most there are."""
+    draws = np.random.default_rng(0)
+
+    def sample(candidate: object, world: World, count: int, seed: int) -> diagnosing.Sample:
+        level = 400.0 if world == World("", "normal") else 9.0
+        pairs = np.stack([draws.normal(level, 3, count)] * 2, axis=1)
+        return diagnosing.Sample(pairs, np.abs(draws.normal(level, 3, (count, 9))))
+
+    monkeypatch.setattr(diagnosing, "sample", sample)
+    pinned = [World("", "normal"), World("a", "normal"), World("b", "normal")]
+    pools = {each: sample(None, each, diagnosing.POOL, 0) for each in pinned}
+    sandbox = Sandbox(Balanced(), pools)  # type: ignore[arg-type]
+    _, found = diagnosing.shift(sandbox, pinned[1], 1)
+    assert (found["diagnosis"], found["episodes"]) == ("ambiguous", diagnosing.MOST)
+    assert list(diagnosing.counted([found])) == [
+        "returns and observations, known: 0 of 0 right",
+        "returns and observations, unknown: 0 of 0 right",
+        "returns, known: 0 of 1 right",
+        "  1 x a normal: ambiguous",
+        "returns, unknown: 0 of 0 right",
+    ]

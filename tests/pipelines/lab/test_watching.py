@@ -30,6 +30,25 @@ def test_alarms_of_returns_that_hold_are_within_their_bound() -> None:
         assert int(row["alarms"]) <= int(row["at_most"])
 
 
+def test_observations_that_stand_still_are_seldom_said_to_move() -> None:
+    rows = table("watch-observations.csv")
+    still = [row for row in rows if float(row["moved_by"]) == 0]
+    assert {int(row["elements"]) for row in still} == set(watching.ELEMENTS)
+    for row in still:
+        assert int(row["told"]) <= int(row["at_most"]) == watching.poisson_bound(5.0)
+    moved = [row for row in rows if float(row["moved_by"]) >= 0.6]
+    assert all(int(row["told"]) > 0.9 * int(row["looks"]) for row in moved)
+
+
+def test_a_row_of_observations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LOOKS", 20)
+    monkeypatch.setattr(watching, "ELEMENTS", (2,))
+    monkeypatch.setattr(watching, "SHIFTS", (0.0, 3.0))
+    still, moved = watching.observation_rows()
+    assert (still["looks"], still["told"]) == (20, 0)
+    assert (moved["looks"], moved["told"]) == (2, 2)
+
+
 def test_the_larger_the_drop_the_sooner_the_alarm() -> None:
     rows = table("watch-delay.csv")
     medians = [int(row["median"]) for row in rows]

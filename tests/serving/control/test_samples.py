@@ -1,4 +1,4 @@
-"""Observations kept for diagnoses: one an episode, bounded, off by setting, and exported."""
+"""Observations kept for diagnoses: two in a row an episode, bounded, off by setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.control.samples import OCTAVES, Samples, step_of
+from serving.control.samples import OCTAVES, Samples, in_pairs, step_of
 from serving.registry.ledger import Ledger
 from serving.registry.samples import kept
 from serving.trial.tokens import Episode
@@ -28,17 +28,21 @@ def test_steps_are_spread_over_octaves() -> None:
     assert all(800 < count < 1200 for count in octaves.values())
 
 
-def test_one_observation_of_an_episode_is_kept(ledger: Ledger) -> None:
+def test_two_observations_of_an_episode_are_kept(ledger: Ledger) -> None:
     samples = Samples(ledger, "policy", 100)
     at = step_of("e")
-    for steps in range(at + 3):
+    for steps in range(at + 4):
         samples.offer(episode("e", steps), [float(steps), 0.5])
     samples.offer(episode("e", at, moved=True), [0.0, 0.0])  # of two versions: of neither
     samples.flush()
     samples.flush()
-    [found] = kept(ledger.database(), "policy")
+    found, following = kept(ledger.database(), "policy")
     assert (found.version, found.generation, found.episode, found.step) == (1, 1, "e", at)
     assert found.values.tolist() == [float(at), 0.5]
+    assert following.values.tolist() == [float(at + 1), 0.5]
+    assert in_pairs([following, found]) == {"e": (found, following)}
+    assert in_pairs([found]) == {"e": (found, None)}
+    assert in_pairs([following]) == {}  # of a pair whose first is forgotten
     assert kept(ledger.database(), "policy", ["another"]) == []
     assert kept(ledger.database(), "other") == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from srghn.inference.sameness import compare
+from srghn.inference.sameness import compare, compare_moves
 
 
 def sample(seed: int, mean: float, count: int) -> np.ndarray:
@@ -28,6 +28,42 @@ def test_another_mean_is_told() -> None:
     found = compare(sample(1, 0, 40), sample(2, 1, 200), np.random.default_rng(0))
     assert found.p == 0.001
     assert found.distance > 0.2
+
+
+def moving(seed: int, slope: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The next value follows from this one by a slope, almost; a second one by no law."""
+    draws = np.random.default_rng(seed)
+    before = draws.normal(0, 1, (count, 2))
+    after = np.stack([slope * before[:, 0], draws.normal(0, 1, count)], axis=1)
+    return before, after + draws.normal(0, 1e-4, (count, 2))
+
+
+def test_another_law_of_motion_is_told() -> None:
+    """Slopes of 1 and 1.05: values are as spread as ever, and never on one line."""
+    ours, theirs, again = moving(1, 1.0, 40), moving(2, 1.05, 200), moving(3, 1.0, 200)
+    draws = np.random.default_rng(0)
+    assert compare(ours[1], theirs[1], draws).p > 0.05
+    assert compare_moves(ours, theirs, draws).p == 0.001
+    assert compare_moves(ours, again, draws).p > 0.05
+
+
+def test_a_law_that_is_exact_says_nothing_by_its_rounding() -> None:
+    """What came of it is what came before, in one sample to four digits."""
+    before = [np.random.default_rng(n).normal(0, 1, (60 * n, 1)) for n in (1, 2)]
+    ours, theirs = (before[0], before[0].round(4)), (before[1], before[1])
+    assert compare_moves(ours, theirs, np.random.default_rng(0)).p > 0.05
+
+
+def test_one_law_is_rejected_as_often_as_said() -> None:
+    """300 pairs of samples, and a law of more numbers than the rows it is found by."""
+    found = []
+    for i in range(300):
+        draws = np.random.default_rng(i)
+        ours, theirs = (
+            (draws.normal(0, 1, (count, 30)), draws.normal(0, 1, (count, 2))) for count in (20, 40)
+        )
+        found.append(compare_moves(ours, theirs, draws, 199).p)
+    assert 12 <= sum(p <= 0.1 for p in found) <= 52
 
 
 def test_ties_and_constants_say_nothing() -> None:

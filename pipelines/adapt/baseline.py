@@ -1,0 +1,55 @@
+"""What a champion sees in the sandbox, frozen in the ledger when it is promoted: for the watch."""
+
+from __future__ import annotations
+
+from pipelines.versions.release import Release
+from serving.control.sight import BASELINE, baseline
+from serving.registry.records import Champion, Who
+from serving.settings import Settings
+from srghn import seeding
+from srghn.inference.whereabouts import quantiles
+
+#: Episodes that are begun in the sandbox, each to the step of which one observation is kept.
+EPISODES = 400
+ACTOR = "watch"
+
+
+def keep(settings: Settings) -> list[str]:
+    """Write down what each champion sees, where nobody did; returns what was done.
+
+    Nothing where no observations of service are kept.
+    """
+    if not settings.samples:
+        return []
+    release = Release(settings)
+    champions = (release.ledger.champion(each.name) for each in release.ledger.policies())
+    told = [
+        _keep(release, champion)
+        for champion in champions
+        if champion is not None and baseline(release.ledger, champion) is None
+    ]
+    release.ledger.close()
+    return told
+
+
+def _keep(release: Release, champion: Champion) -> str:
+    from pipelines.adapt.play import play  # what plays, which only a new champion needs
+
+    world = release.world(release.ledger.version(champion.version))
+    seed = seeding.text_seed("observations", champion.digest, world.fingerprint)
+    candidate = release.store.load(champion.digest)
+    played = play(candidate, world, champion.mode, EPISODES, seed, observe=True, whole=False)
+    assert played.observed is not None
+    size = candidate.policy().observation_size
+    seen = played.observed[:, 1 : 1 + size]
+    said = {
+        "version": champion.version,
+        "generation": champion.generation,
+        "mode": champion.mode,
+        "count": len(seen),
+        "quantiles": quantiles(seen).tolist(),
+    }
+    why = f"what version {champion.version} sees in the sandbox, in mode {champion.mode}"
+    who = Who(ACTOR, why, f"{BASELINE}:{champion.policy}:{champion.generation}")
+    release.ledger.note(BASELINE, said, who=who, policy=champion.policy)
+    return f"policy {champion.policy}: {why}: {len(seen)} observations"

@@ -1,0 +1,64 @@
+"""What a champion sees in the sandbox is written down once, when it is promoted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from pipelines.adapt import baseline as baseline_module
+from pipelines.adapt.play import play
+from serving.control.samples import step_of
+from serving.control.sight import BASELINE, Sight, baseline
+from serving.registry.samples import Sample, keep
+from srghn.envs import parse
+from tests.conftest import Srghn
+from tests.pipelines.adapt.conftest import Served
+
+
+def serve(served: Served, seed: int, moved: str | None) -> None:
+    """What the server keeps of the champion's episodes; of which steps is no matter."""
+    champion = served.ledger.champion()
+    assert champion is not None
+    candidate = served.release.store.load(champion.digest)
+    perturbation = parse(moved) if moved else None
+    played = play(
+        candidate, served.world, "normal", 300, seed, observe=True, perturbation=perturbation,
+        whole=False,
+    )  # fmt: skip
+    assert played.observed is not None
+    name = next(name for name in map(str, range(10**6)) if step_of(name) == 0)
+    found = [
+        Sample(
+            champion.version, champion.generation, name, 0, 0.0, row[1:5].astype("<f4").tobytes()
+        )
+        for row in played.observed
+    ]
+    keep(served.ledger.database(), "policy", found, 10_000)
+
+
+def test_what_a_champion_sees_is_kept_once_a_generation(served: Served, srghn_here: Srghn) -> None:
+    served.first(bias=0.3)
+    served.rules()
+    [told] = baseline_module.keep(served.settings)
+    assert "version 1 sees in the sandbox, in mode normal" in told
+    assert baseline_module.keep(served.settings) == []
+    assert baseline_module.keep(served.settings.model_copy(update={"samples": 0})) == []
+    champion = served.ledger.champion()
+    assert champion is not None
+    found = baseline(served.ledger, champion)
+    assert found is not None
+    assert found.quantiles.shape == (4, 101)
+    assert 150 < found.count <= baseline_module.EPISODES
+    assert np.all(np.diff(found.quantiles, axis=1) >= 0)
+    [event] = served.ledger.notes("policy", BASELINE)
+    assert (event.actor, event.generation) == ("watch", champion.generation)
+    serve(served, 3, None)
+    still = Sight(served.ledger, "policy").score(champion)
+    assert still is not None
+    assert not still.moved
+    serve(served, 4, "force:4")
+    env = {"SRGHN_HOME": str(served.settings.home)}
+    shown = json.loads(srghn_here("watch", "--json", env=env).stdout)
+    assert shown["observations"]["p"] < 0.001
+    assert "observations moved: element" in srghn_here("watch", env=env).stdout
