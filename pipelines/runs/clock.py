@@ -61,11 +61,13 @@ def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = 
 def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) -> None:
     """Say of every run whose process is gone that it crashed, and resume it.
 
+    A worker that is up says so itself, of a process that it started; that run is resumed as well.
     `no_worker` says that no worker is up: then a run that a worker had taken and not begun is lost,
     too. One that was being cancelled stays cancelled; one that was cut off `MOST_RESUMED` times is
     left to a person. Runs by hand are not resumed.
     """
-    for run in prefect.going():
+    going = prefect.going()
+    for run in going:
         kind = run.state.type.value if run.state is not None else ""
         trace = runs.find(settings.home, run.name)
         if kind == "SCHEDULED" or (trace is not None and trace.alive):
@@ -81,6 +83,22 @@ def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) 
         if kind != "CANCELLING":
             _go_on(settings, prefect, run, trace, say)
         elif trace is not None:
+            runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
+
+    _told_by_worker(settings, prefect, say, {run.name for run in going})
+
+
+def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[str]) -> None:
+    """Resume, or end, the runs whose flow run a worker ended when their process was gone."""
+    for trace in runs.recent(settings.home):
+        if trace.state != "stopped" or trace.run_id in going:
+            continue
+        run = prefect.latest(trace.run_id)
+        kind = run.state.type.value if run is not None and run.state is not None else ""
+        if kind == "CRASHED":
+            say(f"run {trace.run_id}: its process is gone; the worker marked it as crashed")
+            _go_on(settings, prefect, run, trace, say)
+        elif kind == "CANCELLED":
             runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
 
 

@@ -19,11 +19,13 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterName,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Cancelled, Crashed, Scheduled
 from prefect.utilities.callables import parameter_schema
@@ -203,6 +205,16 @@ class Prefect:
                 ),
             )
         )
+
+    def latest(self, run_id: str) -> FlowRun | None:
+        """The flow run that worked on a run last; None where no worker did."""
+        found = self.client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[evolve_and_gate.name])),
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[run_id])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=1,
+        )
+        return found[0] if found else None
 
     def crashed(self, found: FlowRun, why: str) -> None:
         """Say that a flow run's process is gone; one that was being cancelled is cancelled."""

@@ -33,9 +33,13 @@ class Server:
     launched: list[str] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
     gone_on: list[tuple[str, str | None, str, int]] = field(default_factory=list)
+    ended: dict[str, Any] = field(default_factory=dict)
 
     def going(self, schedule: str | None = None) -> list[Any]:
         return [run for run in self.runs if schedule is None or schedule in run.tags]
+
+    def latest(self, run_id: str) -> Any:
+        return self.ended.get(run_id)
 
     def launch(self, schedule: Schedule, firing: datetime) -> None:
         self.launched.append(schedule.run_id(firing))
@@ -174,6 +178,37 @@ def test_a_run_that_was_cut_off_goes_on_under_its_own_id(
     recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
     assert server.crashes == ["one"]
     assert server.gone_on == [("one", "hourly", "auto", 1)]
+
+
+def test_a_run_that_its_worker_calls_crashed_goes_on_once(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    """A worker that is up ends the flow run of a process that was killed; it is going no more."""
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one")
+    gone(settings, "by-hand")  # without any flow run
+    server.ended = {"one": run_of("one", "CRASHED", "hourly")}
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.gone_on == [("one", "hourly", "auto", 1)]
+    server.runs = [run_of("one", "SCHEDULED", "hourly")]  # what was handed to the workers
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert len(server.gone_on) == 1
+    assert said == [
+        "run one: its process is gone; the worker marked it as crashed",
+        "run one: resumes from its last checkpoint",
+    ]
+
+
+def test_a_run_that_its_worker_cancelled_is_over(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one")
+    server.ended = {"one": run_of("one", "CANCELLED", "hourly")}
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    found = runs.find(settings.home, "one")
+    assert found is not None
+    assert (found.state, server.gone_on) == ("cancelled", [])
 
 
 def test_a_run_that_dies_each_time_is_left_to_a_person(
