@@ -100,10 +100,10 @@ def needed_by(method: str, path: str) -> str | None:
 
 
 def about(method: str, path: str, policy: str) -> tuple[bool, str | None]:
-    """Whether a request's route finds out itself what it is about; else the policy, None for all.
+    """Whether a request's route itself finds its policy; and otherwise the policy, None for all.
 
     `policy` is the one that the path names, or the default one. A route that is not listed is
-    about all.
+    about all policies.
     """
     key = "GET" if method == "HEAD" else method, template_of(method, path)
     if key in LOOKED_UP:

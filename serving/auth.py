@@ -129,7 +129,7 @@ class Keeper:
 
 
 def check_policy(token: Token, policy: str | None, needed: str) -> None:
-    """Raise `Unauthorised` (403) for what is about another policy than the token's own."""
+    """Raise `Unauthorised` (403) if the request is about another policy than the token's own."""
     if not token.good_for(policy):
         expected = "a token for all policies" if policy is None else f"one for policy {policy!r}"
         raise Unauthorised(403, expected, f"one for policy {token.policy!r} alone", needed)

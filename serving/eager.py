@@ -1,6 +1,6 @@
-"""Runs a coroutine at once, up to where it first waits: what never waits needs no task.
+"""Runs a coroutine at once until it first waits; a coroutine that never waits needs no task.
 
-A task costs as much as a small policy. Python 3.12 has eager tasks of its own; 3.11 has not.
+A task costs as much as a small policy. Python 3.12 has eager tasks; 3.11 does not.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 def begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-    """Run `work` until it waits; the task that goes on with it, or None if it is done.
+    """Run `work` until it waits; returns the task that continues it, or None if it is done.
 
-    Up to there it has a context of its own and no current task, as `asyncio.timeout` and anyio
-    need one. Raises what `work` raises up to there.
+    Until then it has its own context and no current task, which `asyncio.timeout` and anyio need.
+    Raises the error that `work` raises until then.
     """
     context = contextvars.copy_context()
     try:
@@ -28,7 +28,7 @@ def begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
 
 
 async def in_task(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which needs a current task, and gets one if there is none."""
+    """The result of `work`, which needs a current task; one is made if there is none."""
     if asyncio.current_task() is None:
         return await asyncio.get_running_loop().create_task(work)
     return await work
@@ -39,7 +39,7 @@ async def _go_on(work: Coroutine[Any, Any, None], waits: Any) -> None:
 
 
 class _Rest:
-    """What is left of a coroutine that waits."""
+    """The rest of a waiting coroutine."""
 
     def __init__(self, work: Coroutine[Any, Any, None], waits: Any) -> None:
         self._work, self._waits = work, waits

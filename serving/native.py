@@ -45,10 +45,10 @@ class NativeRequest(Body, frozen=True):
 
 
 class NativeBatch(Body, frozen=True):
-    """Observations in their own form, or several forms of them by interface or version.
+    """Observations in native form, or several forms of them by interface or version.
 
-    Each form is a list of observations, or for a Dict an object whose parts are lists, as
-    Gymnasium's `to_jsonable` writes them.
+    Each form is a list of observations. For a Dict it may also be an object whose parts are lists,
+    as Gymnasium's `to_jsonable` writes it.
     """
 
     observations: Raw = msgspec.field(default_factory=lambda: _ABSENT)
@@ -78,14 +78,14 @@ def read_act(body: bytes, served: Served) -> ActRequest | NativeRequest:
 
 
 def read_batch(body: bytes) -> NativeBatch:
-    """The body of `/v1/act/batch` where it is no list of flat vectors."""
+    """The body of `/v1/act/batch` if it is not a list of flat vectors."""
     return parse(_BATCH, body)
 
 
 def check_marks(body: bytes, marks: tuple[int, int], limit: int) -> None:
     """Raise `BadRequest` (413) for more commas or brackets than a whole batch has.
 
-    Counted before decoding: of a short value, the object that is made of it takes far more room.
+    They are counted before decoding, because decoded short values take far more memory.
     """
     commas, brackets = (limit * most + 100 for most in marks)
     if body.count(b",") > commas or body.count(b"{") + body.count(b"[") > brackets:

@@ -1,9 +1,9 @@
 """The process that answers copies of requests: `python -m serving.control.copies ARTEFACTS`.
 
-A worker of the server writes one copy a line to its stdin and reads from its stdout what that
-showed. It is told versions and digests, and loads them from the store itself, so neither code nor a
-model travels. Before each load and each answer it says whose it is: if it ends there, by a crash in
-native code, its worker knows which version that was. It ends with its worker.
+A worker of the server writes one copy per line to its stdin and reads the results from its stdout.
+The process gets versions and digests and loads them from the store itself, so neither code nor
+models are sent. Before each load and each answer it names the version. If native code then crashes
+the process, the worker knows which version was running. The process ends with its worker.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from serving.trial.rules import GuardTerms
 from srghn.errors import ArtefactError
 from srghn.parents import die_with_parent
 
-#: Episodes whose memory is kept for networks that keep a state, those asked last.
+#: Most episodes whose state is kept, for networks with memory; the latest ones.
 EPISODES = 10_000
-#: Versions that stay loaded: the champion, a canary, a shadow, and one that went.
+#: Versions that stay loaded: the champion, a canary, a shadow, and a former one.
 LOADED = 4
-#: The server's requests come first.
+#: Lower priority than the server's requests.
 NICE = 5
 
 
@@ -45,9 +45,9 @@ class Of(msgspec.Struct, frozen=True):
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """One observation, the episode it is of (None: of none) and that episode's step.
+    """One observation, its episode (None: outside an episode) and the step in it.
 
-    `latency` and `slack_ms`: from where on an answer is slow (`GuardTerms`).
+    `latency` and `slack_ms` define a slow answer (`GuardTerms`).
     """
 
     champion: Of
@@ -60,9 +60,10 @@ class Copy(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What the process does next, of which version, or what a copy showed.
+    """The process's next action and its version, or the results of a copy.
 
-    `seen`: by version tried, in their order; None where a network's memory was lost with a copy.
+    `seen`: the counts for each tried version, in their order; None if a network's state was lost
+    with an earlier copy.
     """
 
     does: Literal["loads", "asks", "failed", "seen"]
@@ -73,7 +74,7 @@ class Said(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one version gave to a copy. `failed`: "error", "invalid", or "" with an action."""
+    """One version's answer to a copy. `failed` is "error", "invalid", or "" with an action."""
 
     action: Any
     failed: str
@@ -81,7 +82,7 @@ class Answer:
 
 
 class Answers:
-    """Answers copies by the champion and each version that is tried, in random order."""
+    """Lets the champion and each tried version answer copies, in random order."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Answers:
         self._random = random.Random()
 
     def answer(self, copy: Copy) -> None:
-        """Tell what a copy shows of each version tried, or which one cannot be loaded."""
+        """Answer a copy and tell the results for each tried version, or a failed load."""
         of = copy.champion
         try:
             champion = self._find(of)
@@ -157,7 +158,7 @@ class Answers:
 def compared(
     tried: Answer, champion: Answer, actions: Actions | None, terms: GuardTerms
 ) -> Compared:
-    """What one copy shows."""
+    """The counts that one copy adds."""
     both = not tried.failed and not champion.failed
     return Compared(
         copies=1,
@@ -182,7 +183,7 @@ def main(folder: Path) -> None:
     die_with_parent()
     os.nice(NICE)
     said = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # whatever prints to stdout, native code included, is no answer
+    os.dup2(2, 1)  # other output to stdout, also by native code, must not look like an answer
     store, encode = ArtefactStore(folder), msgspec.json.Encoder().encode
     answers = Answers(
         lambda of: ready(store.load(of.digest), of.version),

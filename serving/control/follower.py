@@ -30,7 +30,7 @@ from srghn.errors import ArtefactError, LedgerError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Without a commit the ledger is read so many times less often: what only time moves can wait.
+#: Without a new commit the ledger is read this many times less often, because only time passes.
 IDLE_POLLS = 4
 
 

@@ -1,4 +1,4 @@
-"""A process that works for a worker: begun when it is needed, and again after it ended."""
+"""A helper process of a worker: started when it is needed, and restarted after it ended."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 
 from srghn.parents import PARENT, mark
 
-#: Seconds until it may begin again after it ended, doubled each time up to the last.
+#: First and longest pause before a restart, in seconds; it doubles each time.
 PAUSES = (0.5, 10.0)
 
 
 class Helper:
-    """Takes lines and gives lines. For one thread; `stop` may be called by any.
+    """A process that reads and writes lines. For one thread; `kill` may be called by any.
 
-    One that ended begins again at the next `begin` that comes late enough; `well` forgets how often
-    it ended before.
+    After it ended, the next `begin` after `pause` seconds restarts it; `well` resets the pause.
     """
 
     def __init__(self, command: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,12 +32,12 @@ class Helper:
 
     @property
     def pause(self) -> float:
-        """Seconds for which it will not begin after an end now."""
+        """Seconds before a restart if it ended now."""
         first, last = PAUSES
         return float(min(last, first * 2**self._ended))
 
     def begin(self) -> bool:
-        """Whether it runs now; it does not begin too soon after it ended."""
+        """Start it if it does not run and its pause is over; returns whether it runs."""
         if self._process is None and self._clock() >= self._not_before:
             self._read = b""
             self._process = subprocess.Popen(
@@ -47,7 +46,7 @@ class Helper:
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 env={**os.environ, PARENT: mark(), "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for the server, which ends it
+                start_new_session=True,  # Ctrl-C goes to the server, which ends this process
             )
         return self._process is not None
 
@@ -55,7 +54,7 @@ class Helper:
         self._ended = 0
 
     def send(self, line: bytes) -> bool:
-        """Write a line; False if it is gone."""
+        """Write a line; False if the process is gone."""
         process = self._process
         if process is None or process.stdin is None:
             return False
@@ -68,7 +67,7 @@ class Helper:
         return True
 
     def receive(self, seconds: float) -> bytes | None:
-        """The next line; None if it ended, or said nothing for so long."""
+        """The next line; None if the process ended or wrote nothing for `seconds`."""
         process, until = self._process, self._clock() + seconds
         while b"\n" not in self._read:
             left = until - self._clock()
@@ -86,19 +85,19 @@ class Helper:
         return line
 
     def fail(self) -> None:
-        """End it after something went wrong; it may begin again after `pause` seconds."""
+        """End it after a failure; it may be restarted after `pause` seconds."""
         self._not_before = self._clock() + self.pause
         self._ended += 1
         self.stop()
 
     def kill(self) -> None:
-        """End it from another thread: whoever waits for it is told, and calls `stop` or `fail`."""
+        """End it from another thread; the thread that waits for it then calls `stop` or `fail`."""
         process = self._process
         if process is not None:
             process.kill()
 
     def stop(self) -> None:
-        """End it, whatever it is at."""
+        """End it at once."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -86,10 +86,10 @@ class Database:
 
     @contextmanager
     def _my_turn(self) -> Iterator[None]:
-        """One writer of this process at a time, woken when the one before it is done.
+        """Let one thread of this process write at a time; the next one is woken when it is done.
 
-        SQLite has those who wait look again now and then, so that a thread which writes all the
-        time kept the others out for seconds.
+        With SQLite's own lock, waiting threads only try again now and then, so a busy writer could
+        keep them waiting for seconds.
         """
         if not self._turns.take(self.wait):
             raise fault(self.name, LedgerLocked, "another thread writes for too long")

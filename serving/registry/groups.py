@@ -55,7 +55,7 @@ class Ending(Protocol):
 def write(
     connection: Connection, items: Sequence[Start | Ending], now: float
 ) -> list[StartRow | Outcome | Exception]:
-    """Starts, as `begin`, and then endings, as `end`; what holds for each, in the order given."""
+    """Write starts as `begin` does, then endings as `end` does; results in the order of `items`."""
     begun = iter(begin(connection, [item for item in items if isinstance(item, Start)]))
     endings = [item for item in items if not isinstance(item, Start)]
     ended = iter(end(connection, endings, now) if endings else ())

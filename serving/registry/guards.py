@@ -19,7 +19,7 @@ from serving.trial.compared import Compared
 from srghn.errors import TransitionRefused
 from srghn.inference.verdict import contradiction
 
-#: The ledger's step that ends an evaluation because what it was to hold for changed.
+#: The ledger's step that ends an evaluation because the tuple of its lease has changed.
 CUT_OFF = "cut_off"
 
 

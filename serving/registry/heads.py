@@ -1,9 +1,9 @@
 """Signed heads of the chain that are kept in MLflow, beside the witness file.
 
-Whoever can write this home's files could wind back the ledger and its witness together, and sign
-anew with the key that lies there; a tracking server elsewhere still has the heads that the mirror
-took to it, and `srghn doctor` holds the history against them. The newest head is enough: each event
-pins all before it. After a lawful restore heads from before it are void.
+A person who can write this home's files could wind back the ledger and its witness together, and
+sign again with the key there. A tracking server on another machine still has the heads that the
+mirror delivered, and `srghn doctor` compares the history with them. The newest head is enough,
+because each event fixes all earlier ones. After a restore, earlier heads are void.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import asdict, dataclass
 from srghn.errors import LedgerError
 from srghn.files import canonical_json
 
-#: How a tag's name begins; the number of the head's event follows.
+#: Prefix of a tag's name; the number of the head's event follows.
 TAG = "srghn.head."
-#: So many are kept of each policy's model; older ones say nothing that these do not.
+#: Heads that are kept for each policy's model; older ones add no information.
 KEPT = 20
 
 
 @dataclass(frozen=True)
 class Head:
-    """The chain's head at one moment, after so many restores; `key` is the public one, in hex."""
+    """The chain's head at one moment, with the number of restores; `key`: public key in hex."""
 
     restores: int
     seq: int
@@ -47,7 +47,7 @@ class Head:
 
 
 def of_tags(tags: Mapping[str, str]) -> list[Head]:
-    """The heads among a model's tags, oldest first; raises `LedgerError` for one that is none."""
+    """The heads among a model's tags, oldest first; raises `LedgerError` for an invalid one."""
     found = []
     for name, value in tags.items():
         if name.startswith(TAG):

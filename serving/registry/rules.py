@@ -92,8 +92,8 @@ class DeploymentRules(BaseModel):
     )
     shadow_then: Literal["person", "trial"] = Field(
         default="person",
-        description="what follows once a shadow has answered so many copies and broke no guard: a "
-        "person begins its trial, or it begins by itself",
+        description="who begins the trial once the shadow has answered enough copies and broken "
+        "no guard: a person, or the server (trial)",
     )
     guards: GuardTerms = Field(
         default=GuardTerms(), description="errors, invalid actions and latency that end a trial"

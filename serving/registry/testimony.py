@@ -95,7 +95,7 @@ class Testimony:
         return count
 
     def signed_head(self) -> Head | None:
-        """The last head that the witness saw, signed for whoever keeps it elsewhere."""
+        """The last head in the witness, signed, to be kept in another place."""
         entries = self._entries()
         if self._witness is None or not entries:
             return None

@@ -1,15 +1,15 @@
-"""How the capital of a trial is placed before it starts, and how long its decision then takes.
+"""Chooses the bets of a trial before it starts, and predicts the time to its decision.
 
-Any constant bets are valid (`srghn.inference.capital`); which ones decides how soon. The planned
-bet is the one with which nine equal canaries of ten are decided in the fewest episodes, and not the
-one that grows fastest on average: that one (Kelly's) is larger, and its unlucky tenth takes longer.
+All constant bets are valid (`srghn.inference.capital`); the choice only affects the time. The
+planned bet is the one with which nine equal canaries of ten are decided in the fewest episodes.
+Kelly's bet, which grows fastest on average, is larger, and its unluckiest tenth takes longer.
 
 With a bet k on steps x the log capital drifts by g = E[log(1 + k x)] and spreads by
-s = sd[log(1 + k x)] an episode. From the share p of the capital it has to reach
-L = log(1 / (p alpha)), which it does by n = ((a + sqrt(a^2 + 4 g L)) / 2g)^2, a = z s, with z = 0
-for the median and 1.2816 for nine trials in ten. g and s are taken over the episodes that are
-expected: either arm, returns one standard deviation above and below their mean, and the share of
-missing ones at the fill (0 or 1) that takes longer. Simulated ninth deciles were 89 to 107% of it.
+s = sd[log(1 + k x)] an episode. A bet with the share p of the capital must reach
+L = log(1 / (p alpha)). It does so by n = ((a + sqrt(a^2 + 4 g L)) / 2g)^2, a = z s, with z = 0 for
+the median and 1.2816 for nine trials in ten. g and s are over the expected episodes: either arm,
+returns one standard deviation above and below their mean, and the share of missing ones at the fill
+(0 or 1) that takes longer. Simulated ninth deciles were 89 to 107% of n.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from srghn.inference.capital import Mixture
 
 Float64 = NDArray[np.float64]
 
-#: Largest bet; a step of at least -1 then leaves a twentieth of the capital.
+#: Largest bet: a step of -1, the worst, then leaves a twentieth of the capital.
 LARGEST = 0.95
-#: Shares of the capital on the planned bet. The rest lies on LARGEST 2^-k, k = 0..5, for returns
-#: that spread otherwise than planned. Harm is of unknown size, so its share is smaller.
+#: Shares of the capital on the planned bet. The rest is on LARGEST 2^-k, k = 0..5, in case returns
+#: spread differently than planned. Harm is of unknown size, so its share is smaller.
 TO_PROMOTE, TO_ABORT, OTHERS = 0.85, 0.5, 6
-#: What a missing outcome is replaced by, in turn.
+#: The values that replace a missing outcome, in turn (fills).
 FILLS = (0.0, 1.0)
 NINE_IN_TEN = 1.2816
 #: Bets that are compared, as shares of LARGEST.
@@ -40,7 +40,7 @@ _GRID = np.arange(1, 101) / 100
 
 @dataclass(frozen=True)
 class Bets:
-    """On what a trial's capital is placed, from its first episode to its last, tries included."""
+    """The bets of a trial's capital, the same in all its attempts."""
 
     promote: Mixture
     harm: Mixture
@@ -48,10 +48,10 @@ class Bets:
 
 @dataclass(frozen=True)
 class Expected:
-    """What episodes are expected to be like, as shares of the range of returns.
+    """The expected episodes, as shares of the range of returns.
 
-    `mean` of a return and its standard `deviation`; `missing` outcomes; `effect`: the canary's mean
-    less the champion's.
+    `mean` and standard `deviation` of a return; share of `missing` outcomes; `effect`: the canary's
+    mean minus the champion's.
     """
 
     weight: float
@@ -61,7 +61,7 @@ class Expected:
     effect: float = 0.0
 
     def steps(self, margin: float, harm: bool, fill: float) -> tuple[Float64, Float64]:
-        """What the bets against harm, or against a loss of the margin, meet: steps and shares."""
+        """The steps of the bets against harm, or against a loss of the margin, and their shares."""
         w, sign = self.weight, -1 if harm else 1
         v = min(w, 1 - w)
         baseline = self.mean + w * self.effect
@@ -81,7 +81,7 @@ class Expected:
 
 
 def bets_of(rules: TrialRules) -> Bets:
-    """The bets of a trial that begins under these rules."""
+    """The bets of a trial that begins with these rules."""
     bet = planned_bet(rules)
     return Bets(
         Mixture.mostly_on(bet, TO_PROMOTE, LARGEST, OTHERS),
@@ -90,7 +90,7 @@ def bets_of(rules: TrialRules) -> Bets:
 
 
 def planned_bet(rules: TrialRules) -> float:
-    """The bet that decides nine equal canaries of ten soonest; in (0, LARGEST]."""
+    """The bet that decides nine of ten equal canaries in the fewest episodes; in (0, LARGEST]."""
     expected = Expected(rules.weight, rules.deviation, rules.missing)
     return _planned(expected, rules.margin, rules.alpha)
 
@@ -110,7 +110,7 @@ def episodes(
     z: float,
     harm: bool = False,
 ) -> Float64:
-    """Episodes until each of `bets` (k,) decides, (k,); infinite where it loses.
+    """Episodes until each of `bets` (k,) decides, (k,); infinite if it loses on average.
 
     `harm`: until it shows harm, else until it shows that the canary is not worse by `margin`.
     """
@@ -136,5 +136,5 @@ def _crossing(growth: Float64, a: Float64, target: Float64) -> Float64:
 
 @lru_cache(maxsize=1)
 def guard() -> Mixture:
-    """Equal shares on .9 2^-k: guards plan for no particular size."""
+    """Equal shares on .9 2^-k, because guards plan for no particular size of effect."""
     return Mixture.spread(0.9, OTHERS)

@@ -107,11 +107,11 @@ class Scenario:
 
     @property
     def level(self) -> float:
-        """Mean scaled return of the first episode: what a gate has met."""
+        """Mean scaled return of the first episode, as a gate would measure it."""
         return float(self.mean(np.zeros(1, np.int64))[0])
 
     def spread(self, deviation: float) -> float:
-        """Standard deviation of a return where that of one without failure is `deviation`."""
+        """Standard deviation of a return, if `deviation` is that of returns without failures."""
         mean, share = self.level, 1 - self.failures
         return math.sqrt(share * (deviation**2 + (mean / share) ** 2) - mean**2)
 

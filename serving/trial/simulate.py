@@ -25,7 +25,7 @@ from srghn.seeding import stream
 Generator = np.random.Generator
 #: Starts between two looks of the controller.
 LOOK = 20
-#: Starts that are drawn at once where the weight is constant.
+#: Starts that are drawn at once if the weight is constant.
 AHEAD = 20 * LOOK
 
 
@@ -51,9 +51,9 @@ class Ended:
 
 
 def rules_for(scenario: Scenario, weight: float, deviation: float, **given: Any) -> TrialRules:
-    """The rules of a trial at one weight, or at the scenario's steps; returns lie in [0, 1].
+    """The rules of a trial with one weight, or with the scenario's steps; returns in [0, 1].
 
-    As in service it is planned with the deviation that a gate meets: failures are in it.
+    As in service, it is planned with the deviation that a gate would measure, failures included.
     """
     steps = scenario.steps or (WeightStep(weight=weight, outcomes=20),)
     met = min(max(scenario.spread(deviation), 0.01), 0.5)
@@ -64,10 +64,10 @@ def rules_for(scenario: Scenario, weight: float, deviation: float, **given: Any)
 def simulate(
     traffic: Traffic, rules: TrialRules, seed: int, state: TrialState | None = None
 ) -> Ended:
-    """One trial to its end. `state`: of an expired trial that is tried again.
+    """Simulate one trial to its end. `state`: that of an expired trial, to continue it.
 
-    The controller looks every LOOK starts. While the weight may change, so does this loop; after
-    that a decision does not depend on when it is looked for, and AHEAD starts are drawn at once.
+    The controller looks every LOOK starts, and so does this loop while the weight may change. After
+    that the decision does not depend on the looks, so AHEAD starts are drawn at once.
     """
     rng = stream(seed, "trial-simulation")
     now = begin(rules) if state is None else state
@@ -136,11 +136,11 @@ def summary(
 
 
 class _Played:
-    """Episodes in order of start: who played them, how they ended, and when that was known."""
+    """Episodes in order of start: their clients, their ends, and when these were known."""
 
     def __init__(self, traffic: Traffic, rules: TrialRules, rng: Generator) -> None:
         self._traffic, self._deadline, self._rng = traffic, rules.deadline, rng
-        self._free = [(0.0, client) for client in range(traffic.clients)]  # when, who
+        self._free = [(0.0, client) for client in range(traffic.clients)]  # (time free, client)
         self._posts = _Posts(traffic.scenario.liars, traffic.clients)
         self._arms = np.zeros(0, np.int8)
         self._weights, self._values, self._starts, self._known = (np.zeros(0) for _ in range(4))
@@ -149,7 +149,7 @@ class _Played:
         return len(self._arms)
 
     def go_on(self, weight: float, count: int) -> None:
-        """Play so many more episodes."""
+        """Play `count` more episodes."""
         scenario, rng = self._traffic.scenario, self._rng
         arms = (rng.random(count) < weight).astype(np.int8)
         values = draw_returns(self._traffic, arms, len(self) + np.arange(count), rng)
@@ -168,15 +168,15 @@ class _Played:
         self._weights = np.append(self._weights, np.full(count, weight))
         self._values = np.append(self._values, np.where(gone, np.nan, values))
         self._starts = np.append(self._starts, starts)
-        self._known = np.maximum.accumulate(np.append(self._known, known))  # of all until here
+        self._known = np.maximum.accumulate(np.append(self._known, known))  # of all episodes so far
 
     def ready(self, started: int) -> int:
-        """Episodes that are evidence when so many have started, at the next one's start."""
+        """Episodes that are evidence once `started` have started, at the next one's start."""
         now = self._starts[started] if started < len(self) else self._free[0][0]
         return int(np.searchsorted(self._known, now, side="right"))
 
     def looked(self, evidence: int) -> int:
-        """Starts by the first look that finds so much evidence."""
+        """Starts at the first look that finds this much evidence."""
         looks = range(LOOK, len(self) + 1, LOOK)
         return next(started for started in looks if self.ready(started) >= evidence)
 
@@ -208,7 +208,7 @@ class _Posts:
 def draw_returns(
     traffic: Traffic, arms: NDArray[np.int8], numbers: NDArray[np.int64], rng: Generator
 ) -> NDArray[np.float64]:
-    """Scaled returns (n,): beta distributed with the wanted mean and standard deviation.
+    """Scaled returns (n,): beta distributed with the scenario's mean and standard deviation.
 
     With failures, a return is 0 with their probability, and the other returns are higher, so the
     mean is the same. Raises `ValueError` if the effect leaves the range.
