@@ -44,8 +44,8 @@ FIRST = (
     "pipelines/runs/test_work.py",
     "pipelines/runs/test_cut_off.py",
 )
-#: Folder in memory, and what must be free there (all tests together write about 2 GiB).
-MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
+#: Folder in memory, and what must be free there: many times what is there at once.
+MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
