@@ -1,8 +1,8 @@
-"""Does the champion still see what it saw in the sandbox? The observation score of the watch.
+"""The observation score of the watch: do the champion's observations still match the sandbox?
 
-Advice and no alarm: another policy, or a world that is better for it, moves observations as well.
-What it saw there is frozen in the ledger as quantiles when it was promoted (`pipelines.adapt`), of
-the same steps that service keeps.
+The score is advice and raises no alarm, because a better world also moves observations. At the
+promotion `pipelines.adapt` writes the quantiles of sandbox observations into the ledger, for the
+same steps that service keeps.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from srghn.inference.whereabouts import farthest
 
 #: Event of the policy that holds the quantiles of a champion's generation.
 BASELINE = "observations"
-#: Observations that are compared, the latest ones, and the fewest; p from which on they moved.
+#: Most (latest) and fewest observations to compare, and the p-value below which they moved.
 WINDOW, FEWEST, SELDOM = 200, 50, 0.001
 
 
 @dataclass(frozen=True)
 class Score:
-    """How far the latest `count` observations are from where they were, in their worst dimension.
+    """The difference of the latest `count` observations from the sandbox, in the worst dimension.
 
     `distance` is the largest difference of the two distribution functions, from 0 to 1.
     """
@@ -50,7 +50,7 @@ class Score:
 
 
 class Sight:
-    """The score of one policy's champion; computed anew when observations are new."""
+    """The score of one policy's champion; computed again when there are new observations."""
 
     def __init__(self, ledger: Ledger, policy: str) -> None:
         self._ledger, self._policy = ledger, policy
@@ -58,7 +58,7 @@ class Sight:
         self._score: Score | None = None
 
     def score(self, champion: Champion) -> Score | None:
-        """None while there are no quantiles of it, or too few observations."""
+        """The score; None without quantiles for this champion, or with too few observations."""
         at = champion.generation, newest(self._ledger.database(), self._policy)
         if at != self._at:
             self._at, self._score = at, self._compare(champion)
@@ -78,14 +78,14 @@ class Sight:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Quantiles (d, GRID) of `count` observations of the sandbox."""
+    """Quantiles (d, GRID) of `count` observations in the sandbox."""
 
     quantiles: NDArray[np.float64]
     count: int
 
 
 def baseline(ledger: Ledger, champion: Champion) -> Baseline | None:
-    """What this champion saw in the sandbox, of its own generation; None where nobody looked."""
+    """The sandbox quantiles of this champion's generation; None if they were not recorded."""
     for event in reversed(ledger.notes(champion.policy, BASELINE)):
         if event.generation < champion.generation:  # written before this one was promoted
             break

@@ -1,8 +1,8 @@
 """An artefact store by URL that several hosts share: an S3-compatible bucket, or a mounted folder.
 
-Its objects have the names that files have in a home, such as `artefacts/DIGEST/policy.onnx`, and
-the ledger knows their digests, so nothing that was changed there is ever used. Credentials are what
-fsspec's file systems find by themselves: for S3 the usual `AWS_*` variables and files.
+Its objects have the same names as files in a home, such as `artefacts/DIGEST/policy.onnx`. The
+ledger has their digests, so a changed object is never used. fsspec's file systems find their
+credentials themselves: for S3 in the usual `AWS_*` variables and files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from srghn.files import atomic_write, sha256_bytes
 
 T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS = 3.0, 20.0
-#: Pauses between two attempts begin with the first and double up to the second.
+#: First and longest pause between two attempts, in seconds; it doubles each time.
 _PAUSE, _LONGEST_PAUSE = 0.2, 3.0
 
 
@@ -32,17 +32,17 @@ class ObjectMissing(ArtefactError):
 
 
 class Remote:
-    """Objects by name. Each is written whole or not at all, and checked when it is read.
+    """Objects by name. Each is written completely or not at all, and checked when it is read.
 
-    `patience` is for how many seconds an attempt is repeated while the store is away; with 0 there
-    is one attempt, for callers that come again by themselves.
+    `patience`: seconds for which an attempt is repeated while the store does not answer. With 0
+    there is one attempt, for callers that repeat their call anyway.
     """
 
     def __init__(self, url: str, patience: float = 0.0) -> None:
         self.url, self._patience = url.rstrip("/"), patience
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object, over what is there; raises `StoreAway`."""
+        """Write an object, and replace an existing one; raises `StoreAway`."""
         try:
             self._again(name, lambda: self._write(name, data))
         except ObjectMissing as error:
@@ -54,7 +54,7 @@ class Remote:
     def get(self, name: str, digest: str | None) -> bytes:
         """An object's bytes, which must have that SHA-256 if one is given.
 
-        Raises `ObjectMissing`, `StoreAway`, or `ArtefactError` for one that was changed.
+        Raises `ObjectMissing`, `StoreAway`, or `ArtefactError` if it was changed.
         """
         data: bytes = self._again(name, lambda: self._files.cat_file(self._place(name)))
         found = sha256_bytes(data)
@@ -66,7 +66,7 @@ class Remote:
         return data
 
     def names(self, folder: str) -> list[str]:
-        """The plain names in a folder, sorted; none where there is no such folder."""
+        """The plain names in a folder, sorted; empty if there is no such folder."""
         try:
             found = self._again(folder, lambda: self._files.ls(self._place(folder), detail=False))
         except ObjectMissing:
@@ -123,7 +123,7 @@ class Remote:
 
     @cached_property
     def _files(self) -> Any:
-        """The file system of the URL's scheme; raises `ConfigError` where it is not installed."""
+        """The file system of the URL's scheme; raises `ConfigError` if it is not installed."""
         import fsspec
 
         scheme = urlsplit(self.url).scheme
@@ -140,5 +140,5 @@ class Remote:
                 "'srghn[s3]', and file:// needs nothing more"
             ) from error
         if options:
-            files.retries = 1  # repeated here, for as long as we are patient
+            files.retries = 1  # this class repeats attempts itself
         return files
