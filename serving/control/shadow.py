@@ -29,6 +29,7 @@ from serving.counts import Counts
 from serving.limits import Limits
 from serving.registry.ledger import Ledger
 from serving.registry.records import Canary, Version
+from serving.registry.rules import DeploymentRules
 from serving.trial.compared import Compared
 from serving.trial.guards import Guarded, guarded
 from serving.trial.rules import GuardTerms
@@ -62,12 +63,14 @@ class TriedView:
     version: int
     seen: Compared
     guards: tuple[Guarded, ...]
+    #: What follows for a shadow, where the deployment rules say it; else "".
+    then: str = ""
 
 
 def views(ledger: Ledger, policy: str) -> list[TriedView]:
     """The views of a policy's shadow and canary; empty without any. Raises `LedgerError`."""
     shadow, canary = ledger.shadow(policy), ledger.canary(policy)
-    terms = ledger.deployment_rules(policy).guards
+    rules = ledger.deployment_rules(policy)
     found = []
     kinds: tuple[tuple[Literal["shadow", "canary"], Version | Canary | None], ...] = (
         ("shadow", shadow),
@@ -76,8 +79,19 @@ def views(ledger: Ledger, policy: str) -> list[TriedView]:
     for kind, one in kinds:
         if one is not None:
             _, seen = ledger.compared(policy, one.version)
-            found.append(TriedView(kind, one.version, seen, guarded(seen, terms)))
+            guards = guarded(seen, rules.guards)
+            then = _then(rules) if kind == "shadow" else ""
+            found.append(TriedView(kind, one.version, seen, guards, then))
     return found
+
+
+def _then(rules: DeploymentRules) -> str:
+    """What follows once a shadow has answered enough copies."""
+    if rules.shadow_then == "trial":
+        return f"After {rules.shadow_copies} copies its trial begins by itself."
+    if rules.shadow_first:
+        return f"After {rules.shadow_copies} copies a person may begin its trial."
+    return ""
 
 
 class Shadow:

@@ -129,10 +129,9 @@ def test_a_shadow_that_hangs_has_failed_on_that_copy_and_the_next_is_answered(
     monkeypatch.setattr(shadowing, "ANSWERS", 0.05)
     with opened(home, shadow_rate=10_000) as client:
         wait_for(lambda: tried(client))
-        act(client)
-        act(client)
-        seen = wait_for(lambda: (s := copies(home, version)).copies == 2 and s)
-    assert (seen.errors, seen.champion_errors, seen.timed) == (2, 0, 0)
+        # copies that come before the process may begin again are dropped
+        seen = wait_for(lambda: act(client) and (s := copies(home, version)).copies >= 2 and s)
+    assert (seen.errors, seen.champion_errors, seen.timed) == (seen.copies, 0, 0)
 
 
 def test_native_code_that_crashes_ends_no_worker_and_ends_the_trial(
@@ -213,6 +212,8 @@ def test_a_shadow_that_showed_enough_goes_on_trial_where_the_rules_say_so(
         for _ in range(4):
             act(client)
         wait_for(lambda: copies(home, version).copies == 4)
+        says = {"person": "a person may begin its trial", "trial": "its trial begins by itself"}
+        assert f"After 5 copies {says[then]}." in client.get("/").text
         assert home.ledger.shadow().version == version
         act(client)
         wait_for(lambda: home.ledger.shadow() is None or copies(home, version).copies == 5)
@@ -225,7 +226,7 @@ def test_a_shadow_that_showed_enough_goes_on_trial_where_the_rules_say_so(
 
 
 def test_a_shadow_that_broke_a_guard_goes_on_no_trial(home: Any) -> None:
-    rules = DeploymentRules(shadow_first=True, shadow_copies=5, shadow_then="trial")
+    rules = DeploymentRules(shadow_first=True, shadow_copies=20, shadow_then="trial")
     home.ledger.set_deployment_rules(rules, who=ANN)
     home.first()
     asked = CanaryParams().model_dump(mode="json")
@@ -346,13 +347,13 @@ def play(client: TestClient, home: Any, count: int, good: float, bad: float) -> 
     for n in range(count):
         name = f"e-{n}"
         answer = act(client, episode_id=name)
+        if home.ledger.holdback() is None:
+            break  # it ended meanwhile, and this answer may be from after it
         routes.add(answer["route"])
         held = arm_of(key, name, window.share) == 1
         assert answer["action"] == (1 if held else 0)  # the predecessor's, or the champion's
         assert "version" not in answer
         assert end(client, name, answer["token"], good if held else bad).status_code == 200
-        if home.ledger.holdback() is None:
-            break
     return routes
 
 
