@@ -145,7 +145,7 @@ async def _unavailable(request: Request, error: Exception) -> Response:
 
 
 async def _unstored(request: Request, error: Exception) -> Response:
-    """A candidate or a report is damaged, or lies in a store that is away."""
+    """The answer if a candidate or report is damaged, or its store does not answer."""
     logger.error("%s %s: %s", request.method, _asked(request), error)
     return answer({"error": str(error)}, 503)
 

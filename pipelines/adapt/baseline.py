@@ -1,4 +1,4 @@
-"""What a champion sees in the sandbox, frozen in the ledger when it is promoted: for the watch."""
+"""Records a champion's sandbox observations in the ledger at its promotion, for the watch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from serving.settings import Settings
 from srghn import seeding
 from srghn.inference.whereabouts import quantiles
 
-#: Episodes that are begun in the sandbox, each to the step of which one observation is kept.
+#: Episodes in the sandbox; each ends at the step whose observation is kept.
 EPISODES = 400
 ACTOR = "watch"
 
 
 def keep(settings: Settings) -> list[str]:
-    """Write down what each champion sees, where nobody did; returns what was done.
+    """Record the observations of each champion without a record; returns a line for each.
 
-    Nothing where no observations of service are kept.
+    Does nothing if no observations in service are kept.
     """
     if not settings.samples:
         return []
@@ -33,7 +33,7 @@ def keep(settings: Settings) -> list[str]:
 
 
 def _keep(release: Release, champion: Champion) -> str:
-    from pipelines.adapt.play import play  # what plays, which only a new champion needs
+    from pipelines.adapt.play import play  # a slow import that only a new champion needs
 
     world = release.world(release.ledger.version(champion.version))
     seed = seeding.text_seed("observations", champion.digest, world.fingerprint)

@@ -34,14 +34,14 @@ def beat(settings: Settings, launch: Launch) -> list[str]:
 
 
 def _alarmed(release: Release) -> list[str]:
-    """Policies whose latest event of the watch is an alarm, and that this home looks after."""
+    """Policies whose latest event of the watch is an alarm, if this home adapts them."""
     ledger = release.ledger
     alarmed = [each.name for each in ledger.policies() if standing(ledger, each.name) is not None]
     return [name for name in alarmed if _leads(release, name)]
 
 
 def _leads(release: Release, policy: str) -> bool:
-    """Whether what follows an alarm is begun here: of several hosts by the one that evolved it."""
+    """Whether this home adapts the policy: of several hosts, the one that evolved the champion."""
     champion = release.ledger.champion(policy)
     if not release.settings.work_pool or champion is None:
         return True

@@ -187,7 +187,7 @@ def compare_samples(
     clipped = _clipped(played.pairs, rules)
     found = compare(_clipped(service.pairs, rules), clipped, draws)
     p_observed, seen, there = None, service.observed, played.observed
-    likely = found.p > ALPHA / 2  # else it does not fit, whatever was seen
+    likely = found.p > ALPHA / 2  # otherwise it does not fit, whatever the observations
     if likely and seen is not None and there is not None and len(there) > 1:
         p_observed = _observations(seen, there, draws, policy)
     return Fit(float(clipped[:, 0].mean()), found.p, found.distance, p_observed)
@@ -196,7 +196,7 @@ def compare_samples(
 def _observations(
     service: Float, played: Float, draws: np.random.Generator, policy: OnnxPolicy
 ) -> float:
-    """The smaller p-value of two tests, of observations and of transitions, times their number."""
+    """The smaller p-value of the tests of observations and of transitions, times their number."""
     size = 1 + policy.observation_size
     found = [compare(_by_octave(service[:, :size]), _by_octave(played[:, :size]), draws).p]
     ours, theirs = moves(policy, service), moves(policy, played)

@@ -18,7 +18,7 @@ from srghn.errors import FAILURES
 
 Float = NDArray[np.float64]
 Seen = NDArray[np.floating[Any]]
-#: Episodes abreast.
+#: Episodes that are played side by side.
 LANES = 64
 
 

@@ -119,9 +119,9 @@ def send(sink: Sink, message: Message, timestamp: int) -> None:
 
 
 class _Line(http.client.HTTPConnection):
-    """A connection that another thread may hang up, whatever it waits for.
+    """A connection that another thread may close at any time.
 
-    A socket's own timeout begins anew with each byte, so one that drips would hold it for ever.
+    A socket's own timeout restarts with each byte, so a very slow receiver could hold it for ever.
     """
 
     late = False
@@ -136,7 +136,7 @@ class _Line(http.client.HTTPConnection):
     def hang_up(self) -> None:
         self.late = True
         if self._under is not None:
-            with suppress(OSError):  # it ended by itself
+            with suppress(OSError):  # it has ended already
                 self._under.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:

@@ -96,9 +96,9 @@ def start_shadow(ledger: Ledger, store: ArtefactStore, version: int, who: Who) -
 
 
 def end_shadow(ledger: Ledger, store: ArtefactStore, policy: str) -> None:
-    """Begin the trial of a shadow that has shown enough, where the deployment rules say so.
+    """Begin the trial of a shadow with enough copies, if `shadow_then` is "trial".
 
-    It waits while another version is on trial, or the champion is in its window.
+    It waits while another version is on trial, or while the champion is in its window.
     """
     rules, found = ledger.deployment_rules(policy), ledger.shadow(policy)
     if rules.shadow_then != "trial" or found is None or CANARY not in found.manifest:

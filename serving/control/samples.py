@@ -27,15 +27,15 @@ OCTAVES, WAITING = 9, 1000
 
 
 def step_of(episode: str) -> int:
-    """The step, from 0, whose observation is kept, and the next one, if the episode is so long."""
+    """The step, from 0, whose observation is kept with the next one, if the episode lasts."""
     share = zlib.crc32(episode.encode()) / 2**32
     return int(2 ** (OCTAVES * share)) - 1
 
 
 def in_pairs(samples: Iterable[Sample]) -> dict[str, tuple[Sample, Sample | None]]:
-    """By episode, the observation kept at its step and the next one, or None without a next one.
+    """Episode -> the observation at its step, and the next observation or None.
 
-    A next one without its first is left out.
+    A next observation without its first is left out.
     """
     found = {(each.episode, each.step): each for each in samples}
     return {

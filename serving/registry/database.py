@@ -196,14 +196,14 @@ class Database:
 
 
 class _Turns:
-    """A lock that is handed on in the order in which threads came for it."""
+    """A lock that threads get in the order in which they asked for it."""
 
     def __init__(self) -> None:
         self._guard, self._taken = threading.Lock(), False
         self._waiting: deque[threading.Lock] = deque()
 
     def take(self, seconds: float) -> bool:
-        """Wait for up to `seconds`; whether it is ours."""
+        """Wait for up to `seconds`; True if this thread has the lock now."""
         with self._guard:
             if not self._taken:
                 self._taken = True
@@ -215,7 +215,7 @@ class _Turns:
             return True
         with self._guard:
             if mine not in self._waiting:
-                return True  # it was handed on at the last moment
+                return True  # it was passed on at the last moment
             self._waiting.remove(mine)
             return False
 

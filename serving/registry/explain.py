@@ -209,7 +209,7 @@ def report(
 ) -> str | None:
     """The problem with the report of a version's last verdict; None without a problem or report.
 
-    With `here` a report that is not in this home is no problem.
+    With `here`, a report that is not in this home is not a problem.
     """
     judged = [event for event in events if event.action == "record_verdict"][-1:]
     for event in judged:

@@ -431,7 +431,7 @@ class Ledger:
     def report_problems(self, *, here: bool = False) -> list[str]:
         """The problems with the reports in this home, version by version.
 
-        With `here` a report that is not in this home is no problem: hosts may share a store.
+        With `here`, a report that is not in this home is not a problem: hosts may share a store.
         """
         return self._witness.report_problems(here)
 

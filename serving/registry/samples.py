@@ -42,7 +42,7 @@ def keep(database: Database, policy: str, samples: Sequence[Sample], most: int) 
 
 
 def newest(database: Database, policy: str) -> int:
-    """The number of a policy's latest sample; 0 where there is none."""
+    """The number of a policy's latest sample; 0 if there is none."""
     table = schema.samples
     with database.read() as connection:
         found = connection.execute(select(func.max(table.c.n)).where(table.c.policy == policy))

@@ -104,7 +104,7 @@ class TrialRules(TrialTerms):
         return min(max((return_ - self.low) / (self.high - self.low), 0.0), 1.0)
 
     def outside(self, return_: float) -> bool:
-        """Whether a return lies outside the range, and is clipped to it."""
+        """Whether a return is outside the range, and so is clipped."""
         return not self.low <= return_ <= self.high
 
     def to_json(self) -> dict[str, Any]:
