@@ -8,10 +8,13 @@ from srghn.errors import ConfigError
 
 EXPERIMENTS = (
     "cartpole-switch",
+    "cartpole-switch-300",
+    "cartpole-switch-3000",
     "many-switches",
     "never-return",
     "start-rate",
     "functions-2d",
+    "hidden-sizes",
     "ablation",
 )
 

@@ -6,6 +6,8 @@ the right step size need not be known.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pipelines.lab.experiments import switching, targets
@@ -13,6 +15,7 @@ from pipelines.lab.experiments.controls import CONTROLS, METHOD, SMOOTH_OPENES, 
 from pipelines.lab.experiments.spec import Experiment
 
 START_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+HIDDEN = (2, 4, 8, 16, 32)
 FUNCTIONS = ("sphere", "rosenbrock", "rastrigin")
 SUITED_TO_FUNCTIONS = (
     "constant-rate",
@@ -35,14 +38,16 @@ def _cartpole(first: int, second: int, total: int) -> dict[str, Any]:
     return base
 
 
-def cartpole_switch(quick: bool) -> Experiment:
+def cartpole_switch(quick: bool, first: int = 600) -> Experiment:
+    """The actions swap at generation `first`, and swap back 400 later; quick: a tenth of that."""
+    moments = [first, first + 400, first + 800]
     return Experiment(
-        name="cartpole-switch",
+        name="cartpole-switch" if first == 600 else f"cartpole-switch-{first}",
         title="CartPole-Switch: recovery from actions that change their meaning",
         question="How soon does evolution recover when the two actions of CartPole swap, and swap "
         "back? A phase counts as recovered in the first generation whose champion averages 475 "
         "over 64 fixed test episodes.",
-        base=_cartpole(60, 100, 140) if quick else _cartpole(600, 1000, 1400),
+        base=_cartpole(*(moment // 10 if quick else moment for moment in moments)),
         arms={METHOD: {}, **CONTROLS},
         solved=475.0,
         test_episodes=64,
@@ -71,10 +76,14 @@ def start_rate(quick: bool) -> Experiment:
     )
 
 
-def functions_2d(quick: bool) -> Experiment:
+def _moving(quick: bool) -> dict[str, Any]:
     base = _switching(*((80, 160, 240) if quick else (200, 400, 600)), "away", "home")
     base["env"]["id"] = "pipelines.lab.experiments.functions:MovingFunction"
     base["evolution"]["episodes"] = 1
+    return base
+
+
+def functions_2d(quick: bool) -> Experiment:
     arms: dict[str, dict[str, Any]] = {}
     for function in FUNCTIONS[:1] if quick else FUNCTIONS:
         world = {"env": {"kwargs": {"function": function, "max_episode_steps": 1}}}
@@ -86,12 +95,35 @@ def functions_2d(quick: bool) -> Experiment:
         title="Functions of two variables whose optimum moves by 28",
         question="How soon is the error below 0.001 again after the optimum has moved, and how do "
         "mutation rate and diversity respond? No rate is scheduled.",
-        base=base,
+        base=_moving(quick),
         arms=arms,
         solved=-1e-3,
         test_episodes=0,
         seeds=3 if quick else 20,
         targets=targets.functions_2d,
+        log_error=True,
+    )
+
+
+def hidden_sizes(quick: bool) -> Experiment:
+    base = _moving(quick)
+    base["env"]["kwargs"] = {"function": "sphere", "max_episode_steps": 1}
+    arms: dict[str, dict[str, Any]] = {}
+    for hidden in HIDDEN:
+        width = {"ghn": {"hidden": hidden}}
+        arms[f"{METHOD} {hidden}"] = width
+        arms[f"constant-rate {hidden}"] = {**width, **CONTROLS["constant-rate"]}
+    return Experiment(
+        name="hidden-sizes",
+        title="How wide must the hypernetwork's vectors be?",
+        question="The sphere whose optimum moves by 28, with vectors of different widths. The "
+        "paper found 2 and 4 too small.",
+        base=base,
+        arms=arms,
+        solved=-1e-3,
+        test_episodes=0,
+        seeds=3 if quick else 20,
+        targets=targets.hidden_sizes,
         log_error=True,
     )
 
@@ -132,10 +164,13 @@ def ablation(quick: bool) -> Experiment:
     )
 
 
-EXPERIMENTS = {
+EXPERIMENTS: dict[str, Callable[[bool], Experiment]] = {
     "ablation": ablation,
     "cartpole-switch": cartpole_switch,
+    "cartpole-switch-300": partial(cartpole_switch, first=300),
+    "cartpole-switch-3000": partial(cartpole_switch, first=3000),
     "start-rate": start_rate,
     "functions-2d": functions_2d,
+    "hidden-sizes": hidden_sizes,
     **switching.EXPERIMENTS,
 }

@@ -139,20 +139,29 @@ def cartpole_switch(outcomes: Sequence[Outcome]) -> list[Target]:
     ]
 
 
+def _back(name: str, runs: Sequence[Outcome]) -> Target:
+    """Whether nearly all seeds recover from every switch."""
+    back = sum(map(recovered, runs))
+    wanted = f"at least {SHARE:.0%} of seeds recover"
+    return Target(name, wanted, f"{back} of {len(runs)}", back >= SHARE * len(runs))
+
+
+def _last_words(outcomes: Sequence[Outcome]) -> list[str]:
+    """What tells arms such as `self-referential 0.1` apart, in order."""
+    return list(dict.fromkeys(o.arm.rpartition(" ")[2] for o in outcomes))
+
+
+def hidden_sizes(outcomes: Sequence[Outcome]) -> list[Target]:
+    return [
+        _back(f"width {width}", of_arm(outcomes, f"{METHOD} {width}"))
+        for width in _last_words(outcomes)
+    ]
+
+
 def start_rate(outcomes: Sequence[Outcome]) -> list[Target]:
     found, lost_rows = [], []
-    rates = dict.fromkeys(o.arm.rpartition(" ")[2] for o in outcomes)
-    for rate in rates:
-        runs = of_arm(outcomes, f"{METHOD} {rate}")
-        back = sum(map(recovered, runs))
-        found.append(
-            Target(
-                f"from {rate}",
-                f"at least {SHARE:.0%} of seeds recover",
-                f"{back} of {len(runs)}",
-                back >= SHARE * len(runs),
-            )
-        )
+    for rate in _last_words(outcomes):
+        found.append(_back(f"from {rate}", of_arm(outcomes, f"{METHOD} {rate}")))
         held = of_arm(outcomes, f"constant-rate {rate}")
         if held and not any(map(recovered, held)):
             lost_rows.append(rate)

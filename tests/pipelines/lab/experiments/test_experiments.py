@@ -100,6 +100,28 @@ def test_start_rate_wants_every_row_and_a_row_that_the_constant_rate_loses() -> 
     assert [t.hit for t in targets.start_rate(own + held)] == [False, True, False]
 
 
+def test_hidden_sizes_wants_nearly_all_seeds_of_every_width() -> None:
+    arms = {"self-referential 2": (None, 9), "self-referential 16": (9, 9)}
+    own = [run(arm, seed, *taken) for arm, taken in arms.items() for seed in range(3)]
+    found = targets.hidden_sizes([*own, run("constant-rate 2", 0, None, None)])
+    assert [(t.name, t.value, t.hit) for t in found] == [
+        ("width 2", "0 of 3", False),
+        ("width 16", "3 of 3", True),
+    ]
+
+
+def test_actions_swap_sooner_or_later_than_at_600() -> None:
+    for name, moments in (
+        ("cartpole-switch-300", [300, 700]),
+        ("cartpole-switch-3000", [3000, 3400]),
+    ):
+        experiment = catalogue.EXPERIMENTS[name](False)
+        params = experiment.params("ga", 0)
+        assert experiment.name == name
+        assert [s.generation for s in params.env.schedule] == moments
+        assert params.evolution.generations == moments[1] + 400
+
+
 def test_wilson_gives_the_textbook_interval() -> None:
     assert page.wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
     assert page.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
