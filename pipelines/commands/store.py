@@ -38,9 +38,9 @@ def check(json: JsonOption = False) -> None:
 def push(json: JsonOption = False) -> None:
     """Write to the store what it lacks or has changed, of what this home has.
 
-    Examples:
+    Do so after SRGHN_STORE_URL was set, and to mend what was lost there.
 
-      srghn store push    # after SRGHN_STORE_URL was set, and to mend what was lost there
+    Example: srghn store push
     """
     pushed, wrong = _stored().push()
     if json:
