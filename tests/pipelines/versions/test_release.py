@@ -263,6 +263,15 @@ def test_a_mode_that_is_set_says_what_it_made_stale(home: Home, run: Srghn) -> N
     assert json.loads(again.stdout) == {"policy": "policy", "mode": "normal", "moved": {}}
 
 
+def test_a_mode_that_the_environment_lacks_is_refused(home: Home, run: Srghn) -> None:
+    home.release.approve(1, "ann", "the first")
+    before = home.release.ledger.count()
+    refused = run("mode", "set", "fliped", "--reason", "a typing error")
+    assert refused.returncode != 0
+    assert "has no mode 'fliped'; modes: normal, flipped" in refused.stderr
+    assert home.release.ledger.count() == before
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
