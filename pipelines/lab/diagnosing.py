@@ -20,7 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 from pipelines.adapt.diagnose import (
     ENOUGH,
@@ -197,8 +199,35 @@ def main(folder: Path) -> None:
         table = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(found)
+    draw(found, folder / "diagnosis.svg")
     for line in counted(found):
         sys.stderr.write(f"{line}\n")
+
+
+def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write an SVG: how many shifts to each world were diagnosed right, by evidence."""
+    names = list(dict.fromkeys(str(row["world"]) for row in found))
+    with mpl.rc_context({"svg.hashsalt": "srghn", "svg.fonttype": "none", "font.size": 8.0}):
+        figure = Figure(figsize=(7.0, 0.24 * len(names) + 0.8), layout="constrained")
+        axes = figure.subplots()
+        for place, (evidence, colour) in enumerate(
+            (("returns and observations", "#2f6f9f"), ("returns", "#c2571a"))
+        ):
+            those = [row for row in found if row["evidence"] == evidence]
+            shares = [_share(those, name) for name in names]
+            axes.barh(np.arange(len(names)) + 0.4 * place, shares, 0.38, color=colour)
+            axes.plot([], [], color=colour, linewidth=5, label=f"by {evidence}")
+        axes.set_yticks(np.arange(len(names)) + 0.2, names)
+        axes.invert_yaxis()
+        axes.set_xlabel("share of shifts diagnosed right")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _share(rows: Sequence[dict[str, Any]], world: str) -> float:
+    right = [bool(row["right"]) for row in rows if row["world"] == world]
+    return sum(right) / len(right)
 
 
 def counted(found: Sequence[dict[str, Any]]) -> Iterator[str]:

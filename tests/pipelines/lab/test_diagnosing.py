@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,6 +13,7 @@ from pipelines.lab import diagnosing
 from pipelines.lab.diagnosing import Sandbox, World
 
 Float = NDArray[np.float64]
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
 
 
 class Balanced:
@@ -72,3 +76,22 @@ def test_while_several_worlds_fit_more_episodes_are_taken(monkeypatch: pytest.Mo
         "  1 x a normal: ambiguous",
         "returns, unknown: 0 of 0 right",
     ]
+
+
+def test_diagnoses_are_right_in_95_of_100_shifts() -> None:
+    """The committed table: known worlds are named, and unknown ones are said to be unknown."""
+    with (RESULTS / "diagnosis.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["evidence"] != "returns"]
+    strange = {f"{moved} {mode}" for moved in diagnosing.UNKNOWN for mode in diagnosing.MODES}
+    for known in ("True", "False"):
+        those = [row for row in rows if row["known"] == known]
+        assert len(those) >= 100
+        assert sum(row["right"] == "True" for row in those) >= 0.95 * len(those)
+    assert {row["world"] for row in rows if row["known"] == "False"} <= strange
+
+
+def test_the_figure_is_the_same_every_time(tmp_path: Path) -> None:
+    with (RESULTS / "diagnosis.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{**row, "right": row["right"] == "True"} for row in csv.DictReader(file)]
+    diagnosing.draw(rows, tmp_path / "diagnosis.svg")
+    assert (tmp_path / "diagnosis.svg").read_bytes() == (RESULTS / "diagnosis.svg").read_bytes()
