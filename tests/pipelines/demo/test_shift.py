@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,31 +15,14 @@ from srghn.errors import ConfigError
 from tests.pipelines.conftest import Home
 from tests.pipelines.demo import closed
 
-PICTURE = Path(__file__).parents[3] / "docs" / "results" / "shift.svg"
-CLOSED: dict[str, Any] = {
-    "shifts": [
-        {
-            "episodes_until_alarm": 7, "diagnosis": "known", "mode": "flipped", "recalled": None,
-            "evidence": [{"mode": "normal", "fits": False}, {"mode": "flipped", "fits": True}],
-            "evaluations": 4800, "mean_return": {"before": 500.0, "during": 30.0, "after": 495.0},
-        },
-        {
-            "diagnosis": "known", "mode": "normal", "recalled": 1, "evaluations": 0,
-            "mean_return": {"before": 495.0, "during": 25.0, "after": 500.0},
-        },
-        {"diagnosis": "none", "mode": None, "recalled": None, "evaluations": 0},
-    ],
-    "served": [
-        {"version": 1, "mode": "normal"},
-        {"version": 2, "mode": "flipped"},
-        {"version": 3, "mode": "normal"},
-    ],
-}  # fmt: skip
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
+#: What the latest whole run told.
+CLOSED: dict[str, Any] = json.loads((RESULTS / "shift.json").read_text(encoding="utf-8"))
 
 
-def test_a_loop_that_closes_is_accepted() -> None:
+def test_the_latest_whole_run_closed_the_loop() -> None:
     closed.told_well(CLOSED)
-    closed.drawn(PICTURE)
+    closed.drawn(RESULTS / CLOSED["picture"])
 
 
 def late(told: dict[str, Any]) -> None:
