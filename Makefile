@@ -66,6 +66,10 @@ kills: install ## SIGKILL at named write boundaries: 100 runs, 300 writers of a 
 long: install ## the tests that take minutes: docs/results/long.csv
 	$(BIN)/pytest -m long --results docs/results/long.csv
 
+.PHONY: hosts
+hosts: install ## two hosts, one ledger and one artefact store: a run taken, cut off, resumed and served elsewhere
+	$(BIN)/python -m tests.benchmarks.hosts
+
 coverage: install ## the tests, and which lines none of them runs (.coverage, htmlcov/index.html)
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  --cov=srghn --cov=regression_suite --cov=serving --cov=pipelines \

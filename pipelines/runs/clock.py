@@ -74,7 +74,8 @@ def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) 
             continue
         if trace is None and settings.prefect_api_url and not _ours(settings, run, kind):
             continue
-        if kind == "PENDING" and not no_worker and not settings.work_pool:
+        lost = trace is None and bool(settings.work_pool)
+        if kind == "PENDING" and not no_worker and not lost:
             continue
         if trace is None and not no_worker and _age(run) < YOUNG_SECONDS:
             continue

@@ -293,3 +293,13 @@ def test_in_a_shared_pool_each_host_looks_after_the_runs_it_began(
     recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
     assert server.crashes == ["mine", "lost"]
     assert server.gone_on == [("mine", "hourly", "auto", 1)]
+
+
+def test_a_run_that_waits_to_be_resumed_is_not_called_crashed_again(
+    settings: Settings, server: Server, said: list[str]
+) -> None:
+    runs.write(settings.home, replace(runs.begun("mine"), process="1:0"))
+    server.runs = [run_of("mine", "PENDING", "hourly")]
+    for found in (settings, on_a_server_that_others_use(settings, "fleet")):
+        recover(found, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.crashes == []
