@@ -137,7 +137,9 @@ def test_a_shadow_that_hangs_has_failed_on_that_copy_and_the_next_is_answered(
 def test_native_code_that_crashes_ends_no_worker_and_ends_the_trial(
     home: Any, naughty: Callable[[int, str], None]
 ) -> None:
-    """Each crash is an error of the version that was asked: after some 13 the guard is broken."""
+    """Each crash is an error of the version that was asked: after a few the guard is broken."""
+    soon = DeploymentRules(guards=GuardTerms(alpha=0.4))
+    home.ledger.set_deployment_rules(soon, who=ANN)
     home.first()
     version = home.approved(bias=1.0)
     home.steps.canary(version, weight=0.5)
