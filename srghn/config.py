@@ -173,7 +173,9 @@ class EvolutionParams(Params):
     A run ends with `generations`, or before if a budget (`seconds`, `evaluations`, `until`) is met.
     """
 
-    late = frozenset({"companions", "mode", "seconds", "evaluations", "until", "until_episodes"})
+    late = frozenset(
+        {"companions", "mode", "seconds", "evaluations", "until", "until_episodes", "newcomers"}
+    )
 
     strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
     options: dict[str, Any] = Field({}, description="options of that strategy")
@@ -225,6 +227,13 @@ class EvolutionParams(Params):
         le=64,
         description="former best individuals, stored when fitness drops, that then compete for "
         "one generation",
+    )
+    newcomers: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of births that are new founders, from a sharp drop of fitness until it "
+        "has recovered",
     )
     checkpoint_every: int = Field(
         256, ge=1, description="generations between checkpoints that begin a new part of the tables"

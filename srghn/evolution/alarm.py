@@ -3,7 +3,8 @@
 A run is not told that its environment has changed. Level and depth are those of its own fitness, so
 the rule has no unit: the alarm is raised when a generation's best falls by more than half of the
 way from the usual level to the lowest upper quartile so far. It ends when the best is back within a
-fifth of it.
+twentieth of it: ended sooner, it left the last and hardest part of a recovery to the small steps of
+a population at rest.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import numpy as np
 from srghn.evolution.base import F64
 
 #: Shares of the way from level to low at which the alarm is raised, and at which it ends.
-RAISED, OVER = 0.5, 0.2
+RAISED, OVER = 0.5, 0.05
 #: Share of its distance to a worse best by which the level sinks in a generation: at rest, and
 #: during an alarm, which so ends in a world where the old level cannot be reached.
-AT_REST, IN_ALARM = 0.2, 0.02
+AT_REST, IN_ALARM = 0.2, 0.01
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 stress   until fitness is back, each birth has a least mutation rate, which its seed names. Rates
          are drawn over the whole range at first, and then near those at which survivors were born:
          so a run learns which steps lead out of a drop. Ours, not the paper's
+newcomers  until fitness is back, part of a generation's births are new founders. What has evolved
+           for the environment before is a poor start in another, and crowds out better ones
 memory   the best survivor from before a drop is stored, and all that are stored compete for one
          generation. It helps where environments return to a former mode; elsewhere it does nothing
 
@@ -57,11 +59,15 @@ class AlertState(GeneticState):
 
 @dataclass(frozen=True)
 class Alert:
-    """A `Genetic` with an alarm: stores up to `memory` individuals; births follow `stress`."""
+    """A `Genetic` with an alarm: stores up to `memory` individuals; births follow `stress`.
+
+    `newcomers` of a generation's births are new founders while the alarm is raised.
+    """
 
     genetic: Genetic
     memory: int
     stress: bool
+    newcomers: int = 0
 
     state_type = AlertState
 
@@ -89,7 +95,9 @@ class Alert:
 
     def ask(self, state: AlertState) -> Population:
         """The population of `Genetic`; in a recall generation also the stored individuals."""
-        asked = self.genetic.ask(state, _codes(state, self._brood) if self.stress else None)
+        strangers = max(self.newcomers if state.on else 0, self.genetic.immigrants)
+        codes = _codes(state, self.genetic.brood(strangers)) if self.stress else None
+        asked = self.genetic.ask(state, codes, strangers)
         if not state.recall:
             return asked
         there = np.isin(state.stored_ids, asked.ids)
@@ -102,11 +110,6 @@ class Alert:
                 for name, array in vars(asked).items()
             }
         )
-
-    @property
-    def _brood(self) -> int:
-        params = self.genetic.params
-        return params.parents * params.children - self.genetic.immigrants
 
     def tell(self, state: AlertState, population: Population, fitness: F64) -> AlertState:
         told = self.genetic.tell(state, population, fitness)

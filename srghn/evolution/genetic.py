@@ -94,14 +94,22 @@ class Genetic:
             rates=self.encoding.rates(genomes),
         )
 
-    def ask(self, state: GeneticState, codes: I64 | None = None) -> Population:
+    def brood(self, immigrants: int) -> int:
+        """How many children a generation has beside so many immigrants."""
+        return self.params.parents * self.params.children - immigrants
+
+    def ask(
+        self, state: GeneticState, codes: I64 | None = None, immigrants: int | None = None
+    ) -> Population:
         """Survivors to evaluate again, then children of all survivors in turn, then immigrants.
 
-        `codes` (children,), where given, are what the seeds of births carry.
+        `codes` (children,), where given, are what the seeds of births carry; `immigrants`, where
+        given, replaces their usual number.
         """
         kept = selection.evaluated_again(self.params, state.births, state.generation)
-        brood = self.params.parents * self.params.children - self.immigrants
-        born = brood + self.immigrants
+        strangers = self.immigrants if immigrants is None else immigrants
+        brood = self.brood(strangers)
+        born = brood + strangers
         mothers = np.arange(brood) % len(state.ids)
         noise = _birth_seeds(state.generation, state.seed, brood)
         if codes is not None:
@@ -113,14 +121,13 @@ class Genetic:
         parents = [state.parents[:kept], state.ids[mothers]]
         seeds = [state.noise_seeds[:kept], noise]
         rates = [state.rates[:kept], made]
-        if self.immigrants:
-            strangers = [
-                seeding.seed(state.seed, "immigrant", state.generation, i)
-                for i in range(self.immigrants)
+        if strangers:
+            named = [
+                seeding.seed(state.seed, "immigrant", state.generation, i) for i in range(strangers)
             ]
-            genomes[kept + brood :] = fresh = self._found(strangers)
-            parents.append(np.full(self.immigrants, NO_PARENT))
-            seeds.append(np.array(strangers, dtype=np.int64))
+            genomes[kept + brood :] = fresh = self._found(named)
+            parents.append(np.full(strangers, NO_PARENT))
+            seeds.append(np.array(named, dtype=np.int64))
             rates.append(self.encoding.rates(fresh))
         return Population(
             genomes=genomes,

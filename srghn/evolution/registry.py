@@ -86,13 +86,15 @@ def _factory(name: str) -> Factory:
 
 def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
     """The strategy, with its response to a drop of fitness if the parameters ask for one."""
-    memory = params.evolution.memory
-    stress = params.ghn.stress and params.evolution.strategy == "self-referential"
-    if not memory and not stress:
+    evolution = params.evolution
+    stress = params.ghn.stress and evolution.strategy == "self-referential"
+    newcomers = round(evolution.newcomers * evolution.parents * evolution.children)
+    if not (evolution.memory or stress or newcomers):
         return strategy
     if not isinstance(strategy, Genetic):
+        name = "memory" if evolution.memory else "newcomers"
         raise ConfigError(
-            f"evolution.memory: {strategy.name} has no survivors to store; set it to 0, or use a "
+            f"evolution.{name}: {strategy.name} has no survivors to store; set it to 0, or use a "
             "strategy with lineages, such as self-referential"
         )
-    return Alert(strategy, memory, stress)
+    return Alert(strategy, evolution.memory, stress, newcomers)

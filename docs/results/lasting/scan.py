@@ -1,9 +1,9 @@
 """Switches one after another, in memory: how many phases are lost, and how soon the others end.
 
-    python docs/results/lasting/scan.py OUT.csv --seeds 101 109 [--arms NAME ...]
+    python docs/results/lasting/scan.py OUT.csv --seeds 101 109 [--arms NAME ...] [--switches 40]
 
-Rows that OUT.csv already has are not made again. Phases of 40 generations, 24 switches, as in
-`srghn experiment never-return` and `many-switches`, whose runs keep tables and checkpoints too.
+Rows that OUT.csv already has are not made again. Phases of 40 generations, 24 switches by default,
+as in `srghn experiment never-return` and `many-switches`, whose runs keep tables and checkpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from srghn.evaluation.base import WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution import make_strategy, selection
 
-EVERY, SWITCHES, SOLVED = 40, 24, 475.0
+EVERY, SOLVED = 40, 475.0
 TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
 BOTH = {"keep_spread": True, "stress": True}
 
@@ -34,6 +34,10 @@ def constant(rate: float) -> dict[str, Any]:
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "kept spread and stress": {"ghn": BOTH},
+    "kept spread and newcomers": {
+        "ghn": {"keep_spread": True},
+        "evolution": {"newcomers": 0.5},
+    },
     "default": {},
     "kept spread": {"ghn": {"keep_spread": True}},
     "both, with memory": {"ghn": BOTH, "evolution": {"memory": 8}},
@@ -44,22 +48,22 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 COLUMNS = ("worlds", "arm", "seed", "phase", "generations", "rate_at_5", "rate_at_39")
 
 
-def params_of(worlds: str, arm: str, seed: int) -> RunParams:
+def params_of(worlds: str, arm: str, seed: int, switches: int) -> RunParams:
     again = worlds == "recurring"
-    modes = [("flipped", "normal")[k % 2] if again else str(k + 1) for k in range(SWITCHES)]
+    modes = [("flipped", "normal")[k % 2] if again else str(k + 1) for k in range(switches)]
     schedule = [{"generation": EVERY * (k + 1), "mode": mode} for k, mode in enumerate(modes)]
     env = {"id": "CartPoleSwitch-v1"}
     if not again:
         env = {"id": "CartPoleRewired-v1", "kwargs": {"series": seed}}
-    own = {"seed": seed, "generations": EVERY * (SWITCHES + 1)}
+    own = {"seed": seed, "generations": EVERY * (switches + 1)}
     evolution = {**ARMS[arm].get("evolution", {}), **own}
     return parse_params(
         {**ARMS[arm], "env": {**env, "schedule": schedule}, "evolution": evolution}, arm
     )
 
 
-def scan(worlds: str, arm: str, seed: int) -> list[tuple[Any, ...]]:
-    params = params_of(worlds, arm, seed)
+def scan(worlds: str, arm: str, seed: int, switches: int) -> list[tuple[Any, ...]]:
+    params = params_of(worlds, arm, seed, switches)
     version = pin(params.env)
     strategy, tests = (
         make_strategy(params, version.interface),
@@ -73,7 +77,7 @@ def scan(worlds: str, arm: str, seed: int) -> list[tuple[Any, ...]]:
             return selection.clean(evaluator.evaluate(policies, Task(version, mode, seeds)).fitness)
 
         state = strategy.init(seed)
-        for phase in range(SWITCHES + 1):
+        for phase in range(switches + 1):
             taken, rates = "", {}
             for k in range(EVERY):
                 generation, mode = state.generation, version.mode_at(state.generation)
@@ -95,6 +99,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs=2, default=(101, 109))
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    parser.add_argument("--switches", type=int, default=24)
     given = parser.parse_args()
     if not given.out.exists():
         given.out.write_text(",".join(COLUMNS) + "\n")
@@ -104,7 +109,7 @@ def main() -> None:
         for arm in given.arms:
             for worlds in ("recurring", "never returning"):
                 if (worlds, arm, str(seed)) not in done:
-                    rows = scan(worlds, arm, seed)
+                    rows = scan(worlds, arm, seed, given.switches)
                     with given.out.open("a", newline="") as file:
                         csv.writer(file).writerows(rows)
 
