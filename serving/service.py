@@ -115,6 +115,7 @@ class Service:
 
     def close(self) -> None:
         for policy in self.policies.values():
+            policy.follower.close()
             policy.episodes.close()
             policy.shadow.close()
             policy.samples.flush()

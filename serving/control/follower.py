@@ -71,6 +71,10 @@ class Follower:
             await loop.run_in_executor(self._executor, self.look)
             await asyncio.sleep(self._limits.poll_seconds)
 
+    def close(self) -> None:
+        """Wait for a poll that is under way: it uses the database, which is closed next."""
+        self._executor.shutdown()
+
     def look(self) -> None:
         """`poll` if there may be something to see: a commit, copies to count, time that passed."""
         if self._due():
