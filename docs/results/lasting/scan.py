@@ -38,6 +38,10 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
         "ghn": {"keep_spread": True},
         "evolution": {"newcomers": 0.5},
     },
+    "kept spread, newcomers, memory": {
+        "ghn": {"keep_spread": True},
+        "evolution": {"newcomers": 0.5, "memory": 8},
+    },
     "default": {},
     "kept spread": {"ghn": {"keep_spread": True}},
     "both, with memory": {"ghn": BOTH, "evolution": {"memory": 8}},
