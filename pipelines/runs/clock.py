@@ -7,6 +7,7 @@ Prefect server, so it may be stopped at any moment, and two of them make no run 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ YOUNG_SECONDS = 60.0
 #: In a pool that hosts share, a run that a worker took so long ago and nobody began is lost.
 LOST_SECONDS = 600.0
 Say = Callable[[str], None]
+_recovering = threading.Lock()
 
 
 def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = None) -> None:
@@ -61,11 +63,18 @@ def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = 
 def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) -> None:
     """Say of every run whose process is gone that it crashed, and resume it.
 
+    One call at a time: a worker that restarts asks for it while the clock does.
+
     A worker that is up says so itself, of a process that it started; that run is resumed as well.
     `no_worker` says that no worker is up: then a run that a worker had taken and not begun is lost,
     too. One that was being cancelled stays cancelled; one that was cut off `MOST_RESUMED` times is
     left to a person. Runs by hand are not resumed.
     """
+    with _recovering:
+        _recover(settings, prefect, say, no_worker)
+
+
+def _recover(settings: Settings, prefect: Prefect, say: Say, no_worker: bool) -> None:
     going = prefect.going()
     for run in going:
         kind = run.state.type.value if run.state is not None else ""

@@ -5,8 +5,11 @@ The Prefect server is a list here; `tests/pipelines/runs/test_schedule.py` has a
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -197,6 +200,35 @@ def test_a_run_that_its_worker_calls_crashed_goes_on_once(
         "run one: its process is gone; the worker marked it as crashed",
         "run one: resumes from its last checkpoint",
     ]
+
+
+def test_two_that_look_at_once_resume_a_run_once(
+    settings: Settings, tiny: Tiny, said: list[str]
+) -> None:
+    """The clock, and a worker that restarts; each would have found the run going."""
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one")
+    both = threading.Barrier(2)
+
+    class Slow(Server):
+        def going(self, schedule: str | None = None) -> list[Any]:
+            found = super().going(schedule)
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return found
+
+        def go_on(self, *asked: Any) -> None:
+            super().go_on(*asked)
+            self.runs = [run_of("one", "SCHEDULED", "hourly")]
+
+    server = Slow([run_of("one", "RUNNING", "hourly")])
+    look = partial(recover, settings, server, said.append, no_worker=False)
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (server.crashes, len(server.gone_on)) == (["one"], 1)
 
 
 def test_a_run_that_its_worker_cancelled_is_over(
