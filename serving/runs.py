@@ -51,6 +51,11 @@ class RunTrace:
             return False
         return self.host != socket.gethostname() or alive(self.process)
 
+    @property
+    def ending(self) -> bool:
+        """Whether it is over, and its process still exists here: it has a few things to tell."""
+        return self.over and self.host == socket.gethostname() and alive(self.process)
+
 
 def begun(run_id: str, *, schedule: str | None = None, resumed: int = 0) -> RunTrace:
     """The trace of a run that this process starts to work on."""

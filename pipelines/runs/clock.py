@@ -30,6 +30,8 @@ MOST_RESUMED = 3
 YOUNG_SECONDS = 60.0
 #: In a pool that hosts share, a run that a worker took so long ago and nobody began is lost.
 LOST_SECONDS = 600.0
+#: Types of the states in which a flow run ends.
+OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 Say = Callable[[str], None]
 _recovering = threading.Lock()
 
@@ -77,25 +79,50 @@ def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) 
 def _recover(settings: Settings, prefect: Prefect, say: Say, no_worker: bool) -> None:
     going = prefect.going()
     for run in going:
-        kind = run.state.type.value if run.state is not None else ""
+        kind = _kind(run)
         trace = runs.find(settings.home, run.name)
         if kind == "SCHEDULED" or (trace is not None and trace.alive):
             continue
         if trace is None and settings.prefect_api_url and not _ours(settings, run, kind):
             continue
         lost = trace is None and bool(settings.work_pool)
-        if kind == "PENDING" and not no_worker and not lost:
+        died = no_worker and not _by_hand(run)
+        if kind == "PENDING" and not died and not lost:
             continue
-        if trace is None and not no_worker and _age(run) < YOUNG_SECONDS:
+        if _between_two_notes(run, trace, died):
             continue
         prefect.crashed(run, "its process is gone")
-        say(f"run {run.name}: its process is gone; it is marked as crashed")
-        if kind != "CANCELLING":
-            _go_on(settings, prefect, run, trace, say)
-        elif trace is not None:
-            runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
+        _gone(settings, prefect, run, trace, say)
 
     _told_by_worker(settings, prefect, say, {run.name for run in going})
+
+
+def _between_two_notes(run: Any, trace: runs.RunTrace | None, died: bool) -> bool:
+    """Whether the process may be there though no trace says so: it begins, or it ends.
+
+    It writes its trace some seconds after its flow run began, and before its flow run ends.
+    `died`: it cannot be there, since its worker is gone.
+    """
+    if trace is None or not _wrote(run, trace):
+        return not died and _age(run) < YOUNG_SECONDS
+    if not trace.over:
+        return False
+    since = (datetime.now(UTC) - _stamp(trace)).total_seconds()
+    return trace.ending or (not died and since < YOUNG_SECONDS)
+
+
+def _gone(
+    settings: Settings, prefect: Prefect, run: Any, trace: runs.RunTrace | None, say: Say
+) -> None:
+    """Say what became of a run whose process is gone, and resume it unless it is over."""
+    if _kind(run) == "CANCELLING":
+        say(f"run {run.name}: it was being cancelled, and its process is gone; it is cancelled")
+        if trace is not None and not trace.over:
+            runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
+        return
+    say(f"run {run.name}: its process is gone; it is marked as crashed")
+    if trace is None or not (trace.over and _wrote(run, trace)):
+        _go_on(settings, prefect, run, trace, say)
 
 
 def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[str]) -> None:
@@ -104,7 +131,7 @@ def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[s
         if trace.state != "stopped" or trace.run_id in going:
             continue
         run = prefect.latest(trace.run_id)
-        kind = run.state.type.value if run is not None and run.state is not None else ""
+        kind = _kind(run)
         if kind == "CRASHED":
             say(f"run {trace.run_id}: its process is gone; the worker marked it as crashed")
             _go_on(settings, prefect, run, trace, say)
@@ -127,18 +154,42 @@ def _go_on(
 ) -> None:
     workspace = find_workspace(settings, run.name)
     count = trace.resumed + 1 if trace is not None else 1
-    by_hand = run.deployment_id is None and not run.tags
-    if workspace is None or by_hand or count > MOST_RESUMED:
-        why = f"its process died {count} times; see its run.log, then srghn run --resume {run.name}"
-        if trace is not None:
-            runs.write(settings.home, runs.ended(trace, "crashed", why))
-        if workspace is not None:
-            tracking.close(workspace, settings, "KILLED")
-        return
+    if workspace is not None and not _by_hand(run):
+        while count <= MOST_RESUMED:
+            if _kind(_handed_on(prefect, run, count)) not in OVER:
+                say(f"run {run.name}: resumes from its last checkpoint")
+                return
+            count += 1  # that one died before it left a trace
+    why = f"its process died {count} times; see its run.log, then srghn run --resume {run.name}"
+    if trace is not None:
+        runs.write(settings.home, runs.ended(trace, "crashed", why))
+    if workspace is not None:
+        tracking.close(workspace, settings, "KILLED")
+
+
+def _handed_on(prefect: Prefect, run: Any, number: int) -> Any:
     parameters = run.parameters
     approve = str(parameters.get("approve", "manual"))
-    prefect.go_on(run.name, parameters.get("schedule"), approve, count)
-    say(f"run {run.name}: resumes from its last checkpoint")
+    return prefect.go_on(run.name, parameters.get("schedule"), approve, number)
+
+
+def _by_hand(run: Any) -> bool:
+    return run.deployment_id is None and not run.tags
+
+
+def _kind(run: Any) -> str:
+    """The type of a flow run's state; empty where there is none."""
+    return str(run.state.type.value) if run is not None and run.state is not None else ""
+
+
+def _wrote(run: Any, trace: runs.RunTrace) -> bool:
+    """Whether this flow run wrote the trace; else an earlier one did."""
+    began = run.start_time or run.created
+    return began is None or _stamp(trace) >= began.replace(microsecond=0)
+
+
+def _stamp(trace: runs.RunTrace) -> datetime:
+    return datetime.fromisoformat(trace.at)
 
 
 def _age(run: Any) -> float:

@@ -37,6 +37,7 @@ class Server:
     crashes: list[str] = field(default_factory=list)
     gone_on: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     ended: dict[str, Any] = field(default_factory=dict)
+    died_early: int = 0
 
     def going(self, schedule: str | None = None) -> list[Any]:
         return [run for run in self.runs if schedule is None or schedule in run.tags]
@@ -50,8 +51,10 @@ class Server:
     def crashed(self, run: Any, why: str) -> None:
         self.crashes.append(run.name)
 
-    def go_on(self, run_id: str, schedule: str | None, approve: str, count: int) -> None:
+    def go_on(self, run_id: str, schedule: str | None, approve: str, count: int) -> Any:
+        """Prefect gives a flow run that was asked for before again, whatever became of it."""
         self.gone_on.append((run_id, schedule, approve, count))
+        return run_of(run_id, "CRASHED" if count <= self.died_early else "SCHEDULED")
 
 
 def run_of(name: str, state: str = "RUNNING", *tags: str) -> Any:
@@ -217,9 +220,9 @@ def test_two_that_look_at_once_resume_a_run_once(
                 both.wait(0.5)
             return found
 
-        def go_on(self, *asked: Any) -> None:
-            super().go_on(*asked)
+        def go_on(self, *asked: Any) -> Any:
             self.runs = [run_of("one", "SCHEDULED", "hourly")]
+            return super().go_on(*asked)
 
     server = Slow([run_of("one", "RUNNING", "hourly")])
     look = partial(recover, settings, server, said.append, no_worker=False)
@@ -229,6 +232,60 @@ def test_two_that_look_at_once_resume_a_run_once(
     for thread in threads:
         thread.join()
     assert (server.crashes, len(server.gone_on)) == (["one"], 1)
+
+
+@pytest.mark.parametrize("died_early", [1, MOST_RESUMED])
+def test_a_resumption_that_died_before_it_left_a_trace_is_followed_by_another(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str], died_early: int
+) -> None:
+    """It did not count itself in the trace, so the same number would give the dead one again."""
+    create_workspace(settings, "one", tiny())
+    gone(settings, "one")
+    server.runs, server.died_early = [run_of("one", "RUNNING", "hourly")], died_early
+    recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
+    found = runs.find(settings.home, "one")
+    assert found is not None
+    if died_early == MOST_RESUMED:
+        assert (found.state, len(server.gone_on)) == ("crashed", MOST_RESUMED)
+    else:
+        assert (found.state, server.gone_on[-1]) == ("stopped", ("one", "hourly", "auto", 2))
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "cancelled"])
+def test_a_run_that_just_ended_is_left_to_say_so_in_prefect(
+    settings: Settings, server: Server, said: list[str], state: str
+) -> None:
+    """Its trace is written some seconds before its flow run ends, by a process that is there."""
+    runs.write(settings.home, runs.ended(runs.begun("one"), state))
+    runs.write(settings.home, replace(runs.ended(runs.begun("two"), state), process="1:0"))
+    server.runs = [run_of("one", "RUNNING", "hourly"), run_of("two", "CANCELLING", "hourly")]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert (server.crashes, server.gone_on, said) == ([], [], [])
+
+
+def test_a_run_that_ended_and_could_not_say_so_in_prefect_is_not_resumed(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    create_workspace(settings, "one", tiny())
+    long_ago = {"process": "1:0", "at": "2026-01-01T01:00:00+00:00"}
+    runs.write(settings.home, replace(runs.ended(runs.begun("one"), "finished"), **long_ago))
+    server.runs = [run_of("one", "RUNNING", "hourly")]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert (server.crashes, server.gone_on) == (["one"], [])
+
+
+@pytest.mark.parametrize("no_worker", [False, True])
+def test_a_run_that_is_resumed_has_time_to_leave_a_trace(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str], no_worker: bool
+) -> None:
+    """The trace is that of the process that died before; with its worker it is gone at once."""
+    create_workspace(settings, "one", tiny())
+    before = {"process": "1:0", "at": "2026-01-01T01:00:00+00:00"}
+    runs.write(settings.home, replace(runs.begun("one"), **before))
+    server.runs = [run_of("one", "RUNNING", "hourly")]
+    server.runs[0].start_time = datetime.now(UTC)
+    recover(settings, server, said.append, no_worker=no_worker)  # type: ignore[arg-type]
+    assert server.crashes == (["one"] if no_worker else [])
 
 
 def test_a_run_that_its_worker_cancelled_is_over(
