@@ -91,9 +91,11 @@ def test_many_callers_wait_together_and_not_in_a_row(file: Path) -> None:
 def test_a_lock_held_on_postgresql_likewise(cluster: str, tmp_path: Path) -> None:
     url = postgres.new_database(cluster)
     one = Ledger(Database(url, home=tmp_path, wait=0.3))
-    with one.database().write(), pytest.raises(LedgerLocked, match="lock timeout"):
+    other = Database(url, home=tmp_path)  # as of another process
+    with other.write(), pytest.raises(LedgerLocked, match="lock timeout"):
         one.start_episodes([Start("a", 1)])
     assert one.start_episodes([Start("a", 1)]) == [1]
+    other.close()
     one.close()
 
 
