@@ -13,7 +13,7 @@ from serving.access import ACCESS, OPEN, READ
 from serving.answers import ANSWERS
 from serving.predictor import Predictor
 from serving.registry.schema import POLICY
-from serving.routes.review import Approval, Decision, Mode, Rollback, Status, Weight
+from serving.routes.review import Approval, Decision, Mode, OfTrial, Rollback, Status, Weight
 from serving.schemas import ActRequest, BatchRequest, OutcomeRequest
 from serving.tensors import InferRequest
 
@@ -26,6 +26,7 @@ _BODIES = (
     Decision,
     Mode,
     Rollback,
+    OfTrial,
     Status,
     Weight,
 )

@@ -16,8 +16,10 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import threading
-from contextlib import suppress
+import time
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,7 @@ class Operator:
         self._step("/v1/canary/weight", weight=0.4)
         self._step(f"/v1/versions/{self.stand.approved}/shadow")
         self._episodes(6)
+        self._until_copied(12)
         self._step("/v1/canary/status", status="held")
         self._step("/v1/canary/status", status="running")
         self._step(f"/v1/versions/{self.stand.approved}/shadow/stop")
@@ -154,6 +157,15 @@ class Operator:
             post = {"return": value, "terminated": True, "token": said["token"]}
             self._post(f"/v1/episodes/{name}/outcome", **post)
             self.yard.say(episode=name, ret=value)
+
+    def _until_copied(self, wanted: int) -> None:
+        """Play on until so many copies of requests are compared: their process begins late."""
+        deadline = time.monotonic() + 30
+        with closing(sqlite3.connect(self.yard.folder / "ledger.db", timeout=20)) as ledger:
+            query = "SELECT coalesce(sum(copies), 0) FROM compared"
+            while ledger.execute(query).fetchone()[0] < wanted and time.monotonic() < deadline:
+                self._episodes(1, first=20)
+                time.sleep(0.1)
 
     def _step(self, path: str, **said: Any) -> None:
         key = f"k{next(self._keys)}-{path.rsplit('/', 1)[1]}"
