@@ -39,6 +39,8 @@ def test_what_is_left_open_and_what_we_deprecate_are_errors(tmp_path: Path) -> N
         check=False,
     )
     said = done.stdout + done.stderr
-    failed = {line.split()[1].split("::")[1] for line in said.splitlines() if "FAILED " in line}
+    failed = {
+        line.split()[1].split("::")[1] for line in said.splitlines() if line.startswith("FAILED ")
+    }
     assert failed == {"test_fails_by_a_file_left_open", "test_fails_by_a_deprecation_of_ours"}, said
     assert "2 failed, 2 passed" in said

@@ -106,8 +106,8 @@ def _dask(work: Work) -> Iterator[Evaluator]:
     with (
         dask.config.set(NO_PROFILER),  # a local cluster's workers use this process's settings
         local(
-            n_workers=WORKERS, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-            env=SINGLE_THREADED,
+            n_workers=WORKERS, threads_per_worker=1, host="127.0.0.1", env=SINGLE_THREADED,
+            dashboard_address="127.0.0.1:0",  # None would be port 8787, which may be taken
         ) as cluster,
         make_evaluator(
             Settings(engine="dask", dask_address=cluster.scheduler_address),
