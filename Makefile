@@ -104,6 +104,10 @@ hostile: install ## what bad bodies cost the server, as multiples of a valid one
 	$(BIN)/python -W ignore -m tests.benchmarks.hostile --megabytes 0.4 --native
 	$(BIN)/python -W ignore -m tests.benchmarks.hostile --megabytes 4 --native
 
+.PHONY: unattended
+unattended: install ## each part of the loop killed in turn under clients, cancel, cron, screens: 15 minutes idle
+	$(BIN)/python -W ignore -m tests.benchmarks.loop_kills --table docs/results/unattended.csv
+
 .PHONY: swaps
 swaps: install ## 100 champion swaps under 32 connections, a worker killed meanwhile
 	$(BIN)/python -W ignore -m tests.benchmarks.swaps
