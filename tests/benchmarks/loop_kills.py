@@ -140,7 +140,7 @@ def fire(site: Site, clients: Clients) -> list[Hit]:
     wait_until("third firing of both", fired)
     for name in SCHEDULES:
         site.srghn("schedule", "pause", name, "--reason", "enough")
-    wait_until("end of what runs", lambda: not any(t.alive for t in runs.recent(site.home)))
+    wait_until("end of what runs", lambda: not site.going())
     done = [t for t in runs.recent(site.home) if t.schedule in SCHEDULES]
     return [ended(site, clients, t.run_id, f"fired by {t.schedule}", 0, 0.0, begun) for t in done]
 

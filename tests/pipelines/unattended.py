@@ -34,6 +34,7 @@ DEADLINE_SECONDS = 1800.0
 SUPERVISED = ("HTTP server", "Prefect server", "worker")
 #: What Prefect's client takes as a reason to ask again.
 BUSY = (408, 429, 502, 503)
+GOING = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED")
 FLOW = "evolve-and-gate"
 
 
@@ -196,6 +197,11 @@ class Site:
 
     def state(self, flow_run: str) -> str:
         return str(self._prefect("GET", f"/flow_runs/{flow_run}")["state"]["type"])
+
+    def going(self) -> list[str]:
+        """Names of flow runs that are not over, one that was only launched among them."""
+        query = {"flow_runs": {"state": {"type": {"any_": list(GOING)}}}}
+        return [run["name"] for run in self._prefect("POST", "/flow_runs/filter", query)]
 
     def _prefect(self, verb: str, path: str, body: Any = None) -> Any:
         """The API's answer; asked again while the server is busy or away, as Prefect's own client.
