@@ -120,7 +120,8 @@ class HotPath:
             status = 503
             REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
             logger.error("POST %s: %s", scope.get(ASKED, path), error)
-            await call.refuse(NotReady(f"the ledger cannot be used now: {error}"))
+            text = f"the ledger cannot be used now: {error}"
+            await call.refuse(BadRequest.said(503, "ledger", text))
         except Exception:  # a bug; the client still gets an answer
             REQUEST.set((call.id.decode(), trace_of(call.headers.get(b"traceparent"))))
             logger.exception("POST %s", scope.get(ASKED, path))

@@ -44,7 +44,10 @@ class Limits(BaseSettings):
     prune_seconds: float = Field(3600.0, gt=0, description="seconds between two such clean-ups")
     pins: int = Field(100_000, ge=1, description="episodes that one worker remembers")
     start_seconds: float = Field(
-        1.0, gt=0, description="seconds that a new episode or an outcome waits for the ledger"
+        1.0, gt=0, description="seconds that a new episode waits for the ledger"
+    )
+    outcome_seconds: float = Field(
+        10.0, gt=0, description="seconds that an outcome waits for the ledger"
     )
     retry_seconds: float = Field(
         5.0, ge=0, description="seconds after which a champion that failed to load is tried again"

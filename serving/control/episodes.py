@@ -19,6 +19,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.registry import groups
+from serving.registry.faults import LedgerLocked
 from serving.registry.ledger import Ledger
 from serving.registry.records import Outcome, Start, StartRow
 from serving.schemas import BadRequest
@@ -102,7 +103,7 @@ class Episodes:
         served = self._follower.served
         episode, predictor = self._assign(served, name, names)
         try:
-            row = await self._put(_start(served, episode))
+            row = await self._put(_start(served, episode), self._limits.start_seconds)
         except LedgerError as error:
             self._counts.add("ledger_errors")
             self._counts.add("unpinned_episodes")
@@ -130,8 +131,18 @@ class Episodes:
         return served, served.champion, moved
 
     async def end(self, ended: Ended) -> Outcome:
-        """Record how an episode ended, once. Raises `UnknownEpisode` and `TransitionRefused`."""
-        stored = await self._put(ended)
+        """Record how an episode ended, once. Raises `UnknownEpisode` and `TransitionRefused`.
+
+        It waits for the ledger for up to `outcome_seconds`: no step of a control loop waits for it.
+        """
+        until = time.monotonic() + self._limits.outcome_seconds
+        while True:
+            try:
+                stored = await self._put(ended, until - time.monotonic())
+                break
+            except LedgerLocked:
+                if time.monotonic() >= until:
+                    raise
         self._known.pop(ended.episode.name, None)
         return stored
 
@@ -213,11 +224,11 @@ class Episodes:
             return None
 
     @overload
-    async def _put(self, item: Start) -> StartRow: ...
+    async def _put(self, item: Start, seconds: float) -> StartRow: ...
     @overload
-    async def _put(self, item: Ended) -> Outcome: ...
-    async def _put(self, item: Any) -> Any:
-        return await self._writer.put(item, self._limits.start_seconds)
+    async def _put(self, item: Ended, seconds: float) -> Outcome: ...
+    async def _put(self, item: Any, seconds: float) -> Any:
+        return await self._writer.put(item, seconds)
 
     def _write(self, items: Sequence[Start | Ended]) -> Sequence[StartRow | Outcome | Exception]:
         with self._database.write() as connection:

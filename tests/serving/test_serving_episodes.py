@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -160,7 +161,7 @@ def test_another_worker_goes_on_with_an_episode(trial: tuple[TestClient, Any], h
 
 def test_a_held_lock_delays_a_new_episode_by_a_second_at_most_and_no_step(home: Any) -> None:
     home.first()
-    with opened(home, start_seconds=0.3) as client:
+    with opened(home, start_seconds=0.3, outcome_seconds=0.3) as client:
         token = act(client, episode_id="begun")["token"]
         lock = sqlite3.connect(home.settings.home / "ledger.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
@@ -179,6 +180,21 @@ def test_a_held_lock_delays_a_new_episode_by_a_second_at_most_and_no_step(home: 
         lock.close()
         assert end(client, "begun", token).json()["length"] == 21
         assert end(client, "fresh", fresh["token"]).json()["recorded"] is False
+
+
+def test_an_outcome_waits_longer_than_one_try_for_the_lock(home: Any) -> None:
+    home.first()
+    with opened(home, lock_seconds=0.2) as client:
+        token = act(client, episode_id="begun")["token"]
+        lock = sqlite3.connect(
+            home.settings.home / "ledger.db", isolation_level=None, check_same_thread=False
+        )
+        lock.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(1.0, lock.execute, ["ROLLBACK"])
+        release.start()
+        assert end(client, "begun", token).json()["length"] == 1
+        release.join()
+        lock.close()
 
 
 def test_a_start_is_in_the_ledger_before_its_first_answer(home: Any) -> None:
