@@ -116,9 +116,11 @@ def swap(home: Any, running: Any, *, swaps: int, connections: int) -> Seen:
         load = threading.Thread(target=lambda: asyncio.run(_all(clients)))
         load.start()
         try:
+            wait_for(lambda: 1 in seen.champions)
             for number in range(2, swaps + 2):
                 promote(home, number)
                 wait_for(lambda: served(url) == number)  # noqa: B023
+                wait_for(lambda: number in seen.champions)  # noqa: B023
                 if number == swaps // 2 + 1:
                     os.kill(busiest(process.pid), signal.SIGKILL)
             time.sleep(0.5)  # both workers' answers of the last one
