@@ -87,8 +87,8 @@ class Follower:
         try:
             self._ledger.database().require()
             before, self._moment = self._moment, self._ledger.database().moment()
-        except LedgerError:
-            return True  # to be told
+        except Exception:  # noqa: BLE001 (poll meets it, too, and says it)
+            return True
         return self._moment is None or self._moment != before or bool(self.served.tried)
 
     def poll(self) -> None:

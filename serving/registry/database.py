@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
@@ -113,15 +113,13 @@ class Database:
         if self.file is None:
             return None
         with self._asking, self._translated():
-            if self._asker is None:
-                self._asker = self._engine.raw_connection()
-            cursor = self._asker.cursor()
             try:
-                return int(cursor.execute("PRAGMA data_version").fetchone()[0])
+                if self._asker is None:
+                    self._asker = self._engine.raw_connection()
+                with closing(self._asker.cursor()) as cursor:
+                    return int(cursor.execute("PRAGMA data_version").fetchone()[0])
             except sqlite3.Error as error:
                 raise DBAPIError.instance(None, None, error, sqlite3.Error) from error
-            finally:
-                cursor.close()
 
     def identity(self) -> sqlite_file.Identity | None:
         """The identity of the database's file; None for a database server."""

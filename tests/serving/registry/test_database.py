@@ -217,6 +217,22 @@ def test_the_moment_moves_with_each_commit_and_with_nothing_else(tmp_path: Path)
     other.close()
 
 
+def test_a_moment_that_cannot_be_asked_for_is_told_as_the_ledgers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(url(tmp_path / "ledger.db"))
+
+    def fails() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(database._engine, "raw_connection", fails)
+    with pytest.raises(LedgerError, match="disk I/O error"):
+        database.moment()
+    monkeypatch.undo()
+    assert database.moment() is not None
+    database.close()
+
+
 def test_a_thread_that_holds_the_ledger_for_too_long_is_said(tmp_path: Path) -> None:
     database = Database(url(tmp_path / "ledger.db"), wait=0.05)
     with (
