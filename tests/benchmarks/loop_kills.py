@@ -284,7 +284,9 @@ def main() -> int:
     asked = sum(seen.requests for seen in clients.seen)
     slowest = max(seen.slowest for seen in clients.seen)
     whole = sum(len(seen.episodes) for seen in clients.seen)
+    spare = sum(len(seen.unrecorded) for seen in clients.seen)
     say(f"{asked} requests in {whole} whole episodes, the slowest {slowest:.2f} s")
+    say(f"{spare} episodes whose answers said that they are not recorded")
     say("\n".join(wrong) or "all as undisturbed")
     return 1 if wrong else 0
 

@@ -239,6 +239,7 @@ class Seen:
 
     requests: int = 0
     episodes: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
     broken: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     slowest: float = 0.0
@@ -294,8 +295,11 @@ class Clients:
             total, over = total + float(reward), terminated or truncated
             self._over.wait(0.05)
         ended = {"return": total, "terminated": bool(terminated), "token": said["token"]}
-        self._post(number, f"/v1/episodes/{name}/outcome", ended)
-        self.seen[number].episodes.append(name)
+        said = self._post(number, f"/v1/episodes/{name}/outcome", ended)
+        if said.get("recorded", True):  # else the answer itself says that it is not kept
+            self.seen[number].episodes.append(name)
+        else:
+            self.seen[number].unrecorded.append(name)
 
     def _post(self, number: int, path: str, body: Any) -> Any:
         """The answer; a broken connection is tried again, until the server is back."""
