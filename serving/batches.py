@@ -8,16 +8,17 @@ must be the brackets and commas of its shape, and simdjson reads the numbers.
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
+from serving.schemas import FLOAT32_MAX
+
 _NUMBERS = b"0123456789.-+eE \n\t\r"
 _KEY = b'"observations"'
-_LARGEST = float(np.finfo(np.float32).max)
+_HEAD = _KEY.translate(None, _NUMBERS)
 
 
 class _Mine(threading.local):
@@ -33,11 +34,10 @@ _mine = _Mine()
 def quick_batch(body: bytes, size: int, limit: int) -> NDArray[np.float32] | None:
     """The observations (n, size) of a valid body `{"observations": [[...], ...]}`; else None."""
     shape = body.translate(None, _NUMBERS)
-    head = _KEY.translate(None, _NUMBERS)
-    count, odd = divmod(len(shape) - len(head) - 4, size + 2)
+    count, odd = divmod(len(shape) - len(_HEAD) - 4, size + 2)
     if odd or not 1 <= count <= limit or _KEY not in body:
         return None
-    if shape != b"{%b:%b}" % (head, _nested(count, size)):
+    if shape != b"{%b:%b}" % (_HEAD, _nested(count, size)):
         return None
     return _read(body, count, size, keyed=True)
 
@@ -45,19 +45,23 @@ def quick_batch(body: bytes, size: int, limit: int) -> NDArray[np.float32] | Non
 def quick_rows(data: bytes, count: int, size: int) -> NDArray[np.float32] | None:
     """The numbers (count, size) of a valid JSON list, flat or of rows; else None."""
     shape = data.translate(None, _NUMBERS)
-    if shape != _flat(count * size) and shape != _nested(count, size):
+    if len(shape) == count * size + 1:  # looked at first: a short text may claim a large shape
+        expected = _flat(count * size)
+    elif len(shape) == count * (size + 2) + 1:
+        expected = _nested(count, size)
+    else:
+        return None
+    if shape != expected:
         return None
     return _read(data, count, size, keyed=False)
 
 
-@lru_cache(maxsize=64)
 def _flat(count: int) -> bytes:
     return b"[%b]" % (b"," * (count - 1))
 
 
-@lru_cache(maxsize=64)
 def _nested(count: int, size: int) -> bytes:
-    return b"[%b]" % b",".join([_flat(size)] * count)
+    return b"[%b]" % ((_flat(size) + b",") * count)[:-1]
 
 
 def _read(text: bytes, count: int, size: int, *, keyed: bool) -> NDArray[np.float32] | None:
@@ -67,6 +71,6 @@ def _read(text: bytes, count: int, size: int, *, keyed: bool) -> NDArray[np.floa
         numbers = np.frombuffer((found["observations"] if keyed else found).as_buffer(of_type="d"))
     except (ValueError, TypeError):
         return None
-    if len(numbers) != count * size or not np.abs(numbers).max() <= _LARGEST:
+    if len(numbers) != count * size or not np.abs(numbers).max() <= FLOAT32_MAX:
         return None
     return numbers.astype("<f4").reshape(count, size)
