@@ -122,15 +122,23 @@ class NetworkParams(Params):
 class GHNParams(Params):
     """The self-referential graph hypernetwork (Pedersen et al. 2025, arXiv:2512.16406)."""
 
+    late = frozenset({"frequencies", "shapes"})
+
     hidden: int = Field(16, ge=1, le=512, description="width of a node's vector")
     rounds: int = Field(1, ge=1, le=16, description="rounds of messages, forward and backward")
     messages: Literal["generations", "synchronous"] = Field(
         "generations", description="update nodes level by level, or all at once (with 3 rounds)"
     )
-    head: Literal["dense", "chunked", "basis"] = Field(
-        "dense", description="from a node's vector to weights: a full matrix, chunks, or a basis"
+    head: Literal["dense", "chunked", "basis", "dct"] = Field(
+        "dense",
+        description="from a node's vector to weights: a full matrix, chunks, a basis, or cosines "
+        "over outputs and inputs, which suit any width",
     )
     chunk: int = Field(64, ge=1, le=4096, description="outputs per chunk of the chunked head")
+    frequencies: int = Field(
+        4, ge=1, le=16, description="frequencies per dimension of the dct head"
+    )
+    shapes: bool = Field(False, description="whether node vectors see their tensor's shape")
     basis_width: int = Field(16, ge=1, le=1024, description="columns of the fixed random basis")
     basis_seed: int = Field(0, ge=0, description="seed of the fixed basis, constant in a lineage")
     initial_rate: float = Field(0.1, gt=0, lt=1, description="mutation rate of a founder")

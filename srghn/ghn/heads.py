@@ -9,6 +9,7 @@ import numpy as np
 
 from srghn.config import GHNParams
 from srghn.ghn import kernels
+from srghn.ghn.cosines import cosines
 from srghn.ghn.noise import Float32, fixed_basis
 from srghn.ghn.plan import Plan
 
@@ -24,6 +25,7 @@ def make_head(params: GHNParams, plan: Plan, start: int, width: int, seed: int) 
     chunked  a tensor in chunks of `params.chunk`, told apart by their position; positions are
              sinusoids, so that any number of chunks has one, through an evolved layer. Ours
     basis    a few coefficients a tensor, spread by the fixed random basis of `seed`. Ours
+    dct      coefficients of cosines over a tensor's (output, input), see `cosines`. Ours
     """
     bounds = plan.bounds
     if params.head == "dense":
@@ -32,6 +34,13 @@ def make_head(params: GHNParams, plan: Plan, start: int, width: int, seed: int) 
         waves = _sinusoids(-(-plan.widest // width), params.hidden)
         return lambda genomes, vectors: kernels.chunked(
             genomes, start, width, waves, vectors, bounds
+        )
+    if params.head == "dct":
+        patterns = np.concatenate(
+            [cosines(shape, params.frequencies).ravel() for shape in plan.shapes]
+        )
+        return lambda genomes, vectors: kernels.patterned(
+            genomes, start, width, patterns, vectors, bounds
         )
     basis = fixed_basis(seed, width, plan.widest)
     return lambda genomes, vectors: kernels.spread(genomes, start, basis, vectors, bounds)

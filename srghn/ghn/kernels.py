@@ -157,7 +157,7 @@ def _heard(node, neighbours, vectors, side, width, room):
 
 @inlined
 def _node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
-    kinds, incoming, outgoing, rows = plan
+    kinds, incoming, outgoing, rows, sizes = plan
     nodes, sweeps, height = len(kinds), rounds * (2 if in_turn else 1), 3 * hidden + 1
     width = _padded(hidden)  # of rows that are whole vectors, zeros at their end
     # each node's vector before a sweep and after it, in turn; at the end room for two means
@@ -168,11 +168,16 @@ def _node_vectors(genomes, hidden, messages, plan, rounds, in_turn):
     square = hidden * width
     forward, backward, bias = own + square, own + 2 * square, own + 3 * square
     found = np.empty((len(genomes), len(rows), hidden), dtype=np.float32)
+    seen = sizes.shape[1]
     for n in range(len(genomes)):
         genome = genomes[n]
         for node in range(nodes):
             for i in range(hidden):
                 vectors[node * width + i] = genome[kinds[node] * hidden + i]
+            for j in range(seen):
+                place = messages + (j - seen) * hidden
+                for i in range(hidden):
+                    vectors[node * width + i] += sizes[node, j] * genome[place + i]
         if width == hidden:
             for i in range(0, height * width, WIDTH):
                 store_at(matrix, own + i, load_at(genome, messages + i))
@@ -221,8 +226,9 @@ def node_vectors(
 ) -> Any:
     """Vectors (n, parameters, hidden) in (-1, 1) after `rounds` of messages forward and backward.
 
-    `plan` is (kinds, incoming, outgoing, rows) of a `Plan`; the embeddings lie at 0, the message
-    matrices and their bias at `messages`. `in_turn`: forward and then backward, each node after
+    `plan` is (kinds, incoming, outgoing, rows, sizes) of a `Plan`; the embeddings lie at 0, the
+    message matrices and their bias at `messages`, right before them a row for each column of
+    `sizes`. `in_turn`: forward and then backward, each node after
     those before it (Zhang et al. 2018, eq. 3-4), so that one round brings news of all nodes before
     and after. Otherwise all nodes at once, from both sides: what a node knows travels one edge a
     round.
@@ -273,6 +279,25 @@ def spread(genomes, start, basis, vectors, bounds):
             row, size = (rows, (n * tensors + t) * hidden), bounds[t + 1] - bounds[t]
             _affine(row, hidden, genome, (start, k), coefficients, 0, k)
             _add_product((coefficients, 0), k, columns, 0, widest, values, bounds[t], size)
+    return flat
+
+
+@compiled
+def patterned(genomes, start, k, patterns, vectors, bounds):
+    """Values (n, P): k coefficients a tensor by one layer, spread by that tensor's own patterns.
+
+    Those of tensor t lie in the flat `patterns`, (k, values) from k * `bounds[t]` on.
+    """
+    count, tensors, hidden = vectors.shape
+    flat, rows = np.zeros((count, bounds[-1]), dtype=np.float32), vectors.reshape(vectors.size)
+    coefficients = np.empty(k, dtype=np.float32)
+    for n in range(count):
+        genome, values = genomes[n], flat[n]
+        for t in range(tensors):
+            row, first, size = (rows, (n * tensors + t) * hidden), bounds[t], bounds[t + 1]
+            size -= first
+            _affine(row, hidden, genome, (start, k), coefficients, 0, k)
+            _add_product((coefficients, 0), k, patterns, k * first, size, values, first, size)
     return flat
 
 

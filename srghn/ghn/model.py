@@ -69,7 +69,7 @@ class GHN:
         slices = self.own_graph.slices()
         starts = {name: span.start for name, span in slices.items()}
         self._messages, self._sigma = starts["message.self"], starts["sigma.hidden.weight"]
-        self._own_plan = make_plan(self.own_graph, self.vocabulary)
+        self._own_plan = make_plan(self.own_graph, self.vocabulary, params.shapes)
         self._scales = np.array([t.scale for t in self._tensors], dtype=np.float32)
         self._kept = np.full(self.genome_size, 1 - params.birth_decay, dtype=np.float32)
         for name in ELASTIC:
@@ -211,7 +211,7 @@ class GHN:
             genomes,
             self.params.hidden,
             self._messages,
-            (plan.kinds, plan.incoming, plan.outgoing, plan.rows),
+            (plan.kinds, plan.incoming, plan.outgoing, plan.rows, plan.sizes),
             self.params.rounds,
             self.params.messages == "generations",
         )
@@ -230,7 +230,7 @@ class GHN:
     def _target(self, graph: CompGraph) -> _Target:
         if graph.digest not in self._known:
             self._check_target(graph)
-            plan = make_plan(graph, self.vocabulary)
+            plan = make_plan(graph, self.vocabulary, self.params.shapes)
             self._known[graph.digest] = _Target(plan, make_head(self.params, plan, *self._decoder))
         return self._known[graph.digest]
 
@@ -248,7 +248,7 @@ class GHN:
         if self.params.head == "dense" and widest.size > self.largest:
             raise GraphError(
                 f"parameter {widest.name!r} has {widest.size} values, the dense head generates at "
-                f"most {self.largest} for one tensor; use ghn.head 'chunked' or 'basis', or "
+                f"most {self.largest} for one tensor; use ghn.head 'dct', 'chunked' or 'basis', or "
                 "build the hypernetwork with a target as large"
             )
 

@@ -49,7 +49,7 @@ def own_tensors(params: GHNParams, kinds: int, largest: int) -> tuple[Tensor, ..
     """Every evolvable tensor, in genome order.
 
     The kernels rely on it: a bias lies right behind its weight, the three message matrices lie side
-    by side, and the rate head is last.
+    by side, right behind what sees shapes if anything does, and the rate head is last.
 
     `kinds` is the number of node types, `largest` the most values in one tensor of any target
     (the width P_max of the dense head).
@@ -57,9 +57,12 @@ def own_tensors(params: GHNParams, kinds: int, largest: int) -> tuple[Tensor, ..
     h, unit = params.hidden, params.hidden**-0.5
     messages = ("message.self", "message.forward", "message.backward")
     vector = ("message.bias",)
+    seen = (Tensor("shape.weight", (2, h), 1.0, ("shapes",)),) if params.shapes else ()
+    known = ("embed", *(tensor.name for tensor in seen))
     return (
         Tensor("embed", (kinds, h), 1.0, ("node types",)),
-        *(Tensor(name, (h, h), unit, ("embed",)) for name in messages),
+        *seen,
+        *(Tensor(name, (h, h), unit, known) for name in messages),
         Tensor("message.bias", (h,), unit, messages),
         *_decoder(params, largest, vector),
         Tensor("sigma.hidden.weight", (h, h), unit, vector),
@@ -73,7 +76,12 @@ def own_tensors(params: GHNParams, kinds: int, largest: int) -> tuple[Tensor, ..
 
 def _decoder(params: GHNParams, largest: int, vector: tuple[str, ...]) -> tuple[Tensor, ...]:
     h, unit = params.hidden, params.hidden**-0.5
-    width = {"dense": largest, "chunked": params.chunk, "basis": params.basis_width}[params.head]
+    width = {
+        "dense": largest,
+        "chunked": params.chunk,
+        "basis": params.basis_width,
+        "dct": params.frequencies**2,
+    }[params.head]
     chunks = Tensor("decode.position", (h, h), unit, ("chunk positions", *vector))
     before = (chunks,) if params.head == "chunked" else ()
     return (
@@ -86,11 +94,13 @@ def _decoder(params: GHNParams, largest: int, vector: tuple[str, ...]) -> tuple[
 def own_graph(tensors: tuple[Tensor, ...], head: str) -> CompGraph:
     """The graph of those tensors and of what is fixed; every node has a type of its own."""
     fixed = dict(_FIXED)
+    if any(t.name == "shape.weight" for t in tensors):
+        fixed["shapes"] = ()
     if head == "chunked":
         fixed["chunk positions"] = ()
     last = "decode.bias"
-    if head == "basis":
-        fixed["decode basis"], last = (last,), "decode basis"
+    if spread := {"basis": "decode basis", "dct": "cosines"}.get(head):
+        fixed[spread], last = (last,), spread
     fixed["weights"] = (last,)
     after = {t.name: t.after for t in tensors} | fixed
     shapes = {t.name: t.shape for t in tensors}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from srghn.ghn.noise import Float32
 from srghn.graph import CompGraph
 
 Index = NDArray[np.intp]
@@ -20,7 +22,9 @@ class Plan:
     - `incoming`, `outgoing`: (starts (nodes + 1,), nodes (edges,)), of each node in turn its
       predecessors and its successors;
     - `rows` (parameters,): node of each parameter tensor, in layout order;
-    - `bounds` (parameters + 1,): where each tensor's values begin and end in the flat vector.
+    - `bounds` (parameters + 1,): where each tensor's values begin and end in the flat vector;
+    - `shapes`: of each parameter tensor, in layout order;
+    - `sizes` (nodes, 2): what a node's vector sees of its tensor's shape; (nodes, 0) for nothing.
     """
 
     kinds: Index
@@ -28,6 +32,8 @@ class Plan:
     outgoing: tuple[Index, Index]
     rows: Index
     bounds: Index
+    shapes: tuple[tuple[int, ...], ...]
+    sizes: Float32
 
     @property
     def widest(self) -> int:
@@ -35,7 +41,7 @@ class Plan:
         return int(np.diff(self.bounds).max())
 
 
-def make_plan(graph: CompGraph, vocabulary: tuple[str, ...]) -> Plan:
+def make_plan(graph: CompGraph, vocabulary: tuple[str, ...], sees_shapes: bool = False) -> Plan:
     """`vocabulary` must hold every kind in the graph."""
     place = {node.name: i for i, node in enumerate(graph.nodes)}
     row = {kind: i for i, kind in enumerate(vocabulary)}
@@ -46,7 +52,21 @@ def make_plan(graph: CompGraph, vocabulary: tuple[str, ...]) -> Plan:
         outgoing=_neighbours(len(place), edges),
         rows=np.array([place[name] for name in graph.layout], dtype=np.intp),
         bounds=np.array([0, *(span.stop for span in graph.slices().values())], dtype=np.intp),
+        shapes=tuple(node.shape or () for node in graph.parameters),
+        sizes=_sizes(graph) if sees_shapes else np.zeros((len(place), 0), dtype=np.float32),
     )
+
+
+def _sizes(graph: CompGraph) -> Float32:
+    """(nodes, 2): log2 of a tensor's outputs and of its inputs, in quarters; 0 where it has none.
+
+    The first dimension counts as outputs, all others together as inputs, as in torch's layers.
+    Differs from GHN-2 (Knyazev et al. 2021, arXiv:2110.13100), which looks up an embedding for each
+    size it knows: a logarithm puts a size never seen between those that were.
+    """
+    shapes = [node.shape or () for node in graph.nodes]
+    counts = [(math.prod(shape[:1]), math.prod(shape[1:])) for shape in shapes]
+    return (np.log2(np.array(counts, dtype=np.float64)) / 4).astype(np.float32)
 
 
 def _neighbours(nodes: int, edges: list[tuple[int, int]]) -> tuple[Index, Index]:

@@ -8,7 +8,7 @@ from srghn.ghn import GHN
 from srghn.graph import CompGraph, trace
 from srghn.policies import MLP
 
-HEADS = ("dense", "chunked", "basis")
+HEADS = ("dense", "chunked", "basis", "dct")
 
 
 def mlp_graph(inputs: int = 4, outputs: int = 2, hidden: tuple[int, ...] = (8,)) -> CompGraph:

@@ -30,6 +30,8 @@ def vectors_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> dict[str
         before[b].append(a)
         after[a].append(b)
     h = {n.name: t["embed"][ghn.vocabulary.index(n.kind)] for n in graph.nodes}
+    if ghn.params.shapes:
+        h = {n.name: h[n.name] + sizes_by_hand(n) @ t["shape.weight"] for n in graph.nodes}
 
     def heard(sources: list[str], vectors: dict[str, Float]) -> Float:
         return (
@@ -62,6 +64,31 @@ def vectors_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> dict[str
     return h
 
 
+def sizes_by_hand(node: Node) -> Float:
+    outputs = 1 if not node.shape else node.shape[0]
+    inputs = max(node.size, 1) // outputs
+    return np.log2([outputs, inputs]) / 4
+
+
+def cosines_by_hand(coefficients: Float, shape: tuple[int, ...], frequencies: int) -> Float:
+    """Value by value: coefficient (a, b) is of frequency a over outputs and b over inputs."""
+    inputs = shape[1] if len(shape) > 1 else 1
+    pairs = [(a, b) for a in range(frequencies) for b in range(frequencies)]
+    if len(shape) == 1:
+        pairs = [(a, 0) for a in range(frequencies)]
+    pairs.sort(key=lambda pair: (pair[0] + pair[1], pair))
+    gain = 2 / np.sqrt(inputs) if len(shape) > 1 else 1.0
+    values = np.zeros((shape[0], inputs))
+    for o in range(shape[0]):
+        for i in range(inputs):
+            for c, (a, b) in zip(coefficients, pairs, strict=False):
+                if a < shape[0] and b < inputs:
+                    one = np.cos(np.pi * a * (o + 0.5) / shape[0]) * np.sqrt(2 if a else 1)
+                    two = np.cos(np.pi * b * (i + 0.5) / inputs) * np.sqrt(2 if b else 1)
+                    values[o, i] += gain * c * one * two / np.sqrt(len(pairs))
+    return values.ravel()
+
+
 def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
     h, parts = vectors_by_hand(ghn, t, graph), []
     for node in graph.parameters:
@@ -71,6 +98,9 @@ def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
         elif ghn.params.head == "basis":
             basis = fixed_basis(ghn.seed, ghn.params.basis_width, node.size)
             out = (v @ t["decode.weight"] + t["decode.bias"]) @ basis
+        elif ghn.params.head == "dct":
+            coefficients = v @ t["decode.weight"] + t["decode.bias"]
+            out = cosines_by_hand(coefficients, node.shape or (), ghn.params.frequencies)
         else:
             chunks, width = -(-node.size // ghn.params.chunk), ghn.params.hidden
             rows = []
@@ -85,14 +115,20 @@ def weights_by_hand(ghn: GHN, t: dict[str, Float], graph: CompGraph) -> Float:
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize("head", ["dense", "chunked", "basis"])
+@pytest.mark.parametrize("head", ["dense", "chunked", "basis", "dct"])
 @pytest.mark.parametrize("messages", ["generations", "synchronous"])
 @pytest.mark.parametrize(
-    ("hidden", "width", "steady"),
-    [(16, 16, True), (16, 16, False), (5, 7, True), (17, 16, True), (32, 19, False)],
+    ("hidden", "width", "steady", "shapes"),
+    [
+        (16, 16, True, False),
+        (16, 16, False, True),
+        (5, 7, True, True),
+        (17, 16, True, False),
+        (32, 19, False, True),
+    ],
 )
 def test_birth_follows_the_formulas(
-    head: str, messages: str, hidden: int, width: int, steady: bool
+    head: str, messages: str, hidden: int, width: int, steady: bool, shapes: bool
 ) -> None:
     """Of vectors as wide as a register, of part of one, of more than one and of two."""
     graph = trace_residual()
@@ -107,6 +143,8 @@ def test_birth_follows_the_formulas(
         birth_decay=0.25,
         mutator_decay=0.3,
         keep_spread=steady,
+        shapes=shapes,
+        frequencies=3,
     )
     ghn = GHN(params, graph, seed=11)
     parent = ghn.mutate(ghn.init(0)[None], [3])[0][0]
@@ -127,7 +165,9 @@ def test_birth_follows_the_formulas(
         rate = own if floored else childs  # the rate head comes first
         inner = np.tanh(v @ t["sigma.hidden.weight"] + t["sigma.hidden.bias"])
         sigma = np.log1p(np.exp(inner @ t["sigma.out.weight"] + t["sigma.out.bias"]))
-        unit = {"embed": 1.0, "rate.bias": params.rate_step}.get(node.name, params.hidden**-0.5)
+        unit = {"embed": 1.0, "shape.weight": 1.0, "rate.bias": params.rate_step}.get(
+            node.name, params.hidden**-0.5
+        )
         elastic = node.name in ("rate.weight", "sigma.out.weight", "sigma.out.bias")
         kept = 1 - (params.mutator_decay if elastic else params.birth_decay)
         if steady and not (elastic or floored):

@@ -15,7 +15,7 @@ from srghn.ghn import GHN
 from srghn.graph import CompGraph, Node, trace
 from srghn.policies import MLP, ResidualMLP
 
-HEADS = ("dense", "chunked", "basis")
+HEADS = ("dense", "chunked", "basis", "dct")
 
 
 def founders(ghn: GHN, count: int) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_a_birth_has_the_same_bytes_whatever_the_number_of_blas_threads() -> Non
         "import hashlib, sys, numpy as np\n"
         "from srghn.ghn import GHN, GHNParams; from srghn.graph import CompGraph\n"
         "graph = CompGraph.from_json(sys.stdin.read())\n"
-        "for head in ('dense', 'chunked', 'basis'):\n"
+        "for head in ('dense', 'chunked', 'basis', 'dct'):\n"
         "    ghn = GHN(GHNParams(head=head), graph)\n"
         "    c, _ = ghn.mutate(np.stack([ghn.init(i) for i in range(3)]), [1, 2, 3])\n"
         "    print(hashlib.sha256(c.tobytes() + ghn.generate(c).tobytes()).hexdigest())\n"
@@ -81,7 +81,7 @@ def test_a_birth_has_the_same_bytes_whatever_the_number_of_blas_threads() -> Non
         for threads in ("1", "2", "5")
     }
     assert len(outputs) == 1
-    assert len(outputs.pop().split()) == 3
+    assert len(outputs.pop().split()) == 4
 
 
 def test_children_of_repeated_parents_by_index(ghn: GHN) -> None:
@@ -248,7 +248,7 @@ def test_one_genome_generates_several_architectures(small: CompGraph) -> None:
         ghn.generate(genomes, 2)
 
 
-@pytest.mark.parametrize("head", ["chunked", "basis"])
+@pytest.mark.parametrize("head", ["chunked", "basis", "dct"])
 @pytest.mark.parametrize("hidden", [(32,), (8, 8, 8, 8), (2,)], ids=str)
 def test_widths_and_depths_never_seen(small: CompGraph, head: str, hidden: tuple[int, ...]) -> None:
     ghn = GHN(GHNParams(head=head), small)
@@ -263,7 +263,7 @@ def test_the_dense_head_says_what_it_cannot_make(small: CompGraph) -> None:
     ghn = GHN(GHNParams(head="dense"), small)
     deeper = trace(MLP(4, 2, (5, 5)), torch.zeros(1, 4))
     assert ghn.generate(founders(ghn, 1), deeper).shape == (1, deeper.size)
-    with pytest.raises(GraphError, match=r"'layers.0.weight' has 36 values, .*32.*'chunked'"):
+    with pytest.raises(GraphError, match=r"'layers.0.weight' has 36 values, .*32.*'dct'"):
         ghn.generate(founders(ghn, 1), trace(MLP(4, 2, (9,)), torch.zeros(1, 4)))
 
 
@@ -357,5 +357,41 @@ def test_a_parameter_that_came_later_changes_no_digest_while_it_is_off() -> None
     graph = trace(MLP(4, 2, (8,)), torch.zeros(1, 4))
     was = "332da30df92d7698f0f87ee5380b6bee03f782fae5f293fd2dcd2a566eeae1b8"
     assert GHN(GHNParams(), graph).digest == was
-    for name in ("keep_spread", "stress"):
+    for name in ("keep_spread", "stress", "shapes"):
         assert GHN(GHNParams(**{name: True}), graph).digest != was
+    four, five = (GHN(GHNParams(head="dct", frequencies=n), graph).digest for n in (4, 5))
+    assert four != five
+    assert GHNParams().model_dump() == GHNParams(frequencies=4, shapes=False).model_dump()
+    assert not {"frequencies", "shapes"} & set(GHNParams().model_dump())
+
+
+def outputs_at(width: int, observations: np.ndarray, head: str) -> np.ndarray:
+    """Of the networks (100, observations, 2) that founders make at one width."""
+    ghn = GHN(GHNParams(head=head, chunk=16), trace(MLP(4, 2, (8,)), torch.zeros(1, 4)))
+    weights = ghn.generate(founders(ghn, 100), trace(MLP(4, 2, (width,)), torch.zeros(1, 4)))
+    first, bias, second, last = np.split(weights, np.cumsum([4 * width, width, 2 * width]), axis=1)
+    layer = first.reshape(-1, width, 4) @ observations.T + bias[:, :, None]
+    out = second.reshape(-1, 2, width) @ np.tanh(layer) / np.sqrt(width) + last[:, :, None]
+    return np.asarray(out).transpose(0, 2, 1)
+
+
+def test_the_dct_head_makes_nearly_one_function_at_every_width() -> None:
+    """The sum over units grows with the square root of the width; without that they are alike."""
+    observations = np.random.default_rng(0).standard_normal((50, 4))
+    for head, alike in (("dct", True), ("chunked", False)):
+        wide = outputs_at(64, observations, head)
+        for width in (6, 12, 24):
+            other = outputs_at(width, observations, head)
+            correlation = np.corrcoef(wide.ravel(), other.ravel())[0, 1]
+            assert (correlation > 0.99) == alike, (head, width, correlation)
+
+
+def test_node_vectors_see_shapes_only_where_asked(small: CompGraph) -> None:
+    """Width 8 and 16 give equal vectors otherwise, so the same coefficients."""
+    wider = trace(MLP(4, 2, (16,)), torch.zeros(1, 4))
+    for shapes in (False, True):
+        ghn = GHN(GHNParams(head="dct", shapes=shapes), [small, wider])
+        genomes = founders(ghn, 2)
+        narrow, wide = (ghn._target(graph).plan for graph in (small, wider))
+        same = ghn._vectors(genomes, narrow).tobytes() == ghn._vectors(genomes, wide).tobytes()
+        assert same != shapes

@@ -55,11 +55,12 @@ def test_what_is_in_the_graph_without_values_never_changes(ghn: GHN) -> None:
 
 
 @pytest.mark.parametrize("messages", ["generations", "synchronous"])
-@pytest.mark.parametrize("head", ["dense", "chunked", "basis"])
+@pytest.mark.parametrize("head", ["dense", "chunked", "basis", "dct"])
+@pytest.mark.parametrize("shapes", [False, True])
 def test_a_tensor_matters_exactly_where_the_graph_says(
-    small: CompGraph, head: str, messages: str
+    small: CompGraph, head: str, messages: str, shapes: bool
 ) -> None:
-    ghn = GHN(GHNParams(head=head, messages=messages), small)
+    ghn = GHN(GHNParams(head=head, messages=messages, shapes=shapes), small)
     genome = ghn.mutate(ghn.init(2)[None], [9])[0][0]  # with biases that are not zero
     for name in ghn.node_names:
         other = perturbed(ghn, genome, name)
