@@ -183,7 +183,7 @@ class EvolutionParams(Params):
 
     late = frozenset(
         {"companions", "mode", "seconds", "evaluations", "until", "until_episodes", "newcomers"}
-    )
+    ) | {"architectures"}
 
     strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
     options: dict[str, Any] = Field({}, description="options of that strategy")
@@ -242,6 +242,10 @@ class EvolutionParams(Params):
         lt=1,
         description="share of births that are new founders, from a sharp drop of fitness until it "
         "has recovered",
+    )
+    architectures: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="network.kwargs of further networks of each genome; fitness is the mean of all",
     )
     checkpoint_every: int = Field(
         256, ge=1, description="generations between checkpoints that begin a new part of the tables"
@@ -411,6 +415,19 @@ class RunParams(Params):
     @classmethod
     def _renamed(cls, data: Any) -> Any:
         return modernised(data) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _different(self) -> RunParams:
+        for k, network in enumerate(self.networks):
+            if network in self.networks[:k]:
+                raise ValueError(f"evolution.architectures gives {network.kwargs} again")
+        return self
+
+    @property
+    def networks(self) -> tuple[NetworkParams, ...]:
+        """The network and those of `evolution.architectures`, whose kwargs are laid over its."""
+        others = ({**self.network.kwargs, **each} for each in self.evolution.architectures)
+        return (self.network, *(self.network.model_copy(update={"kwargs": k}) for k in others))
 
     def to_yaml(self) -> str:
         return dump_yaml(self.model_dump(mode="json"))

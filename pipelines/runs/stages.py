@@ -50,7 +50,7 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
     calls for when they changed, belongs to another run and makes room. Raises
     `FingerprintMismatch` where the installed world is no longer the pinned one.
     """
-    from srghn.evaluation.base import make_evaluator
+    from srghn.evaluation.several import make_run_evaluator
     from srghn.evolution.ending import ended
     from srghn.evolution.loop import evolve as run_evolution
     from srghn.evolution.metrics import GenerationRecord
@@ -67,7 +67,7 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
             _say(f"note: {note}")
     _make_room(workspace, params, version)
     with (
-        make_evaluator(settings, version, params.network) as evaluator,
+        make_run_evaluator(settings, version, params) as evaluator,
         bar("evolve", params.evolution.generations) as update,
     ):
         first, shown = founder.generation + 1 if founder else 0, 0.0

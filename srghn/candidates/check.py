@@ -196,6 +196,7 @@ def _play(
     rate = steps / spent
     found.add("play", f"{rate:,.0f} steps a second ({backend}), {1e6 / rate:.1f} µs a step")
     episodes = evolution.generations * len(population) * evolution.episodes
+    episodes *= len(params.networks)
     episodes = min(episodes, evolution.evaluations or episodes)
     mean = steps / sum(p.lengths.size for p in played)
     seconds = episodes * mean / rate, episodes * version.max_episode_steps / rate

@@ -127,7 +127,24 @@ class WeightedPolicies:
         return self.take(np.arange(len(self), dtype=np.int64))
 
 
-Policies = WeightedPolicies | Sequence[PolicyFunction]
+@dataclass(frozen=True)
+class SeveralPolicies:
+    """The same individuals as policies of several networks: a part for each network."""
+
+    parts: tuple[WeightedPolicies, ...]
+
+    def __post_init__(self) -> None:
+        if len({len(part) for part in self.parts}) != 1:
+            raise EvaluationError(
+                "every network needs a policy of every individual, got parts of "
+                f"{[len(part) for part in self.parts]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+
+Policies = WeightedPolicies | SeveralPolicies | Sequence[PolicyFunction]
 
 
 class Evaluator(ABC):
@@ -250,6 +267,12 @@ def check_call(version: EnvVersion, network: NetworkParams, policies: Policies, 
         raise EvaluationError(
             f"this evaluator was made for {version.id} {version.fingerprint[:12]}, got a task for "
             f"{task.version.id} {task.version.fingerprint[:12]}; make an evaluator for that version"
+        )
+    if isinstance(policies, SeveralPolicies):
+        raise EvaluationError(
+            f"this evaluator was made for {_short(network)}, got policies of "
+            f"{len(policies.parts)} networks; make it with "
+            "srghn.evaluation.several.make_run_evaluator and the run's parameters"
         )
     if not isinstance(policies, WeightedPolicies):
         return

@@ -7,6 +7,7 @@ run of so many generations has the same lineage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
-from srghn.evaluation.base import Evaluator, WeightedPolicies
+from srghn.evaluation.base import Evaluator, Policies
 from srghn.evaluation.task import Task
 from srghn.evolution.base import Population
 from srghn.evolution.ending import EVALUATIONS, SECONDS, UNTIL, End
@@ -24,11 +25,15 @@ from srghn.evolution.selection import clean
 
 @dataclass(frozen=True)
 class Budget:
-    """The budgets of `params.evolution`, asked after every generation."""
+    """The budgets of `params.evolution`, asked after every generation.
+
+    `policies` gives those of some individuals, of each network that the run evolves.
+    """
 
     params: RunParams
     version: EnvVersion
     evaluator: Evaluator
+    policies: Callable[[Population], Policies]
 
     def spent(
         self, done: int, population: Population, record: GenerationRecord, seconds: float
@@ -50,8 +55,7 @@ class Budget:
         evolution, best = self.params.evolution, int(np.argmax(record.fitness))
         count = evolution.until_episodes
         seeds = seeding.seeds(evolution.seed, "until", count, record.generation)
-        weights = population.weights[best : best + 1]
-        policies = WeightedPolicies(self.params.network, self.version.interface, weights)
+        policies = self.policies(population.take(np.array([best])))
         played = self.evaluator.evaluate(policies, Task(self.version, record.mode, seeds))
         mean = float(clean(played.fitness)[0])
         return End(done, UNTIL, mean, count, int(population.ids[best]))

@@ -18,7 +18,13 @@ import numpy as np
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
-from srghn.evaluation.base import Crash, Evaluation, Evaluator, WeightedPolicies
+from srghn.evaluation.base import (
+    Crash,
+    Evaluation,
+    Evaluator,
+    SeveralPolicies,
+    WeightedPolicies,
+)
 from srghn.evaluation.task import Task
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
 from srghn.evolution.base import F64, I64, NO_PARENT, Population, State, Strategy
@@ -30,7 +36,7 @@ from srghn.evolution.progress import TABLES, Progress, prune, restore, save
 from srghn.evolution.racing import Heats, race
 from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
-from srghn.evolution.self_referential import BirthRecipe
+from srghn.evolution.self_referential import BirthRecipe, generated
 from srghn.files import sweep
 
 #: Between two checkpoints, where no part of the tables ends sooner.
@@ -129,7 +135,7 @@ class _Loop:
             return self.before if self.before.done == progress.done else None
         if self.stop is not None and self.stop(record):
             return End(progress.done, ASKED)
-        budget = Budget(self.params, self.version, self.evaluator)
+        budget = Budget(self.params, self.version, self.evaluator, self._weighted)
         return budget.spent(progress.done, progress.finalists, record, seconds)
 
     def _kept(self, progress: Progress, records: list[GenerationRecord], whole: bool) -> Progress:
@@ -203,17 +209,33 @@ class _Loop:
         played = self.evaluator.evaluate(policies, task)
         return played, selection.clean(played.fitness)
 
-    def _policies(self, state: State, population: Population) -> WeightedPolicies:
+    def _policies(self, state: State, population: Population) -> WeightedPolicies | SeveralPolicies:
         """Seeds of births for workers elsewhere where there are such, weights for all others."""
-        policy, interface = self.params.network, self.version.interface
         encoding = self.strategy.encoding if self.evaluator.remote else None
         if encoding is None or not isinstance(state, GeneticState):
-            return WeightedPolicies(policy, interface, population.weights)
+            return self._weighted(population)
         strangers = (population.parents == NO_PARENT) & (population.ids >= state.next_id)
         if strangers.any():
-            return WeightedPolicies(policy, interface, population.weights)
-        recipe = BirthRecipe.of(encoding, state, population)
-        return WeightedPolicies(policy, interface, recipe=recipe)
+            return self._weighted(population)
+        face, parts = self.version.interface, []
+        for target, network in enumerate(self.params.networks):
+            recipe = BirthRecipe.of(encoding, state, population, target)
+            parts.append(WeightedPolicies(network, face, recipe=recipe))
+        return parts[0] if len(parts) == 1 else SeveralPolicies(tuple(parts))
+
+    def _weighted(self, population: Population) -> WeightedPolicies | SeveralPolicies:
+        """These individuals' weights, for each network of the run."""
+        networks, face = self.params.networks, self.version.interface
+        own = WeightedPolicies(networks[0], face, population.weights)
+        if len(networks) == 1:
+            return own
+        encoding = self.strategy.encoding
+        assert encoding is not None  # or the registry would have refused
+        others = (
+            WeightedPolicies(network, face, generated(encoding, population.genomes, target))
+            for target, network in enumerate(networks[1:], start=1)
+        )
+        return SeveralPolicies((own, *others))
 
 
 def _told(crash: Crash, population: Population) -> str:

@@ -17,6 +17,7 @@ from srghn.evaluation.base import (
     Float32,
     Int64,
     Recipe,
+    SeveralPolicies,
     WeightedPolicies,
 )
 from srghn.evaluation.task import Task
@@ -33,7 +34,7 @@ class Heats:
 
 
 def race(
-    evaluator: Evaluator, policies: WeightedPolicies, task: Task, heats: Heats
+    evaluator: Evaluator, policies: WeightedPolicies | SeveralPolicies, task: Task, heats: Heats
 ) -> tuple[Evaluation, F64]:
     """What was played, NaN where an episode was not, and fitness (n,).
 
@@ -84,7 +85,15 @@ class _Part:
         return self.whole.rebuild(self.rows[indices])
 
 
-def _part(policies: WeightedPolicies, rows: Int64) -> WeightedPolicies:
+def _part(
+    policies: WeightedPolicies | SeveralPolicies, rows: Int64
+) -> WeightedPolicies | SeveralPolicies:
+    if isinstance(policies, SeveralPolicies):
+        return SeveralPolicies(tuple(_rows(part, rows) for part in policies.parts))
+    return _rows(policies, rows)
+
+
+def _rows(policies: WeightedPolicies, rows: Int64) -> WeightedPolicies:
     if policies.recipe is not None:
         return replace(policies, recipe=_Part(policies.recipe, rows))
     return replace(policies, weights=policies.take(rows))

@@ -23,6 +23,7 @@ from srghn.evolution.restart import restart
 from srghn.evolution.self_adaptive_ga import self_adaptive_ga
 from srghn.evolution.self_referential import self_referential
 from srghn.evolution.snes import snes
+from srghn.ghn import GHN
 
 Factory = Callable[[RunParams, Interface], Strategy[Any]]
 
@@ -60,7 +61,19 @@ def make_strategy(params: RunParams, interface: Interface) -> Strategy[Any]:
             f"evolution.strategy: state_type of {params.evolution.strategy} must be a subclass of "
             f"srghn.evolution.State, got {strategy.state_type!r}"
         )
+    _check_architectures(strategy, params)
     return _alert(strategy, params)
+
+
+def _check_architectures(strategy: Strategy[Any], params: RunParams) -> None:
+    """Raise unless the strategy's genomes generate every network of the run."""
+    wanted = len(params.networks)
+    targets = len(strategy.encoding.targets) if isinstance(strategy.encoding, GHN) else 1
+    if wanted > 1 and targets != wanted:
+        raise ConfigError(
+            f"evolution.architectures: genomes of {strategy.name} are the weights of one network; "
+            "use self-referential or constant-rate, or set it to []"
+        )
 
 
 def _factory(name: str) -> Factory:

@@ -54,6 +54,11 @@ class Search:
             },
             "Search",
         )
+        if self.params.evolution.architectures:
+            raise ConfigError(
+                "Search has one function and no networks: leave out architectures, which evolve "
+                "takes"
+            )
         self.dimensions, self.on_generation = dimensions, on_generation
         free = (None,)
         line = Interface(1, free, free, "box", (dimensions,), action_low=free, action_high=free)

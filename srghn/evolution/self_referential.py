@@ -31,9 +31,12 @@ def example(network: nn.Module, interface: Interface) -> tuple[Tensor, ...]:
 
 
 def make_ghn(params: RunParams, interface: Interface) -> GHN:
-    """The hypernetwork that generates this run's policy; raises what building and tracing raise."""
-    network = build_network(params.network, interface)
-    return GHN(params.ghn, trace(network, *example(network, interface)))
+    """The hypernetwork whose targets are this run's networks, the policy's own first.
+
+    Raises what building and tracing raise.
+    """
+    networks = [build_network(each, interface) for each in params.networks]
+    return GHN(params.ghn, [trace(each, *example(each, interface)) for each in networks])
 
 
 def self_referential(params: RunParams, interface: Interface) -> Genetic:
@@ -51,15 +54,19 @@ class BirthRecipe:
     survivors    (m, G) float32, the genomes that children copy
     mothers      (n,) int64, row of `survivors` for each individual
     noise_seeds  (n,) int64 of each birth; -1 where the individual is the survivor itself
+    target       which of the encoding's targets weights are made for
     """
 
     encoding: Encoding
     survivors: F32
     mothers: I64
     noise_seeds: I64
+    target: int = 0
 
     @classmethod
-    def of(cls, encoding: Encoding, state: GeneticState, population: Population) -> BirthRecipe:
+    def of(
+        cls, encoding: Encoding, state: GeneticState, population: Population, target: int = 0
+    ) -> BirthRecipe:
         """The recipe of `population`, which a `Genetic` over `encoding` made from `state`."""
         ids, genomes = state.sources()
         row = {int(i): k for k, i in enumerate(ids)}
@@ -67,7 +74,7 @@ class BirthRecipe:
         sources = np.where(born, population.parents, population.ids)
         mothers = np.array([row[int(i)] for i in sources], dtype=np.int64)
         seeds = np.where(born, population.noise_seeds, -1)
-        return cls(encoding, genomes, mothers, seeds)
+        return cls(encoding, genomes, mothers, seeds, target)
 
     def __len__(self) -> int:
         return len(self.mothers)
@@ -79,4 +86,12 @@ class BirthRecipe:
         born = np.flatnonzero(seeds >= 0)
         if len(born):
             genomes[born], _ = self.encoding.mutate(genomes[born], seeds[born])
-        return self.encoding.generate(genomes)
+        return generated(self.encoding, genomes, self.target)
+
+
+def generated(encoding: Encoding, genomes: F32, target: int = 0) -> F32:
+    """Weights (n, P) of genomes (n, G) for one of the encoding's targets."""
+    if target == 0:
+        return encoding.generate(genomes)
+    assert isinstance(encoding, GHN)  # the registry refuses others where there are several
+    return encoding.generate(genomes, target)

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from srghn.envs.interface import Interface
 from srghn.errors import FAILURES, EvaluationError
-from srghn.evaluation.base import Float32, Int64, Policies, PolicyFunction, WeightedPolicies
+from srghn.evaluation.base import (
+    Float32,
+    Int64,
+    Policies,
+    PolicyFunction,
+    SeveralPolicies,
+    WeightedPolicies,
+)
 
 if TYPE_CHECKING:
     from srghn.evaluation.policies.mapped import MappedModule
@@ -289,6 +296,7 @@ def describe(error: BaseException) -> str:
 
 def make_forward(policies: Policies, interface: Interface, lanes: int) -> Forward:
     """The forward pass that fits: compiled for MLPs, torch for other modules, functions as such."""
+    assert not isinstance(policies, SeveralPolicies)  # `check_call` has refused them
     if not isinstance(policies, WeightedPolicies):
         return FunctionForward(policies, interface, lanes)
     if MLPForward.fits(policies):
