@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from regression_suite.episodes import Played, answer
 from regression_suite.report.svg import Drawing
 from srghn.envs import EnvVersion
+from srghn.errors import FAILURES, EvaluationError
 from srghn.evaluation.base import PolicyFunction
+from srghn.evaluation.policies.forward import describe
 
 Frame = NDArray[np.float32]
 FRAMES = 8
@@ -24,7 +26,10 @@ FRAMES = 8
 
 @dataclass(frozen=True)
 class Film:
-    """Evenly spaced observations (frames, d) of one episode, the first and the last included."""
+    """Evenly spaced observations (frames, d) of one episode, the first and the last included.
+
+    `crash` says why the episode crashed; '' where it did not. Then the film ends there.
+    """
 
     seed: int
     total: float
@@ -32,6 +37,7 @@ class Film:
     steps: tuple[int, ...]
     frames: Frame
     pictures: tuple[Markup, ...]
+    crash: str = ""
 
 
 def worst_seed(played: Played) -> int:
@@ -40,26 +46,45 @@ def worst_seed(played: Played) -> int:
 
 
 def record(policy: PolicyFunction, version: EnvVersion, mode: str, seed: int) -> Film | None:
-    """Play one episode alone and keep `FRAMES` moments; None for a world nobody can draw yet."""
+    """Play one episode alone and keep `FRAMES` moments; None for a world nobody can draw yet.
+
+    An episode that crashes is filmed up to there: whose it is, the gate has counted already.
+    """
     artist = next((draw for name, draw in ARTISTS.items() if version.id.startswith(name)), None)
     if artist is None:
         return None
-    total, ended = 0.0, False
+    rewards: list[float] = []
+    crash = ""
     with version.make(mode) as env:
         seen = _watched(env.unwrapped)
-        observation, _ = env.reset(seed=seed)
-        state = np.zeros((1, int(getattr(policy, "state_size", 0))), np.float32)
-        while not ended:
-            row = np.asarray(observation, np.float32)
-            actions, state = answer(policy, row[None], state)
-            observation, reward, terminated, truncated, _ = env.step(actions[0])
-            total, ended = total + float(reward), terminated or truncated
+        try:
+            _play(policy, env, seed, rewards)
+        except FAILURES as error:
+            crash = describe(error)
+    seen = [frame for frame in seen if np.isfinite(frame).all()]
+    if not seen:
+        return None
     steps = np.unique(np.linspace(0, len(seen) - 1, FRAMES).round().astype(int))
     frames = np.stack([seen[step] for step in steps])
     pictures = tuple(
         artist(frame, f"step {step}") for step, frame in zip(steps.tolist(), frames, strict=True)
     )
-    return Film(seed, total, len(seen) - 1, tuple(steps.tolist()), frames, pictures)
+    shown = tuple(steps.tolist())
+    return Film(seed, sum(rewards), len(seen) - 1, shown, frames, pictures, crash)
+
+
+def _play(policy: PolicyFunction, env: Any, seed: int, rewards: list[float]) -> None:
+    """One episode; its rewards are added to `rewards`, so that they last if it crashes."""
+    observation, _ = env.reset(seed=seed)
+    state, ended = np.zeros((1, int(getattr(policy, "state_size", 0))), np.float32), False
+    while not ended:
+        row = np.asarray(observation, np.float32)
+        if np.isnan(row).any():
+            raise EvaluationError("an observation is NaN")
+        actions, state = answer(policy, row[None], state)
+        observation, reward, terminated, truncated, _ = env.step(actions[0])
+        rewards.append(float(reward))
+        ended = terminated or truncated
 
 
 def _watched(world: Any) -> list[Frame]:

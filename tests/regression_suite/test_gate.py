@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -434,6 +435,35 @@ def test_a_suite_says_what_is_played_and_looked_at(
         "normal",
     )
     assert again[0][0][0].tolist() == seeds["candidate_return"].to_pylist()
+
+
+class Brittle(gym.Wrapper[Any, Any, Any, Any]):
+    """Breaks where the cart leaves the middle of the track."""
+
+    def step(self, action: Any) -> Any:
+        found = self.env.step(action)
+        if abs(found[0][0]) > 1.5:
+            raise RuntimeError("the cart hit a bolt")
+        return found
+
+
+def test_episodes_that_crash_end_in_a_verdict_about_whoever_crashed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A champion's crash is its failure, a candidate's leaves it unjudged; the page shows both."""
+    wrapped = EnvParams(id="CartPole-v1", wrappers=(f"{__name__}:Brittle",))
+    version, run_dir = run_in(wrapped, tmp_path_factory)
+    safe = make_candidate(tmp_path, version, run_dir, "safe")
+    wild = make_candidate(tmp_path, version, run_dir, "wild", WEAK)
+    rules = PARAMS.model_copy(update={"perturbations": ()})
+    words, out = "then a crash: RuntimeError: the cart hit a bolt", tmp_path / "out"
+    for mine, theirs, outcome in ((safe, wild, "passed"), (wild, safe, "error")):
+        verdict = judge(
+            mine.path, version, "normal", rules, out, incumbent_dir=theirs.path, run_dir=run_dir
+        )
+        assert verdict.verdict == outcome, verdict.summary
+        assert words in (out / "report.html").read_text()
+    assert "of the candidate's 50 episodes crashed" in verdict.summary
 
 
 class Wearing(CartPoleEnv):
