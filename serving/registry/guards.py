@@ -75,24 +75,14 @@ def check_unjudged(connection: Connection, found: Version, attempt: int) -> None
         )
 
 
-def check_attempts(connection: Connection, found: Version, allowed: int) -> None:
-    """Refuse another evaluation of a genome that has had `allowed` of them.
+def check_attempts(connection: Connection, found: Version, mode: str, allowed: int) -> None:
+    """Refuse another evaluation in `mode` of a genome that has had `allowed` of them.
 
-    Evaluations are counted for genome, policy and world. So another manifest around the same
-    genome makes another version but gives no new attempts. The count restarts when a pass goes
-    stale, or when a champion is replaced.
+    Evaluations are counted for genome, policy, world and the mode that they were made in. So
+    another manifest around the same genome makes another version but gives no new attempts. The
+    count restarts when a pass goes stale, or when a champion is replaced.
     """
-    table, kin = schema.events, _kin(found)
-    last_stale = select(func.coalesce(func.max(table.c.seq), 0)).where(
-        table.c.version.in_(kin), table.c.to_state.in_([State.STALE, State.RETIRED])
-    )
-    made = connection.execute(
-        select(func.count()).where(
-            table.c.version.in_(kin),
-            table.c.action == "begin_evaluation",
-            table.c.seq > last_stale.scalar_subquery(),
-        )
-    ).scalar_one()
+    made = sum(mode in modes for modes in _attempts(connection, found))
     if made >= allowed:
         raise TransitionRefused(
             f"version {found.version} was evaluated {made} times, {allowed} are allowed; "
@@ -100,17 +90,39 @@ def check_attempts(connection: Connection, found: Version, allowed: int) -> None
         )
 
 
-def check_genome(connection: Connection, found: Version) -> None:
-    """Refuse a genome that failed, was rejected or quarantined in this world.
+def _attempts(connection: Connection, found: Version) -> list[set[str]]:
+    """The modes of each evaluation of the genome; one that was cut off may have several."""
+    table, kin = schema.events, _kin(found)
+    last_stale = select(func.coalesce(func.max(table.c.seq), 0)).where(
+        table.c.version.in_(kin), table.c.to_state.in_([State.STALE, State.RETIRED])
+    )
+    leases = select(table.c.version, table.c.action, table.c.evidence_sha256).where(
+        table.c.version.in_(kin),
+        table.c.to_state == State.EVALUATING,
+        table.c.seq > last_stale.scalar_subquery(),
+    )
+    attempts: dict[int, list[set[str]]] = {}
+    for row in connection.execute(leases.order_by(table.c.seq)):
+        own = attempts.setdefault(row.version, [])
+        if row.action == "begin_evaluation" or not own:
+            own.append(set())
+        own[-1].add(rows.lease_mode(connection, row.version, row.evidence_sha256))
+    return [modes for own in attempts.values() for modes in own]
+
+
+def check_genome(connection: Connection, found: Version, mode: str) -> None:
+    """Refuse a genome that failed in `mode`, or was rejected or quarantined in it, in this world.
 
     A copy with another manifest is refused too: it is another version of the same genome.
     """
     table = schema.versions
-    query = select(table.c.version, table.c.state, table.c.quarantined).where(
+    query = select(table.c.version, table.c.mode, table.c.state, table.c.quarantined).where(
         table.c.version.in_(_kin(found)), table.c.version != found.version
     )
     for row in connection.execute(query.order_by(table.c.version)):
-        if row.quarantined or row.state == State.FAILED:
+        if not (row.quarantined or row.state == State.FAILED):
+            continue
+        if (rows.leased_mode(connection, row.version) or row.mode) == mode:
             raise TransitionRefused(
                 f"version {found.version} has the genome of version {row.version}, which is "
                 f"{row.state}{' and quarantined' if row.quarantined else ''}; evolve another "
@@ -134,13 +146,16 @@ def check_never_withdrawn(step: Step, found: Version) -> None:
 
 
 def _kin(found: Version) -> Select[tuple[int]]:
-    """Versions of the same genome, policy, world and mode, this one among them."""
+    """Versions of the same genome, policy and world, this one among them.
+
+    Whatever mode their manifests name: a manifest says where a genome was evolved, and the served
+    mode is where it is judged.
+    """
     table = schema.versions
     return select(table.c.version).where(
         table.c.genome == found.genome,
         table.c.policy == found.policy,
         table.c.env_fingerprint == found.env_fingerprint,
-        table.c.mode == found.mode,
     )
 
 
@@ -207,13 +222,16 @@ def check_lease(lease: str, written: int, verdict: Mapping[str, Any]) -> None:
 
 
 def check_report(where: Path, digest: str, verdict: Mapping[str, Any]) -> None:
-    """Check that the report is in its place, and that each file is the one the verdict names."""
+    """Check that the report is in its place, holds this verdict, and has the files it names."""
     if verdict.get("report_digest") != digest:
         raise TransitionRefused(
             f"the verdict names report {short(verdict.get('report_digest'))}, but the report to "
             f"record is {short(digest)}"
         )
     check_files(where, verdict)
+    wrong = reports.otherwise(where, verdict)
+    if wrong is not None:
+        raise TransitionRefused(f"{wrong}; judge the version again")
 
 
 def check_files(where: Path, verdict: Mapping[str, Any]) -> None:

@@ -112,8 +112,9 @@ def begin(
     guards.check_interface(step, found.manifest)
     guards.check_incumbent(step, version, incumbent_digest)
     guards.check_unleased(found)
-    guards.check_genome(step.connection, found)
-    guards.check_attempts(step.connection, found, max_attempts)
+    mode = _mode(step, found)
+    guards.check_genome(step.connection, found, mode)
+    guards.check_attempts(step.connection, found, mode, max_attempts)
     frozen = {"suite_version": suite_version, "policy_digest": policy_digest}
     return _lease(step, version, found.attempt + 1, lease_seconds, frozen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 from srghn.files import canonical_json, sha256_bytes, sha256_file
 
 PAGE, VERDICT, CLOCK = "report.html", "verdict.json", "timings.json"
+#: The page's numbers, among them the verdict with its checks.
+NUMBERS = "report.json"
 #: Field that an event adds to the verdict: the digest of the timings, which change at each run.
 TIMINGS = "timings"
+#: Fields of a verdict that its report cannot hold: they are about the report's own files.
+_ABOUT_FILES = ("report_digest", "evidence", TIMINGS)
 
 
 def folder(home: Path, digest: str) -> Path:
@@ -47,3 +52,21 @@ def problem(where: Path, verdict: Mapping[str, Any], name: str | None = None) ->
         if found != known[file]:
             return f"{path} has digest {found[:16]}…, its verdict names {known[file][:16]}…"
     return None
+
+
+def otherwise(where: Path, verdict: Mapping[str, Any]) -> str | None:
+    """How a verdict differs from the one in its report's numbers; None if it does not.
+
+    A check that failed may be missing from a verdict, and the rest still be consistent. The report
+    holds all of them.
+    """
+    path = where / NUMBERS
+    if NUMBERS not in dict(verdict.get("evidence") or {}):
+        return f"the verdict names no {NUMBERS}, which holds its checks"
+    try:
+        held = json.loads(path.read_bytes())["verdict"]
+        own = json.loads(canonical_json({**verdict, **dict.fromkeys(_ABOUT_FILES)}))
+        names = sorted(name for name in {*own, *held} if own.get(name) != held.get(name))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{path} holds no verdict: {error}"
+    return f"the verdict differs from that of {path} in {', '.join(names)}" if names else None

@@ -95,6 +95,13 @@ def leased_mode(connection: Connection, version: int) -> str | None:
     return None if digest is None else str(find_evidence(connection, str(digest))["mode"])
 
 
+def lease_mode(connection: Connection, version: int, evidence: str | None) -> str:
+    """The mode that a lease with this evidence says to judge in; before 0.3 the version's own."""
+    if evidence is not None:
+        return str(find_evidence(connection, evidence)["mode"])
+    return find_version(connection, version).mode
+
+
 def passed_mode(connection: Connection, version: int) -> str | None:
     """The mode in which a version last passed the gate; None if it never did."""
     table = schema.events

@@ -264,6 +264,37 @@ def test_attempts_belong_to_a_genome_whatever_its_manifest_says(steps: Any) -> N
         steps.begin(steps.register(manifest=manifest(4)))
 
 
+def in_mode(ledger: Ledger, salt: int, mode: str) -> int:
+    """The same genome under a manifest that says it was evolved in that mode."""
+    return ledger.register(
+        str(salt) * 64,
+        env_fingerprint="e" * 64,
+        mode=mode,
+        run_id="run",
+        manifest=manifest(salt),
+        who=ANN,
+    )
+
+
+def test_a_manifest_that_names_another_mode_gives_no_new_attempts(
+    ledger: Ledger, steps: Any
+) -> None:
+    """What counts is the mode in which a genome is judged: the one that is served."""
+    steps.first()
+    for salt, mode in enumerate(("normal", "flipped", "normal")):
+        version = in_mode(ledger, salt, mode)
+        steps.begin(version)
+        steps.judge(version, "inconclusive")
+    with pytest.raises(TransitionRefused, match="evaluated 3 times"):
+        steps.begin(in_mode(ledger, 3, "icy"))
+    ledger.set_mode(POLICY, "icy", who=ANN)
+    another = in_mode(ledger, 4, "normal")
+    steps.begin(another)  # another served mode is another question
+    steps.judge(another, "failed")
+    with pytest.raises(TransitionRefused, match=f"the genome of version {another}, which is FAIL"):
+        steps.begin(in_mode(ledger, 5, "flipped"))
+
+
 @pytest.mark.parametrize("end", ["failed", "rejected", "aborted"])
 def test_a_genome_that_was_turned_down_stays_so(ledger: Ledger, steps: Any, end: str) -> None:
     steps.first()

@@ -14,6 +14,7 @@ from serving.registry.records import Who
 from serving.registry.schema import POLICY
 from srghn.errors import LedgerError, TransitionRefused
 from srghn.files import sha256_bytes
+from tests.serving.conftest import numbers
 
 BOTH_DATABASES = True
 
@@ -89,9 +90,43 @@ def lose(name: str) -> Callable[[Path], object]:
 
 
 HARM = [
-    *(change(name) for name in ("report.html", "verdict.json", "episodes.parquet")),
-    *(lose(name) for name in ("report.html", "verdict.json", "episodes.parquet")),
+    *(change(name) for name in ("report.html", "verdict.json", "report.json", "episodes.parquet")),
+    *(lose(name) for name in ("report.html", "verdict.json", "report.json", "episodes.parquet")),
 ]
+
+
+FAILED = {**CLEAR, "name": "tail", "outcome": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ({"verdict": "failed", "checks": [CLEAR, FAILED]}, "in checks, verdict;"),
+        ({"checks": [{**CLEAR, "reason": "another"}]}, "in checks;"),
+        ({"summary": "by a hair"}, "in summary;"),
+        ("[]", "holds no verdict"),
+    ],
+)
+def test_a_verdict_is_the_one_in_its_report(
+    ledger: Ledger, steps: Any, held: Any, words: str
+) -> None:
+    """A check that failed is left out: what is left does not contradict itself."""
+    version: int = steps.register()
+    steps.begin(version)
+    verdict = steps.verdict(version, checks=[CLEAR])
+    content = held.encode() if isinstance(held, str) else numbers({**verdict, **held})
+    forged = {**verdict, "evidence": {"report.json": sha256_bytes(content)}}
+    page = steps.report(version, forged)
+    (page.parent / "report.json").write_bytes(content)
+    said: Any = {"report_path": page, "report_digest": page.parent.name, "who": Who("gate", "r")}
+    with pytest.raises(TransitionRefused, match=words):
+        ledger.record_verdict(version, forged, **said)
+    bare = {**verdict, "evidence": {}}
+    steps.report(version, bare)
+    with pytest.raises(TransitionRefused, match=r"names no report\.json"):
+        ledger.record_verdict(version, bare, **said)
+    steps.report(version, verdict)
+    assert ledger.record_verdict(version, verdict, **said) == "PASSED"
 
 
 @pytest.mark.parametrize("harm", HARM)
