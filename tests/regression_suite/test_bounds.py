@@ -49,6 +49,21 @@ def test_rare_catastrophes_are_covered_where_bootstraps_are_not(rate: float, n: 
     assert boot / 400 < 0.8  # this test would find a bootstrap out
 
 
+def test_rates_and_differences_of_rare_catastrophes_are_covered_too() -> None:
+    """Against a champion that never fails; a bootstrap of these sees nothing in most samples."""
+    rng, n, rate = np.random.default_rng(6), 30, 0.02
+    never, truth, held = np.zeros(n, bool), (-475 * rate, rate, rate), np.zeros(3)
+    for _ in range(120):
+        x = rare(rng, n, rate)
+        found = (
+            gap_bound(x, np.full(n, 500.0), SCALE),
+            rate_bound(x <= 100, SCALE),
+            rate_gap_bound(x <= 100, never, SCALE),
+        )
+        held += [b.low <= true <= b.high for b, true in zip(found, truth, strict=True)]
+    assert (held / 120 >= 1 - 2 * SCALE.alpha).all()
+
+
 def test_the_worst_tenth_is_covered() -> None:
     """Two policies whose worst tenths differ by 100: bootstraps covered .31 to .66."""
     rng, low, high = np.random.default_rng(2), 0, 0

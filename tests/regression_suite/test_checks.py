@@ -123,6 +123,16 @@ def test_superiority(gap: Bound, champion: Arm, outcome: Outcome, word: str) -> 
     assert check.cleared == (outcome == "passed")
 
 
+def test_a_gain_that_is_sure_and_tiny_is_none() -> None:
+    """Half a percent of the range in every episode: the smallest gain that counts is one."""
+    once = PARAMS.model_copy(update={"attempts": 1})
+    where = played(np.full(1200, 500.0), np.full(1200, 497.5))
+    for gain, passed in ((None, False), (0.0, True)):
+        rules = once if gain is None else once.model_copy(update={"min_gain": gain})
+        estimated = estimate(where, rules, scale_of(rules), tail=False)
+        assert (found(estimated, rules)["primary"].outcome == "passed") is passed
+
+
 def test_a_world_without_a_ceiling_has_no_such_fail() -> None:
     endless = PARAMS.model_copy(update={"ceiling": None})
     assert found(cell(bound(-5, 20), champion=FULL), endless)["primary"].outcome == "inconclusive"
@@ -159,6 +169,28 @@ def test_three_catastrophes_in_thirty_no_longer_pass_a_cell() -> None:
     estimated = estimate(both, PARAMS, scale_of(PARAMS), tail=False)
     outcomes = [check.outcome for check in checks.cell_checks(estimated, PARAMS)]
     assert "passed" not in outcomes
+
+
+@pytest.mark.parametrize("metric", ["returns", "failures"])
+def test_catastrophes_are_seen_by_the_mean_and_by_the_failures_alone(metric: str) -> None:
+    """39 in 300 episodes, each metric by itself: the interquartile mean is the champion's."""
+    mine = np.where(np.arange(300) < 39, 0.0, 500.0)
+    where = Cell("c", "perturbed", "normal", 300, metrics=(metric,))  # type: ignore[arg-type]
+    both = replace(played(mine, np.full(300, 500.0)), cell=where)
+    estimated = estimate(both, PARAMS, scale_of(PARAMS), tail=False)
+    assert estimated.candidate is not None
+    assert estimated.candidate.iqm == 500
+    (check,) = checks.cell_checks(estimated, PARAMS)
+    assert check.outcome != "passed"
+    assert check.value == pytest.approx(-65 if metric == "returns" else 0.13)
+
+
+def test_an_episode_fails_at_the_bar_that_the_rules_name() -> None:
+    mine = np.array([100.0] * 3 + [100.5] * 2 + [500.0] * 55)
+    found_in = estimate(played(mine, mine), PARAMS, scale_of(PARAMS), tail=False)
+    assert found_in.failures is not None
+    assert found_in.incumbent is not None
+    assert found_in.failures.value == found_in.incumbent.failures == pytest.approx(3 / 60)
 
 
 def test_a_better_middle_does_not_hide_a_worse_tail() -> None:
@@ -226,6 +258,9 @@ def test_a_crash_of_the_champion_is_its_own_failure_and_the_candidate_s_an_error
     assert theirs.problem is None
     assert theirs.incumbent is not None
     assert (theirs.incumbent.crashes, theirs.incumbent.failures) == (1, pytest.approx(1 / 60))
+    lost = replace(played(good, broken), incumbent_returns=np.where(broken < 0, np.nan, 1.0))
+    missing = estimate(lost, PARAMS, scale_of(PARAMS), tail=False)
+    assert checks.cell_checks(missing, PARAMS)[0].outcome == "error"
     crash = Crash(0, 7, 3, "ValueError: nan")
     mine = played(broken, good, crashes=(crash,))
     estimated = estimate(mine, PARAMS, scale_of(PARAMS), tail=False)

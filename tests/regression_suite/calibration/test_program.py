@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from regression_suite import checks
-from regression_suite.calibration.gates import Rules, decide
-from regression_suite.calibration.program import candidates, rules_of
-from regression_suite.calibration.worlds import DISTRIBUTIONS, FAILURE, lowered, truth
+from regression_suite.calibration.gates import Rules, decide, pairs
+from regression_suite.calibration.program import (
+    PREFACE,
+    TITLES,
+    candidates,
+    rules_of,
+    to_markdown,
+)
+from regression_suite.calibration.worlds import DISTRIBUTIONS, FAILURE, Draw, lowered, truth
 from regression_suite.episodes import Played
 from regression_suite.estimates import estimate, scale_of
 from regression_suite.suite import Cell
@@ -75,8 +82,43 @@ def test_a_gate_that_looks_without_paying_for_it_would_be_caught() -> None:
     assert naive.mean() > 2 * rules.alpha
 
 
+def test_default_budgets_decide_what_a_hundred_and_thirty_episodes_could_not() -> None:
+    """Equals whose returns spread over a fifth of the range; better by a tenth, 5% fall in both."""
+
+    def falling(gain: float) -> Draw:
+        def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+            x = np.clip(rng.normal(0.5 + gain, 0.1, shape), 0, 1)
+            return np.where(rng.random(shape) < 0.05, 0.0, x)
+
+        return draw
+
+    equal, found = DISTRIBUTIONS["Gaussian, sd .2"], {}
+    for name, mine, theirs in (("other", equal, equal), ("primary", falling(0.1), falling(0.0))):
+        planned = rules_of(GateParams())[name]
+        for n in (planned.planned, {"other": 30, "primary": 100}[name]):
+            rules, rng = replace(planned, planned=n), np.random.default_rng(0)
+            shares = decide(*pairs(mine, theirs, 100, n, rng), rules, 0.0).passed
+            found[name, n] = float(shares.mean())
+    assert found["other", 300] >= 0.95
+    assert found["primary", 600] >= 0.5
+    assert found["other", 30] == 0
+    assert found["primary", 100] < 0.1
+
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_page_shows_the_committed_figures() -> None:
+    tables = [
+        to_markdown(title, (DOCS / f"calibration-{name}.csv").read_text(encoding="utf-8"))
+        for name, title in TITLES.items()
+    ]
+    page = (DOCS / "calibration.md").read_text(encoding="utf-8")
+    assert page == PREFACE + "\n".join(tables)
+
+
 def rows(name: str) -> list[dict[str, str]]:
-    path = Path(__file__).parents[3] / "docs" / f"calibration-{name}.csv"
+    path = DOCS / f"calibration-{name}.csv"
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

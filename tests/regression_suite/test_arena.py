@@ -1,0 +1,50 @@
+"""Arms start in a random order: an environment that wears out favours none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+from regression_suite.arena import Arena
+from regression_suite.suite import Cell
+from srghn.candidates.candidate import OnnxPolicy
+from srghn.config import EnvParams, NetworkParams, Returns
+from srghn.envs import pin
+from srghn.envs.registry import load_object
+from srghn.evaluation.base import make_backend
+from srghn.evaluation.task import Task
+from tests.regression_suite.conftest import linear_onnx
+
+
+class Fading(CartPoleEnv):
+    """From its second hundred of resets on, of any of them, the track gets shorter and shorter."""
+
+    resets = 0
+
+    def reset(self, **options: Any) -> Any:
+        type(self).resets += 1
+        self.x_threshold = 2.4 / (1 + max(0, type(self).resets - 100) / 100)
+        return super().reset(**options)
+
+
+def test_one_policy_is_no_better_than_itself_where_the_world_wears_out() -> None:
+    """Played one arm after the other, its first copy is better by 25 steps."""
+    world = EnvParams(
+        id=f"{__name__}:Fading",
+        kwargs={"max_episode_steps": 500},
+        returns=Returns(low=0, high=500),
+        failure_return=100,
+    )
+    version, wearing = pin(world), load_object(world.id, "environment")
+    policy = OnnxPolicy.from_bytes(linear_onnx((0.0, 0.0, 0.3, 1.0)), "one")
+    with make_backend("gymnasium", version, NetworkParams()) as backend:
+        wearing.resets = 100
+        arena = Arena(policy, policy, version, backend, root=1)
+        played = arena.batch(Cell("primary", "primary", "normal", 50), 0, 50)
+        wearing.resets = 100
+        apart = backend.evaluate([policy, policy], Task(version, "normal", played.seeds)).returns
+    assert played.incumbent_returns is not None
+    assert abs(np.mean(played.returns - played.incumbent_returns)) < 10
+    assert np.mean(apart[0] - apart[1]) > 20
