@@ -26,6 +26,8 @@ from srghn.evolution import make_strategy, selection
 EVERY, SOLVED = 40, 475.0
 TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
 BOTH = {"keep_spread": True, "stress": True}
+NEWCOMERS = {"newcomers": 0.5}
+GA = {**TRUNCATION, "strategy": "ga", "options": {"sigma": 0.3}}
 
 
 def constant(rate: float) -> dict[str, Any]:
@@ -36,18 +38,28 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "kept spread and stress": {"ghn": BOTH},
     "kept spread and newcomers": {
         "ghn": {"keep_spread": True},
-        "evolution": {"newcomers": 0.5},
+        "evolution": NEWCOMERS,
     },
     "kept spread, newcomers, memory": {
         "ghn": {"keep_spread": True},
-        "evolution": {"newcomers": 0.5, "memory": 8},
+        "evolution": {**NEWCOMERS, "memory": 8},
     },
     "default": {},
+    "newcomers alone": {"evolution": NEWCOMERS},
+    "newcomers, parents win ties": {"evolution": TRUNCATION | NEWCOMERS},
     "kept spread": {"ghn": {"keep_spread": True}},
     "both, with memory": {"ghn": BOTH, "evolution": {"memory": 8}},
     "both, parents win ties": {"ghn": BOTH, "evolution": {"ties": "parents"}},
     "constant-rate 0.2": {"evolution": constant(0.2)},
     "constant-rate 0.35": {"evolution": constant(0.35)},
+    "constant-rate 0.2 and newcomers": {"evolution": constant(0.2) | NEWCOMERS},
+    "constant-rate 0.35 and newcomers": {"evolution": constant(0.35) | NEWCOMERS},
+    "constant-rate 0.35, kept spread, newcomers": {
+        "ghn": {"keep_spread": True},
+        "evolution": constant(0.35) | NEWCOMERS,
+    },
+    "ga 0.3": {"evolution": GA},
+    "ga 0.3 and newcomers": {"evolution": GA | NEWCOMERS},
 }
 COLUMNS = ("worlds", "arm", "seed", "phase", "generations", "rate_at_5", "rate_at_39")
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pipelines.lab.experiments import switching, targets
-from pipelines.lab.experiments.controls import CONTROLS, METHOD, SMOOTH_OPENES, Arms
+from pipelines.lab.experiments import still, switching, targets
+from pipelines.lab.experiments.controls import CONTROLS, LASTING, METHOD, SMOOTH_OPENES, Arms
 from pipelines.lab.experiments.spec import Experiment
 
 START_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 HIDDEN = (2, 4, 8, 16, 32)
 FUNCTIONS = ("sphere", "rosenbrock", "rastrigin")
+LAST = "kept spread and newcomers"
 SUITED_TO_FUNCTIONS = (
     "constant-rate",
     "ga",
@@ -27,13 +28,8 @@ SUITED_TO_FUNCTIONS = (
 )
 
 
-def _switching(first: int, second: int, total: int, there: str, back: str) -> dict[str, Any]:
-    schedule = [{"generation": first, "mode": there}, {"generation": second, "mode": back}]
-    return {"env": {"schedule": schedule}, "evolution": {"generations": total}}
-
-
 def _cartpole(first: int, second: int, total: int) -> dict[str, Any]:
-    base = _switching(first, second, total, "flipped", "normal")
+    base = switching.switching(first, second, total, "flipped", "normal")
     base["env"]["id"] = "CartPoleSwitch-v1"
     return base
 
@@ -48,7 +44,7 @@ def cartpole_switch(quick: bool, first: int = 600) -> Experiment:
         "back? A phase counts as recovered in the first generation whose champion averages 475 "
         "over 64 fixed test episodes.",
         base=_cartpole(*(moment // 10 if quick else moment for moment in moments)),
-        arms={METHOD: {}, **CONTROLS},
+        arms={METHOD: {}, LAST: LASTING[LAST], **CONTROLS},
         solved=475.0,
         test_episodes=64,
         seeds=2 if quick else 20,
@@ -77,7 +73,7 @@ def start_rate(quick: bool) -> Experiment:
 
 
 def _moving(quick: bool) -> dict[str, Any]:
-    base = _switching(*((80, 160, 240) if quick else (200, 400, 600)), "away", "home")
+    base = switching.switching(*((80, 160, 240) if quick else (200, 400, 600)), "away", "home")
     base["env"]["id"] = "pipelines.lab.experiments.functions:MovingFunction"
     base["evolution"]["episodes"] = 1
     return base
@@ -88,6 +84,7 @@ def functions_2d(quick: bool) -> Experiment:
     for function in FUNCTIONS[:1] if quick else FUNCTIONS:
         world = {"env": {"kwargs": {"function": function, "max_episode_steps": 1}}}
         arms[f"{function} {METHOD}"] = world
+        arms[f"{function} {LAST}"] = {**world, **LASTING[LAST]}
         controls = {**CONTROLS, "openes": SMOOTH_OPENES}
         arms |= {f"{function} {name}": {**world, **controls[name]} for name in SUITED_TO_FUNCTIONS}
     return Experiment(
@@ -173,4 +170,5 @@ EXPERIMENTS: dict[str, Callable[[bool], Experiment]] = {
     "functions-2d": functions_2d,
     "hidden-sizes": hidden_sizes,
     **switching.EXPERIMENTS,
+    **still.EXPERIMENTS,
 }

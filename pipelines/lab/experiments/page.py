@@ -103,7 +103,7 @@ def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> di
     runs = targets.of_arm(outcomes, arm)
     back = sum(map(targets.recovered, runs))
     low, high = wilson(back, len(runs))
-    switches = [_switch(column) for column in zip(*(r.after_switches for r in runs), strict=True)]
+    switches = [_switch(column) for column in zip(*(r.judged for r in runs), strict=True)]
     return {
         "arm": arm,
         "seeds": len(runs),
@@ -115,6 +115,7 @@ def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> di
         "params": experiment.params(arm, 0).model_dump(mode="json", include=SECTIONS),
         "generalists": sum(is_generalist(experiment, p.scores) for r in runs for p in r.phases),
         "champions": sum(len(r.phases) for r in runs),
+        "score": float(np.median([r.phases[-1].scores[r.phases[-1].mode] for r in runs])),
         "fall": float(np.median([min(p.peak / p.rest for p in r.phases) for r in runs])),
     }
 
@@ -164,8 +165,9 @@ def html(
     if wear:
         note = "Several switches at a time; a phase is lost if nobody solves it before the next."
         drawn.insert(0, (note, "", wear))
-    many = bool(wear)
-    return template.render(experiment=experiment, report=report, figures=drawn, many=many)
+    return template.render(
+        experiment=experiment, report=report, figures=drawn, many=bool(wear), still=not schedule
+    )
 
 
 def groups(experiment: Experiment) -> dict[str, list[str]]:

@@ -59,11 +59,10 @@ class Champions(Evaluator):
         self.params, self.version, self.file = params, version, file
         self.phases = phases(params, version)
         self.seeds = seeding.seeds(0, "champion-test", experiment.test_episodes)
-        self.solved = {
-            _phase_of(self.phases, generation)
-            for generation, scores in _mended(file).items()
-            if scores[version.mode_at(generation)] >= experiment.solved
-        }
+        self.solved: dict[int, int] = {}  # phase -> first generation that solved it
+        for generation, scores in sorted(_mended(file).items()):
+            if scores[version.mode_at(generation)] >= experiment.solved:
+                self.solved.setdefault(_phase_of(self.phases, generation), generation)
         self.near = experiment.solved - abs(experiment.solved) / 2  # below this, no test
         self.champion: Any = None
 
@@ -88,9 +87,14 @@ class Champions(Evaluator):
             return
         scores = {mode: self._score(mode, record) for mode in modes}
         if scores[record.mode] >= self.experiment.solved:
-            self.solved.add(here)
+            self.solved.setdefault(here, record.generation)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"generation": record.generation, "scores": scores}) + "\n")
+
+    def over(self, record: GenerationRecord) -> bool:
+        """Whether the run may end here: its last phase is solved, if that is to be its end."""
+        first = self.solved.get(len(self.phases) - 1, record.total)
+        return self.experiment.until_solved and record.generation >= first
 
     def _at_the_end(self, phase: int) -> tuple[str, ...]:
         if self.experiment.tested == "all":
@@ -145,7 +149,14 @@ def play(experiment: Experiment, arm: str, seed: int, folder: Path) -> Outcome:
     tests = folder / "champions.jsonl"
     with make_evaluator(Settings(), version, params.network) as inner:
         champions = Champions(inner, experiment, params, version, tests)
-        evolve(params, version, champions, folder / "run", on_generation=champions.heard)
+        evolve(
+            params,
+            version,
+            champions,
+            folder / "run",
+            on_generation=champions.heard,
+            stop=champions.over,
+        )
     return outcome(experiment, arm, seed, folder, phases(params, version))
 
 
@@ -161,12 +172,9 @@ def outcome(
     frame, tests = curves(folder), read_tests(folder / "champions.jsonl")
     found = []
     for number, phase in enumerate(stretches):
-        solved = [
-            g
-            for g, scores in sorted(tests.items())
-            if phase.start <= g < phase.end and scores[phase.mode] >= experiment.solved
-        ]
-        found.append(_recovery(frame, number, phase, solved, tests[phase.end - 1]))
+        own = {g: tests[g] for g in sorted(tests) if phase.start <= g < phase.end}
+        solved = [g for g, scores in own.items() if scores[phase.mode] >= experiment.solved]
+        found.append(_recovery(frame, number, phase, solved, own[max(own)]))
     return Outcome(arm, seed, tuple(found))
 
 

@@ -52,6 +52,11 @@ class Outcome:
     def after_switches(self) -> tuple[Recovery, ...]:
         return self.phases[1:]
 
+    @property
+    def judged(self) -> tuple[Recovery, ...]:
+        """The phases that count: those after switches, or the only one if nothing switches."""
+        return self.after_switches or self.phases
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -63,6 +68,7 @@ class Experiment:
     log_error      fitness is minus an error, drawn on a log axis
     seeded         further parameters that depend on a run's seed, nested like the parameters
     sets           `section.key=value` of the command line, for every arm
+    until_solved   a run ends in the generation in which its last phase is solved
     tested         modes in which a champion is tested at the end of a phase: all, or its own and
                    the next one's
     """
@@ -79,6 +85,7 @@ class Experiment:
     log_error: bool = False
     seeded: Callable[[int], Mapping[str, Any]] = lambda seed: {}
     sets: tuple[str, ...] = ()
+    until_solved: bool = False
     tested: Literal["all", "next"] = "all"
 
     def params(self, arm: str, seed: int) -> RunParams:

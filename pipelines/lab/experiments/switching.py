@@ -1,4 +1,7 @@
-"""Many switches: does the ability to evolve last, also in worlds that never return?"""
+"""Many switches: does the ability to evolve last, also in worlds that never return?
+
+And LunarLander-Switch, a world that is hard from scratch.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from pipelines.lab.experiments import targets
-from pipelines.lab.experiments.controls import CONTROLS, HELD, LASTING, METHOD, Arms
+from pipelines.lab.experiments.controls import CONTROLS, HELD, KEPT, LASTING, METHOD, Arms
 from pipelines.lab.experiments.spec import Experiment, Outcome, Target
 
 SWITCHES, EVERY = 40, 40
@@ -19,6 +22,12 @@ ARMS: Arms = {
     **HELD,
     **{name: arm for name, arm in CONTROLS.items() if name not in ("constant-rate", "openes")},
 }
+
+
+def switching(first: int, second: int, total: int, there: str, back: str) -> dict[str, Any]:
+    """A switch to one mode and, later, another one."""
+    schedule = [{"generation": first, "mode": there}, {"generation": second, "mode": back}]
+    return {"env": {"schedule": schedule}, "evolution": {"generations": total}}
 
 
 def _schedule(world: str, modes: Sequence[str], every: int) -> dict[str, Any]:
@@ -74,7 +83,57 @@ def never_return(quick: bool) -> Experiment:
     )
 
 
+#: LunarLander's arms, before `landers` gives them their population. A step of 0.2 suits the GA.
+NEWCOMERS = {"newcomers": 0.5}
+LANDERS: Arms = {
+    METHOD: {},
+    targets.MEMORY: {"ghn": KEPT, "evolution": {**NEWCOMERS, "memory": 8}},
+    "kept spread and newcomers": {"ghn": KEPT, "evolution": NEWCOMERS},
+    "memory": {"evolution": {"memory": 8}},
+    **HELD,
+    **{n: arm for n, arm in CONTROLS.items() if n not in ("constant-rate", "openes")},
+    "ga": {"evolution": {**CONTROLS["ga"]["evolution"], "options": {"sigma": 0.2}}},
+}
+
+
+def network(hidden: int) -> dict[str, Any]:
+    """One hidden layer of tanh."""
+    return {"kwargs": {"hidden": [hidden], "activation": "tanh"}}
+
+
+def _as_many(arm: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arm with 128 individuals, of which (16, 128) are all children."""
+    comma = arm.get("evolution", {}).get("selection") == "comma"
+    size = {"parents": 16, "children": 8 if comma else 7}
+    return {**arm, "evolution": {**arm.get("evolution", {}), **size}}
+
+
+def landers() -> Arms:
+    """LunarLander's arms, with 128 individuals each."""
+    return {name: _as_many(arm) for name, arm in LANDERS.items()}
+
+
+def lunarlander_switch(quick: bool) -> Experiment:
+    base = switching(*((6, 10, 12) if quick else (200, 320, 340)), "reversed", "normal")
+    base["env"]["id"] = "LunarLanderSwitch-v3"
+    base["evolution"]["episodes"] = 2 if quick else 8
+    return Experiment(
+        name="lunarlander-switch",
+        title="LunarLander-Switch: recovery where starting afresh takes long",
+        question="The order of LunarLander's actions is reversed at generation 200, and again at "
+        "320, for 20 more. A phase is solved in the first generation whose champion averages 200 "
+        "over 64 fixed test episodes.",
+        base={**base, "network": network(16), "ghn": {"rate_min": 0.03}},
+        arms=landers(),
+        solved=200.0,
+        test_episodes=4 if quick else 64,
+        seeds=1 if quick else 10,
+        targets=targets.lunarlander_switch,
+    )
+
+
 EXPERIMENTS: Mapping[str, Callable[[bool], Experiment]] = {
     "many-switches": many_switches,
     "never-return": never_return,
+    "lunarlander-switch": lunarlander_switch,
 }

@@ -10,6 +10,8 @@ import numpy as np
 from pipelines.lab.experiments.spec import Outcome, Recovery, Target
 
 METHOD = "self-referential"
+#: The arm of LunarLander-Switch with memory.
+MEMORY = "kept spread, newcomers, memory"
 WITHIN, MEDIAN = 50, 12
 FALL, SHARE = 10.0, 0.95
 
@@ -19,8 +21,8 @@ def of_arm(outcomes: Iterable[Outcome], arm: str) -> list[Outcome]:
 
 
 def recovered(outcome: Outcome, within: float = math.inf) -> bool:
-    """Whether the run recovered from every switch within `within` generations."""
-    taken = [_generations(phase) for phase in outcome.after_switches]
+    """Whether the run solved every phase that counts within `within` generations."""
+    taken = [_generations(phase) for phase in outcome.judged]
     return all(math.isfinite(g) and g <= within for g in taken)
 
 
@@ -30,7 +32,7 @@ def _generations(phase: Recovery) -> float:
 
 def medians(outcomes: Sequence[Outcome]) -> list[float]:
     """For each switch, the median of generations over seeds; no recovery counts as infinite."""
-    table = [[_generations(phase) for phase in outcome.after_switches] for outcome in outcomes]
+    table = [[_generations(phase) for phase in outcome.judged] for outcome in outcomes]
     return [float(np.median(column)) for column in zip(*table, strict=True)]
 
 
@@ -39,7 +41,7 @@ def wear(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
 
     Keys: lost, share (lost of all), early, late (generations; None: never).
     """
-    table = np.array([[_generations(phase) for phase in o.after_switches] for o in outcomes])
+    table = np.array([[_generations(phase) for phase in o.judged] for o in outcomes])
     part = max(table.shape[1] // 4, 1)
     early, late = float(np.median(table[:, :part])), float(np.median(table[:, -part:]))
     return {
@@ -139,6 +141,28 @@ def cartpole_switch(outcomes: Sequence[Outcome]) -> list[Target]:
     ]
 
 
+def lunarlander_switch(outcomes: Sequence[Outcome]) -> list[Target]:
+    """Targets for each phase: solved, solved within 120 generations, solved within 5."""
+    found = []
+    for arm in (METHOD, MEMORY):
+        runs = of_arm(outcomes, arm)
+        for number, (what, within) in enumerate(
+            (("before the switch", math.inf), ("after it", 120), ("after the switch back", 5))
+        ):
+            taken = [run.phases[number].generations for run in runs]
+            soon = sum(g is not None and g <= within for g in taken)
+            limit = f" within {within:g} generations" if math.isfinite(within) else ""
+            found.append(
+                Target(
+                    f"{arm}: {what}",
+                    f"at least 90% of seeds reach 200{limit}",
+                    f"{soon} of {len(runs)}",
+                    bool(runs) and soon >= 0.9 * len(runs),
+                )
+            )
+    return found
+
+
 def _back(name: str, runs: Sequence[Outcome]) -> Target:
     """Whether nearly all seeds recover from every switch."""
     back = sum(map(recovered, runs))
@@ -176,6 +200,37 @@ def start_rate(outcomes: Sequence[Outcome]) -> list[Target]:
 
 def functions_2d(outcomes: Sequence[Outcome]) -> list[Target]:
     return [signature(of_arm(outcomes, f"sphere {METHOD}"), "signature on the moving sphere")]
+
+
+def median_evaluations(outcomes: Sequence[Outcome]) -> float:
+    """Evaluations until the first phase was solved, median over seeds; never counts as infinite."""
+    spent = [outcome.phases[0].evaluations for outcome in outcomes]
+    return float(np.median([math.inf if e is None else e for e in spent]))
+
+
+def still(outcomes: Sequence[Outcome]) -> list[Target]:
+    """For each environment, the target that no control needs fewer evaluations.
+
+    Arms are named `METHOD` or a control; if there are several environments, each arm's name begins
+    with its environment.
+    """
+    found = []
+    arms = list(dict.fromkeys(o.arm for o in outcomes))
+    for own in (arm for arm in arms if arm.endswith(METHOD)):
+        world = own.removesuffix(METHOD)
+        spent = {
+            arm: median_evaluations(of_arm(outcomes, arm)) for arm in arms if arm.startswith(world)
+        }
+        best = min(spent, key=lambda arm: spent[arm])
+        value = f"{_or_not(spent[own])}; {best.removeprefix(world)}: {_or_not(spent[best])}"
+        hit = math.isfinite(spent[own]) and spent[own] <= spent[best]
+        wanted = "no control needs fewer evaluations (median over seeds)"
+        found.append(Target(world.strip() or "evaluations", wanted, value, hit))
+    return found
+
+
+def _or_not(evaluations: float) -> str:
+    return f"{evaluations:,.0f}" if math.isfinite(evaluations) else "not solved"
 
 
 def ablation(outcomes: Sequence[Outcome]) -> list[Target]:

@@ -11,8 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.lab.experiments import catalogue, controls, figures, page, play, runner, targets
-from pipelines.lab.experiments.functions import FUNCTIONS, MovingFunction
+from pipelines.lab.experiments import (
+    catalogue,
+    controls,
+    figures,
+    page,
+    play,
+    runner,
+    still,
+    targets,
+)
+from pipelines.lab.experiments.functions import (
+    FUNCTIONS,
+    MovingFunction,
+    StillFunction,
+    still_optimum,
+)
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
 from srghn.config import EnvParams
 from srghn.envs import EnvVersion, pin
@@ -53,7 +67,8 @@ def test_every_arm_of_every_experiment_can_be_begun(name: str, quick: bool) -> N
         version = pinned(params.env.model_dump_json())
         make_strategy(params, version.interface)
         switches = len(params.env.schedule)
-        assert len(play.phases(params, version)) == 1 + switches >= 3
+        assert len(play.phases(params, version)) == 1 + switches
+        assert switches >= 2 or experiment.until_solved
 
 
 def test_functions_have_their_optimum_where_the_mode_says() -> None:
@@ -259,6 +274,92 @@ def test_each_seed_has_worlds_of_its_own_that_never_return() -> None:
     modes = [switch.mode for switch in one.schedule]
     assert len(set(modes)) == len(modes)
     assert "0" not in modes
+
+
+@pytest.mark.parametrize(
+    ("name", "budget"),
+    [
+        ("static", still.BUDGET),
+        ("static-cartpole", still.WORLDS["CartPole-v1"].budget),
+        ("static-lunarlander", still.WORLDS["LunarLander-v3"].budget),
+    ],
+)
+def test_still_arms_may_spend_the_same_number_of_episodes(name: str, budget: int) -> None:
+    experiment = catalogue.EXPERIMENTS[name](False)
+    spent = {}
+    for arm in experiment.arms:
+        params = experiment.params(arm, 0)
+        strategy = make_strategy(params, pinned(params.env.model_dump_json()).interface)
+        state = strategy.init(0)
+        sizes = []
+        for _ in range(2):
+            asked = strategy.ask(state)
+            sizes.append(len(asked))
+            state = strategy.tell(state, asked, np.arange(len(asked), dtype=np.float64))
+        spent[arm] = sizes[-1] * params.evolution.episodes * params.evolution.generations
+    assert max(spent.values()) <= budget
+    assert min(spent.values()) > 0.95 * budget, spent  # whole generations alone
+
+
+def test_functions_of_ten_variables_stay_where_they_are() -> None:
+    optimum = still_optimum(10)
+    for name in FUNCTIONS:
+        env = StillFunction(name)
+        _, best, ended, _, _ = env.step(optimum.astype(np.float32))
+        assert abs(float(best)) < 1e-9
+        assert ended
+        for row in np.eye(10):
+            for step in (0.3, -5.0):
+                _, worse, _, _, _ = env.step((optimum + step * row).astype(np.float32))
+                assert float(worse) < -0.05
+
+
+def test_still_targets_are_missed_where_a_control_needs_fewer_evaluations() -> None:
+    def alone(arm: str, *taken: int | None) -> list[Outcome]:
+        return [Outcome(arm, s, (phase(0, g),)) for s, g in enumerate(taken)]
+
+    runs = [
+        *alone("sphere self-referential", 4, 6, 9),
+        *alone("sphere cmaes", 1, 2, None),
+        *alone("rastrigin self-referential", 4, 6, None),
+        *alone("rastrigin cmaes", None, None, 1),
+    ]
+    found = targets.still(runs)
+    assert [(t.name, t.value, t.hit) for t in found] == [
+        ("sphere", "3,584; cmaes: 1,536", False),
+        ("rastrigin", "3,584; self-referential: 3,584", True),
+    ]
+    never = targets.still(alone("self-referential", None, None))
+    assert [(t.value, t.hit) for t in never] == [
+        ("not solved; self-referential: not solved", False)
+    ]
+    assert targets.recovered(runs[0])
+    assert not targets.recovered(runs[5])
+
+
+def test_a_run_on_a_function_ends_when_solved_and_is_resumed_as_it_was(tmp_path: Path) -> None:
+    quick = catalogue.EXPERIMENTS["static"](True)
+    single = dataclasses.replace(quick, arms={"sphere cmaes": quick.arms["sphere cmaes"]})
+    folder = play.folder_of(single, "sphere cmaes", 0, tmp_path)
+    found = play.play(single, "sphere cmaes", 0, folder)
+    (only,) = found.judged
+    assert only.scores["normal"] >= -1e-3
+    assert only.generations is not None
+    assert len(play.curves(folder)) == only.generations + 1
+    assert play.play(single, "sphere cmaes", 0, folder) == found
+    page.write(single, [found], tmp_path, quick=True)
+    text = (tmp_path / "index.html").read_text()
+    assert f"<td>{only.evaluations}</td>" in text
+    assert "Recovered" not in text
+
+
+def test_lunarlander_switch_counts_each_phase_by_its_own_bound() -> None:
+    runs = [run(arm, s, 120, 5) for arm in ("self-referential", targets.MEMORY) for s in range(9)]
+    late = [run("self-referential", 9, 121, 6), run(targets.MEMORY, 9, None, None)]
+    found = targets.lunarlander_switch([*runs, *late])
+    assert [t.value for t in found] == ["10 of 10", "9 of 10", "9 of 10"] * 2
+    assert all(t.hit for t in found)
+    assert not any(t.hit for t in targets.lunarlander_switch(late)[1:3])
 
 
 def lasting(arm: str, *taken: int | None) -> list[Outcome]:
