@@ -4,7 +4,9 @@ There are limits on the time to send a request's head and body, on the head's si
 number of headers. Above a number of connections, new ones are answered 503 with Retry-After before
 anything is read from them. The fast way is an ASGI extension, `srghn.reply`. It sends a whole
 answer in one write and skips uvicorn's checks of each header. It is only for answers whose headers
-this server wrote itself.
+this server wrote itself. Its answers of one turn of the event loop are written together, after all
+of the turn's requests were worked on: a write wakes a client up, and with 16 connections waking
+them one by one took a third of the server's CPU time.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from serving.counts import Counts
 from serving.eager import begin
 from serving.limits import Limits
 
+#: So many answers do not wait for further ones.
+_TOGETHER = 32
+
 #: The extension's name in `scope["extensions"]`.
 REPLY = "srghn.reply"
 Reply = Callable[[int, bytes, bytes], None]
@@ -42,6 +47,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     limits: ClassVar[Limits]
     counts: ClassVar[Counts | None]
+    waiting: ClassVar[list[GuardedProtocol]]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -51,6 +57,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._chunk = self._head_bytes = 0
         self._reserved = False
         self._receiving, self._held = False, deque[tuple[RequestResponseCycle, Any]]()
+        self._answer = b""  # that waits for the end of the loop's turn
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -70,6 +77,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._answer:
+            self._flush()
         if self.transport.is_closing():
             return
         self._receiving, self._chunk = True, len(data)
@@ -108,7 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        extensions: dict[str, Any] = {REPLY: partial(_reply, cycle)}
+        extensions: dict[str, Any] = {REPLY: partial(self._reply, cycle)}
         cycle.scope["extensions"] = extensions
         if self._receiving:
             self._held.append((cycle, app))  # until its body has arrived, too
@@ -124,6 +133,41 @@ class GuardedProtocol(HttpToolsProtocol):
         if task is not None:
             task.add_done_callback(self.tasks.discard)
             self.tasks.add(task)
+
+    def _reply(self, cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes) -> None:
+        """Answer a request. `headers` are complete header lines, each with its line end."""
+        if cycle.disconnected or cycle.response_started:
+            return
+        cycle.response_started = cycle.response_complete = True
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        date = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        answer = b"".join((STATUS_LINE[status], date, headers, end, body))
+        if not cycle.keep_alive or self.pipeline or self._held:
+            cycle.transport.write(answer)  # the next answer of this connection must not overtake it
+        else:
+            self._answer = answer
+            self._wait_for_others()
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    def _wait_for_others(self) -> None:
+        waiting = self.waiting
+        waiting.append(self)
+        if len(waiting) == 1:
+            self.loop.call_soon(_flush_all, waiting)
+        elif len(waiting) == _TOGETHER:
+            _flush_all(waiting)
+
+    def _flush(self) -> None:
+        answer, self._answer = self._answer, b""
+        if answer and not self.transport.is_closing():
+            self.transport.write(answer)
+
+    def shutdown(self) -> None:
+        self._flush()
+        super().shutdown()
 
     def _too_long(self) -> bool:
         """Whether a head exceeds a limit. Its bytes are added up only if the chunk is large."""
@@ -165,20 +209,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _reply(cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes) -> None:
-    """Answer a request. `headers` are complete header lines, each with its line end."""
-    if cycle.disconnected or cycle.response_started:
-        return
-    cycle.response_started = cycle.response_complete = True
-    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-    date = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
-    cycle.transport.write(b"".join((STATUS_LINE[status], date, headers, end, body)))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
+def _flush_all(waiting: list[GuardedProtocol]) -> None:
+    for protocol in waiting:
+        protocol._flush()
+    waiting.clear()
 
 
 def guarded(limits: Limits, counts: Counts | None) -> type[GuardedProtocol]:
     """The protocol class with these limits; refused connections are counted in `counts`."""
-    return type("Guarded", (GuardedProtocol,), {"limits": limits, "counts": counts})
+    return type("Guarded", (GuardedProtocol,), {"limits": limits, "counts": counts, "waiting": []})

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvloop
+
 Client = Callable[[bytes], bytes]
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,7 +41,8 @@ class Refused(RuntimeError):
 def load(url: str, pids: list[int], clients: list[Client], seconds: float) -> Rate:
     """Let each client send requests over its own connection for `seconds` seconds."""
     host, _, port = url.removeprefix("http://").partition(":")
-    return asyncio.run(_load(host, int(port), pids, clients, seconds))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_load(host, int(port), pids, clients, seconds))
 
 
 async def _load(
