@@ -147,6 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._answer = answer
             self._wait_for_others()
+        del cycle.scope["extensions"]  # it refers to the cycle: else the collector has to free both
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()
