@@ -100,7 +100,7 @@ def test_paths_that_are_not_there_are_said(client: TestClient) -> None:
     assert client.get("/v1/act").status_code == 405
     assert client.get("/v1/versions/9").status_code == 404
     assert client.get("/v1/versions/x").status_code == 422
-    assert client.get("/v1/versions/1/report.json").status_code == 404
+    assert client.get("/v1/versions/1/episodes.parquet").status_code == 404
 
 
 def test_an_episode_id_may_come_as_a_header_but_not_as_two(client: TestClient) -> None:
