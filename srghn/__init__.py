@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
     from srghn.errors import SrghnError
     from srghn.evaluation.base import Evaluation, Evaluator, WeightedPolicies, make_evaluator
+    from srghn.evaluation.several import make_run_evaluator
     from srghn.evaluation.task import Task
     from srghn.evolution.base import Strategy
     from srghn.evolution.loop import evolve
@@ -53,6 +54,7 @@ _HOME = {
     "load_candidate": "candidates.candidate",
     "load_run": "evolution.run",
     "make_evaluator": "evaluation.base",
+    "make_run_evaluator": "evaluation.several",
     "pin": "envs.pinning",
     "play_candidate": "candidates.play",
     "trace": "graph.tracing",
@@ -82,6 +84,7 @@ __all__ = [
     "load_candidate",
     "load_run",
     "make_evaluator",
+    "make_run_evaluator",
     "pin",
     "play_candidate",
     "trace",

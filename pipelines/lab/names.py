@@ -19,6 +19,7 @@ EXPERIMENTS = (
     "start-rate",
     "functions-2d",
     "hidden-sizes",
+    "architectures",
     "ablation",
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -126,6 +126,26 @@ class WeightedPolicies:
         """Weights (n, parameters) of all."""
         return self.take(np.arange(len(self), dtype=np.int64))
 
+    def part(self, rows: Int64) -> WeightedPolicies:
+        """The individuals at `rows` (k,), in that order."""
+        if self.recipe is not None:
+            return replace(self, recipe=_Part(self.recipe, rows))
+        return replace(self, weights=self.take(rows))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A `Recipe` for some rows of another."""
+
+    whole: Recipe
+    rows: Int64
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def rebuild(self, indices: Int64) -> Float32:
+        return self.whole.rebuild(self.rows[indices])
+
 
 @dataclass(frozen=True)
 class SeveralPolicies:
@@ -142,6 +162,10 @@ class SeveralPolicies:
 
     def __len__(self) -> int:
         return len(self.parts[0])
+
+    def part(self, rows: Int64) -> SeveralPolicies:
+        """The individuals at `rows` (k,), in that order."""
+        return SeveralPolicies(tuple(part.part(rows) for part in self.parts))
 
 
 Policies = WeightedPolicies | SeveralPolicies | Sequence[PolicyFunction]
@@ -271,8 +295,8 @@ def check_call(version: EnvVersion, network: NetworkParams, policies: Policies, 
     if isinstance(policies, SeveralPolicies):
         raise EvaluationError(
             f"this evaluator was made for {_short(network)}, got policies of "
-            f"{len(policies.parts)} networks; make it with "
-            "srghn.evaluation.several.make_run_evaluator and the run's parameters"
+            f"{len(policies.parts)} networks; make it with srghn.make_run_evaluator and the run's "
+            "parameters"
         )
     if not isinstance(policies, WeightedPolicies):
         return

@@ -51,7 +51,8 @@ class SeveralNetworks(Evaluator):
         if len(policies.parts) != len(self.evaluators):
             raise EvaluationError(
                 f"this evaluator was made for {len(self.evaluators)} networks, got policies of "
-                f"{len(policies.parts)}; make it with make_run_evaluator and the run's parameters"
+                f"{len(policies.parts)}; make it with srghn.make_run_evaluator and the run's "
+                "parameters"
             )
         played = [
             evaluator.evaluate(part, task, _part_of(progress, k, len(self.evaluators)))

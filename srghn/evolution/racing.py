@@ -14,9 +14,7 @@ import numpy as np
 from srghn.evaluation.base import (
     Evaluation,
     Evaluator,
-    Float32,
     Int64,
-    Recipe,
     SeveralPolicies,
     WeightedPolicies,
 )
@@ -45,7 +43,7 @@ def race(
     before = clean(first.fitness)
     last = np.sort(before)[::-1][max(math.ceil(heats.share * len(before)), 1) - 1]
     rows = np.flatnonzero(before >= last)
-    rest = evaluator.evaluate(_part(policies, rows), replace(task, seeds=task.seeds[heats.first :]))
+    rest = evaluator.evaluate(policies.part(rows), replace(task, seeds=task.seeds[heats.first :]))
     played = _joined(first, rest, rows)
     fitness = before.copy()
     fitness[rows] = clean(played.returns[rows].mean(axis=1))
@@ -69,31 +67,3 @@ def _joined(first: Evaluation, rest: Evaluation, rows: Int64) -> Evaluation:
         retries=first.retries + rest.retries,
         crashes=(*first.crashes, *later),
     )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A `Recipe` for some rows of another."""
-
-    whole: Recipe
-    rows: Int64
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def rebuild(self, indices: Int64) -> Float32:
-        return self.whole.rebuild(self.rows[indices])
-
-
-def _part(
-    policies: WeightedPolicies | SeveralPolicies, rows: Int64
-) -> WeightedPolicies | SeveralPolicies:
-    if isinstance(policies, SeveralPolicies):
-        return SeveralPolicies(tuple(_rows(part, rows) for part in policies.parts))
-    return _rows(policies, rows)
-
-
-def _rows(policies: WeightedPolicies, rows: Int64) -> WeightedPolicies:
-    if policies.recipe is not None:
-        return replace(policies, recipe=_Part(policies.recipe, rows))
-    return replace(policies, weights=policies.take(rows))

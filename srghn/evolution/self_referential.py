@@ -81,12 +81,16 @@ class BirthRecipe:
 
     def rebuild(self, indices: I64) -> F32:
         """Policy weights (k, P) of those individuals: the bytes that the population has."""
+        return generated(self.encoding, self.genomes(indices), self.target)
+
+    def genomes(self, indices: I64) -> F32:
+        """Their genomes (k, G)."""
         genomes = self.survivors[self.mothers[indices]]
         seeds = self.noise_seeds[indices]
         born = np.flatnonzero(seeds >= 0)
         if len(born):
             genomes[born], _ = self.encoding.mutate(genomes[born], seeds[born])
-        return generated(self.encoding, genomes, self.target)
+        return genomes
 
 
 def generated(encoding: Encoding, genomes: F32, target: int = 0) -> F32:

@@ -61,8 +61,8 @@ def _sizes(graph: CompGraph) -> Float32:
     """(nodes, 2): log2 of a tensor's outputs and of its inputs, in quarters; 0 where it has none.
 
     The first dimension counts as outputs, all others together as inputs, as in torch's layers.
-    Differs from GHN-2 (Knyazev et al. 2021, arXiv:2110.13100), which looks up an embedding for each
-    size it knows: a logarithm puts a size never seen between those that were.
+    Differs from GHN-2 (Knyazev et al. 2021, arXiv:2110.13100), which looks up an embedding of the
+    nearest size it knows: a logarithm puts a size never seen between those that were.
     """
     shapes = [node.shape or () for node in graph.nodes]
     counts = [(math.prod(shape[:1]), math.prod(shape[1:])) for shape in shapes]

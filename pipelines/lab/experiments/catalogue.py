@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pipelines.lab.experiments import still, switching, targets
+from pipelines.lab.experiments import architectures, still, switching, targets
 from pipelines.lab.experiments.controls import CONTROLS, LASTING, METHOD, SMOOTH_OPENES, Arms
 from pipelines.lab.experiments.spec import Experiment
 
@@ -171,4 +171,5 @@ EXPERIMENTS: dict[str, Callable[[bool], Experiment]] = {
     "hidden-sizes": hidden_sizes,
     **switching.EXPERIMENTS,
     **still.EXPERIMENTS,
+    **architectures.EXPERIMENTS,
 }

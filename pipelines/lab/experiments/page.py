@@ -86,15 +86,22 @@ def results(experiment: Experiment, outcomes: Sequence[Outcome]) -> pd.DataFrame
 def _score_columns(
     experiment: Experiment, scores: Mapping[str, float], mode: str
 ) -> dict[str, float]:
-    """A column for each mode; if modes never return, only the phase's own and the next one's."""
+    """A column for each mode and network; if modes never return, only the phase's own and the next
+    one's.
+    """
     if experiment.tested == "all":
         return {f"score_{name}": score for name, score in scores.items()}
+    if experiment.tested == "own":
+        others = {f"score_{name}": s for name, s in scores.items() if name != mode}
+        return {"score": scores[mode], **others}
     after = [score for name, score in scores.items() if name != mode]
     return {"score": scores[mode], "score_next": after[0] if after else np.nan}
 
 
 def is_generalist(experiment: Experiment, scores: Mapping[str, float]) -> bool:
-    """Whether one policy solves every mode, so that a switch needs no recovery."""
+    """Whether one policy solves every mode, so that a switch needs no recovery; or where only its
+    own is tested, one genome every network.
+    """
     return min(scores.values()) >= experiment.solved
 
 
@@ -113,11 +120,17 @@ def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> di
         "switches": switches,
         **targets.wear(runs),
         "params": experiment.params(arm, 0).model_dump(mode="json", include=SECTIONS),
+        "unseen": {name: _median_score(name, runs) for name in experiment.networks},
         "generalists": sum(is_generalist(experiment, p.scores) for r in runs for p in r.phases),
         "champions": sum(len(r.phases) for r in runs),
         "score": float(np.median([r.phases[-1].scores[r.phases[-1].mode] for r in runs])),
         "fall": float(np.median([min(p.peak / p.rest for p in r.phases) for r in runs])),
     }
+
+
+def _median_score(name: str, runs: Sequence[Outcome]) -> float:
+    """Of all champions, with a network that was not evolved."""
+    return float(np.median([phase.scores[name] for run in runs for phase in run.phases]))
 
 
 def _switch(phases: Sequence[Any]) -> dict[str, float | None]:

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
+from pipelines.lab.experiments.unseen import Unseen
 from serving.settings import Settings
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs import EnvVersion, pin
-from srghn.evaluation.base import Evaluation, Evaluator, Progress, WeightedPolicies, make_evaluator
+from srghn.evaluation.base import Evaluation, Evaluator, Progress
+from srghn.evaluation.several import make_run_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution import GenerationRecord, evolve, tables
 from srghn.files import atomic_write, canonical_json, sha256_bytes
@@ -47,8 +49,10 @@ class Champions(Evaluator):
     """Evaluates for the run, and tests each generation's champion on fixed episodes.
 
     Champions are tested in the present mode until one has solved the phase. At the end of a phase
-    the champion is tested in every mode, or in its own and the next one's (`Experiment.tested`).
-    Results are appended to a file; after a kill some may be there twice, with equal values.
+    the champion is tested in every mode, or in fewer (`Experiment.tested`), and with each of the
+    networks that were not evolved. A score is the mean return; where several networks are evolved,
+    that of the worst. Results are appended to a file; after a kill some may be there twice, with
+    equal values.
     """
 
     def __init__(
@@ -65,11 +69,15 @@ class Champions(Evaluator):
                 self.solved.setdefault(_phase_of(self.phases, generation), generation)
         self.near = experiment.solved - abs(experiment.solved) / 2  # below this, no test
         self.champion: Any = None
+        self.unseen = Unseen(experiment.networks, params, version) if experiment.networks else None
+        self.remote = self.unseen is not None  # so that policies arrive with their genomes
 
     def evaluate(self, policies: Any, task: Task, progress: Progress | None = None) -> Evaluation:
         played = self.inner.evaluate(policies, task, progress)
         best = int(np.argmax(np.nan_to_num(played.fitness, nan=-np.inf)))
-        self.champion = policies.dense()[best : best + 1]
+        self.champion = policies.part(np.array([best]))
+        if self.unseen is not None:
+            self.unseen.meet(policies, best)
         return played
 
     def describe(self) -> str:
@@ -86,6 +94,8 @@ class Champions(Evaluator):
         else:
             return
         scores = {mode: self._score(mode, record) for mode in modes}
+        if last and self.unseen is not None:
+            scores |= self.unseen.scores(Task(self.version, record.mode, self.seeds))
         if scores[record.mode] >= self.experiment.solved:
             self.solved.setdefault(here, record.generation)
         with self.file.open("a", encoding="utf-8") as file:
@@ -99,15 +109,16 @@ class Champions(Evaluator):
     def _at_the_end(self, phase: int) -> tuple[str, ...]:
         if self.experiment.tested == "all":
             return self.version.modes
+        if self.experiment.tested == "own":
+            return (self.phases[phase].mode,)
         return tuple(dict.fromkeys(p.mode for p in self.phases[phase : phase + 2]))
 
     def _score(self, mode: str, record: GenerationRecord) -> float:
         if not self.experiment.test_episodes and mode == record.mode:
             return record.best
-        policies = WeightedPolicies(self.params.network, self.version.interface, self.champion)
         seeds = self.seeds if len(self.seeds) else np.zeros(1, dtype=np.int64)
-        played = self.inner.evaluate(policies, Task(self.version, mode, seeds))
-        return float(played.fitness[0])
+        played = self.inner.evaluate(self.champion, Task(self.version, mode, seeds))
+        return float(played.returns.reshape(-1, len(seeds)).mean(axis=1).min())
 
 
 def _phase_of(stretches: list[Phase], generation: int) -> int:
@@ -137,7 +148,9 @@ def _mended(file: Path) -> dict[int, dict[str, float]]:
 def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:
     """A run's folder. Other parameters give another folder, so stale results are never used."""
     params = experiment.params(arm, seed).model_dump(mode="json")
-    digest = sha256_bytes(canonical_json([params, experiment.solved, experiment.test_episodes]))
+    decides = [params, experiment.solved, experiment.test_episodes]
+    decides += [experiment.networks] if experiment.networks else []
+    digest = sha256_bytes(canonical_json(decides))
     return out / "runs" / f"{arm.replace(' ', '-')}-{seed}-{digest[:8]}"
 
 
@@ -147,7 +160,7 @@ def play(experiment: Experiment, arm: str, seed: int, folder: Path) -> Outcome:
     version = pin(params.env)
     folder.mkdir(parents=True, exist_ok=True)
     tests = folder / "champions.jsonl"
-    with make_evaluator(Settings(), version, params.network) as inner:
+    with make_run_evaluator(Settings(), version, params) as inner:
         champions = Champions(inner, experiment, params, version, tests)
         evolve(
             params,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from srghn.config import RunParams, parse_params, with_overrides
@@ -27,7 +27,7 @@ class Recovery:
     evaluations  episodes until then
     peak, rest   highest mutation rate in the phase's first 50 generations, and the median of its
                  last tenth
-    scores       of the champion at the phase's end, by mode
+    scores       of the champion at the phase's end, by mode, and by each of the further networks
     """
 
     phase: int
@@ -69,8 +69,10 @@ class Experiment:
     seeded         further parameters that depend on a run's seed, nested like the parameters
     sets           `section.key=value` of the command line, for every arm
     until_solved   a run ends in the generation in which its last phase is solved
-    tested         modes in which a champion is tested at the end of a phase: all, or its own and
-                   the next one's
+    tested         modes in which a champion is tested at the end of a phase: all, its own and the
+                   next one's, or its own
+    networks       name -> network.kwargs of networks that were not evolved, for which the
+                   champion's genome makes weights at the end of a phase
     """
 
     name: str
@@ -86,7 +88,8 @@ class Experiment:
     seeded: Callable[[int], Mapping[str, Any]] = lambda seed: {}
     sets: tuple[str, ...] = ()
     until_solved: bool = False
-    tested: Literal["all", "next"] = "all"
+    tested: Literal["all", "next", "own"] = "all"
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def params(self, arm: str, seed: int) -> RunParams:
         """The parameters of one run."""

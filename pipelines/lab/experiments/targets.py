@@ -14,6 +14,7 @@ METHOD = "self-referential"
 MEMORY = "kept spread, newcomers, memory"
 WITHIN, MEDIAN = 50, 12
 FALL, SHARE = 10.0, 0.95
+WIDTHS, SOLVED = 0.8, 475.0
 
 
 def of_arm(outcomes: Iterable[Outcome], arm: str) -> list[Outcome]:
@@ -233,9 +234,69 @@ def _or_not(evaluations: float) -> str:
     return f"{evaluations:,.0f}" if math.isfinite(evaluations) else "not solved"
 
 
+def unseen(phase: Recovery) -> dict[str, float]:
+    """The champion's scores with networks that were not evolved, by name."""
+    return {name: score for name, score in phase.scores.items() if name != phase.mode}
+
+
+def architectures(outcomes: Sequence[Outcome]) -> list[Target]:
+    """Targets: most seeds solve every width never seen, also after switches, more than other heads.
+
+    A head's count is of seeds that do so at the end of the first phase.
+    """
+    count = {arm: _all_widths(of_arm(outcomes, arm), 1) for arm in _arms(outcomes)}
+    runs = of_arm(outcomes, METHOD)
+    always = _all_widths(runs, len(runs[0].phases))
+    medians = {
+        name: float(np.median([unseen(run.phases[0])[name] for run in runs]))
+        for name in unseen(runs[0].phases[0])
+    }
+    by_rows = {
+        arm: n for arm, n in count.items() if arm.split()[0] in ("dense", "chunked", "basis")
+    }
+    wanted = f"at least {WIDTHS:.0%} of seeds reach {SOLVED:g} on each of {', '.join(medians)}"
+    found = [
+        Target(
+            "widths never seen",
+            wanted,
+            f"{count[METHOD]} of {len(runs)}; medians "
+            + ", ".join(f"{name}: {score:.0f}" for name, score in medians.items()),
+            count[METHOD] >= WIDTHS * len(runs),
+        ),
+        Target(
+            "... at the end of every phase",
+            wanted,
+            f"{always} of {len(runs)}",
+            always >= WIDTHS * len(runs),
+        ),
+    ]
+    if by_rows:
+        best = max(by_rows, key=lambda arm: by_rows[arm])
+        found.append(
+            Target(
+                "beside heads that fill tensors row by row",
+                "more seeds than any of them",
+                f"{count[METHOD]}; {best}: {by_rows[best]}",
+                count[METHOD] > by_rows[best],
+            )
+        )
+    return found
+
+
+def _all_widths(runs: Sequence[Outcome], phases: int) -> int:
+    """Runs whose champions solve every unseen network at the end of the first `phases` phases."""
+    return sum(
+        all(min(unseen(phase).values()) >= SOLVED for phase in run.phases[:phases]) for run in runs
+    )
+
+
+def _arms(outcomes: Sequence[Outcome]) -> list[str]:
+    return list(dict.fromkeys(o.arm for o in outcomes))
+
+
 def ablation(outcomes: Sequence[Outcome]) -> list[Target]:
     """The target that no other setting, with one part more or less, recovers faster."""
-    arms = list(dict.fromkeys(o.arm for o in outcomes))
+    arms = _arms(outcomes)
     slowest = {arm: max(medians(of_arm(outcomes, arm))) for arm in arms}
     best = min(slowest, key=lambda arm: slowest[arm])
     return [
