@@ -18,6 +18,7 @@ from srghn.errors import ConfigError
 from srghn.old_params import modern_gate, modernised
 from srghn.params import EVERY_FIELD as EVERY_FIELD
 from srghn.params import Params as Params
+from srghn.params import told
 from srghn.suites import Suite
 from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
 
@@ -371,9 +372,10 @@ class GateParams(Params):
         for name, value in suite.rules.items():
             given, default = modern.get(name), cls.model_fields[name].default
             if name in modern and given not in (default, value):
+                worlds = f" (for {', '.join(suite.worlds)})" if suite.worlds else ""
                 raise ValueError(
-                    f"gate.{name} is {given!r}, but suite {suite.name} says {value!r}; change it "
-                    "in one of them"
+                    f"gate.{name} is {given!r}, but suite {suite.name}{worlds} says {value!r}; "
+                    "change it in one of them"
                 )
         return {**modern, **suite.rules, "suite": suite}
 
@@ -507,7 +509,7 @@ def explain(error: ValidationError, prefix: str = "") -> str:
             lines.append(_unknown(path, _node_at(item["loc"][:-1])))
         else:
             name = f"{prefix}{path.upper()}" if prefix else path
-            lines.append(f"{name}: {item['msg']}, got {item['input']!r}")
+            lines.append(f"{name}: {told(item)}")
     return "; ".join(lines)
 
 

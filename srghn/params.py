@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import (
@@ -14,6 +15,18 @@ from pydantic import (
 
 #: Context of a dump that leaves nothing out.
 EVERY_FIELD = "every field"
+
+
+def told(item: Mapping[str, Any]) -> str:
+    """What one of Pydantic's errors says, and what it got.
+
+    A rule about several values names them itself: all of them once more would bury it.
+    """
+    given = item["input"]
+    if item["type"] != "value_error":
+        return f"{item['msg']}, got {given!r}"
+    words = str(item["ctx"]["error"])
+    return words if isinstance(given, Mapping | BaseModel) else f"{words}, got {given!r}"
 
 
 class Params(BaseModel):

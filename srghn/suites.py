@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from srghn.errors import ConfigError
-from srghn.params import Params
+from srghn.params import Params, told
 from srghn.yaml_files import read_yaml
 
 #: What of the gate rules is the suite's: budgets, margins, bars, and what returns mean.
@@ -142,7 +142,7 @@ def _told(error: ValidationError) -> str:
             known = SuiteCell.model_fields if len(item["loc"]) > 1 else Suite.model_fields
             lines.append(f"unknown key {path!r}; known: {', '.join(known)}")
         else:
-            lines.append(f"{path}: {item['msg']}, got {item['input']!r}")
+            lines.append(f"{path}: {told(item)}")
     return "; ".join(lines)
 
 

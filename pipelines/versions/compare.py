@@ -10,7 +10,7 @@ from pipelines.versions.release import Release
 from regression_suite.compare import Comparison
 from regression_suite.compare import compare as play
 from serving.settings import Settings
-from srghn.candidates.candidate import Candidate
+from srghn.candidates.candidate import MANIFEST, Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion, verify
 from srghn.errors import ConfigError
@@ -51,10 +51,10 @@ def _find(release: Release, what: str) -> tuple[Candidate, GateParams]:
         workspace = find_workspace(release.settings, found.run_id)
         rules = GateParams() if workspace is None else workspace.params().gate
         return release.store.load(found.digest), rules
-    if not Path(what).is_dir():
+    if not (Path(what) / MANIFEST).is_file():
         raise ConfigError(
-            f"{what!r} is neither a version's number nor a candidate's folder; srghn candidates "
-            "lists the versions"
+            f"{what!r} is neither a version's number nor a candidate's folder, which holds a "
+            f"{MANIFEST}; srghn candidates lists the versions"
         )
     return Candidate.load(Path(what)), GateParams()
 

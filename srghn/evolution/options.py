@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from srghn.config import EvolutionParams, Params
 from srghn.errors import ConfigError
+from srghn.params import told
 
 P = TypeVar("P", bound=Params)
 
@@ -30,4 +31,4 @@ def _explain(model: type[Params], params: EvolutionParams, item: object) -> str:
     if item["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields) or "none"
         return f"{path}: {params.strategy} has no such option; known: {known}"
-    return f"{path}: {item['msg']}, got {item['input']!r}"
+    return f"{path}: {told(item)}"

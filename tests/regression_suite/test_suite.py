@@ -90,10 +90,13 @@ def test_a_suite_s_rules_hold_and_a_cell_s_own_before_them(version: EnvVersion) 
 
 
 def test_saying_two_things_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"gate.margin is 0.3, but suite t says 0.04"):
-        parse_params(
-            {"gate": {"margin": 0.3, "suite": {"name": "t", "rules": {"margin": 0.04}}}}, "f"
-        )
+    theirs = {"name": "t", "rules": {"margin": 0.04}, "worlds": ["CartPole-v1"]}
+    with pytest.raises(ConfigError) as refused:
+        parse_params({"gate": {"margin": 0.3, "suite": theirs}}, "f")
+    assert str(refused.value) == (
+        "f: gate: gate.margin is 0.3, but suite t (for CartPole-v1) says 0.04; change it in one of "
+        "them"
+    )
     with pytest.raises(ConfigError, match=r"gate.suite or gate.perturbations, not both"):
         parse_params({"gate": {"perturbations": [], "suite": {"name": "t"}}}, "f")
 
@@ -103,7 +106,7 @@ def test_saying_two_things_is_refused() -> None:
     [
         ({"name": "t", "rules": {"margn": 0.1}}, "did you mean 'margin'"),
         ({"name": "t", "rules": {"attempts": 9}}, "no rule of a suite"),
-        ({"name": "t", "cells": [{"severities": [1]}]}, "give both, or neither"),
+        ({"name": "t", "cells": [{"severities": [1]}]}, "give both, or neither$"),
         ({"name": "t", "cells": [{}]}, "a perturbation with severities, or modes"),
         ({"name": "t", "cells": [{"modes": ["a"], "severity": 1}]}, "known: perturbation"),
         ({"cells": []}, "name: Field required"),

@@ -22,5 +22,7 @@ def test_a_version_is_compared_with_a_folder(home: Home, monkeypatch: pytest.Mon
     assert told["difference"]["value"] == 0
     assert told["page"].startswith(str(home.settings.home / "comparisons"))
     assert len(home.release.ledger.events()) == events
-    refused = CliRunner().invoke(app, ["compare", "1", "nowhere"])
-    assert isinstance(refused.exception, ConfigError)
+    for what in ("nowhere", str(home.settings.home)):
+        refused = CliRunner().invoke(app, ["compare", "1", what])
+        assert isinstance(refused.exception, ConfigError)
+        assert "which holds a manifest.json" in str(refused.exception)
