@@ -31,8 +31,14 @@ def digests(verdict: Mapping[str, Any]) -> dict[str, str]:
         PAGE: str(verdict.get("report_digest")),
         VERDICT: sha256_bytes(canonical_json(said)),
         **clock,
-        **{str(name): str(digest) for name, digest in dict(verdict.get("evidence") or {}).items()},
+        **{str(name): str(digest) for name, digest in _named(verdict).items()},
     }
+
+
+def _named(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The further files that a verdict names; none where it names them in another form."""
+    said = verdict.get("evidence")
+    return said if isinstance(said, Mapping) else {}
 
 
 def problem(where: Path, verdict: Mapping[str, Any], name: str | None = None) -> str | None:
@@ -61,7 +67,7 @@ def otherwise(where: Path, verdict: Mapping[str, Any]) -> str | None:
     holds all of them.
     """
     path = where / NUMBERS
-    if NUMBERS not in dict(verdict.get("evidence") or {}):
+    if NUMBERS not in _named(verdict):
         return f"the verdict names no {NUMBERS}, which holds its checks"
     try:
         held = json.loads(path.read_bytes())["verdict"]

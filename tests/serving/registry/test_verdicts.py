@@ -121,10 +121,11 @@ def test_a_verdict_is_the_one_in_its_report(
     said: Any = {"report_path": page, "report_digest": page.parent.name, "who": Who("gate", "r")}
     with pytest.raises(TransitionRefused, match=words):
         ledger.record_verdict(version, forged, **said)
-    bare = {**verdict, "evidence": {}}
-    steps.report(version, bare)
-    with pytest.raises(TransitionRefused, match=r"names no report\.json"):
-        ledger.record_verdict(version, bare, **said)
+    for evidence in ({}, None, ["report.json"], "report.json"):
+        bare = {**verdict, "evidence": evidence}
+        steps.report(version, bare)
+        with pytest.raises(TransitionRefused, match=r"names no report\.json"):
+            ledger.record_verdict(version, bare, **said)
     steps.report(version, verdict)
     assert ledger.record_verdict(version, verdict, **said) == "PASSED"
 
