@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save
 
 from srghn.candidates.candidate import MANIFEST, Candidate
 from srghn.config import GateParams
@@ -41,6 +43,7 @@ def identify(
     try:
         candidate = Candidate.load(folder)
         own = _read_world(candidate)
+        _read_genome(candidate)
     except SrghnError as error:
         remedy = "Restore the original files, or freeze the candidate again."
         checks.append(Check("integrity", "failed", say(error), remedy=remedy))
@@ -109,6 +112,20 @@ def _read_world(candidate: Candidate) -> EnvVersion:
             f"{candidate.env_fingerprint[:16]}…"
         )
     return own
+
+
+def _read_genome(candidate: Candidate) -> None:
+    """Raises unless the genome's file is written as `freeze` does, and holds nothing else.
+
+    Attempts are counted by the digest of this file: the same numbers have one digest alone.
+    """
+    path = candidate.path / "genome.safetensors"
+    try:
+        written = save({"genome": candidate.load_genome()})
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise ArtefactError(f"{path} holds no genome: {error}") from error
+    if path.read_bytes() != written:
+        raise ArtefactError(f"{path} is not written as srghn writes a genome")
 
 
 def _environment(

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from safetensors.numpy import save
 
 from regression_suite import identity
 from regression_suite.again import play_recorded
@@ -109,6 +111,21 @@ def test_a_nan_genome_is_refused(make: Make, rule: Judge) -> None:
     verdict = rule(make("nan genome", genome=float("nan")))
     assert verdict.bound_by == "finite weights"
     assert "genome.safetensors" in verdict.summary
+
+
+@pytest.mark.parametrize("other", [{"more": "data"}, None])
+def test_a_genome_in_another_writing_is_no_new_genome(
+    make: Make, rule: Judge, version: EnvVersion, other: dict[str, str] | None
+) -> None:
+    """The same numbers with another digest would have attempts of their own."""
+    candidate = make("rewritten")
+    genome = candidate.load_genome()
+    values = genome if other else genome.astype(np.float64)
+    (candidate.path / "genome.safetensors").write_bytes(save({"genome": values}, other))
+    seal(candidate.path, version, {})
+    verdict = rule(candidate)
+    assert (verdict.verdict, verdict.bound_by) == ("failed", "integrity")
+    assert "is not written as srghn writes a genome" in verdict.summary
 
 
 @pytest.mark.parametrize(
