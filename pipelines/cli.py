@@ -9,6 +9,7 @@ by the user.
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -93,6 +94,21 @@ schedule.add_to(app)
 env.add_to(app)
 suite.add_to(app)
 lab.add_to(app)
+
+
+def _unwrap(group: typer.Typer) -> None:
+    """Make each paragraph of help one line: a terminal breaks it where it is full, not twice."""
+    for command in group.registered_commands:
+        text = inspect.getdoc(command.callback) or ""
+        command.help = command.help or "\n\n".join(
+            " ".join(part.split("\n")) for part in text.split("\n\n")
+        )
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _unwrap(inner.typer_instance)
+
+
+_unwrap(app)
 
 
 def main() -> None:

@@ -49,6 +49,12 @@ def test_every_command_has_an_example_that_parses() -> None:
     assert not without, f"no example in the help of {', '.join(without)}"
 
 
+def test_paragraphs_of_help_are_broken_by_the_terminal_alone() -> None:
+    """Broken where the source is, a line that is a little too long leaves a word to itself."""
+    for called, command in commands("srghn", get_command(app)):
+        assert not [part for part in command.help.split("\n\n") if "\n" in part], called
+
+
 @pytest.mark.parametrize(
     "command", [("status",), ("candidates",), ("history",), ("env", "list")], ids=" ".join
 )
