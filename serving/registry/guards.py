@@ -221,15 +221,19 @@ def check_lease(lease: str, written: int, verdict: Mapping[str, Any]) -> None:
         )
 
 
-def check_report(where: Path, digest: str, verdict: Mapping[str, Any]) -> None:
-    """Check that the report is in its place, holds this verdict, and has the files it names."""
+def check_report(where: Path, digest: str, verdict: Mapping[str, Any], written: int) -> None:
+    """Check that the report is in its place, holds this verdict, and has the files it names.
+
+    `written` is as for `check_lease`: verdicts of 0.2.0 name the page alone.
+    """
     if verdict.get("report_digest") != digest:
         raise TransitionRefused(
             f"the verdict names report {short(verdict.get('report_digest'))}, but the report to "
             f"record is {short(digest)}"
         )
     check_files(where, verdict)
-    wrong = reports.otherwise(where, verdict)
+    old = written == 1 and verdict.get("lease") is None
+    wrong = None if old else reports.otherwise(where, verdict)
     if wrong is not None:
         raise TransitionRefused(f"{wrong}; judge the version again")
 

@@ -154,8 +154,9 @@ def record_verdict(
     guards.check_leased(step.connection, found)
     mode = rows.leased_mode(step.connection, version) or _mode(step, found)
     guards.check_verdict(found, verdict, mode)
-    guards.check_lease(*_begun(step, version), verdict)
-    guards.check_report(report_path.parent, report_digest, verdict)
+    lease, written = _begun(step, version)
+    guards.check_lease(lease, written, verdict)
+    guards.check_report(report_path.parent, report_digest, verdict, written)
     state = VERDICTS[str(verdict["verdict"])]
     step.move(
         version,

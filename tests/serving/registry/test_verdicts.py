@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.registry import reports
+from serving.registry import guards, reports
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
 from serving.registry.schema import POLICY
@@ -128,6 +128,25 @@ def test_a_verdict_is_the_one_in_its_report(
             ledger.record_verdict(version, bare, **said)
     steps.report(version, verdict)
     assert ledger.record_verdict(version, verdict, **said) == "PASSED"
+
+
+def test_a_verdict_of_an_evaluation_that_0_2_began_is_taken_with_its_page_alone(
+    steps: Any,
+) -> None:
+    version = steps.register()
+    lease = steps.begin(version).lease
+    old = {k: v for k, v in steps.verdict(version).items() if k not in ("lease", "evidence")}
+    page = steps.report(version, old)
+    where: Any = (page.parent, page.parent.name, old)
+    guards.check_lease(lease, 1, old)
+    guards.check_report(*where, 1)
+    with pytest.raises(TransitionRefused, match="drawn from none"):
+        guards.check_lease(lease, 2, old)
+    with pytest.raises(TransitionRefused, match=r"names no report\.json"):
+        guards.check_report(*where, 2)
+    page.write_text("another")
+    with pytest.raises(TransitionRefused, match="put the report back"):
+        guards.check_report(*where, 1)
 
 
 @pytest.mark.parametrize("harm", HARM)
