@@ -58,6 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reserved = False
         self._receiving, self._held = False, deque[tuple[RequestResponseCycle, Any]]()
         self._answer = b""  # that waits for the end of the loop's turn
+        self._rested = 0.0  # loop time since when the connection is idle
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -74,6 +75,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stage = _IDLE
         self._time()
+        super()._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -115,6 +117,37 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._stage = _IDLE
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but its keep-alive timer runs on: a new one for each request costs."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._rested = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._rest(self.timeout_keep_alive)
+
+    def _rest(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn calls this for every request; here the timer looks what has happened."""
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._stage != _IDLE or not self.cycle.response_complete:
+            return  # a request is under way; its answer starts the timer again
+        left = self._rested + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._rest(left)
+        else:
+            super().timeout_keep_alive_handler()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         extensions: dict[str, Any] = {REPLY: partial(self._reply, cycle)}

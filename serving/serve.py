@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -97,6 +98,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Any) -> None:
         super().__init__(config)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then exempt what stays from collections of garbage: a full one took 75 ms."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.draining = True

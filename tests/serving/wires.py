@@ -1,0 +1,60 @@
+"""A connection of the server's protocol without a socket: what it writes is noted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from serving.limits import Limits
+from serving.protocol import GuardedProtocol, guarded
+
+ASK = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+Connect = Callable[[], GuardedProtocol]
+
+
+class Wire(asyncio.Transport):
+    """A transport that notes what is written, and nothing after it is closed."""
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__()
+        self._notes, self._closed = notes, False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def write(self, data: Any) -> None:
+        assert not self._closed
+        found = re.search(rb"(?<!HTTP)/(\d+)", bytes(data))  # a body; else it is a head
+        if found:
+            self._notes.append(f"wrote {found[1].decode()}")
+
+    def close(self) -> None:
+        self._closed = True
+
+    def pause_reading(self) -> None:
+        """Told so while pipelined requests wait."""
+
+    def resume_reading(self) -> None:
+        """Told so after the last of them."""
+
+
+def connector(app: Any, notes: list[str], **options: Any) -> Connect:
+    """A function that opens a connection to an application; `options` are uvicorn's."""
+    config = uvicorn.Config(app, lifespan="off", access_log=False, **options)
+    config.load()
+    protocol = guarded(Limits(), None)
+
+    def connect() -> GuardedProtocol:
+        made = protocol(config=config, server_state=ServerState(), app_state={})
+        made.connection_made(Wire(notes))
+        return made
+
+    return connect
