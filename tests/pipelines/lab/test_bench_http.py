@@ -10,7 +10,7 @@ import pytest
 from pipelines.lab.bench.http import clients
 from pipelines.lab.bench.http.contestants import bare
 from pipelines.lab.bench.http.load import Rate, Refused, load, resident_mib
-from pipelines.lab.bench.http.run import BARE, CONSTANT, _row, copy_home, serving, works
+from pipelines.lab.bench.http.run import _row, copy_home, serving, works
 from serving.settings import Settings
 from srghn.errors import ServiceError
 from tests.serving.conftest import Home, maker
@@ -42,11 +42,10 @@ def test_without_a_champion_it_says_what_to_do(tmp_path: Path) -> None:
         copy_home(settings, tmp_path / "copy")
 
 
-def test_shares_are_taken_within_a_round() -> None:
+def test_shares_are_of_the_bare_function_just_before() -> None:
     slow, fast = Rate(100, 1.0, 1.0, 1.0, 2.0), Rate(200, 1.0, 1.0, 1.0, 2.0)
-    row = _row("x", 1, [slow, fast, slow], [fast, fast, slow], [slow, slow, slow], 0.5)
-    assert (row["of_bare"], row["of_constant"]) == (1.0, 1.0)
-    assert BARE != CONSTANT
+    row = _row("x", 1, [(fast, slow), (fast, fast), (slow, slow)], 0.5, 0.75)
+    assert (row["of_bare"], row["of_constant"], row["aim_of_bare"]) == (1.0, 2.0, 0.75)
 
 
 def test_episodes_return_their_token_and_post_their_outcome() -> None:

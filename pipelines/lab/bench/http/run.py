@@ -68,8 +68,8 @@ def works(size: int) -> list[Work]:
     ]
 
 
-def bench_http(settings: Settings, *, rounds: int = 3, seconds: float = 3.0) -> dict[str, Any]:
-    """Requests per CPU-second of each work, as shares of the bare function in the same round.
+def bench_http(settings: Settings, *, rounds: int = 3, seconds: float = 2.0) -> dict[str, Any]:
+    """Requests per CPU-second of each work, as shares of the bare function just before it.
 
     Raises `ServiceError` if the home has no champion. Nothing is written into the home; its
     champion is served from a copy.
@@ -105,46 +105,55 @@ def bench_http(settings: Settings, *, rounds: int = 3, seconds: float = 3.0) -> 
 def _rows(
     ours: Server, servers: dict[str, Server], size: int, rounds: int, seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """A row for each work and number of connections; contestants take turns in each round."""
+    """A row for each work and number of connections.
+
+    The bare function is measured anew just before each of them, because the speed of a machine
+    changes within seconds.
+    """
+    ask, scoring = clients.act(size), clients.scoring(size)
+    chosen: dict[str, tuple[Server, Callable[[], Client], float | None]] = {
+        BARE: (servers[BARE], lambda: ask, None),
+        CONSTANT: (servers[CONSTANT], lambda: ask, None),
+        MLFLOW: (servers[MLFLOW], lambda: scoring, None),
+        **{work.name: (ours, work.client, work.aim) for work in works(size)},
+    }
     for connections in CONNECTIONS:
-        found: dict[str, list[Rate]] = {}
+        found: dict[str, list[tuple[Rate, Rate]]] = {}
         for _ in range(rounds):
-            for name, server in servers.items():
-                ask = clients.scoring(size) if name == MLFLOW else clients.act(size)
-                rate = _measure(server, [ask] * connections, seconds)
-                found.setdefault(name, []).append(rate)
-            for work in works(size):
-                asking = [work.client() for _ in range(connections)]
-                found.setdefault(work.name, []).append(_measure(ours, asking, seconds))
-        aims = {work.name: work.aim for work in works(size)}
-        for name, rates in found.items():
-            yield _row(name, connections, rates, found[BARE], found[CONSTANT], aims.get(name))
+            for name, (server, client, _) in chosen.items():
+                bare = _measure(servers[BARE], [ask] * connections, seconds)
+                asking = [client() for _ in range(connections)]
+                pair = bare, _measure(server, asking, seconds)
+                found.setdefault(name, []).append(pair)
+        constant = _share(found[CONSTANT])
+        for name, pairs in found.items():
+            yield _row(name, connections, pairs, constant, chosen[name][2])
 
 
 def _measure(server: Server, asking: list[Client], seconds: float) -> Rate:
     return load(server.url, server.workers(), asking, seconds)
 
 
+def _share(pairs: list[tuple[Rate, Rate]]) -> float:
+    """The median share of the bare function's requests per CPU-second."""
+    return statistics.median(rate.per_cpu_second / bare.per_cpu_second for bare, rate in pairs)
+
+
 def _row(
     name: str,
     connections: int,
-    rates: list[Rate],
-    bare: list[Rate],
-    constant: list[Rate],
+    pairs: list[tuple[Rate, Rate]],
+    constant: float,
     aim: float | None,
 ) -> dict[str, Any]:
-    """The median over rounds of each figure; shares are taken within a round."""
-
-    def share(others: list[Rate]) -> float:
-        pairs = zip(rates, others, strict=True)
-        return statistics.median(a.per_cpu_second / b.per_cpu_second for a, b in pairs)
-
+    """The median over rounds of each figure; `pairs` are the bare function's rate and this one."""
+    rates, share = [rate for _, rate in pairs], _share(pairs)
     return {
         "work": name,
         "connections": connections,
         "per_cpu_second": round(statistics.median(rate.per_cpu_second for rate in rates)),
-        "of_bare": round(share(bare), 3),
-        "of_constant": round(share(constant), 3),
+        "of_bare": round(share, 3),
+        "of_constant": round(share / constant, 3),
         "aim_of_bare": aim,
         "p50_ms": round(statistics.median(rate.p50_ms for rate in rates), 3),
         "p99_ms": round(statistics.median(rate.p99_ms for rate in rates), 3),
