@@ -37,6 +37,8 @@ class Actions:
         if rows.shape[1] != len(self.low):
             return False
         low, high = self._outer
+        if len(low) == 1:  # the usual case, in half the time
+            return bool(rows.min() >= low[0] and rows.max() <= high[0])
         return bool((rows >= low).all() and (rows <= high).all())
 
     def differ(self, first: Any, second: Any) -> bool:

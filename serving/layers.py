@@ -59,7 +59,10 @@ class Layers:
         values = observations
         for step in self.batch:
             values = step(values)
-        return values if self.offset is None else values.argmax(axis=1) + self.offset
+        if self.offset is None:
+            return values
+        chosen = values.argmax(axis=1)
+        return chosen + self.offset if self.offset else chosen
 
 
 def read_layers(data: bytes) -> Layers | None:
