@@ -61,7 +61,7 @@ class Layers:
             values = step(values)
         if self.offset is None:
             return values
-        chosen = values.argmax(axis=1)
+        chosen: NDArray[Any] = values.argmax(axis=1)
         return chosen + self.offset if self.offset else chosen
 
 
