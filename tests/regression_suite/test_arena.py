@@ -1,17 +1,18 @@
-"""Arms start in a random order: an environment that wears out favours none of them."""
+"""Arms start in a random order; cells are played until they are decided, or as planned."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
-from regression_suite.arena import Arena
+from regression_suite.arena import Arena, Decided
 from regression_suite.suite import Cell
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.config import EnvParams, NetworkParams, Returns
-from srghn.envs import pin
+from srghn.envs import EnvVersion, pin
 from srghn.envs.registry import load_object
 from srghn.evaluation.base import make_backend
 from srghn.evaluation.task import Task
@@ -48,3 +49,26 @@ def test_one_policy_is_no_better_than_itself_where_the_world_wears_out() -> None
     assert played.incumbent_returns is not None
     assert abs(np.mean(played.returns - played.incumbent_returns)) < 10
     assert np.mean(apart[0] - apart[1]) > 20
+
+
+def lengths(version: EnvVersion, cells: Sequence[Cell], decided: Decided) -> list[int]:
+    policy = OnnxPolicy.from_bytes(linear_onnx((0.0, 0.0, 0.0, 0.0), 1.0), "falls at once")
+    with make_backend("gymnasium", version, NetworkParams()) as backend:
+        played = Arena(policy, policy, version, backend, root=1).play(cells, decided)
+    assert all(len(set(part.seeds.tolist())) == len(part) for part in played)
+    return [len(part) for part in played]
+
+
+def test_a_cell_is_played_as_planned_unless_it_is_decided_before(version: EnvVersion) -> None:
+    """What decided cells saved goes to undecided ones, but for those that decide nothing."""
+    cells = [
+        Cell("primary", "primary", "normal", 170),
+        Cell("other", "perturbed", "normal", 120),
+        Cell("shown", "mode", "flipped", 70, binding=False),
+    ]
+    assert lengths(version, cells, lambda played, whole: False) == [170, 120, 70]
+    assert lengths(version, cells, lambda played, whole: True) == [50, 50, 50]
+    first = lengths(version, cells, lambda played, whole: played.cell.name == "primary")
+    assert first == [50, 240, 70]
+    enough = lengths(version, cells, lambda played, whole: len(played) >= 150)
+    assert enough == [150, 140, 70]
