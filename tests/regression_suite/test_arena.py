@@ -72,3 +72,5 @@ def test_a_cell_is_played_as_planned_unless_it_is_decided_before(version: EnvVer
     assert first == [50, 240, 70]
     enough = lengths(version, cells, lambda played, whole: len(played) >= 150)
     assert enough == [150, 140, 70]
+    shown = lengths(version, cells, lambda played, whole: not played.cell.binding)
+    assert shown == [170, 120, 50]
