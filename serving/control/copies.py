@@ -8,6 +8,7 @@ the process, the worker knows which version was running. The process ends with i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
@@ -179,7 +180,7 @@ def _differ(first: Any, second: Any, actions: Actions | None) -> bool:
 
 
 def main(folder: Path) -> None:
-    """Answer copies until stdin ends."""
+    """Answer copies until stdin ends or the worker is gone."""
     die_with_parent()
     os.nice(NICE)
     said = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -190,8 +191,9 @@ def main(folder: Path) -> None:
         lambda one: _write(said.fileno(), encode(one) + b"\n"),
     )
     decode = msgspec.json.Decoder(Copy).decode
-    for line in sys.stdin.buffer:
-        answers.answer(decode(line))
+    with contextlib.suppress(BrokenPipeError):  # the worker was killed
+        for line in sys.stdin.buffer:
+            answers.answer(decode(line))
 
 
 def _write(file: int, data: bytes) -> None:
