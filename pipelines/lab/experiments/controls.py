@@ -54,6 +54,7 @@ KEPT, STRESS = {"keep_spread": True}, {"stress": True}
 LASTING: Arms = {
     "kept spread and stress": {"ghn": {**KEPT, **STRESS}},
     "kept spread and newcomers": {"ghn": KEPT, "evolution": {"newcomers": 0.5}},
+    "newcomers alone": {"evolution": {"newcomers": 0.5}},
     "kept spread": {"ghn": KEPT},
     "stress": {"ghn": STRESS},
     "both, with memory": {"ghn": {**KEPT, **STRESS}, "evolution": {"memory": 8}},
