@@ -88,8 +88,7 @@ def bench(
     """Steps per CPU-second against a plain Gymnasium loop, the peers, and the limits.
 
     With `serve`: requests per CPU-second of the HTTP server. With `gate`: seconds of a gate. With
-    `solve`: CPU-seconds until an
-    environment is solved.
+    `solve`: CPU-seconds until an environment is solved.
 
     Examples:
 
@@ -106,7 +105,10 @@ def bench(
 
 def serve(
     rounds: Annotated[int, typer.Option(help="Rounds; the median is reported.", min=1)] = 3,
-    seconds: Annotated[float, typer.Option(help="Seconds a measurement.", min=0.1)] = 3.0,
+    seconds: Annotated[float, typer.Option(help="Seconds a measurement.", min=0.1)] = 2.0,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Servers and load generator on a core each.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Requests per CPU-second of the HTTP server, beside a bare one, FastAPI's and MLflow's.
@@ -117,7 +119,7 @@ def serve(
     """
     from pipelines.lab.bench.http.run import bench_http, show
 
-    show(bench_http(load_settings(), rounds=rounds, seconds=seconds), json)
+    show(bench_http(load_settings(), rounds=rounds, seconds=seconds, apart=apart), json)
 
 
 def gate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def test_each_work_is_answered_and_measured(tmp_path: Path) -> None:
             assert rate.requests > 0, work.name
             assert 0 < rate.p50_ms <= rate.p99_ms
         assert resident_mib(server.workers()[0]) > 10
+        core = min(os.sched_getaffinity(0))
+        server.stay_on(core)
+        threads = Path(f"/proc/{server.workers()[0]}/task").iterdir()
+        assert {frozenset(os.sched_getaffinity(int(one.name))) for one in threads} == {
+            frozenset([core])
+        }
         wrong = clients.always(clients.request("/v1/act", b"{}"))
         with pytest.raises(Refused, match="422"):
             load(server.url, server.workers(), [wrong], 0.1)

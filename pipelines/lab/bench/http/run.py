@@ -45,6 +45,12 @@ class Server:
         """The processes that answer."""
         return [pid for parent in self.pids for pid in (children_of(parent) or [parent])]
 
+    def stay_on(self, core: int) -> None:
+        """Keep all threads that answer on one core."""
+        for pid in self.workers():
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), [core])
+
 
 @dataclass(frozen=True)
 class Work:
@@ -68,12 +74,18 @@ def works(size: int) -> list[Work]:
     ]
 
 
-def bench_http(settings: Settings, *, rounds: int = 3, seconds: float = 2.0) -> dict[str, Any]:
+def bench_http(
+    settings: Settings, *, rounds: int = 3, seconds: float = 2.0, apart: bool = False
+) -> dict[str, Any]:
     """Requests per CPU-second of each work, as shares of the bare function just before it.
 
-    Raises `ServiceError` if the home has no champion. Nothing is written into the home; its
-    champion is served from a copy.
+    `apart`: servers and load generator get a core each, as if the clients were elsewhere. Raises
+    `ServiceError` if the home has no champion, or if there is no second core. Nothing is written
+    into the home; its champion is served from a copy.
     """
+    cores = sorted(os.sched_getaffinity(0))
+    if apart and len(cores) < 2:
+        raise ServiceError("--apart needs two cores, got one; leave it out")
     with tempfile.TemporaryDirectory(prefix="srghn-bench-") as folder:
         home = Path(folder) / "home"
         model, size = copy_home(settings, home)
@@ -91,7 +103,14 @@ def bench_http(settings: Settings, *, rounds: int = 3, seconds: float = 2.0) -> 
                 CONSTANT: start(module, "constant"),
                 MLFLOW: start(module, "mlflow", str(saved)),
             }
-            rows = list(_rows(ours, servers, size, rounds, seconds))
+            if apart:
+                for server in (ours, *servers.values()):
+                    server.stay_on(cores[0])
+                os.sched_setaffinity(0, cores[-1:])
+            try:
+                rows = list(_rows(ours, servers, size, rounds, seconds))
+            finally:
+                os.sched_setaffinity(0, cores)
             memory = resident_mib(ours.workers()[0])
         two = _two_workers(home, size, seconds)
     return {
