@@ -105,7 +105,7 @@ hostile: install ## what bad bodies cost the server, as multiples of a valid one
 	$(BIN)/python -W ignore -m tests.benchmarks.hostile --megabytes 4 --native
 
 .PHONY: unattended
-unattended: install ## each part of the loop killed in turn under clients, cancel, cron, screens: 15 minutes idle
+unattended: install ## each part of the loop killed in turn under clients, cancel, cron, screens: 12 minutes idle
 	$(BIN)/python -W ignore -m tests.benchmarks.loop_kills --table docs/results/unattended.csv
 
 .PHONY: swaps
@@ -124,5 +124,5 @@ clean: ## remove what the build made; never .srghn, which holds your ledger
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
 
 .PHONY: calibration
-calibration: install ## simulate thousands of gates and write docs/calibration.md: half an hour
+calibration: install ## simulate thousands of gates and write docs/calibration.md: 2 minutes idle
 	nice $(BIN)/python -m regression_suite.calibration.program docs
