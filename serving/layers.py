@@ -56,13 +56,27 @@ class Layers:
 
     def many(self, observations: Floats) -> NDArray[Any]:
         """Actions (n,) or (n, k) for observations (n, d)."""
-        values = observations
-        for step in self.batch:
-            values = step(values)
+        values = self._outputs(observations)
         if self.offset is None:
             return values
         chosen: NDArray[Any] = values.argmax(axis=1)
         return chosen + self.offset if self.offset else chosen
+
+    def choices(self, size: int) -> tuple[int, int] | None:
+        """The least and the largest action for observations of `size` numbers; None if continuous.
+
+        They follow from the number of outputs, whatever an observation may be.
+        """
+        if self.offset is None:
+            return None
+        count = self._outputs(np.zeros((1, size), np.float32)).shape[1]
+        return self.offset, self.offset + count - 1
+
+    def _outputs(self, observations: Floats) -> Floats:
+        values = observations
+        for step in self.batch:
+            values = step(values)
+        return values
 
 
 def read_layers(data: bytes) -> Layers | None:

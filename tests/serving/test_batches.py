@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batches import quick_batch, quick_rows
+from serving.schemas import BadRequest
 from serving.tensors import InferRequest, batch, one, read
 
 numbers = st.one_of(
@@ -80,8 +81,10 @@ def test_threads_do_not_share_a_parser() -> None:
         assert list(threads.map(read, range(8))) == list(range(8))
 
 
-def request(data: object, size: int, binary: bytes = b"") -> tuple[InferRequest, bytes]:
-    tensor: dict[str, object] = {"name": "obs", "shape": [1, size], "datatype": "FP32"}
+def request(
+    data: object, size: int, binary: bytes = b"", count: int = 1
+) -> tuple[InferRequest, bytes]:
+    tensor: dict[str, object] = {"name": "obs", "shape": [count, size], "datatype": "FP32"}
     if binary:
         tensor["parameters"] = {"binary_data_size": len(binary)}
     else:
@@ -109,3 +112,13 @@ def test_one_odd_observation_is_left_to_the_batch(data: object) -> None:
 def test_one_binary_observation_is_finite_and_whole() -> None:
     for values in ([1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, np.nan, 2.0], [np.inf, 1.0, 2.0]):
         assert one(*request([], 3, np.array(values, "<f4").tobytes()), 3) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_binary_batch_has_finite_numbers(value: float) -> None:
+    values = np.full((20, 3), 3e38, "<f4")  # whose squares are infinite
+    said, binary = request([], 3, values.tobytes(), 20)
+    assert (batch(said, binary, 3, 20) == values).all()
+    values[10, 1] = value
+    with pytest.raises(BadRequest, match="finite"):
+        batch(said, values.tobytes(), 3, 20)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from serving.actions import Actions
 from serving.layers import Layers, proven, read_layers
-from serving.predictor import Predictor
+from serving.predictor import InvalidAction, Predictor
 from srghn.candidates.candidate import OnnxPolicy
 
 RANDOM = np.random.default_rng(3)
@@ -91,6 +92,7 @@ def test_a_number_may_be_added_to_a_choice() -> None:
     data = model(nodes, TensorProto.INT64, 1, **WEIGHTS, start=np.int64(5))
     layers, _ = prove(data)
     assert layers.one([0.0, 0.0, 0.0, 0.0]) >= 5
+    assert layers.choices(4) == (5, 7)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +146,40 @@ def test_large_observations_go_to_onnx_runtime() -> None:
     predictor.act_one([1.0, 0.0, 0.0, 2 * bound])
     predictor.act(np.full((3, 4), 2 * bound, "f4"))
     assert asked == [2 * bound, 2 * bound]
+
+
+@pytest.mark.parametrize("low", [0, 1, -1])
+def test_an_action_is_checked_unless_each_output_is_one(low: int) -> None:
+    layers, policy = prove(discrete("Tanh"))
+    actions = Actions(np.array([float(low)]), np.array([low + 2.0]))
+    predictor = Predictor(1, "d", "e", "normal", 4, (), "i", policy, layers, actions=actions)
+    observations = np.random.default_rng(1).uniform(-10, 10, size=(1000, 4)).astype("f4")
+    plain = policy(observations)
+    assert set(plain) == {0, 1, 2}  # one of them is unknown where the choices begin elsewhere
+    if low == 0:
+        assert (predictor.act(observations) == plain).all()
+        return
+    bad = observations[plain == (0 if low == 1 else 2)]
+    with pytest.raises(InvalidAction, match="one of a batch"):
+        predictor.act(observations)
+    with pytest.raises(InvalidAction, match="does not have"):
+        predictor.act_one(bad[0].tolist())
+
+
+@pytest.mark.parametrize("large", [np.nan, np.inf, 3e38, 1.01, -1.01])
+def test_one_number_beyond_the_bound_is_enough(large: float) -> None:
+    layers, policy = prove(discrete("Tanh"))
+    asked: list[int] = []
+
+    def noted(observations: Any) -> Any:
+        asked.append(len(observations))
+        return policy(observations)
+
+    predictor = Predictor(1, "d", "e", "normal", 4, (), "i", cast(OnnxPolicy, noted), layers)
+    observations = np.zeros((300, 4), "f4")
+    observations[150, 2] = large if abs(large) > 2 or np.isnan(large) else large * layers.bound
+    predictor.act(observations)
+    assert asked == [300]
+    many = np.full((300, 4), layers.bound, "f4")  # whose squares add up to more than the bound's
+    predictor.act(many)
+    assert asked == [300]
