@@ -143,5 +143,6 @@ class Predictor:
 
 def _within(observations: NDArray[np.float32], bound: float) -> bool:
     """Whether no number exceeds `bound`. Mostly their squares' sum says so, in half the time."""
-    small: bool = np.vdot(observations, observations) < 0.99 * bound**2  # .99: sums are rounded
-    return small or bool(np.abs(observations).max() <= bound)
+    squares = float(np.vdot(observations, observations))
+    near = squares < 0.99 * bound**2  # .99: sums are rounded
+    return near or bool(np.abs(observations).max() <= bound)

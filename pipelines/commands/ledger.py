@@ -17,7 +17,7 @@ from pipelines.commands.output import (
     table,
     who,
 )
-from srghn.errors import ConfigError, SrghnError
+from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from serving.registry.ledger import Ledger
@@ -156,10 +156,13 @@ def mode_set(
 
     Example: srghn mode set flipped --reason "the motors were rewired"
     """
-    ledger = _ledger()
-    _check_mode(ledger, policy, mode)
+    from pipelines.versions.release import Release
+    from serving.control.release import set_mode
+
+    release = Release(load_settings())
+    ledger = release.ledger
     before = {found.version: found.state for found in ledger.versions(policy)}
-    ledger.set_mode(policy, mode, who=who(reason))
+    set_mode(ledger, release.store, policy, mode, who=who(reason))
     now = {found.version: str(found.state) for found in ledger.versions(policy)}
     moved = {version: state for version, state in now.items() if state != before.get(version)}
     if json:
@@ -168,23 +171,6 @@ def mode_set(
     out.print(f"policy {policy} is in mode {mode}")
     for version, state in moved.items():
         out.print(f"version {version} is {state}; judge it in this mode: srghn gate {version}")
-
-
-def _check_mode(ledger: Ledger, policy: str, mode: str) -> None:
-    """Refuse a mode that the champion's environment lacks: a typing error would end every pass.
-
-    Without a champion, or where its environment cannot be read, any mode is taken.
-    """
-    from pipelines.versions.release import Release
-
-    champion = ledger.champion(policy)
-    if champion is None:
-        return
-    try:
-        world = Release(load_settings()).world(ledger.version(champion.version))
-    except SrghnError:
-        return
-    world.check_mode(mode)
 
 
 def rules_show(policy: PolicyOption = "policy", json: JsonOption = False) -> None:

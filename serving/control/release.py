@@ -16,7 +16,7 @@ from serving.registry.records import Version, Who
 from serving.registry.states import State
 from serving.trial.guards import broken
 from srghn.config import CanaryParams
-from srghn.errors import TransitionRefused
+from srghn.errors import ConfigError, TransitionRefused
 
 #: Key, in the ledger's record of a version, of the parameters of its trial.
 CANARY = "canary"
@@ -33,6 +33,21 @@ def canary_rules(found: Version) -> CanaryParams:
             f"the workspace of its run {found.run_id} is not here; put it back, or evolve again"
         )
     return CanaryParams.model_validate(found.manifest[CANARY])
+
+
+def set_mode(ledger: Ledger, store: ArtefactStore, policy: str, mode: str, *, who: Who) -> None:
+    """Record the present mode of a policy's environment.
+
+    Raises `ConfigError` for a mode that the champion's environment lacks: a typing error would end
+    every pass. Without a champion, or if its environment cannot be read, any mode is taken.
+    """
+    champion = ledger.champion(policy)
+    known = () if champion is None else store.modes(ledger.version(champion.version))
+    if known and mode not in known:
+        raise ConfigError(
+            f"the champion's environment has no mode {mode!r}; modes: {', '.join(known)}"
+        )
+    ledger.set_mode(policy, mode, who=who)
 
 
 def approve(

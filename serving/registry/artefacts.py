@@ -26,6 +26,7 @@ from srghn.errors import ArtefactError
 from srghn.files import atomic_write, sync_folder
 
 if TYPE_CHECKING:
+    from serving.registry.records import Version
     from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -162,6 +163,16 @@ class ArtefactStore:
         if self.remote is not None and not path.exists():
             atomic_write(path, self.remote.get(f"{WORLDS}/{path.name}", None))
         return path
+
+    def modes(self, found: Version) -> tuple[str, ...]:
+        """The modes of the environment a version is judged in; empty if they cannot be read."""
+        try:
+            said = json.loads((self.path(found.digest) / "env_version.json").read_bytes())
+            if said["fingerprint"] != found.env_fingerprint:  # it was recalled to another one
+                said = json.loads(self.world(found.env_fingerprint).read_bytes())
+            return tuple(map(str, said["modes"]))
+        except (OSError, ValueError, LookupError, TypeError, ArtefactError):
+            return ()
 
     def _upload(self, kind: str, folder: Path, names: tuple[str, ...]) -> None:
         assert self.remote is not None

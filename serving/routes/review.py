@@ -26,7 +26,7 @@ from serving.routes.versions import find, summary
 from serving.schemas import BadRequest, Body
 from serving.service import policy_of, service_of
 from serving.tokens import Token
-from srghn.errors import StaleGeneration, TransitionRefused
+from srghn.errors import ConfigError, StaleGeneration, TransitionRefused
 
 router = APIRouter(tags=["review"])
 
@@ -183,11 +183,16 @@ async def status(request: Request) -> Response:
 async def mode(request: Request) -> Response:
     """Set the environment's present mode; later evaluations use it (scope admin)."""
     service, said = service_of(request), await _read(request, Mode)
-    return await _decide(
-        request,
-        said,
-        lambda who: service.ledger.set_mode(policy_of(request).name, said.mode, who=who),
-    )
+    ledger, store, name = service.ledger, service.store, policy_of(request).name
+
+    def step(who: Who) -> None:
+        try:
+            release.set_mode(ledger, store, name, said.mode, who=who)
+        except ConfigError as error:
+            expected = "a mode of the champion's environment"
+            raise BadRequest(422, "mode", expected, str(error)) from error
+
+    return await _decide(request, said, step)
 
 
 @router.post("/v1/canary/abort", openapi_extra=body_of(OfTrial))

@@ -88,7 +88,8 @@ def write_candidate(
     (folder / "golden.json").write_text(json.dumps(golden))
     (folder / "genome.safetensors").write_bytes(save({"genome": weights.ravel()}))
     (folder / "ancestry.json").write_text("{}")
-    (folder / "env_version.json").write_text("{}")
+    world = {"fingerprint": fingerprint, "modes": ["normal", "flipped"]}
+    (folder / "env_version.json").write_bytes(canonical_json(world))
     manifest = {
         "format": 1,
         "name": "linear",

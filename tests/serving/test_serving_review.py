@@ -131,6 +131,10 @@ def test_the_other_steps_of_a_person(client: TestClient, home: Any, tokens: Toke
     assert post("/v1/mode", "6", mode="flipped").status_code == 200
     assert home.ledger.service_mode("policy") == "flipped"
     assert post("/v1/mode", "10", mode="normal").status_code == 200
+    unknown = post("/v1/mode", "11", mode="fliped")
+    assert (unknown.status_code, unknown.json()["field"]) == (422, "mode")
+    assert "no mode 'fliped'; modes: normal, flipped" in unknown.json()["error"]
+    assert home.ledger.service_mode("policy") == "normal"
     home.ledger.ack(home.ledger.count())
     assert post("/v1/sync", "9").status_code == 200
     assert len(home.ledger.pending()) == home.ledger.count()
