@@ -1,10 +1,14 @@
 """Detects a sharp drop of fitness, with hysteresis: a sign that the environment has changed.
 
-A run is not told that its environment has changed. Level and depth are those of its own fitness, so
-the rule has no unit: the alarm is raised when a generation's best falls by more than half of the
-way from the usual level to the lowest upper quartile so far. It ends when the best is back within a
-twentieth of it: ended sooner, it left the last and hardest part of a recovery to the small steps of
-a population at rest.
+A run is not told that its environment has changed, and fitness has no unit of its own. So the alarm
+is raised when a generation's best is worse than the median of the one before, and further below
+its usual level than eight times what it usually moves in a generation. It ends when the best is
+back within a twentieth of the depth: ended sooner, it left the last and hardest part of a recovery
+to the small steps of a population at rest.
+
+A share of the way to the lowest fitness so far, which this rule replaced, misses changes where a
+few episodes go very badly: on LunarLander founders crash at -700 and policies in another world at
+-100.
 """
 
 from __future__ import annotations
@@ -16,11 +20,14 @@ import numpy as np
 
 from srghn.evolution.base import F64
 
-#: Shares of the way from level to low at which the alarm is raised, and at which it ends.
-RAISED, OVER = 0.5, 0.05
+#: How many usual movements below the level the alarm is raised, and the share of the depth within
+#: which it ends.
+UNUSUAL, OVER = 8.0, 0.05
 #: Share of its distance to a worse best by which the level sinks in a generation: at rest, and
 #: during an alarm, which so ends in a world where the old level cannot be reached.
 AT_REST, IN_ALARM = 0.2, 0.01
+#: Weight of the last movement in the usual one.
+RECENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -28,28 +35,34 @@ class Alarm:
     """Whether fitness has dropped.
 
     level  the usual best fitness of a generation; minus infinity before the first
-    low    the lowest upper quartile of a generation so far
+    low    the last generation's median; during an alarm the lowest best since it was raised
+    last   the last generation's best
+    usual  how far the best usually moves in a generation; at first its distance from the median
     on     whether the alarm is raised
     """
 
     level: float = -math.inf
-    low: float = math.inf
+    low: float = -math.inf
+    last: float = -math.inf
+    usual: float = 0.0
     on: bool = False
 
     def after(self, fitness: F64) -> Alarm:
         """The alarm after a generation with this fitness (n,); one without any changes nothing."""
-        ordered = np.sort(fitness)[::-1]
-        best, quarter = float(ordered[0]), float(ordered[len(ordered) // 4])
+        best, median = float(fitness.max()), float(np.median(fitness))
         if not math.isfinite(best):
             return self
-        low = min(self.low, quarter) if math.isfinite(quarter) else min(self.low, best)
         if not math.isfinite(self.level):
-            return Alarm(best, low)
-        on = best < self.level - (OVER if self.on else RAISED) * (self.level - low)
-        return Alarm(self._sunk(best, on), low, on)
+            spread = best - median if math.isfinite(median) else 0.0
+            return Alarm(best, median, best, spread)
+        usual = self.usual + RECENT * (abs(best - self.last) - self.usual)
+        if self.on:
+            low = min(self.low, best)
+            if best < self.level - OVER * (self.level - low):
+                return Alarm(self._sunk(best, IN_ALARM), low, best, usual, on=True)
+        elif best < self.low and self.level - best > UNUSUAL * self.usual:
+            return Alarm(self.level, best, best, self.usual, on=True)
+        return Alarm(self._sunk(best, AT_REST), median, best, usual)
 
-    def _sunk(self, best: float, on: bool) -> float:
-        if on and not self.on:
-            return self.level
-        share = IN_ALARM if on else AT_REST
+    def _sunk(self, best: float, share: float) -> float:
         return max(best, self.level + share * (best - self.level))

@@ -42,6 +42,8 @@ class AlertState(GeneticState):
 
     level: float
     low: float
+    last: float
+    usual: float
     on: bool
     learnt: I64
     recall: bool
@@ -113,7 +115,7 @@ class Alert:
 
     def tell(self, state: AlertState, population: Population, fitness: F64) -> AlertState:
         told = self.genetic.tell(state, population, fitness)
-        before = Alarm(state.level, state.low, state.on)
+        before = Alarm(state.level, state.low, state.last, state.usual, state.on)
         alarm = before.after(clean(fitness))
         dropped = alarm.on and not before.on
         told = dataclasses.replace(

@@ -55,22 +55,30 @@ def alert() -> Alert:
     return found
 
 
-def test_the_alarm_is_raised_by_half_the_way_and_ends_within_a_twentieth() -> None:
-    alarm = Alarm().after(np.array([100.0, 0.0, 0.0, 0.0]))
-    assert (alarm.level, alarm.low, alarm.on) == (100.0, 0.0, False)
-    assert not alarm.after(np.array([51.0, 0, 0, 0])).on
-    fallen = alarm.after(np.array([49.0, 0, 0, 0]))
+def after(alarm: Alarm, *generations: list[float]) -> Alarm:
+    for fitness in generations:
+        alarm = alarm.after(np.array(fitness))
+    return alarm
+
+
+def test_the_alarm_is_raised_below_the_last_median_and_ends_within_a_twentieth() -> None:
+    alarm = after(Alarm(), [100.0, 98.0, 0.0])
+    assert (alarm.level, alarm.low, alarm.usual, alarm.on) == (100.0, 98.0, 2.0, False)
+    assert not after(alarm, [85.0, 0.0, 0.0]).on
+    assert not after(replace(alarm, low=80.0), [81.0, 0.0, 0.0]).on
+    fallen = after(alarm, [83.0, 0.0, 0.0])
     assert fallen.on
     assert fallen.level == 100.0
-    assert fallen.after(np.array([90.0, 0, 0, 0])).on
-    assert not fallen.after(np.array([96.0, 0, 0, 0])).on
+    deeper = after(fallen, [0.0, 0.0, 0.0])
+    assert deeper.on
+    assert after(deeper, [90.0, 0.0, 0.0]).on
+    assert not after(deeper, [96.0, 0.0, 0.0]).on
 
 
 def test_an_alarm_ends_in_a_world_in_which_the_old_level_cannot_be_reached() -> None:
-    alarm = Alarm(100.0, 0.0).after(np.array([40.0, 0.0]))
-    lasted = 0
+    alarm, lasted = after(Alarm(100.0, 60.0, 100.0), [0.0, 0.0]), 0
     while alarm.on:
-        alarm, lasted = alarm.after(np.array([40.0, 0.0])), lasted + 1
+        alarm, lasted = after(alarm, [40.0, 0.0]), lasted + 1
     assert 300 < lasted < 360
 
 
@@ -80,6 +88,26 @@ def test_noise_raises_no_alarm_and_crashes_change_nothing() -> None:
         alarm = alarm.after(np.array([best, -300.0, -400.0, -np.inf]))
         assert not alarm.on
     assert alarm.after(np.full(4, -np.inf)) == alarm
+
+
+def test_episodes_that_differ_more_than_individuals_do_raise_no_alarm() -> None:
+    """Where nearly all are equal, a generation with harder episodes is worse than the last one."""
+    draws = np.random.default_rng(0)
+    alarm, raised = Alarm(), 0
+    for hardness in draws.normal(-200.0, 50.0, 2000):
+        alarm = alarm.after(hardness + draws.normal(0.0, 1.0, 64))
+        raised += alarm.on
+    assert raised == 0
+
+
+def test_a_drop_is_noticed_however_badly_founders_did() -> None:
+    """As on LunarLander: founders crash, a policy in another world just does not land."""
+    draws = np.random.default_rng(1)
+    alarm = after(Alarm(), [-150.0, *[-750.0] * 63])
+    for mean in np.linspace(-100.0, 200.0, 60):
+        alarm = alarm.after(draws.normal(mean, 40.0, 64))
+        assert not alarm.on
+    assert alarm.after(draws.normal(-300.0, 80.0, 64)).on
 
 
 def test_steps_grow_after_a_drop_and_are_small_again_later(alert: Alert) -> None:
