@@ -46,6 +46,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     },
     "default": {},
     "newcomers alone": {"evolution": NEWCOMERS},
+    "newcomers and memory": {"evolution": {**NEWCOMERS, "memory": 8}},
     "newcomers, parents win ties": {"evolution": TRUNCATION | NEWCOMERS},
     "kept spread": {"ghn": {"keep_spread": True}},
     "both, with memory": {"ghn": BOTH, "evolution": {"memory": 8}},
