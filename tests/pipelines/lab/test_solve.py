@@ -6,11 +6,13 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import pytest
 from rich.console import Console
 
-from pipelines.lab.bench.solve import run
+from pipelines.lab.bench.solve import run, watch
 from pipelines.lab.bench.solve.goals import GOALS
 from pipelines.lab.bench.solve.ours import Attempt, attempt
 from srghn.config import parse_params
@@ -95,6 +97,23 @@ def test_a_peer_that_is_not_installed_is_skipped_with_a_word(tmp_path: Path) -> 
     assert "not installed, skipped" in said[-1]
     with pytest.raises(ConfigError, match="knows no world 'CartPole'"):
         run.bench_solve(tmp_path / "solve.csv", tmp_path, worlds=["CartPole"])
+
+
+@pytest.mark.parametrize(
+    ("act", "episodes", "solved"),
+    [(lambda row: 0, 10, False), (lambda row: int(row[2] + row[3] > 0), 100, True)],
+)
+def test_a_peer_that_is_far_below_the_bar_plays_ten_episodes_of_a_test(
+    act: Any, episodes: int, solved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, played = gym.make("CartPole-v1"), []
+    start = made.reset
+    monkeypatch.setattr(made, "reset", lambda **asked: played.append(asked) or start(**asked))
+    monkeypatch.setattr(watch.gym, "make", lambda name: made)
+    spec = {"env": "CartPole-v1", "bar": 475.0, "seed": 0, "limit": 1e9, "episodes": 100}
+    found = watch.Watch(spec)
+    found.test(act, 0)
+    assert (len(played), found.solved) == (episodes, solved)
 
 
 def test_pycma_plays_as_its_users_write_it(tmp_path: Path) -> None:

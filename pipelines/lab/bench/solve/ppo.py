@@ -8,7 +8,6 @@ steps.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -24,18 +23,29 @@ def schedule(value):
     return value
 
 
+#: The policy is tested this often in its budget of steps, without its exploration.
+TESTS = 100
+
+
 class Judge(BaseCallback):
-    def __init__(self, watch):
+    def __init__(self, watch, every):
         super().__init__()
-        self.watch = watch
+        self.watch, self.every, self.next = watch, every, 0
 
     def _on_step(self):
         return not self.watch.over
 
     def _on_rollout_end(self):
-        last = [info["r"] for info in self.model.ep_info_buffer]
-        if last and np.mean(last) >= self.watch.spec["bar"]:
-            self.watch.test(self._act, self.num_timesteps)
+        if self.num_timesteps >= self.next:
+            self.test()
+
+    def _on_training_end(self):
+        if not self.watch.over:
+            self.test()
+
+    def test(self):
+        self.next = self.num_timesteps + self.every
+        self.watch.test(self._act, self.num_timesteps)
 
     def _act(self, row):
         normal = self.model.get_vec_normalize_env()
@@ -56,7 +66,7 @@ def main():
     worlds = VecNormalize(worlds, gamma=given["gamma"]) if normalize else worlds
     model = PPO("MlpPolicy", worlds, seed=asked["seed"], device="cpu", **given)
     watch = Watch(asked)
-    model.learn(steps, callback=Judge(watch))
+    model.learn(steps, callback=Judge(watch, steps // TESTS))
     watch.tell(model.num_timesteps)
 
 

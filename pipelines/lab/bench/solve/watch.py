@@ -18,6 +18,10 @@ def spec():
     return json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 
 
+#: A test whose first episodes are on average further below the bar than this share of it is lost.
+FIRST, FAR = 10, 0.1
+
+
 class Watch:
     """A clock of CPU-seconds that leaves out its own tests."""
 
@@ -36,7 +40,10 @@ class Watch:
     def test(self, act, steps):
         """Whether `act` (observation -> action) reaches the bar over fresh episodes."""
         before, env, returns = time.process_time(), gym.make(self.spec["env"]), []
+        bar = self.spec["bar"]
         for k in range(self.spec["episodes"]):
+            if k == FIRST and np.mean(returns) < bar - FAR * abs(bar):
+                break
             seed = 10**6 * (self.spec["seed"] + 1) + steps + k
             (row, _), total, over = env.reset(seed=seed % 2**31), 0.0, False
             while not over:
@@ -44,7 +51,7 @@ class Watch:
                 total, over = total + float(reward), ended or cut
             returns.append(total)
         self.score = float(np.mean(returns))
-        self.solved = self.score >= self.spec["bar"]
+        self.solved = len(returns) == self.spec["episodes"] and self.score >= bar
         self.begun += time.process_time() - before
 
     def tell(self, steps):
