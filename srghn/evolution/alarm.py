@@ -7,7 +7,7 @@ back within a twentieth of the depth: ended sooner, it left the last and hardest
 to the small steps of a population at rest.
 
 A share of the way to the lowest fitness so far, which this rule replaced, misses changes where a
-few episodes go very badly: on LunarLander founders crash at -700 and policies in another world at
+few episodes go very badly: on LunarLander founders crash at -750 and policies in another world at
 -100.
 """
 

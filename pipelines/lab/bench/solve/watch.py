@@ -38,7 +38,10 @@ class Watch:
         return self.solved or self.spent >= self.spec["limit"]
 
     def test(self, act, steps):
-        """Whether `act` (observation -> action) reaches the bar over fresh episodes."""
+        """Whether `act` (observation -> action) reaches the bar over fresh episodes.
+
+        The score is the mean of those played: of the first ones alone if these are far below it.
+        """
         before, env, returns = time.process_time(), gym.make(self.spec["env"]), []
         bar = self.spec["bar"]
         for k in range(self.spec["episodes"]):
