@@ -71,10 +71,7 @@ class Release:
 
     def world(self, found: Version) -> EnvVersion:
         """The world that a version is judged in: its own, or the one that it was recalled to."""
-        own = EnvVersion.load(self.store.path(found.digest) / "env_version.json")
-        if found.recall_of is None or own.fingerprint == found.env_fingerprint:
-            return own
-        return EnvVersion.load(self.store.world(found.env_fingerprint))
+        return EnvVersion.load(self.store.judged_in(found))
 
     def require_world(self, version: int) -> EnvVersion:
         """The world that a version was evolved in, once it is known to be still the one here.

@@ -164,12 +164,21 @@ class ArtefactStore:
             atomic_write(path, self.remote.get(f"{WORLDS}/{path.name}", None))
         return path
 
+    def judged_in(self, found: Version) -> Path:
+        """The file of a version's environment: its own, or the one that it was recalled to.
+
+        Raises `ArtefactError`.
+        """
+        own = self.path(found.digest) / "env_version.json"
+        if found.recall_of is None:
+            return own
+        here = json.loads(own.read_bytes()).get("fingerprint") == found.env_fingerprint
+        return own if here else self.world(found.env_fingerprint)
+
     def modes(self, found: Version) -> tuple[str, ...]:
-        """The modes of the environment a version is judged in; empty if they cannot be read."""
+        """The modes of a version's environment; empty if they cannot be read."""
         try:
-            said = json.loads((self.path(found.digest) / "env_version.json").read_bytes())
-            if said["fingerprint"] != found.env_fingerprint:  # it was recalled to another one
-                said = json.loads(self.world(found.env_fingerprint).read_bytes())
+            said = json.loads(self.judged_in(found).read_bytes())
             return tuple(map(str, said["modes"]))
         except (OSError, ValueError, LookupError, TypeError, ArtefactError):
             return ()
