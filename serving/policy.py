@@ -47,7 +47,8 @@ class PolicyService:
         self.watch = Watch(ledger, name)
         self.shadow = Shadow(ledger, store.folder, self.metrics.counts, limits, name)
         self.samples = Samples(ledger, name, samples)
-        self.follower.looks += [self._watch, self._copies, self.samples.flush]
+        self.follower.looks.append(self._copies)
+        self.follower.surveys += [self._watch, self.samples.flush]
         self.episodes = Episodes(ledger, self.follower, self.metrics, limits, name)
 
     @property

@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 #: Without a new commit the ledger is read this many times less often, because only time passes.
 IDLE_POLLS = 4
+#: The watch and the samples are as rare: nobody waits for what they write, and on a busy server
+#: they cost as much as the rest of a poll.
+SURVEY_POLLS = 4
 
 
 class Follower:
@@ -53,6 +56,7 @@ class Follower:
         self.secret = ledger.secret(policy)
         self._policy, self._unblind = policy, unblind
         self.looks: list[Callable[[], None]] = []
+        self.surveys: list[Callable[[], None]] = []
         self.controller = Controller(ledger, policy)
         self.window = Window(ledger, policy)
         self._ledger, self._store = ledger, store
@@ -62,6 +66,7 @@ class Follower:
         self._failed: dict[int, tuple[float, str]] = {}  # version -> when, why
         self._retired: dict[int, float] = {}  # draining version -> until
         self._seen = self._pruned = time.monotonic()
+        self._surveyed = self._seen
         self._moment: int | None = None
 
     async def run(self) -> None:
@@ -78,7 +83,8 @@ class Follower:
     def look(self) -> None:
         """`poll` if there may be something to see: a commit, copies to count, time that passed."""
         if self._due():
-            self.poll()
+            passed = time.monotonic() - self._surveyed
+            self.poll(survey=passed >= SURVEY_POLLS * self._limits.poll_seconds)
 
     def _due(self) -> bool:
         idle = time.monotonic() - self._seen
@@ -91,7 +97,7 @@ class Follower:
             return True
         return self._moment is None or self._moment != before or bool(self.served.tried)
 
-    def poll(self) -> None:
+    def poll(self, survey: bool = True) -> None:
         """Look at the ledger once. Blocks, so call it in a worker thread."""
         with self._lock:
             try:
@@ -103,6 +109,10 @@ class Follower:
                 self._prune()
                 for look in self.looks:
                     look()
+                if survey:
+                    for look in self.surveys:
+                        look()
+                    self._surveyed = time.monotonic()
                 self._seen = time.monotonic()
             except LedgerGone as error:
                 logger.error("%s", error)

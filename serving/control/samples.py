@@ -23,7 +23,7 @@ from srghn.errors import LedgerError
 logger = logging.getLogger(__name__)
 
 #: Kept steps are below 2 ** OCTAVES; at most `WAITING` samples wait to be written.
-OCTAVES, WAITING = 9, 1000
+OCTAVES, WAITING = 9, 4000
 
 
 def step_of(episode: str) -> int:

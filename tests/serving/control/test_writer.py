@@ -77,3 +77,32 @@ def test_a_failure_is_everybodys_and_the_writer_goes_on() -> None:
         writer.close()
 
     asyncio.run(run())
+
+
+def test_after_a_group_of_several_the_next_one_gathers_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups: list[int] = []
+    monkeypatch.setattr("serving.control.writer.APART", 0.2)
+
+    def write(items: Sequence[int]) -> list[int | Exception]:
+        groups.append(len(items))
+        time.sleep(0.02)
+        return list(items)
+
+    async def run() -> None:
+        writer: GroupWriter[int, int] = GroupWriter(write, "test")
+        await asyncio.gather(*(writer.put(n, 5.0) for n in range(6)))
+        later = [asyncio.create_task(writer.put(6, 5.0))]
+        await asyncio.sleep(0.02)
+        later.append(asyncio.create_task(writer.put(7, 5.0)))
+        await asyncio.gather(*later)
+        await asyncio.sleep(0.25)
+        begun = time.monotonic()
+        await writer.put(8, 5.0)  # alone: neither it nor the next one waits
+        await writer.put(9, 5.0)
+        assert time.monotonic() - begun < 0.15
+        writer.close()
+
+    asyncio.run(run())
+    assert groups == [1, 5, 2, 1, 1]

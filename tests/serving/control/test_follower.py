@@ -1,0 +1,32 @@
+"""The follower reads the ledger often, and looks rarely at what nobody waits for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from serving.control.follower import SURVEY_POLLS, Follower
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.registry.artefacts import ArtefactStore
+from serving.registry.ledger import Ledger
+from serving.registry.schema import POLICY
+
+
+def test_surveys_are_rarer_than_looks(ledger: Ledger, tmp_path: Path) -> None:
+    limits = Limits(poll_seconds=0.1)
+    follower = Follower(ledger, ArtefactStore(tmp_path), Metrics(POLICY), limits)
+    told: list[str] = []
+    follower.looks.append(lambda: told.append("look"))
+    follower.surveys.append(lambda: told.append("survey"))
+    follower.look()
+    assert told == ["look"]
+    time.sleep(1.2 * SURVEY_POLLS * limits.poll_seconds)
+    follower.look()
+    assert told == ["look", "look", "survey"]
+    follower.look()  # it has just looked at all
+    assert "survey" not in told[3:]
+    told.clear()
+    follower.poll()
+    assert told == ["look", "survey"]  # all of it, for who asks
+    follower.close()
