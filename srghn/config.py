@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -185,6 +185,7 @@ class EvolutionParams(Params):
     late = frozenset(
         {"companions", "mode", "seconds", "evaluations", "until", "until_episodes", "newcomers"}
     ) | {"architectures"}
+    former: ClassVar[Mapping[str, Any]] = {"newcomers": 0.0}
 
     strategy: str = Field("self-referential", description="a name in srghn.evolution.STRATEGIES")
     options: dict[str, Any] = Field({}, description="options of that strategy")
@@ -227,22 +228,20 @@ class EvolutionParams(Params):
     racing: int = Field(
         0, ge=0, description="episodes after which only the best play the rest; 0: all do"
     )
-    racing_share: float = Field(
-        0.34, gt=0, lt=1, description="share of individuals that play the rest"
-    )
-    memory: int = Field(
-        0,
+    racing_share: float = Field(0.34, gt=0, lt=1, description="share that plays the rest")
+    memory: int | None = Field(
+        None,
         ge=0,
         le=64,
-        description="former best individuals, stored when fitness drops, that then compete for "
-        "one generation",
+        description="former best individuals, stored when fitness drops, that then compete once; "
+        "None: 8 in strategies with lineages",
     )
-    newcomers: float = Field(
-        0.0,
+    newcomers: float | None = Field(
+        None,
         ge=0,
         lt=1,
-        description="share of births that are new founders, from a sharp drop of fitness until it "
-        "has recovered",
+        description="share of births that are new founders, from a drop of fitness until it has "
+        "recovered; None: 0.5 in strategies with lineages",
     )
     architectures: tuple[dict[str, Any], ...] = Field(
         (),

@@ -21,6 +21,16 @@ def modern_gate(data: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in kept.items() if _OLD_EPISODES.get(k) != v}
 
 
+def modern_evolution(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of evolution as recorded by any version.
+
+    Until 0.3 memory and newcomers were off by default, and a record left newcomers out where they
+    were off. A record has every field that there was, so it is known by two that nobody writes.
+    """
+    recorded = {"ancestor", "checkpoint_every"} <= data.keys()
+    return {"memory": 0, "newcomers": 0.0, **data} if recorded else dict(data)
+
+
 def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as written by any version, in today's names.
 
@@ -31,6 +41,8 @@ def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
         "network" if name == "policy" and "network" not in data else name: value
         for name, value in data.items()
     }
+    if isinstance(new.get("evolution"), Mapping):
+        new["evolution"] = modern_evolution(new["evolution"])
     env, gate, canary = (new.get(name) for name in ("env", "gate", "canary"))
     if not all(isinstance(section, Mapping) for section in (env, gate, canary)):
         return new

@@ -36,6 +36,8 @@ class Params(BaseModel):
     #: Fields that came with a later release. They are dumped only where they are set, so that the
     #: digests and records of runs that do not use them stay what they were.
     late: ClassVar[frozenset[str]] = frozenset()
+    #: Late fields that are left out not at their default but at this value: what runs had before.
+    former: ClassVar[Mapping[str, Any]] = {}
 
     @model_serializer(mode="wrap")
     def _leave_out_unset(
@@ -44,5 +46,6 @@ class Params(BaseModel):
         data: dict[str, Any] = handler(self)
         if info.context == EVERY_FIELD:
             return data
-        unset = {n for n in self.late if getattr(self, n) == type(self).model_fields[n].default}
-        return {name: value for name, value in data.items() if name not in unset}
+        fields = type(self).model_fields
+        unset = {n: self.former.get(n, fields[n].default) for n in self.late}
+        return {k: v for k, v in data.items() if k not in unset or getattr(self, k) != unset[k]}

@@ -22,6 +22,8 @@ def tiny_params(**evolution: Any) -> dict[str, Any]:
             "episodes": 2,
             "checkpoint_every": 2,
             "seed": 3,
+            "memory": 0,  # as many individuals in each generation
+            "newcomers": 0.0,
             **evolution,
         },
     }

@@ -35,7 +35,8 @@ class Alarm:
     """Whether fitness has dropped.
 
     level  the usual best fitness of a generation; minus infinity before the first
-    low    the last generation's median; during an alarm the lowest best since it was raised
+    low    the last generation's median, of those that did not crash; during an alarm the lowest
+           best since it was raised
     last   the last generation's best
     usual  how far the best usually moves in a generation; at first its distance from the median
     on     whether the alarm is raised
@@ -49,12 +50,12 @@ class Alarm:
 
     def after(self, fitness: F64) -> Alarm:
         """The alarm after a generation with this fitness (n,); one without any changes nothing."""
-        best, median = float(fitness.max()), float(np.median(fitness))
-        if not math.isfinite(best):
+        known = fitness[np.isfinite(fitness)]  # who crashed says nothing about the others
+        if not len(known):
             return self
+        best, median = float(known.max()), float(np.median(known))
         if not math.isfinite(self.level):
-            spread = best - median if math.isfinite(median) else 0.0
-            return Alarm(best, median, best, spread)
+            return Alarm(best, median, best, best - median)
         usual = self.usual + RECENT * (abs(best - self.last) - self.usual)
         if self.on:
             low = min(self.low, best)

@@ -26,6 +26,9 @@ from srghn.evolution.genetic import Genetic, GeneticState
 from srghn.evolution.selection import clean
 from srghn.seeding import CODES, stream
 
+#: Individuals stored, and newcomers' share of births, where parameters leave it to the strategy:
+#: chosen on worlds that change many times (docs/results/lasting.md).
+MEMORY, NEWCOMERS = 8, 0.5
 #: Rates of survivors born under stress that are remembered, share of births that use them, and how
 #: far from them a birth's is drawn, in codes.
 LEARNT, USED, AROUND = 64, 0.75, 16

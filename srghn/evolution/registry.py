@@ -10,7 +10,7 @@ from typing import Any
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
-from srghn.evolution.alert import Alert
+from srghn.evolution.alert import MEMORY, NEWCOMERS, Alert
 from srghn.evolution.base import State, Strategy
 from srghn.evolution.cmaes import cmaes
 from srghn.evolution.constant_rate import constant_rate
@@ -98,16 +98,20 @@ def _factory(name: str) -> Factory:
 
 
 def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
-    """The strategy, with its response to a drop of fitness if the parameters ask for one."""
-    evolution = params.evolution
-    stress = params.ghn.stress and evolution.strategy == "self-referential"
-    newcomers = round(evolution.newcomers * evolution.parents * evolution.children)
-    if not (evolution.memory or stress or newcomers):
-        return strategy
+    """The strategy, with its response to a drop of fitness if it has lineages and asks for one."""
+    evolution, ghn = params.evolution, params.ghn
     if not isinstance(strategy, Genetic):
-        name = "memory" if evolution.memory else "newcomers"
-        raise ConfigError(
-            f"evolution.{name}: {strategy.name} has no survivors to store; set it to 0, or use a "
-            "strategy with lineages, such as self-referential"
-        )
-    return Alert(strategy, evolution.memory, stress, newcomers)
+        asked = [name for name in ("memory", "newcomers") if getattr(evolution, name)]
+        if asked:
+            raise ConfigError(
+                f"evolution.{asked[0]}: {strategy.name} has no survivors to store; set it to 0, or "
+                "use a strategy with lineages, such as self-referential"
+            )
+        return strategy
+    memory = MEMORY if evolution.memory is None else evolution.memory
+    share = NEWCOMERS if evolution.newcomers is None else evolution.newcomers
+    newcomers = round(share * evolution.parents * evolution.children)
+    stress = ghn.stress and evolution.strategy == "self-referential"
+    if not (memory or stress or newcomers):
+        return strategy
+    return Alert(strategy, memory, stress, newcomers)

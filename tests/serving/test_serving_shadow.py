@@ -367,6 +367,8 @@ def test_a_worse_champion_is_rolled_back_by_itself_once_and_it_is_announced(home
         assert play(client, home, 300, 450.0, 50.0) == {"trial"}
         wait_for(lambda: home.ledger.champion().version == 1)
         wait_for(lambda: client.get("/v1/champion").json()["version"] == 1)
+        follower = client.app.state.service.follower  # type: ignore[attr-defined]
+        wait_for(lambda: follower.served.champion.version == 1 and not follower.served.held)
         answer = act(client, episode_id="after")
         assert (answer["route"], answer["version"]) == ("champion", 1)
         wait_for(

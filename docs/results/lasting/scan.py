@@ -24,9 +24,10 @@ from srghn.evaluation.task import Task
 from srghn.evolution import make_strategy, selection
 
 EVERY, SOLVED = 40, 475.0
-TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
-BOTH = {"keep_spread": True, "stress": True}
-NEWCOMERS = {"newcomers": 0.5}
+PLAIN = {"memory": 0, "newcomers": 0.0}
+TRUNCATION = {**PLAIN, "parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
+KEPT, BOTH = {"keep_spread": True}, {"keep_spread": True, "stress": True}
+NEWCOMERS = {**PLAIN, "newcomers": 0.5}
 GA = {**TRUNCATION, "strategy": "ga", "options": {"sigma": 0.3}}
 
 
@@ -34,29 +35,24 @@ def constant(rate: float) -> dict[str, Any]:
     return {**TRUNCATION, "strategy": "constant-rate", "options": {"rate": rate}}
 
 
+#: "plain" was called the default until newcomers and memory became it.
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    "kept spread and stress": {"ghn": BOTH},
-    "kept spread and newcomers": {
-        "ghn": {"keep_spread": True},
-        "evolution": NEWCOMERS,
-    },
-    "kept spread, newcomers, memory": {
-        "ghn": {"keep_spread": True},
-        "evolution": {**NEWCOMERS, "memory": 8},
-    },
     "default": {},
+    "plain": {"evolution": PLAIN},
     "newcomers alone": {"evolution": NEWCOMERS},
-    "newcomers and memory": {"evolution": {**NEWCOMERS, "memory": 8}},
+    "kept spread": {"ghn": KEPT, "evolution": PLAIN},
+    "kept spread and newcomers": {"ghn": KEPT, "evolution": NEWCOMERS},
+    "kept spread, newcomers, memory": {"ghn": KEPT},
+    "kept spread and stress": {"ghn": BOTH, "evolution": PLAIN},
+    "both, with memory": {"ghn": BOTH, "evolution": {**PLAIN, "memory": 8}},
+    "both, parents win ties": {"ghn": BOTH, "evolution": {**PLAIN, "ties": "parents"}},
     "newcomers, parents win ties": {"evolution": TRUNCATION | NEWCOMERS},
-    "kept spread": {"ghn": {"keep_spread": True}},
-    "both, with memory": {"ghn": BOTH, "evolution": {"memory": 8}},
-    "both, parents win ties": {"ghn": BOTH, "evolution": {"ties": "parents"}},
     "constant-rate 0.2": {"evolution": constant(0.2)},
     "constant-rate 0.35": {"evolution": constant(0.35)},
     "constant-rate 0.2 and newcomers": {"evolution": constant(0.2) | NEWCOMERS},
     "constant-rate 0.35 and newcomers": {"evolution": constant(0.35) | NEWCOMERS},
     "constant-rate 0.35, kept spread, newcomers": {
-        "ghn": {"keep_spread": True},
+        "ghn": KEPT,
         "evolution": constant(0.35) | NEWCOMERS,
     },
     "ga 0.3": {"evolution": GA},

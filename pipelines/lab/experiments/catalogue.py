@@ -17,8 +17,8 @@ from pipelines.lab.experiments.spec import Experiment
 START_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 HIDDEN = (2, 4, 8, 16, 32)
 FUNCTIONS = ("sphere", "rosenbrock", "rastrigin")
-#: The settings against wear that might become defaults: what do they cost elsewhere?
-NEWCOMERS = ("newcomers alone", "kept spread and newcomers")
+#: Settings against wear, and none of them: what do they cost elsewhere?
+AGAINST_WEAR = ("plain", "newcomers alone", "kept spread and newcomers")
 SUITED_TO_FUNCTIONS = (
     "constant-rate",
     "ga",
@@ -45,7 +45,7 @@ def cartpole_switch(quick: bool, first: int = 600) -> Experiment:
         "back? A phase counts as recovered in the first generation whose champion averages 475 "
         "over 64 fixed test episodes.",
         base=_cartpole(*(moment // 10 if quick else moment for moment in moments)),
-        arms={METHOD: {}, **{name: LASTING[name] for name in NEWCOMERS}, **CONTROLS},
+        arms={METHOD: {}, **{name: LASTING[name] for name in AGAINST_WEAR}, **CONTROLS},
         solved=475.0,
         test_episodes=64,
         seeds=2 if quick else 20,
@@ -85,7 +85,7 @@ def functions_2d(quick: bool) -> Experiment:
     for function in FUNCTIONS[:1] if quick else FUNCTIONS:
         world = {"env": {"kwargs": {"function": function, "max_episode_steps": 1}}}
         arms[f"{function} {METHOD}"] = world
-        arms |= {f"{function} {name}": {**world, **LASTING[name]} for name in NEWCOMERS}
+        arms |= {f"{function} {name}": {**world, **LASTING[name]} for name in AGAINST_WEAR}
         controls = {**CONTROLS, "openes": SMOOTH_OPENES}
         arms |= {f"{function} {name}": {**world, **controls[name]} for name in SUITED_TO_FUNCTIONS}
     return Experiment(
@@ -128,6 +128,8 @@ def hidden_sizes(quick: bool) -> Experiment:
 
 #: One change each from the defaults of `EvolutionParams` and `GHNParams`.
 CHANGES: Arms = {
+    "no memory": {"evolution": {"memory": 0}},
+    "no newcomers": {"evolution": {"newcomers": 0.0}},
     "ties parents": {"evolution": {"ties": "parents"}},
     "ties children": {"evolution": {"ties": "children"}},
     "comma": {"evolution": {"selection": "comma"}},

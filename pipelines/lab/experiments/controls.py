@@ -8,8 +8,10 @@ from typing import Any
 METHOD = "self-referential"
 Arms = Mapping[str, Mapping[str, Any]]
 
+#: Evolution without a response to a drop of fitness: as in the paper, and until 0.3 the default.
+PLAIN: Mapping[str, Any] = {"memory": 0, "newcomers": 0.0}
 #: The controls have plain truncation: no limit on families, and parents win ties.
-TRUNCATION = {"parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
+TRUNCATION = {**PLAIN, "parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
 #: Settings at which each control did best on CartPole-Switch.
 CONTROLS: Arms = {
     "constant-rate": {
@@ -49,13 +51,16 @@ HELD: Arms = {
     }
     for rate in RATES
 }
-#: The settings against wear: together, alone, and with memory.
+#: The settings against wear, one by one and together; newcomers with memory are the default.
 KEPT, STRESS = {"keep_spread": True}, {"stress": True}
+NEWCOMERS = {**PLAIN, "newcomers": 0.5}
 LASTING: Arms = {
-    "kept spread and stress": {"ghn": {**KEPT, **STRESS}},
-    "kept spread and newcomers": {"ghn": KEPT, "evolution": {"newcomers": 0.5}},
-    "newcomers alone": {"evolution": {"newcomers": 0.5}},
-    "kept spread": {"ghn": KEPT},
-    "stress": {"ghn": STRESS},
-    "both, with memory": {"ghn": {**KEPT, **STRESS}, "evolution": {"memory": 8}},
+    "plain": {"evolution": PLAIN},
+    "newcomers alone": {"evolution": NEWCOMERS},
+    "kept spread and newcomers": {"ghn": KEPT, "evolution": NEWCOMERS},
+    "kept spread, newcomers, memory": {"ghn": KEPT},
+    "kept spread and stress": {"ghn": {**KEPT, **STRESS}, "evolution": PLAIN},
+    "kept spread": {"ghn": KEPT, "evolution": PLAIN},
+    "stress": {"ghn": STRESS, "evolution": PLAIN},
+    "both, with memory": {"ghn": {**KEPT, **STRESS}, "evolution": {**PLAIN, "memory": 8}},
 }

@@ -8,7 +8,15 @@ from functools import partial
 from typing import Any
 
 from pipelines.lab.experiments import targets
-from pipelines.lab.experiments.controls import CONTROLS, HELD, KEPT, LASTING, METHOD, Arms
+from pipelines.lab.experiments.controls import (
+    CONTROLS,
+    HELD,
+    KEPT,
+    LASTING,
+    METHOD,
+    NEWCOMERS,
+    Arms,
+)
 from pipelines.lab.experiments.functions import FUNCTIONS, Point, StillFunction
 from pipelines.lab.experiments.spec import Experiment
 from pipelines.lab.experiments.switching import landers, network
@@ -70,7 +78,7 @@ def _suited(function: str) -> Arms:
     arms: dict[str, dict[str, Any]] = {
         METHOD: {"evolution": _sized(SMALL)},
         f"{METHOD} 6x10": {},
-        "kept spread and newcomers": {"ghn": KEPT, "evolution": {"newcomers": 0.5} | _sized(SMALL)},
+        "kept spread and newcomers": {"ghn": KEPT, "evolution": NEWCOMERS | _sized(SMALL)},
     }
     for name, (size, step) in SUITED[function].items():
         if name == "constant-rate":

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from pipelines.lab.experiments import targets
-from pipelines.lab.experiments.controls import CONTROLS, HELD, KEPT, LASTING, METHOD, Arms
+from pipelines.lab.experiments.controls import CONTROLS, HELD, LASTING, METHOD, PLAIN, Arms
 from pipelines.lab.experiments.spec import Experiment, Outcome, Target
 
 SWITCHES, EVERY = 40, 40
@@ -84,12 +84,12 @@ def never_return(quick: bool) -> Experiment:
 
 
 #: LunarLander's arms, before `landers` gives them their population. A step of 0.2 suits the GA.
-NEWCOMERS = {"newcomers": 0.5}
 LANDERS: Arms = {
     METHOD: {},
-    targets.MEMORY: {"ghn": KEPT, "evolution": {**NEWCOMERS, "memory": 8}},
-    "kept spread and newcomers": {"ghn": KEPT, "evolution": NEWCOMERS},
-    "memory": {"evolution": {"memory": 8}},
+    "plain": LASTING["plain"],
+    targets.MEMORY: LASTING[targets.MEMORY],
+    "kept spread and newcomers": LASTING["kept spread and newcomers"],
+    "memory": {"evolution": {**PLAIN, "memory": 8}},
     **HELD,
     **{n: arm for n, arm in CONTROLS.items() if n not in ("constant-rate", "openes")},
     "ga": {"evolution": {**CONTROLS["ga"]["evolution"], "options": {"sigma": 0.2}}},

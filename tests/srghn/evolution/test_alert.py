@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srghn.config import RunParams, parse_params
+from srghn.config import EvolutionParams, RunParams, parse_params
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
 from srghn.evolution import make_strategy
@@ -27,8 +27,14 @@ def run_params(strategy: str = "self-referential", **evolution: Any) -> RunParam
         {
             "network": {"kwargs": {"hidden": []}},
             "ghn": {"hidden": 6, "basis_width": 6, "stress": True, "keep_spread": True},
-            "evolution": {"strategy": strategy, "parents": 4, "children": 5, "memory": 3}
-            | evolution,
+            "evolution": {
+                "strategy": strategy,
+                "parents": 4,
+                "children": 5,
+                "memory": 3,
+                "newcomers": 0.0,
+                **evolution,
+            },
         },
         "test",
     )
@@ -204,5 +210,46 @@ def test_memory_without_survivors_is_refused() -> None:
         make_strategy(run_params("cmaes"), LINE)
     with pytest.raises(ConfigError, match=r"evolution\.newcomers: cmaes has no survivors"):
         make_strategy(run_params("cmaes", memory=0, newcomers=0.5), LINE)
+    plain = {"memory": None, "newcomers": None}  # left to the strategy, which has none
+    assert not isinstance(make_strategy(run_params("cmaes", **plain), LINE), Alert)
     assert isinstance(make_strategy(run_params("ga"), LINE), Alert)
     assert not isinstance(make_strategy(run_params("constant-rate", memory=0), LINE), Alert)
+
+
+def test_strategies_with_lineages_have_memory_and_newcomers_by_default() -> None:
+    ghn = {"hidden": 6, "basis_width": 6}
+    network = {"kwargs": {"hidden": []}}
+    for name in ("self-referential", "constant-rate", "ga"):
+        params = {"network": network, "ghn": ghn, "evolution": {"strategy": name}}
+        found = make_strategy(parse_params(params, "test"), LINE)
+        assert isinstance(found, Alert)
+        assert (found.memory, found.newcomers, found.stress) == (8, 30, False)
+
+
+def test_who_crashed_does_not_hide_a_drop() -> None:
+    steady = after(Alarm(), *([[9.0, 10.0, 8.0, float("-inf")]] * 5))
+    assert after(steady, [1.0, float("-inf"), float("-inf"), float("-inf")]).on
+    many = after(steady, [10.0, float("-inf"), float("-inf"), float("-inf")])
+    assert not many.on
+    assert after(many, [1.0, 0.0, 0.5, float("-inf")]).on
+
+
+def test_a_record_of_an_earlier_version_stays_without_memory_and_newcomers() -> None:
+    """They were off, and its record names memory, or neither; files that people write name few."""
+
+    def read(evolution: dict[str, Any]) -> EvolutionParams:
+        return parse_params({"evolution": evolution}, "test").evolution
+
+    now = EvolutionParams().model_dump(mode="json")
+    assert now["memory"] is now["newcomers"] is None
+    before = {name: value for name, value in now.items() if name != "newcomers"}
+    for record in ({**before, "memory": 0}, {k: v for k, v in before.items() if k != "memory"}):
+        found = read(record)
+        assert (found.memory, found.newcomers) == (0, 0.0)
+        assert "newcomers" not in found.model_dump()  # its digests are what they were
+        assert read(found.model_dump()) == found
+    assert read({"memory": 4}).newcomers is None
+    assert read(now) == EvolutionParams()
+    for given in (0.0, 0.25):
+        kept = EvolutionParams(newcomers=given)
+        assert read(kept.model_dump()) == kept

@@ -29,6 +29,7 @@ VARIANTS = [(name, "plus") for name in STRATEGIES] + [
 
 def run_params(name: str, selection: str = "plus", **evolution: Any) -> RunParams:
     chosen = {"strategy": name, "selection": selection, "parents": 4, "children": 3, "elites": 1}
+    chosen |= {"memory": 0, "newcomers": 0.0}  # their own contract is in test_alert.py
     return parse_params(
         {
             "policy": {"kwargs": {"hidden": []}},
