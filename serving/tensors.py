@@ -159,7 +159,7 @@ def one(said: InferRequest, binary: bytes, size: int) -> list[float] | None:
     if tensor is None or not _plainly(said, tensor, size, 1):
         return None
     said_size = size_of(tensor)
-    if said_size is None:
+    if said_size is None and len(tensor.data) <= LOOKED_UP:  # `batch` counts before it decodes
         try:
             found = _NUMBERS.decode(tensor.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -122,3 +123,18 @@ def test_a_binary_batch_has_finite_numbers(value: float) -> None:
     values[10, 1] = value
     with pytest.raises(BadRequest, match="finite"):
         batch(said, values.tobytes(), 3, 20)
+
+
+def test_a_long_list_is_counted_before_it_is_decoded() -> None:
+    """Decoded, a zero of two bytes takes forty."""
+    zeros = b"0," * 500_000 + b"0"
+    head = b'{"inputs":[{"name":"obs","shape":[1,4],"datatype":"FP32","data":['
+    said, binary = read(head + zeros + b"]}]}", None)
+    tracemalloc.start()
+    try:
+        assert one(said, binary, 4) is None
+        with pytest.raises(BadRequest, match="4 numbers"):
+            batch(said, binary, 4, 8)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(zeros)
+    finally:
+        tracemalloc.stop()
