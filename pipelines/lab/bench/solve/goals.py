@@ -29,8 +29,11 @@ class Goal:
 
     @property
     def hidden(self) -> int:
-        """Width of the hidden layer, for peers whose network we choose."""
-        return int(self._section("network")["kwargs"]["hidden"][0])
+        """Width of the hidden layer of peers whose network we choose; ours may have none."""
+        layers = (
+            self._section("network")["kwargs"]["hidden"] or _OURS["network"]["kwargs"]["hidden"]
+        )
+        return int(layers[0])
 
     @property
     def episodes(self) -> int:
@@ -62,7 +65,10 @@ GOALS = {
         Goal(
             "Acrobot-v1",
             -100.0,
-            {"evolution": {"parents": 8, "children": 7, "episodes": 4}},
+            {
+                "network": {"kwargs": {"hidden": [], "activation": "tanh"}},
+                "evolution": {"parents": 4, "children": 4, "episodes": 2},
+            },
             {
                 "n_timesteps": 1_000_000, "n_envs": 16, "n_steps": 256, "gae_lambda": 0.94,
                 "gamma": 0.99, "n_epochs": 4, "ent_coef": 0.0, "normalize": True,
@@ -71,7 +77,10 @@ GOALS = {
         Goal(
             "Pendulum-v1",
             -200.0,
-            {"evolution": {"parents": 8, "children": 7, "episodes": 4}},
+            {
+                "ghn": {"rate_min": 0.03, "output_gain": 3.0},
+                "evolution": {"parents": 4, "children": 7, "episodes": 3, "racing": 1},
+            },
             {
                 "n_timesteps": 100_000, "n_envs": 4, "n_steps": 1024, "gae_lambda": 0.95,
                 "gamma": 0.9, "n_epochs": 10, "ent_coef": 0.0, "learning_rate": 0.001,
@@ -81,7 +90,10 @@ GOALS = {
         Goal(
             "MountainCarContinuous-v0",
             90.0,
-            {"evolution": {"parents": 8, "children": 7, "episodes": 4}},
+            {
+                "ghn": {"rate_min": 0.03, "output_gain": 3.0},
+                "evolution": {"parents": 4, "children": 4, "episodes": 1},
+            },
             {
                 "n_timesteps": 20_000, "n_envs": 1, "n_steps": 8, "batch_size": 256,
                 "gae_lambda": 0.9, "gamma": 0.9999, "n_epochs": 10, "ent_coef": 0.00429,
