@@ -29,6 +29,9 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
+#: Tokens of this worker's last answers whose episodes it remembers, so that it need not open them.
+REMEMBERED = 4096
+
 
 class NotReady(BadRequest):
     """The service has no champion to answer with (503); the error says why."""
@@ -80,6 +83,7 @@ class Episodes:
         self._counts, self._limits, self._policy = metrics.counts, limits, policy
         self._sealer: Sealer | None = None
         self._known: OrderedDict[str, Episode] = OrderedDict()
+        self._sealed: dict[str, Episode] = {}
         # One writer for both: a second one would wait for the first one's commits.
         self._writer: GroupWriter[Start | Ended, StartRow | Outcome] = GroupWriter(
             self._write, "episodes"
@@ -148,6 +152,9 @@ class Episodes:
 
     def open(self, token: str) -> Episode:
         """The episode of a token; raises `BadRequest` (422)."""
+        sealed = self._sealed.pop(token, None)
+        if sealed is not None:
+            return sealed
         try:
             episode = self._seals().open(token)
         except BadToken as error:
@@ -164,11 +171,18 @@ class Episodes:
 
         `memory` is the network's state after the action.
         """
-        if version != episode.version:
-            episode = msgspec.structs.replace(episode, version=version, moved=True)
-        if memory:
-            episode = msgspec.structs.replace(episode, memory=memory)
-        return self._seals().seal(episode, episode.steps + 1, self._follower.served.memory_bytes)
+        after = msgspec.structs.replace(
+            episode,
+            version=version,
+            moved=episode.moved or version != episode.version,
+            steps=episode.steps + 1,
+            memory=memory or episode.memory,
+        )
+        token = self._seals().seal(after, self._follower.served.memory_bytes)
+        if len(self._sealed) >= REMEMBERED:
+            self._sealed.clear()
+        self._sealed[token] = after
+        return token
 
     def _seals(self) -> Sealer:
         if self._sealer is None:

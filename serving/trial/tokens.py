@@ -72,13 +72,13 @@ class Sealer:
         self._count = itertools.count(1)
         self._keys = {self._salt: self._own}
 
-    def seal(self, episode: Episode, steps: int, room: int = 0) -> str:
-        """The episode's token after `steps` steps, in base64.
+    def seal(self, episode: Episode, room: int = 0) -> str:
+        """The episode's token, in base64.
 
         `room`: bytes reserved for memory, so that the token's length is the same for all versions.
         """
         number = next(self._count).to_bytes(_NUMBER, "little")
-        sealed = self._own.encrypt(b"\0\0\0\0" + number, _pack(episode, steps, room), None)
+        sealed = self._own.encrypt(b"\0\0\0\0" + number, _pack(episode, room), None)
         return binascii.b2a_base64(self._salt + number + sealed, newline=False).decode()
 
     def open(self, token: str) -> Episode:
@@ -108,7 +108,7 @@ class Sealer:
         return AESGCM(hashlib.blake2b(salt, key=self._secret, digest_size=32).digest())
 
 
-def _pack(episode: Episode, steps: int, room: int) -> bytes:
+def _pack(episode: Episode, room: int) -> bytes:
     policy, name = episode.policy.encode(), episode.name.encode()
     fixed = _FIXED.pack(
         _NONE if episode.start is None else episode.start,
@@ -116,7 +116,7 @@ def _pack(episode: Episode, steps: int, room: int) -> bytes:
         episode.version,
         episode.generation,
         episode.began,
-        steps,
+        episode.steps,
         episode.arm,
         episode.moved * _MOVED + episode.loose * _LOOSE,
         len(policy),

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from serving.app import create_app
 from serving.limits import Limits
 from serving.trial.assignment import arm_of, trial_key
+from serving.trial.tokens import Sealer
 from srghn.config import CanaryParams
 
 OBSERVATION = [0.0, 0.0, 0.1, 0.0]
@@ -157,6 +158,24 @@ def test_another_worker_goes_on_with_an_episode(trial: tuple[TestClient, Any], h
     token = act(client, token=token)["token"]
     answer = end(client, "shared", token).json()
     assert (answer["length"], answer["counted"]) == (3, True)
+
+
+def test_what_a_worker_remembers_of_a_token_is_what_the_token_says(
+    trial: tuple[TestClient, Any], home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It remembers its last answers' tokens until they come back, and not more than so many."""
+    monkeypatch.setattr("serving.control.episodes.REMEMBERED", 5)
+    client, _ = trial
+    known = client.app.state.service.default.episodes._sealed  # type: ignore[attr-defined]
+    sealer = Sealer(home.ledger.secret("policy"))
+    for n in range(12):
+        token = act(client, episode_id=f"kept-{n}")["token"]
+        assert known[token] == sealer.open(token)
+        assert len(known) <= 5
+    again = [act(client, token=token)["token"] for _ in range(2)]  # an answer that was lost
+    assert token not in known
+    assert sealer.open(again[0]) == sealer.open(again[1])
+    assert sealer.open(again[0]).steps == 2
 
 
 def test_a_held_lock_delays_a_new_episode_by_a_second_at_most_and_no_step(home: Any) -> None:
