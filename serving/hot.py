@@ -63,6 +63,8 @@ _EPISODE = re.compile(EPISODE_PATTERN)
 _BINARY_TYPES = {"i": "<i8", "f": "<f4"}
 #: A longer body is parsed in a separate thread, so that other requests are answered meanwhile.
 LONG = 65_536
+#: A request may have so many forms of its observation, before its body is looked at closely.
+FORMS = 16
 
 #: Who answered, the body, and further header lines.
 Said = tuple[Face, bytes, bytes]
@@ -134,6 +136,8 @@ class HotPath:
 
     async def _act(self, call: Call) -> Said:
         body = await call.body(self._limit(1))
+        if len(body) > LONG:
+            check_marks(body, self._follower.served.marks, FORMS, alone=True)
         said = read_act(body, self._follower.served)
         name = episode_of(said.episode_id or None, call.header(b"x-episode-id"))
         token = said.token or call.header(b"x-episode-token")

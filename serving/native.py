@@ -82,15 +82,19 @@ def read_batch(body: bytes) -> NativeBatch:
     return parse(_BATCH, body)
 
 
-def check_marks(body: bytes, marks: tuple[int, int], limit: int) -> None:
-    """Raise `BadRequest` (413) for more commas or brackets than a whole batch has.
+def check_marks(body: bytes, marks: tuple[int, int], limit: int, alone: bool = False) -> None:
+    """Raise `BadRequest` (413) for more commas or brackets than `limit` observations have.
 
-    They are counted before decoding, because decoded short values take far more memory.
+    They are counted before decoding, because decoded short values take far more memory. `alone`:
+    they are forms of one observation, not a batch.
     """
     commas, brackets = (limit * most + 100 for most in marks)
     if body.count(b",") > commas or body.count(b"{") + body.count(b"[") > brackets:
-        expected = f"1 to {limit} observations in a batch"
-        raise BadRequest(413, "observations", expected, "more commas or brackets than they have")
+        field = "observation" if alone else "observations"
+        expected = (
+            f"one in 1 to {limit} forms" if alone else f"1 to {limit} observations in a batch"
+        )
+        raise BadRequest(413, field, expected, "more commas or brackets than they have")
 
 
 def names_of(said: ActRequest | NativeRequest) -> Iterable[str]:

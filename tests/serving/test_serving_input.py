@@ -191,3 +191,13 @@ def test_a_bad_outcome_is_refused_in_words(client: TestClient, post: Any, words:
     answer = client.post("/v1/episodes/e1/outcome", json=post)
     assert answer.status_code == 422
     assert words in answer.json()["error"]
+
+
+def test_a_long_observation_is_counted_before_it_is_decoded(shared_home: Any) -> None:
+    """Decoded, a zero of two bytes takes twenty times as much memory and time."""
+    with TestClient(create_app(shared_home.settings, Limits(body_bytes=1_000_000))) as client:
+        zeros = client.post("/v1/act", content=b'{"observation": [' + b"0," * 100_000 + b"0]}")
+        assert zeros.status_code == 413
+        assert zeros.json()["error"].endswith("got more commas or brackets than they have")
+        spaced = b'{"observation": [0,0,0,0]' + b" " * 100_000 + b"}"
+        assert client.post("/v1/act", content=spaced).status_code == 200
