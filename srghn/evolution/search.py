@@ -75,7 +75,10 @@ class Search:
         return self.state.generation
 
     def ask(self) -> F32:
-        """Points (n, dimensions) to be evaluated; asked twice, the same points."""
+        """Points (n, dimensions) to be evaluated; asked twice, the same points.
+
+        After a sharp drop of fitness n is larger for one generation: former best ones come back.
+        """
         if self._asked is None:
             self._asked = self.strategy.ask(self.state)
         return self._points(self._asked)
