@@ -178,7 +178,10 @@ class Episodes:
             steps=episode.steps + 1,
             memory=memory or episode.memory,
         )
-        token = self._seals().seal(after, self._follower.served.memory_bytes)
+        room = self._follower.served.memory_bytes
+        token = self._seals().seal(after, room)
+        if room:  # states may be large, and whoever calls begins as many episodes as they like
+            return token
         if len(self._sealed) >= REMEMBERED:
             self._sealed.clear()
         self._sealed[token] = after

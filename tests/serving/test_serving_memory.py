@@ -132,3 +132,10 @@ def test_the_open_protocol_carries_it_too(client: TestClient) -> None:
     refused = client.post("/v2/models/policy/infer", json=said)
     assert refused.status_code == 422
     assert "keeps a state" in refused.json()["error"]
+
+
+def test_a_worker_remembers_no_states(client: TestClient) -> None:
+    """They may be large, and a caller could have it keep thousands of them."""
+    token = client.post("/v1/act", json={"observation": ONE, "episode_id": "e"}).json()["token"]
+    assert client.post("/v1/act", json={"observation": ONE, "token": token}).status_code == 200
+    assert not client.app.state.service.default.episodes._sealed  # type: ignore[attr-defined]
