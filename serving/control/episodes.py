@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-import msgspec
-
 from serving.control.follower import Follower
 from serving.control.routing import Served
 from serving.control.writer import GroupWriter
@@ -129,9 +127,7 @@ class Episodes:
         if served.champion is None:
             raise NotReady(served.problem)
         version = served.champion.version
-        moved = msgspec.structs.replace(
-            episode, version=version, moved=True, began=time.time(), memory=b""
-        )
+        moved = episode.but(version=version, moved=True, began=time.time(), memory=b"")
         return served, served.champion, moved
 
     async def end(self, ended: Ended) -> Outcome:
@@ -171,17 +167,21 @@ class Episodes:
 
         `memory` is the network's state after the action.
         """
-        after = msgspec.structs.replace(
-            episode,
-            version=version,
-            moved=episode.moved or version != episode.version,
-            steps=episode.steps + 1,
-            memory=memory or episode.memory,
-        )
-        room = self._follower.served.memory_bytes
-        token = self._seals().seal(after, room)
-        if room:  # states may be large, and whoever calls begins as many episodes as they like
-            return token
+        room, seals = self._follower.served.memory_bytes, self._seals()
+        if episode.sealed and version == episode.version and not room:
+            after = episode.stepped()
+            token = seals.step(after)
+        else:
+            after = episode.but(
+                version=version,
+                moved=episode.moved or version != episode.version,
+                steps=episode.steps + 1,
+                memory=memory or episode.memory,
+            )
+            token = seals.seal(after, room)
+            if room:  # states may be large, and whoever calls begins as many episodes as they like
+                return token
+            after = after.kept(token)
         if len(self._sealed) >= REMEMBERED:
             self._sealed.clear()
         self._sealed[token] = after
@@ -213,8 +213,7 @@ class Episodes:
                 hint="use a new id for the next episode",
             )  # fmt: skip
         fresh = row.started_at == episode.began and row.version == episode.version
-        found = msgspec.structs.replace(
-            episode,
+        found = episode.but(
             version=row.version,
             arm=row.arm,
             start=row.n,
@@ -229,7 +228,7 @@ class Episodes:
 
     def _remember(self, episode: Episode) -> None:
         """Remember the version for later requests without a token; those make the episode loose."""
-        self._known[episode.name] = msgspec.structs.replace(episode, loose=True)
+        self._known[episode.name] = episode.but(loose=True)
         if len(self._known) > self._limits.pins:
             self._known.popitem(last=False)
 

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 OCTAVES, WAITING = 9, 4000
 
 
+@lru_cache(maxsize=1024)  # asked for at every step of an episode
 def step_of(episode: str) -> int:
     """The step, from 0, whose observation is kept with the next one, if the episode lasts."""
     share = zlib.crc32(episode.encode()) / 2**32

@@ -1,30 +1,43 @@
 """The token of an episode: the sealed state with which any worker can continue the episode.
 
-It is encrypted and authenticated (AES-256-GCM). So its holder can neither read the episode's arm
-nor forge a token. It has the same length on both arms. Each process that seals draws a salt,
-derives its own key from the secret with it, and numbers its tokens. So no nonce is used twice
-under one key.
+It has a sealed part and a tail. The sealed part is encrypted and authenticated (AES-256-GCM): its
+holder can neither read the episode's arm nor forge one. It has the same length on both arms. Each
+process that seals draws a salt, derives its own keys from the secret with it, and numbers its
+sealed parts. So no nonce is used twice under one key.
+
+The tail is the number of steps, which the holder knows anyway, and an authentication code (keyed
+BLAKE2b, RFC 7693) of all that stands before it. From step to step only the tail changes: in a
+server with many callers, encrypting anew costs a tenth of a step.
 """
 
 from __future__ import annotations
 
 import binascii
 import hashlib
+import hmac
 import itertools
 import os
 import struct
+from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-_FIXED = struct.Struct("<qqqqdIBBBBH")
+_FIXED = struct.Struct("<qqqqdBBBBH")
 _SALT, _NUMBER, _TAG = 16, 8, 16
 _LEAST = _SALT + _NUMBER + _TAG + _FIXED.size
+#: Hexadecimal digits in a token's tail: the number of steps, and the code.
+_STEPS, _CODE = 8, 32
+_TAIL = _STEPS + _CODE
 #: Most keys of other processes that are remembered.
 _KEYS = 256
 _NONE = -1
 _MOVED, _LOOSE = 1, 2
+
+
+#: The cipher for sealed parts, and the key of the codes.
+_Keys = tuple[AESGCM, bytes]
 
 
 class BadToken(ValueError):
@@ -41,6 +54,7 @@ class Episode(msgspec.Struct, frozen=True):
     moved   another version has continued it, so it is no evidence
     loose   a request lacked the token, so not all steps are counted and it is no evidence
     memory  state of a network that keeps one: float32 bytes
+    sealed  the sealed part of its last token, which serves for the next one too; "" if unknown
     """
 
     name: str
@@ -55,6 +69,19 @@ class Episode(msgspec.Struct, frozen=True):
     moved: bool = False
     loose: bool = False
     memory: bytes = b""
+    sealed: str = ""
+
+    def stepped(self) -> Episode:
+        """The episode after one more step, whose token has the same sealed part."""
+        return msgspec.structs.replace(self, steps=self.steps + 1)
+
+    def but(self, **changes: Any) -> Episode:
+        """The episode with other values, to be sealed anew."""
+        return msgspec.structs.replace(self, sealed="", **changes)
+
+    def kept(self, token: str) -> Episode:
+        """The episode with the sealed part of its token."""
+        return msgspec.structs.replace(self, sealed=token[:-_TAIL])
 
     @property
     def evidence(self) -> bool:
@@ -73,30 +100,44 @@ class Sealer:
         self._keys = {self._salt: self._own}
 
     def seal(self, episode: Episode, room: int = 0) -> str:
-        """The episode's token, in base64.
+        """The episode's token.
 
         `room`: bytes reserved for memory, so that the token's length is the same for all versions.
         """
         number = next(self._count).to_bytes(_NUMBER, "little")
-        sealed = self._own.encrypt(b"\0\0\0\0" + number, _pack(episode, room), None)
-        return binascii.b2a_base64(self._salt + number + sealed, newline=False).decode()
+        cipher, _ = self._own
+        sealed = cipher.encrypt(b"\0\0\0\0" + number, _pack(episode, room), None)
+        text = binascii.b2a_base64(self._salt + number + sealed, newline=False)
+        return self._with_tail(text, episode.steps)
+
+    def step(self, episode: Episode) -> str:
+        """The token of an episode whose `sealed` is a part that this sealer made."""
+        return self._with_tail(episode.sealed.encode(), episode.steps)
+
+    def _with_tail(self, sealed: bytes, steps: int) -> str:
+        said = b"%b%08x" % (sealed, steps)
+        return (said + _code(said, self._own[1])).decode()
 
     def open(self, token: str) -> Episode:
         """The episode of a token; raises `BadToken`."""
+        said, code = token[:-_CODE].encode("utf-8", "replace"), token[-_CODE:]
         try:
-            data = binascii.a2b_base64(token)
+            data = binascii.a2b_base64(said[:-_STEPS])
         except ValueError as error:
             raise BadToken("it is not base64") from error
         if len(data) < _LEAST:
             raise BadToken("it is too short")
+        cipher, key = self._key(data[:_SALT])
+        if not hmac.compare_digest(_code(said, key), code.encode("utf-8", "replace")):
+            raise BadToken("it was not sealed here, or was changed")
         number, sealed = data[_SALT : _SALT + _NUMBER], data[_SALT + _NUMBER :]
         try:
-            plain = self._key(data[:_SALT]).decrypt(b"\0\0\0\0" + number, sealed, None)
-        except InvalidTag as error:
+            plain = cipher.decrypt(b"\0\0\0\0" + number, sealed, None)
+        except InvalidTag as error:  # pragma: no cover (the code covers the sealed part, too)
             raise BadToken("it was not sealed here, or was changed") from error
-        return _unpack(plain)
+        return _unpack(plain, int(said[-_STEPS:], 16))
 
-    def _key(self, salt: bytes) -> AESGCM:
+    def _key(self, salt: bytes) -> _Keys:
         found = self._keys.get(salt)
         if found is None:
             if len(self._keys) >= _KEYS:
@@ -104,8 +145,13 @@ class Sealer:
             found = self._keys[salt] = self._derive(salt)
         return found
 
-    def _derive(self, salt: bytes) -> AESGCM:
-        return AESGCM(hashlib.blake2b(salt, key=self._secret, digest_size=32).digest())
+    def _derive(self, salt: bytes) -> _Keys:
+        both = hashlib.blake2b(salt, key=self._secret, digest_size=64).digest()
+        return AESGCM(both[:32]), both[32:]
+
+
+def _code(said: bytes, key: bytes) -> bytes:
+    return hashlib.blake2b(said, key=key, digest_size=_CODE // 2).hexdigest().encode()
 
 
 def _pack(episode: Episode, room: int) -> bytes:
@@ -116,7 +162,6 @@ def _pack(episode: Episode, room: int) -> bytes:
         episode.version,
         episode.generation,
         episode.began,
-        episode.steps,
         episode.arm,
         episode.moved * _MOVED + episode.loose * _LOOSE,
         len(policy),
@@ -126,11 +171,9 @@ def _pack(episode: Episode, room: int) -> bytes:
     return fixed + policy + name + episode.memory.ljust(room, b"\0")
 
 
-def _unpack(plain: bytes) -> Episode:
+def _unpack(plain: bytes, steps: int) -> Episode:
     numbers = _FIXED.unpack_from(plain)
-    start, trial, version, generation, began, steps, arm, flags, of_policy, of_name, of_memory = (
-        numbers
-    )
+    start, trial, version, generation, began, arm, flags, of_policy, of_name, of_memory = numbers
     name_at = _FIXED.size + of_policy
     memory_at = name_at + of_name
     return Episode(
