@@ -202,7 +202,7 @@ def _constant(kind: str, values: NDArray[Any]) -> Parts | None:
         return None
     flat = values.reshape(-1) if values.ndim else values
     operation = _WITH_CONSTANT[kind]
-    return _both(lambda x: operation(x, flat, x))
+    return _both(lambda x: operation(x, flat, out=x))
 
 
 def _integer(kind: str, fixed: list[NDArray[Any] | None]) -> int | None:
@@ -242,9 +242,9 @@ _ACTIVATIONS: dict[str, Step] = {
     "Sigmoid": _sigmoid,
     "Elu": _elu,
 }
-_WITH_CONSTANT: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "Add": lambda x, y, out: np.add(x, y, out),
-    "Mul": lambda x, y, out: np.multiply(x, y, out),
-    "Max": lambda x, y, out: np.maximum(x, y, out=out),
-    "Min": lambda x, y, out: np.minimum(x, y, out=out),
+_WITH_CONSTANT: dict[str, Callable[..., Floats]] = {
+    "Add": np.add,
+    "Mul": np.multiply,
+    "Max": np.maximum,
+    "Min": np.minimum,
 }
