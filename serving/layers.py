@@ -193,7 +193,7 @@ def _linear(weights: NDArray[Any]) -> Parts | None:
     if weights.dtype != np.float32 or weights.ndim != 2:
         return None
     across, down = np.ascontiguousarray(weights), np.ascontiguousarray(weights.T)
-    return [down.dot], [lambda x: x @ across]
+    return [down.dot], [lambda x: x.dot(across)]
 
 
 def _constant(kind: str, values: NDArray[Any]) -> Parts | None:

@@ -40,7 +40,8 @@ def inputs_of(layout: Layout | None, size: int) -> list[dict[str, Any]]:
 
 def forms_of(said: InferRequest) -> list[str]:
     """The interfaces and versions that a request has inputs for: `obs@9f3c2a7b51d0e846`."""
-    return [found[1] for tensor in said.inputs if (found := _FORM.search(tensor.name))]
+    named = [tensor.name for tensor in said.inputs if "@" in tensor.name]
+    return [found[1] for name in named if (found := _FORM.search(name))]
 
 
 def form_for(said: InferRequest, binary: bytes, predictor: Predictor) -> tuple[InferRequest, bytes]:

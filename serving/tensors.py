@@ -175,17 +175,26 @@ def one(said: InferRequest, binary: bytes, size: int) -> list[float] | None:
 
 def _plainly(said: InferRequest, tensor: Tensor, size: int, limit: int) -> bool:
     """Whether a request is of the usual form, so that no check is left to do."""
-    shape, extra = tensor.shape, tensor.parameters
+    shape = tensor.shape
+    for wanted in said.outputs or ():
+        if wanted.name != OUTPUT or _odd(wanted.parameters):
+            return False
     return (
-        said.outputs is UNSET
-        and len(said.inputs) == 1
+        len(said.inputs) == 1
         and tensor.name == INPUT
         and tensor.datatype == "FP32"
         and len(shape) == 2
         and shape[1] == size
         and 1 <= shape[0] <= limit
-        and (extra is UNSET or (extra.classification is extra.shared_memory_region is UNSET))
+        and not _odd(tensor.parameters)
     )
+
+
+def _odd(extra: TensorParameters | UnsetType) -> bool:
+    """Whether a tensor's parameters may have to be refused."""
+    if extra is UNSET:
+        return False
+    return not (extra.classification is extra.shared_memory_region is UNSET)
 
 
 def _checked(said: InferRequest, size: int, limit: int) -> Tensor:

@@ -170,12 +170,29 @@ def test_what_a_worker_remembers_of_a_token_is_what_the_token_says(
     sealer = Sealer(home.ledger.secret("policy"))
     for n in range(12):
         token = act(client, episode_id=f"kept-{n}")["token"]
-        assert known[token] == sealer.open(token)
+        for _ in range(3):
+            assert known[token].but() == sealer.open(token)
+            token = act(client, token=token)["token"]
         assert len(known) <= 5
     again = [act(client, token=token)["token"] for _ in range(2)]  # an answer that was lost
     assert token not in known
     assert sealer.open(again[0]) == sealer.open(again[1])
-    assert sealer.open(again[0]).steps == 2
+    assert sealer.open(again[0]).steps == 5
+
+
+def test_an_episode_that_moved_says_so_in_its_next_token(home: Any) -> None:
+    """Though its steps before had one sealed part."""
+    home.first()
+    sealer = Sealer(home.ledger.secret("policy"))
+    with opened(home) as client:
+        token = act(client, episode_id="long")["token"]
+        token = act(client, token=token)["token"]
+        later = time.time() + 7200
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("serving.control.episodes.time.time", lambda: later)
+            moved = act(client, token=token)["token"]
+        assert [sealer.open(each).moved for each in (token, moved)] == [False, True]
+        assert sealer.open(act(client, token=moved)["token"]).moved
 
 
 def test_a_held_lock_delays_a_new_episode_by_a_second_at_most_and_no_step(home: Any) -> None:
