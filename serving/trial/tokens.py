@@ -120,7 +120,9 @@ class Sealer:
 
     def open(self, token: str) -> Episode:
         """The episode of a token; raises `BadToken`."""
-        said, code = token[:-_CODE].encode("utf-8", "replace"), token[-_CODE:]
+        if not token.isascii():
+            raise BadToken("it is not base64")
+        said, code = token[:-_CODE].encode(), token[-_CODE:].encode()
         try:
             data = binascii.a2b_base64(said[:-_STEPS])
         except ValueError as error:
@@ -128,7 +130,7 @@ class Sealer:
         if len(data) < _LEAST:
             raise BadToken("it is too short")
         cipher, key = self._key(data[:_SALT])
-        if not hmac.compare_digest(_code(said, key), code.encode("utf-8", "replace")):
+        if not hmac.compare_digest(_code(said, key), code):
             raise BadToken("it was not sealed here, or was changed")
         number, sealed = data[_SALT : _SALT + _NUMBER], data[_SALT + _NUMBER :]
         try:
