@@ -51,7 +51,7 @@ from serving.schemas import (
     observations,
 )
 from serving.service import ASKED, Service
-from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, one, read
+from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, one, plain, read, rows
 from serving.trial.tokens import Episode
 from srghn.errors import LedgerError, TransitionRefused
 
@@ -236,7 +236,7 @@ class HotPath:
         limits = self._limits
         body = await call.body(self._limit(limits.batch))
         work = partial(self._act_batch, body, call.header(b"x-client-key"))
-        served, predictor, actions = await _aside(len(body), work)
+        served, predictor, actions = work() if len(body) <= LONG else await _aside(work)
         face = served.face(predictor)
         shown = orjson.dumps(actions, option=orjson.OPT_SERIALIZE_NUMPY)
         return face, b'{"actions":%b%b}' % (shown, face.fields), JSON
@@ -270,7 +270,10 @@ class HotPath:
         limits = self._limits
         body = await call.body(self._limit(limits.batch))
         head = call.header(b"inference-header-content-length")
-        said, binary = await _aside(len(body) if head is None else 0, partial(read, body, head))
+        if len(body) <= LONG or head is not None:
+            said, binary = read(body, head)
+        else:
+            said, binary = await _aside(partial(read, body, head))
         episode: Episode | None = None
         if found is not None:
             served, predictor = found
@@ -279,8 +282,12 @@ class HotPath:
             token = said.token or call.header(b"x-episode-token")
             names = forms_of(said)
             served, predictor, episode = await self._choose(call, name, token, names)
-        work = partial(self._act_tensors, said, binary, served, predictor, episode)
-        answered, actions, memory = await _aside(len(body), work)
+        if len(body) <= LONG:
+            done = self._act_tensors(said, binary, served, predictor, episode)
+        else:
+            work = partial(self._act_tensors, said, binary, served, predictor, episode)
+            done = await _aside(work)
+        answered, actions, memory = done
         face, sealed = served.face(answered), None
         if episode is not None:
             sealed = self._policy.episodes.seal(episode, answered.version, memory or b"")
@@ -298,9 +305,12 @@ class HotPath:
         """Who answered; the actions, an array or (for one observation) a list; the new state."""
         afresh = partial(self._tensors, said, binary)
         size = predictor.observation_size
-        alone = None if predictor.layout is not None else one(said, binary, size)
+        tensor = None
+        if predictor.layout is None:
+            tensor = plain(said, size, self._limits.batch)
+        alone = None if tensor is None else one(tensor, binary, size)
         if alone is None:
-            array = afresh(predictor)
+            array = afresh(predictor) if tensor is None else rows(tensor, binary, size)
             alone = array[0].tolist() if len(array) == 1 else None
         memory = None if episode is None else episode.memory
         self._copy(served, array[0] if alone is None else alone, episode)
@@ -353,10 +363,8 @@ def _only(afresh: Afresh, predictor: Predictor) -> list[float]:
     return found
 
 
-async def _aside(length: int, work: Callable[[], T]) -> T:
-    """Do the work here if the body is short, else in a separate thread."""
-    if length <= LONG:
-        return work()
+async def _aside(work: Callable[[], T]) -> T:
+    """Do the work for a long body in a separate thread."""
     return await asyncio.get_running_loop().run_in_executor(_parsing, work)
 
 

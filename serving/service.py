@@ -163,7 +163,8 @@ class Service:
             return {**scope, **named, OF: self.find(name, "policy")}
         if path.startswith(_V2):
             name = path[len(_V2) :].partition("/")[0]
-            return {**scope, OF: self.find(name, "model")}
+            if name != POLICY:  # which is the default
+                return {**scope, OF: self.find(name, "model")}
         return scope
 
     def find(self, name: str, kind: str) -> PolicyService:

@@ -141,25 +141,26 @@ def _quotes_of(said: TensorParameters | UnsetType) -> int:
 
 def batch(said: InferRequest, binary: bytes, size: int, limit: int) -> NDArray[np.float32]:
     """The observations (n, size) of a request, n at most `limit`; raises `BadRequest`."""
-    tensor = said.inputs[0] if said.inputs else None
-    if tensor is None or not _plainly(said, tensor, size, limit):
-        tensor = _checked(said, size, limit)
+    return rows(plain(said, size, limit) or _checked(said, size, limit), binary, size)
+
+
+def rows(tensor: Tensor, binary: bytes, size: int) -> NDArray[np.float32]:
+    """The observations (n, size) in an input that was checked; raises `BadRequest`."""
     said_size = size_of(tensor)
     if said_size is None:
         return _from_json(bytes(tensor.data), tensor.shape[0], size)
     return _from_binary(tensor, said_size, binary)
 
 
-def one(said: InferRequest, binary: bytes, size: int) -> list[float] | None:
-    """The observation of a request that has one and nothing odd; None leaves it to `batch`.
+def one(tensor: Tensor, binary: bytes, size: int) -> list[float] | None:
+    """The observation in a plain input of one with nothing odd; None leaves it to `rows`.
 
     No array is made for it: that takes longer than all else here.
     """
-    tensor = said.inputs[0] if said.inputs else None
-    if tensor is None or not _plainly(said, tensor, size, 1):
+    if tensor.shape[0] != 1:
         return None
     said_size = size_of(tensor)
-    if said_size is None and len(tensor.data) <= LOOKED_UP:  # `batch` counts before it decodes
+    if said_size is None and len(tensor.data) <= LOOKED_UP:  # `rows` counts before it decodes
         try:
             found = _NUMBERS.decode(tensor.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -173,21 +174,24 @@ def one(said: InferRequest, binary: bytes, size: int) -> list[float] | None:
     return found
 
 
-def _plainly(said: InferRequest, tensor: Tensor, size: int, limit: int) -> bool:
-    """Whether a request is of the usual form, so that no check is left to do."""
-    shape = tensor.shape
+def plain(said: InferRequest, size: int, limit: int) -> Tensor | None:
+    """The input of a request of the usual form, on which no check is left to do; else None."""
     for wanted in said.outputs or ():
         if wanted.name != OUTPUT or _odd(wanted.parameters):
-            return False
-    return (
-        len(said.inputs) == 1
-        and tensor.name == INPUT
+            return None
+    if len(said.inputs) != 1:
+        return None
+    tensor = said.inputs[0]
+    shape = tensor.shape
+    usual = (
+        tensor.name == INPUT
         and tensor.datatype == "FP32"
         and len(shape) == 2
         and shape[1] == size
         and 1 <= shape[0] <= limit
         and not _odd(tensor.parameters)
     )
+    return tensor if usual else None
 
 
 def _odd(extra: TensorParameters | UnsetType) -> bool:
@@ -201,11 +205,11 @@ def _checked(said: InferRequest, size: int, limit: int) -> Tensor:
     """The only input, checked item by item; raises `BadRequest` for the first fault."""
     for wanted in said.outputs or ():
         _expect(400, "outputs", f"only {OUTPUT!r}", wanted.name, wanted.name == OUTPUT)
-        _plain("outputs[0]", wanted.parameters)
+        _refuse_odd("outputs[0]", wanted.parameters)
     names = [tensor.name for tensor in said.inputs]
     _expect(400, "inputs", f"one tensor, {INPUT!r}", names, names == [INPUT])
     tensor = said.inputs[0]
-    _plain("inputs[0]", tensor.parameters)
+    _refuse_odd("inputs[0]", tensor.parameters)
     _expect(400, "inputs[0].datatype", "FP32", tensor.datatype, tensor.datatype == "FP32")
     shape = tensor.shape
     fits = len(shape) == 2 and shape[1] == size and shape[0] >= 1
@@ -263,14 +267,14 @@ def _from_binary(tensor: Tensor, said: int, binary: bytes) -> NDArray[np.float32
         _expect(400, "inputs[0].data", "none beside binary data", "data", not both)
         _expect(400, "binary_data_size", str(needed), said, said == needed)
         _expect(400, "binary data", f"{needed} bytes", len(binary), len(binary) == needed)
-    array = np.frombuffer(binary, "<f4").reshape(tensor.shape)
-    squares = np.vdot(array, array)  # a finite sum of squares has finite terms
-    if not (math.isfinite(squares) or np.isfinite(array).all()):
+    numbers = np.frombuffer(binary, "<f4")
+    squares = np.vdot(numbers, numbers)  # a finite sum of squares has finite terms
+    if not (math.isfinite(squares) or np.isfinite(numbers).all()):
         raise BadRequest(422, "binary data", "finite numbers", "NaN or infinity")
-    return array
+    return numbers.reshape(tensor.shape)
 
 
-def _plain(field: str, said: TensorParameters | UnsetType) -> None:
+def _refuse_odd(field: str, said: TensorParameters | UnsetType) -> None:
     """Raise `BadRequest` for features of Triton that this server does not have."""
     if said is UNSET:
         return

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serving.batches import quick_batch, quick_rows
 from serving.schemas import BadRequest
-from serving.tensors import InferRequest, batch, one, read
+from serving.tensors import InferRequest, batch, one, plain, read
 
 numbers = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**40), 2**40)
@@ -94,11 +94,17 @@ def request(
     return read(head + binary, str(len(head)))
 
 
+def alone(said: InferRequest, binary: bytes, size: int) -> list[float] | None:
+    tensor = plain(said, size, 8)
+    assert tensor is not None
+    return one(tensor, binary, size)
+
+
 @given(st.lists(numbers, min_size=3, max_size=3))
 def test_one_observation_is_that_of_a_batch(row: list[float]) -> None:
     packed = np.array(row, "<f4").tobytes()
     for said, binary in (request(row, 3), request([], 3, packed)):
-        found = one(said, binary, 3)
+        found = alone(said, binary, 3)
         assert found is not None
         assert np.array_equal(np.array([found], np.float32), batch(said, binary, 3, 8))
 
@@ -107,12 +113,12 @@ def test_one_observation_is_that_of_a_batch(row: list[float]) -> None:
     "data", [[1, 2], [[1, 2, 3]], [1, 2, True], [1, 2, "3"], [1, 2, None], [1, 2, 1e39], 3, None]
 )
 def test_one_odd_observation_is_left_to_the_batch(data: object) -> None:
-    assert one(*request(data, 3), 3) is None
+    assert alone(*request(data, 3), 3) is None
 
 
 def test_one_binary_observation_is_finite_and_whole() -> None:
     for values in ([1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, np.nan, 2.0], [np.inf, 1.0, 2.0]):
-        assert one(*request([], 3, np.array(values, "<f4").tobytes()), 3) is None
+        assert alone(*request([], 3, np.array(values, "<f4").tobytes()), 3) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -125,6 +131,27 @@ def test_a_binary_batch_has_finite_numbers(value: float) -> None:
         batch(said, values.tobytes(), 3, 20)
 
 
+def test_a_request_is_plain_if_nothing_of_it_may_have_to_be_refused() -> None:
+    tensor = {"name": "obs", "shape": [2, 3], "datatype": "FP32", "data": [0] * 6}
+    output = {"name": "action", "parameters": {"binary_data": True}}
+    for more in ({}, {"outputs": []}, {"outputs": [output]}, {"outputs": [{"name": "action"}]}):
+        said, _ = read(json.dumps({"inputs": [tensor], **more}).encode(), None)
+        assert plain(said, 3, 8) is said.inputs[0]
+        assert plain(said, 3, 1) is plain(said, 4, 8) is None
+    odd: list[dict[str, object]] = [
+        {"outputs": [{"name": "value"}]},
+        {"outputs": [{"name": "action", "parameters": {"classification": 1}}]},
+        {"inputs": [{**tensor, "parameters": {"shared_memory_region": "r"}}]},
+        {"inputs": [{**tensor, "datatype": "FP64"}]},
+        {"inputs": [{**tensor, "shape": [6]}]},
+        {"inputs": [tensor, tensor]},
+        {"inputs": []},
+    ]
+    for body in odd:
+        said, _ = read(json.dumps({"inputs": [tensor], **body}).encode(), None)
+        assert plain(said, 3, 8) is None
+
+
 def test_a_long_list_is_counted_before_it_is_decoded() -> None:
     """Decoded, a zero of two bytes takes forty."""
     zeros = b"0," * 500_000 + b"0"
@@ -132,7 +159,7 @@ def test_a_long_list_is_counted_before_it_is_decoded() -> None:
     said, binary = read(head + zeros + b"]}]}", None)
     tracemalloc.start()
     try:
-        assert one(said, binary, 4) is None
+        assert alone(said, binary, 4) is None
         with pytest.raises(BadRequest, match="4 numbers"):
             batch(said, binary, 4, 8)
         assert tracemalloc.get_traced_memory()[1] < 4 * len(zeros)

@@ -119,9 +119,10 @@ def test_a_trial_and_a_swap_of_one_are_none_of_the_others(home: Any, both: httpx
     wait_for(lambda: both.get(f"{ARM}/champion").json()["version"] == version)
     assert both.get("/v1/champion").json()["version"] == 1
     assert both.get("/v1/champion").json()["generation"] == 1
+    loaded = 'srghn_champion_generation{policy="arm"} 2.0'
+    wait_for(lambda: loaded in both.get("/metrics").text)  # after the ledger knows the champion
     text = both.get("/metrics").text
     assert "srghn_champion_generation 1.0" in text
-    assert 'srghn_champion_generation{policy="arm"} 2.0' in text
     assert text.count("# TYPE srghn_champion_generation gauge") == 1
 
 
