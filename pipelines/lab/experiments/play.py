@@ -48,7 +48,8 @@ def phases(params: RunParams, version: EnvVersion) -> list[Phase]:
 class Champions(Evaluator):
     """Evaluates for the run, and tests each generation's champion on fixed episodes.
 
-    Champions are tested in the present mode until one has solved the phase. At the end of a phase
+    Champions are tested in the present mode (`Experiment.test_every`) until one has solved the
+    phase. At the end of a phase
     the champion is tested in every mode, or in fewer (`Experiment.tested`), and with each of the
     networks that were not evolved. A score is the mean return; where several networks are evolved,
     that of the worst. Results are appended to a file; after a kill some may be there twice, with
@@ -89,7 +90,7 @@ class Champions(Evaluator):
         last = record.generation + 1 == self.phases[here].end
         if last:
             modes = self._at_the_end(here)
-        elif here not in self.solved and record.best >= self.near:
+        elif here not in self.solved and record.best >= self.near and self._due(record):
             modes = (record.mode,)
         else:
             return
@@ -100,6 +101,9 @@ class Champions(Evaluator):
             self.solved.setdefault(here, record.generation)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"generation": record.generation, "scores": scores}) + "\n")
+
+    def _due(self, record: GenerationRecord) -> bool:
+        return (record.generation + 1) % self.experiment.test_every == 0
 
     def over(self, record: GenerationRecord) -> bool:
         """Whether the run may end here: its last phase is solved, if that is to be its end."""

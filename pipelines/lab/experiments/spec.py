@@ -64,6 +64,7 @@ class Experiment:
 
     solved         the champion's mean return at which a phase counts as solved
     test_episodes  fixed episodes that champions are tested on; 0: their training fitness is exact
+    test_every     generations from one test of champions to the next, until the phase is solved
     seeds          default number of seeds
     log_error      fitness is minus an error, drawn on a log axis
     seeded         further parameters that depend on a run's seed, nested like the parameters
@@ -88,6 +89,7 @@ class Experiment:
     seeded: Callable[[int], Mapping[str, Any]] = lambda seed: {}
     sets: tuple[str, ...] = ()
     until_solved: bool = False
+    test_every: int = 1
     tested: Literal["all", "next", "own"] = "all"
     networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

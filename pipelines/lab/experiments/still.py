@@ -15,11 +15,13 @@ from pipelines.lab.experiments.controls import (
     LASTING,
     METHOD,
     NEWCOMERS,
+    TRUNCATION,
     Arms,
 )
 from pipelines.lab.experiments.functions import FUNCTIONS, Point, StillFunction
 from pipelines.lab.experiments.spec import Experiment
 from pipelines.lab.experiments.switching import landers, network
+from pipelines.runs.presets import load_preset
 from srghn.config import EvolutionParams
 
 #: Evaluations that a run may take on a function.
@@ -176,8 +178,49 @@ def static_world(quick: bool, world: str) -> Experiment:
     )
 
 
+#: Ant's arms. Steps of 0.1 at most, because a body that has learnt to stand falls over soon.
+WALKERS: Arms = {
+    METHOD: {},
+    "plain": LASTING["plain"],
+    **{
+        f"constant-rate {rate:g}": {
+            "evolution": {**TRUNCATION, "strategy": "constant-rate", "options": {"rate": rate}}
+        }
+        for rate in (0.02, 0.05, 0.1)
+    },
+    "ga": {"evolution": {**CONTROLS["ga"]["evolution"], "options": {"sigma": 0.1}}},
+    "gesmr": CONTROLS["gesmr"],
+    **{
+        name: {"evolution": {**CONTROLS[name]["evolution"], "options": {"sigma": 0.1}}}
+        for name in ("snes", "cmaes")
+    },
+}
+
+
+def ant(quick: bool) -> Experiment:
+    base = load_preset("ant").model_dump(
+        mode="json", include={"env", "network", "ghn", "evolution"}, exclude_unset=True
+    )
+    if quick:
+        base["evolution"]["generations"] = 3
+    return Experiment(
+        name="ant",
+        title="Ant: a body with four legs learns to walk",
+        question="What does the champion of the last generation average over 100 fresh episodes? "
+        "Standing still gives about 1,000. The parameters are those of the preset `ant`.",
+        base=base,
+        arms=WALKERS,
+        solved=targets.WALKS,
+        test_episodes=2 if quick else 100,
+        test_every=25,
+        seeds=1 if quick else 3,
+        targets=targets.ant,
+    )
+
+
 EXPERIMENTS: Mapping[str, Callable[[bool], Experiment]] = {
     "static": static,
     "static-cartpole": partial(static_world, world="CartPole-v1"),
     "static-lunarlander": partial(static_world, world="LunarLander-v3"),
+    "ant": ant,
 }

@@ -30,12 +30,15 @@ def switching(first: int, second: int, total: int, there: str, back: str) -> dic
     return {"env": {"schedule": schedule}, "evolution": {"generations": total}}
 
 
-def _schedule(world: str, modes: Sequence[str], every: int) -> dict[str, Any]:
-    """A switch to each of the modes in turn, `every` generations apart."""
-    switches = [{"generation": every * (k + 1), "mode": mode} for k, mode in enumerate(modes)]
+def _schedule(
+    world: str, modes: Sequence[str], every: int, first: int | None = None
+) -> dict[str, Any]:
+    """A switch to each mode in turn, `every` generations apart; the first one at `first`."""
+    first = every if first is None else first
+    switches = [{"generation": first + every * k, "mode": mode} for k, mode in enumerate(modes)]
     return {
         "env": {"id": world, "schedule": switches},
-        "evolution": {"generations": every * (len(modes) + 1)},
+        "evolution": {"generations": first + every * len(modes)},
     }
 
 
@@ -132,8 +135,44 @@ def lunarlander_switch(quick: bool) -> Experiment:
     )
 
 
+#: Switches of LunarLander, generations between them, and generations before the first one.
+LANDER_SWITCHES, LANDER_EVERY, LANDER_FIRST = 10, 80, 200
+
+
+def many_landers(quick: bool, recurring: bool) -> Experiment:
+    """LunarLander in modes that recur, or in modes that never return."""
+    count, every, first = (3, 2, 3) if quick else (LANDER_SWITCHES, LANDER_EVERY, LANDER_FIRST)
+    modes = [("reversed", "normal")[k % 2] if recurring else str(k + 1) for k in range(count)]
+    world = "LunarLanderSwitch-v3" if recurring else "LunarLanderRewired-v3"
+    what = (
+        "The order of the actions is reversed, and again"
+        if recurring
+        else "Observations get another order and other signs, and actions another order, never "
+        "seen before,"
+    )
+    base = _schedule(world, modes, every, first)
+    base["evolution"]["episodes"] = 2 if quick else 4
+    base |= {"network": network(16), "ghn": {"rate_min": 0.03}}
+    return Experiment(
+        name="many-switches-lunarlander" if recurring else "never-return-lunarlander",
+        title=f"LunarLander {'switched' if recurring else 'rewired'} {count} times",
+        question=f"{what} at generation {first} and then every {every}. A phase is lost if no "
+        "champion averages 200 over 64 fixed test episodes before the next.",
+        base=base,
+        arms=landers(),
+        solved=200.0,
+        test_episodes=4 if quick else 64,
+        seeds=1 if quick else 5,
+        targets=_lasting(0.01 if recurring else 0.03),
+        seeded=(lambda seed: {}) if recurring else _own_world,
+        tested="next",
+    )
+
+
 EXPERIMENTS: Mapping[str, Callable[[bool], Experiment]] = {
     "many-switches": many_switches,
     "never-return": never_return,
     "lunarlander-switch": lunarlander_switch,
+    "many-switches-lunarlander": partial(many_landers, recurring=True),
+    "never-return-lunarlander": partial(many_landers, recurring=False),
 }

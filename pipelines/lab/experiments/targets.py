@@ -15,6 +15,7 @@ MEMORY = "kept spread, newcomers, memory"
 WITHIN, MEDIAN = 50, 12
 FALL, SHARE = 10.0, 0.95
 WIDTHS, SOLVED = 0.8, 475.0
+WALKS = 1800.0
 
 
 def of_arm(outcomes: Iterable[Outcome], arm: str) -> list[Outcome]:
@@ -161,6 +162,37 @@ def lunarlander_switch(outcomes: Sequence[Outcome]) -> list[Target]:
                     bool(runs) and soon >= 0.9 * len(runs),
                 )
             )
+    return found
+
+
+def ant(outcomes: Sequence[Outcome]) -> list[Target]:
+    """Targets for the last champions' mean returns (medians over seeds), and for the rate."""
+    scores = {
+        arm: float(np.median([run.phases[-1].scores[run.phases[-1].mode] for run in runs]))
+        for arm, runs in ((arm, of_arm(outcomes, arm)) for arm in _arms(outcomes))
+    }
+    own, runs = scores[METHOD], of_arm(outcomes, METHOD)
+    others = {arm: score for arm, score in scores.items() if arm != METHOD}
+    fall = float(np.median([run.phases[-1].peak / run.phases[-1].rest for run in runs]))
+    found = [
+        Target("walks", f"the last champion averages {WALKS:g}", f"{own:.0f}", own >= WALKS),
+        Target(
+            "rate",
+            "the mutation rate falls by itself to less than half of its peak",
+            f"{fall:.1f}-fold",
+            fall > 2,
+        ),
+    ]
+    if others:
+        best = max(others, key=lambda arm: others[arm])
+        found.append(
+            Target(
+                "beside the others",
+                "more than any of them after as many evaluations",
+                f"{own:.0f}; {best}: {others[best]:.0f}",
+                own > others[best],
+            )
+        )
     return found
 
 
