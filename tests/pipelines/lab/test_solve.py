@@ -85,6 +85,13 @@ def test_a_stopped_bench_resumes_from_its_table(
     again = run.bench_solve(out, tmp_path, seeds=3, **kinds)  # type: ignore[arg-type]
     assert asked == [0, 1, 2]
     assert again[:2] == first == run.read(out)[:2]
+    run.bench_solve(out, tmp_path, seeds=1, limit=60.0, **kinds)  # type: ignore[arg-type]
+    assert asked == [0, 1, 2, 0]  # a run with another limit is another run
+    assert len(run.read(out)) == 4
+    out.write_text(out.read_text().replace(",settings", ""))  # a table of an earlier version
+    run.bench_solve(out, tmp_path, seeds=1, **kinds)  # type: ignore[arg-type]
+    assert asked == [0, 1, 2, 0, 0]
+    assert [a.settings for a in run.read(out)].count("") == 3
 
 
 def test_a_peer_that_is_not_installed_is_skipped_with_a_word(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Goal:
     def params(self, strategy: str, seed: int) -> dict[str, Any]:
         merged = {name: self._section(name) for name in _OURS}
         merged["evolution"] |= {"strategy": strategy, "seed": seed}
-        return {"env": {"id": self.env}, **merged}
+        return {"env": {"id": self.env, **self.ours.get("env", {})}, **merged}
 
 
 GOALS = {
@@ -78,8 +78,9 @@ GOALS = {
             "Pendulum-v1",
             -200.0,
             {
+                "env": {"normalise": True},
                 "ghn": {"rate_min": 0.03, "output_gain": 3.0},
-                "evolution": {"parents": 4, "children": 7, "episodes": 3, "racing": 1},
+                "evolution": {"parents": 3, "children": 5, "episodes": 3, "racing": 1},
             },
             {
                 "n_timesteps": 100_000, "n_envs": 4, "n_steps": 1024, "gae_lambda": 0.95,

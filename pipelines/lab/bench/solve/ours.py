@@ -27,7 +27,8 @@ EPISODES = 100
 class Attempt:
     """A run. `score`: mean return of the last test, NaN without one; `solved`: within the limit.
 
-    `cpu_seconds` and `steps` leave out the benchmark's own tests.
+    `cpu_seconds` and `steps` leave out the benchmark's own tests. `settings` tells runs with other
+    settings or another limit apart.
     """
 
     env: str
@@ -37,6 +38,7 @@ class Attempt:
     cpu_seconds: float
     steps: int
     score: float
+    settings: str = ""
 
 
 class _Judge(Evaluator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import multiprocessing
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from rich.table import Table
@@ -21,6 +22,7 @@ from pipelines.lab.bench.peers import Peer
 from pipelines.lab.bench.solve.goals import GOALS, Goal
 from pipelines.lab.bench.solve.ours import EPISODES, Attempt, attempt
 from srghn.errors import ConfigError, ServiceError
+from srghn.files import atomic_write, canonical_json, sha256_bytes
 
 #: Strategies of this library by name.
 OURS = ("self-referential", "cmaes", "snes")
@@ -46,17 +48,19 @@ def bench_solve(
 ) -> list[Attempt]:
     """Make the attempts that `out` (CSV) does not have yet, and append them; returns all of them.
 
-    `limit` is in CPU-seconds for each run. Raises `ConfigError` for an unknown world or contestant.
+    Attempts there with other settings are made anew. `limit` is in CPU-seconds for each run.
+    Raises `ConfigError` for an unknown world or contestant.
     """
     worlds, contestants = worlds or tuple(GOALS), contestants or (OURS[0], *PEERS)
     _check("world", worlds, GOALS)
     _check("contestant", contestants, (*OURS, *PEERS))
-    done = {(a.env, a.contestant, a.seed): a for a in read(out)}
+    done = {(a.env, a.contestant, a.seed, a.settings): a for a in read(out)}
     found = []
     for seed in range(seeds):
         for world in worlds:
             for contestant in contestants:
-                key = (world, contestant, seed)
+                settings = settings_of(GOALS[world], contestant, limit)
+                key = (world, contestant, seed, settings)
                 if key not in done:
                     say(f"{world}, {contestant}, seed {seed} ...")
                     try:
@@ -64,10 +68,16 @@ def bench_solve(
                     except ServiceError as error:
                         say(str(error))
                         continue
-                    done[key] = made
-                    _append(out, made)
+                    done[key] = replace(made, settings=settings)
+                    _write(out, done.values())
                 found.append(done[key])
     return found
+
+
+def settings_of(goal: Goal, contestant: str, limit: float) -> str:
+    """A digest of all that decides a run but its seed."""
+    own = goal.params(contestant, 0) if contestant in OURS else [dict(goal.ppo), goal.hidden]
+    return sha256_bytes(canonical_json([own, goal.bar, goal.episodes, limit, EPISODES]))[:8]
 
 
 def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -108,14 +118,13 @@ def _peer(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> A
     return Attempt(goal.env, contestant, seed, **json.loads(ran.stdout.strip().splitlines()[-1]))
 
 
-def _append(out: Path, made: Attempt) -> None:
-    new = not out.exists()
+def _write(out: Path, made: Iterable[Attempt]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(asdict, made))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(made))
+    atomic_write(out, text.getvalue())
 
 
 def read(out: Path) -> list[Attempt]:
@@ -132,6 +141,7 @@ def read(out: Path) -> list[Attempt]:
                 float(row["cpu_seconds"]),
                 int(row["steps"]),
                 float(row["score"]),
+                row.get("settings") or "",
             )
             for row in csv.DictReader(file)
         ]
