@@ -44,11 +44,14 @@ class Arena:
         """Every cell's episodes, the primary cell's first."""
         planned = sum(cell.episodes for cell in cells)
         results: list[Played] = []
-        for index, cell in enumerate(cells):
+        for cell in cells:
             results.append(self._play_cell(cell, decided))
             if progress is not None:
-                progress(sum(c.episodes for c in cells[: index + 1]), planned, cell.name)
-        return self._spend(results, decided, progress, planned)
+                progress(sum(map(len, results)), planned, cell.name)
+        self._spend(results, decided, progress, planned)
+        if progress is not None:
+            progress(planned, planned, "decided")
+        return tuple(results)
 
     def batch(self, cell: Cell, first: int, count: int) -> Played:
         """`count` paired episodes of a cell, from its seed number `first` on."""
@@ -85,8 +88,8 @@ class Arena:
         decided: Decided,
         progress: Progress | None,
         planned: int,
-    ) -> tuple[Played, ...]:
-        """What binding cells saved, a batch at a time to those that are undecided."""
+    ) -> None:
+        """Play what binding cells saved, a batch at a time, in those that are undecided."""
         saved = sum(p.cell.episodes - len(p) for p in results if p.cell.binding)
         open_ = [i for i, p in enumerate(results) if p.cell.binding and not decided(p, True)]
         while saved > 0 and open_:
@@ -97,7 +100,4 @@ class Arena:
                 saved -= len(results[index]) - before
             open_ = [i for i in open_ if not decided(results[i], True)]
             if progress is not None:
-                progress(
-                    planned, planned, "undecided cells, with the episodes that other cells saved"
-                )
-        return tuple(results)
+                progress(sum(map(len, results)), planned, "undecided cells")

@@ -80,7 +80,7 @@ GOALS = {
             {
                 "env": {"normalise": True},
                 "ghn": {"rate_min": 0.03, "output_gain": 3.0},
-                "evolution": {"parents": 3, "children": 5, "episodes": 3, "racing": 1},
+                "evolution": {"parents": 4, "children": 7, "episodes": 3, "racing": 1},
             },
             {
                 "n_timesteps": 100_000, "n_envs": 4, "n_steps": 1024, "gae_lambda": 0.95,
