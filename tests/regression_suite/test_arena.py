@@ -74,3 +74,18 @@ def test_a_cell_is_played_as_planned_unless_it_is_decided_before(version: EnvVer
     assert enough == [150, 140, 70]
     shown = lengths(version, cells, lambda played, whole: not played.cell.binding)
     assert shown == [170, 120, 50]
+
+
+def test_progress_counts_what_was_played_and_ends_with_the_last_undecided_cell(
+    version: EnvVersion,
+) -> None:
+    cells = [Cell("primary", "primary", "normal", 170), Cell("other", "mode", "flipped", 120)]
+    policy = OnnxPolicy.from_bytes(linear_onnx((0.0, 0.0, 0.0, 0.0), 1.0), "falls at once")
+    told: list[tuple[int, int]] = []
+    with make_backend("gymnasium", version, NetworkParams()) as backend:
+        Arena(policy, policy, version, backend, root=1).play(
+            cells,
+            lambda played, whole: played.cell.name == "primary",
+            lambda done, total, note: told.append((done, total)),
+        )
+    assert told == [(50, 290), (170, 290), (220, 290), (270, 290), (290, 290), (290, 290)]
