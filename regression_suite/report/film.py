@@ -142,7 +142,62 @@ def lunar_lander(frame: Frame, title: str) -> Markup:
     return drawing.svg(f"Lander at {title}", "frame")
 
 
+#: A leg's direction from the torso, and the axis of its ankle, as in MuJoCo's ant.xml.
+_LEGS = (
+    ((1, 1), (-1, 1)), ((-1, 1), (1, 1)), ((-1, -1), (-1, 1)), ((1, -1), (1, 1)),
+)  # fmt: skip
+_WITH_PLACE = (29, 107)  # numbers that Ant observes if its place is among them
+
+
+def ant(frame: Frame, title: str) -> Markup:
+    """Torso and legs from the side, at their height; the place along the way is not observed."""
+    state = (frame[2:] if len(frame) in _WITH_PLACE else frame).astype(np.float64)
+    drawing = Drawing(120, 92, (-1.4, 1.4), (-0.35, 1.8), (0, 0, 0, 0))
+    drawing.segment(0, drawing.py(0), 120, drawing.py(0), "axis")
+
+    def trace(points: NDArray[np.float64], style: str) -> None:
+        x, y, z = points.T  # a look from the side and a little above
+        drawing.line(x + 0.45 * y, state[0] + z + 0.25 * y, style)
+
+    for (_, side), leg in zip((way for way, _ in _LEGS), legs(state), strict=True):
+        trace(leg, "pole cand" if side < 0 else "thin cand")  # the nearer legs are thicker
+    drawing.bar(-0.16, state[0] - 0.13, 0.16, state[0] + 0.13, "fill champ")
+    ahead = np.array([[0.0, 0.0, 0.0], [0.35, 0.0, 0.0]])
+    trace(_turned(ahead, _upright(state)), "thin cand")
+    return drawing.svg(f"Ant at {title}", "frame")
+
+
+def legs(state: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Torso, hip, knee and foot (4, 3) of each leg, in metres from the torso's middle."""
+    found = []
+    for number, (way, about) in enumerate(_LEGS):
+        hip, ankle = state[5 + 2 * number], state[6 + 2 * number]
+        out = np.array([*way, 0.0])
+        swing = np.array([np.cos(hip / 2), 0.0, 0.0, np.sin(hip / 2)])
+        axis = np.array([*about, 0.0]) / np.sqrt(2.0)
+        bend = np.array([np.cos(ankle / 2), *(np.sin(ankle / 2) * axis)])
+        knee = 0.2 * out + _turned(0.2 * out, swing)
+        foot = knee + _turned(_turned(0.4 * out, bend), swing)
+        found.append(_turned(np.stack([0.0 * out, 0.2 * out, knee, foot]), _upright(state)))
+    return found
+
+
+def _upright(state: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The torso's turn as a unit quaternion."""
+    turn = state[1:5]
+    length = float(np.linalg.norm(turn))
+    return turn / length if length > 0 else np.array([1.0, 0.0, 0.0, 0.0])
+
+
+def _turned(point: NDArray[np.float64], turn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (..., 3) turned by a unit quaternion (w, x, y, z)."""
+    w, along = turn[0], turn[1:]
+    found: NDArray[np.float64] = point + 2 * np.cross(along, np.cross(along, point) + w * point)
+    return found
+
+
 ARTISTS: dict[str, Callable[[Frame, str], Markup]] = {
     "CartPole": cart_pole,
     "LunarLander": lunar_lander,
+    "Ant-v": ant,
 }

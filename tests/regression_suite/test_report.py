@@ -12,7 +12,7 @@ import pytest
 
 from regression_suite.gate import judge
 from regression_suite.report import plots
-from regression_suite.report.film import ARTISTS, record
+from regression_suite.report.film import ARTISTS, legs, record
 from regression_suite.report.svg import Drawing, label, ticks
 from srghn.config import EnvParams, GateParams
 from srghn.envs import EnvVersion, pin
@@ -187,7 +187,23 @@ def test_a_film_shows_the_world_whatever_a_policy_sees(world: str, size: int) ->
 
 def test_every_artist_draws_a_frame() -> None:
     for draw in ARTISTS.values():
-        ElementTree.fromstring(draw(np.linspace(-1, 1, 8).astype(np.float32), "step 3"))
+        ElementTree.fromstring(draw(np.linspace(-1, 1, 27).astype(np.float32), "step 3"))
+
+
+def test_an_ants_legs_are_drawn_where_mujoco_has_them() -> None:
+    pytest.importorskip("mujoco")
+    kwargs = {"include_cfrc_ext_in_observation": False}
+    version = pin(EnvParams.model_validate({"id": "Ant-v5", "kwargs": kwargs}))
+    with version.make("normal") as env:
+        env.reset(seed=1)
+        env.action_space.seed(1)
+        for _ in range(40):
+            observation, *_ = env.step(env.action_space.sample())
+        data = env.unwrapped.data  # type: ignore[attr-defined]
+        torso = data.body("torso").xpos
+        shins = ("left_ankle_geom", "right_ankle_geom", "third_ankle_geom", "fourth_ankle_geom")
+        for leg, shin in zip(legs(np.asarray(observation, np.float64)), shins, strict=True):
+            np.testing.assert_allclose(torso + leg[2:].mean(0), data.geom(shin).xpos, atol=1e-5)
 
 
 def test_a_forest_has_room_for_the_names_of_its_cells() -> None:
