@@ -50,7 +50,7 @@ class Arena:
                 progress(sum(map(len, results)), planned, cell.name)
         self._spend(results, decided, progress, planned)
         if progress is not None:
-            progress(planned, planned, "decided")
+            progress(planned, planned, "all cells")
         return tuple(results)
 
     def batch(self, cell: Cell, first: int, count: int) -> Played:
