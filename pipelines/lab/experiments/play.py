@@ -48,12 +48,11 @@ def phases(params: RunParams, version: EnvVersion) -> list[Phase]:
 class Champions(Evaluator):
     """Evaluates for the run, and tests each generation's champion on fixed episodes.
 
-    Champions are tested in the present mode (`Experiment.test_every`) until one has solved the
-    phase. At the end of a phase
-    the champion is tested in every mode, or in fewer (`Experiment.tested`), and with each of the
-    networks that were not evolved. A score is the mean return; where several networks are evolved,
-    that of the worst. Results are appended to a file; after a kill some may be there twice, with
-    equal values.
+    Champions are tested in the present mode, every `Experiment.test_every` generations, until one
+    has solved the phase. At the end of a phase the champion is tested in every mode, or in fewer
+    (`Experiment.tested`), and with each of the networks that were not evolved. A score is the mean
+    return; where several networks are evolved, that of the worst. Results are appended to a file;
+    after a kill some may be there twice, with equal values.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def bench_solve(
     limit: float = 1800.0,
     say: Callable[[str], None] = print,
 ) -> list[Attempt]:
-    """Make the attempts that `out` (CSV) does not have yet, and append them; returns all of them.
+    """Make the attempts that `out` (CSV) does not have yet, and add them; returns those asked for.
 
     Attempts there with other settings are made anew. `limit` is in CPU-seconds for each run.
     Raises `ConfigError` for an unknown world or contestant.
