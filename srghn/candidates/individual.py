@@ -71,7 +71,7 @@ def freeze_founder(run: Run, folder: Path, mode: str | None = None) -> Candidate
         genome=genome,
         weights=encoding.generate(genome[None])[0],
         ancestry=Ancestry(run.strategy.digest, chain, genome_digest(genome)),
-        generation=0,
+        generation=chain[0].generation,
         mode=mode or run.mode,
         training_fitness=chain[0].fitness,
     )

@@ -1,7 +1,9 @@
 """An individual as its lineage: a founder's seed and a chain of mutation seeds, a few kilobytes.
 
-The chain spans runs: a run that starts from an earlier candidate goes on with that one's chain. The
-worlds in which the ancestors were played are named, because fitness means nothing without them.
+The chain spans runs: a run that starts from an earlier candidate goes on with that one's chain,
+but where the individual descends from a founder drawn during the run (a newcomer, an immigrant, a
+restart). The worlds in which the ancestors were played are named, because fitness means nothing
+without them.
 """
 
 from __future__ import annotations

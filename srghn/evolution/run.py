@@ -236,7 +236,11 @@ class Run:
         )
 
     def ancestry(self, individual: int) -> Ancestry:
-        """Of a finalist by id; raises `CheckpointError` for another id, or where there is none."""
+        """Of a finalist by id; raises `CheckpointError` for another id, or where there is none.
+
+        A line that begins at an ancestor of the run goes on with that one's; one that begins at
+        an individual drawn afresh, as newcomers are, begins there.
+        """
         if self.strategy.encoding is None:
             raise CheckpointError(
                 f"{self.strategy.name} draws individuals from a distribution, so they have no "
@@ -244,9 +248,10 @@ class Run:
             )
         row = _row_of(self.finalists.ids, individual)
         chain = tuple(self.lineage.chain(individual))
-        if founder := self.record["founder"]:
-            founders = [founder, *self.record.get("companions", ())]  # their ids are 0, 1, ...
-            chain = Ancestry.from_json(founders[chain[0].id]["ancestry"]).chain + chain[1:]
+        founder = self.record["founder"]
+        founders = [founder, *self.record.get("companions", ())] if founder else []
+        if (first := chain[0].id) < len(founders):  # theirs are 0, 1, ...
+            chain = Ancestry.from_json(founders[first]["ancestry"]).chain + chain[1:]
         digest = genome_digest(self.finalists.genomes[row])
         return Ancestry(self.strategy.digest, chain, digest)
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.runs.stages import STAGES
-from pipelines.runs.workspaces import create_workspace
+from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.versions.lease import Lease
+from pipelines.versions.release import Release
 from pipelines.versions.replay import _close, replay
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
-from srghn.config import NetworkParams
+from srghn.candidates.individual import freeze_founder
+from srghn.config import NetworkParams, Switch
 from srghn.errors import (
     ArtefactError,
     ConfigError,
@@ -27,7 +30,9 @@ from srghn.errors import (
     LedgerError,
     ReplayMismatch,
 )
+from srghn.evolution import load_run
 from srghn.evolution.ancestry import Ancestry
+from srghn.evolution.base import NO_PARENT
 from srghn.files import sha256_file
 from tests.pipelines.conftest import Home, Tiny, home_at
 from tests.pipelines.runs.test_moved_worlds import heavier
@@ -115,6 +120,46 @@ def test_an_incumbent_plays_again_where_it_is_at_hand(home: Home, tiny: Tiny) ->
     shutil.rmtree(settings.home / "artefacts")
     alone = replay(settings, str(second.candidate))
     assert [finding.what for finding in alone.findings] == [*EVERYTHING[:3], played[0]]
+
+
+def test_a_line_that_begins_at_a_newcomer_is_frozen_judged_and_replayed(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """The second run goes on from the first, the actions swap, and newcomers take over."""
+    settings = home_at(tmp_path / "home")
+
+    def run(name: str, **evolution: Any) -> Workspace:
+        params = tiny(parents=2, children=6, newcomers=0.5, **evolution)
+        later = params.env.model_copy(update={"schedule": (Switch(generation=15, mode="flipped"),)})
+        workspace = create_workspace(settings, name, params.model_copy(update={"env": later}))
+        for stage in ("pin", "evolve", "evaluate"):
+            STAGES[stage](workspace, settings)
+        return workspace
+
+    first = run("first", generations=12)
+    Release(settings).register(first.candidate, "first", first.params().canary)
+    champion = Candidate.load(first.candidate)
+    for seed in range(2, 12):  # which seed: whether newcomers are better is chance
+        second = run(f"second-{seed}", generations=10, seed=seed, ancestor=champion.digest)
+        ancestry = Ancestry.from_json((second.candidate / "ancestry.json").read_text())
+        if ancestry.chain[0].generation > champion.generation:
+            break
+    else:
+        pytest.fail("no finalist descends from a newcomer")
+    found = load_run(second.run)
+    born = dict(zip(found.lineage.id.tolist(), found.lineage.noise_seed.tolist(), strict=True))
+    assert [birth.noise_seed for birth in ancestry.chain] == [born[b.id] for b in ancestry.chain]
+    assert found.lineage.parent[found.lineage.id == ancestry.chain[0].id][0] == NO_PARENT
+    Lease(incumbent=champion.digest).save(second.lease)
+    STAGES["gate"](second, settings)
+    checks = json.loads((second.report / "verdict.json").read_text())["checks"]
+    (lineage,) = [check for check in checks if check["name"] == "lineage"]
+    assert lineage["outcome"] == "passed", lineage
+    result = replay(settings, str(second.candidate))
+    assert [finding.what for finding in result.findings][:3] == EVERYTHING[:3]
+    founder = freeze_founder(found, tmp_path / "founder")
+    assert founder.generation == ancestry.chain[0].generation
+    assert replay(settings, str(founder.path)).findings[1].equal
 
 
 def test_a_candidate_that_was_not_judged_says_so(clone: Clone) -> None:

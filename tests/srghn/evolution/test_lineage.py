@@ -122,6 +122,37 @@ def test_a_lineage_spans_runs(small_run: Any, play: Play, finished: Path, tmp_pa
     )
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"strategy": "immigrants", "options": {"share": 1.0}},
+        {"strategy": "restart", "options": {"patience": 1}},
+    ],
+)
+def test_a_line_that_begins_during_a_run_is_no_ancestors(
+    own: dict[str, Any], small_run: Any, play: Play, tmp_path: Path
+) -> None:
+    """Immigrants and restarts begin lines in a run that goes on from two candidates."""
+    play(small_run(**own, generations=4), tmp_path / "first")
+    first = load_run(tmp_path / "first")
+    founders = [
+        Founder(genome, first.generation, name * 64, first.ancestry(int(i)))
+        for genome, i, name in zip(first.finalists.genomes, first.finalists.ids, "de", strict=True)
+    ]
+    whole = dataclasses.replace(founders[0], companions=(founders[1],))
+    named: dict[str, Any] = {"ancestor": "d" * 64, "companions": ("e" * 64,)}
+    asked = small_run(**own, **named, generations=8, seed=1, selection="comma", elites=0)
+    play(asked, tmp_path / "second", whole)
+    second = load_run(tmp_path / "second")
+    births = [second.ancestry(int(i)).chain[0].generation for i in second.finalists.ids]
+    assert min(births) > first.generation
+    for i, genome in zip(second.finalists.ids, second.finalists.genomes, strict=True):
+        assert second.strategy.encoding is not None
+        assert rebuild(second.ancestry(int(i)), second.strategy.encoding).tobytes() == (
+            genome.tobytes()
+        )
+
+
 def test_a_founder_must_be_the_ancestor_that_the_parameters_name(
     small_run: Any, play: Play, finished: Path, tmp_path: Path
 ) -> None:
