@@ -27,17 +27,18 @@ from serving.calls import JSON, Call, trace_of
 from serving.control.episodes import Ended, NotReady
 from serving.control.routing import Face, Served
 from serving.explain import parse
+from serving.forms import Forms
 from serving.leaves import are_leaves, form_for, forms_of, leaf_batch
 from serving.logs import REQUEST
 from serving.native import (
+    batches_of,
     check_marks,
-    names_of,
+    forms_of_one,
     native_batch,
-    observation_for,
     read_act,
     read_batch,
 )
-from serving.policy import Afresh, Again, PolicyService
+from serving.policy import PolicyService
 from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
@@ -68,6 +69,8 @@ FORMS = 16
 
 #: Who answered, the body, and further header lines.
 Said = tuple[Face, bytes, bytes]
+#: Observations (n, d) in tensors; one alone is a list, for which no array is made.
+Tensors = list[float] | NDArray[np.float32]
 _parsing = ThreadPoolExecutor(1, thread_name_prefix="parsing")
 T = TypeVar("T")
 Handler = Callable[[Call], Awaitable[Said]]
@@ -136,27 +139,30 @@ class HotPath:
 
     async def _act(self, call: Call) -> Said:
         body = await call.body(self._limit(1))
+        served = self._follower.served
         if len(body) > LONG:
-            check_marks(body, self._follower.served.marks, FORMS, alone=True)
-        said = read_act(body, self._follower.served)
+            check_marks(body, served.marks, FORMS, alone=True)
+        said = read_act(body, served)
         name = episode_of(said.episode_id or None, call.header(b"x-episode-id"))
         token = said.token or call.header(b"x-episode-token")
-        served, predictor, episode = await self._choose(call, name, token, names_of(said))
-        again: Again | None = None
-        if isinstance(said, ActRequest) and len(said.observation) == predictor.observation_size:
-            observation = said.observation
-            check_one(observation, predictor.observation_size)
+        flat = said.observation if isinstance(said, ActRequest) else []
+        forms: Forms[list[float]] | None = None
+        if flat and len(flat) == served.size:
+            check_one(flat, len(flat))  # once, for whichever arm
         else:
-            again = partial(observation_for, said)
-            observation = again(predictor)
+            forms = forms_of_one(said, served)
+        served, predictor, episode = await self._choose(call, served, name, token, forms)
+        if forms is None and len(flat) != predictor.observation_size:  # it is no arm
+            forms = forms_of_one(said, served)
+        observation = flat if forms is None else forms(predictor)
         self._copy(served, observation, episode)
         if episode is None:
-            answered, action = self._policy.act_one(served, predictor, observation, again)
+            answered, action = self._policy.act_one(served, predictor, observation, forms)
             face = served.face(answered)
             fields = face.fields
         else:
             answered, action, memory = self._policy.step_one(
-                served, predictor, observation, episode.memory, again
+                served, predictor, observation, episode.memory, forms
             )
             if answered is predictor:  # else the champion answered, maybe with another form of it
                 self._policy.samples.offer(episode, observation)
@@ -166,26 +172,40 @@ class HotPath:
         return face, b'{"action":%b%b}' % (shown, fields), JSON
 
     async def _choose(
-        self, call: Call, name: str | None, token: str | None, names: Iterable[str] = ()
+        self,
+        call: Call,
+        served: Served,
+        name: str | None,
+        token: str | None,
+        forms: Forms[Any] | None,
     ) -> tuple[Served, Predictor, Episode | None]:
-        """The version that answers: by the episode's token, its name, the client, or at random."""
+        """The version that answers: by the episode's token, its name, the client, or at random.
+
+        `forms` are the observation's, not yet checked; None: it was, for all arms alike. They are
+        checked before the start of an episode is written, and for both arms while no answer may
+        tell its arm.
+        """
         episodes = self._policy.episodes
+        joins = not served.asked if forms is None else forms.joins
         if token is not None:
             episode = episodes.open(token)
             if name is not None and name != episode.name:
                 raise BadRequest(422, "token", f"one of episode {name!r}", "another episode's")
+            if forms is not None and served.hides(episode.trial):
+                await _check(forms, served.arms)
             return await episodes.go_on(episode)
         if name is not None:
-            served, predictor, episode = await episodes.begin(name, names)
-            if episode.loose and predictor.state_size:
+            if forms is not None and not episodes.knows(name):
+                await _check(forms, served.arms if joins else served.arms[:1])
+            served, predictor, episode = await episodes.begin(served, name, joins)
+            if episode.loose and (predictor.state_size or served.memory_bytes):
                 raise BadRequest(
                     422, "token", "the token of this episode's last answer", "nothing",
                     hint="the policy keeps a state from step to step, which the token carries; "
                     "return it, or begin another episode",
                 )  # fmt: skip
             return served, predictor, episode
-        served, predictor = self._policy.choose(call.header(b"x-client-key"), names)
-        return served, predictor, None
+        return served, self._policy.choose(served, call.header(b"x-client-key"), joins), None
 
     def _sealed(self, episode: Episode, answered: Predictor, memory: bytes) -> bytes:
         """The answer's last fields: the episode's next token, and whether its start is recorded."""
@@ -242,19 +262,18 @@ class HotPath:
         return face, b'{"actions":%b%b}' % (shown, face.fields), JSON
 
     def _act_batch(self, body: bytes, client: str | None) -> tuple[Served, Predictor, NDArray[Any]]:
-        limit, several = self._limits.batch, b'"forms"' in body
-        if several or not self._follower.served.flat:
-            check_marks(body, self._follower.served.marks, limit)
-        said = read_batch(body) if several else None
-        served, predictor = self._policy.choose(client, said.forms if said else ())
-        if said is None:
-            array = _observations(body, predictor, limit)
-            again = partial(_observations, body, limit=limit)
+        limit, served = self._limits.batch, self._follower.served
+        several = b'"forms"' in body
+        if several or not served.flat:
+            check_marks(body, served.marks, limit)
+        if several:
+            forms = batches_of(read_batch(body), served, limit)
         else:
-            again = partial(native_batch, said, limit=limit)
-            array = again(predictor)
+            forms = Forms(served, partial(_observations, body, served, limit=limit))
+        predictor = self._policy.choose(served, client, forms.joins)
+        array = forms(predictor)
         self._copy(served, array[0])
-        return served, *self._policy.predict(served, predictor, array, again)
+        return served, *self._policy.predict(served, predictor, array, forms)
 
     async def _infer(self, call: Call) -> Said:
         return await self._answer_tensors(call, None)
@@ -274,68 +293,77 @@ class HotPath:
             said, binary = read(body, head)
         else:
             said, binary = await _aside(partial(read, body, head))
-        episode: Episode | None = None
-        if found is not None:
-            served, predictor = found
-        else:
+        name, token = None, None
+        if found is None:
             name = episode_of(said.episode, call.header(b"x-episode-id"))
             token = said.token or call.header(b"x-episode-token")
-            names = forms_of(said)
-            served, predictor, episode = await self._choose(call, name, token, names)
-        if len(body) <= LONG:
-            done = self._act_tensors(said, binary, served, predictor, episode)
-        else:
-            work = partial(self._act_tensors, said, binary, served, predictor, episode)
-            done = await _aside(work)
-        answered, actions, memory = done
+        served, predictor = found or (self._follower.served, None)
+        alone = (name or token) is not None
+        read_for = partial(self._tensors, said, binary, served, alone)
+        forms = Forms(served, read_for, *forms_of(said), long=len(body) > LONG)
+        episode: Episode | None = None
+        if predictor is None:
+            served, predictor, episode = await self._choose(call, served, name, token, forms)
+        work = partial(self._act_tensors, forms, served, predictor, episode)
+        answered, actions, memory = await _aside(work) if forms.long else work()
         face, sealed = served.face(answered), None
         if episode is not None:
-            sealed = self._policy.episodes.seal(episode, answered.version, memory or b"")
+            sealed = self._policy.episodes.seal(episode, answered.version, memory)
         content, more = tensor_answer(self._policy.name, said, answered, actions, face, sealed)
         return face, content, more
 
     def _act_tensors(
+        self, forms: Forms[Tensors], served: Served, predictor: Predictor, episode: Episode | None
+    ) -> tuple[Predictor, Any, bytes]:
+        """Who answered; the actions, an array or (for one observation) a list; the new state."""
+        taken = forms(predictor)
+        if not isinstance(taken, list):
+            self._copy(served, taken[0], episode)
+            afresh = partial(_many, forms)
+            return *self._policy.predict(served, predictor, taken, afresh), b""
+        self._copy(served, taken, episode)
+        again = partial(_only, forms)
+        if episode is None:
+            answered, action = self._policy.act_one(served, predictor, taken, again)
+            return answered, [action], b""
+        answered, action, after = self._policy.step_one(
+            served, predictor, taken, episode.memory, again
+        )
+        return answered, [action], after
+
+    def _tensors(
         self,
         said: InferRequest,
         binary: bytes,
         served: Served,
+        alone: bool,
         predictor: Predictor,
-        episode: Episode | None,
-    ) -> tuple[Predictor, Any, bytes]:
-        """Who answered; the actions, an array or (for one observation) a list; the new state."""
-        afresh = partial(self._tensors, said, binary)
+    ) -> Tensors:
+        """The observations (n, d) of a request in a predictor's form; a list (d,) if it is one.
+
+        `alone`: it must be one if an arm keeps a state. Raises `BadRequest`.
+        """
+        layout, limit = predictor.layout, self._limits.batch
         size = predictor.observation_size
-        tensor = None
-        if predictor.layout is None:
-            tensor = plain(said, size, self._limits.batch)
-        alone = None if tensor is None else one(tensor, binary, size)
-        if alone is None:
-            array = afresh(predictor) if tensor is None else rows(tensor, binary, size)
-            alone = array[0].tolist() if len(array) == 1 else None
-        memory = None if episode is None else episode.memory
-        self._copy(served, array[0] if alone is None else alone, episode)
-        if alone is not None and memory is not None:
-            again = partial(_only, afresh)
-            answered, action, after = self._policy.step_one(served, predictor, alone, memory, again)
-            return answered, [action], after
-        if alone is not None:
-            again = partial(_only, afresh)
-            answered, action = self._policy.act_one(served, predictor, alone, again)
-            return answered, [action], b""
-        if memory is not None and predictor.state_size:
+        tensor = plain(said, size, limit) if layout is None else None
+        one_only = None if tensor is None else one(tensor, binary, size)
+        if one_only is not None:
+            return one_only
+        if tensor is not None:
+            array = rows(tensor, binary, size)
+        else:
+            said, binary = form_for(said, binary, served.names(predictor), predictor)
+            if layout is not None and are_leaves(said, layout):
+                array = leaf_batch(said, binary, layout, limit)
+            else:
+                array = batch(said, binary, size, limit)
+        if len(array) == 1:
+            found: list[float] = array[0].tolist()
+            return found
+        if alone and (predictor.state_size or served.memory_bytes):
             expected = "one observation: the policy keeps a state from step to step"
             raise BadRequest(422, "inputs[0].shape[0]", expected, str(len(array)))
-        return *self._policy.predict(served, predictor, array, afresh), b""
-
-    def _tensors(
-        self, said: InferRequest, binary: bytes, predictor: Predictor
-    ) -> NDArray[np.float32]:
-        """The observations (n, d) of a request in a predictor's form."""
-        layout, limit = predictor.layout, self._limits.batch
-        said, binary = form_for(said, binary, predictor)
-        if layout is not None and are_leaves(said, layout):
-            return leaf_batch(said, binary, layout, limit)
-        return batch(said, binary, predictor.observation_size, limit)
+        return array
 
     def _copy(
         self,
@@ -357,10 +385,22 @@ class HotPath:
         return self._limits.of_body(count, *served.sizes) + 2 * served.memory_bytes
 
 
-def _only(afresh: Afresh, predictor: Predictor) -> list[float]:
-    """The one observation of a request, in a predictor's form."""
-    found: list[float] = afresh(predictor)[0].tolist()
+def _only(forms: Forms[Tensors], predictor: Predictor) -> list[float]:
+    """The first observation of a request, in a predictor's form."""
+    taken = forms(predictor)
+    found: list[float] = taken if isinstance(taken, list) else taken[0].tolist()
     return found
+
+
+def _many(forms: Forms[Tensors], predictor: Predictor) -> NDArray[np.float32]:
+    """The observations (n, d) of a request, in a predictor's form."""
+    return np.atleast_2d(np.asarray(forms(predictor), np.float32))
+
+
+async def _check(forms: Forms[Any], arms: Iterable[Predictor]) -> None:
+    """`Forms.check`, in a separate thread for a long body."""
+    work = partial(forms.check, arms)
+    await _aside(work) if forms.long else work()
 
 
 async def _aside(work: Callable[[], T]) -> T:
@@ -368,7 +408,9 @@ async def _aside(work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_parsing, work)
 
 
-def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]:
+def _observations(
+    body: bytes, served: Served, predictor: Predictor, limit: int
+) -> NDArray[np.float32]:
     found = quick_batch(body, predictor.observation_size, limit)
     if found is not None:
         return found
@@ -376,7 +418,7 @@ def _observations(body: bytes, predictor: Predictor, limit: int) -> NDArray[Any]
     if rough > limit and predictor.layout is None:
         check_count(rough, limit, "observations")
     if predictor.layout is not None:
-        return native_batch(read_batch(body), predictor, limit)
+        return native_batch(read_batch(body), served, predictor, limit)
     rows = parse(_BATCH, body).observations
     return observations(rows, predictor.observation_size, limit, "observations[{}]")
 

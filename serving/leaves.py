@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from serving.explain import explain
+from serving.forms import form_named
 from serving.predictor import Predictor
 from serving.schemas import BadRequest
 from serving.tensors import INPUT, InferRequest, Tensor, size_of
@@ -38,32 +39,37 @@ def inputs_of(layout: Layout | None, size: int) -> list[dict[str, Any]]:
     return parts if any(part["name"] == INPUT for part in parts) else [flat, *parts]
 
 
-def forms_of(said: InferRequest) -> list[str]:
-    """The interfaces and versions that a request has inputs for: `obs@9f3c2a7b51d0e846`."""
-    named = [tensor.name for tensor in said.inputs if "@" in tensor.name]
-    return [found[1] for name in named if (found := _FORM.search(name))]
+def forms_of(said: InferRequest) -> tuple[list[str], bool]:
+    """The interfaces and versions that a request has inputs for (`obs@9f3c2a7b51d0e846`).
+
+    Also whether it has inputs without one.
+    """
+    found = [_FORM.search(tensor.name) for tensor in said.inputs]
+    return [one[1] for one in found if one is not None], None in found
 
 
-def form_for(said: InferRequest, binary: bytes, predictor: Predictor) -> tuple[InferRequest, bytes]:
+def form_for(
+    said: InferRequest, binary: bytes, names: frozenset[str], predictor: Predictor
+) -> tuple[InferRequest, bytes]:
     """The inputs of a request that are meant for a predictor, and their binary data.
 
-    Those that name its interface or version, else those that name none. Raises `BadRequest`.
+    Those that have one of these names of its interface, else those that have none. Raises
+    `BadRequest`.
     """
-    if not forms_of(said):
+    given, _ = forms_of(said)
+    if not given:
         return said, binary
-    own = {f"@{predictor.interface}", f"@{predictor.version}"}
-    named = [_FORM.search(tensor.name) for tensor in said.inputs]
-    mine = any(found is not None and found[0] in own for found in named)
+    wanted = form_named(set(given), names, "inputs", 400)
     inputs, parts, at = [], [], 0
-    for tensor, found in zip(said.inputs, named, strict=True):
-        size = size_of(tensor) or 0
-        if (found is not None and found[0] in own) if mine else found is None:
+    for tensor in said.inputs:
+        size, found = size_of(tensor) or 0, _FORM.search(tensor.name)
+        if wanted == (None if found is None else found[1]):
             inputs.append(replace(tensor, name=_FORM.sub("", tensor.name)))
             parts.append(binary[at : at + size])
         at += size
     if not inputs:
         expected = f"inputs for interface {predictor.interface}, or inputs without one"
-        raise BadRequest(400, "inputs", expected, ", ".join(forms_of(said))[:200])
+        raise BadRequest(400, "inputs", expected, ", ".join(given)[:200])
     if at != len(binary):
         raise BadRequest(400, "binary data", f"{at} bytes", str(len(binary)))
     return replace(said, inputs=inputs), b"".join(parts)

@@ -1,12 +1,12 @@
 """Observations in the environment's own (native) form, beside flat vectors.
 
-A request may carry several forms of one observation, by interface or version. In the trial of a
-successor with other sensors, a client that sends both forms can be on either arm.
+A request may carry several forms of one observation (`serving.forms`). In the trial of a successor
+with other sensors, a client that sends both forms can be on either arm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from serving.control.routing import Served
 from serving.explain import explain, parse
+from serving.forms import Forms, form_named
 from serving.predictor import Predictor
 from serving.schemas import (
     ActRequest,
@@ -39,6 +40,11 @@ class NativeRequest(Body, frozen=True):
     episode_id: EpisodeId | UnsetType | None = UNSET
     token: str | UnsetType | None = UNSET
 
+    @property
+    def plain(self) -> bool:
+        """Whether it has an observation without a name."""
+        return self.observation is not _ABSENT
+
     def quotes(self) -> int:
         """No count is ever right, so keys are always checked."""
         return -1
@@ -53,6 +59,10 @@ class NativeBatch(Body, frozen=True):
 
     observations: Raw = msgspec.field(default_factory=lambda: _ABSENT)
     forms: dict[str, Raw] = msgspec.field(default_factory=dict)
+
+    @property
+    def plain(self) -> bool:
+        return self.observations is not _ABSENT
 
     def quotes(self) -> int:
         return -1
@@ -97,45 +107,64 @@ def check_marks(body: bytes, marks: tuple[int, int], limit: int, alone: bool = F
         raise BadRequest(413, field, expected, "more commas or brackets than they have")
 
 
-def names_of(said: ActRequest | NativeRequest) -> Iterable[str]:
-    """The interfaces and versions that a request has an observation for."""
-    return () if type(said) is ActRequest else said.observations  # type: ignore[union-attr]
+def forms_of_one(said: ActRequest | NativeRequest, served: Served) -> Forms[list[float]]:
+    """The observation (d,) of a request, in all its forms."""
+    read = partial(observation_for, said, served)
+    if isinstance(said, ActRequest):
+        return Forms(served, read)
+    return Forms(served, read, said.observations, said.plain)
 
 
-def observation_for(said: ActRequest | NativeRequest, predictor: Predictor) -> list[float]:
+def observation_for(
+    said: ActRequest | NativeRequest, served: Served, predictor: Predictor
+) -> list[float]:
     """A predictor's observation (d,) in a request; raises `BadRequest` that names the bad part."""
-    value, field = _said(said, predictor)
+    value, field = _said(said, served.names(predictor), predictor)
     found: list[float] = _flat(value, predictor, field).tolist()
     return found
 
 
-def _said(said: ActRequest | NativeRequest, predictor: Predictor) -> tuple[Any, str]:
+def _said(
+    said: ActRequest | NativeRequest, names: frozenset[str], predictor: Predictor
+) -> tuple[Any, str]:
     """A request's observation in the predictor's form, and the name of its field."""
     if isinstance(said, ActRequest):
         return said.observation, "observation"
-    raw, field = _form(
-        said.observation, "observation", said.observations, "observations", predictor
-    )
+    plain = said.observation, "observation"
+    raw, field = _form(plain, said.observations, "observations", names, predictor)
     return _decode(raw, field), field
 
 
 def _form(
-    plain: Raw, name: str, forms: dict[str, Raw], among: str, predictor: Predictor
+    plain: tuple[Raw, str],
+    forms: dict[str, Raw],
+    among: str,
+    names: frozenset[str],
+    predictor: Predictor,
 ) -> tuple[Raw, str]:
-    """The form for a predictor among several, else the plain one; and the name of its field."""
-    for key in (predictor.interface, str(predictor.version)):
-        if key in forms:
-            return forms[key], f"{among}.{key}"
-    if plain is _ABSENT:
+    """The form, among several, that has one of these names, else the plain one; and its field."""
+    key = form_named(forms, names, among)
+    if key is not None:
+        return forms[key], f"{among}.{key}"
+    if plain[0] is _ABSENT:
         given = ", ".join(sorted(forms)) or "none"
-        expected = f"one for interface {predictor.interface}, or `{name}`"
+        expected = f"one for interface {predictor.interface}, or `{plain[1]}`"
         raise BadRequest(422, among, expected, given[:200])
-    return plain, name
+    return plain
 
 
-def native_batch(said: NativeBatch, predictor: Predictor, limit: int) -> NDArray[np.float32]:
+def batches_of(said: NativeBatch, served: Served, limit: int) -> Forms[NDArray[np.float32]]:
+    """The observations (n, d) of a batch, in all its forms."""
+    read = partial(native_batch, said, served, limit=limit)
+    return Forms(served, read, said.forms, said.plain)
+
+
+def native_batch(
+    said: NativeBatch, served: Served, predictor: Predictor, limit: int
+) -> NDArray[np.float32]:
     """The observations (n, d) of a batch in a predictor's form; raises `BadRequest`."""
-    raw, field = _form(said.observations, "observations", said.forms, "forms", predictor)
+    plain = said.observations, "observations"
+    raw, field = _form(plain, said.forms, "forms", served.names(predictor), predictor)
     if bytes(raw).lstrip()[:1] == b"{":
         return _stacked(_decode(raw, field), predictor, limit, field)
     rows = _rows(raw, field)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,13 +77,12 @@ class PolicyService:
         self.metrics.ledger.tried = views(self._ledger, self.name)
         self.metrics.ledger.holdback = self._ledger.holdback(self.name)
 
-    def choose(self, client: str | None, names: Iterable[str] = ()) -> tuple[Served, Predictor]:
+    def choose(self, served: Served, client: str | None, joins: bool) -> Predictor:
         """The version that answers a request outside an episode; raises `NotReady`."""
-        served = self.follower.served
-        predictor = served.choose(client, names)
+        predictor = served.choose(client, joins)
         if predictor is None:
             raise NotReady(served.problem)
-        return served, predictor
+        return predictor
 
     def find(self, wanted: str | None) -> tuple[Served, Predictor]:
         """The predictor of a version's number; without one, the champion's.

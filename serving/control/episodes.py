@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -90,20 +90,24 @@ class Episodes:
     def close(self) -> None:
         self._writer.close()
 
+    def knows(self, name: str) -> bool:
+        """Whether this worker remembers the episode, so that `begin` writes no start."""
+        return name in self._known
+
     async def begin(
-        self, name: str, names: Iterable[str] = ()
+        self, served: Served, name: str, joins: bool
     ) -> tuple[Served, Predictor, Episode]:
         """The version for a request that names an episode without a token, usually its first.
 
-        `names` are the interfaces that the request has observations for; see `Served.able`.
-        Raises `NotReady`, or `BadRequest` (409) after the episode's outcome.
+        The caller has checked the request's observation: a start that is written stays. `joins`:
+        both arms can answer it; see `Served.able`. Raises `NotReady`, or `BadRequest` (409) after
+        the episode's outcome.
         """
         known = self._known.get(name)
         if known is not None:
             self._known.move_to_end(name)
             return await self.go_on(known)
-        served = self._follower.served
-        episode, predictor = self._assign(served, name, names)
+        episode, predictor = self._assign(served, name, joins)
         try:
             row = await self._put(_start(served, episode), self._limits.start_seconds)
         except LedgerError as error:
@@ -192,12 +196,12 @@ class Episodes:
             self._sealer = Sealer(self._follower.secret)
         return self._sealer
 
-    def _assign(self, served: Served, name: str, names: Iterable[str]) -> tuple[Episode, Predictor]:
-        arm, predictor = served.assign(name, names)
+    def _assign(self, served: Served, name: str, joins: bool) -> tuple[Episode, Predictor]:
+        arm, predictor = served.assign(name, joins)
         if predictor is None:
             raise NotReady(served.problem)
         now = time.time()
-        trial = served.epoch if served.able(names) else None
+        trial = served.epoch if joins and served.weight else None
         generation = served.generation
         return Episode(
             name, self._policy, predictor.version, arm, None, trial, generation, now

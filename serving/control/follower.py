@@ -179,7 +179,7 @@ class Follower:
         return {
             "canary": predictor,
             "weight": canary.weight if drawn else 0.0,
-            "epoch": canary.epoch if drawn else None,
+            "epoch": canary.epoch,
             "key": trial_key(self.secret, canary.policy, canary.epoch),
             "deadline": canary.rules.deadline,
             "blind": not self._unblind,

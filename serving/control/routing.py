@@ -45,12 +45,12 @@ class Tried:
 class Served:
     """Everything that answers, in one immutable object; a request takes the reference once.
 
-    `key` decides the arm of each episode in the trial `epoch`; `deadline` is in seconds after an
-    episode's start. `held` is the predecessor of a fresh champion in its window; it gets the share
-    `weight` of new episodes. `tried` are the versions that answer copies of requests; those
-    answers go to nobody. `blind` means that a trial or a window runs and no answer tells its arm.
-    `draining` holds retired champions whose episodes are still running. `problem` says why the
-    server is not ready; None if it is.
+    `key` decides the arm of each episode in the trial `epoch`, which new episodes join if `weight`
+    is not 0; `deadline` is in seconds after an episode's start. `held` is the predecessor of a
+    fresh champion in its window; it gets the share `weight` of new episodes. `tried` are the
+    versions that answer copies of requests; those answers go to nobody. `blind` means that a trial
+    or a window runs and no answer tells its arm. `draining` holds retired champions whose episodes
+    are still running. `problem` says why the server is not ready; None if it is.
     """
 
     champion: Predictor | None = None
@@ -66,13 +66,24 @@ class Served:
     draining: Mapping[int, Predictor] = field(default_factory=dict)
     problem: str | None = "starting: the ledger has not been read yet"
     _faces: dict[int, Face] = field(default_factory=dict, compare=False, init=False)
+    _names: dict[int, frozenset[str]] = field(default_factory=dict, compare=False, init=False)
+
+    @cached_property
+    def arms(self) -> tuple[Predictor, ...]:
+        """The versions that new episodes may get, the champion first."""
+        arms = (self.champion, self.canary, self.held)
+        return tuple(predictor for predictor in arms if predictor is not None)
+
+    @cached_property
+    def size(self) -> int | None:
+        """Numbers in a flat observation if all arms take the same; else None."""
+        sizes = {predictor.observation_size for predictor in self.arms}
+        return sizes.pop() if len(sizes) == 1 else None
 
     @cached_property
     def memory_bytes(self) -> int:
         """Bytes for the larger state of both arms, so a token's length does not tell its arm."""
-        arms = (self.champion, self.canary, self.held)
-        sizes = (predictor.state_size for predictor in arms if predictor is not None)
-        return 4 * max(sizes, default=0)
+        return 4 * max((predictor.state_size for predictor in self.arms), default=0)
 
     @cached_property
     def flat(self) -> bool:
@@ -101,22 +112,59 @@ class Served:
         champion, other = self.champion, self.canary or self.held
         if champion is None or other is None or not difference(champion.face, other.face):
             return frozenset()
-        newer = champion if self.canary is None else other
-        return frozenset({newer.interface, str(newer.version)})
+        return self.names(champion if self.canary is None else other)
 
-    def able(self, names: Iterable[str]) -> bool:
-        """Whether both arms can answer a request with observations of these names."""
-        return not self.asked or not self.asked.isdisjoint(names)
+    def able(self, names: Iterable[str], plain: bool = True) -> bool:
+        """Whether both arms find their form in a request that has forms of these names.
+
+        `plain`: it also has one without a name, which is for the older arm.
+        """
+        if not self.asked:
+            return True
+        if self.asked.isdisjoint(names):
+            return False
+        others = (self.names(arm) for arm in self.arms)
+        return plain or all(not other.isdisjoint(names) for other in others)
+
+    def names(self, predictor: Predictor) -> frozenset[str]:
+        """What clients may call a predictor's form: its interface, or the number of a version.
+
+        Arms with one interface share all their names, so no name tells them apart.
+        """
+        found = self._names.get(predictor.version)
+        if found is None:
+            peers = {one.version: one for one in (*self.arms, predictor)}.values()
+            same = [one for one in peers if difference(one.face, predictor.face) is None]
+            found = frozenset(name for one in same for name in (one.interface, str(one.version)))
+            self._names[predictor.version] = found
+        return found
+
+    def reader(self, predictor: Predictor) -> Predictor:
+        """The predictor that reads observations for this one: the first arm of the same form."""
+        return self._readers.get(predictor.version, predictor)
+
+    @cached_property
+    def _readers(self) -> dict[int, Predictor]:
+        found: dict[int, Predictor] = {}
+        for arm in self.arms:
+            same = (one for one in found.values() if self._form(one) == self._form(arm))
+            found[arm.version] = next(same, arm)
+        return found
+
+    def _form(self, arm: Predictor) -> tuple[Any, ...]:
+        return arm.observation_size, arm.layout, self.names(arm)
+
+    def hides(self, trial: int | None) -> bool:
+        """Whether no answer may tell the arm of an episode, by the epoch of its trial."""
+        return self.blind and trial is not None and trial == self.epoch
 
     def _all(self) -> Iterator[Predictor]:
-        for predictor in (self.champion, self.canary, self.held, *self.draining.values()):
-            if predictor is not None:
-                yield predictor
+        yield from (*self.arms, *self.draining.values())
 
     def find(self, version: int) -> Predictor | None:
         """The predictor of a version, if it may still answer; else None."""
-        for predictor in (self.champion, self.canary, self.held):
-            if predictor is not None and predictor.version == version:
+        for predictor in self.arms:
+            if predictor.version == version:
                 return predictor
         return self.draining.get(version)
 
@@ -152,9 +200,12 @@ class Served:
         fields = f',"version":{version},"generation":{self.generation},"route":"{route}"'
         return Face(route, lines.encode(), fields.encode(), str(version))
 
-    def assign(self, episode: str, names: Iterable[str] = ()) -> tuple[int, Predictor | None]:
-        """The arm of a new episode and the predictor; only the trial's secret key decides."""
-        if not self.able(names):
+    def assign(self, episode: str, joins: bool = True) -> tuple[int, Predictor | None]:
+        """The arm of a new episode and the predictor; only the trial's secret key decides.
+
+        `joins`: both arms can answer it (`able`).
+        """
+        if not joins:
             return CHAMPION_ARM, self.champion
         if self.canary is not None and arm_of(self.key, episode, self.weight):
             return CANARY_ARM, self.canary
@@ -162,8 +213,8 @@ class Served:
             return HELD_ARM, self.held
         return CHAMPION_ARM, self.champion
 
-    def choose(self, client: str | None, names: Iterable[str] = ()) -> Predictor | None:
+    def choose(self, client: str | None, joins: bool = True) -> Predictor | None:
         """The predictor outside an episode: the canary for its share of clients or requests."""
         if self.canary is None:
             return self.champion
-        return self.assign(f"client {client}" if client else secrets.token_hex(8), names)[1]
+        return self.assign(f"client {client}" if client else secrets.token_hex(8), joins)[1]

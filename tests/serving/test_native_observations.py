@@ -389,7 +389,7 @@ def test_an_episode_goes_on_with_the_form_that_its_arm_sees(
     assert refused.status_code == 422
     assert refused.json()["error"] == "observation: expected 6 numbers, got 4"
     wrong = client.post("/v1/act", json={"observations": {"9": SIX}, "token": token})
-    assert wrong.json()["error"].startswith(f"observations: expected one for interface {key}")
+    assert wrong.json()["error"].startswith("observations: expected one for interface ")
 
 
 def actions_of(answers: list[httpx.Response]) -> set[int]:

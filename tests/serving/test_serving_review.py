@@ -120,7 +120,7 @@ def test_the_other_steps_of_a_person(client: TestClient, home: Any, tokens: Toke
     follower = client.app.state.service.follower  # type: ignore[attr-defined]
     assert follower.served.epoch == home.ledger.canary().epoch
     assert post("/v1/canary/weight", "0", weight=0).status_code == 200
-    assert follower.served.epoch is None  # nothing is drawn at 0, so nothing is evidence
+    assert follower.served.weight == 0  # nothing is drawn at 0, so nothing is evidence
     assert post("/v1/canary/weight", "2", generation=7, weight=0.4).status_code == 412
     assert post("/v1/canary/weight", "3", weight=1.5).status_code == 422
     assert post("/v1/canary/status", "4", status="held").status_code == 200

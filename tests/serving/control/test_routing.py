@@ -72,5 +72,7 @@ def test_a_window_after_a_successor_asks_for_both_observations() -> None:
     now = Served(new, 2, held=old, weight=0.5, epoch=9, key=KEY)
     assert now.asked == {"b", "2"}
     names = [f"episode-{n}" for n in range(50)]
-    assert {now.assign(name)[1] for name in names} == {new}
-    assert {now.assign(name, ["b"])[1] for name in names} == {old, new}
+    assert {now.assign(name, now.able([]))[1] for name in names} == {new}
+    assert {now.assign(name, now.able(["b"], plain=False))[1] for name in names} == {new}
+    assert {now.assign(name, now.able(["b"]))[1] for name in names} == {old, new}
+    assert {now.assign(name, now.able(["1", "2"], plain=False))[1] for name in names} == {old, new}
