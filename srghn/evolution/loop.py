@@ -36,7 +36,7 @@ from srghn.evolution.progress import TABLES, Progress, prune, restore, save
 from srghn.evolution.racing import Heats, race
 from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
-from srghn.evolution.self_referential import BirthRecipe, generated
+from srghn.evolution.self_referential import BirthRecipe, policies_of
 from srghn.files import sweep
 
 #: Between two checkpoints, where no part of the tables ends sooner.
@@ -50,14 +50,16 @@ def evolve(
     run_dir: Path,
     *,
     on_generation: Callable[[GenerationRecord], None] | None = None,
+    on_champion: Callable[[GenerationRecord, Population], None] | None = None,
     stop: Callable[[GenerationRecord], bool] | None = None,
     founder: Founder | None = None,
 ) -> None:
     """Run `params.evolution.generations` generations in `run_dir`, or the remaining ones.
 
-    `on_generation` is told of every generation, then `stop` is asked whether it was the last one,
-    then the budgets are (`evolution.seconds`, `evaluations`, `until`). A run that was so ended is
-    finished, and evolving it again does nothing; `load_run(run_dir).end` says why it ended.
+    `on_generation` is told of every generation, and `on_champion` also who was best in it, as a
+    population of one. Then `stop` is asked whether it was the last one, then the budgets are
+    (`evolution.seconds`, `evaluations`, `until`). A run that was so ended is finished, and evolving
+    it again does nothing; `load_run(run_dir).end` says why it ended.
 
     The lineage's generation counter, and with it the world's schedule, goes on from the founder's.
     Raises `FingerprintMismatch` where the folder belongs to another world, `CheckpointError` where
@@ -69,7 +71,8 @@ def evolve(
         sweep(run_dir)
         run.open_run(run_dir, run.describe(params, version, strategy, founder), version)
         before = ended(run_dir)
-        loop = _Loop(params, version, evaluator, strategy, run_dir, on_generation, stop, before)
+        hooks = on_generation, on_champion, stop
+        loop = _Loop(params, version, evaluator, strategy, run_dir, *hooks, before)
         progress = restore(run_dir, strategy) or loop.begin(founder)
         prune(run_dir, progress)
         while progress.done < params.evolution.generations and progress.end is None:
@@ -85,6 +88,7 @@ class _Loop:
     strategy: Strategy[Any]
     run_dir: Path
     on_generation: Callable[[GenerationRecord], None] | None
+    on_champion: Callable[[GenerationRecord, Population], None] | None
     stop: Callable[[GenerationRecord], bool] | None = None
     #: How the run ended, where it did and its last checkpoint was refused: it ends so again.
     before: End | None = None
@@ -196,6 +200,8 @@ class _Loop:
         )
         if self.on_generation is not None:
             self.on_generation(record)
+        if self.on_champion is not None:
+            self.on_champion(record, population.take(selection.rank(fitness)[:1]))
         return after, record
 
     def _play(self, state: State, population: Population, mode: str) -> tuple[Evaluation, F64]:
@@ -224,18 +230,8 @@ class _Loop:
         return parts[0] if len(parts) == 1 else SeveralPolicies(tuple(parts))
 
     def _weighted(self, population: Population) -> WeightedPolicies | SeveralPolicies:
-        """These individuals' weights, for each network of the run."""
-        networks, face = self.params.networks, self.version.interface
-        own = WeightedPolicies(networks[0], face, population.weights)
-        if len(networks) == 1:
-            return own
-        encoding = self.strategy.encoding
-        assert encoding is not None  # or the registry would have refused
-        others = (
-            WeightedPolicies(network, face, generated(encoding, population.genomes, target))
-            for target, network in enumerate(networks[1:], start=1)
-        )
-        return SeveralPolicies((own, *others))
+        face = self.version.interface
+        return policies_of(self.params, face, self.strategy.encoding, population)
 
 
 def _told(crash: Crash, population: Population) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
+from srghn.evaluation.base import SeveralPolicies, WeightedPolicies
 from srghn.evolution.base import F32, I64, Encoding, Population
 from srghn.evolution.genetic import Genetic, GeneticState
 from srghn.evolution.options import NoOptions, options
@@ -99,3 +100,18 @@ def generated(encoding: Encoding, genomes: F32, target: int = 0) -> F32:
         return encoding.generate(genomes)
     assert isinstance(encoding, GHN)  # the registry refuses others where there are several
     return encoding.generate(genomes, target)
+
+
+def policies_of(
+    params: RunParams, interface: Interface, encoding: Encoding | None, population: Population
+) -> WeightedPolicies | SeveralPolicies:
+    """Its individuals' weights, for each network of the run."""
+    own = WeightedPolicies(params.network, interface, population.weights)
+    if len(params.networks) == 1:
+        return own
+    assert encoding is not None  # or the registry would have refused
+    others = (
+        WeightedPolicies(network, interface, generated(encoding, population.genomes, target))
+        for target, network in enumerate(params.networks[1:], start=1)
+    )
+    return SeveralPolicies((own, *others))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,13 @@ from serving.settings import Settings
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs import EnvVersion, pin
-from srghn.evaluation.base import Evaluation, Evaluator, Progress
+from srghn.evaluation.base import Evaluator
 from srghn.evaluation.several import make_run_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution import GenerationRecord, evolve, tables
+from srghn.evolution.base import Population
+from srghn.evolution.registry import make_strategy
+from srghn.evolution.self_referential import policies_of
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 
 #: Generations after a switch in which the mutation rate's peak is measured.
@@ -45,8 +47,8 @@ def phases(params: RunParams, version: EnvVersion) -> list[Phase]:
     ]
 
 
-class Champions(Evaluator):
-    """Evaluates for the run, and tests each generation's champion on fixed episodes.
+class Champions:
+    """Tests each generation's champion, who is best by fitness, on fixed episodes.
 
     Champions are tested in the present mode, every `Experiment.test_every` generations, until one
     has solved the phase. At the end of a phase the champion is tested in every mode, or in fewer
@@ -68,22 +70,11 @@ class Champions(Evaluator):
             if scores[version.mode_at(generation)] >= experiment.solved:
                 self.solved.setdefault(_phase_of(self.phases, generation), generation)
         self.near = experiment.solved - abs(experiment.solved) / 2  # below this, no test
-        self.champion: Any = None
-        self.unseen = Unseen(experiment.networks, params, version) if experiment.networks else None
-        self.remote = self.unseen is not None  # so that policies arrive with their genomes
+        self.encoding = make_strategy(params, version.interface).encoding
+        networks = experiment.networks
+        self.unseen = Unseen(networks, params, version, self.encoding) if networks else None
 
-    def evaluate(self, policies: Any, task: Task, progress: Progress | None = None) -> Evaluation:
-        played = self.inner.evaluate(policies, task, progress)
-        best = int(np.argmax(np.nan_to_num(played.fitness, nan=-np.inf)))
-        self.champion = policies.part(np.array([best]))
-        if self.unseen is not None:
-            self.unseen.meet(policies, best)
-        return played
-
-    def describe(self) -> str:
-        return self.inner.describe()
-
-    def heard(self, record: GenerationRecord) -> None:
+    def heard(self, record: GenerationRecord, champion: Population) -> None:
         """Test the champion of the generation that has just been evaluated."""
         here = _phase_of(self.phases, record.generation)
         last = record.generation + 1 == self.phases[here].end
@@ -93,9 +84,10 @@ class Champions(Evaluator):
             modes = (record.mode,)
         else:
             return
-        scores = {mode: self._score(mode, record) for mode in modes}
+        scores = {mode: self._score(mode, record, champion) for mode in modes}
         if last and self.unseen is not None:
-            scores |= self.unseen.scores(Task(self.version, record.mode, self.seeds))
+            task = Task(self.version, record.mode, self.seeds)
+            scores |= self.unseen.scores(champion.genomes, task)
         if scores[record.mode] >= self.experiment.solved:
             self.solved.setdefault(here, record.generation)
         with self.file.open("a", encoding="utf-8") as file:
@@ -116,11 +108,12 @@ class Champions(Evaluator):
             return (self.phases[phase].mode,)
         return tuple(dict.fromkeys(p.mode for p in self.phases[phase : phase + 2]))
 
-    def _score(self, mode: str, record: GenerationRecord) -> float:
+    def _score(self, mode: str, record: GenerationRecord, champion: Population) -> float:
         if not self.experiment.test_episodes and mode == record.mode:
             return record.best
         seeds = self.seeds if len(self.seeds) else np.zeros(1, dtype=np.int64)
-        played = self.inner.evaluate(self.champion, Task(self.version, mode, seeds))
+        policies = policies_of(self.params, self.version.interface, self.encoding, champion)
+        played = self.inner.evaluate(policies, Task(self.version, mode, seeds))
         return float(played.returns.reshape(-1, len(seeds)).mean(axis=1).min())
 
 
@@ -168,9 +161,9 @@ def play(experiment: Experiment, arm: str, seed: int, folder: Path) -> Outcome:
         evolve(
             params,
             version,
-            champions,
+            inner,
             folder / "run",
-            on_generation=champions.heard,
+            on_champion=champions.heard,
             stop=champions.over,
         )
     return outcome(experiment, arm, seed, folder, phases(params, version))

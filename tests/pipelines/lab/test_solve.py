@@ -12,12 +12,15 @@ import gymnasium as gym
 import pytest
 from rich.console import Console
 
-from pipelines.lab.bench.solve import run, watch
+from pipelines.lab.bench.solve import ours, run, watch
 from pipelines.lab.bench.solve.goals import GOALS
 from pipelines.lab.bench.solve.ours import Attempt, attempt
-from srghn.config import parse_params
+from srghn.config import EngineSettings, parse_params
+from srghn.envs import pin
 from srghn.errors import ConfigError, ServiceError
-from srghn.evolution import STRATEGIES
+from srghn.evaluation.base import make_evaluator
+from srghn.evolution import STRATEGIES, evolve, load_run
+from srghn.evolution.base import Population
 
 CARTPOLE = GOALS["CartPole-v1"]
 
@@ -42,9 +45,8 @@ def test_a_run_that_does_not_solve_it_in_time_is_censored() -> None:
 def test_tests_are_not_counted() -> None:
     """By a clock that only moves while a test is played."""
     seconds = 0.0
-    import pipelines.lab.bench.solve.ours as ours
 
-    def slow(self: ours._Judge, generation: int) -> float:
+    def slow(self: ours._Judge, generation: int, champion: Any) -> float:
         nonlocal seconds
         seconds += 1000.0
         return 500.0
@@ -54,6 +56,31 @@ def test_tests_are_not_counted() -> None:
         found = attempt(CARTPOLE, "self-referential", 1, 60.0, clock=lambda: seconds)
     assert found.solved
     assert found.cpu_seconds == 0
+
+
+def test_under_racing_who_is_best_by_fitness_is_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not who is best in the last heat alone, which is a call of the evaluator of its own."""
+    tested: list[Any] = []
+
+    def failed(self: ours._Judge, generation: int, champion: Population) -> float:
+        tested.append((generation, champion.weights.tobytes()))
+        return 0.0
+
+    monkeypatch.setattr(ours._Judge, "_test", failed)
+    size = {"generations": 8, "parents": 4, "children": 3, "episodes": 4, "racing": 2}
+    raced = replace(CARTPOLE, bar=1.0, ours={**CARTPOLE.ours, "evolution": size})
+    attempt(raced, "self-referential", 1, 60.0)
+    params, best = parse_params(raced.params("self-referential", 1), "test"), []
+    version = pin(params.env)
+    with make_evaluator(EngineSettings(), version, params.network) as inner:
+        for count in range(1, 9):
+            evolution = params.evolution.model_copy(update={"generations": count})
+            folder = tmp_path / str(count)
+            evolve(params.model_copy(update={"evolution": evolution}), version, inner, folder)
+            best.append((count - 1, load_run(folder).finalists.weights[:1].tobytes()))
+    assert tested == best
 
 
 @pytest.mark.parametrize("goal", GOALS.values(), ids=lambda g: g.env)

@@ -13,7 +13,8 @@ from srghn.config import EngineSettings, EvolutionParams, NetworkParams, RunPara
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import Evaluation, WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
-from srghn.evolution import evolve, load_run
+from srghn.evolution import GenerationRecord, evolve, load_run
+from srghn.evolution.base import Population
 from srghn.evolution.racing import Heats, race
 from srghn.seeding import seeds, stream
 
@@ -106,6 +107,21 @@ def test_a_raced_run_spends_less_and_is_the_same_on_two_workers(
     assert one.progress.evaluations == two.progress.evaluations
     assert len(one.plot().axes) == 3
     assert "4 of 4 generations" in repr(one)
+
+
+def test_the_champion_of_a_race_is_best_by_its_fitness(version: EnvVersion, tmp_path: Path) -> None:
+    best, heard = [], []
+
+    def listen(record: GenerationRecord, champion: Population) -> None:
+        best.append(int(record.ids[np.argmax(record.fitness)]))
+        heard.append(champion)
+
+    with make_evaluator(EngineSettings(), version, PARAMS.network) as evaluator:
+        evolve(PARAMS, version, evaluator, tmp_path, on_champion=listen)
+    assert [champion.ids.tolist() for champion in heard] == [[i] for i in best]
+    last = load_run(tmp_path).finalists
+    assert np.array_equal(heard[-1].weights, last.weights[:1])
+    assert np.array_equal(heard[-1].genomes, last.genomes[:1])
 
 
 def test_a_condition_ends_a_run_for_good(version: EnvVersion, tmp_path: Path) -> None:

@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pipelines.lab.bench.solve.goals import Goal
 from srghn import seeding
 from srghn.config import EngineSettings, RunParams, parse_params
 from srghn.envs import EnvVersion, pin
-from srghn.evaluation.base import Evaluation, Evaluator, Progress, WeightedPolicies, make_evaluator
+from srghn.evaluation.base import Evaluator, WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution import GenerationRecord, evolve
+from srghn.evolution.base import Population
 
 #: Fresh episodes over which the mean must reach the bar.
 EPISODES = 100
@@ -41,8 +39,8 @@ class Attempt:
     settings: str = ""
 
 
-class _Judge(Evaluator):
-    """Evaluates for the run, and tests a generation's best if its own episodes reach the bar."""
+class _Judge:
+    """Tests a generation's best if its own episodes reach the bar."""
 
     def __init__(
         self, inner: Evaluator, goal: Goal, params: RunParams, version: EnvVersion, limit: float,
@@ -50,34 +48,27 @@ class _Judge(Evaluator):
     ) -> None:  # fmt: skip
         self.inner, self.goal, self.params, self.version = inner, goal, params, version
         self.limit, self.clock, self.begun = limit, clock, clock()
-        self.champion: Any = None
         self.solved, self.score, self.steps = False, float("nan"), 0
 
     @property
     def spent(self) -> float:
         return self.clock() - self.begun
 
-    def evaluate(self, policies: Any, task: Task, progress: Progress | None = None) -> Evaluation:
-        played = self.inner.evaluate(policies, task, progress)
-        best = int(np.argmax(np.nan_to_num(played.fitness, nan=-np.inf)))
-        self.champion = policies.dense()[best : best + 1]
-        return played
-
-    def describe(self) -> str:
-        return self.inner.describe()
-
-    def stop(self, record: GenerationRecord) -> bool:
+    def heard(self, record: GenerationRecord, champion: Population) -> None:
         self.steps = record.steps
         if record.best >= self.goal.bar:
             before = self.clock()
-            self.score = self._test(record.generation)
+            self.score = self._test(record.generation, champion)
             self.solved = self.score >= self.goal.bar
             self.begun += self.clock() - before
+
+    def over(self, record: GenerationRecord) -> bool:
         return self.solved or self.spent >= self.limit
 
-    def _test(self, generation: int) -> float:
+    def _test(self, generation: int, champion: Population) -> float:
         seeds = seeding.seeds(self.params.evolution.seed, "solve-test", EPISODES, generation)
-        policies = WeightedPolicies(self.params.network, self.version.interface, self.champion)
+        network, face = self.params.network, self.version.interface
+        policies = WeightedPolicies(network, face, champion.weights)
         task = Task(self.version, self.version.modes[0], seeds)
         return float(self.inner.evaluate(policies, task).fitness[0])
 
@@ -100,6 +91,7 @@ def attempt(
         warm = params.model_copy(update={"evolution": once})
         evolve(warm, version, inner, Path(folder) / "warm")
         judge = _Judge(inner, goal, params, version, limit, clock)
-        evolve(params, version, judge, Path(folder) / "run", stop=judge.stop)
+        run = Path(folder) / "run"
+        evolve(params, version, inner, run, on_champion=judge.heard, stop=judge.over)
         spent = judge.spent
     return Attempt(goal.env, strategy, seed, judge.solved, spent, judge.steps, judge.score)

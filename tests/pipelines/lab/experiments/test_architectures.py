@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from srghn.config import EngineSettings
 from srghn.envs import pin
 from srghn.evaluation.base import WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
-from srghn.evolution import load_run
+from srghn.evolution import load_run, tables
+from srghn.evolution.base import NO_PARENT
 from srghn.graph import trace
 from srghn.networks import build_network
 from srghn.seeding import seeds
@@ -49,41 +51,61 @@ def test_most_seeds_must_solve_every_width_and_more_than_other_heads() -> None:
     assert [t.hit for t in targets.architectures([*runs, *equal])] == [False, False, False]
 
 
-def short() -> Experiment:
+def short(every: int = 2, **evolution: int) -> Experiment:
     full = catalogue.EXPERIMENTS["architectures"](True)
-    evolution = {**full.base["evolution"], "generations": 6, "parents": 3, "children": 3}
-    schedule = [{"generation": g, "mode": m} for g, m in ((2, "flipped"), (4, "normal"))]
+    small = {"generations": 3 * every, "parents": 3, "children": 3}
+    evolution = {**full.base["evolution"], **small, **evolution}
+    schedule = [{"generation": every * k, "mode": m} for k, m in ((1, "flipped"), (2, "normal"))]
     base = {**full.base, "evolution": evolution, "env": {**full.base["env"], "schedule": schedule}}
     return dataclasses.replace(full, base=base, test_episodes=4)
 
 
-def test_the_last_champions_genome_makes_every_width(tmp_path: Path) -> None:
-    experiment = short()
-    found = play.play(experiment, "self-referential", 0, tmp_path / "run")
-    assert [set(p.scores) for p in found.phases] == [
-        {"normal", "6", "12", "24"},
-        {"flipped", "6", "12", "24"},
-        {"normal", "6", "12", "24"},
-    ]
-    params = experiment.params("self-referential", 0)
-    run, face = load_run(tmp_path / "run" / "run"), pin(params.env).interface
+def check_last(experiment: Experiment, scores: Mapping[str, float], seed: int, out: Path) -> None:
+    """The scores are of the run's best individual, with each network that its genome makes."""
+    params = experiment.params("self-referential", seed)
+    run, face = load_run(out / "run"), pin(params.env).interface
     champion = run.finalists.genomes[:1]
-    scores = {}
+    found = {}
     for hidden in ([8], [4], [16], [6], [24]):
         kwargs = {**params.network.kwargs, "hidden": hidden}
         network = params.network.model_copy(update={"kwargs": kwargs})
         module = build_network(network, face)
         graph = trace(module, torch.zeros(1, face.observation_size))
         weights = run.strategy.encoding.generate(champion, graph)
-        task = Task(run.version, "normal", seeds(0, "champion-test", 4))
+        task = Task(run.version, "normal", seeds(0, "champion-test", experiment.test_episodes))
         with make_evaluator(EngineSettings(), run.version, network) as evaluator:
             played = evaluator.evaluate(WeightedPolicies(network, face, weights), task)
-        scores[hidden[0]] = float(played.fitness[0])
-    last = found.phases[-1].scores
-    assert last["6"] == scores[6]
-    assert last["24"] == scores[24]
-    assert last["normal"] == min(scores[8], scores[4], scores[16])
-    assert play.play(experiment, "self-referential", 0, tmp_path / "run") == found
+        found[hidden[0]] = float(played.fitness[0])
+    assert scores["6"] == found[6]
+    assert scores["24"] == found[24]
+    assert scores["normal"] == min(found[8], found[4], found[16])
+
+
+def test_the_last_champions_genome_makes_every_width(tmp_path: Path) -> None:
+    experiment = short()
+    found = play.play(experiment, "self-referential", 0, tmp_path)
+    assert [set(p.scores) for p in found.phases] == [
+        {"normal", "6", "12", "24"},
+        {"flipped", "6", "12", "24"},
+        {"normal", "6", "12", "24"},
+    ]
+    check_last(experiment, found.phases[-1].scores, 0, tmp_path)
+    assert play.play(experiment, "self-referential", 0, tmp_path) == found
+
+
+def test_champions_are_tested_while_newcomers_are_born(tmp_path: Path) -> None:
+    experiment = short(8, parents=6, children=4)
+    found = play.play(experiment, "self-referential", 1, tmp_path)
+    rows = tables.read(tmp_path / "run" / "lineage").to_pandas()
+    assert (rows["parent"][rows["birth"] == 23] == NO_PARENT).any()
+    check_last(experiment, found.phases[-1].scores, 1, tmp_path)
+
+
+def test_under_racing_the_champion_is_best_by_its_fitness(tmp_path: Path) -> None:
+    """Not by the last heat alone, which is a call of the evaluator of its own."""
+    experiment = short(5, episodes=4, racing=2)
+    found = play.play(experiment, "self-referential", 2, tmp_path)
+    check_last(experiment, found.phases[-1].scores, 2, tmp_path)
 
 
 def test_a_width_that_the_dense_head_cannot_make_scores_nothing(tmp_path: Path) -> None:

@@ -232,8 +232,8 @@ def test_a_stopped_run_goes_on_to_the_same_outcome(tmp_path: Path) -> None:
     folder = tmp_path / "torn"
     heard = play.Champions.heard
 
-    def stop(self: Any, record: Any) -> None:
-        heard(self, record)
+    def stop(self: Any, record: Any, champion: Any) -> None:
+        heard(self, record, champion)
         if record.generation == 19:
             raise KeyboardInterrupt
 
