@@ -97,6 +97,39 @@ def test_targets_are_hit_and_missed_with_the_number() -> None:
     assert [t.hit for t in targets.cartpole_switch(flat)] == [True, True, False]
 
 
+def test_the_rates_signature_counts_solved_phases_and_is_missed_where_a_run_has_none() -> None:
+    def phased(seed: int, *phases: tuple[int | None, float, float]) -> Outcome:
+        made = (phase(k, taken, peak, rest) for k, (taken, peak, rest) in enumerate(phases))
+        return Outcome("a", seed, tuple(made))
+
+    def told(*runs: Outcome) -> tuple[bool, str]:
+        found = targets.signature(runs, "x")
+        return found.hit, found.value
+
+    text = "falls {}, rises {} (median of the weakest solved phase); both in every solved phase in "
+    good = phased(0, (3, 0.2, 0.01), (9, 0.3, 0.02), (9, 0.4, 0.02))
+    assert told(good) == (True, text.format("15.0-fold", "20.0-fold") + "1 of 1 seeds")
+    partly = phased(1, (3, 0.2, 0.01), (None, 0.2, 0.1), (None, 0.3, 0.1))
+    assert told(good, partly) == (True, text.format("15.0-fold", "20.0-fold") + "2 of 2 seeds")
+    fallen = phased(2, (None, 0.2, 0.001), (None, 0.2, 0.001), (None, 0.3, 0.001))
+    assert told(fallen) == (False, text.format("–", "–") + "0 of 1 seeds")
+    assert told(good, fallen) == (False, text.format("15.0-fold", "20.0-fold") + "1 of 2 seeds")
+    last = phased(3, (None, 0.2, 0.1), (None, 0.2, 0.1), (9, 0.3, 0.01))
+    assert told(last) == (False, text.format("30.0-fold", "–") + "0 of 1 seeds")
+
+
+def test_never_is_not_as_good_as_never() -> None:
+    def never(arm: str) -> list[Outcome]:
+        return [run(arm, seed, None, None, None, None) for seed in range(2)]
+
+    runs = [*never("self-referential"), *never("constant-rate 0.2")]
+    assert [t.hit for t in targets.lasting(runs, 1.0, "constant-rate")] == [True, False, False]
+    assert [t.hit for t in targets.ablation(runs)] == [False]
+    assert [t.hit for t in targets.still([Outcome("self-referential", 0, (phase(0, None),))])] == [
+        False
+    ]
+
+
 def test_a_run_that_never_recovers_is_not_recovered() -> None:
     assert targets.recovered(run("a", 0, 7, 900))
     assert not targets.recovered(run("a", 0, 7, None))
