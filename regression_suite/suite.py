@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from srghn.config import GateParams
+from srghn.config import CanaryParams, GateParams, RunParams
 from srghn.envs import EnvVersion
 from srghn.envs.cells import idle
 from srghn.envs.perturb import Perturbation, check, kinds, parse
@@ -88,6 +88,22 @@ def resolved(params: GateParams, version: EnvVersion) -> GateParams:
                 "which returns are clipped; set env.returns or another bar"
             )
     return rules
+
+
+def trial_of(params: RunParams, version: EnvVersion) -> CanaryParams:
+    """The canary section with the range that the gate judges in: a trial and the watch scale by it.
+
+    A promise is a share of that range. So raises `ConfigError` where the section names another one.
+    """
+    low, high = range_of(resolved(params.gate, version))
+    for name, value in (("return_low", low), ("return_high", high)):
+        named = getattr(params.canary, name)
+        if named is not None and named != value:
+            raise ConfigError(
+                f"canary.{name} is {named:g}, but the gate judges in a range of [{low:g}, "
+                f"{high:g}]; leave it out, and set env.returns if that range is wrong"
+            )
+    return params.canary.model_copy(update={"return_low": low, "return_high": high})
 
 
 def range_of(rules: GateParams) -> tuple[float, float]:

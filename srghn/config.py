@@ -388,16 +388,17 @@ class CanaryParams(Params):
     confidence: float = Field(
         0.95, gt=0.5, lt=1, description="probability that a decision is right, whenever it is made"
     )
-    return_low: float = Field(0.0, description="lowest possible return of an episode")
-    return_high: float = Field(500.0, description="highest possible return of an episode")
+    return_low: float | None = Field(None, description="lowest return; None: the gate's")
+    return_high: float | None = Field(None, description="highest return; None: the gate's")
     margin: float = Field(
         0.05, gt=0, lt=1, description="share of the range that the canary may be worse"
     )
 
     @model_validator(mode="after")
     def _range(self) -> CanaryParams:
-        if not self.return_low < self.return_high:
-            raise ValueError("return_low must be below return_high")
+        low, high = self.return_low, self.return_high
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"return_low must be below return_high, got {low:g} and {high:g}")
         return self
 
 

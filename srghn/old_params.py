@@ -7,6 +7,8 @@ from typing import Any
 
 #: Planned episodes by default until 0.2, which cannot decide.
 _OLD_EPISODES = {"episodes": 100, "cell_episodes": 30}
+#: A trial's range by default until 0.3, whatever the environment's was.
+_OLD_RANGE = {"return_low": 0, "return_high": 500}
 
 
 def modern_gate(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +37,8 @@ def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as written by any version, in today's names.
 
     Until 0.2 the section `network` was called `policy`, and the range of returns of one's own world
-    stood with the canary. Files and manifests keep their old names.
+    stood with the canary. Until 0.3 every record names a range there; the former default says
+    nothing, and becomes the gate's. Files and manifests keep their old names.
     """
     new = {
         "network" if name == "policy" and "network" not in data else name: value
@@ -44,6 +47,8 @@ def modernised(data: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(new.get("evolution"), Mapping):
         new["evolution"] = modern_evolution(new["evolution"])
     env, gate, canary = (new.get(name) for name in ("env", "gate", "canary"))
+    if isinstance(canary, Mapping) and {k: canary.get(k) for k in _OLD_RANGE} == _OLD_RANGE:
+        new["canary"] = {k: v for k, v in canary.items() if k not in _OLD_RANGE}
     if not all(isinstance(section, Mapping) for section in (env, gate, canary)):
         return new
     assert env is not None

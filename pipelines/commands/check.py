@@ -20,7 +20,7 @@ def check(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Try a run in seconds: pin, trace, export, compare with torch, play, estimate its time.
+    """Try a run in seconds: pin, trace, export, compare with torch, play, estimate; and the gate.
 
     Exit code: 0 if the run will work, 3 if not, with the reason in one line.
 
@@ -30,21 +30,28 @@ def check(
 
       srghn check cartpole --set network.module=my_package:Net --json
     """
+    from pipelines.runs.prepare import check_judged
     from pipelines.runs.presets import load_preset
     from srghn.candidates.check import check as try_run
     from srghn.config import with_overrides
     from srghn.errors import SrghnError
 
+    known: dict[str, Any] = {}
     try:
         params = with_overrides(load_preset(preset), tuple(set_ or ()))
         tell = (lambda step, found: None) if json else _say
         found = try_run(params, load_settings(), tell)
+        known = found.to_dict()
+        if not json:
+            _tell(found)
+        check_judged(params, found.version)
     except SrghnError as error:
         if json:
-            print_json({"ok": False, "error": str(error)})
+            print_json({**known, "ok": False, "error": str(error)})
             raise typer.Exit(error.exit_code) from error
         raise
-    print_json(found.to_dict()) if json else _tell(found)
+    if json:
+        print_json(known)
 
 
 def _say(step: str, found: str) -> None:

@@ -264,7 +264,7 @@ class _Demo:
         version.save(bad.env_version)
         with spinner("freezing it"):
             freeze_founder(load_run(first.run), bad.candidate, "flipped")
-        return self.release.register(bad.candidate, BAD, first.params().canary)
+        return self.release.register(bad.candidate, BAD, first.params())
 
     def _judge_bad(self, number: int) -> None:
         """Judge by calling the stage function, because there is no run for DVC to depend on."""

@@ -62,12 +62,21 @@ def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
     from srghn.evolution.registry import make_strategy
 
     version = pin(params.env)
+    check_judged(params, version)
     Release(settings).require_interface(target, version.interface.to_dict())
     if params.evolution.mode is not None:
         version.check_mode(params.evolution.mode)
     make_strategy(params, version.interface)
     find_founder(params, version, settings)
     return version
+
+
+def check_judged(params: RunParams, version: EnvVersion) -> None:
+    """Raise now what judging a candidate would raise after the evolution, in one line."""
+    from regression_suite.suite import plan, trial_of
+
+    plan(version, params.evolution.mode or version.modes[0], params.gate)
+    trial_of(params, version)
 
 
 def prepare(settings: Settings, preset: str, overrides: Sequence[str], start: str) -> RunParams:

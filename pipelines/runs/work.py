@@ -157,8 +157,8 @@ def _register(release: Release, workspace: Workspace) -> int:
     Raises `TransitionRefused` if another run made the very same candidate before.
     """
     run_id = workspace.name
-    canary, target = workspace.params().canary, workspace.target
-    version = release.register(workspace.candidate, run_id, canary, target)
+    params, target = workspace.params(), workspace.target
+    version = release.register(workspace.candidate, run_id, params, target)
     found = release.ledger.version(version)
     if found.run_id != run_id:
         raise TransitionRefused(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 from pipelines.runs.target import Target
 from pipelines.runs.workspaces import Workspace, create_workspace, find_workspace, open_workspace
 from pipelines.versions.judge import judge_version, recorded
-from pipelines.versions.release import Approval, Release
+from pipelines.versions.release import Approval, Release, trial_rules
 from serving.registry.records import Version, Who
 from serving.registry.states import State
 from srghn.candidates.candidate import Candidate
@@ -35,11 +36,12 @@ def recall(release: Release, version: int, world: EnvVersion, mode: str, who: Wh
     world.check_mode(mode)
     ledger, found = release.ledger, release.ledger.version(version)
     _require_other(release, found, world, mode)
-    _tables(release, found)
+    changed = trial_rules(_tables(release, found).params(), world)
+    where: Any = {"env_fingerprint": world.fingerprint, "mode": mode, "changed": changed}
     release.store.push_world(world.fingerprint)
-    number = ledger.recall(version, env_fingerprint=world.fingerprint, mode=mode, who=who)
+    number = ledger.recall(version, **where, who=who)
     while ledger.version(number).state is State.RETIRED:
-        number = ledger.recall(number, env_fingerprint=world.fingerprint, mode=mode, who=who)
+        number = ledger.recall(number, **where, who=who)
     _lay_out(release, ledger.version(number), world)
     return number
 

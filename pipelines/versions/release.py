@@ -120,18 +120,21 @@ class Release:
         self,
         candidate_dir: Path,
         run_id: str,
-        canary: CanaryParams,
+        params: RunParams,
         target: Target = DEFAULT_TARGET,
     ) -> int:
         """Store a candidate by its digest and give it a version number under its policy.
 
-        `canary` says how its trial will run. The ledger keeps it, so a workspace may go. The user
-        of this process submits it: where the rules want two persons, another one approves it.
+        `params` are its run's: they say how its trial will run, and the ledger keeps that, so a
+        workspace may go. The user of this process submits it: where the rules want two persons,
+        another one approves it.
         """
+        world = EnvVersion.load(candidate_dir / "env_version.json")
+        trial = trial_rules(params, world)
         ledger = self.ledger  # before the store: a store without its ledger is a lost ledger
         digest = self.store.put(candidate_dir)
         candidate = Candidate.load(candidate_dir)
-        manifest = {**candidate.manifest, steps.CANARY: canary.model_dump(mode="json")}
+        manifest = {**candidate.manifest, **trial}
         if target.successor:
             manifest[SUCCESSOR] = True
         made = Who(PIPELINE, f"run {run_id} evolves for it")
@@ -178,7 +181,9 @@ class Release:
         if steps.CANARY in found.manifest:
             return steps.canary_rules(found)
         try:
-            return open_workspace(self.settings, found.run_id).params().canary
+            params = open_workspace(self.settings, found.run_id).params()
+            kept = trial_rules(params, self.world(found))
+            return CanaryParams.model_validate(kept[steps.CANARY])
         except ConfigError:
             return steps.canary_rules(found)
 
@@ -233,6 +238,13 @@ class Release:
         check_step(version, self.ledger.version(version).state, State.SHADOW)
         self.require_standing(version)
         steps.start_shadow(self.ledger, self.store, version, Who(actor, reason))
+
+
+def trial_rules(params: RunParams, world: EnvVersion) -> dict[str, Any]:
+    """What the ledger's record of a version says of its trial: a range is a world's."""
+    from regression_suite.suite import trial_of
+
+    return {steps.CANARY: trial_of(params, world).model_dump(mode="json")}
 
 
 def made_before(

@@ -83,7 +83,9 @@ def register(
     return number
 
 
-def recall(step: Step, version: int, env_fingerprint: str, mode: str) -> int:
+def recall(
+    step: Step, version: int, env_fingerprint: str, mode: str, changed: Mapping[str, Any]
+) -> int:
     """Register a former champion as a new version, to be judged in this world and mode."""
     found = step.version(version)
     if found.quarantined or found.state is not State.RETIRED:
@@ -93,9 +95,8 @@ def recall(step: Step, version: int, env_fingerprint: str, mode: str) -> int:
             f"not withdrawn is recalled"
         )
     guards.check_never_withdrawn(step, found)
-    return register(
-        step, found.digest, env_fingerprint, mode, found.run_id, found.manifest, version
-    )
+    manifest = {**found.manifest, **changed}
+    return register(step, found.digest, env_fingerprint, mode, found.run_id, manifest, version)
 
 
 def begin(

@@ -216,14 +216,23 @@ class Ledger:
         request = {"digest": digest, "env_fingerprint": env_fingerprint, "mode": mode}
         return int(self._take("register", who, request, work, policy=policy))
 
-    def recall(self, version: int, *, env_fingerprint: str, mode: str, who: Who) -> int:
+    def recall(
+        self,
+        version: int,
+        *,
+        env_fingerprint: str,
+        mode: str,
+        who: Who,
+        changed: Mapping[str, Any] | None = None,
+    ) -> int:
         """Register a retired champion as a new version, to be judged in that world and mode.
 
         If it was recalled to them before, it keeps that number. A withdrawn genome is refused.
+        `changed` replaces entries of its manifest: those that depend on the world.
         """
 
         def work(step: Step) -> int:
-            return judging.recall(step, version, env_fingerprint, mode)
+            return judging.recall(step, version, env_fingerprint, mode, changed or {})
 
         request = {"version": version, "env_fingerprint": env_fingerprint, "mode": mode}
         return int(self._take("recall", who, request, work, version=version))

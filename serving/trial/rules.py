@@ -147,11 +147,12 @@ def terms_of(
 ) -> TrialRules:
     """The rules of one trial.
 
-    The range is the run's. The rest is from the policy's deployment rules (`terms`). Without them
-    it is from the run's `canary` section, after a first step at a small weight. `deviation` is the
-    standard deviation of returns as a share of the range; None: the default.
+    The range is the one that the gate judged in. The rest is from the policy's deployment rules
+    (`terms`). Without them it is from the run's `canary` section, after a first step at a small
+    weight. `deviation` is the standard deviation of returns as a share of the range; None: the
+    default.
     """
-    held = {"low": params.return_low, "high": params.return_high}
+    held = {"low": params.return_low, "high": params.return_high}  # numbers, once registered
     if deviation is not None:
         held["deviation"] = min(max(deviation, 0.01), 0.5)
     if terms is not None:

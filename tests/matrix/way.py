@@ -72,7 +72,7 @@ def through(params: RunParams) -> Went:
             stage(workspace, settings)
         release = Release(settings)
         try:
-            number = release.register(workspace.candidate, "matrix", params.canary)
+            number = release.register(workspace.candidate, "matrix", params)
             verdict = judge_version(release, number, workspace, "matrix", sit=stages.gate)
             if verdict.bound_by == "behaviour":
                 raise Constant(verdict.summary)

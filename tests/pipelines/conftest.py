@@ -76,7 +76,7 @@ def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Home:
     for stage in ("pin", "evolve", "evaluate"):
         STAGES[stage](workspace, settings)
     release = Release(settings)
-    version = release.register(workspace.candidate, "tiny", workspace.params().canary)
+    version = release.register(workspace.candidate, "tiny", workspace.params())
     assert judge_version(release, version, workspace, "tiny", sit=STAGES["gate"]).passed
     return Home(settings, workspace, version)
 

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import Srghn
 
 RUN = ("run", "--preset", "cartpole-switch")
+#: An environment of which srghn knows no range of returns.
+UNKNOWN = "gymnasium.envs.classic_control:MountainCarEnv"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,9 @@ RUN = ("run", "--preset", "cartpole-switch")
         ((*RUN, "--set", "generations"), "--set takes section.key=value"),
         ((*RUN, "--set", "env.id=CartPoleSwich"), "did you mean CartPoleSwitch-v1"),
         ((*RUN, "--set", "policy.module=srghn.policies:MPL"), "did you mean 'MLP'"),
+        (("run", "--preset", "cartpole", "--set", f"env.id={UNKNOWN}"), "env.returns"),
+        ((*RUN, "--set", "gate.min_return=501"), "gate.min_return: 501 lies outside"),
+        ((*RUN, "--set", "canary.return_low=-9"), "the gate judges in a range of [0, 500]"),
         ((*RUN, "--from", "yesterday"), "--from takes champion, champions, scratch"),
         ((*RUN, "--resume", "no-such-run"), "no run 'no-such-run'"),
         (("report", "4"), "there is no version 4"),

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.runs.presets import load_preset, presets
+from regression_suite.suite import trial_of
+from srghn.config import Returns
 from srghn.envs import default_cells, pin, registered
 from srghn.errors import EnvVersionError, SrghnError
 
@@ -56,12 +58,20 @@ def test_a_presets_world_is_pinned_shown_and_verified(name: str, env: Env) -> No
 
 @pytest.mark.parametrize("name", presets())
 def test_a_presets_gate_fits_its_world(name: str) -> None:
-    """Its thresholds lie within the range that its canary takes returns to have."""
+    """Its thresholds lie within the range that gate, trial and watch scale by."""
     params = load_preset(name)
-    canary, gate = params.canary, params.gate
-    assert canary.return_low < gate.min_cell_return <= gate.min_return < canary.return_high
-    assert gate.ceiling is None or gate.min_return <= gate.ceiling <= canary.return_high
-    assert registered()[params.env.id].cells
+    world = registered()[params.env.id]
+    if world.extra:
+        pytest.importorskip(NEEDS[world.extra], reason=f"needs srghn[{world.extra}]")
+    version = pin(params.env)
+    canary, gate = trial_of(params, version), params.gate
+    low, high = canary.return_low, canary.return_high
+    assert low is not None
+    assert high is not None
+    assert Returns(low=low, high=high) == version.returns
+    assert low < gate.min_cell_return <= gate.min_return < high
+    assert gate.ceiling is None or gate.min_return <= gate.ceiling <= high
+    assert world.cells
 
 
 def test_pinning_twice_keeps_one(env: Env) -> None:

@@ -58,7 +58,7 @@ def hosts(finished: Home, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> I
         workspace = Workspace(first.workspaces / "tiny")
         shutil.copytree(finished.workspace.root, workspace.root)
         release = Release(first)
-        version = release.register(workspace.candidate, "tiny", workspace.params().canary)
+        version = release.register(workspace.candidate, "tiny", workspace.params())
         assert judge_version(release, version, workspace, "tiny", sit=STAGES["gate"]).passed
         yield Hosts(first, second)
         release.ledger.close()

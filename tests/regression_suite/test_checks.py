@@ -14,8 +14,8 @@ from regression_suite import checks
 from regression_suite.bounds import Bound
 from regression_suite.episodes import Played
 from regression_suite.estimates import Arm, CellEstimate, alpha_of, estimate, scale_of, spent
-from regression_suite.suite import Cell, resolved
-from srghn.config import GateParams, Returns, parse_params
+from regression_suite.suite import Cell, resolved, trial_of
+from srghn.config import CanaryParams, GateParams, Returns, RunParams, parse_params
 from srghn.envs import EnvVersion
 from srghn.errors import ConfigError
 from srghn.evaluation.base import Crash
@@ -313,6 +313,23 @@ def test_rules_written_by_earlier_versions_are_read() -> None:
     canary = {"return_low": -1.0, "return_high": 9.0}
     read = parse_params({**crane, "canary": canary}, "old.yaml")
     assert read.env.returns == Returns(low=-1.0, high=9.0)
+
+
+def test_a_trial_scales_by_the_range_of_the_gate(version: EnvVersion) -> None:
+    """A promise is a share of that range: two ranges gave false alarms, and clipped returns."""
+    own = replace(version, named_returns=Returns(low=-200, high=300), named_failure=-100.0)
+    rules = GateParams(min_return=200.0)
+    for params in (
+        RunParams(gate=rules),
+        parse_params({"canary": {"return_low": 0.0, "return_high": 500.0}}, "of 0.2"),
+        RunParams(gate=rules, canary=CanaryParams(return_low=-200)),
+    ):
+        found = trial_of(params.model_copy(update={"gate": rules}), own)
+        assert (found.return_low, found.return_high) == (-200, 300)
+    named = RunParams(gate=GateParams(return_high=400.0, min_return=200.0))
+    assert trial_of(named, own).return_high == 400
+    with pytest.raises(ConfigError, match=r"canary.return_high is 250, but the gate judges in"):
+        trial_of(RunParams(gate=rules, canary=CanaryParams(return_high=250)), own)
 
 
 def test_range_and_failure_are_the_world_s_unless_the_rules_name_them(version: EnvVersion) -> None:

@@ -117,7 +117,7 @@ def cut_off(home: Home, tiny: Tiny) -> Home:
     workspace = create_workspace(home.settings, "other", tiny(seed=5))
     for stage in ("pin", "evolve", "evaluate"):
         STAGES[stage](workspace, home.settings)
-    home.release.register(workspace.candidate, "other", workspace.params().canary)
+    home.release.register(workspace.candidate, "other", workspace.params())
     begin(home.release, 2, workspace.params().gate, "other").save(workspace.lease)
     return Home(home.settings, workspace, 2)
 

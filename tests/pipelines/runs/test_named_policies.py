@@ -86,7 +86,7 @@ def test_a_successor_is_judged_by_absolute_bars_and_goes_on_trial(served: Home, 
     workspace = finished_run(served, "timed", params, target)
     release: Release = served.release
     assert workspace.target == target
-    version = release.register(workspace.candidate, "timed", params.canary, target)
+    version = release.register(workspace.candidate, "timed", params, target)
     verdict = judge_version(release, version, workspace, "timed", sit=STAGES["gate"])
     assert verdict.passed, verdict.summary
     assert verdict.incumbent_digest is None
@@ -100,7 +100,7 @@ def test_a_candidate_made_before_the_first_champion_does_not_wedge(home: Home, t
     """It waited for its gate while one of another interface became champion."""
     workspace = finished_run(home, "timed", changed(tiny, **TIMED), Target())
     release = home.release
-    version = release.register(workspace.candidate, "timed", workspace.params().canary)
+    version = release.register(workspace.candidate, "timed", workspace.params())
     release.approve(home.version, "ann", "the first")
     with pytest.raises(TransitionRefused, match="observations of 4 numbers, the candidate has 5"):
         judge_version(release, version, workspace, "timed", sit=STAGES["gate"])
@@ -113,7 +113,7 @@ def test_a_policy_of_its_own_has_its_own_champion(
     target, params = Target("timed"), changed(tiny, **TIMED)
     workspace = finished_run(served, "timed", params, target)
     release: Release = served.release
-    version = release.register(workspace.candidate, "timed", params.canary, target)
+    version = release.register(workspace.candidate, "timed", params, target)
     assert judge_version(release, version, workspace, "timed", sit=STAGES["gate"]).passed
     assert release.approve(version, "ann", "the first of its name") is State.CHAMPION
     env = {"SRGHN_HOME": str(served.settings.home)}

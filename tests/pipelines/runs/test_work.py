@@ -92,8 +92,7 @@ def test_finalists_are_chosen_by_the_gates_own_suite(home: Home, tiny: Tiny) -> 
     STAGES["evaluate"](home.workspace, home.settings)
     played = json.loads(home.workspace.evaluation_metrics.read_text())
     assert played["cells"] == ["action_drop:0.2", "force:0.9"]
-    canary = home.workspace.params().canary
-    version = home.release.register(home.workspace.candidate, "tiny", canary)
+    version = home.release.register(home.workspace.candidate, "tiny", home.workspace.params())
     fingerprint = home.release.ledger.version(1).env_fingerprint
     found = made_before(home.release, home.workspace.params(), fingerprint)
     assert found is not None

@@ -13,7 +13,7 @@ from pipelines.runs.workspaces import create_workspace
 from pipelines.versions.recall import former_champions, judge, recall, served_world
 from serving.control.loading import load
 from serving.registry.records import Who
-from srghn.config import RunParams
+from srghn.config import Returns, RunParams
 from srghn.envs import pin
 from srghn.errors import ConfigError, TransitionRefused
 from srghn.evolution.ancestry import grow
@@ -40,7 +40,7 @@ def retired(home: Home, tiny: Tiny) -> Home:
     workspace = create_workspace(home.settings, "second", tiny(seed=5))
     for stage in ("pin", "evolve", "evaluate"):
         STAGES[stage](workspace, home.settings)
-    second = release.register(workspace.candidate, "second", workspace.params().canary)
+    second = release.register(workspace.candidate, "second", workspace.params())
     steps = Steps(release.ledger)
     steps.begin(second)
     steps.judge(second)
@@ -96,12 +96,15 @@ def test_a_recall_to_another_pinned_world_loads(retired: Home) -> None:
     """One without a schedule: its candidate was evolved elsewhere, and judged and served there."""
     easy(retired)
     release = retired.release
-    params = retired.workspace.params().env.model_copy(update={"schedule": ()})
+    own = {"returns": Returns(low=-100.0, high=500.0), "failure_return": 100.0}
+    params = retired.workspace.params().env.model_copy(update={"schedule": (), **own})
     other = pin(params)
     assert other.fingerprint != served_world(release, "policy").fingerprint
     other.save(retired.settings.home / "envs" / f"{other.fingerprint}.json")
     number = recall(release, 1, other, "normal", ANN)
     release.require_world(number)
+    ranges = [release.canary_rules(version).return_low for version in (1, number)]
+    assert ranges == [0.0, -100.0]
     verdict = judge(release, number, "manual")
     checks = {check.name: check for check in verdict.checks}
     assert checks["environment"].outcome == "passed"
@@ -124,7 +127,7 @@ def test_a_run_is_founded_on_all_former_champions(retired: Home, tiny: Tiny) -> 
     workspace = create_workspace(retired.settings, "third", params)
     for stage in ("pin", "evolve", "evaluate"):
         STAGES[stage](workspace, retired.settings)
-    number = release.register(workspace.candidate, "third", params.canary)
+    number = release.register(workspace.candidate, "third", params)
     assert release.ledger.version(number).mode == "normal"
     found = load_run(workspace.run)
     assert found.strategy.encoding is not None

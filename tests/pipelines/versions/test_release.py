@@ -38,7 +38,7 @@ def second(home: Home, tiny: Tiny) -> int:
     workspace = create_workspace(home.settings, "second", tiny(seed=5))
     for stage in ("pin", "evolve", "evaluate"):
         STAGES[stage](workspace, home.settings)
-    return home.release.register(workspace.candidate, "second", workspace.params().canary)
+    return home.release.register(workspace.candidate, "second", workspace.params())
 
 
 def test_a_workspace_that_is_gone_is_not_missed(home: Home, run: Srghn) -> None:
@@ -57,7 +57,8 @@ def test_what_an_old_version_lacks_is_read_from_its_workspace_or_refused_first(h
     manifest = {k: v for k, v in found.manifest.items() if k != steps.CANARY}
     with ledger._database.write() as connection:
         connection.exec_driver_sql("UPDATE versions SET manifest = ?", (json.dumps(manifest),))
-    assert release.canary_rules(1) == home.workspace.params().canary
+    trial = home.workspace.params().canary.model_copy(update={"return_low": 0, "return_high": 500})
+    assert release.canary_rules(1) == trial
     shutil.rmtree(home.workspace.root)
     with pytest.raises(TransitionRefused, match="workspace of its run tiny is not here"):
         release.approve(1, "ann", "read it")
@@ -245,7 +246,7 @@ def test_a_candidate_is_judged_in_the_mode_that_is_served(home: Home, tmp_path: 
     shutil.copytree(home.workspace.candidate, folder)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_bytes(canonical_json({**manifest, "note": "another"}))
-    version = release.register(folder, "tiny", home.workspace.params().canary)
+    version = release.register(folder, "tiny", home.workspace.params())
     lease = begin(release, version, home.workspace.params().gate, "again")
     assert release.ledger.version(version).mode == "flipped"
     assert lease.mode == "normal"

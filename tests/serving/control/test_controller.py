@@ -216,7 +216,7 @@ def test_a_trial_is_planned_with_the_deviation_that_the_gate_met(
     version = steps.register()
     steps.begin(version)
     steps.judge(version, deviation=0.2)
-    asked = CanaryParams(weight=0.25, margin=0.1, return_high=300.0)
+    asked = CanaryParams(weight=0.25, margin=0.1, return_low=0.0, return_high=300.0)
     rules = ledger.propose_trial(version, asked)
     assert (rules.deviation, rules.margin, rules.high) == (0.2, 0.1, 300.0)
     assert [step.weight for step in rules.steps] == [0.05, 0.25]

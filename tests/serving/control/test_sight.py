@@ -21,7 +21,9 @@ ANN = Who("ann", "because")
 
 @pytest.fixture
 def champion(ledger: Ledger, steps: Any) -> Champion:
-    version = steps.register(manifest={"canary": CanaryParams(return_high=500.0).model_dump()})
+    version = steps.register(
+        manifest={"canary": CanaryParams(return_low=0.0, return_high=500.0).model_dump()}
+    )
     steps.begin(version)
     steps.judge(version, promise=0.8)
     steps.approve(version)

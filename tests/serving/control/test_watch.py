@@ -23,7 +23,7 @@ class Served:
     def __init__(self, ledger: Ledger, steps: Any, **verdict: Any) -> None:
         self.ledger, self.count = ledger, 0
         self.version = steps.register(
-            manifest={"canary": CanaryParams(return_high=500.0).model_dump()}
+            manifest={"canary": CanaryParams(return_low=0.0, return_high=500.0).model_dump()}
         )
         steps.begin(self.version)
         steps.judge(self.version, **{"promise": 0.8, **verdict})
