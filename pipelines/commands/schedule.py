@@ -74,7 +74,7 @@ def add(
 
     Example, Tuesdays at three in the morning:
 
-      srghn schedule add nightly --cron "0 3 * * 2" --preset cartpole-switch
+      srghn schedule add weekly --cron "0 3 * * 2" --preset cartpole-switch
     """
     from pipelines.runs import calendar
     from pipelines.runs.presets import load_preset
