@@ -6,16 +6,18 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from rich.console import Console
 
 from pipelines.lab.bench.solve import ours, run, watch
 from pipelines.lab.bench.solve.goals import GOALS
 from pipelines.lab.bench.solve.ours import Attempt, attempt
-from srghn.config import EngineSettings, parse_params
+from srghn.config import EngineSettings, RunParams, parse_params
 from srghn.envs import pin
 from srghn.errors import ConfigError, ServiceError
 from srghn.evaluation.base import make_evaluator
@@ -40,6 +42,18 @@ def test_a_run_that_does_not_solve_it_in_time_is_censored() -> None:
     assert not found.solved
     assert math.isnan(found.score)
     assert found.cpu_seconds >= 3
+
+
+def test_a_run_that_gets_there_after_the_limit_has_not_solved_it() -> None:
+    easy = replace(CARTPOLE, bar=1.0)
+    ticks = itertools.count()
+    found = attempt(easy, "self-referential", 1, 0.5, clock=lambda: float(next(ticks)))
+    assert (found.solved, found.cpu_seconds) == (False, 1.0)
+    in_time = attempt(easy, "self-referential", 1, 1.5, clock=lambda: float(next(ticks)))
+    assert (in_time.solved, in_time.cpu_seconds) == (True, 1.0)
+    late = watch.Watch({"env": "CartPole-v1", "bar": 1.0, "seed": 0, "limit": 0.0, "episodes": 2})
+    late.test(lambda row: 0, 0)
+    assert not late.solved
 
 
 def test_tests_are_not_counted() -> None:
@@ -144,10 +158,77 @@ def test_a_peer_that_is_far_below_the_bar_plays_ten_episodes_of_a_test(
     start = made.reset
     monkeypatch.setattr(made, "reset", lambda **asked: played.append(asked) or start(**asked))
     monkeypatch.setattr(watch.gym, "make", lambda name: made)
-    spec = {"env": "CartPole-v1", "bar": 475.0, "seed": 0, "limit": 1e9, "episodes": 100}
+    spec = {"env": "CartPole-v1", "bar": 450.0, "seed": 0, "limit": 1e9, "episodes": 100}
     found = watch.Watch(spec)
     found.test(act, 0)
     assert (len(played), found.solved) == (episodes, solved)
+
+
+@pytest.mark.parametrize(("bar", "episodes"), [(300.0, [10]), (1.0, [10, 90])])
+def test_we_are_tested_as_peers_are(bar: float, episodes: list[int]) -> None:
+    goal = replace(CARTPOLE, bar=bar)
+    played: list[int] = []
+
+    class Scores:
+        def evaluate(self, policies: Any, task: Any) -> Any:
+            played.append(len(task.seeds))
+            return SimpleNamespace(returns=np.full((1, len(task.seeds)), 250.0))
+
+    params = parse_params(goal.params("cmaes", 0), "test")
+    judge = ours._Judge(Scores(), goal, params, pin(params.env), 9.0, lambda: 0.0)  # type: ignore[arg-type]
+    assert judge._test(0, SimpleNamespace(weights=np.zeros((1, 58), np.float32))) == 250  # type: ignore[arg-type]
+    assert played == episodes
+
+
+def test_other_defaults_and_another_program_of_a_peer_are_other_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def settings() -> list[str]:
+        return [run.settings_of(CARTPOLE, name, 60.0) for name in (*run.OURS, *run.PEERS)]
+
+    before = settings()
+    assert len(set(before)) == len(before)
+    assert settings() == before
+
+    def other_default(data: dict[str, Any], origin: str) -> RunParams:
+        return parse_params({**data, "evolution": {"family_limit": 7, **data["evolution"]}}, origin)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "parse_params", other_default)
+        after = settings()
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True] * 3 + [False] * 3
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            run, "sha256_file", lambda path: "changed" if path.name == "ppo.py" else "as it was"
+        )
+        one = settings()
+        patch.setattr(run, "sha256_file", lambda path: "as it was")
+        other = settings()
+    assert [a != b for a, b in zip(one, other, strict=True)] == [False] * 3 + [True, False, False]
+
+
+def test_a_peer_that_fails_has_not_solved_it_and_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def one(goal: object, contestant: str, seed: int, limit: float, home: Path) -> Attempt:
+        asked.append(seed)
+        if seed == 1:
+            raise ServiceError("pycma failed on CartPole-v1: no memory")
+        return made(contestant, seed, True, 0.1)
+
+    monkeypatch.setattr(run, "_one", one)
+    said: list[str] = []
+    out = tmp_path / "solve.csv"
+    kinds = {"worlds": ["CartPole-v1"], "contestants": [run.PYCMA], "say": said.append}
+    for _ in range(2):
+        found = run.bench_solve(out, tmp_path, seeds=3, **kinds)  # type: ignore[arg-type]
+        assert "pycma failed on CartPole-v1: no memory" in said
+        (row,) = run.rows(found)
+        assert row[2:5] == ("2 of 3", "0.1", "0.1 failed 0.1")
+        assert list(run.rows(run.read(out))) == [row]
+    assert asked == [0, 1, 2, 1]
 
 
 def test_pycma_plays_as_its_users_write_it(tmp_path: Path) -> None:
@@ -177,7 +258,8 @@ def test_the_page_has_the_table_of_the_committed_runs(pytestconfig: pytest.Confi
 
 def test_unsolved_runs_are_shown_and_count_as_never() -> None:
     runs = [made("a", 0, True, 2.0), made("a", 1, False, 60.0), made("a", 2, False, 60.0)]
-    assert run.median_seconds(runs) == math.inf
+    assert run.median(runs, "cpu_seconds") == run.median(runs, "steps") == math.inf
+    assert [row[5] for row in run.rows(runs)] == ["not solved"]
     console = Console(width=140, record=True, file=None)
     console.print(run.table(runs))
     text = console.export_text()

@@ -15,14 +15,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from pipelines.lab.bench.peers import Peer
 from pipelines.lab.bench.solve.goals import GOALS, Goal
 from pipelines.lab.bench.solve.ours import EPISODES, Attempt, attempt
+from pipelines.lab.bench.solve.watch import FAR, FIRST
+from srghn.config import parse_params
 from srghn.errors import ConfigError, ServiceError
-from srghn.files import atomic_write, canonical_json, sha256_bytes
+from srghn.evolution.run import SECTIONS
+from srghn.files import atomic_write, canonical_json, sha256_bytes, sha256_file
 
 #: Strategies of this library by name.
 OURS = ("self-referential", "cmaes", "snes")
@@ -48,8 +52,9 @@ def bench_solve(
 ) -> list[Attempt]:
     """Make the attempts that `out` (CSV) does not have yet, and add them; returns those asked for.
 
-    Attempts there with other settings are made anew. `limit` is in CPU-seconds for each run.
-    Raises `ConfigError` for an unknown world or contestant.
+    Attempts there with other settings are made anew, and so are those of a peer that failed, which
+    count as not solved. `limit` is in CPU-seconds for each run. Raises `ConfigError` for an unknown
+    world or contestant.
     """
     worlds, contestants = worlds or tuple(GOALS), contestants or (OURS[0], *PEERS)
     _check("world", worlds, GOALS)
@@ -61,13 +66,15 @@ def bench_solve(
             for contestant in contestants:
                 settings = settings_of(GOALS[world], contestant, limit)
                 key = (world, contestant, seed, settings)
-                if key not in done:
+                if key not in done or math.isnan(done[key].cpu_seconds):
+                    if not _installed(contestant, home, say):
+                        continue
                     say(f"{world}, {contestant}, seed {seed} ...")
                     try:
                         made = _one(GOALS[world], contestant, seed, limit, home)
                     except ServiceError as error:
                         say(str(error))
-                        continue
+                        made = Attempt(world, contestant, seed, False, math.nan, 0, math.nan)
                     done[key] = replace(made, settings=settings)
                     _write(out, done.values())
                 found.append(done[key])
@@ -75,9 +82,25 @@ def bench_solve(
 
 
 def settings_of(goal: Goal, contestant: str, limit: float) -> str:
-    """A digest of all that decides a run but its seed."""
-    own = goal.params(contestant, 0) if contestant in OURS else [dict(goal.ppo), goal.hidden]
-    return sha256_bytes(canonical_json([own, goal.bar, goal.episodes, limit, EPISODES]))[:8]
+    """A digest of all that decides a run but its seed: defaults, and a peer's programs, too."""
+    rules = [goal.bar, goal.episodes, limit, EPISODES, FIRST, FAR]
+    if contestant in OURS:
+        params = parse_params(goal.params(contestant, 0), f"bench solve {goal.env}")
+        own: list[Any] = [params.model_dump(mode="json", include=SECTIONS)]
+    else:
+        programs = (PEERS[contestant][0], "watch.py")
+        files = [sha256_file(Path(__file__).with_name(name)) for name in programs]
+        own = [dict(goal.ppo), goal.hidden, files]
+    return sha256_bytes(canonical_json([own, rules]))[:8]
+
+
+def _installed(contestant: str, home: Path, say: Callable[[str], None]) -> bool:
+    """Whether it can run; says so if it cannot."""
+    _, peer = PEERS.get(contestant, ("", None))
+    if peer is None or peer.installed(home):
+        return True
+    say(f"{contestant} is not installed, skipped: srghn bench solve --install-peers")
+    return False
 
 
 def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -96,10 +119,6 @@ def _one(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> At
 
 def _peer(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> Attempt:
     name, peer = PEERS[contestant]
-    if peer is not None and not peer.installed(home):
-        raise ServiceError(
-            f"{contestant} is not installed, skipped: srghn bench solve --install-peers"
-        )
     spec = {
         "env": goal.env, "bar": goal.bar, "ppo": dict(goal.ppo), "seed": seed, "limit": limit,
         "episodes": EPISODES, "hidden": goal.hidden, "per": goal.episodes,
@@ -147,16 +166,19 @@ def read(out: Path) -> list[Attempt]:
         ]
 
 
-def median_seconds(attempts: Sequence[Attempt]) -> float:
-    """Median CPU-seconds; an unsolved run counts as infinite."""
-    return statistics.median(a.cpu_seconds if a.solved else math.inf for a in attempts)
+def median(attempts: Sequence[Attempt], column: str) -> float:
+    """Median of `cpu_seconds` or `steps`; an unsolved run counts as infinite."""
+    return statistics.median(getattr(a, column) if a.solved else math.inf for a in attempts)
 
 
 HEADINGS = ("world", "contestant", "solved", "median CPU-s", "each run", "median steps")
 
 
 def table(attempts: Sequence[Attempt]) -> Table:
-    """A row for each world and contestant; unsolved runs are shown with the time they used."""
+    """A row for each world and contestant.
+
+    Unsolved runs are shown with the time they used, and those of a peer that failed as failed.
+    """
     shown = Table(title=f"CPU-seconds until {EPISODES} fresh episodes reach the bar, one core")
     for heading in HEADINGS:
         shown.add_column(heading)
@@ -168,12 +190,21 @@ def table(attempts: Sequence[Attempt]) -> Table:
 def rows(attempts: Sequence[Attempt]) -> Iterator[tuple[str, ...]]:
     for env, contestant in dict.fromkeys((a.env, a.contestant) for a in attempts):
         runs = [a for a in attempts if (a.env, a.contestant) == (env, contestant)]
-        middle = median_seconds(runs)
         yield (
             env,
             contestant,
             f"{sum(a.solved for a in runs)} of {len(runs)}",
-            f"{middle:.3g}" if math.isfinite(middle) else "not solved",
-            " ".join(("" if a.solved else ">") + f"{a.cpu_seconds:.3g}" for a in runs),
-            f"{statistics.median(a.steps for a in runs):,.0f}",
+            _or_not(median(runs, "cpu_seconds"), ".3g"),
+            " ".join(map(_seconds, runs)),
+            _or_not(median(runs, "steps"), ",.0f"),
         )
+
+
+def _or_not(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "not solved"
+
+
+def _seconds(run: Attempt) -> str:
+    if math.isnan(run.cpu_seconds):
+        return "failed"
+    return f"{'' if run.solved else '>'}{run.cpu_seconds:.3g}"
