@@ -52,7 +52,7 @@ from serving.schemas import (
     observations,
 )
 from serving.service import ASKED, Service
-from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, one, plain, read, rows
+from serving.tensors import DATATYPES, OUTPUT, InferRequest, batch, one, plain, read, rows, split
 from serving.trial.tokens import Episode
 from srghn.errors import LedgerError, TransitionRefused
 
@@ -288,11 +288,8 @@ class HotPath:
     async def _answer_tensors(self, call: Call, found: tuple[Served, Predictor] | None) -> Said:
         limits = self._limits
         body = await call.body(self._limit(limits.batch))
-        head = call.header(b"inference-header-content-length")
-        if len(body) <= LONG or head is not None:
-            said, binary = read(body, head)
-        else:
-            said, binary = await _aside(partial(read, body, head))
+        head, binary = split(body, call.header(b"inference-header-content-length"))
+        said = read(head) if len(head) <= LONG else await _aside(partial(read, head))
         name, token = None, None
         if found is None:
             name = episode_of(said.episode, call.header(b"x-episode-id"))

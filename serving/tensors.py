@@ -22,6 +22,8 @@ Size = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 _ABSENT = msgspec.Raw(b"null")
+#: No length in a header has more.
+_DIGITS = 15
 
 
 class Parameters(Struct, frozen=True):
@@ -93,23 +95,25 @@ _REQUEST = msgspec.json.Decoder(InferRequest)
 _NUMBERS = msgspec.json.Decoder(list[float])
 
 
-def read(body: bytes, head_length: str | None) -> tuple[InferRequest, bytes]:
-    """The request and the binary tensors after it, split at `head_length`.
+def split(body: bytes, head_length: str | None) -> tuple[bytes, bytes]:
+    """The JSON of a body, and the binary tensors after it.
 
     `head_length` is the header Inference-Header-Content-Length; None means JSON alone. Raises
     `BadRequest`.
     """
     if head_length is None:
-        return _decode(body), b""
-    if not (head_length.isascii() and head_length.isdigit() and int(head_length) <= len(body)):
+        return body, b""
+    number = head_length.isascii() and head_length.isdigit() and len(head_length) <= _DIGITS
+    if not (number and int(head_length) <= len(body)):
         raise BadRequest(
             400, "Inference-Header-Content-Length", f"0 to {len(body)}", repr(head_length[:20])
         )
     length = int(head_length)
-    return _decode(body[:length]), body[length:]
+    return body[:length], body[length:]
 
 
-def _decode(head: bytes) -> InferRequest:
+def read(head: bytes) -> InferRequest:
+    """The request in this JSON; raises `BadRequest`."""
     try:
         said = _REQUEST.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -38,6 +38,12 @@ def valid(length: int) -> bytes:
     return body + b" " * max(0, length - len(body) - 2) + b"]}"
 
 
+def different(length: int) -> bytes:
+    """Keys that are all different, but the last, which is the same as the one before it."""
+    keys = b",".join(b'"k%07d":0' % n for n in range((length - 12) // 13))
+    return keys + keys[keys.rfind(b",") :]
+
+
 def kinds(length: int) -> Iterator[tuple[str, str, bytes, dict[str, str]]]:
     """Name, path, body and headers."""
     start, end = b'{"observations": [', b"]}"
@@ -63,6 +69,14 @@ def kinds(length: int) -> Iterator[tuple[str, str, bytes, dict[str, str]]]:
     keys = b",".join(b'"k%d":0' % n for n in range(length // 10))
     yield "many keys", BATCH, b"{" + keys + b"}", {}
     yield "one key again and again", BATCH, fill(b"{", b'"observations":[],', b"}", length), {}
+    twice = b",".join(b'"k%07d":0' % (n // 2 * 2) for n in range(length // 12))
+    yield "keys of which each is there twice", BATCH, b"{" + twice + b"}", {}
+    last = different(length - 30)
+    yield "different keys, the last one twice", BATCH, b'{"observations":[],' + last + b"}", {}
+    yield "v2: the same", INFER, b'{"inputs":[],"parameters":{' + last + b"}}", {}
+    head = b'{"inputs":[],' + last + b"}"
+    split = {"Inference-Header-Content-Length": str(len(head))}
+    yield "v2: the same, before binary data", INFER, head, split
     yield "no UTF-8", BATCH, b"\xff" * length, {}
     yield "no JSON", BATCH, b"x" * length, {}
     tensor = b'{"inputs":[{"name":"obs","shape":[1,4],"datatype":"FP32","data":['

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serving.batches import quick_batch, quick_rows
 from serving.schemas import BadRequest
-from serving.tensors import InferRequest, batch, one, plain, read
+from serving.tensors import InferRequest, batch, one, plain, read, split
 
 numbers = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**40), 2**40)
@@ -91,7 +91,8 @@ def request(
     else:
         tensor["data"] = data
     head = json.dumps({"inputs": [tensor]}).encode()
-    return read(head + binary, str(len(head)))
+    head, binary = split(head + binary, str(len(head)))
+    return read(head), binary
 
 
 def alone(said: InferRequest, binary: bytes, size: int) -> list[float] | None:
@@ -135,7 +136,7 @@ def test_a_request_is_plain_if_nothing_of_it_may_have_to_be_refused() -> None:
     tensor = {"name": "obs", "shape": [2, 3], "datatype": "FP32", "data": [0] * 6}
     output = {"name": "action", "parameters": {"binary_data": True}}
     for more in ({}, {"outputs": []}, {"outputs": [output]}, {"outputs": [{"name": "action"}]}):
-        said, _ = read(json.dumps({"inputs": [tensor], **more}).encode(), None)
+        said = read(json.dumps({"inputs": [tensor], **more}).encode())
         assert plain(said, 3, 8) is said.inputs[0]
         assert plain(said, 3, 1) is plain(said, 4, 8) is None
     odd: list[dict[str, object]] = [
@@ -148,7 +149,7 @@ def test_a_request_is_plain_if_nothing_of_it_may_have_to_be_refused() -> None:
         {"inputs": []},
     ]
     for body in odd:
-        said, _ = read(json.dumps({"inputs": [tensor], **body}).encode(), None)
+        said = read(json.dumps({"inputs": [tensor], **body}).encode())
         assert plain(said, 3, 8) is None
 
 
@@ -156,7 +157,7 @@ def test_a_long_list_is_counted_before_it_is_decoded() -> None:
     """Decoded, a zero of two bytes takes forty."""
     zeros = b"0," * 500_000 + b"0"
     head = b'{"inputs":[{"name":"obs","shape":[1,4],"datatype":"FP32","data":['
-    said, binary = read(head + zeros + b"]}]}", None)
+    said, binary = read(head + zeros + b"]}]}"), b""
     tracemalloc.start()
     try:
         assert alone(said, binary, 4) is None

@@ -208,9 +208,9 @@ def test_what_every_client_sends_is_decoded_once(monkeypatch: pytest.MonkeyPatch
     body: dict[str, Any] = {"id": "1", "inputs": [{**one, "data": [0.5]}]}
     wanted = {"name": "action", "parameters": {"binary_data": True}}
     for more in ({}, {"outputs": [{"name": "action"}]}, {"outputs": [wanted]}):
-        tensors.read(json.dumps({**body, **more}).encode(), None)
+        tensors.read(json.dumps({**body, **more}).encode())
     body["inputs"] = [{**one, "parameters": {"binary_data_size": 4}}]
-    tensors.read(json.dumps({**body, "outputs": [wanted]}).encode(), None)
+    tensors.read(json.dumps({**body, "outputs": [wanted]}).encode())
     assert looked == []
-    tensors.read(b'{"inputs": [], "inputs": []}', None)
+    tensors.read(b'{"inputs": [], "inputs": []}')
     assert len(looked) == 1
