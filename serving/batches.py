@@ -69,7 +69,7 @@ def _read(text: bytes, count: int, size: int, *, keyed: bool) -> NDArray[np.floa
     try:
         found: Any = _mine.parser.parse(text)
         numbers = np.frombuffer((found["observations"] if keyed else found).as_buffer(of_type="d"))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError):  # the last: an integer beyond 64 bits
         return None
     if len(numbers) != count * size or not np.abs(numbers).max() <= FLOAT32_MAX:
         return None

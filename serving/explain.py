@@ -68,7 +68,7 @@ def explain(body: bytes, error: Exception) -> BadRequest:
         return _no_json(broken)
     if isinstance(error, msgspec.ValidationError):  # valid JSON of another schema
         return _from_message(str(error), value)
-    path = _not_finite(value, "")
+    path = _not_finite(value)
     if path is None:
         return BadRequest(400, "body", "JSON", str(error))
     return BadRequest(422, path, "a finite number", shown(_at(value, path)))
@@ -90,9 +90,13 @@ def _twice(error: _Duplicate) -> BadRequest:
 
 
 def _no_json(error: Exception) -> BadRequest:
-    said = "too many levels" if isinstance(error, RecursionError) else str(error)[:200]
-    if isinstance(error, UnicodeDecodeError):
+    said = str(error)[:200]
+    if isinstance(error, RecursionError):
+        said = "too many levels"
+    elif isinstance(error, UnicodeDecodeError):
         said = "bytes that are not UTF-8"
+    elif type(error) is ValueError:  # Python does not read an integer of more than 4,300 digits
+        said = "an integer of too many digits"
     return BadRequest(400, "body", "JSON", said)
 
 
@@ -130,18 +134,21 @@ def _at(value: Any, path: str) -> Any:
     for name, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
         try:
             value = value[int(number)] if number else value[name]
-        except (KeyError, IndexError, TypeError):
+        except (KeyError, IndexError, TypeError, ValueError):  # the last: a name of many digits
             return value
     return value
 
 
-def _not_finite(value: Any, path: str) -> str | None:
+def _not_finite(value: Any) -> str | None:
     """The path of the first NaN or infinity; None if there is none."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else path
-    items: Any = ()
-    if isinstance(value, dict):
-        items = ((f"{path}.{key}" if path else key, item) for key, item in value.items())
-    elif isinstance(value, list):
-        items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
-    return next((found for name, item in items if (found := _not_finite(item, name))), None)
+    left: list[tuple[Any, str]] = [(value, "")]  # not by recursion: lists may be nested deep
+    while left:
+        value, path = left.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return path
+        if isinstance(value, dict):
+            items = [(item, f"{path}.{key}" if path else key) for key, item in value.items()]
+            left += reversed(items)
+        elif isinstance(value, list):
+            left += reversed([(item, f"{path}[{index}]") for index, item in enumerate(value)])
+    return None

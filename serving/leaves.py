@@ -16,7 +16,7 @@ from serving.forms import form_named
 from serving.predictor import Predictor
 from serving.schemas import BadRequest
 from serving.tensors import INPUT, InferRequest, Tensor, size_of
-from srghn.envs.layout import Layout, Leaf
+from srghn.envs.layout import Layout, Leaf, as_numbers
 from srghn.errors import ObservationError
 
 #: The input's name if the observation is a single array; `obs` is the flat form.
@@ -137,10 +137,10 @@ def _values(tensor: Tensor, binary: bytes, at: int, field: str) -> tuple[NDArray
         data = np.frombuffer(binary, dtype, count, at)
         return data.reshape(tensor.shape), at + needed
     try:
-        found = np.asarray(msgspec.json.decode(tensor.data))
+        found = as_numbers(msgspec.json.decode(tensor.data))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise explain(bytes(tensor.data), error) from None
-    except ValueError:
+    except (ValueError, OverflowError):
         found = np.asarray(None)
     if found.dtype.kind not in "biuf" or found.size != count:
         expected = f"{count} numbers, nested or flat"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -12,12 +13,18 @@ from numpy.typing import NDArray
 EPISODE_PATTERN = r"^[A-Za-z0-9._:@=+-]{1,200}$"
 EpisodeId = Annotated[str, Meta(pattern=EPISODE_PATTERN)]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+#: Most characters of each part of a refusal: a client's own texts are in it.
+_MOST = 500
 
 
 class BadRequest(Exception):
-    """A refused request: its status, the field, what was expected and what it got."""
+    """A refused request: its status, the field, what was expected and what it got.
+
+    Its texts may hold what a client sent: they are cut, and what UTF-8 cannot hold is escaped.
+    """
 
     def __init__(self, status: int, field: str, expected: str, got: str, *, hint: str = "") -> None:
+        field, expected, got = _clear(field), _clear(expected), _clear(got)
         self.status = status
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = {
@@ -32,9 +39,15 @@ class BadRequest(Exception):
     def said(cls, status: int, field: str, text: str) -> BadRequest:
         """A refusal whose complete text was written elsewhere."""
         made = cls(status, field, "", "")
-        made.body = {"error": text, "field": field}
+        text = _clear(text)
+        made.body = {"error": text, "field": made.body["field"]}
         made.args = (text,)
         return made
+
+
+def _clear(text: str) -> str:
+    text = text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +103,21 @@ def observations(rows: list[list[float]], size: int, limit: int, field: str) -> 
     return within(np.array(rows, np.float64), field)
 
 
+def numbers(values: list[int | float]) -> NDArray[np.float64]:
+    """JSON numbers as float64 (n,); an integer beyond float64 becomes an infinity."""
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        return np.array([_as_float(value) for value in values])
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def check_count(count: int, limit: int, field: str) -> None:
     """Raise `BadRequest` unless a batch has 1 to `limit` observations."""
     if not 1 <= count <= limit:
@@ -111,9 +139,13 @@ def check_one(observation: list[float], size: int, field: str = "observation") -
     if len(observation) != size:
         raise BadRequest(422, field, f"{size} numbers", f"{len(observation)}")
     if not (min(observation) >= -FLOAT32_MAX and max(observation) <= FLOAT32_MAX):
-        within(np.array([observation], np.float64), field)
+        within(numbers(observation)[None], field)
 
 
 def shown(value: Any) -> str:
-    text = repr(value)
+    """A value in a refusal, cut; without its text if that cannot be written."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        text = "one with too many levels or digits"
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from serving.batches import quick_rows
 from serving.explain import LOOKED_UP, check_keys, explain
-from serving.schemas import FLOAT32_MAX, BadRequest, EpisodeId, shown, within
+from serving.schemas import FLOAT32_MAX, BadRequest, EpisodeId, numbers, shown, within
 
 INPUT, OUTPUT = "obs", "action"
 #: Kind of action -> its name in the protocol.
@@ -251,7 +251,7 @@ def _from_json(data: bytes, count: int, size: int) -> NDArray[np.float32]:
     for number, value in enumerate(rows):
         if type(value) not in (int, float):
             raise BadRequest(422, f"{field}[{number}]", "a number", shown(value))
-    return within(np.array(rows, np.float64).reshape(count, size), field + "[{}]")
+    return within(numbers(rows).reshape(count, size), field + "[{}]")
 
 
 def _strictly(data: bytes, field: str) -> list[Any] | None:

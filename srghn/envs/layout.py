@@ -268,7 +268,7 @@ def _numbers(leaf: Leaf, value: Any) -> NDArray[Any]:
         if isinstance(value, Mapping):
             found = _decoded(value)
         else:
-            found = np.asarray(value)
+            found = as_numbers(value)
             if found.dtype.kind not in "biuf":
                 raise ValueError("it does not hold numbers")
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
@@ -278,10 +278,25 @@ def _numbers(leaf: Leaf, value: Any) -> NDArray[Any]:
     return found
 
 
+def as_numbers(value: Any) -> NDArray[Any]:
+    """JSON's numbers as an array; integers beyond 64 bits are taken as float64.
+
+    What holds anything else has another kind of dtype. Raises `ValueError` for ragged lists and
+    `OverflowError` for an integer beyond float64.
+    """
+    found = np.asarray(value)
+    if found.dtype.kind == "O" and all(type(item) in (int, float) for item in found.flat):
+        return found.astype(np.float64)
+    return found
+
+
 def _decoded(value: Mapping[str, Any]) -> NDArray[Any]:
     if set(value) != ENCODED:
         raise ValueError(f"an encoded array has the keys b64, shape and dtype, got {sorted(value)}")
-    dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
+    try:
+        dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
+    except (TypeError, ValueError, SyntaxError):  # of `(2f4`
+        dtype = np.dtype(object)
     if dtype.kind not in "biuf":
         raise ValueError(f"dtype {value['dtype']!r} is no number")
     data = base64.b64decode(value["b64"], validate=True)
