@@ -99,6 +99,7 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
         description="The champion, its canary, and the reports that promoted them.",
         docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is at /docs
         redoc_url=None,
+        redirect_slashes=False,  # a redirect is built from the Host that the client names
         lifespan=_lifespan,
     )
     app.state.service = app.service = service

@@ -70,6 +70,9 @@ class Limits(BaseSettings):
     head_bytes: int = Field(32_768, ge=256, description="URL and headers of a request")
     head_seconds: float = Field(10.0, gt=0, description="seconds for a request's head to arrive")
     body_seconds: float = Field(30.0, gt=0, description="seconds for a request's body to arrive")
+    answer_seconds: float = Field(
+        15.0, gt=0, description="seconds for a client to take the next 64 KiB of its answers"
+    )
     keep_alive_seconds: int = Field(
         75, ge=1, description="seconds that an idle connection is kept open"
     )

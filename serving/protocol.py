@@ -2,11 +2,14 @@
 
 There are limits on the time to send a request's head and body, on the head's size, and on its
 number of headers. Above a number of connections, new ones are answered 503 with Retry-After before
-anything is read from them. The fast way is an ASGI extension, `srghn.reply`. It sends a whole
-answer in one write and skips uvicorn's checks of each header. It is only for answers whose headers
-this server wrote itself. Its answers of one turn of the event loop are written together, after all
-of the turn's requests were worked on: a write wakes a client up, and with 16 connections waking
-them one by one took a third of the server's CPU time.
+anything is read from them. While a client does not take its answers, nothing more is read from it
+and no further request of it is begun; if it takes too long, its connection is cut.
+
+The fast way is an ASGI extension, `srghn.reply`. It sends a whole answer in one write and skips
+uvicorn's checks of each header. It is only for answers whose headers this server wrote itself. Its
+answers of one turn of the event loop are written together, after all of the turn's requests were
+worked on: a write wakes a client up, and with 16 connections waking them one by one took a third of
+the server's CPU time.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -37,9 +41,25 @@ Reply = Callable[[int, bytes, bytes], None]
 #: The part of a request that a connection has to send next.
 _IDLE, _HEAD, _BODY = 0, 1, 2
 _RETRY = b"retry-after: 1\r\n"
+#: A client that took so many bytes of its answers has its time for the rest anew.
+_TAKEN = 65_536
+_BROKEN = b'{"error":"request: expected HTTP/1.1, got something else"}'
 _LATE = b'{"error":"request: expected to be sent in time, got too little of it"}'
 _LONG = b'{"error":"headers: expected fewer or shorter ones, got too many"}'
 _BUSY = b'{"error":"connections: expected fewer at once; try again in a second"}'
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while a request waits, or answers that the client does not take."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """uvicorn calls this for each request that begins, though others wait behind it."""
+        if self.read_paused and not (self._pipeline or self.write_paused):
+            super().resume_reading()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -59,9 +79,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving, self._held = False, deque[tuple[RequestResponseCycle, Any]]()
         self._answer = b""  # that waits for the end of the loop's turn
         self._rested = 0.0  # loop time since when the connection is idle
+        self._stalled = False  # the next request waits until the client has taken its answers
+        self._taking: asyncio.TimerHandle | None = None
+        self._left = 0  # bytes that the client had not taken when the timer began
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         limits, count = self.limits, len(self.connections)
         self._reserved = count > limits.connections
         if self._reserved and self.counts is not None:
@@ -75,6 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stage = _IDLE
         self._time()
+        self._forget_taking()
         super()._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -122,10 +147,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """As uvicorn's, but its keep-alive timer runs on: a new one for each request costs."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            return
+            self._expect_taken()
+        elif self.flow.write_paused:
+            self._stalled = True
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin the next request, or wait for one."""
+        waiting = self.pipeline.pop() if self.pipeline else None
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if waiting is not None:
+            self._start_asgi_task(*waiting)
             return
         self._rested = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -141,18 +174,57 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        if self._stage != _IDLE or not self.cycle.response_complete:
+        if self._stage != _IDLE or self._stalled or not self.cycle.response_complete:
             return  # a request is under way; its answer starts the timer again
         left = self._rested + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._rest(left)
         else:
             super().timeout_keep_alive_handler()
+            self._expect_taken()
+
+    def pause_writing(self) -> None:
+        """More is written than the client takes: until it has, nothing is read or begun."""
+        super().pause_writing()
+        self.flow.pause_reading()
+        self._stalled = self.cycle is not None and self.cycle.response_complete
+        self._expect_taken()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.transport.is_closing():
+            return
+        self._forget_taking()
+        if self._stalled:
+            self._stalled = False
+            self._go_on()
+        else:
+            self.flow.resume_reading()
+
+    def _expect_taken(self) -> None:
+        """Cut the connection unless the client takes what is left of its answers in time."""
+        self._left = self.transport.get_write_buffer_size()
+        if self._left and self._taking is None:
+            self._taking = self.loop.call_later(self.limits.answer_seconds, self._untaken)
+
+    def _untaken(self) -> None:
+        self._taking = None
+        if self._left - self.transport.get_write_buffer_size() >= _TAKEN:
+            self._expect_taken()
+        else:
+            self.transport.abort()
+
+    def _forget_taking(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         extensions: dict[str, Any] = {REPLY: partial(self._reply, cycle)}
         cycle.scope["extensions"] = extensions
-        if self._receiving:
+        if self._stalled:
+            self.pipeline.append((cycle, app))  # the next to begin
+        elif self._receiving:
             self._held.append((cycle, app))  # until its body has arrived, too
         else:
             super()._start_asgi_task(cycle, app)
@@ -202,6 +274,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         self._flush()
         super().shutdown()
+        if self.transport.is_closing():
+            self._expect_taken()
+
+    def send_400_response(self, msg: str) -> None:
+        """As every other refusal, uvicorn's of what is no HTTP is JSON."""
+        self._turn_away(400, _BROKEN)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A request to upgrade is answered as any other; a client cannot fill the log with it."""
 
     def _too_long(self) -> bool:
         """Whether a head exceeds a limit. Its bytes are added up only if the chunk is large."""
@@ -228,7 +309,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._timer = None
-        if self._stage == _BODY and self.cycle.response_started:
+        if self.flow.read_paused:
+            self._time()  # it is the server that does not read
+        elif self._stage == _BODY and self.cycle.response_started:
             self.transport.abort()  # the client was answered but goes on sending
         else:
             self._turn_away(408, _LATE)
@@ -241,6 +324,7 @@ class GuardedProtocol(HttpToolsProtocol):
         line = STATUS_LINE[status]
         self.transport.write(line + headers + head % len(body) + b"\r\n" + body)
         self.transport.close()
+        self._expect_taken()
 
 
 def _flush_all(waiting: list[GuardedProtocol]) -> None:

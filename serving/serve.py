@@ -81,6 +81,7 @@ def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         http=guarded(limits, app.state.service.metrics.counts),
+        ws="none",  # there is no route for it: a request to upgrade is answered as any other
         root_path=settings.root_path.rstrip("/"),
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or None,

@@ -174,3 +174,21 @@ def _listens(host: str, port: int) -> bool:
 def _runs(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
     return status.exists() and "State:\tZ" not in status.read_text()
+
+
+@pytest.mark.parametrize("kind", [b"websocket", b"h2c"])
+def test_a_request_to_upgrade_is_answered_as_any_other(
+    address: tuple[str, int], kind: bytes
+) -> None:
+    head = b" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + kind
+    head += b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    for path, status in ((b"/health/live", b"200"), (b"/v1/act", b"405"), (b"/ws", b"404")):
+        found = ask(address, b"GET " + path + head)
+        assert found.startswith(b"HTTP/1.1 " + status)
+        assert b"content-type: application/json" in found
+
+
+def test_what_is_no_http_is_refused_in_json(address: tuple[str, int]) -> None:
+    found = answer(address, b"no HTTP\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 400")
+    assert found.endswith(b'{"error":"request: expected HTTP/1.1, got something else"}')

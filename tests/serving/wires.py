@@ -23,6 +23,7 @@ class Wire(asyncio.Transport):
     def __init__(self, notes: list[str]) -> None:
         super().__init__()
         self._notes, self._closed = notes, False
+        self.left = 0  # bytes that the client has not taken
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
@@ -39,6 +40,13 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self._closed = True
 
+    def abort(self) -> None:
+        self._closed = True
+        self._notes.append("cut")
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
+
     def pause_reading(self) -> None:
         """Told so while pipelined requests wait."""
 
@@ -46,11 +54,11 @@ class Wire(asyncio.Transport):
         """Told so after the last of them."""
 
 
-def connector(app: Any, notes: list[str], **options: Any) -> Connect:
+def connector(app: Any, notes: list[str], limits: Limits | None = None, **options: Any) -> Connect:
     """A function that opens a connection to an application; `options` are uvicorn's."""
     config = uvicorn.Config(app, lifespan="off", access_log=False, **options)
     config.load()
-    protocol = guarded(Limits(), None)
+    protocol = guarded(limits or Limits(), None)
 
     def connect() -> GuardedProtocol:
         made = protocol(config=config, server_state=ServerState(), app_state={})
