@@ -76,7 +76,7 @@ def describe(made: dict[str, Any], served: Mapping[str, Predictor] | None = None
     `served` is the champion of each policy; the schemas of observations come from it.
     """
     _, parts = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
-    components = {"schemas": {**parts, "Error": _ERROR}}
+    components = {"schemas": {**_ecma(parts), "Error": _ERROR}}
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for path, methods in made["paths"].items():
         for method, operation in methods.items():
@@ -90,6 +90,16 @@ def describe(made: dict[str, Any], served: Mapping[str, Predictor] | None = None
     _add_examples(made["paths"])
     made = {**made, "paths": {**made["paths"], **named}}
     return {**made, "components": components}
+
+
+def _ecma(schema: Any) -> Any:
+    """A schema whose patterns end as JSON Schema has it: `$`, where Python needs `\\Z`."""
+    if isinstance(schema, dict):
+        return {
+            key: value.replace(r"\Z", "$") if key == "pattern" else _ecma(value)
+            for key, value in schema.items()
+        }
+    return [_ecma(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _say_observations(

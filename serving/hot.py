@@ -240,7 +240,7 @@ class HotPath:
     def _of_path(self, call: Call, token: str | None) -> Episode:
         """The episode in the path, proven by its token; raises `BadRequest`."""
         parts = call.path.split("/")
-        if len(parts) != 5 or not _EPISODE.match(parts[3]):
+        if len(parts) != 5 or not _EPISODE.fullmatch(parts[3]):
             raise bad_episode("episode_id", "/".join(parts[3:-1]))
         if not token:
             raise BadRequest(
@@ -461,7 +461,7 @@ def episode_of(in_body: str | None, in_header: str | None) -> str | None:
     """The episode a request belongs to; raises `BadRequest` if header and body differ."""
     if in_header is None:
         return in_body
-    if not _EPISODE.match(in_header):
+    if not _EPISODE.fullmatch(in_header):
         raise bad_episode("X-Episode-Id", in_header)
     if in_body not in (None, in_header):
         raise BadRequest(422, "X-Episode-Id", f"the body's {in_body!r}", repr(in_header))

@@ -26,7 +26,7 @@ _TYPES = {
     "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 #: What follows the name of an input that is meant for one interface, or one version.
-_FORM = re.compile(r"@([0-9a-f]{16}|[0-9]{1,9})$")
+_FORM = re.compile(r"@([0-9a-f]{16}|[0-9]{1,9})\Z")
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
-EPISODE_PATTERN = r"^[A-Za-z0-9._:@=+-]{1,200}$"
+#: Ends with `\Z`, because to Python `$` also matches before a last line break.
+EPISODE_PATTERN = r"^[A-Za-z0-9._:@=+-]{1,200}\Z"
 EpisodeId = Annotated[str, Meta(pattern=EPISODE_PATTERN)]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 #: Most characters of each part of a refusal: a client's own texts are in it.

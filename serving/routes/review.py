@@ -43,7 +43,7 @@ class Decision(Body, frozen=True):
 class Approval(Decision, frozen=True):
     """The reason, and the digest of the report that was read."""
 
-    report_digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    report_digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Rollback(Decision, frozen=True):

@@ -21,7 +21,7 @@ from srghn.suites import shipped
 
 HISTORY = "## version history"
 #: The end of a Gymnasium id.
-VERSIONED = re.compile(r"-v\d+$")
+VERSIONED = re.compile(r"-v\d+\Z")
 BASE_PACKAGES = ("gymnasium", "numpy")
 
 

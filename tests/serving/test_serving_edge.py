@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -117,3 +118,35 @@ def test_a_ledger_that_goes_away_makes_it_unready_within_a_second(home: Any, how
         assert client.post("/v1/act", json={**OBSERVATION, "token": token}).status_code == 200
         fresh = client.post("/v1/act", json={**OBSERVATION, "episode_id": "fresh"})
         assert fresh.json()["recorded"] is False
+
+
+def test_a_path_with_a_slash_too_many_is_not_found(client: TestClient) -> None:
+    """A redirect would lead to the host that the client names."""
+    for method, path in (("POST", "/v1/act/"), ("GET", "/v2/"), ("GET", "/versions/")):
+        answer = client.request(
+            method, path, headers={"Host": "elsewhere.example"}, follow_redirects=False
+        )
+        assert answer.status_code == 404, path
+        assert answer.json() == {"error": f"{method} {path}: Not Found"}
+
+
+@pytest.mark.parametrize("name", ["e\n", "\ne", "e\n\n", "\n"])
+def test_an_episode_s_name_ends_with_no_line_break(client: TestClient, name: str) -> None:
+    tensor = {"name": "obs", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 1, 0]}
+    for answer in (
+        client.post("/v1/act", json={**OBSERVATION, "episode_id": name}),
+        client.post("/v1/act", json=OBSERVATION, headers={"X-Episode-Id": name.encode()}),
+        client.post(
+            "/v2/models/policy/infer", json={"inputs": [tensor], "parameters": {"episode_id": name}}
+        ),
+        client.post(
+            f"/v1/episodes/{name.replace(chr(10), '%0A')}/outcome",
+            json={"return": 1, "terminated": True, "token": "A"},
+        ),
+    ):
+        assert answer.status_code == 422, answer.text
+        assert "1 to 200 of the characters" in answer.json()["error"]
+    shown = client.get("/openapi.json").json()["components"]["schemas"]
+    said = shown["ActRequest"]["properties"]["episode_id"]["anyOf"][0]
+    assert said["pattern"] == "^[A-Za-z0-9._:@=+-]{1,200}$"  # ECMA has no \\Z
+    assert r"\\Z" not in json.dumps(shown)
