@@ -154,6 +154,9 @@ class CMAES:
 def make_pycma(mean: F64, sigma: float, population_size: int) -> Any:
     """A quiet pycma object that touches no global random state.
 
+    It adapts its step by path length whatever the number of weights: pycma's other rule, its own
+    choice from 300 weights on, keeps more than `CMAState` does.
+
     Nor does it change coordinates where the covariance is badly conditioned, as near an optimum:
     the change would live in the object alone, and be lost from one generation to the next.
     """
@@ -162,6 +165,7 @@ def make_pycma(mean: F64, sigma: float, population_size: int) -> Any:
         "verbose": -9,
         "seed": np.nan,
         "conditioncov_alleviate": False,
+        "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
     }
     return cma.CMAEvolutionStrategy(mean, sigma, quiet)
 

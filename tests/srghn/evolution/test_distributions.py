@@ -12,7 +12,8 @@ from srghn.config import NetworkParams, parse_params
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
 from srghn.evolution import make_strategy
-from srghn.evolution.cmaes import CMAES, CMAOptions, make_pycma
+from srghn.evolution.base import pack, unpack
+from srghn.evolution.cmaes import CMAES, CMAOptions, CMAState, make_pycma
 from srghn.evolution.direct import PolicyWeights
 from srghn.evolution.openes import OpenES, OpenESOptions, centered_ranks
 from srghn.evolution.selection import clean
@@ -20,24 +21,32 @@ from srghn.evolution.selection import clean
 #: Four inputs, three outputs: 15 weights with the biases, and no hidden layer.
 WIDE = Interface(4, (None,), (None,), "box", (3,), action_low=(None,), action_high=(None,))
 LAYOUT = PolicyWeights(NetworkParams(kwargs={"hidden": []}), WIDE)
+#: 323 weights: from 300 on pycma would choose another rule for its step.
+LARGE = PolicyWeights(NetworkParams(kwargs={"hidden": [40]}), WIDE)
 
 
 def valley(solutions: np.ndarray, generation: int) -> np.ndarray:
     """A moving, ill-conditioned bowl with ties (rounded) and now and then a NaN."""
-    centre = 3.0 * (generation // 30 % 2) + 0.1 * np.arange(15)
-    fitness = -((solutions - centre) ** 2 * 4.0 ** (np.arange(15) / 3)).sum(axis=1).round(2)
+    weights = np.arange(solutions.shape[1])
+    centre = 3.0 * (generation // 30 % 2) + 0.1 * weights
+    steep = 1024.0 ** (weights / len(weights))
+    fitness = -((solutions - centre) ** 2 * steep).sum(axis=1).round(2)
     fitness[1] = np.nan if generation % 7 == 0 else fitness[1]
     return fitness
 
 
-@pytest.mark.parametrize("size", [6, 24])
-def test_pycma_from_arrays_equals_an_undisturbed_pycma_to_the_bit(size: int) -> None:
-    strategy = CMAES(LAYOUT, CMAOptions(sigma=0.5), size)
+@pytest.mark.parametrize(
+    ("layout", "size", "generations"), [(LAYOUT, 6, 80), (LAYOUT, 24, 80), (LARGE, 12, 12)]
+)
+def test_pycma_from_arrays_equals_an_undisturbed_pycma_to_the_bit(
+    layout: PolicyWeights, size: int, generations: int
+) -> None:
+    strategy = CMAES(layout, CMAOptions(sigma=0.5), size)
     state = strategy.init(3)
     whole = make_pycma(state.mean, 0.5, size)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for generation in range(80):
+        for generation in range(generations):
             noise = seeding.stream(3, "birth", generation)
             whole.sm.randn = lambda *shape, noise=noise: noise.standard_normal(shape)
             solutions = whole.ask()
@@ -47,6 +56,7 @@ def test_pycma_from_arrays_equals_an_undisturbed_pycma_to_the_bit(size: int) -> 
             ranks = np.unique(-clean(fitness), return_inverse=True)[1]
             whole.tell(solutions, ranks.astype(float).tolist())
             state = strategy.tell(state, population, fitness)
+            state = unpack(CMAState, *pack(state))  # as a run that is resumed
             assert (state.sigma, state.told) == (whole.sigma, whole.countiter)
             assert state.covariance.tobytes() == np.array(whole.sm.C).tobytes()
 
