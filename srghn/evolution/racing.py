@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from srghn.evaluation.base import (
     Evaluation,
@@ -37,32 +39,40 @@ def race(
     """What was played, NaN where an episode was not, and fitness (n,).
 
     All who are as good as the last one to go on go on, too. Of those who do not, fitness is what
-    they had, but less than anyone's who did.
+    they had, but less than anyone's who did and did not crash.
     """
     first = evaluator.evaluate(policies, replace(task, seeds=task.seeds[: heats.first]))
     before = clean(first.fitness)
     last = np.sort(before)[::-1][max(math.ceil(heats.share * len(before)), 1) - 1]
     rows = np.flatnonzero(before >= last)
     rest = evaluator.evaluate(policies.part(rows), replace(task, seeds=task.seeds[heats.first :]))
-    played = _joined(first, rest, rows)
+    networks = len(policies.parts) if isinstance(policies, SeveralPolicies) else 1
+    played = _joined(first, rest, rows, networks)
     fitness = before.copy()
     fitness[rows] = clean(played.returns[rows].mean(axis=1))
-    out = np.setdiff1d(np.arange(len(before)), rows)
-    fitness[out] = np.minimum(before[out], np.nextafter(fitness[rows].min(), -np.inf))
+    finite = fitness[rows][np.isfinite(fitness[rows])]
+    if len(finite):
+        out = np.setdiff1d(np.arange(len(before)), rows)
+        fitness[out] = np.minimum(before[out], np.nextafter(finite.min(), -np.inf))
     return played, fitness
 
 
-def _joined(first: Evaluation, rest: Evaluation, rows: Int64) -> Evaluation:
-    """Both as one: returns NaN and lengths 0 for the episodes that were not played."""
-    heats, episodes = first.returns.shape[1], first.returns.shape[1] + rest.returns.shape[1]
-    returns = np.full((len(first.returns), episodes), np.nan)
-    lengths = np.zeros(returns.shape, dtype=np.int64)
-    returns[:, :heats], lengths[:, :heats] = first.returns, first.lengths
-    returns[rows, heats:], lengths[rows, heats:] = rest.returns, rest.lengths
+def _joined(first: Evaluation, rest: Evaluation, rows: Int64, networks: int) -> Evaluation:
+    """Both as one, the episodes of each network in turn.
+
+    Returns are NaN and lengths 0 for the episodes that were not played.
+    """
+
+    def whole(early: NDArray[Any], late: NDArray[Any], unplayed: float) -> NDArray[Any]:
+        early, late = (a.reshape(len(a), networks, -1) for a in (early, late))
+        filled = np.full((len(early), *late.shape[1:]), unplayed, dtype=early.dtype)
+        filled[rows] = late
+        return np.concatenate([early, filled], axis=2).reshape(len(early), -1)
+
     later = tuple(replace(crash, individual=int(rows[crash.individual])) for crash in rest.crashes)
     return Evaluation(
-        returns=returns,
-        lengths=lengths,
+        returns=whole(first.returns, rest.returns, np.nan),
+        lengths=whole(first.lengths, rest.lengths, 0),
         steps=first.steps + rest.steps,
         retries=first.retries + rest.retries,
         crashes=(*first.crashes, *later),

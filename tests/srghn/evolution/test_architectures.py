@@ -18,6 +18,7 @@ from srghn.evaluation.base import SeveralPolicies, WeightedPolicies, make_evalua
 from srghn.evaluation.several import make_run_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution import Search, evolve, load_run, rebuild
+from srghn.evolution.racing import Heats, race
 from srghn.evolution.registry import make_strategy
 from srghn.ghn import GHN
 from tests.tiny import tiny_params
@@ -83,6 +84,27 @@ def test_two_workers_and_a_race_give_the_same_bytes(version: EnvVersion, tmp_pat
     assert one.finalists.genomes.tobytes() == two.finalists.genomes.tobytes()
     for name in ("metrics.json", "generations.csv", "finalists.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_race_gives_the_episodes_of_each_network_in_turn(version: EnvVersion) -> None:
+    params = several()
+    strategy = make_strategy(params, version.interface)
+    genomes = strategy.ask(strategy.init(3)).genomes
+    policies = SeveralPolicies(
+        tuple(
+            WeightedPolicies(network, version.interface, strategy.encoding.generate(genomes, k))
+            for k, network in enumerate(params.networks)
+        )
+    )
+    task = Task(version, "normal", seeding.seeds(3, "race", 5, 0))
+    with make_run_evaluator(EngineSettings(), version, params) as evaluator:
+        whole = evaluator.evaluate(policies, task)
+        played, _ = race(evaluator, policies, task, Heats(2, 0.1))
+    on = ~np.isnan(played.returns).any(axis=1)
+    assert 0 < on.sum() < len(on)
+    assert np.array_equal(played.returns[on], whole.returns[on])
+    assert np.array_equal(played.lengths[on], whole.lengths[on])
+    assert (np.isnan(played.returns[~on]) == np.tile([False] * 2 + [True] * 3, 3)).all()
 
 
 def test_a_return_to_reach_is_confirmed_with_every_network(

@@ -83,6 +83,15 @@ def test_who_crashes_does_not_go_on_unless_all_do(version: EnvVersion) -> None:
     assert (fitness == -np.inf).all()
 
 
+def test_a_crash_in_the_second_heat_costs_no_one_else_a_rank(version: EnvVersion) -> None:
+    returns = [[9.0, -np.inf], [8.0, 2.0], [7.0, 99.0], [6.0, 99.0]]
+    _, _, fitness = raced(version, returns, Heats(1, 0.5))
+    assert fitness[:2].tolist() == [-np.inf, 5.0]
+    assert 4.9 < fitness[3] <= fitness[2] < 5.0
+    _, _, fitness = raced(version, [[9.0, -np.inf], [8.0, 2.0], [7.0, 2.0]], Heats(1, 0.3))
+    assert fitness.tolist() == [-np.inf, 8.0, 7.0]  # who was left out has what it had
+
+
 def test_racing_must_leave_episodes_to_play() -> None:
     with pytest.raises(ValidationError, match="racing must leave episodes to play"):
         EvolutionParams(episodes=4, racing=4)
