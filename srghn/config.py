@@ -163,7 +163,7 @@ class GHNParams(Params):
     stress: bool = Field(
         False,
         description="after a sharp drop of fitness, births get a minimum rate until fitness has "
-        "recovered",
+        "recovered; for strategies whose mutation rates evolve, such as self-referential",
     )
 
     @model_validator(mode="after")

@@ -98,8 +98,17 @@ def _factory(name: str) -> Factory:
 
 
 def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
-    """The strategy, with its response to a drop of fitness if it has lineages and asks for one."""
-    evolution, ghn = params.evolution, params.ghn
+    """The strategy, with its response to a drop of fitness if it has lineages and asks for one.
+
+    Raises `ConfigError` for a response that the strategy cannot give.
+    """
+    evolution = params.evolution
+    stress = isinstance(strategy.encoding, GHN) and strategy.encoding.params.stress
+    if params.ghn.stress and not (stress and isinstance(strategy, Genetic | Alert)):
+        raise ConfigError(
+            f"ghn.stress: births of {strategy.name} take no least rate from their seeds; set it to "
+            "false, or use self-referential"
+        )
     if not isinstance(strategy, Genetic):
         asked = [name for name in ("memory", "newcomers") if getattr(evolution, name)]
         if asked:
@@ -111,7 +120,6 @@ def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
     memory = MEMORY if evolution.memory is None else evolution.memory
     share = NEWCOMERS if evolution.newcomers is None else evolution.newcomers
     newcomers = round(share * evolution.parents * evolution.children)
-    stress = ghn.stress and evolution.strategy == "self-referential"
     if not (memory or stress or newcomers):
         return strategy
     return Alert(strategy, memory, stress, newcomers)

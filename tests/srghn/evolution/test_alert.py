@@ -26,7 +26,12 @@ def run_params(strategy: str = "self-referential", **evolution: Any) -> RunParam
     return parse_params(
         {
             "network": {"kwargs": {"hidden": []}},
-            "ghn": {"hidden": 6, "basis_width": 6, "stress": True, "keep_spread": True},
+            "ghn": {
+                "hidden": 6,
+                "basis_width": 6,
+                "stress": strategy.endswith(("self-referential", "self_referential")),
+                "keep_spread": True,
+            },
             "evolution": {
                 "strategy": strategy,
                 "parents": 4,
@@ -214,6 +219,23 @@ def test_memory_without_survivors_is_refused() -> None:
     assert not isinstance(make_strategy(run_params("cmaes", **plain), LINE), Alert)
     assert isinstance(make_strategy(run_params("ga"), LINE), Alert)
     assert not isinstance(make_strategy(run_params("constant-rate", memory=0), LINE), Alert)
+
+
+def test_stress_comes_with_the_strategy_by_whatever_name() -> None:
+    """Named by its import path, every birth's seed had named a least rate for ever."""
+    by_path = make_strategy(run_params("srghn.evolution.self_referential:self_referential"), LINE)
+    by_name = make_strategy(run_params(), LINE)
+    one, _ = played(by_path, by_path.init(3), (HERE, 20), (THERE, 5))
+    other, _ = played(by_name, by_name.init(3), (HERE, 20), (THERE, 5))
+    assert one.genomes.tobytes() == other.genomes.tobytes()
+
+
+@pytest.mark.parametrize("name", ["constant-rate", "ga", "restart", "cmaes"])
+def test_stress_is_refused_where_it_would_do_nothing(name: str) -> None:
+    params = run_params(name, memory=None, newcomers=None)
+    asked = params.ghn.model_copy(update={"stress": True})
+    with pytest.raises(ConfigError, match=rf"ghn\.stress: births of {name} take no least rate"):
+        make_strategy(params.model_copy(update={"ghn": asked}), LINE)
 
 
 def test_strategies_with_lineages_have_memory_and_newcomers_by_default() -> None:
