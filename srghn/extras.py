@@ -7,7 +7,7 @@ from srghn.errors import SrghnError
 #: Import name -> the extra that installs it; where several do, the smallest one.
 EXTRAS = {
     **dict.fromkeys(("cma", "gymnasium", "llvmlite", "numba", "onnx", "onnxscript"), "evolve"),
-    **dict.fromkeys(("pyarrow", "torch"), "evolve"),
+    **dict.fromkeys(("pyarrow", "threadpoolctl", "torch"), "evolve"),
     **dict.fromkeys(("fastapi", "jinja2", "onnxruntime", "orjson", "prometheus_client"), "serve"),
     **dict.fromkeys(("safetensors", "sqlalchemy", "starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("alembic", "cryptography", "fsspec", "msgspec"), "serve"),

@@ -29,6 +29,7 @@ from srghn.evolution.base import (
     check_told,
 )
 from srghn.evolution.direct import PolicyWeights
+from srghn.evolution.one_thread import one_thread
 from srghn.evolution.options import options
 from srghn.evolution.selection import clean
 
@@ -94,6 +95,7 @@ class CMAES:
             decomposed=0,
         )
 
+    @one_thread()
     def ask(self, state: CMAState) -> Population:
         weights = np.array(self._asked(state)[1], dtype=np.float32)
         count = len(weights)
@@ -107,6 +109,7 @@ class CMAES:
             rates=np.full((count, 1), state.sigma, dtype=np.float32),
         )
 
+    @one_thread()
     def tell(self, state: CMAState, population: Population, fitness: F64) -> CMAState:
         """pycma uses ranks alone, so it is told ranks, equal ones for equal fitness."""
         check_told(population, fitness)

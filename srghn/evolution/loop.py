@@ -32,6 +32,7 @@ from srghn.evolution.budget import Budget
 from srghn.evolution.ending import ASKED, End, ended
 from srghn.evolution.genetic import GeneticState
 from srghn.evolution.metrics import GenerationRecord
+from srghn.evolution.one_thread import one_thread
 from srghn.evolution.progress import TABLES, Progress, prune, restore, save
 from srghn.evolution.racing import Heats, race
 from srghn.evolution.registry import make_strategy
@@ -43,6 +44,7 @@ from srghn.files import sweep
 SECONDS = 5.0
 
 
+@one_thread()  # set once, not in every generation
 def evolve(
     params: RunParams,
     version: EnvVersion,

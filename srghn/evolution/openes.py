@@ -26,6 +26,7 @@ from srghn.evolution.base import (
     check_told,
 )
 from srghn.evolution.direct import PolicyWeights, normal
+from srghn.evolution.one_thread import one_thread
 from srghn.evolution.options import options
 from srghn.evolution.selection import clean
 
@@ -90,6 +91,7 @@ class OpenES:
             rates=np.full((count, 1), self.options.sigma, dtype=np.float32),
         )
 
+    @one_thread()
     def tell(self, state: OpenESState, population: Population, fitness: F64) -> OpenESState:
         check_told(population, fitness)
         shaped = centered_ranks(fitness[1:])

@@ -18,6 +18,7 @@ from srghn.config import Params, RunParams
 from srghn.envs.interface import Interface
 from srghn.evolution.base import F32, F64, NO_PARENT, Population, State, check_genome, check_told
 from srghn.evolution.direct import PolicyWeights, normal
+from srghn.evolution.one_thread import one_thread
 from srghn.evolution.options import options
 from srghn.evolution.selection import clean
 
@@ -85,6 +86,7 @@ class SNES:
         noise: F64 = flat.reshape(self.samples, -1).astype(np.float64)
         return noise
 
+    @one_thread()
     def tell(self, state: SNESState, population: Population, fitness: F64) -> SNESState:
         check_told(population, fitness)
         noise, worth = self._noise(state), utilities(fitness[1:])

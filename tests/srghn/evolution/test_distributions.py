@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from srghn import seeding
 from srghn.config import NetworkParams, parse_params
@@ -15,6 +19,7 @@ from srghn.evolution import make_strategy
 from srghn.evolution.base import pack, unpack
 from srghn.evolution.cmaes import CMAES, CMAOptions, CMAState, make_pycma
 from srghn.evolution.direct import PolicyWeights
+from srghn.evolution.one_thread import one_thread
 from srghn.evolution.openes import OpenES, OpenESOptions, centered_ranks
 from srghn.evolution.selection import clean
 
@@ -44,7 +49,7 @@ def test_pycma_from_arrays_equals_an_undisturbed_pycma_to_the_bit(
     strategy = CMAES(layout, CMAOptions(sigma=0.5), size)
     state = strategy.init(3)
     whole = make_pycma(state.mean, 0.5, size)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("error")
         for generation in range(generations):
             noise = seeding.stream(3, "birth", generation)
@@ -102,3 +107,46 @@ def test_centered_ranks_share_the_rank_of_equals_and_put_nan_last() -> None:
     assert centered_ranks(np.array([3.0, 1.0, 2.0])).tolist() == [0.5, -0.5, 0.0]
     assert centered_ranks(np.array([1.0, 1.0, 5.0])).tolist() == [-0.25, -0.25, 0.5]
     assert centered_ranks(np.array([np.nan, 0.0, -9.0])).tolist() == [-0.5, 0.5, 0.0]
+
+
+def test_the_same_seeds_give_the_same_bytes_in_any_number_of_threads() -> None:
+    """Large products, which BLAS divides among its threads, told in processes of their own."""
+    program = (
+        "import hashlib\n"
+        "from srghn.evolution import Search\n"
+        "from srghn.evolution.base import pack\n"
+        "for name, size, children in (('openes', 1000, 1998), ('snes', 1000, 998),"
+        " ('cmaes', 110, 20)):\n"
+        "    search = Search(size, strategy=name, parents=1, children=children)\n"
+        "    for _ in range(3):\n"
+        "        search.tell(-((search.ask().astype(float) - 2) ** 2).sum(axis=1))\n"
+        "    arrays, _ = pack(search.state)\n"
+        "    told = b''.join(array.tobytes() for array in arrays.values())\n"
+        "    print(name, hashlib.sha256(told).hexdigest())\n"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for threads in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == 3
+
+
+def test_the_number_of_threads_is_set_back_by_the_last_to_leave() -> None:
+    def threads() -> list[int]:
+        found = ThreadpoolController().select(user_api="blas")
+        return [library.num_threads for library in found.lib_controllers]
+
+    with threadpool_limits(2, user_api="blas"):
+        assert set(threads()) == {2}
+        with one_thread():
+            with one_thread():
+                assert set(threads()) == {1}
+            assert set(threads()) == {1}
+        assert set(threads()) == {2}
