@@ -208,8 +208,8 @@ class HotPath:
         return served, self._policy.choose(served, call.header(b"x-client-key"), joins), None
 
     def _sealed(self, episode: Episode, answered: Predictor, memory: bytes) -> bytes:
-        """The answer's last fields: the episode's next token, and whether its start is recorded."""
-        recorded = b"" if episode.start is not None else b',"recorded":false'
+        """The answer's last fields: the episode's next token, and whether its outcome is kept."""
+        recorded = b"" if episode.recorded else b',"recorded":false'
         token = self._policy.episodes.seal(episode, answered.version, memory)
         return b'%b,"token":"%b"' % (recorded, token.encode())
 
@@ -219,7 +219,7 @@ class HotPath:
         episode = self._of_path(call, said.token or call.header(b"x-episode-token"))
         served = self._follower.served
         shown: dict[str, Any] = {"episode_id": episode.name, "length": episode.steps}
-        if episode.start is None:
+        if not episode.recorded:
             shown |= {"counted": False, "recorded": False}
             return served.nobody(), orjson.dumps(shown), JSON
         poster = None if call.token is None else call.token.owner

@@ -7,7 +7,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, overload
 
 from serving.control.follower import Follower
@@ -18,6 +19,7 @@ from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.registry import groups
 from serving.registry.faults import LedgerLocked
+from serving.registry.groups import Spoilt
 from serving.registry.ledger import Ledger
 from serving.registry.records import Outcome, Start, StartRow
 from serving.schemas import BadRequest
@@ -27,6 +29,8 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
+#: Seconds until the ledger is told again that an episode is no evidence, if it could not be.
+AGAIN = 1.0
 #: Tokens of this worker's last answers whose episodes it remembers, so that it need not open them.
 REMEMBERED = 4096
 
@@ -72,6 +76,8 @@ class Episodes:
     episode is moved to another version and is no evidence. If its start could not be recorded
     within `start_seconds`, it goes on but is no evidence either. A request that names an episode
     but lacks its token is answered by the episode's version, if this worker or the ledger knows it.
+    After such a request, or a move, the ledger is told that the episode is no evidence: an older
+    token of it would not say so.
     """
 
     def __init__(
@@ -82,13 +88,20 @@ class Episodes:
         self._sealer: Sealer | None = None
         self._known: OrderedDict[str, Episode] = OrderedDict()
         self._sealed: dict[str, Episode] = {}
-        # One writer for both: a second one would wait for the first one's commits.
-        self._writer: GroupWriter[Start | Ended, StartRow | Outcome] = GroupWriter(
+        self._spoilt: OrderedDict[int, None] = OrderedDict()
+        self._untold: set[int] = set()  # of these, the ledger does not know yet
+        # One writer for all: a second one would wait for the first one's commits.
+        self._writer: GroupWriter[Start | Spoilt | Ended, StartRow | Outcome | None] = GroupWriter(
             self._write, "episodes"
         )
 
     def close(self) -> None:
         self._writer.close()
+        if self._untold:
+            try:
+                self._write([Spoilt(start) for start in self._untold])
+            except LedgerError as error:
+                logger.error("%d episodes may count that should not: %s", len(self._untold), error)
 
     def knows(self, name: str) -> bool:
         """Whether this worker remembers the episode, so that `begin` writes no start."""
@@ -106,6 +119,7 @@ class Episodes:
         known = self._known.get(name)
         if known is not None:
             self._known.move_to_end(name)
+            self._spoil(known)
             return await self.go_on(known)
         episode, predictor = self._assign(served, name, joins)
         try:
@@ -130,6 +144,7 @@ class Episodes:
                 return served, predictor, episode
         if served.champion is None:
             raise NotReady(served.problem)
+        self._spoil(episode)
         version = served.champion.version
         moved = episode.but(version=version, moved=True, began=time.time(), memory=b"")
         return served, served.champion, moved
@@ -141,6 +156,8 @@ class Episodes:
         """
         until = time.monotonic() + self._limits.outcome_seconds
         while True:
+            if ended.episode.start in self._untold:
+                ended = replace(ended, episode=ended.episode.but(moved=True))
             try:
                 stored = await self._put(ended, until - time.monotonic())
                 break
@@ -172,7 +189,9 @@ class Episodes:
         `memory` is the network's state after the action.
         """
         room, seals = self._follower.served.memory_bytes, self._seals()
-        if episode.sealed and version == episode.version and not room:
+        if version != episode.version:
+            self._spoil(episode)
+        if episode.sealed and version == episode.version and not room and episode.trial is None:
             after = episode.stepped()
             token = seals.step(after)
         else:
@@ -228,13 +247,38 @@ class Episodes:
             moved=row.moved,
         )
         self._remember(found)
-        return (served, predictor, found) if fresh else await self.go_on(found)
+        if fresh:
+            return served, predictor, found
+        self._spoil(found)
+        return await self.go_on(found)
 
     def _remember(self, episode: Episode) -> None:
         """Remember the version for later requests without a token; those make the episode loose."""
         self._known[episode.name] = episode.but(loose=True)
         if len(self._known) > self._limits.pins:
             self._known.popitem(last=False)
+
+    def _spoil(self, episode: Episode) -> None:
+        """Have the ledger told, once, that an episode is no evidence; no step waits for it."""
+        start = episode.start
+        if start is None or start in self._spoilt:
+            return
+        self._spoilt[start] = None
+        if len(self._spoilt) > self._limits.pins:
+            self._spoilt.popitem(last=False)
+        self._untold.add(start)
+        self._tell(start)
+
+    def _tell(self, start: int) -> None:
+        self._writer.post(Spoilt(start)).add_done_callback(partial(self._told, start))
+
+    def _told(self, start: int, written: asyncio.Future[Any]) -> None:
+        error = None if written.cancelled() else written.exception()
+        if error is None:
+            self._untold.discard(start)
+            return
+        self._counts.add("ledger_errors")
+        asyncio.get_running_loop().call_later(AGAIN, self._tell, start)
 
     def _hold(self, version: int) -> Predictor | None:
         try:
@@ -250,7 +294,9 @@ class Episodes:
     async def _put(self, item: Any, seconds: float) -> Any:
         return await self._writer.put(item, seconds)
 
-    def _write(self, items: Sequence[Start | Ended]) -> Sequence[StartRow | Outcome | Exception]:
+    def _write(
+        self, items: Sequence[Start | Spoilt | Ended]
+    ) -> Sequence[StartRow | Outcome | Exception | None]:
         with self._database.write() as connection:
             return groups.write(connection, items, time.time())
 

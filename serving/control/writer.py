@@ -51,17 +51,22 @@ class GroupWriter(Generic[Item, Result]):
 
     async def put(self, item: Item, seconds: float) -> Result:
         """The result for one item. Raises its error from `write`, or `Late` after `seconds`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+        future = self.post(item)
         entry = (item, future)
-        self._waiting.append(entry)
-        if not self._busy:
-            self._begin(loop)
-        timer = loop.call_later(seconds, self._give_up, entry, seconds)
+        timer = future.get_loop().call_later(seconds, self._give_up, entry, seconds)
         try:
             return await future
         finally:
             timer.cancel()
+
+    def post(self, item: Item) -> asyncio.Future[Result]:
+        """Give an item to the next group, for a caller that does not wait; returns its result."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._busy:
+            self._begin(loop)
+        return future
 
     def close(self) -> None:
         """Wait for the group that is being written; items of later groups are not written."""

@@ -190,13 +190,14 @@ def resolved(
 ) -> list[StartRow]:
     """The longest prefix, in order of start, of episodes that ended or passed their deadline.
 
-    It begins after start `after` and has at most `limit` rows.
+    One that moved is resolved, too: whatever its outcome will be, it is no evidence. The prefix
+    begins after start `after` and has at most `limit` rows.
     """
     table = schema.starts
     query = select(table).where(table.c.policy == policy, table.c.trial == trial, table.c.n > after)
     found = []
     for row in connection.execute(query.order_by(table.c.n).limit(limit)).mappings():
-        if row["arrived"] is None and row["deadline"] >= now:
+        if row["arrived"] is None and not row["moved"] and row["deadline"] >= now:
             break
         found.append(to_start(row))
     return found

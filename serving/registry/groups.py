@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -30,7 +30,16 @@ _ENDED = ("arrived", "ended_at", "return", "length", "terminated", "poster", "co
 _END = "UPDATE starts SET {} WHERE n = ?".format(", ".join(f'"{name}" = ?' for name in _ENDED))
 _SAID = tuple("return_" if name == "return" else name for name in _ENDED)
 _OPEN: dict[str, Any] = dict.fromkeys(_SAID)
+# An outcome that has arrived keeps its weight: decisions may have been taken with it.
+_SPOIL = "UPDATE starts SET moved = ? WHERE n = ? AND arrived IS NULL"
 _FLAGS = ("moved", "terminated", "counted")  # SQLite stores them as numbers
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """Start `n` is no evidence any more: its episode moved, or a request lacked its token."""
+
+    n: int
 
 
 class Ending(Protocol):
@@ -53,13 +62,30 @@ class Ending(Protocol):
 
 
 def write(
-    connection: Connection, items: Sequence[Start | Ending], now: float
-) -> list[StartRow | Outcome | Exception]:
-    """Write starts as `begin` does, then endings as `end` does; results in the order of `items`."""
+    connection: Connection, items: Sequence[Start | Spoilt | Ending], now: float
+) -> list[StartRow | Outcome | Exception | None]:
+    """Write starts as `begin` does, then what is spoilt, then endings as `end` does.
+
+    Returns the results in the order of `items`; None for `Spoilt`.
+    """
     begun = iter(begin(connection, [item for item in items if isinstance(item, Start)]))
-    endings = [item for item in items if not isinstance(item, Start)]
+    spoil(connection, [item for item in items if isinstance(item, Spoilt)])
+    endings = [item for item in items if not isinstance(item, Start | Spoilt)]
     ended = iter(end(connection, endings, now) if endings else ())
-    return [next(begun) if isinstance(item, Start) else next(ended) for item in items]
+    results: list[StartRow | Outcome | Exception | None] = []
+    for item in items:
+        if isinstance(item, Spoilt):
+            results.append(None)
+        else:
+            results.append(next(begun) if isinstance(item, Start) else next(ended))
+    return results
+
+
+def spoil(connection: Connection, spoilt: Sequence[Spoilt]) -> None:
+    """Mark starts as no evidence, unless their outcome has arrived."""
+    driver = _Driver(connection)
+    for one in spoilt:
+        driver.run(_SPOIL, (True, one.n))
 
 
 def begin(connection: Connection, starts: Sequence[Start]) -> list[StartRow]:

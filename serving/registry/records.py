@@ -188,8 +188,9 @@ class Start:
 class StartRow:
     """A stored start: `n` is its number. The outcome's fields are None until there is one.
 
-    `counted` is False if the outcome is no evidence: outside a trial, moved, or beyond its
-    poster's share.
+    `moved`: it is evidence for neither arm, whatever its outcome, because another version went on
+    with it or a request lacked its token. `counted` is False if the outcome is no evidence: outside
+    a trial, moved, or beyond its poster's share.
     """
 
     n: int

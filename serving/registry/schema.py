@@ -199,7 +199,8 @@ starts = Table(
     Column("weight", Float, nullable=False),  # the canary's probability at that start
     Column("started_at", Float, nullable=False),
     Column("deadline", Float, nullable=False),
-    Column("moved", Boolean, nullable=False),  # the version changed: evidence for neither arm
+    # The version changed, or a request lacked the token: evidence for neither arm.
+    Column("moved", Boolean, nullable=False),
     Column("arrived", Integer),  # order of outcomes; NULL while the episode runs
     Column("ended_at", Float),
     Column("return", Float),

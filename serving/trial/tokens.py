@@ -7,7 +7,8 @@ sealed parts. So no nonce is used twice under one key.
 
 The tail is the number of steps, which the holder knows anyway, and an authentication code (keyed
 BLAKE2b, RFC 7693) of all that stands before it. From step to step only the tail changes: in a
-server with many callers, encrypting anew costs a tenth of a step.
+server with many callers, encrypting anew costs a tenth of a step. In a trial the sealed part is new
+at each step, too: else its change would tell that a version failed.
 """
 
 from __future__ import annotations
@@ -84,9 +85,18 @@ class Episode(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, sealed=token[:-_TAIL])
 
     @property
+    def recorded(self) -> bool:
+        """Whether the ledger keeps the outcome that comes with its token.
+
+        It has no start for an unrecorded episode. And whoever names an episode gets a loose token,
+        so an outcome with it might be another caller's.
+        """
+        return self.start is not None and not self.loose
+
+    @property
     def evidence(self) -> bool:
         """Whether its outcome may count in a trial."""
-        return self.start is not None and not self.moved and not self.loose
+        return self.recorded and not self.moved
 
 
 class Sealer:

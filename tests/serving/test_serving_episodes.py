@@ -13,9 +13,12 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.limits import Limits
+from serving.predictor import PredictionError, Predictor
+from serving.registry.trial_log import to_log
 from serving.trial.assignment import arm_of, trial_key
 from serving.trial.tokens import Sealer
 from srghn.config import CanaryParams
+from srghn.errors import LedgerError
 
 OBSERVATION = [0.0, 0.0, 0.1, 0.0]
 
@@ -193,6 +196,125 @@ def test_an_episode_that_moved_says_so_in_its_next_token(home: Any) -> None:
             moved = act(client, token=token)["token"]
         assert [sealer.open(each).moved for each in (token, moved)] == [False, True]
         assert sealer.open(act(client, token=moved)["token"]).moved
+
+
+def failing_from(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    """From now on this version fails, and the champion answers for it."""
+    real = Predictor.step_one
+
+    def step_one(self: Predictor, observation: list[float], memory: bytes) -> Any:
+        if self.version == version:
+            raise PredictionError("broken")
+        return real(self, observation, memory)
+
+    monkeypatch.setattr(Predictor, "step_one", step_one)
+
+
+def test_an_older_token_does_not_undo_steps_without_one(
+    trial: tuple[TestClient, Any], home: Any
+) -> None:
+    client, _ = trial
+    token = act(client, episode_id="hidden")["token"]
+    for _ in range(3):
+        assert act(client, episode_id="hidden")["recorded"] is False
+    assert end(client, "hidden", token).json()["counted"] is False
+    assert home.ledger.find_episode("hidden").moved
+    token = act(client, episode_id="elsewhere")["token"]
+    with opened(home) as second:
+        act(second, episode_id="elsewhere")
+    assert end(client, "elsewhere", token).json()["counted"] is False
+
+
+def test_an_older_token_does_not_undo_a_move(
+    trial: tuple[TestClient, Any], home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an episode in which the canary failed would count as if it had not."""
+    client, canary = trial
+    tokens = {f"e{n}": act(client, episode_id=f"e{n}")["token"] for n in range(12)}
+    failing_from(monkeypatch, canary.version)
+    for token in tokens.values():
+        act(client, token=token)
+    arms = {name: home.ledger.find_episode(name).arm for name in tokens}
+    assert set(arms.values()) == {0, 1}
+    with opened(home) as second:
+        wait_for(lambda: home.ledger.find_episode(max(arms, key=lambda n: (arms[n], n))).moved)
+        for name, token in tokens.items():
+            assert end(second, name, token).json()["counted"] is (arms[name] == 0)
+    late = act(client, episode_id="late")["token"]
+    later = time.time() + 7200
+    monkeypatch.setattr("serving.control.episodes.time.time", lambda: later)
+    act(client, token=late)
+    assert end(client, "late", late).json()["counted"] is False
+    assert home.ledger.find_episode("late").moved
+
+
+def test_what_is_no_evidence_is_not_waited_for(trial: tuple[TestClient, Any], home: Any) -> None:
+    """Nor does its outcome, or a mark that comes after it, change what was decided on."""
+    client, canary = trial
+    tokens = [act(client, episode_id=name)["token"] for name in "abc"]
+    act(client, episode_id="a")
+    wait_for(lambda: home.ledger.find_episode("a").moved)
+    end(client, "b", tokens[1])
+    found = home.ledger.resolved("policy", canary.epoch, 0, time.time())
+    assert [row.episode for row in found] == ["a", "b"]
+    end(client, "a", tokens[0])
+    assert [to_log([home.ledger.find_episode(n)], canary.rules).values[0] for n in "ab"] == (
+        pytest.approx([float("nan"), canary.rules.scale(1.0)], nan_ok=True)
+    )
+
+
+def test_the_ledger_is_told_as_soon_as_it_can_be_written(
+    trial: tuple[TestClient, Any], home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.control.episodes.AGAIN", 0.05)
+    client, _ = trial
+    token = act(client, episode_id="locked")["token"]
+    episodes = client.app.state.service.default.episodes  # type: ignore[attr-defined]
+    real, failures = episodes._database.write, [LedgerError("full")] * 3
+
+    def write() -> Any:
+        if failures:
+            raise failures.pop()
+        return real()
+
+    monkeypatch.setattr(episodes._database, "write", write)
+    act(client, episode_id="locked")
+    wait_for(lambda: home.ledger.find_episode("locked").moved)
+    wait_for(lambda: not episodes._untold)
+    assert end(client, "locked", token).json()["counted"] is False
+
+
+def test_no_outcome_without_the_episodes_own_token_takes_its_place(
+    trial: tuple[TestClient, Any], home: Any
+) -> None:
+    client, _ = trial
+    mine = act(client, episode_id="mine")["token"]
+    loose = act(client, episode_id="mine")["token"]  # whoever names it gets one
+    for _ in range(2):
+        answer = end(client, "mine", loose, 0.0)
+        assert answer.json() == {
+            "episode_id": "mine", "length": 1, "counted": False, "recorded": False
+        }  # fmt: skip
+    assert home.ledger.find_episode("mine").arrived is None
+    mine = act(client, token=mine)["token"]
+    for _ in range(2):
+        assert end(client, "mine", mine, 400.0).json()["length"] == 2
+    assert end(client, "mine", mine, 401.0).status_code == 409
+    assert end(client, "mine", loose, 0.0).json()["recorded"] is False
+    row = home.ledger.find_episode("mine")
+    assert (row.return_, row.length, row.counted) == (400.0, 2, False)
+
+
+def test_in_a_trial_no_part_of_a_token_stays(
+    trial: tuple[TestClient, Any], home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If one stayed until the episode moves, its change would tell that a version failed."""
+    client, _ = trial
+    tokens = [act(client, episode_id="e")["token"]]
+    for _ in range(5):
+        tokens.append(act(client, token=tokens[-1])["token"])
+    assert len({token[:-40] for token in tokens}) == 6
+    assert len({len(token) for token in tokens}) == 1
 
 
 def test_a_held_lock_delays_a_new_episode_by_a_second_at_most_and_no_step(home: Any) -> None:

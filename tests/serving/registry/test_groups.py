@@ -87,3 +87,17 @@ def test_starts_and_endings_share_a_transaction_and_keep_their_places(ledger: Le
     assert outcome == ledger.outcomes()[0]
     assert row == ledger.find_episode("b")
     assert isinstance(none, UnknownEpisode)
+
+
+def test_a_spoilt_start_is_no_evidence_and_one_that_ended_stays_as_it_is(ledger: Ledger) -> None:
+    rows = begin(ledger, start("a"), start("b"), start("c"))
+    end(ledger, ended("b", 1.0))
+    with ledger.database().write() as connection:
+        spoilt = [groups.Spoilt(row.n) for row in rows[:2]]
+        *none, stored = groups.write(connection, [*spoilt, ended("a", 2.0)], 50.0)
+    assert none == [None, None]
+    assert isinstance(stored, Outcome)
+    assert not stored.counted  # though its token says nothing of it
+    found = [ledger.find_episode(name) for name in "abc"]
+    assert [row.moved for row in found if row] == [True, False, False]
+    assert [row.counted for row in found if row] == [False, True, None]
