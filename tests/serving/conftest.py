@@ -253,7 +253,7 @@ class Steps:
         return self.ledger.start_canary(
             version,
             **{
-                "params": CanaryParams(min_episodes=5),
+                "params": CanaryParams(min_episodes=5, return_low=0.0, return_high=500.0),
                 "loaded": loaded,
                 "who": Who("server", "try it"),
                 **more,

@@ -24,7 +24,8 @@ def opened(home: Any) -> TestClient:
 
 
 def tried(home: Any, version: int) -> None:
-    home.steps.canary(version, params=CanaryParams(weight=0.5, min_episodes=5000), weight=0.5)
+    params = CanaryParams(weight=0.5, min_episodes=5000, return_low=0.0, return_high=500.0)
+    home.steps.canary(version, params=params, weight=0.5)
 
 
 @pytest.fixture
