@@ -88,8 +88,9 @@ class Episodes:
         self._sealer: Sealer | None = None
         self._known: OrderedDict[str, Episode] = OrderedDict()
         self._sealed: dict[str, Episode] = {}
-        self._spoilt: OrderedDict[int, None] = OrderedDict()
-        self._untold: set[int] = set()  # of these, the ledger does not know yet
+        self._spoilt: OrderedDict[str, None] = OrderedDict()
+        self._untold: set[str] = set()  # those that the ledger does not know yet
+        self._telling = False
         # One writer for all: a second one would wait for the first one's commits.
         self._writer: GroupWriter[Start | Spoilt | Ended, StartRow | Outcome | None] = GroupWriter(
             self._write, "episodes"
@@ -99,7 +100,7 @@ class Episodes:
         self._writer.close()
         if self._untold:
             try:
-                self._write([Spoilt(start) for start in self._untold])
+                self._write([Spoilt(self._policy, tuple(self._untold))])
             except LedgerError as error:
                 logger.error("%d episodes may count that should not: %s", len(self._untold), error)
 
@@ -129,6 +130,7 @@ class Episodes:
             self._counts.add("unpinned_episodes")
             logger.error("episode %s is not recorded: %s", name, error)
             self._remember(episode)
+            self._spoil(episode)  # it may have begun before, at another worker
             return served, predictor, episode
         return await self._settle(served, predictor, episode, row)
 
@@ -156,7 +158,7 @@ class Episodes:
         """
         until = time.monotonic() + self._limits.outcome_seconds
         while True:
-            if ended.episode.start in self._untold:
+            if ended.name in self._untold:
                 ended = replace(ended, episode=ended.episode.but(moved=True))
             try:
                 stored = await self._put(ended, until - time.monotonic())
@@ -248,6 +250,7 @@ class Episodes:
         )
         self._remember(found)
         if fresh:
+            self._spoilt.pop(found.name, None)  # of an earlier episode of that name
             return served, predictor, found
         self._spoil(found)
         return await self.go_on(found)
@@ -260,25 +263,28 @@ class Episodes:
 
     def _spoil(self, episode: Episode) -> None:
         """Have the ledger told, once, that an episode is no evidence; no step waits for it."""
-        start = episode.start
-        if start is None or start in self._spoilt:
+        if episode.name in self._spoilt:
             return
-        self._spoilt[start] = None
+        self._spoilt[episode.name] = None
         if len(self._spoilt) > self._limits.pins:
             self._spoilt.popitem(last=False)
-        self._untold.add(start)
-        self._tell(start)
+        self._untold.add(episode.name)
+        if not self._telling:
+            self._tell()
 
-    def _tell(self, start: int) -> None:
-        self._writer.post(Spoilt(start)).add_done_callback(partial(self._told, start))
+    def _tell(self) -> None:
+        self._telling, spoilt = True, Spoilt(self._policy, tuple(self._untold))
+        self._writer.post(spoilt).add_done_callback(partial(self._told, spoilt))
 
-    def _told(self, start: int, written: asyncio.Future[Any]) -> None:
-        error = None if written.cancelled() else written.exception()
-        if error is None:
-            self._untold.discard(start)
-            return
-        self._counts.add("ledger_errors")
-        asyncio.get_running_loop().call_later(AGAIN, self._tell, start)
+    def _told(self, spoilt: Spoilt, written: asyncio.Future[Any]) -> None:
+        failed = written.cancelled() or written.exception() is not None
+        if failed:
+            self._counts.add("ledger_errors")
+        else:
+            self._untold.difference_update(spoilt.names)
+        self._telling = bool(self._untold)
+        if self._telling:
+            written.get_loop().call_later(AGAIN if failed else 0, self._tell)
 
     def _hold(self, version: int) -> Predictor | None:
         try:

@@ -31,15 +31,16 @@ _END = "UPDATE starts SET {} WHERE n = ?".format(", ".join(f'"{name}" = ?' for n
 _SAID = tuple("return_" if name == "return" else name for name in _ENDED)
 _OPEN: dict[str, Any] = dict.fromkeys(_SAID)
 # An outcome that has arrived keeps its weight: decisions may have been taken with it.
-_SPOIL = "UPDATE starts SET moved = ? WHERE n = ? AND arrived IS NULL"
+_SPOIL = "UPDATE starts SET moved = ? WHERE policy = ? AND episode = ? AND arrived IS NULL"
 _FLAGS = ("moved", "terminated", "counted")  # SQLite stores them as numbers
 
 
 @dataclass(frozen=True)
 class Spoilt:
-    """Start `n` is no evidence any more: its episode moved, or a request lacked its token."""
+    """Episodes that are no evidence any more: they moved, or a request lacked their token."""
 
-    n: int
+    policy: str
+    names: tuple[str, ...]
 
 
 class Ending(Protocol):
@@ -84,8 +85,9 @@ def write(
 def spoil(connection: Connection, spoilt: Sequence[Spoilt]) -> None:
     """Mark starts as no evidence, unless their outcome has arrived."""
     driver = _Driver(connection)
-    for one in spoilt:
-        driver.run(_SPOIL, (True, one.n))
+    for some in spoilt:
+        for name in some.names:
+            driver.run(_SPOIL, (True, some.policy, name))
 
 
 def begin(connection: Connection, starts: Sequence[Start]) -> list[StartRow]:

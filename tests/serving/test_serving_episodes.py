@@ -55,7 +55,7 @@ def trial(home: Any) -> Iterator[tuple[TestClient, Any]]:
     """A server in a trial that no outcome decides."""
     home.first()
     version = home.approved(bias=1.0)
-    params = CanaryParams(weight=0.5, min_episodes=5000)
+    params = CanaryParams(weight=0.5, min_episodes=5000, return_low=0.0, return_high=500.0)
     canary = home.steps.canary(version, params=params, weight=0.5)
     with opened(home) as client:
         wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]
@@ -282,6 +282,22 @@ def test_the_ledger_is_told_as_soon_as_it_can_be_written(
     wait_for(lambda: home.ledger.find_episode("locked").moved)
     wait_for(lambda: not episodes._untold)
     assert end(client, "locked", token).json()["counted"] is False
+
+
+def test_it_is_told_of_a_request_that_came_while_it_could_not_be_read(
+    trial: tuple[TestClient, Any], home: Any
+) -> None:
+    """The worker then cannot know that the episode runs already."""
+    client, _ = trial
+    token = act(client, episode_id="away")["token"]
+    with opened(home, start_seconds=0.2, lock_seconds=0.2) as second:
+        lock = sqlite3.connect(home.settings.home / "ledger.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        assert act(second, episode_id="away")["recorded"] is False
+        lock.execute("ROLLBACK")
+        lock.close()
+        wait_for(lambda: home.ledger.find_episode("away").moved)
+    assert end(client, "away", token).json()["counted"] is False
 
 
 def test_no_outcome_without_the_episodes_own_token_takes_its_place(
