@@ -26,6 +26,8 @@ from srghn.files import atomic_write, canonical_json, sha256_bytes
 
 #: Generations after a switch in which the mutation rate's peak is measured.
 PEAK_WITHIN = 50
+#: `test_every`, `tested` and `until_solved` of an `Experiment` that does not say them.
+DEFAULT_RULES = [1, "all", False]
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,12 @@ def _mended(file: Path) -> dict[int, dict[str, float]]:
 
 
 def folder_of(experiment: Experiment, arm: str, seed: int, out: Path) -> Path:
-    """A run's folder. Other parameters give another folder, so stale results are never used."""
+    """A run's folder. Other parameters, and another way to test or end it, give another folder."""
     params = experiment.params(arm, seed).model_dump(mode="json")
     decides = [params, experiment.solved, experiment.test_episodes]
     decides += [experiment.networks] if experiment.networks else []
+    rules = [experiment.test_every, experiment.tested, experiment.until_solved]
+    decides += [rules] if rules != DEFAULT_RULES else []
     digest = sha256_bytes(canonical_json(decides))
     return out / "runs" / f"{arm.replace(' ', '-')}-{seed}-{digest[:8]}"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines.lab.experiments import page
 from pipelines.lab.experiments.catalogue import EXPERIMENTS
+from pipelines.lab.experiments.checks import check
 from pipelines.lab.experiments.controls import METHOD
 from pipelines.lab.experiments.play import folder_of, play
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
@@ -45,11 +46,13 @@ def run_experiment(
     per run and phase), `curves.csv` (a row per run and generation), and the runs, from which a
     stopped experiment resumes. `arms` are those to run beside the method's own, by default all;
     `sets` (`section.key=value`) apply to every arm; `workers` runs are run at a time. Raises
-    `ConfigError` for an unknown name, arm or parameter.
+    `ConfigError` for an unknown name, arm or parameter, and, before any run, for what an arm cannot
+    have.
     """
     experiment = find(name, quick, sets)
     if arms:
         experiment = only(experiment, arms)
+    check(experiment)
     count = seeds or experiment.seeds
     todo = [(arm, seed) for seed in range(count) for arm in experiment.arms]
     outcomes: dict[tuple[str, int], Outcome] = {}

@@ -69,6 +69,7 @@ class Experiment:
     log_error      fitness is minus an error, drawn on a log axis
     seeded         further parameters that depend on a run's seed, nested like the parameters
     sets           `section.key=value` of the command line, for every arm
+    budget         evaluations of each run, which decide its generations, whatever is set
     until_solved   a run ends in the generation in which its last phase is solved
     tested         modes in which a champion is tested at the end of a phase: all, its own and the
                    next one's, or its own
@@ -88,6 +89,7 @@ class Experiment:
     log_error: bool = False
     seeded: Callable[[int], Mapping[str, Any]] = lambda seed: {}
     sets: tuple[str, ...] = ()
+    budget: int | None = None
     until_solved: bool = False
     test_every: int = 1
     tested: Literal["all", "next", "own"] = "all"
@@ -97,7 +99,21 @@ class Experiment:
         """The parameters of one run."""
         merged = _merge(_merge(self.base, self.arms[arm]), {"evolution": {"seed": seed}})
         merged = _merge(merged, self.seeded(seed))
-        return with_overrides(parse_params(merged, f"experiment {self.name}, arm {arm}"), self.sets)
+        given = parse_params(merged, f"experiment {self.name}, arm {arm}")
+        params = with_overrides(given, self.sets)
+        if self.budget is None:
+            return params
+        generations = self.budget // episodes_of_a_generation(params)
+        evolution = params.evolution.model_copy(update={"generations": generations})
+        return params.model_copy(update={"evolution": evolution})
+
+
+def episodes_of_a_generation(params: RunParams) -> int:
+    """Children and those evaluated again, without guests from memory, with each network."""
+    evolution = params.evolution
+    again = evolution.elites if evolution.selection == "comma" else evolution.parents
+    individuals = evolution.parents * evolution.children + again
+    return individuals * evolution.episodes * len(params.networks)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

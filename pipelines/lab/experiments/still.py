@@ -22,29 +22,11 @@ from pipelines.lab.experiments.functions import FUNCTIONS, Point, StillFunction
 from pipelines.lab.experiments.spec import Experiment
 from pipelines.lab.experiments.switching import landers, network
 from pipelines.runs.presets import load_preset
-from srghn.config import EvolutionParams
 
 #: Evaluations that a run may take on a function.
 BUDGET = 20_000
 #: Episodes of an individual in a world.
 EPISODES = 8
-
-
-def population(evolution: Mapping[str, Any]) -> int:
-    """How many individuals a generation evaluates."""
-    params = EvolutionParams.model_validate(evolution)
-    born = params.parents * params.children
-    return born + (params.elites if params.selection == "comma" else params.parents)
-
-
-def equal(arms: Arms, budget: int, episodes: int) -> Arms:
-    """The arms with as many generations as `budget` episodes allow each of them."""
-    found = {}
-    for name, arm in arms.items():
-        evolution = arm.get("evolution", {})
-        generations = budget // (population(evolution) * episodes)
-        found[name] = {**arm, "evolution": {**evolution, "generations": generations}}
-    return found
 
 
 #: Parents and children of each. Ten evaluations a generation suit smooth functions.
@@ -104,7 +86,7 @@ def static(quick: bool) -> Experiment:
     arms: dict[str, dict[str, Any]] = {}
     for function in FUNCTIONS:
         world = {"env": {"kwargs": {"function": function}}}
-        for name, arm in equal(_suited(function), budget, 1).items():
+        for name, arm in _suited(function).items():
             arms[f"{function} {name}"] = {**world, **arm}
     return Experiment(
         name="static",
@@ -122,6 +104,7 @@ def static(quick: bool) -> Experiment:
             "evolution": {"episodes": 1},
         },
         arms=arms,
+        budget=budget,
         solved=-1e-3,
         test_episodes=0,
         seeds=2 if quick else 20,
@@ -169,7 +152,8 @@ def static_world(quick: bool, world: str) -> Experiment:
         question=f"How many of {budget:,} episodes does each strategy need until its champion "
         f"averages {known.solved:g} over 64 fixed test episodes?",
         base={**known.base, "env": {"id": world}, "evolution": {"episodes": EPISODES}},
-        arms=equal(known.arms, budget, EPISODES),
+        arms=known.arms,
+        budget=budget,
         solved=known.solved,
         test_episodes=64,
         seeds=2 if quick else known.seeds,

@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.lab.experiments import (
     catalogue,
+    checks,
     controls,
     figures,
     page,
@@ -27,7 +28,12 @@ from pipelines.lab.experiments.functions import (
     StillFunction,
     still_optimum,
 )
-from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
+from pipelines.lab.experiments.spec import (
+    Experiment,
+    Outcome,
+    Recovery,
+    episodes_of_a_generation,
+)
 from srghn.config import EnvParams
 from srghn.envs import EnvVersion, pin
 from srghn.errors import ConfigError
@@ -58,14 +64,17 @@ def pinned(world: str) -> EnvVersion:
 
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("name", catalogue.EXPERIMENTS)
-def test_every_arm_of_every_experiment_can_be_begun(name: str, quick: bool) -> None:
+def test_every_arm_of_every_experiment_can_be_begun(
+    name: str, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "pin", lambda env: pinned(env.model_dump_json()))
     experiment = catalogue.EXPERIMENTS[name](quick)
     assert len(experiment.arms) >= 7
+    checks.check(experiment)
     for arm in experiment.arms:
         params = experiment.params(arm, seed=4)
         assert params.evolution.seed == 4
         version = pinned(params.env.model_dump_json())
-        make_strategy(params, version.interface)
         switches = len(params.env.schedule)
         assert len(play.phases(params, version)) == 1 + switches
         assert switches >= 2 or experiment.until_solved or name == "ant"
@@ -281,8 +290,14 @@ def test_a_stopped_run_goes_on_to_the_same_outcome(tmp_path: Path) -> None:
 
 
 def test_other_parameters_never_take_up_a_folder(tmp_path: Path) -> None:
-    one, other = small(), dataclasses.replace(small(), test_episodes=9)
-    assert runner.folder_of(one, "ga", 0, tmp_path) != runner.folder_of(other, "ga", 0, tmp_path)
+    changes: list[dict[str, Any]] = [
+        {}, {"test_episodes": 9}, {"test_every": 2}, {"tested": "next"}, {"until_solved": True},
+    ]  # fmt: skip
+    folders = [
+        runner.folder_of(dataclasses.replace(small(), **change), "ga", 0, tmp_path)
+        for change in changes
+    ]
+    assert len(set(folders)) == len(changes)
 
 
 def test_what_the_command_line_sets_holds_in_every_arm_and_a_typo_is_refused_at_once(
@@ -298,6 +313,62 @@ def test_what_the_command_line_sets_holds_in_every_arm_and_a_typo_is_refused_at_
     )
     with pytest.raises(ConfigError, match="did you mean 'episodes'"):
         runner.run_experiment("many-switches", sets=["evolution.episode=3"], out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "sets", "arms", "words"),
+    [
+        ("start-rate", "evolution.until=475", [], r"arm self-ref.* evolution.until: .* got 475"),
+        ("start-rate", "evolution.evaluations=9", [], "evolution.evaluations: .* leave it out"),
+        ("start-rate", "evolution.seconds=9", [], "evolution.seconds: expected none"),
+        ("start-rate", "evolution.mode=normal", [], "evolution.mode: expected none"),
+        ("start-rate", "evolution.seed=3", [], "evolution.seed: .* use --seeds"),
+        ("start-rate", "evolution.generations=100", [], "expected more than 100, .* got 100"),
+        ("start-rate", "evolution.options.sigma=2", [], r"arm self-referential 0.003: .*options"),
+        (
+            "cartpole-switch", "evolution.memory=4", [],
+            "arm gesmr: evolution.memory: .*; or leave this arm out .--arms names the others",
+        ),
+        ("cartpole-switch", "evolution.newcomers=0.5", ["cmaes"], "arm cmaes: evolution.newcomers"),
+        ("cartpole-switch", "evolution.racing=8", ["ga"], "racing must leave episodes"),
+        (
+            "architectures", "evolution.strategy=ga evolution.architectures=[]", ["none"],
+            "evolution.strategy: expected one with a hypernetwork, .* got ga",
+        ),
+        ("static-cartpole", "evolution.generations=3", [], "evolution.generations: expected none"),
+        ("static-cartpole", "evolution.episodes=900", [], "at most 2048 evaluations, got 59400"),
+    ],
+)  # fmt: skip
+def test_what_an_arm_cannot_have_is_refused_before_any_run(
+    name: str, sets: str, arms: list[str], words: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(checks, "pin", lambda env: pinned(env.model_dump_json()))
+    monkeypatch.setattr(runner, "_pool", lambda workers: pytest.fail("a run began"))
+    with pytest.raises(ConfigError, match=words) as refused:
+        runner.run_experiment(name, sets=sets.split(), arms=arms, quick=True, out=tmp_path)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("in_place")
+def test_arms_that_are_left_out_refuse_nothing(tmp_path: Path) -> None:
+    """CMA-ES has no memory, but is not asked."""
+    sets = ["evolution.memory=4", "evolution.episodes=2"]
+    report = runner.run_experiment(
+        "cartpole-switch", sets=sets, arms=["ga"], seeds=1, out=tmp_path, progress=lambda *_: None
+    )
+    assert [arm["params"]["evolution"]["memory"] for arm in report["arms"]] == [4, 4]
+
+
+def test_evaluations_stay_equal_whatever_is_set() -> None:
+    sets = ["evolution.episodes=4", "evolution.parents=5", "evolution.children=3"]
+    for name, budget in (("static", 2000), ("static-cartpole", 2048)):
+        experiment = runner.find(name, True, sets)
+        for arm in experiment.arms:
+            params = experiment.params(arm, 0)
+            each = episodes_of_a_generation(params)
+            assert each == 4 * (15 + (params.evolution.elites if "comma" in arm else 5))
+            assert budget - each < each * params.evolution.generations <= budget
 
 
 def test_each_seed_has_worlds_of_its_own_that_never_return() -> None:
