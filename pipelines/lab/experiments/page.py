@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,7 @@ DIVERSITY = Curve(
 def write(
     experiment: Experiment, outcomes: Sequence[Outcome], out: Path, quick: bool
 ) -> dict[str, Any]:
-    """Write all files into `out`; returns the report."""
+    """Write all files into `out`; returns the report as in JSON: None for what is not finite."""
     frame = pd.concat(
         [
             curves(folder_of(experiment, o.arm, o.seed, out)).assign(arm=o.arm, seed=o.seed)
@@ -57,13 +58,23 @@ def write(
     }
     atomic_write(out / "results.csv", results(experiment, outcomes).to_csv(index=False))
     atomic_write(out / "curves.csv", frame.to_csv(index=False))
-    atomic_write(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    kept: dict[str, Any] = _finite(report)
+    atomic_write(out / "report.json", json.dumps(kept, indent=1, allow_nan=False) + "\n")
     wear = ""
     if len(outcomes[0].after_switches) > MANY:
         wear = figures.draw_wear(results(experiment, outcomes), list(experiment.arms))
         atomic_write(out / "wear.svg", wear)
     atomic_write(out / "index.html", html(experiment, report, frame, wear))
-    return report
+    return kept
+
+
+def _finite(value: Any) -> Any:
+    """A score of minus infinity (a crash) or NaN is none in JSON."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def results(experiment: Experiment, outcomes: Sequence[Outcome]) -> pd.DataFrame:
@@ -98,16 +109,17 @@ def _score_columns(
     return {"score": scores[mode], "score_next": after[0] if after else np.nan}
 
 
-def is_generalist(experiment: Experiment, scores: Mapping[str, float]) -> bool:
-    """Whether one policy solves every mode, so that a switch needs no recovery; or where only its
-    own is tested, one genome every network.
+def is_generalist(experiment: Experiment, scores: Mapping[str, float]) -> bool | None:
+    """Whether one policy solves every mode that it was tested in, so that a switch needs no
+    recovery; or where only its own is tested, one genome every network. None with a single score.
     """
-    return min(scores.values()) >= experiment.solved
+    return min(scores.values()) >= experiment.solved if len(scores) > 1 else None
 
 
 def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """One line of the table: recovery with its interval, speed, cost, generalists, rates."""
     runs = targets.of_arm(outcomes, arm)
+    able = [is_generalist(experiment, p.scores) for r in runs for p in r.phases]
     back = sum(map(targets.recovered, runs))
     low, high = wilson(back, len(runs))
     switches = [_switch(column) for column in zip(*(r.judged for r in runs), strict=True)]
@@ -121,10 +133,10 @@ def summary(experiment: Experiment, arm: str, outcomes: Sequence[Outcome]) -> di
         **targets.wear(runs),
         "params": experiment.params(arm, 0).model_dump(mode="json", include=SECTIONS),
         "unseen": {name: _median_score(name, runs) for name in experiment.networks},
-        "generalists": sum(is_generalist(experiment, p.scores) for r in runs for p in r.phases),
-        "champions": sum(len(r.phases) for r in runs),
+        "generalists": able.count(True),
+        "champions": len(able) - able.count(None),
         "score": float(np.median([r.phases[-1].scores[r.phases[-1].mode] for r in runs])),
-        "fall": float(np.median([min(p.peak / p.rest for p in r.phases) for r in runs])),
+        "fall": float(np.median([min(p.fall for p in r.phases) for r in runs])),
     }
 
 
@@ -157,6 +169,7 @@ def html(
     experiment: Experiment, report: Mapping[str, Any], frame: pd.DataFrame, wear: str = ""
 ) -> str:
     """The page: targets, table, figures, and `wear` if there are many switches. Self-contained."""
+    frame = frame.replace([-np.inf, np.inf], np.nan)  # where everyone crashed: a gap
     if experiment.log_error:
         frame = frame.assign(best=figures.log_error(frame["best"]))
     best = Curve("best", "error" if experiment.log_error else "best fitness", experiment.log_error)

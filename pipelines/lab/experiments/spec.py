@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,6 +39,15 @@ class Recovery:
     peak: float
     rest: float
     scores: Mapping[str, float]
+
+    @property
+    def fall(self) -> float:
+        return over(self.peak, self.rest)
+
+
+def over(peak: float, rest: float) -> float:
+    """How many times the rest the peak is: infinite where the rate went down to nothing."""
+    return peak / rest if rest else math.inf
 
 
 @dataclass(frozen=True)

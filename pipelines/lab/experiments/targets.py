@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipelines.lab.experiments.spec import Outcome, Recovery, Target
+from pipelines.lab.experiments.spec import Outcome, Recovery, Target, over
 
 METHOD = "self-referential"
 #: The arm of LunarLander-Switch with memory.
@@ -129,7 +129,7 @@ def signature(outcomes: Sequence[Outcome], name: str) -> Target:
 
 def _fall(solved: Recovery, peak: Recovery) -> float:
     """The peak of one phase divided by the rest of another; NaN unless that was solved."""
-    return math.nan if solved.generations is None else peak.peak / solved.rest
+    return math.nan if solved.generations is None else over(peak.peak, solved.rest)
 
 
 def _times(value: float) -> str:
@@ -193,7 +193,7 @@ def ant(outcomes: Sequence[Outcome]) -> list[Target]:
     }
     own, runs = scores[METHOD], of_arm(outcomes, METHOD)
     others = {arm: score for arm, score in scores.items() if arm != METHOD}
-    fall = float(np.median([run.phases[-1].peak / run.phases[-1].rest for run in runs]))
+    fall = float(np.median([run.phases[-1].fall for run in runs]))
     found = [
         Target("walks", f"the last champion averages {WALKS:g}", f"{own:.0f}", own >= WALKS),
         Target(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipelines.lab.experiments import (
@@ -253,6 +254,54 @@ def test_an_experiment_ends_in_a_page_two_tables_and_a_report(
     monkeypatch.setattr(runner, "play", never)
     assert runner.run_experiment("cartpole-switch", seeds=2, quick=True, out=tmp_path) == report
     assert (tmp_path / "index.html").read_text() == text
+
+
+def test_a_page_is_made_of_scores_and_rates_that_are_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = dataclasses.replace(small(), arms={"self-referential": {}})
+    crashed = dataclasses.replace(
+        phase(2, None, rest=0.0), scores={"normal": -np.inf, "flipped": np.nan}
+    )
+    outcomes = [
+        Outcome("self-referential", seed, (phase(0, 3), phase(1, 3), crashed)) for seed in (0, 1)
+    ]
+    frame = pd.DataFrame(
+        {
+            "generation": range(24), "evaluations": range(1, 25), "best": [9.0] * 23 + [-np.inf],
+            "rate": 0.1, "diversity": 0.2,
+        }
+    )  # fmt: skip
+    monkeypatch.setattr(page, "curves", lambda folder: frame)
+    report = page.write(experiment, outcomes, tmp_path, quick=True)
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert report["arms"][0]["score"] is None
+    dead = [dataclasses.replace(o, phases=(crashed,) * 3) for o in outcomes]
+    assert page.write(experiment, dead, tmp_path, quick=True)["arms"][0]["fall"] is None
+    assert "inf×" in (tmp_path / "index.html").read_text()
+
+
+def test_generalists_are_counted_where_more_than_one_mode_was_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In worlds that never return the last phase has no next mode."""
+    experiment = dataclasses.replace(
+        catalogue.EXPERIMENTS["never-return"](True), arms={"self-referential": {}}
+    )
+    scores = [{"0": 500.0, "1": 500.0}, {"1": 500.0, "2": 9.0}, {"2": 500.0}]
+    phases = tuple(
+        dataclasses.replace(phase(k, 3), mode=str(k), scores=each) for k, each in enumerate(scores)
+    )
+    outcomes = [Outcome("self-referential", 0, phases)]
+    frame = page.results(experiment, outcomes)
+    assert frame["generalist"].tolist() == [True, False, None]
+    line = page.summary(experiment, "self-referential", outcomes)
+    assert (line["generalists"], line["champions"]) == (1, 2)
+    report = {"seeds": 1, "quick": True, "targets": [], "arms": [line]}
+    monkeypatch.setattr(page.figures, "draw", lambda *_: "")
+    text = page.html(experiment, report, pd.DataFrame({"best": [1.0]}))
+    assert "Generalists (own and next mode)" in text
+    assert "in every mode" not in text
 
 
 def test_chosen_arms_run_beside_the_method(tmp_path: Path) -> None:
