@@ -10,11 +10,14 @@ import itertools
 import re
 import secrets
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from serving.aside import LONG, Room, aside
 from serving.protocol import REPLY, Reply
 from serving.schemas import BadRequest
 
@@ -62,13 +65,25 @@ def trace_of(given: bytes | None) -> str:
     return match[1].decode() if match else ""
 
 
+def _smaller() -> str:
+    return "send smaller batches"
+
+
 class Call:
-    """A request and the way to answer it."""
+    """A request and the way to answer it.
 
-    __slots__ = ("_receive", "_send", "_short", "headers", "id", "path", "token")
+    Its body, if it is long, takes of the worker's `room` until `release`.
+    """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+    __slots__ = (
+        "_hint", "_receive", "_room", "_send", "_short", "headers", "held", "id", "path", "token",
+    )  # fmt: skip
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, path: str, room: Room | None = None
+    ) -> None:
         self._receive, self._send, self.path = receive, send, path
+        self._room, self.held = room, 0
         self._short: Reply | None = scope.get("extensions", {}).get(REPLY)
         self.token: Token | None = None
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -79,11 +94,38 @@ class Call:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    async def body(self, limit: int) -> bytes:
-        """The body, decompressed; raises `BadRequest` (413 beyond `limit` bytes, 415, 400)."""
+    async def body(self, limit: int, hint: Callable[[], str] = _smaller) -> bytes:
+        """The body, decompressed; raises `BadRequest` (413 beyond `limit` bytes, 415, 400, 503).
+
+        `hint` says what to do about one that is too long.
+        """
+        self._hint = hint
         body = await self._read(limit)
         encoding = self.headers.get(b"content-encoding")
-        return body if encoding is None else unpack(body, encoding.decode("latin-1"), limit)
+        if encoding is None:
+            return body
+        return await self._unpacked(body, encoding.decode("latin-1"), limit)
+
+    def release(self) -> None:
+        """Give the body's room back."""
+        if self._room is not None:
+            self._room.give(self.held)
+        self.held = 0
+
+    def _hold(self, count: int) -> None:
+        if self._room is not None:
+            self._room.take(count)
+            self.held += count
+
+    async def _unpacked(self, body: bytes, encoding: str, limit: int) -> bytes:
+        plain = unpack(body, encoding, min(limit, LONG))
+        if plain is None and limit > LONG:
+            plain = await aside(partial(unpack, body, encoding, limit))
+        if plain is None:
+            raise self._too_big(limit, f"more than {limit} unpacked")
+        if len(plain) > LONG:
+            self._hold(len(plain))
+        return plain
 
     async def _read(self, limit: int) -> bytes:
         self._check_kind(limit)
@@ -91,7 +133,9 @@ class Call:
         if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message.get("body", b"")
             if len(body) > limit:
-                raise too_big(limit, str(len(body)))
+                raise self._too_big(limit, str(len(body)))
+            if len(body) > LONG:
+                self._hold(len(body))
             return body
         return await self._rest(message, limit)
 
@@ -103,18 +147,22 @@ class Call:
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             if size > limit:
-                raise too_big(limit, f"at least {size}")
+                raise self._too_big(limit, f"at least {size}")
+            self._hold(len(chunks[-1]))
             if not message.get("more_body"):
                 return b"".join(chunks)
             message = await self._receive()
 
     def _check_kind(self, limit: int) -> None:
         said = self.headers.get(b"content-length")
-        if said is not None and said.isdigit() and int(said) > limit:
-            raise too_big(limit, said.decode())
+        if said is not None and said.isdigit() and (len(said) > 15 or int(said) > limit):
+            raise self._too_big(limit, said[:20].decode())
         kind = self.headers.get(b"content-type")
         if kind is not None and kind not in _TYPES:
             check_type(kind.decode("latin-1"))
+
+    def _too_big(self, limit: int, got: str) -> BadRequest:
+        return BadRequest(413, "body", f"at most {limit} bytes", got, hint=self._hint())
 
     async def reply(self, status: int, body: bytes, lines: bytes) -> None:
         """Send an answer. `lines` are complete header lines; length and ids are added."""
@@ -152,8 +200,8 @@ def check_type(kind: str) -> None:
     )  # fmt: skip
 
 
-def unpack(body: bytes, encoding: str, limit: int) -> bytes:
-    """A body, decompressed; never decompresses more than `limit` bytes. Raises `BadRequest`."""
+def unpack(body: bytes, encoding: str, limit: int) -> bytes | None:
+    """A body, decompressed; None if that is more than `limit` bytes. Raises `BadRequest`."""
     name = encoding.strip().lower()
     if name == "identity":
         return body
@@ -165,11 +213,7 @@ def unpack(body: bytes, encoding: str, limit: int) -> bytes:
     except zlib.error as error:
         raise BadRequest(400, "body", f"{name} data", str(error)) from None
     if len(plain) > limit:
-        raise too_big(limit, f"more than {limit} unpacked")
+        return None
     if not unpacking.eof or unpacking.unused_data:
         raise BadRequest(400, "body", f"{name} data", "truncated data, or further bytes after it")
     return plain
-
-
-def too_big(limit: int, got: str) -> BadRequest:
-    return BadRequest(413, "body", f"at most {limit} bytes", got, hint="send smaller batches")

@@ -48,14 +48,14 @@ _REFUSALS = {
     "408": "sent too slowly",
     "409": "a step that is not allowed now",
     "412": "the champion's generation is not the one in If-Match",
-    "413": "too long",
+    "413": "too long: the body, or the batch in it",
     "415": "a content type other than JSON",
     "421": "sent to a host name that is not served here",
     "422": "a field that is missing or wrong",
     "428": "Idempotency-Key or If-Match is missing",
     "431": "headers too long or too many",
     "500": "an error of the server",
-    "503": "not ready, or the ledger cannot be used now",
+    "503": "not ready, too much at once, or the ledger cannot be used now",
 }
 _FORMS = {
     "type": "object",

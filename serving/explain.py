@@ -59,7 +59,8 @@ def check_keys(body: bytes) -> None:
 def explain(body: bytes, error: Exception) -> BadRequest:
     """The refusal of a body, from the decoder's error."""
     if len(body) > LOOKED_UP:
-        return _from_message(str(error), None)
+        decoders = isinstance(error, msgspec.MsgspecError)
+        return _from_message(str(error), None) if decoders else _no_json(error)
     try:
         value = json.loads(body.decode(), object_pairs_hook=_once)
     except _Duplicate as twice:
@@ -110,7 +111,7 @@ def _from_message(message: str, value: Any) -> BadRequest:
     match = _MESSAGE.match(message)
     assert match is not None
     said, path = match["said"], (match["path"] or "$").removeprefix("$").removeprefix(".")
-    if value is None and "alformed" in said:
+    if value is None and ("alformed" in said or "truncated" in said):
         return BadRequest(400, "body", "JSON", said)
     if field := _FIELD.match(said):
         name = f"{path}.{field[2]}" if path else field[2]

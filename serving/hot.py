@@ -5,14 +5,12 @@ The application's router has the same endpoints, for the description in /openapi
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
 from serving.access import INFER, OUTCOME
+from serving.aside import LONG, aside
 from serving.auth import caller_of
 from serving.batches import quick_batch
 from serving.calls import JSON, Call, trace_of
@@ -31,6 +30,7 @@ from serving.forms import Forms
 from serving.leaves import are_leaves, form_for, forms_of, leaf_batch
 from serving.logs import REQUEST
 from serving.native import (
+    NativeRequest,
     batches_of,
     check_marks,
     forms_of_one,
@@ -62,8 +62,6 @@ _OUTCOME = msgspec.json.Decoder(OutcomeRequest)
 _BATCH = msgspec.json.Decoder(BatchRequest)
 _EPISODE = re.compile(EPISODE_PATTERN)
 _BINARY_TYPES = {"i": "<i8", "f": "<f4"}
-#: A longer body is parsed in a separate thread, so that other requests are answered meanwhile.
-LONG = 65_536
 #: A request may have so many forms of its observation, before its body is looked at closely.
 FORMS = 16
 
@@ -71,8 +69,6 @@ FORMS = 16
 Said = tuple[Face, bytes, bytes]
 #: Observations (n, d) in tensors; one alone is a list, for which no array is made.
 Tensors = list[float] | NDArray[np.float32]
-_parsing = ThreadPoolExecutor(1, thread_name_prefix="parsing")
-T = TypeVar("T")
 Handler = Callable[[Call], Awaitable[Said]]
 
 
@@ -81,6 +77,7 @@ class HotPath:
 
     def __init__(self, service: Service, policy: PolicyService) -> None:
         self._limits, self._keeper, self._policy = service.limits, service.keeper, policy
+        self._room = service.room
         self._follower, self._counts = policy.follower, policy.metrics.counts
         self._handlers: dict[str, Handler] = {
             "/v1/act": self._act,
@@ -106,7 +103,7 @@ class HotPath:
         """Answer one request, count it and time it. Errors become answers with a text."""
         counts, begun = self._counts, time.perf_counter()
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        call = Call(scope, receive, send, path)
+        call = Call(scope, receive, send, path, self._room)
         route, status = "none", 500
         counts.inflight(1)
         try:
@@ -134,15 +131,15 @@ class HotPath:
                 500, b'{"error":"an error of the server; its log has the cause"}', JSON
             )
         finally:
+            if call.held:
+                call.release()
             counts.inflight(-1)
             counts.request(route, status, time.perf_counter() - begun)
 
     async def _act(self, call: Call) -> Said:
-        body = await call.body(self._limit(1))
-        served = self._follower.served
-        if len(body) > LONG:
-            check_marks(body, served.marks, FORMS, alone=True)
-        said = read_act(body, served)
+        body = await call.body(self._limit(1), self._smaller)
+        served, long = self._follower.served, len(body) > LONG
+        said = await aside(partial(_read_long, body, served)) if long else read_act(body, served)
         name = episode_of(said.episode_id or None, call.header(b"x-episode-id"))
         token = said.token or call.header(b"x-episode-token")
         flat = said.observation if isinstance(said, ActRequest) else []
@@ -150,10 +147,12 @@ class HotPath:
         if flat and len(flat) == served.size:
             check_one(flat, len(flat))  # once, for whichever arm
         else:
-            forms = forms_of_one(said, served)
+            forms = forms_of_one(said, served, long)
         served, predictor, episode = await self._choose(call, served, name, token, forms)
         if forms is None and len(flat) != predictor.observation_size:  # it is no arm
-            forms = forms_of_one(said, served)
+            forms = forms_of_one(said, served, long)
+        if forms is not None and long:  # it is known then
+            await aside(partial(forms, predictor))
         observation = flat if forms is None else forms(predictor)
         self._copy(served, observation, episode)
         if episode is None:
@@ -215,7 +214,8 @@ class HotPath:
 
     async def _outcome(self, call: Call) -> Said:
         """Record how an episode ended, as evidence in a trial. An outcome counts once."""
-        said = parse(_OUTCOME, await call.body(self._limits.small_body))
+        limit = self._limits.small_body + 2 * self._follower.served.memory_bytes
+        said = parse(_OUTCOME, await call.body(limit))
         episode = self._of_path(call, said.token or call.header(b"x-episode-token"))
         served = self._follower.served
         shown: dict[str, Any] = {"episode_id": episode.name, "length": episode.steps}
@@ -254,9 +254,9 @@ class HotPath:
 
     async def _batch(self, call: Call) -> Said:
         limits = self._limits
-        body = await call.body(self._limit(limits.batch))
+        body = await call.body(self._limit(limits.batch), self._smaller)
         work = partial(self._act_batch, body, call.header(b"x-client-key"))
-        served, predictor, actions = work() if len(body) <= LONG else await _aside(work)
+        served, predictor, actions = work() if len(body) <= LONG else await aside(work)
         face = served.face(predictor)
         shown = orjson.dumps(actions, option=orjson.OPT_SERIALIZE_NUMPY)
         return face, b'{"actions":%b%b}' % (shown, face.fields), JSON
@@ -287,9 +287,9 @@ class HotPath:
 
     async def _answer_tensors(self, call: Call, found: tuple[Served, Predictor] | None) -> Said:
         limits = self._limits
-        body = await call.body(self._limit(limits.batch))
+        body = await call.body(self._limit(limits.batch), self._smaller)
         head, binary = split(body, call.header(b"inference-header-content-length"))
-        said = read(head) if len(head) <= LONG else await _aside(partial(read, head))
+        said = read(head) if len(head) <= LONG else await aside(partial(read, head))
         name, token = None, None
         if found is None:
             name = episode_of(said.episode, call.header(b"x-episode-id"))
@@ -302,7 +302,7 @@ class HotPath:
         if predictor is None:
             served, predictor, episode = await self._choose(call, served, name, token, forms)
         work = partial(self._act_tensors, forms, served, predictor, episode)
-        answered, actions, memory = await _aside(work) if forms.long else work()
+        answered, actions, memory = await aside(work) if forms.long else work()
         face, sealed = served.face(answered), None
         if episode is not None:
             sealed = self._policy.episodes.seal(episode, answered.version, memory)
@@ -381,6 +381,16 @@ class HotPath:
             raise NotReady(served.problem)
         return self._limits.of_body(count, *served.sizes) + 2 * served.memory_bytes
 
+    def _smaller(self) -> str:
+        """What to do about a body that is too long."""
+        sizes = self._follower.served.sizes
+        count = self._limits.fitting(*sizes)
+        many = "one observation" if count == 1 else f"{count} observations"
+        return (
+            f"{many} of {sizes[0]} numbers always fit: send smaller batches, or let "
+            "SRGHN_LIMIT_BODY_BYTES allow more"
+        )
+
 
 def _only(forms: Forms[Tensors], predictor: Predictor) -> list[float]:
     """The first observation of a request, in a predictor's form."""
@@ -397,12 +407,13 @@ def _many(forms: Forms[Tensors], predictor: Predictor) -> NDArray[np.float32]:
 async def _check(forms: Forms[Any], arms: Iterable[Predictor]) -> None:
     """`Forms.check`, in a separate thread for a long body."""
     work = partial(forms.check, arms)
-    await _aside(work) if forms.long else work()
+    await aside(work) if forms.long else work()
 
 
-async def _aside(work: Callable[[], T]) -> T:
-    """Do the work for a long body in a separate thread."""
-    return await asyncio.get_running_loop().run_in_executor(_parsing, work)
+def _read_long(body: bytes, served: Served) -> ActRequest | NativeRequest:
+    """`read_act` for a long body, whose marks are counted first."""
+    check_marks(body, served.marks, FORMS, alone=True)
+    return read_act(body, served)
 
 
 def _observations(

@@ -13,6 +13,8 @@ PREFIX = "SRGHN_LIMIT_"
 _NUMBER = 28
 #: Bytes of the rest of a body: names of fields, an episode's name and its token.
 _BESIDE = 4096
+#: No body may be longer by default, unless a single observation needs it.
+_LONGEST = 16 * 2**20
 
 
 class Limits(BaseSettings):
@@ -23,7 +25,13 @@ class Limits(BaseSettings):
     body_bytes: int | None = Field(
         None,
         ge=1,
-        description="longest body, in bytes; default: what the policy's observations need",
+        description="longest body, in bytes; default: what the policy's observations need, at most "
+        "16 MiB or one observation",
+    )
+    buffered_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="bytes of long bodies that one worker holds at once; others get 503",
     )
     batch: int = Field(4096, ge=1, description="most observations in a batch")
     poll_seconds: float = Field(0.5, gt=0, description="seconds between two reads of the ledger")
@@ -87,12 +95,23 @@ class Limits(BaseSettings):
         """
         if self.body_bytes is not None:
             return self.body_bytes
-        return _BESIDE + observations * (2 + size * _NUMBER + beside)
+        each = 2 + size * _NUMBER + beside
+        return _BESIDE + max(each, min(observations * each, _LONGEST))
+
+    def fitting(self, size: int, beside: int = 0) -> int:
+        """Observations, at least one, that a body has room for however long their numbers are."""
+        room = self.of_body(self.batch, size, beside) - _BESIDE
+        return max(1, min(self.batch, room // (2 + size * _NUMBER + beside)))
 
     @property
     def small_body(self) -> int:
         """Most bytes of a body without observations."""
-        return 65_536 if self.body_bytes is None else self.body_bytes
+        return min(65_536, self.body_bytes or 65_536)
+
+    @property
+    def room(self) -> int:
+        """Bytes of long bodies held at once: one of the longest always has room."""
+        return max(self.buffered_bytes, self.body_bytes or 0)
 
 
 def load_limits() -> Limits:

@@ -107,12 +107,14 @@ def check_marks(body: bytes, marks: tuple[int, int], limit: int, alone: bool = F
         raise BadRequest(413, field, expected, "more commas or brackets than they have")
 
 
-def forms_of_one(said: ActRequest | NativeRequest, served: Served) -> Forms[list[float]]:
-    """The observation (d,) of a request, in all its forms."""
+def forms_of_one(
+    said: ActRequest | NativeRequest, served: Served, long: bool
+) -> Forms[list[float]]:
+    """The observation (d,) of a request, in all its forms. `long`: its body is."""
     read = partial(observation_for, said, served)
     if isinstance(said, ActRequest):
-        return Forms(served, read)
-    return Forms(served, read, said.observations, said.plain)
+        return Forms(served, read, long=long)
+    return Forms(served, read, said.observations, said.plain, long)
 
 
 def observation_for(

@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.types import Scope
 
+from serving.aside import Room
 from serving.auth import Keeper
 from serving.control.episodes import Episodes
 from serving.control.follower import Follower
@@ -53,6 +54,7 @@ class Service:
         )
         self.ledger = Ledger(database, witness_key=self.settings.witness_key)
         self.store = store_of(self.settings, patience=0.0)  # followers come again by themselves
+        self.room = Room(self.limits.room)
         self.keeper = Keeper(Tokens(database), self.settings.auth, self.settings.public)
         self.views = Views(self.ledger)
         self.sessions = Sessions(self.ledger.secret(POLICY), self.keeper, self.settings)
