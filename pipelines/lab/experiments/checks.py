@@ -67,6 +67,11 @@ def _check_generations(experiment: Experiment, params: RunParams) -> None:
             f"evolution.generations: expected none, for every arm has as many as "
             f"{experiment.budget} evaluations allow; leave it out"
         )
+    if params.evolution.racing:
+        raise ConfigError(
+            "evolution.racing: expected 0, for races of different arms spend different numbers of "
+            f"evaluations, got {params.evolution.racing}; leave it out"
+        )
     if count < 1:
         raise ConfigError(
             f"evolution: expected a generation of at most {experiment.budget} evaluations, got "

@@ -384,6 +384,7 @@ def test_what_the_command_line_sets_holds_in_every_arm_and_a_typo_is_refused_at_
             "architectures", "evolution.strategy=ga evolution.architectures=[]", ["none"],
             "evolution.strategy: expected one with a hypernetwork, .* got ga",
         ),
+        ("static-cartpole", "evolution.racing=2", [], "evolution.racing: expected 0, .* got 2"),
         ("static-cartpole", "evolution.generations=3", [], "evolution.generations: expected none"),
         ("static-cartpole", "evolution.episodes=900", [], "at most 2048 evaluations, got 59400"),
     ],
