@@ -58,7 +58,9 @@ def test_a_shadow_is_begun_shown_and_ended(home: Home, run: Run) -> None:
 
 
 def test_a_trial_is_paused_held_and_resumed(home: Home, run: Run) -> None:
-    home.steps.canary(home.approved(bias=1.0), params=CanaryParams())
+    home.steps.canary(
+        home.approved(bias=1.0), params=CanaryParams(return_low=0.0, return_high=500.0)
+    )
     for word, status in (("pause", "paused"), ("hold", "held"), ("resume", "running")):
         told = run("canary", word, "--reason", "because")
         assert told["status"] == status

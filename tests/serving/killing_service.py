@@ -65,7 +65,7 @@ class Stand:
         home.ledger.end_holdback(who=ANN)
         home.steps.canary(home.approved(bias=2.0), weight=0.5)
         digest = home.candidate(bias=3.0)
-        canary = {CANARY: CanaryParams().model_dump(mode="json")}
+        canary = {CANARY: CanaryParams(return_low=0.0, return_high=500.0).model_dump(mode="json")}
         manifest = {**home.store.load(digest).manifest, **canary}
         approved = home.steps.approved(digest, manifest=manifest)
         database = Database(home.settings.database_url, home=home.settings.home)

@@ -106,7 +106,9 @@ def test_episodes_of_one_are_refused_by_the_other(home: Any, both: httpx.Client)
 def test_a_trial_and_a_swap_of_one_are_none_of_the_others(home: Any, both: httpx.Client) -> None:
     arm = home.of("arm")
     version = arm.approved(more=2, bias=1.0)
-    canary = arm.steps.canary(version, params=CanaryParams(min_episodes=5))
+    canary = arm.steps.canary(
+        version, params=CanaryParams(min_episodes=5, return_low=0.0, return_high=500.0)
+    )
     wait_for(lambda: both.get("/v1/policies/arm").json()["canary"] == version)
     wait_for(lambda: weight(both, '{policy="arm"}') > 0)
     assert weight(both, "") == 0

@@ -183,7 +183,9 @@ def test_a_report_is_shown_as_its_verdict_names_it(client: TestClient, home: Any
 
 
 def start_canary(home: Any, version: int, **params: Any) -> Any:
-    chosen = CanaryParams(**{"weight": 0.5, "min_episodes": 10, **params})
+    chosen = CanaryParams(
+        **{"return_low": 0.0, "return_high": 500.0, "weight": 0.5, "min_episodes": 10, **params}
+    )
     return home.steps.canary(version, params=chosen)
 
 

@@ -37,7 +37,12 @@ def test_an_empty_home_says_how_to_begin(home: Any) -> None:
 def test_it_shows_champion_canary_review_and_history(home: Any) -> None:
     home.first(validation={"mean": 497.25, "episodes": 64})
     version = home.approved(bias=1.0)
-    home.steps.play(home.steps.canary(version, params=CanaryParams()), 300.0, 310.0, 12)
+    home.steps.play(
+        home.steps.canary(version, params=CanaryParams(return_low=0.0, return_high=500.0)),
+        300.0,
+        310.0,
+        12,
+    )
     waiting = home.steps.register()
     home.steps.begin(waiting)
     home.steps.judge(waiting, summary="passed by <b>31</b>")
@@ -149,7 +154,9 @@ def test_what_people_write_is_escaped(home: Any) -> None:
 @pytest.mark.parametrize("count", [0, 1, 300])
 def test_the_drawing_holds_at_any_size_of_evidence(home: Any, count: int) -> None:
     home.first()
-    canary = home.steps.canary(home.approved(bias=1.0), params=CanaryParams())
+    canary = home.steps.canary(
+        home.approved(bias=1.0), params=CanaryParams(return_low=0.0, return_high=500.0)
+    )
     home.steps.play(canary, 500.0, 0.0, count)
     drawing = draw(view(home.ledger, canary, time.time()))
     assert "nan" not in drawing

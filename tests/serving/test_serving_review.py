@@ -50,7 +50,7 @@ def headers(token: str, generation: int = 1, key: str = "k1") -> dict[str, str]:
 
 def passed(home: Any) -> int:
     new = home._new(bias=5.0)
-    canary = CanaryParams(weight=0.4).model_dump(mode="json")
+    canary = CanaryParams(weight=0.4, return_low=0.0, return_high=500.0).model_dump(mode="json")
     version = home.steps.register(new["digest"], manifest={**new["manifest"], "canary": canary})
     home.steps.begin(version)
     home.steps.judge(version)

@@ -208,7 +208,11 @@ def test_a_shadow_that_showed_enough_goes_on_trial_where_the_rules_say_so(
     rules = DeploymentRules(shadow_first=True, shadow_copies=5, shadow_then=then)
     home.ledger.set_deployment_rules(rules, who=ANN)
     home.first()
-    version = shadow(home, bias=1.0, canary=CanaryParams().model_dump(mode="json"))
+    version = shadow(
+        home,
+        bias=1.0,
+        canary=CanaryParams(return_low=0.0, return_high=500.0).model_dump(mode="json"),
+    )
     with opened(home, shadow_rate=10_000) as client:
         wait_for(lambda: tried(client))
         for _ in range(4):
@@ -231,7 +235,7 @@ def test_a_shadow_that_broke_a_guard_goes_on_no_trial(home: Any) -> None:
     rules = DeploymentRules(shadow_first=True, shadow_copies=20, shadow_then="trial")
     home.ledger.set_deployment_rules(rules, who=ANN)
     home.first()
-    asked = CanaryParams().model_dump(mode="json")
+    asked = CanaryParams(return_low=0.0, return_high=500.0).model_dump(mode="json")
     version = shadow(home, brittle=True, canary=asked)
     with opened(home, shadow_rate=10_000) as client:
         wait_for(lambda: tried(client))

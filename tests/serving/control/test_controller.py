@@ -37,7 +37,9 @@ class Trial:
         self.ledger, self.now, self.count = ledger, time.time(), 0
         steps.first()
         self.version = steps.approved()
-        self.canary: Canary = steps.canary(self.version, params=CanaryParams(**params))
+        self.canary: Canary = steps.canary(
+            self.version, params=CanaryParams(**{"return_low": 0.0, "return_high": 500.0, **params})
+        )
         self.controller = Controller(ledger, clock=lambda: self.now)
 
     def start(self, arms: Iterator[int] | list[int], weight: float | None = None) -> list[str]:
@@ -156,7 +158,10 @@ def test_an_undecided_trial_expires_without_quarantine_and_goes_on_with_its_capi
     assert trial.state is State.EXPIRED
     assert not ledger.version(trial.version).quarantined
     before = trial.controller.latest
-    again = steps.canary(trial.version, params=CanaryParams(max_episodes=30, margin=0.4))
+    again = steps.canary(
+        trial.version,
+        params=CanaryParams(max_episodes=30, margin=0.4, return_low=0.0, return_high=500.0),
+    )
     assert again.rules.margin == 0.05  # chosen before the evidence
     trial.canary = again
     trial.look()

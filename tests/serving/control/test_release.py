@@ -18,7 +18,7 @@ from srghn.config import CanaryParams
 from srghn.errors import ArtefactError, TransitionRefused
 from tests.serving.conftest import Steps
 
-RULES = CanaryParams(weight=0.4, min_episodes=5)
+RULES = CanaryParams(weight=0.4, min_episodes=5, return_low=0.0, return_high=500.0)
 Approve = Callable[..., State]
 
 

@@ -151,7 +151,7 @@ def test_a_trial_is_planned_with_the_outcomes_that_are_missing_in_service(tmp_pa
     ledger = Ledger(f"sqlite:///{tmp_path / 'l.db'}", clock=lambda: now[0])
     steps = Steps(ledger)
     steps.first()
-    version, asked = steps.approved(), CanaryParams()
+    version, asked = steps.approved(), CanaryParams(return_low=0.0, return_high=500.0)
     deadline = ledger.propose_trial(version, asked).deadline
     names = [f"e{n}" for n in range(MEASURED)]
     ledger.start_episodes([Start(name, 1, started_at=1000.0, deadline=9e9) for name in names])

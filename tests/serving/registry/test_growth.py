@@ -48,7 +48,9 @@ CALLS: dict[str, Callable[[Ledger, int], object]] = {
     "evidence": lambda ledger, trial: ledger.resolved(POLICY, trial, 0, 1.0, limit=100),
     "decision": lambda ledger, trial: ledger.advance_trial(POLICY, trial, 0, 1, {}),
     "step": lambda ledger, trial: ledger.set_canary_weight(0.3, who=Who("ann", "more", "key")),
-    "plan": lambda ledger, trial: ledger.propose_trial(2, CanaryParams()),
+    "plan": lambda ledger, trial: ledger.propose_trial(
+        2, CanaryParams(return_low=0.0, return_high=500.0)
+    ),
     "pending": lambda ledger, trial: ledger.pending(),
     "start of a server": lambda ledger, trial: ledger.verify_served(),
 }
