@@ -13,6 +13,8 @@ import yaml
 from typer.main import get_command
 
 from pipelines.cli import app
+from serving.limits import Limits
+from serving.settings import Settings
 from srghn.config import parse_params
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +70,14 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_every_setting_is_in_the_documents() -> None:
+    settings = (ROOT / "docs" / "settings.md").read_text()
+    limits = (ROOT / "docs" / "serving.md").read_text()
+    missing = [n for n in Settings.model_fields if f"`SRGHN_{n.upper()}`" not in settings]
+    missing += [n for n in Limits.model_fields if f"`{n}`" not in limits]
+    assert missing == []
 
 
 def test_readme_is_short_and_leads_to_every_page() -> None:
