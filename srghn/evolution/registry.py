@@ -9,7 +9,7 @@ from typing import Any
 
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
-from srghn.errors import ConfigError
+from srghn.errors import ConfigError, SrghnError
 from srghn.evolution.alert import MEMORY, NEWCOMERS, Alert
 from srghn.evolution.base import State, Strategy
 from srghn.evolution.cmaes import cmaes
@@ -49,7 +49,7 @@ def make_strategy(params: RunParams, interface: Interface) -> Strategy[Any]:
     A factory is called with (params, interface) and gives a `Strategy`. Raises `ConfigError` for
     anything else.
     """
-    strategy = _factory(params.evolution.strategy)(params, interface)
+    strategy = _made(params, interface)
     if missing := [part for part in PARTS if not hasattr(strategy, part)]:
         raise ConfigError(
             f"evolution.strategy: {params.evolution.strategy} gave a "
@@ -63,6 +63,27 @@ def make_strategy(params: RunParams, interface: Interface) -> Strategy[Any]:
         )
     _check_architectures(strategy, params)
     return _alert(strategy, params)
+
+
+def _made(params: RunParams, interface: Interface) -> Strategy[Any]:
+    name = params.evolution.strategy
+    factory = _factory(name)
+    if name in STRATEGIES:
+        return factory(params, interface)
+    if not callable(factory):
+        raise ConfigError(
+            f"evolution.strategy: {name} is a {type(factory).__name__}; expected a function that "
+            "takes (params, interface) and gives a strategy"
+        )
+    try:
+        return factory(params, interface)
+    except SrghnError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"evolution.strategy: {name}, called with (params, interface), gave no strategy but "
+            f"{type(error).__name__}: {error}; see srghn.evolution.Strategy"
+        ) from error
 
 
 def _check_architectures(strategy: Strategy[Any], params: RunParams) -> None:
@@ -89,7 +110,7 @@ def _factory(name: str) -> Factory:
         )
     try:
         found: Factory = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"evolution.strategy: cannot import {name!r}: {error}; install it, or add its folder "
             "to PYTHONPATH"

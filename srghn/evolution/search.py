@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,24 @@ from srghn.evolution.base import F32, F64, Population, State, Strategy
 from srghn.evolution.registry import make_strategy
 from srghn.evolution.selection import clean
 
+#: Parameters of `evolution` that are about a run in a world: a search has no episodes, and ends
+#: when its caller ends it.
+OF_RUNS = (
+    "generations",
+    "seconds",
+    "evaluations",
+    "until",
+    "until_episodes",
+    "episodes",
+    "racing",
+    "racing_share",
+    "architectures",
+    "checkpoint_every",
+    "ancestor",
+    "companions",
+    "mode",
+)
+
 
 class Search:
     """Maximises a function of `dimensions` numbers with any strategy.
@@ -26,8 +45,9 @@ class Search:
         print(search.best, search.best_fitness)
 
     `strategy` is a name or an import path, `options` are the strategy's own, `ghn` and `evolution`
-    parameters as in `params.yaml`. `on_generation(search)` is called after each `tell`. The
-    strategy itself is pure; what changes is `search.state`, so a copy of that can be resumed.
+    parameters as in `params.yaml`, but for those of `OF_RUNS`. `on_generation(search)` is called
+    after each `tell`. The strategy itself is pure; what changes is `search.state`, so a copy of
+    that can be resumed.
 
     Raises `ConfigError` for a bad parameter or less than one dimension.
     """
@@ -43,8 +63,12 @@ class Search:
         on_generation: Callable[[Search], None] | None = None,
         **evolution: Any,
     ) -> None:
-        if dimensions < 1:
-            raise ConfigError(f"Search needs at least one dimension, got {dimensions}")
+        dimensions = _whole(dimensions)
+        if unused := [name for name in OF_RUNS if name in evolution]:
+            raise ConfigError(
+                f"Search has one function, without networks, episodes or an end: leave out "
+                f"{', '.join(unused)}, which evolve takes"
+            )
         chosen = {"strategy": strategy, "seed": seed, "options": options or {}, **evolution}
         self.params = parse_params(
             {
@@ -54,20 +78,29 @@ class Search:
             },
             "Search",
         )
-        if self.params.evolution.architectures:
-            raise ConfigError(
-                "Search has one function and no networks: leave out architectures, which evolve "
-                "takes"
-            )
         self.dimensions, self.on_generation = dimensions, on_generation
         free = (None,)
         line = Interface(1, free, free, "box", (dimensions,), action_low=free, action_high=free)
         self.strategy: Strategy[Any] = make_strategy(self.params, line)
-        self.state: State = self.strategy.init(seed)
+        self._state: State = self.strategy.init(seed)
         self.best: F32 | None = None
         self.best_fitness = -np.inf
         self.history: list[float] = []
         self._asked: Population | None = None
+
+    @property
+    def state(self) -> State:
+        """All that changes; to set it is to go on from there, and points asked before are void."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        if not isinstance(state, self.strategy.state_type):
+            raise ConfigError(
+                f"search.state: expected {self.strategy.state_type.__name__}, got "
+                f"{type(state).__name__}; give the state of a search by {self.strategy.name}"
+            )
+        self._state, self._asked = state, None
 
     @property
     def generation(self) -> int:
@@ -102,7 +135,7 @@ class Search:
         if self.best is None or ranked[row] > self.best_fitness:
             self.best, self.best_fitness = self._points(self._asked)[row], float(ranked[row])
         self.history.append(float(ranked[row]))
-        self.state = self.strategy.tell(self.state, self._asked, values)
+        self._state = self.strategy.tell(self._state, self._asked, values)
         self._asked = None
         if self.on_generation is not None:
             self.on_generation(self)
@@ -114,10 +147,24 @@ class Search:
         )
 
 
+def _whole(dimensions: Any) -> int:
+    try:
+        if isinstance(dimensions, bool) or (whole := operator.index(dimensions)) < 1:
+            raise TypeError
+    except TypeError:
+        raise ConfigError(
+            f"Search needs a whole number of dimensions, at least one dimension, got {dimensions!r}"
+        ) from None
+    return whole
+
+
 def _numbers(fitness: Any, count: int) -> F64:
     try:
-        values = np.asarray(fitness, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(fitness)
+        if np.iscomplexobj(given):
+            raise TypeError("complex numbers have no order; give their real part or magnitude")
+        values: F64 = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"tell takes {count} numbers, one for each point, got a {type(fitness).__name__} of "
             f"something else: {error}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from srghn.config import parse_params
+from srghn.config import EvolutionParams, parse_params
 from srghn.errors import ConfigError
 from srghn.evolution import STRATEGIES, Genetic, Search, make_strategy, plot
 from srghn.evolution.direct import Direct, PolicyWeights
+from srghn.evolution.search import OF_RUNS
 from tests.srghn.evolution.test_strategies import LINE, run_params
 
 
@@ -53,12 +55,40 @@ def test_what_is_told_is_checked_in_words() -> None:
         search.tell([1.0])
     with pytest.raises(ValueError, match="of something else"):
         search.tell(["far"] * len(points))
-    with pytest.raises(ConfigError, match="at least one dimension"):
-        Search(0)
+    with pytest.raises(ValueError, match="complex numbers have no order"):
+        search.tell(np.ones(len(points)) * 1j)
+    with pytest.raises(ValueError, match="of something else: int too large"):
+        search.tell([10**400] * len(points))
     with pytest.raises(ConfigError, match="did you mean 'episodes'"):
         Search(2, episode=3)
     search.tell(np.full(len(points), np.nan))
     assert search.best_fitness == -np.inf
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 2.5, True, "3", None, float("nan"), [2]])
+def test_dimensions_are_a_whole_number(dimensions: Any) -> None:
+    with pytest.raises(ConfigError, match="at least one dimension, got"):
+        Search(dimensions)
+    assert Search(np.int64(2)).dimensions == 2
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_what_only_a_run_takes_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"leave out {name}, which evolve takes"):
+        Search(2, **{name: EvolutionParams.model_fields[name].default})
+
+
+def test_a_state_that_is_set_while_points_are_asked_makes_them_void() -> None:
+    search, other = Search(2, seed=1), Search(2, seed=1)
+    start = search.state
+    search.tell(search.ask().sum(axis=1))
+    search.ask()
+    search.state = start
+    with pytest.raises(ValueError, match="call ask first"):
+        search.tell([0.0])
+    assert search.ask().tobytes() == other.ask().tobytes()
+    with pytest.raises(ConfigError, match="expected AlertState, got SNESState; give the state"):
+        search.state = Search(2, strategy="snes").state
 
 
 def test_a_strategy_refuses_a_list_in_words() -> None:
@@ -98,6 +128,9 @@ def test_a_strategy_by_import_path_is_one_like_any_other() -> None:
         ("nowhere_at_all:thing", "cannot import"),
         (f"{__name__}:nothing", "cannot import"),
         (f"{__name__}:half_done", "gave a object without name, digest"),
+        (":thing", "cannot import ':thing'"),
+        ("math:pi", "math:pi is a float; expected a function"),
+        ("numpy:zeros", "numpy:zeros, called with .* gave no strategy but TypeError"),
         ("gesmrr", "did you mean 'gesmr'"),
     ],
 )
