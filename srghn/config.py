@@ -7,7 +7,6 @@ and an error names the path of the bad value and what was expected.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,10 +14,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from srghn.errors import ConfigError
-from srghn.old_params import modern_gate, modernised
+from srghn.old_params import by_hand, modern_gate, modernised
 from srghn.params import EVERY_FIELD as EVERY_FIELD
 from srghn.params import Params as Params
-from srghn.params import told
+from srghn.params import told, unknown
 from srghn.suites import Suite
 from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
 
@@ -432,7 +431,9 @@ class RunParams(Params):
         return (self.network, *(self.network.model_copy(update={"kwargs": k}) for k in others))
 
     def to_yaml(self) -> str:
-        return dump_yaml(self.model_dump(mode="json"))
+        data = self.model_dump(mode="json")
+        data["evolution"].setdefault("newcomers", self.evolution.newcomers)  # no record: a file
+        return dump_yaml(data)
 
 
 class EngineSettings(BaseModel):
@@ -451,16 +452,19 @@ class EngineSettings(BaseModel):
     shard_deadline: float = Field(300.0, gt=0, description="seconds a shard may take")
 
 
-def parse_params(data: Mapping[str, Any], source: str) -> RunParams:
-    """Validate a mapping as `RunParams`; `source` (a file's name) opens the message on failure."""
+def parse_params(data: Mapping[str, Any], source: str, *, recorded: bool = False) -> RunParams:
+    """Validate a mapping as `RunParams`; `source` (a file's name) opens the message on failure.
+
+    What it leaves out is today's default, or where a run `recorded` it, that of the run's version.
+    """
     try:
-        return RunParams.model_validate(data)
+        return RunParams.model_validate(data if recorded else by_hand(data))
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(error)}") from error
 
 
-def load_params(path: Path) -> RunParams:
-    """Read `params.yaml`; raises `ConfigError` naming the file and the value.
+def load_params(path: Path, *, recorded: bool = False) -> RunParams:
+    """Read `params.yaml`, as `parse_params`; raises `ConfigError` naming the file and the value.
 
     A suite file that it names lies beside it, unless its path is absolute.
     """
@@ -468,7 +472,7 @@ def load_params(path: Path) -> RunParams:
     gate = data.get("gate")
     if isinstance(gate, Mapping) and isinstance(gate.get("suite"), str):
         data = {**data, "gate": {**gate, "suite": str(path.parent / gate["suite"])}}
-    return parse_params(data, str(path))
+    return parse_params(data, str(path), recorded=recorded)
 
 
 def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
@@ -483,7 +487,7 @@ def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
         for depth, key in enumerate(keys):
             free = depth >= 2  # below section.key lie free-form mappings such as env.kwargs
             if not isinstance(node, dict) or (key not in node and not free):
-                raise ConfigError(_unknown(".".join(keys[: depth + 1]), node))
+                raise ConfigError(unknown(".".join(keys[: depth + 1]), node))
             if depth == len(keys) - 1:
                 node[key] = parse_yaml(text, f"--set {assignment}")
             else:
@@ -493,20 +497,13 @@ def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
     return parse_params(data, "--set")
 
 
-def _unknown(path: str, node: Any) -> str:
-    known = list(node) if isinstance(node, dict) else []
-    near = difflib.get_close_matches(path.rsplit(".", 1)[-1], known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return f"unknown parameter {path!r}; {hint}"
-
-
 def explain(error: ValidationError, prefix: str = "") -> str:
     """Pydantic's errors in one line: the path of each bad value, what was expected, what it got."""
     lines = []
     for item in error.errors():
         path = ".".join(map(str, item["loc"])) or "parameters"
         if item["type"] == "extra_forbidden":
-            lines.append(_unknown(path, _node_at(item["loc"][:-1])))
+            lines.append(unknown(path, _node_at(item["loc"][:-1])))
         else:
             name = f"{prefix}{path.upper()}" if prefix else path
             lines.append(f"{name}: {told(item)}")

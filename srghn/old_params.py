@@ -27,10 +27,19 @@ def modern_evolution(data: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of evolution as recorded by any version.
 
     Until 0.3 memory and newcomers were off by default, and a record left newcomers out where they
-    were off. A record has every field that there was, so it is known by two that nobody writes.
+    were off. A record has every field that there was, so it is known by two that few people write;
+    what people wrote goes through `by_hand` before.
     """
     recorded = {"ancestor", "checkpoint_every"} <= data.keys()
     return {"memory": 0, "newcomers": 0.0, **data} if recorded else dict(data)
+
+
+def by_hand(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Parameters as a person wrote them: memory and newcomers left out are left to the default."""
+    evolution = data.get("evolution")
+    if not isinstance(evolution, Mapping):
+        return data
+    return {**data, "evolution": {"memory": None, "newcomers": None, **evolution}}
 
 
 def modernised(data: Mapping[str, Any]) -> dict[str, Any]:

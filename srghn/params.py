@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -27,6 +28,14 @@ def told(item: Mapping[str, Any]) -> str:
         return f"{item['msg']}, got {given!r}"
     words = str(item["ctx"]["error"])
     return words if isinstance(given, Mapping | BaseModel) else f"{words}, got {given!r}"
+
+
+def unknown(path: str, node: Any) -> str:
+    """Says so of a key, and which of `node` is the nearest to it."""
+    known = list(node) if isinstance(node, dict) else []
+    near = difflib.get_close_matches(path.rsplit(".", 1)[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"unknown parameter {path!r}; {hint}"
 
 
 class Params(BaseModel):

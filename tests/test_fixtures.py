@@ -89,6 +89,17 @@ def test_its_parameters_are_read_with_the_section_policy(ledger_home: Path) -> N
     assert workspace.params().network.kwargs == {"hidden": [4]}
 
 
+def test_what_its_parameters_leave_out_was_off_but_not_in_a_persons_own_file(
+    ledger_home: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(ledger_home / "workspaces" / "fixture-3")
+    evolution = workspace.params().evolution
+    assert (evolution.memory, evolution.newcomers) == (0, 0.0)
+    (tmp_path / "params.yaml").write_bytes(workspace.params_file.read_bytes())
+    own = Workspace(tmp_path).params().evolution
+    assert own.memory is own.newcomers is None
+
+
 @pytest.mark.slow
 @pytest.mark.services
 def test_its_unfinished_run_goes_on_in_a_home_that_was_moved(srghn: Srghn, tmp_path: Path) -> None:

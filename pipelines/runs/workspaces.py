@@ -72,6 +72,12 @@ class Workspace:
         return Target.load(self.target_file)
 
     @property
+    def isolated(self) -> bool:
+        """Whether it is a run's own, written by `create_workspace`, and no checkout of a person."""
+        config = self.dvc_config
+        return config.exists() and "no_scm = true" in config.read_text(encoding="utf-8")
+
+    @property
     def env_version(self) -> Path:
         return self.root / "data" / "env_version.json"
 
@@ -158,7 +164,7 @@ class Workspace:
                 f"{self.params_file}: gate.suite names a file, whose changes DVC would not see; "
                 f"put its contents there: srghn suite show {self.params_file}"
             )
-        return load_params(self.params_file)
+        return load_params(self.params_file, recorded=self.isolated)
 
     def run_stage(self, stage: str, settings: Settings) -> None:
         """`dvc repro` of one stage; skipped by DVC when nothing it depends on changed.

@@ -83,7 +83,7 @@ def params(world: str, **evolution: Any) -> dict[str, Any]:
 
 def preset(site: Site, world: str, **evolution: Any) -> str:
     path = site.folder / f"{world}.yaml"
-    path.write_text(parse_params(params(world, **evolution), "test").to_yaml())
+    path.write_text(parse_params(params(world, **evolution), "test", recorded=True).to_yaml())
     return str(path)
 
 
@@ -213,7 +213,9 @@ def work(
         shutil.copytree(site.home, before)
         site.start_up()
         say(f"everything is up: {site.url}")
-        with Clients(site, pin(parse_params(params("carts"), "test").env)) as clients:
+        with Clients(
+            site, pin(parse_params(params("carts"), "test", recorded=True).env)
+        ) as clients:
             wait_until("first episodes", lambda: all(seen.episodes for seen in clients.seen))
             hits, wrong = played(site, clients, steps, parts)
         if "screens" in steps and hits:

@@ -15,7 +15,7 @@ from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.versions.judge import judge_version
 from pipelines.versions.release import Release
 from serving.registry.states import State
-from srghn.config import RunParams, parse_params
+from srghn.config import RunParams
 from srghn.errors import ConfigError, TransitionRefused
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home, Tiny
@@ -27,7 +27,7 @@ TIMED = {"wrappers": ["gymnasium.wrappers:TimeAwareObservation"]}
 def changed(tiny: Tiny, **env: Any) -> RunParams:
     """The tiny run in another world."""
     params = tiny(generations=2).model_dump(mode="json")
-    return parse_params({**params, "env": env}, "test")
+    return RunParams.model_validate({**params, "env": env})
 
 
 @pytest.fixture

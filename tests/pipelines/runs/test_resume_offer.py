@@ -28,7 +28,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def preset(tiny: Tiny, tmp_path: Path) -> str:
     """The tiny run as a parameter file."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+    path.write_text(tiny().to_yaml())
     return str(path)
 
 

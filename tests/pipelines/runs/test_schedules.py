@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipelines.runs import schedules
 from pipelines.runs.prepare import prepared
 from pipelines.runs.schedules import Schedule
 from serving.settings import Settings
-from srghn.config import RunParams, parse_params
+from srghn.config import RunParams
 from srghn.errors import ConfigError
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Tiny, home_at
@@ -35,7 +34,7 @@ def nightly(settings: Settings, tiny: Tiny) -> Schedule:
 
 
 def asked(schedule: Schedule) -> RunParams:
-    return parse_params(schedule.params, schedule.name)
+    return RunParams.model_validate(schedule.params)
 
 
 def test_it_is_read_as_it_was_added(settings: Settings, nightly: Schedule, tiny: Tiny) -> None:
@@ -52,7 +51,7 @@ def test_a_preset_that_changes_later_changes_nothing(
 ) -> None:
     """It is given by a relative path, and is gone when the schedule fires."""
     preset = tmp_path / "mine.yaml"
-    preset.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+    preset.write_text(tiny().to_yaml())
     done = srghn_here(
         "schedule", "add", "mine", "--cron", "0 3 * * *", "--preset", "mine.yaml",
         "--set", "evolution.generations=3", "--overlap", "skip", "--json",

@@ -35,7 +35,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def preset(tiny: Tiny, tmp_path: Path) -> str:
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+    path.write_text(tiny().to_yaml())
     return str(path)
 
 

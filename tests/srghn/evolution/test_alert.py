@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from srghn.evolution.alert import Alert, AlertState
 from srghn.evolution.ancestry import grow
 from srghn.evolution.base import NO_PARENT, pack, unpack
 from srghn.evolution.self_referential import BirthRecipe
+from srghn.yaml_files import parse_yaml
 
 LINE = Interface(1, (None,), (None,), "box", (1,), action_low=(None,), action_high=(None,))
 HERE, THERE = np.array([1.5, -1.0]), np.array([-1.5, 1.0])
@@ -260,7 +262,7 @@ def test_a_record_of_an_earlier_version_stays_without_memory_and_newcomers() -> 
     """They were off, and its record names memory, or neither; files that people write name few."""
 
     def read(evolution: dict[str, Any]) -> EvolutionParams:
-        return parse_params({"evolution": evolution}, "test").evolution
+        return RunParams.model_validate({"evolution": evolution}).evolution
 
     now = EvolutionParams().model_dump(mode="json")
     assert now["memory"] is now["newcomers"] is None
@@ -275,3 +277,17 @@ def test_a_record_of_an_earlier_version_stays_without_memory_and_newcomers() -> 
     for given in (0.0, 0.25):
         kept = EvolutionParams(newcomers=given)
         assert read(kept.model_dump()) == kept
+
+
+def test_what_a_file_of_ones_own_leaves_out_is_the_default(pytestconfig: pytest.Config) -> None:
+    """Whatever else it names: the repository's own file names all that a record does."""
+    lines = (pytestconfig.rootpath / "params.yaml").read_text().splitlines()
+    text = "\n".join(line for line in lines if not re.match(" +(memory|newcomers):", line))
+    found = parse_params(parse_yaml(text, "test"), "test").evolution
+    assert found.memory is found.newcomers is None
+    assert found == EvolutionParams()
+
+
+def test_newcomers_that_are_off_are_off_in_the_file_that_is_written() -> None:
+    params = parse_params({"evolution": {"memory": 0, "newcomers": 0.0}}, "test")
+    assert parse_params(parse_yaml(params.to_yaml(), "test"), "test") == params
