@@ -101,7 +101,10 @@ def params(
 
 def _described(section: str, model: BaseModel) -> Iterator[dict[str, Any]]:
     """The parameters of a section, as its schema describes them."""
-    schema, values = type(model).model_json_schema(), model.model_dump(mode="json")
+    from srghn.config import EVERY_FIELD
+
+    schema = type(model).model_json_schema()
+    values = model.model_dump(mode="json", context=EVERY_FIELD)
     for name in type(model).model_fields:
         known, value = schema["properties"][name], values.get(name)
         yield {

@@ -30,6 +30,7 @@ def test_all_are_shown_with_a_presets_values(srghn_here: Srghn) -> None:
     }
     assert set(shown) == flat
     assert shown["env.id"]["value"] == "LunarLander-v3"
+    assert shown["network.stack"]["value"] == 1  # which a record leaves out
     assert shown["ghn.hidden"]["type"] == "integer at least 1 at most 512"
     assert shown["evolution.selection"]["type"] == "plus, comma, tournament"
     assert all(each["description"] for each in found)
