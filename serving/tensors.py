@@ -22,6 +22,8 @@ Size = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 _ABSENT = msgspec.Raw(b"null")
+#: Quotation marks around names and texts that a request may have beside those that are read.
+_IGNORED = 4000
 #: No length in a header has more.
 _DIGITS = 15
 
@@ -118,7 +120,11 @@ def read(head: bytes) -> InferRequest:
         said = _REQUEST.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise explain(head, error) from None
-    if head.count(b'"') != _quotes(said):  # an ignored field, an escape or a repeated key
+    more = head.count(b'"') - _quotes(said)
+    if more > _IGNORED:  # counted before they are looked at: an object of keys costs much to make
+        expected = f"at most {_IGNORED // 2} names and texts that are not read"
+        raise BadRequest(413, "body", expected, str(more // 2))
+    if more:  # an ignored field, an escape or a repeated key
         check_keys(head)
     return said
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving import calls, hot
+from serving import calls, hot, tensors
 from serving.app import create_app
 from serving.aside import Room
 from serving.calls import Call
@@ -61,7 +61,20 @@ def test_a_body_of_many_keys_is_refused_soon(client: TestClient, path: str, body
     begun = time.monotonic()
     answer = client.post(path, content=body)
     assert time.monotonic() - begun < 5
-    assert answer.status_code in (400, 422)
+    assert answer.status_code in (413, 422)
+
+
+@pytest.mark.parametrize(("count", "status"), [(1999, 400), (2001, 413)])
+def test_ignored_fields_are_counted_before_they_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, count: int, status: int
+) -> None:
+    looked: list[bytes] = []
+    real = tensors.check_keys
+    monkeypatch.setattr(tensors, "check_keys", lambda body: looked.append(body) or real(body))
+    with pytest.raises(BadRequest) as refused:
+        read(b'{"inputs":[],"x":{' + different(count - 2) + b"}}")
+    assert refused.value.status == status
+    assert bool(looked) is (status == 400)
 
 
 def noting(monkeypatch: pytest.MonkeyPatch, name: str, module: Any = hot) -> list[str]:
