@@ -9,18 +9,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.app import create_app
 from serving.registry.interfaces import key_of
 from srghn.config import CanaryParams
+from tests.serving.test_serving_episodes import opened
 from tests.serving.test_serving_memory import counting
 
 FOUR, OTHER, SIX = [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, -1.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
 EPISODES = 12
 URL = "/v2/models/policy/infer"
-
-
-def opened(home: Any) -> TestClient:
-    return TestClient(create_app(home.settings), raise_server_exceptions=False)
 
 
 def tried(home: Any, version: int) -> None:
