@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from pipelines.adapt.beat import _leads
 from pipelines.runs.stages import STAGES
-from pipelines.runs.workspaces import Workspace
+from pipelines.runs.workspaces import Workspace, open_workspace
 from pipelines.services.doctor import examine
 from pipelines.versions.judge import judge_version
 from pipelines.versions.release import Release
@@ -141,7 +141,7 @@ def test_while_the_store_is_away_commands_say_so_in_one_line(
         candidate = release.store.folder / release.ledger.version(1).digest
         before = len(release.ledger.events())
         with pytest.raises(Exception, match="does not answer"):
-            release.register(candidate, "another", release.canary_rules(1))
+            release.register(candidate, "another", open_workspace(hosts.first, "tiny").params())
         assert len(release.ledger.events()) == before  # nobody hears of what is not stored
         release.ledger.close()
     finally:

@@ -137,7 +137,7 @@ def test_a_line_that_begins_at_a_newcomer_is_frozen_judged_and_replayed(
         return workspace
 
     first = run("first", generations=12)
-    Release(settings).register(first.candidate, "first", first.params().canary)
+    Release(settings).register(first.candidate, "first", first.params())
     champion = Candidate.load(first.candidate)
     for seed in range(2, 12):  # which seed: whether newcomers are better is chance
         second = run(f"second-{seed}", generations=10, seed=seed, ancestor=champion.digest)
