@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.adapt import diagnose as diagnosis
 from pipelines.adapt.play import play
-from pipelines.versions.release import Release
+from pipelines.versions.release import Release, trial_rules
 from serving.control.watch import Watch
 from serving.registry.records import Start, Who
 from serving.registry.rules import DeploymentRules, parse_rules
@@ -49,13 +49,13 @@ class Served:
         """A candidate that balances in mode normal, or with `flip` in mode flipped."""
         self.count += 1
         digest = self.release.store.put(self._candidate(flip, bias).path)
-        canary = RunParams().canary.model_dump(mode="json")
+        trial = trial_rules(RunParams(), self.world)
         return self.ledger.register(
             digest,
             env_fingerprint=self.world.fingerprint,
             mode="flipped" if flip else "normal",
             run_id="run",
-            manifest={**self.release.store.load(digest).manifest, "canary": canary},
+            manifest={**self.release.store.load(digest).manifest, **trial},
             who=ANN,
         )
 
