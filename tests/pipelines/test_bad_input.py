@@ -11,7 +11,10 @@ from tests.conftest import Srghn
 
 RUN = ("run", "--preset", "cartpole-switch")
 #: An environment of which srghn knows no range of returns.
-UNKNOWN = "gymnasium.envs.classic_control:MountainCarEnv"
+UNKNOWN = (
+    *("--set", "env.id=gymnasium.envs.classic_control:MountainCarEnv"),
+    *("--set", "env.max_episode_steps=50"),
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,7 @@ UNKNOWN = "gymnasium.envs.classic_control:MountainCarEnv"
         ((*RUN, "--set", "generations"), "--set takes section.key=value"),
         ((*RUN, "--set", "env.id=CartPoleSwich"), "did you mean CartPoleSwitch-v1"),
         ((*RUN, "--set", "policy.module=srghn.policies:MPL"), "did you mean 'MLP'"),
-        (("run", "--preset", "cartpole", "--set", f"env.id={UNKNOWN}"), "env.returns"),
+        ((*RUN[:2], "cartpole", *UNKNOWN), "env.returns"),
         ((*RUN, "--set", "gate.min_return=501"), "gate.min_return: 501 lies outside"),
         ((*RUN, "--set", "canary.return_low=-9"), "the gate judges in a range of [0, 500]"),
         ((*RUN, "--from", "yesterday"), "--from takes champion, champions, scratch"),
