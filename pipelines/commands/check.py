@@ -20,7 +20,7 @@ def check(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Try a run in seconds: pin, trace, export, compare with torch, play, estimate; and the gate.
+    """Try each step of a run in seconds, estimate its time, and read the gate's rules as it would.
 
     Exit code: 0 if the run will work, 3 if not, with the reason in one line.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.runs.target import DEFAULT_TARGET, Target
-from pipelines.runs.workspaces import Workspace, find_workspace, open_workspace
+from pipelines.runs.workspaces import Workspace, find_workspace
 from pipelines.tracking.store import artifacts, prepare_store
 from pipelines.versions.people import actor
 from serving.control import release as steps
@@ -31,7 +31,7 @@ from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import CanaryParams, RunParams
 from srghn.envs import EnvVersion, verify
-from srghn.errors import ConfigError, FingerprintMismatch, TransitionRefused
+from srghn.errors import FingerprintMismatch, TransitionRefused
 from srghn.inference.verdict import Verdict
 
 Approval = Literal["auto", "manual"]
@@ -180,12 +180,12 @@ class Release:
         found = self.ledger.version(version)
         if steps.CANARY in found.manifest:
             return steps.canary_rules(found)
-        try:
-            params = open_workspace(self.settings, found.run_id).params()
-            kept = trial_rules(params, self.world(found))
-            return CanaryParams.model_validate(kept[steps.CANARY])
-        except ConfigError:
+        workspace = find_workspace(self.settings, found.run_id)
+        if workspace is None:
             return steps.canary_rules(found)
+        from regression_suite.suite import trial_of
+
+        return trial_of(workspace.params(), self.world(found))
 
     def release(self, version: int, key: str) -> None:
         """What the policy does with a pass: approve it, then first champion or canary."""
