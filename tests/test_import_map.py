@@ -220,13 +220,16 @@ def test_a_forbidden_import_would_be_found(package: str, path: str, source: str)
     assert broken(package, path, source)
 
 
-def test_the_server_and_the_command_line_start_without_torch() -> None:
-    check = (
-        "import sys, pipelines.cli, serving.app; "
-        "slow = {'torch', 'mlflow', 'prefect', 'great_expectations'} & set(sys.modules); "
-        "sys.exit(f'imported: {slow}' if slow else 0)"
-    )
+@pytest.mark.parametrize(
+    ("modules", "slow"),
+    [
+        ("pipelines.cli, serving.app", {"torch", "mlflow", "prefect", "great_expectations"}),
+        ("srghn.evolution.loop, pipelines.runs.stages", {"cma", "matplotlib", "mlflow", "prefect"}),
+    ],
+)
+def test_what_takes_seconds_is_loaded_by_whom_it_serves(modules: str, slow: set[str]) -> None:
+    check = f"import sys, {modules}; print(*{slow} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", check], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

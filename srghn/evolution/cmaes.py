@@ -11,7 +11,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import cma
 import numpy as np
 from pydantic import Field
 
@@ -142,6 +141,8 @@ class CMAES:
         return es, es.ask()
 
     def _restore(self, es: Any, state: CMAState) -> None:
+        import cma
+
         es.pc, es.countiter = np.array(state.path_c), state.told
         es.mean_old = es.mean  # tell only hands it on
         es.sm.C, es.sm.B = np.array(state.covariance), np.array(state.basis)
@@ -163,6 +164,8 @@ def make_pycma(mean: F64, sigma: float, population_size: int) -> Any:
     Nor does it change coordinates where the covariance is badly conditioned, as near an optimum:
     the change would live in the object alone, and be lost from one generation to the next.
     """
+    import cma  # here, because it loads matplotlib, and with it every process that evolves
+
     quiet = {
         "popsize": population_size,
         "verbose": -9,
