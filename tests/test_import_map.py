@@ -227,7 +227,7 @@ def test_a_forbidden_import_would_be_found(package: str, path: str, source: str)
         ("srghn.evolution.loop, pipelines.runs.stages", {"cma", "matplotlib", "mlflow", "prefect"}),
     ],
 )
-def test_what_takes_seconds_is_loaded_by_whom_it_serves(modules: str, slow: set[str]) -> None:
+def test_nothing_slow_is_imported_before_it_is_needed(modules: str, slow: set[str]) -> None:
     check = f"import sys, {modules}; print(*{slow} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", check], capture_output=True, text=True, check=False

@@ -164,7 +164,7 @@ def make_pycma(mean: F64, sigma: float, population_size: int) -> Any:
     Nor does it change coordinates where the covariance is badly conditioned, as near an optimum:
     the change would live in the object alone, and be lost from one generation to the next.
     """
-    import cma  # here, because it loads matplotlib, and with it every process that evolves
+    import cma  # not above: it loads matplotlib, and most processes that evolve need neither
 
     quiet = {
         "popsize": population_size,
