@@ -39,6 +39,7 @@ KERNELS = (
     "evaluation/backends/cartpole/kernel.py",
     "evaluation/backends/cartpole/vectorised.py",
     "evaluation/backends/lunar_lander/kernel/*.py",
+    "evaluation/backends/pendulum.py",
     "evolution/base.py",
     "evolution/metrics.py",
     "evolution/selection.py",

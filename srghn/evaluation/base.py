@@ -234,6 +234,7 @@ BACKENDS: dict[str, str] = {
     "cartpole": "srghn.evaluation.backends.cartpole.vectorised:VectorisedCartPole",
     "ant": "srghn.evaluation.backends.ant:AntBackend",
     "lunar-lander": "srghn.evaluation.backends.lunar_lander.backend:LunarLanderBackend",
+    "pendulum": "srghn.evaluation.backends.pendulum:PendulumBackend",
     "envpool": "srghn.evaluation.backends.envpool:EnvPoolBackend",
     "gymnasium": "srghn.evaluation.backends.gymnasium:GymnasiumBackend",
 }

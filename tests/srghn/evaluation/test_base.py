@@ -76,7 +76,7 @@ def test_every_backend_has_its_name_and_says_what_it_supports(name: str) -> None
 
 
 def test_auto_takes_the_first_backend_that_supports_the_work() -> None:
-    version = pin(EnvParams(id="Pendulum-v1"))
+    version = pin(EnvParams(id="Acrobot-v1"))
     assert choose_backend(version, NetworkParams()) == "gymnasium"
     with make_evaluator(EngineSettings(), version, NetworkParams()) as evaluator:
         assert evaluator.describe() == "gymnasium, in process"
