@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -269,31 +270,38 @@ def start_worker(address: str, folder: Path, **process: Any) -> subprocess.Popen
     )  # fmt: skip
 
 
-@pytest.fixture
-def cluster(here: None, tmp_path: Path) -> Iterator[Cluster]:
-    """A scheduler and three workers, each a process of its own, on loopback."""
-    file = tmp_path / "scheduler.json"
+@contextmanager
+def running(folder: Path, workers: int) -> Iterator[Cluster]:
+    """A scheduler and workers, each a process of its own, on loopback."""
+    file = folder / "scheduler.json"
     options = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
     scheduler = subprocess.Popen(
         [*DASK, "scheduler", "--no-dashboard", *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    workers: list[subprocess.Popen[bytes]] = []
+    started: list[subprocess.Popen[bytes]] = []
     try:
         while not file.exists():
             assert scheduler.poll() is None
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
-        workers += [start_worker(address, tmp_path / str(n)) for n in range(3)]
-        yield Cluster(address, scheduler, workers)
+        started += [start_worker(address, folder / str(n)) for n in range(workers)]
+        yield Cluster(address, scheduler, started)
     finally:
-        for process in (*workers, scheduler):
+        for process in (*started, scheduler):
             process.kill()
-        for process in (*workers, scheduler):
+        for process in (*started, scheduler):
             process.wait()
 
 
-@pytest.mark.parametrize(("count", "killed"), [(1, [0]), (2, [0]), (3, [0, 2]), (2, [0, 1])])
+@pytest.fixture(scope="module")
+def cluster(here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three workers that several tests share; the last of these kills one."""
+    with running(tmp_path_factory.mktemp("cluster"), 3) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(("count", "killed"), [(1, [0]), (3, [0, 2])])
 def test_workers_that_died_between_two_calls_are_replaced(
     version: EnvVersion, expected: Evaluation, count: int, killed: list[int]
 ) -> None:
@@ -318,28 +326,6 @@ def test_memory_over_dask_gives_the_bytes_of_one_process(cluster: Cluster, here:
     settings = EngineSettings(engine="dask", dask_address=cluster.address)
     with make_evaluator(settings, version, RECURRENT) as dask:
         assert same(expected, dask.evaluate(policies, Task(version, "normal", SEEDS)))
-
-
-@pytest.mark.slow
-@pytest.mark.services
-def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
-    version = perilous(sleep=0.01)
-    policies = population(version, 24)
-    with evaluator(version, "inprocess") as one:
-        undisturbed = one.evaluate(policies, Task(version, "normal", SEEDS))
-    with evaluator(version, "dask", dask_address=cluster.address) as dask:
-        calm = dask.evaluate(policies, Task(version, "normal", SEEDS))
-        dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
-        killer = threading.Timer(0.3, cluster.workers[1].send_signal, [signal.SIGKILL])
-        killer.start()
-        begun = time.monotonic()
-        result = dask.evaluate(policies, Task(version, "normal", SEEDS))
-        took = time.monotonic() - begun
-        killer.join()
-        assert len(dask.client.nthreads()) == 2  # type: ignore[attr-defined]
-    assert took > 0.3, "the worker was to die in the middle"
-    assert same(calm, undisturbed)
-    assert same(result, undisturbed)
 
 
 @pytest.mark.slow
@@ -376,9 +362,34 @@ def test_a_dask_worker_holds_one_shard_at_a_time(
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_scheduler_that_goes_away_is_told(cluster: Cluster, here: None) -> None:
+def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
     version = perilous(sleep=0.01)
+    policies = population(version, 24)
+    with evaluator(version, "inprocess") as one:
+        undisturbed = one.evaluate(policies, Task(version, "normal", SEEDS))
     with evaluator(version, "dask", dask_address=cluster.address) as dask:
+        calm = dask.evaluate(policies, Task(version, "normal", SEEDS))
+        dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
+        killer = threading.Timer(0.3, cluster.workers[1].send_signal, [signal.SIGKILL])
+        killer.start()
+        begun = time.monotonic()
+        result = dask.evaluate(policies, Task(version, "normal", SEEDS))
+        took = time.monotonic() - begun
+        killer.join()
+        assert len(dask.client.nthreads()) == 2  # type: ignore[attr-defined]
+    assert took > 0.3, "the worker was to die in the middle"
+    assert same(calm, undisturbed)
+    assert same(result, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_scheduler_that_goes_away_is_told(here: None, tmp_path: Path) -> None:
+    version = perilous(sleep=0.01)
+    with (
+        running(tmp_path, 1) as cluster,
+        evaluator(version, "dask", dask_address=cluster.address) as dask,
+    ):
         dask.evaluate(population(version, 3), Task(version, "normal", SEEDS))  # all are there
         killer = threading.Timer(0.3, cluster.scheduler.kill)
         killer.start()
@@ -389,26 +400,22 @@ def test_a_scheduler_that_goes_away_is_told(cluster: Cluster, here: None) -> Non
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_worker_without_this_package_is_told(
-    cluster: Cluster, version: EnvVersion, tmp_path: Path
-) -> None:
+def test_a_worker_without_this_package_is_told(version: EnvVersion, tmp_path: Path) -> None:
     old = tmp_path / "old" / "srghn"
     old.mkdir(parents=True)
     (old / "__init__.py").write_text("raise ImportError('of another time')\n")
-    for worker in cluster.workers:
-        worker.kill()
-        worker.wait()
     env = {**os.environ, "PYTHONPATH": str(old.parent)}
-    lame = start_worker(cluster.address, tmp_path / "lame", cwd=old.parent, env=env)
-    try:
-        with (
-            evaluator(version, "dask", dask_address=cluster.address) as dask,
-            pytest.raises(ServiceError, match=r"of another time.*install this version"),
-        ):
-            dask.evaluate(population(version), Task(version, "normal", SEEDS))
-    finally:
-        lame.kill()
-        lame.wait()
+    with running(tmp_path, 0) as cluster:
+        lame = start_worker(cluster.address, tmp_path / "lame", cwd=old.parent, env=env)
+        try:
+            with (
+                evaluator(version, "dask", dask_address=cluster.address) as dask,
+                pytest.raises(ServiceError, match=r"of another time.*install this version"),
+            ):
+                dask.evaluate(population(version), Task(version, "normal", SEEDS))
+        finally:
+            lame.kill()
+            lame.wait()
 
 
 @pytest.mark.parametrize("address", ["nonsense", "foo://127.0.0.1:1"])
