@@ -27,11 +27,12 @@ check: lint test ## everything that must hold before a commit
 
 install: $(STAMP) ## set up .venv with the locked versions; does nothing when up to date
 
+# pip would compile on one core. A file for another Python does not compile (torch has one), and is not imported.
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked versions into $(VENV) (minutes, the first time) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; pip has one. Templates do not compile
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
