@@ -30,9 +30,8 @@ class AntBackend(SpecialBackend["_World"]):
     def read(cls, env: Env) -> _World | None:
         from gymnasium.envs.mujoco.ant_v5 import AntEnv
 
-        bare = Bare.of(env)
-        plain = bare is not None and type(bare.env) is AntEnv and bare.view is None
-        return _World(bare.env, bare.limit) if bare and plain else None
+        bare = Bare.of(env, AntEnv)
+        return _World(bare.env, bare.limit) if bare and bare.view is None else None
 
     def play(
         self, policies: Policies, task: Task, world: _World, progress: Progress | None

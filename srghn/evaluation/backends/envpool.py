@@ -35,9 +35,8 @@ class EnvPoolBackend(SpecialBackend["_Pool"]):
 
     @classmethod
     def read(cls, env: Env) -> _Pool | None:
-        bare = Bare.of(env)
-        plain = bare is not None and type(bare.env) is PooledWorld and bare.view is None
-        return _Pool(bare) if bare and plain else None
+        bare = Bare.of(env, PooledWorld)
+        return _Pool(bare) if bare and bare.view is None else None
 
     def play(
         self, policies: Policies, task: Task, world: _Pool, progress: Progress | None

@@ -39,9 +39,8 @@ class PendulumBackend(SpecialBackend[_World]):
 
     @classmethod
     def read(cls, env: Env) -> _World | None:
-        bare = Bare.of(env)
-        plain = bare is not None and type(bare.env) is PendulumEnv and bare.view is None
-        if bare is None or not plain or bare.env.render_mode is not None:
+        bare = Bare.of(env, PendulumEnv)
+        if bare is None or bare.view is not None or bare.env.render_mode is not None:
             return None
         return _World(bare.env, bare.limit) if squares_as_numpy() else None
 
@@ -69,11 +68,7 @@ class _Episodes(Episodes):
         env, (angle, speed) = self.env, self.state[:, running]
         torque = np.clip(actions[running, 0], -env.max_torque, env.max_torque)
         normalize: Any = its.angle_normalize
-        costs = (
-            squared(normalize(angle), 2.0)
-            + 0.1 * squared(speed, 2.0)
-            + 0.001 * squared(torque, 2.0)
-        )
+        costs = power(normalize(angle), 2.0) + 0.1 * power(speed, 2.0) + 0.001 * power(torque, 2.0)
         gravity, push = 3 * env.g / (2 * env.l), 3.0 / (env.m * env.l**2)
         speed = speed + (gravity * np.sin(angle) + push * torque) * env.dt
         speed = np.clip(speed, -env.max_speed, env.max_speed)
@@ -82,19 +77,19 @@ class _Episodes(Episodes):
 
 
 @compiled
-def squared(values: NDArray[Any], two: float) -> Any:
-    """`values ** 2` as NumPy squares scalars; a constant 2 would be compiled to a product."""
+def power(values: NDArray[Any], exponent: float) -> Any:
+    """`values ** exponent` by the C library. A constant exponent of 2 would become a product."""
     result = np.empty_like(values)
     for k in range(values.size):
-        result[k] = values[k] ** values.dtype.type(two)
+        result[k] = values[k] ** values.dtype.type(exponent)
     return result
 
 
 @lru_cache(maxsize=1)
 def squares_as_numpy() -> bool:
-    """Whether `squared` gives what NumPy gives for scalars, in both widths."""
+    """Whether `power` squares as NumPy squares scalars, in both widths."""
     wide = np.linspace(-8.0, 8.0, 4001)
     return all(
-        np.array_equal(squared(values, 2.0), np.array([value**2 for value in values]))
+        np.array_equal(power(values, 2.0), np.array([value**2 for value in values]))
         for values in (wide, wide.astype(np.float32))
     )

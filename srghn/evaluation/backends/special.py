@@ -47,8 +47,11 @@ class Bare:
     view: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @classmethod
-    def of(cls, env: Env) -> Bare | None:
-        """None if a wrapper does anything else, or nothing limits the episodes."""
+    def of(cls, env: Env, kind: type[Any]) -> Bare | None:
+        """None if a wrapper does anything else, nothing limits the episodes, or it is no `kind`.
+
+        An instance of a subclass is none: it may step otherwise.
+        """
         limits: list[int] = []
         order: tuple[int, ...] | None = None
         view: tuple[tuple[int, ...], tuple[int, ...]] | None = None
@@ -62,7 +65,8 @@ class Bare:
             elif type(env) not in _NEUTRAL:
                 return None
             env = env.env
-        return cls(env, min(limits), order, view) if limits else None
+        plain = type(env) is kind and limits
+        return cls(env, min(limits), order, view) if plain else None
 
 
 class SpecialBackend(Backend, Generic[World]):

@@ -36,15 +36,15 @@ class World:
     @classmethod
     def of(cls, env: Env) -> World | None:
         """Read from a real environment; None if anything in it is not plain CartPole."""
-        bare = Bare.of(env)
-        if bare is None or type(bare.env) is not CartPoleEnv or bare.env._sutton_barto_reward:
+        bare = Bare.of(env, CartPoleEnv)
+        if bare is None or bare.env._sutton_barto_reward:
             return None
-        env = bare.env
-        physics = np.array([getattr(env, name) for name in PHYSICS], dtype=np.float64)
-        forces = np.array([-env.force_mag, env.force_mag])[list(bare.order or (0, 1))]
+        cartpole: CartPoleEnv = bare.env
+        physics = np.array([getattr(cartpole, name) for name in PHYSICS], dtype=np.float64)
+        forces = np.array([-cartpole.force_mag, cartpole.force_mag])[list(bare.order or (0, 1))]
         source, signs = bare.view or (range(4), [1] * 4)
         return cls(
-            env,
+            cartpole,
             physics,
             forces,
             bare.limit,

@@ -38,8 +38,8 @@ class LunarLanderBackend(SpecialBackend["_World"]):
     def read(cls, env: Env) -> _World | None:
         from gymnasium.envs.box2d.lunar_lander import LunarLander
 
-        bare = Bare.of(env)
-        if bare is None or type(bare.env) is not LunarLander or bare.env.render_mode is not None:
+        bare = Bare.of(env, LunarLander)
+        if bare is None or bare.env.render_mode is not None:
             return None
         if not in_c_library("sincosf"):
             return None

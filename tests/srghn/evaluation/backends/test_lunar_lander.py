@@ -23,6 +23,7 @@ from srghn.evaluation.base import (
 )
 from srghn.evaluation.task import Task
 from srghn.seeding import seeds, stream
+from tests.srghn.evaluation.alike import same
 
 lunar_lander = pytest.importorskip("gymnasium.envs.box2d.lunar_lander", exc_type=ImportError)
 ours = pytest.importorskip("srghn.evaluation.backends.lunar_lander.backend")
@@ -58,11 +59,6 @@ def heuristics(version: EnvVersion, order: tuple[int, ...] | None = None) -> lis
         return act
 
     return [pilot(share) for share in (0.0, 0.2, 0.4)]
-
-
-def same(a: Evaluation, b: Evaluation) -> bool:
-    alike = a.returns.tobytes() == b.returns.tobytes()
-    return alike and a.lengths.tobytes() == b.lengths.tobytes() and a.steps == b.steps
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from srghn.evaluation.base import (
 )
 from srghn.evaluation.task import Task
 from srghn.seeding import seeds, stream
+from tests.srghn.evaluation.alike import same
 
 POLICY = NetworkParams(kwargs={"hidden": [4], "activation": "tanh"})
 
@@ -34,21 +35,13 @@ def _played(name: str, policies: Policies, task: Task) -> Evaluation:
         return backend.evaluate(policies, task)
 
 
-def _same(a: Evaluation, b: Evaluation) -> bool:
-    return (a.returns.tobytes(), a.lengths.tobytes(), a.steps) == (
-        b.returns.tobytes(),
-        b.lengths.tobytes(),
-        b.steps,
-    )
-
-
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("kwargs", [{}, {"g": 9.81, "max_episode_steps": 70}])
 def test_returns_are_gymnasiums(normalise: bool, kwargs: dict[str, float]) -> None:
     policies, task = _policies(EnvParams(id="Pendulum-v1", kwargs=kwargs, normalise=normalise), 6)
     assert choose_backend(task.version, POLICY) == "pendulum"
     found = _played("pendulum", policies, task)
-    assert _same(found, _played("gymnasium", policies, task))
+    assert same(found, _played("gymnasium", policies, task))
     assert len(np.unique(found.returns)) == 120
     assert (found.lengths == kwargs.get("max_episode_steps", 200)).all()
 
@@ -60,14 +53,14 @@ def test_policy_functions_and_torques_beyond_the_bounds() -> None:
         return np.float32(7) * observations[:, 2:]
 
     found = _played("pendulum", [swing], task)
-    assert _same(found, _played("gymnasium", [swing], task))
+    assert same(found, _played("gymnasium", [swing], task))
 
 
 @pytest.mark.parametrize("kind", ["observation_noise", "action_delay"])
 def test_a_perturbed_world_is_played_by_the_general_backend(kind: str) -> None:
     policies, task = _policies(EnvParams(id="Pendulum-v1"), 2)
     task = Task(task.version, "normal", task.seeds[:5], Perturbation(kind, 1))
-    assert _same(_played("pendulum", policies, task), _played("gymnasium", policies, task))
+    assert same(_played("pendulum", policies, task), _played("gymnasium", policies, task))
 
 
 def test_what_is_no_plain_pendulum_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +76,10 @@ def test_what_is_no_plain_pendulum_is_not_read(monkeypatch: pytest.MonkeyPatch) 
 
 def test_squares_are_those_of_scalars() -> None:
     values = stream(5, "test").uniform(-np.pi, np.pi, 20_000)
-    assert (values * values != pendulum.squared(values, 2.0)).any(), "a product would do"
+    assert (values * values != pendulum.power(values, 2.0)).any(), "a product would do"
     for kind in (np.float64, np.float32):
         some = values.astype(kind)
-        found = pendulum.squared(some, 2.0)
+        found = pendulum.power(some, 2.0)
         assert found.dtype == kind
         assert np.array_equal(found, np.array([value**2 for value in some]))
 

@@ -35,6 +35,7 @@ from srghn.evaluation.task import Task
 from srghn.graph.frozen import evolved_size
 from srghn.networks import build_network
 from srghn.seeding import seeds, stream
+from tests.srghn.evaluation.alike import same
 
 POLICY = NetworkParams(kwargs={"hidden": [3], "activation": "tanh"})
 SEEDS = seeds(4, "test", 3)
@@ -87,15 +88,6 @@ def population(version: EnvVersion, count: int = 12, recipe: bool = True) -> Wei
 def evaluator(version: EnvVersion, engine: str, **settings: object) -> Evaluator:
     made = EngineSettings.model_validate({"engine": engine, **settings})
     return make_evaluator(made, version, POLICY)
-
-
-def same(a: Evaluation, b: Evaluation) -> bool:
-    return (
-        a.returns.tobytes() == b.returns.tobytes()
-        and a.lengths.tobytes() == b.lengths.tobytes()
-        and a.steps == b.steps
-        and a.crashes == b.crashes
-    )
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +273,7 @@ def running(folder: Path, workers: int) -> Iterator[Cluster]:
     )  # fmt: skip
     started: list[subprocess.Popen[bytes]] = []
     try:
-        while not file.exists():
+        while not file.exists() or not file.stat().st_size:  # it is created, then written
             assert scheduler.poll() is None
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
@@ -301,7 +293,7 @@ def cluster(here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         yield cluster
 
 
-@pytest.mark.parametrize(("count", "killed"), [(1, [0]), (3, [0, 2])])
+@pytest.mark.parametrize(("count", "killed"), [(1, [0]), (2, [0]), (3, [0, 2]), (2, [0, 1])])
 def test_workers_that_died_between_two_calls_are_replaced(
     version: EnvVersion, expected: Evaluation, count: int, killed: list[int]
 ) -> None:
