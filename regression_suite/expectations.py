@@ -6,7 +6,9 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,7 +26,7 @@ from srghn.inference.verdict import Check
 from srghn.quiet import be_quiet
 
 if TYPE_CHECKING:
-    from great_expectations.datasource.fluent.interfaces import Batch
+    from great_expectations.core.batch_definition import BatchDefinition
 
 #: Failing rows that are named, per expectation; all are counted.
 NAMED = 20
@@ -111,11 +113,12 @@ def validate_outcomes(
 def _validated(
     frames: Mapping[str, pd.DataFrame], needed: Callable[[], Mapping[str, pd.DataFrame]]
 ) -> DataQuality:
-    validator = _Validator()
-    found = [e for name, frame in frames.items() for e in validator.shape(name, frame)]
-    if all(e.success for e in found):
-        for name, frame in needed().items():
-            found += validator.rows(name, frame)
+    with _ONE_AT_A_TIME:
+        validator = _Validator()
+        found = [e for name, frame in frames.items() for e in validator.shape(name, frame)]
+        if all(e.success for e in found):
+            for name, frame in needed().items():
+                found += validator.rows(name, frame)
     rows = {name: len(frame) for name, frame in frames.items()}
     return DataQuality(
         tuple(found), rows, data_docs.page(validator.results), dict(validator.suites)
@@ -141,20 +144,35 @@ def judge_tables(quality: DataQuality | None, problem: str = "") -> Check:
     return Check(name, "failed", reason, remedy=remedy)
 
 
+#: Great Expectations has one context in a process, whatever the thread.
+_ONE_AT_A_TIME = Lock()
+
+
+@lru_cache(maxsize=1)
+def _frames() -> BatchDefinition[Any]:
+    """What makes a batch of a frame: nothing on disk, nothing sent, nothing drawn.
+
+    One for all frames, because Great Expectations writes its whole configuration anew for each.
+    """
+    be_quiet()
+    from great_expectations import get_context
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    context = get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("run").add_dataframe_asset("table")
+    return asset.add_batch_definition_whole_dataframe("all")
+
+
 class _Validator:
-    """An ephemeral Great Expectations context: nothing on disk, nothing sent, nothing drawn."""
+    """Checks tables one after another, and keeps Great Expectations' results and suites."""
 
     def __init__(self) -> None:
-        be_quiet()
+        self._frames = _frames()
         import great_expectations  # costs 6 s
-        from great_expectations.data_context.types.base import ProgressBarsConfig
 
-        logging.getLogger("great_expectations").setLevel(logging.ERROR)
         self._gx = great_expectations
-        context = great_expectations.get_context(mode="ephemeral")
-        context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        self._source = context.data_sources.add_pandas("run")
-        self._batches = 0
         self.results: list[tuple[str, Any]] = []
         self.suites: dict[str, Any] = {}
 
@@ -182,7 +200,7 @@ class _Validator:
     def _validate(
         self, table: str, frame: pd.DataFrame, expectations: Mapping[str, Any]
     ) -> list[Expectation]:
-        batch = self._batch(table, frame)
+        batch = self._frames.get_batch(batch_parameters={"dataframe": frame})
         names = list(expectations)
         suite = self._gx.ExpectationSuite(table, expectations=list(expectations.values()))
         keys = [key for key in KEYS[table] if key in frame.columns]
@@ -200,12 +218,6 @@ class _Validator:
             before = self.suites[table]["expectations"]
             data["expectations"] = [*before, *data["expectations"]]
         self.suites[table] = data
-
-    def _batch(self, table: str, frame: pd.DataFrame) -> Batch:
-        self._batches += 1
-        asset = self._source.add_dataframe_asset(f"{table} {self._batches}")
-        whole = asset.add_batch_definition_whole_dataframe("all")
-        return whole.get_batch(batch_parameters={"dataframe": frame})
 
 
 def _read(table: str, name: str, result: Any, keys: Sequence[str]) -> Expectation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import logging
 import os
 import shutil
@@ -18,6 +19,8 @@ import pytest
 from srghn.quiet import be_quiet
 
 be_quiet()
+# With torch and Great Expectations loaded, looking for cycles took a twentieth of the tests' time.
+gc.set_threshold(7_000)
 # A build repeats what it did; a developer's run goes on looking for what nobody thought of.
 hypothesis.settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):

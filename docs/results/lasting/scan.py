@@ -24,6 +24,8 @@ from srghn.evaluation.task import Task
 from srghn.evolution import make_strategy, selection
 
 EVERY, SOLVED = 40, 475.0
+#: Constant rates: two that never get anywhere by themselves, and two that suit these worlds.
+RATES = (0.003, 0.01, 0.2, 0.35)
 PLAIN = {"memory": 0, "newcomers": 0.0}
 TRUNCATION = {**PLAIN, "parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
 KEPT, BOTH = {"keep_spread": True}, {"keep_spread": True, "stress": True}
@@ -47,10 +49,11 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "both, with memory": {"ghn": BOTH, "evolution": {**PLAIN, "memory": 8}},
     "both, parents win ties": {"ghn": BOTH, "evolution": {**PLAIN, "ties": "parents"}},
     "newcomers, parents win ties": {"evolution": TRUNCATION | NEWCOMERS},
-    "constant-rate 0.2": {"evolution": constant(0.2)},
-    "constant-rate 0.35": {"evolution": constant(0.35)},
-    "constant-rate 0.2 and newcomers": {"evolution": constant(0.2) | NEWCOMERS},
-    "constant-rate 0.35 and newcomers": {"evolution": constant(0.35) | NEWCOMERS},
+    **{f"constant-rate {rate:g}": {"evolution": constant(rate)} for rate in RATES},
+    **{
+        f"constant-rate {rate:g} and newcomers": {"evolution": constant(rate) | NEWCOMERS}
+        for rate in RATES
+    },
     "constant-rate 0.35, kept spread, newcomers": {
         "ghn": KEPT,
         "evolution": constant(0.35) | NEWCOMERS,
