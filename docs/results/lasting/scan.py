@@ -40,6 +40,7 @@ def constant(rate: float) -> dict[str, Any]:
 #: "plain" was called the default until newcomers and memory became it.
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
+    "default from a rate of 0.003": {"ghn": {"initial_rate": 0.003}},
     "plain": {"evolution": PLAIN},
     "newcomers alone": {"evolution": NEWCOMERS},
     "kept spread": {"ghn": KEPT, "evolution": PLAIN},

@@ -30,7 +30,7 @@ def main() -> None:
         lines.append(
             f"| {arm} | {lost} | {early:g} | {late:g} | {taken.clip(upper=40).mean():.1f} |"
         )
-    sys.stdout.write("\n".join(lines).replace("| inf |", "| never |") + "\n")
+    sys.stdout.write("\n".join(lines).replace("| inf ", "| never ") + "\n")
 
 
 if __name__ == "__main__":

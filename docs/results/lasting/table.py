@@ -26,7 +26,7 @@ def main() -> None:
             f"| {worlds} | {arm} | {own['seed'].nunique()} | {lost} of {len(own)} "
             f"({lost / len(own):.1%}) | {early:g} | {late:g} | {own['rate_at_39'].median():.3f} |"
         )
-    sys.stdout.write("\n".join(lines).replace("| inf |", "| never |") + "\n")
+    sys.stdout.write("\n".join(lines).replace("| inf ", "| never ") + "\n")
 
 
 if __name__ == "__main__":
