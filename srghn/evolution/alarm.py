@@ -7,8 +7,8 @@ back within a twentieth of the depth: ended sooner, it left the last and hardest
 to the small steps of a population at rest.
 
 A share of the way to the lowest fitness so far, which this rule replaced, misses changes where a
-few episodes go very badly: on LunarLander founders crash at -750 and policies in another world at
--100.
+few episodes go very badly: on LunarLander founders crash at -750, and a generation's best in
+another world is at -100.
 """
 
 from __future__ import annotations
