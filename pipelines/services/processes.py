@@ -101,15 +101,17 @@ def wait_until_up(
     import httpx
 
     end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise ServiceError(f"{name} ended at once: {_last_line(log)} (whole log: {log})")
-        try:
-            if httpx.get(url, timeout=2.0, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
+    # One client: each reads all certificates anew, on the core that the server needs to start.
+    with httpx.Client(timeout=2.0, trust_env=False) as client:
+        while time.monotonic() < end:
+            if process.poll() is not None:
+                raise ServiceError(f"{name} ended at once: {_last_line(log)} (whole log: {log})")
+            try:
+                if client.get(url).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.2)
     raise ServiceError(f"{name} did not answer at {url} in {deadline:.0f} s; its log is {log}")
 
 

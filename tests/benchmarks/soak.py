@@ -13,11 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import httpx
-
 from tests.serving.conftest import Home, maker, run_server
 from tests.serving.soaking import Soak, soak
-from tests.serving.test_serving_process import wait_for
+from tests.serving.test_serving_process import ready, wait_for
 
 
 def main() -> int:
@@ -31,7 +29,7 @@ def main() -> int:
         home = Home(Path(folder) / "home", maker(Path(folder)))
         home.first()
         with run_server(home) as (url, process):
-            wait_for(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+            wait_for(ready(url))
             found = asyncio.run(soak(url, process, **vars(options)))
         home.ledger.verify()
         home.ledger.close()

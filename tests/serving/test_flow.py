@@ -17,6 +17,7 @@ import pytest
 from serving.limits import Limits
 from serving.protocol import REPLY, GuardedProtocol
 from tests.serving.conftest import Home, maker, run_server
+from tests.serving.test_serving_process import ready, wait_for
 from tests.serving.wires import ASK, Wire, connector
 
 BODY = b'{"observation": [0, 0, 1, 0]}'
@@ -133,12 +134,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @contextlib.contextmanager
 def serving(home: Home, seconds: float) -> Iterator[tuple[tuple[str, int], Any]]:
     with run_server(home, environment={"SRGHN_LIMIT_ANSWER_SECONDS": str(seconds)}) as (url, made):
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/health/ready").status_code == 200:
-                    break
-            time.sleep(0.05)
+        wait_for(ready(url), 20)
         host, port = url.removeprefix("http://").split(":")
         yield (host, int(port)), made
 

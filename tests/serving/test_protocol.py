@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.serving.conftest import Home, maker, run_server
+from tests.serving.test_serving_process import ready, wait_for
 
 pytestmark = pytest.mark.services
 
@@ -37,20 +38,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
     home = Home(folder / "home", maker(folder))
     home.first()
     with run_server(home, environment=LIMITS) as (url, _):
-        until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        wait_for(ready(url))
         host, port = url.removeprefix("http://").split(":")
         yield host, int(port)
     home.ledger.close()
-
-
-def until(check: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            if check():
-                return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 def answer(address: tuple[str, int], *parts: bytes, pause: float = 0.0) -> bytes:
@@ -124,7 +115,7 @@ def test_too_many_connections_are_turned_away_and_health_still_answers(
         more = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
         assert more
         assert ask(address).startswith(b"HTTP/1.1 503")
-    until(lambda: ask(address).startswith(b"HTTP/1.1 200"))
+    wait_for(lambda: ask(address).startswith(b"HTTP/1.1 200"))
     metrics = httpx.get(f"http://{address[0]}:{address[1]}/metrics").text
     assert "srghn_refused_connections_total 0.0" not in metrics
 
@@ -150,20 +141,20 @@ def test_a_connection_that_asks_to_be_closed_is(address: tuple[str, int]) -> Non
 def test_workers_go_with_a_parent_that_is_killed_and_are_begun_again(home: Any) -> None:
     home.first()
     with run_server(home, "--workers", "2") as (url, process):
-        until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        wait_for(ready(url))
         listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         first = [int(pid) for pid in listed.read_text().split()]
         assert len(first) == 2
         os.kill(first[0], signal.SIGKILL)
-        until(
+        wait_for(
             lambda: len(listed.read_text().split()) == 2 and str(first[0]) not in listed.read_text()
         )
         workers = [int(pid) for pid in listed.read_text().split()]
         process.kill()
         process.wait(10)
-        until(lambda: not any(_runs(pid) for pid in workers))
+        wait_for(lambda: not any(_runs(pid) for pid in workers))
         host, port = url.removeprefix("http://").split(":")
-        until(lambda: not _listens(host, int(port)))
+        wait_for(lambda: not _listens(host, int(port)))
 
 
 def _listens(host: str, port: int) -> bool:
