@@ -514,6 +514,7 @@ def test_lunarlander_switch_counts_each_phase_by_its_own_bound() -> None:
     assert [t.value for t in found] == ["10 of 10", "9 of 10", "9 of 10"] * 2
     assert all(t.hit for t in found)
     assert not any(t.hit for t in targets.lunarlander_switch(late)[1:3])
+    assert len(targets.lunarlander_switch(late[:1])) == 3  # an arm that did not run misses nothing
 
 
 def test_ant_is_judged_by_its_last_champions_beside_the_others_and_by_its_rate() -> None:
