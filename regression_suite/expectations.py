@@ -155,7 +155,7 @@ def _frames() -> BatchDefinition[Any]:
     One for all frames, because Great Expectations writes its whole configuration anew for each.
     """
     be_quiet()
-    from great_expectations import get_context
+    from great_expectations import get_context  # costs 6 s
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
@@ -170,7 +170,7 @@ class _Validator:
 
     def __init__(self) -> None:
         self._frames = _frames()
-        import great_expectations  # costs 6 s
+        import great_expectations
 
         self._gx = great_expectations
         self.results: list[tuple[str, Any]] = []

@@ -19,6 +19,9 @@ from tests.serving.test_serving_process import ready, wait_for
 
 pytestmark = pytest.mark.services
 
+#: Seconds in which a server starts, and what a test waits for happens.
+SOON = 20
+
 BODY = b'{"observation": [0, 0, 1, 0]}'
 ASK = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 LIMITS = {
@@ -38,7 +41,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
     home = Home(folder / "home", maker(folder))
     home.first()
     with run_server(home, environment=LIMITS) as (url, _):
-        wait_for(ready(url))
+        wait_for(ready(url), SOON)
         host, port = url.removeprefix("http://").split(":")
         yield host, int(port)
     home.ledger.close()
@@ -115,7 +118,7 @@ def test_too_many_connections_are_turned_away_and_health_still_answers(
         more = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
         assert more
         assert ask(address).startswith(b"HTTP/1.1 503")
-    wait_for(lambda: ask(address).startswith(b"HTTP/1.1 200"))
+    wait_for(lambda: ask(address).startswith(b"HTTP/1.1 200"), SOON)
     metrics = httpx.get(f"http://{address[0]}:{address[1]}/metrics").text
     assert "srghn_refused_connections_total 0.0" not in metrics
 
@@ -141,20 +144,23 @@ def test_a_connection_that_asks_to_be_closed_is(address: tuple[str, int]) -> Non
 def test_workers_go_with_a_parent_that_is_killed_and_are_begun_again(home: Any) -> None:
     home.first()
     with run_server(home, "--workers", "2") as (url, process):
-        wait_for(ready(url))
+        wait_for(ready(url), SOON)
         listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         first = [int(pid) for pid in listed.read_text().split()]
         assert len(first) == 2
         os.kill(first[0], signal.SIGKILL)
         wait_for(
-            lambda: len(listed.read_text().split()) == 2 and str(first[0]) not in listed.read_text()
+            lambda: (
+                len(listed.read_text().split()) == 2 and str(first[0]) not in listed.read_text()
+            ),
+            SOON,
         )
         workers = [int(pid) for pid in listed.read_text().split()]
         process.kill()
         process.wait(10)
-        wait_for(lambda: not any(_runs(pid) for pid in workers))
+        wait_for(lambda: not any(_runs(pid) for pid in workers), SOON)
         host, port = url.removeprefix("http://").split(":")
-        wait_for(lambda: not _listens(host, int(port)))
+        wait_for(lambda: not _listens(host, int(port)), SOON)
 
 
 def _listens(host: str, port: int) -> bool:

@@ -237,11 +237,12 @@ def run(command: list[str], variables: Mapping[str, str] | None = None) -> Itera
 
 def _await(url: str, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health/ready").status_code != 503:
-                return
-        time.sleep(0.01)
+    with httpx.Client() as client:  # one: each reads all certificates anew
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get(f"{url}/health/ready").status_code != 503:
+                    return
+            time.sleep(0.01)
     raise ServiceError(f"{' '.join(process.args)} was not ready in a minute")  # type: ignore[arg-type]
 
 
