@@ -71,14 +71,22 @@ def spinner(title: str) -> Iterator[None]:
 
 
 def _log_lines(title: str, total: int) -> Update:
-    started = last = time.monotonic()
+    """Lines with the time left, at the pace since the first step that was told.
+
+    What came before it says nothing: loading, compiling, or the steps of an earlier sitting.
+    """
+    last = time.monotonic()
+    first: tuple[float, int] | None = None
 
     def update(done: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
+        first = first or (now, done)
+        begun, before = first
         if done >= total or now - last >= LOG_EVERY_SECONDS:
             last = now
-            left = (now - started) / max(done, 1) * (total - done)
-            console.print(f"  {title}: {done}/{total}  {note}  {left:.0f} s left", markup=False)
+            pace = (now - begun) / (done - before) if done > before else None
+            left = "" if pace is None else f"  {pace * (total - done):.0f} s left"
+            console.print(f"  {title}: {done}/{total}  {note}{left}", markup=False)
 
     return update
