@@ -55,6 +55,18 @@ class MLP(nn.Module):
         return outputs
 
 
+class Point(nn.Module):
+    """For functions: a point (action_size,), which is its weights, for the observation 1."""
+
+    def __init__(self, observation_size: int, action_size: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(observation_size, action_size, bias=False)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(obs)
+        return outputs
+
+
 class ResidualMLP(nn.Module):
     """`blocks` of x + W2 act(W1 norm(x)) at one `width`, between an input and an output layer.
 

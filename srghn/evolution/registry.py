@@ -103,10 +103,10 @@ def _factory(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     if not attribute:
         near = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(STRATEGIES)}"
+        hint = f"did you mean {near[0]!r}" if near else f"known: {', '.join(STRATEGIES)}"
         raise ConfigError(
-            f"evolution.strategy: there is no strategy {name!r}; {hint} "
-            "Your own: an import path module:factory"
+            f"evolution.strategy: there is no strategy {name!r}; {hint}; your own: an import path "
+            "module:factory"
         )
     try:
         found: Factory = getattr(import_module(module), attribute)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from srghn.config import parse_params
+from srghn.config import EvolutionParams, parse_params
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
 from srghn.evolution.base import F32, F64, Population, State, Strategy
 from srghn.evolution.registry import make_strategy
 from srghn.evolution.selection import clean
+from srghn.params import unknown
 
 #: Parameters of `evolution` that are about a run in a world: a search has no episodes, and ends
 #: when its caller ends it.
@@ -35,6 +37,14 @@ OF_RUNS = (
 )
 
 
+#: What `evolution` parameters are left, but for those that have arguments of their own.
+KNOWN = tuple(
+    name
+    for name in EvolutionParams.model_fields
+    if name not in (*OF_RUNS, "strategy", "seed", "options")
+)
+
+
 class Search:
     """Maximises a function of `dimensions` numbers with any strategy.
 
@@ -45,9 +55,15 @@ class Search:
         print(search.best, search.best_fitness)
 
     `strategy` is a name or an import path, `options` are the strategy's own, `ghn` and `evolution`
-    parameters as in `params.yaml`, but for those of `OF_RUNS`. `on_generation(search)` is called
-    after each `tell`. The strategy itself is pure; what changes is `search.state`, so a copy of
-    that can be resumed.
+    parameters as in `params.yaml`, but for those of `OF_RUNS`. A generation has `parents * (1 +
+    children)` points, float32, whichever the strategy. `on_generation(search)` is called after each
+    `tell`. The strategy itself is pure; what it remembers is `search.state`, so a copy of that can
+    be resumed.
+
+    best, best_fitness  of all generations told; None and minus infinity before the first
+    last_best           the last generation's: where the function changes, `best` may be long out
+                        of date
+    history             each generation's best fitness
 
     Raises `ConfigError` for a bad parameter or less than one dimension.
     """
@@ -64,15 +80,13 @@ class Search:
         **evolution: Any,
     ) -> None:
         dimensions = _whole(dimensions)
-        if unused := [name for name in OF_RUNS if name in evolution]:
-            raise ConfigError(
-                f"Search has one function, without networks, episodes or an end: leave out "
-                f"{', '.join(unused)}, which evolve takes"
-            )
+        _check_known(evolution)
+        if on_generation is not None and not callable(on_generation):
+            raise ConfigError(f"Search: on_generation is called, got {on_generation!r}")
         chosen = {"strategy": strategy, "seed": seed, "options": options or {}, **evolution}
         self.params = parse_params(
             {
-                "network": {"kwargs": {"hidden": []}},
+                "network": {"module": "srghn.policies:Point", "kwargs": {}},
                 "ghn": ghn or {},
                 "evolution": chosen,
             },
@@ -84,13 +98,18 @@ class Search:
         self.strategy: Strategy[Any] = make_strategy(self.params, line)
         self._state: State = self.strategy.init(seed)
         self.best: F32 | None = None
+        self.last_best: F32 | None = None
         self.best_fitness = -np.inf
         self.history: list[float] = []
         self._asked: Population | None = None
 
     @property
     def state(self) -> State:
-        """All that changes; to set it is to go on from there, and points asked before are void."""
+        """All that the strategy remembers; to set it is to go on from there.
+
+        Points asked before are void then; `best` and `history` stay what they are. Raises
+        `ConfigError` for the state of another kind of search.
+        """
         return self._state
 
     @state.setter
@@ -100,7 +119,19 @@ class Search:
                 f"search.state: expected {self.strategy.state_type.__name__}, got "
                 f"{type(state).__name__}; give the state of a search by {self.strategy.name}"
             )
+        try:
+            width = self.strategy.ask(state).weights.shape[1]
+        except ValueError as error:  # arrays that do not fit together
+            raise self._foreign(str(error)) from error
+        if width != self.dimensions:
+            raise self._foreign(f"its points have {width} dimensions")
         self._state, self._asked = state, None
+
+    def _foreign(self, why: str) -> ConfigError:
+        return ConfigError(
+            f"search.state: not the state of a search by {self.strategy.name} in "
+            f"{self.dimensions} dimensions: {why}; give one with the same parameters"
+        )
 
     @property
     def generation(self) -> int:
@@ -113,27 +144,37 @@ class Search:
         After a sharp drop of fitness n is larger for one generation: former best ones come back.
         """
         if self._asked is None:
-            self._asked = self.strategy.ask(self.state)
-        return self._points(self._asked)
-
-    def _points(self, population: Population) -> F32:
-        """A linear network's output for the observation 1: weight plus bias."""
-        half = population.weights.shape[1] // 2
-        points: F32 = population.weights[:, :half] + population.weights[:, half:]
-        return points
+            asked = self.strategy.ask(self.state)
+            if asked.weights.shape != (len(asked), self.dimensions):
+                raise ConfigError(
+                    f"{self.strategy.name} gave weights of shape {asked.weights.shape}; expected "
+                    f"({len(asked)}, {self.dimensions})"
+                )
+            self._asked = asked
+        return self._asked.weights.copy()  # the caller's own, since genomes may share the bytes
 
     def tell(self, fitness: Sequence[float] | ArrayLike) -> None:
         """Fitness (n,) of the points asked, the larger the better; not finite ranks last.
 
-        Raises `ValueError` for anything but one number a point, and before anything was asked.
+        Warns where none is finite. Raises `ValueError` for anything but one number a point, and
+        before anything was asked.
         """
         if self._asked is None:
             raise ValueError("tell was called before ask; call ask first")
         values = _numbers(fitness, len(self._asked))
         ranked = clean(values)
         row = int(np.argmax(ranked))
-        if self.best is None or ranked[row] > self.best_fitness:
-            self.best, self.best_fitness = self._points(self._asked)[row], float(ranked[row])
+        self.last_best = None
+        if ranked[row] > -np.inf:
+            self.last_best = self._asked.weights[row].copy()
+        else:
+            warnings.warn(
+                f"no fitness of generation {self.generation} is finite, so it says nothing",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if ranked[row] > self.best_fitness:
+            self.best, self.best_fitness = self.last_best, float(ranked[row])
         self.history.append(float(ranked[row]))
         self._state = self.strategy.tell(self._state, self._asked, values)
         self._asked = None
@@ -158,13 +199,31 @@ def _whole(dimensions: Any) -> int:
     return whole
 
 
+def _check_known(evolution: dict[str, Any]) -> None:
+    if unused := [name for name in OF_RUNS if name in evolution]:
+        raise ConfigError(
+            f"Search has one function, without networks, episodes or an end: leave out "
+            f"{', '.join(unused)}, which evolve takes"
+        )
+    for name in evolution:
+        if name not in KNOWN:
+            hint = "; the size of a population is parents * (1 + children)"
+            raise ConfigError(
+                f"Search: {unknown(name, dict.fromkeys(KNOWN))}{hint if 'pop' in name else ''}"
+            )
+
+
 def _numbers(fitness: Any, count: int) -> F64:
     try:
         given = np.asarray(fitness)
         if np.iscomplexobj(given):
             raise TypeError("complex numbers have no order; give their real part or magnitude")
+        if given.dtype.kind in "USMmV":
+            raise TypeError(f"{given.dtype} is no number")
+        if given.dtype.kind == "O":  # None would become NaN
+            given = np.array([float(value) for value in given.ravel()]).reshape(given.shape)
         values: F64 = given.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(
             f"tell takes {count} numbers, one for each point, got a {type(fitness).__name__} of "
             f"something else: {error}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from srghn.config import Params, RunParams
 from srghn.envs.interface import Interface
@@ -25,6 +25,15 @@ class SelfAdaptiveOptions(Params):
     tau: float = Field(0.0, ge=0, description="learning rate of the step size; 0: 1/sqrt(weights)")
     sigma_min: float = Field(1e-12, gt=0)
     sigma_max: float = Field(1e3, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SelfAdaptiveOptions:
+        if not self.sigma_min <= self.sigma <= self.sigma_max:
+            raise ValueError(
+                f"expected sigma_min <= sigma <= sigma_max, got {self.sigma_min:g}, "
+                f"{self.sigma:g} and {self.sigma_max:g}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

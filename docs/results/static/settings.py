@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.lab.experiments.functions import FUNCTIONS, Point, still_optimum
+from pipelines.lab.experiments.functions import FUNCTIONS, still_optimum
 from srghn.config import parse_params
 from srghn.envs.interface import Interface
 from srghn.evolution import make_strategy
@@ -61,7 +61,7 @@ def attempt(
     parents, children = SHAPES[shape]
     params = parse_params(
         {
-            "network": {"module": f"{Point.__module__}:Point", "kwargs": {}},
+            "network": {"module": "srghn.policies:Point", "kwargs": {}},
             "ghn": ghn,
             "evolution": {
                 "strategy": strategy, "parents": parents, "children": children, **evolution,

@@ -9,7 +9,6 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 Values = NDArray[np.float64]
 
@@ -34,18 +33,6 @@ FUNCTIONS: Mapping[str, Callable[[Values], float]] = {
     "rosenbrock": rosenbrock,
     "rastrigin": rastrigin,
 }
-
-
-class Point(nn.Module):
-    """A network that is a point: its output for the observation 1 is its weights (action_size,)."""
-
-    def __init__(self, observation_size: int, action_size: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(observation_size, action_size, bias=False)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        outputs: Tensor = self.layer(obs)
-        return outputs
 
 
 class Function(gym.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -18,7 +18,7 @@ from pipelines.lab.experiments.controls import (
     TRUNCATION,
     Arms,
 )
-from pipelines.lab.experiments.functions import FUNCTIONS, Point, StillFunction
+from pipelines.lab.experiments.functions import FUNCTIONS, StillFunction
 from pipelines.lab.experiments.spec import Experiment
 from pipelines.lab.experiments.switching import landers, network
 from pipelines.runs.presets import load_preset
@@ -100,7 +100,7 @@ def static(quick: bool) -> Experiment:
                 "id": f"{StillFunction.__module__}:{StillFunction.__name__}",
                 "max_episode_steps": 1,
             },
-            "network": {"module": f"{Point.__module__}:{Point.__name__}", "kwargs": {}},
+            "network": {"module": "srghn.policies:Point", "kwargs": {}},
             "evolution": {"episodes": 1},
         },
         arms=arms,

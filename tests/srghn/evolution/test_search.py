@@ -59,10 +59,63 @@ def test_what_is_told_is_checked_in_words() -> None:
         search.tell(np.ones(len(points)) * 1j)
     with pytest.raises(ValueError, match="of something else: int too large"):
         search.tell([10**400] * len(points))
-    with pytest.raises(ConfigError, match="did you mean 'episodes'"):
-        Search(2, episode=3)
-    search.tell(np.full(len(points), np.nan))
+    bad: list[Any] = [["1"] * len(points), np.zeros(len(points), "M8[s]"), [None] * len(points)]
+    for told in bad:
+        with pytest.raises(ValueError, match="of something else"):
+            search.tell(told)
+    with pytest.warns(RuntimeWarning, match="no fitness of generation 0 is finite"):
+        search.tell(np.full(len(points), np.nan))
+    assert search.best is search.last_best is None
     assert search.best_fitness == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"parent": 3}, "did you mean 'parents'"),
+        (
+            {"popsize": 9},
+            r"known: parents, .*a population is parents \* \(1 \+ children\)",
+        ),
+        ({"on_generation": 3}, "on_generation is called, got 3"),
+        (
+            {"strategy": "self-adaptive-ga", "options": {"sigma_min": 2, "sigma_max": 1}},
+            "expected sigma_min <= sigma <= sigma_max, got 2, 0.3 and 1",
+        ),
+    ],
+)
+def test_parameters_that_say_nothing_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        Search(2, **given)
+    assert "generations" not in str(refused.value)  # nothing that a search refuses, too
+
+
+@pytest.mark.parametrize("name", ["snes", "cmaes", "openes", "ga"])
+def test_a_point_is_the_numbers_that_the_strategy_searches(name: str) -> None:
+    search = Search(3, strategy=name, options={"sigma": 2.0}, parents=1, children=999)
+    points = search.ask()
+    assert points.shape[1] == search.strategy.ask(search.state).genomes.shape[1] == 3
+    assert points[1:].std(axis=0) == pytest.approx(2.0, rel=0.15)
+
+
+def test_points_are_the_callers_own() -> None:
+    one, other = Search(2, strategy="ga", seed=1), Search(2, strategy="ga", seed=1)
+    for search in (one, other):
+        points = search.ask()
+        fitness = points.sum(axis=1)
+        if search is one:
+            points[:] = np.nan
+        search.tell(fitness)
+    assert one.ask().tobytes() == other.ask().tobytes()
+
+
+def test_the_last_best_is_of_the_function_as_it_is_now() -> None:
+    search = Search(2, seed=1)
+    for where in (3.0, -3.0):
+        for _ in range(40):
+            search.tell([-float(((p - where) ** 2).sum()) for p in search.ask()])
+    assert search.last_best == pytest.approx([-3, -3], abs=0.5)
+    assert search.history[-1] == -float(((search.last_best + 3) ** 2).sum())
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 2.5, True, "3", None, float("nan"), [2]])
@@ -89,6 +142,21 @@ def test_a_state_that_is_set_while_points_are_asked_makes_them_void() -> None:
     assert search.ask().tobytes() == other.ask().tobytes()
     with pytest.raises(ConfigError, match="expected AlertState, got SNESState; give the state"):
         search.state = Search(2, strategy="snes").state
+
+
+@pytest.mark.parametrize("name", ["cmaes", "snes", "ga", "gesmr", "openes", "self-referential"])
+def test_the_state_of_a_search_in_other_dimensions_is_refused(name: str) -> None:
+    search = Search(3, strategy=name)
+    before = search.ask()
+    with pytest.raises(ConfigError, match=r"not the state of a search by .* in 3 dimensions"):
+        search.state = Search(5, strategy=name).state
+    assert search.ask().tobytes() == before.tobytes()
+
+
+def test_the_state_of_another_encoding_is_refused() -> None:
+    search = Search(3)
+    with pytest.raises(ConfigError, match="not the state of a search by self-referential"):
+        search.state = Search(3, strategy="ga").state
 
 
 def test_a_strategy_refuses_a_list_in_words() -> None:
