@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srghn.candidates.candidate import Candidate, load_candidate
     from srghn.candidates.choose import choose_finalist
+    from srghn.candidates.founder import founder_of
     from srghn.candidates.individual import freeze_finalist
     from srghn.candidates.play import play_candidate
-    from srghn.config import EngineSettings, EnvParams, EvolutionParams, NetworkParams, RunParams
+    from srghn.config import (
+        EngineSettings,
+        EnvParams,
+        EvolutionParams,
+        GHNParams,
+        NetworkParams,
+        RunParams,
+    )
     from srghn.envs.perturb import Perturbation
     from srghn.envs.pinning import pin
     from srghn.envs.version import EnvVersion
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from srghn.evolution.base import Strategy
     from srghn.evolution.loop import evolve
     from srghn.evolution.run import Run, load_run
+    from srghn.evolution.search import Search
     from srghn.ghn.model import GHN
     from srghn.graph.comp_graph import CompGraph
     from srghn.graph.tracing import trace
@@ -40,16 +49,19 @@ _HOME = {
     "Evaluator": "evaluation.base",
     "EvolutionParams": "config",
     "GHN": "ghn.model",
+    "GHNParams": "config",
     "NetworkParams": "config",
     "Perturbation": "envs.perturb",
     "Run": "evolution.run",
     "RunParams": "config",
+    "Search": "evolution.search",
     "SrghnError": "errors",
     "Strategy": "evolution.base",
     "Task": "evaluation.task",
     "WeightedPolicies": "evaluation.base",
     "choose_finalist": "candidates.choose",
     "evolve": "evolution.loop",
+    "founder_of": "candidates.founder",
     "freeze_finalist": "candidates.individual",
     "load_candidate": "candidates.candidate",
     "load_run": "evolution.run",
@@ -70,16 +82,19 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "EvolutionParams",
+    "GHNParams",
     "NetworkParams",
     "Perturbation",
     "Run",
     "RunParams",
+    "Search",
     "SrghnError",
     "Strategy",
     "Task",
     "WeightedPolicies",
     "choose_finalist",
     "evolve",
+    "founder_of",
     "freeze_finalist",
     "load_candidate",
     "load_run",

@@ -39,6 +39,7 @@ SERVING_MAY = (
 GROUND = {
     "srghn.errors",
     "srghn.files",
+    "srghn.interrupt",
     "srghn.old_params",
     "srghn.params",
     "srghn.parents",

@@ -16,7 +16,7 @@ from serving.registry.records import Champion
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams, with_overrides
-from srghn.errors import ConfigError, FingerprintMismatch
+from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from srghn.envs import EnvVersion
@@ -92,13 +92,14 @@ def find_founder(params: RunParams, version: EnvVersion, settings: Settings) -> 
     With it come those that `evolution.companions` names. Raises `FingerprintMismatch` where one
     lived in another world, `ConfigError` where the strategy begins from one genome at most.
     """
+    from srghn.candidates.founder import founder_of
     from srghn.evolution.registry import make_strategy
 
     digest, companions = params.evolution.ancestor, params.evolution.companions
     if digest is None:
         return None
     release = Release(settings)
-    founder = _founder(release, digest, version)
+    founder = founder_of(release.store.load(digest), version)
     if not companions:
         return founder
     if make_strategy(params, version.interface).encoding is None:
@@ -106,24 +107,9 @@ def find_founder(params: RunParams, version: EnvVersion, settings: Settings) -> 
             f"evolution.strategy: {params.evolution.strategy} goes on from one candidate, not "
             f"from {1 + len(companions)}: srghn run --from champion"
         )
-    found = [_founder(release, each, version) for each in companions]
+    found = [founder_of(release.store.load(each), version) for each in companions]
     latest = max(each.generation for each in (founder, *found))
     return replace(founder, generation=latest, companions=tuple(found))
-
-
-def _founder(release: Release, digest: str, version: EnvVersion) -> Founder:
-    from srghn.evolution.ancestry import Ancestry
-    from srghn.evolution.run import Founder
-
-    candidate = release.store.load(digest)
-    if candidate.env_fingerprint != version.fingerprint:
-        raise FingerprintMismatch(
-            f"the ancestor {digest[:12]} was evolved in environment {candidate.env_fingerprint}, "
-            f"this run is in {version.fingerprint} ({version.id}); start a new lineage: srghn "
-            "run --from scratch"
-        )
-    ancestry = Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
-    return Founder(candidate.load_genome(), candidate.generation, digest, ancestry)
 
 
 def _ancestors(release: Release, start: str, target: Target, mode: str | None) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srghn.candidates.candidate import Candidate, OnnxPolicy, load_candidate
     from srghn.candidates.choose import Choice, choose_finalist
+    from srghn.candidates.founder import founder_of
     from srghn.candidates.individual import freeze_finalist, freeze_founder
     from srghn.candidates.play import observe, play_candidate
 
@@ -19,6 +20,7 @@ __all__ = [
     "Choice",
     "OnnxPolicy",
     "choose_finalist",
+    "founder_of",
     "freeze_finalist",
     "freeze_founder",
     "load_candidate",
@@ -33,6 +35,7 @@ _HOME = {
     "Choice": "choose",
     "choose_finalist": "choose",
     "freeze_finalist": "individual",
+    "founder_of": "founder",
     "freeze_founder": "individual",
     "observe": "play",
     "play_candidate": "play",

@@ -26,7 +26,7 @@ from srghn.errors import ArtefactError, EvaluationError
 from srghn.evaluation.base import Evaluation, WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution.base import Population
-from srghn.evolution.registry import make_strategy
+from srghn.evolution.registry import check_lineage, make_strategy
 from srghn.graph.frozen import evolved_size
 from srghn.memory import notes, state_size
 from srghn.networks import build_network
@@ -94,6 +94,7 @@ def check(
         f"of {version.max_episode_steps} steps at most",
     )
     strategy = make_strategy(params, face)
+    check_lineage(strategy)
     population = strategy.ask(strategy.init(params.evolution.seed))
     found.add("trace", f"{population.weights.shape[1]} parameters in {params.network.module}")
     network = build_network(params.network, face)

@@ -37,7 +37,7 @@ class Individual:
     training_fitness: float | None
 
 
-def freeze_finalist(run: Run, choice: Choice, folder: Path) -> Candidate:
+def freeze_finalist(run: Run, choice: Choice, folder: Path | str) -> Candidate:
     """Write the chosen finalist as a candidate folder, whole or not at all.
 
     Raises `CheckpointError` if the strategy keeps no lineage, `ArtefactError` if the weights are
@@ -57,7 +57,7 @@ def freeze_finalist(run: Run, choice: Choice, folder: Path) -> Candidate:
     return _freeze(run, individual, folder, params, choice.validation, seeds)
 
 
-def freeze_founder(run: Run, folder: Path, mode: str | None = None) -> Candidate:
+def freeze_founder(run: Run, folder: Path | str, mode: str | None = None) -> Candidate:
     """Write the founder of the best finalist's lineage, unevolved: a baseline, or a bad example.
 
     `mode` is the one that the manifest names and the golden observations are taken in; default the
@@ -82,7 +82,7 @@ def freeze_founder(run: Run, folder: Path, mode: str | None = None) -> Candidate
 def _freeze(
     run: Run,
     individual: Individual,
-    folder: Path,
+    folder: Path | str,
     params: Mapping[str, Any],
     validation: Mapping[str, Any],
     seeds: NDArray[np.int64],
@@ -92,7 +92,7 @@ def _freeze(
     load_weights(network, individual.weights)  # or the golden observations would be a stranger's
     observations, states = observe(version, individual.mode, network, seeds, GOLDEN_EPISODES)
     return freeze(
-        folder,
+        Path(folder),
         network=network,
         weights=individual.weights,
         genome=individual.genome,

@@ -2,7 +2,8 @@
 
 A generation's result depends on the parameters, the world and the state before it, and every random
 draw has a name, so a checkpoint holds no generator. A kill costs `SECONDS`, or the generation at
-hand: what it left beyond the last checkpoint is dropped and made again.
+hand: what it left beyond the last checkpoint is dropped and made again. An exception or Ctrl-C
+costs the generation at hand alone.
 """
 
 from __future__ import annotations
@@ -39,17 +40,19 @@ from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
 from srghn.evolution.self_referential import BirthRecipe, policies_of
 from srghn.files import sweep
+from srghn.interrupt import interruptible
 
 #: Between two checkpoints, where no part of the tables ends sooner.
 SECONDS = 5.0
 
 
+@interruptible()
 @one_thread()  # set once, not in every generation
 def evolve(
     params: RunParams,
     version: EnvVersion,
     evaluator: Evaluator,
-    run_dir: Path,
+    run_dir: Path | str,
     *,
     on_generation: Callable[[GenerationRecord], None] | None = None,
     on_champion: Callable[[GenerationRecord, Population], None] | None = None,
@@ -61,13 +64,14 @@ def evolve(
     `on_generation` is told of every generation, and `on_champion` also who was best in it, as a
     population of one. Then `stop` is asked whether it was the last one, then the budgets are
     (`evolution.seconds`, `evaluations`, `until`). A run that was so ended is finished, and evolving
-    it again does nothing; `load_run(run_dir).end` says why it ended.
+    it again does nothing; `load_run(run_dir).end` says why it ended. An exception in any of them
+    leaves the run as it was before that generation: evolve again to go on from there.
 
     The lineage's generation counter, and with it the world's schedule, goes on from the founder's.
     Raises `FingerprintMismatch` where the folder belongs to another world, `CheckpointError` where
     it belongs to other parameters or is held by another process.
     """
-    strategy = make_strategy(params, version.interface)
+    run_dir, strategy = Path(run_dir), make_strategy(params, version.interface)
     run.check_founder(params, strategy, founder)
     with run.locked(run_dir):
         sweep(run_dir)
@@ -122,18 +126,21 @@ class _Loop:
         """The generations up to the next checkpoint and, where it is due, a part of each table."""
         every = self.params.evolution.checkpoint_every
         stop = min(progress.done - progress.done % every + every, self._total)
-        began, spent = time.monotonic(), progress.seconds
+        began, spent, first = time.monotonic(), progress.seconds, progress.done
         records: list[GenerationRecord] = []
-        while progress.done < stop and progress.end is None:
-            progress, record = self._generation(progress)
-            records.append(record)
-            passed = time.monotonic() - began
-            end = self._end(progress, record, spent + passed)
-            progress = dataclasses.replace(progress, end=end, seconds=spent + passed)
-            if passed >= SECONDS:
-                break
-        progress = self._kept(progress, records, progress.done == stop)
-        save(self.run_dir, progress, timed=self.params.evolution.seconds is not None)
+        try:
+            while progress.done < stop and progress.end is None:
+                after, record = self._generation(progress)
+                passed = time.monotonic() - began
+                end = self._end(after, record, spent + passed)
+                records.append(record)
+                progress = dataclasses.replace(after, end=end, seconds=spent + passed)
+                if passed >= SECONDS:
+                    break
+        finally:
+            if made := progress.done - first:  # Ctrl-C may leave the record of one more
+                progress = self._kept(progress, records[:made], progress.done == stop)
+                save(self.run_dir, progress, timed=self.params.evolution.seconds is not None)
         return progress
 
     def _end(self, progress: Progress, record: GenerationRecord, seconds: float) -> End | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -30,7 +31,15 @@ def draw(table: pa.Table) -> Figure:
         raise ConfigError(
             "a plot needs Matplotlib, which is not installed: pip install matplotlib"
         ) from error
-    figure = Figure(figsize=(8.0, 6.0), layout="constrained")
+
+    class Picture(Figure):
+        """A notebook shows it, also one in which nobody has set up Matplotlib."""
+
+        def _repr_png_(self) -> bytes:
+            self.savefig(sink := io.BytesIO(), format="png", dpi=110)
+            return sink.getvalue()
+
+    figure = Picture(figsize=(8.0, 6.0), layout="constrained")
     generations = table["generation"].to_pylist()
     for axes, (column, (label, log)) in zip(
         figure.subplots(len(PANELS), 1, sharex=True), PANELS.items(), strict=True

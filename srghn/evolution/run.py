@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
@@ -129,15 +130,16 @@ def check_founder(params: RunParams, strategy: Strategy[Any], founder: Founder |
 
 
 def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> None:
-    """Write the record of a new run, or check that an old one is resumed unchanged.
+    """Write the record of a run that has nothing yet, or check that one is resumed unchanged.
 
     Raises `FingerprintMismatch` for another world, `CheckpointError` for other parameters, another
     founder or another platform.
     """
     path = run_dir / RECORD
-    if not path.exists():
-        if checkpoints.steps(run_dir / CHECKPOINTS):
-            raise CheckpointError(f"{path} is missing beside checkpoints; restore it (dvc pull)")
+    begun = bool(checkpoints.steps(run_dir / CHECKPOINTS)) or (run_dir / FINALISTS).exists()
+    if begun and not path.exists():
+        raise CheckpointError(f"{path} is missing beside checkpoints; restore it (dvc pull)")
+    if not begun:  # a record alone is of a start that was refused
         version.save(run_dir / WORLD)
         atomic_write(path, seal(record))
         return
@@ -226,8 +228,16 @@ class Run:
 
         A notebook shows it; `run.plot().savefig("run.png")` keeps it.
         """
+        return plot.draw(self.generations)
+
+    @cached_property
+    def generations(self) -> pa.Table:
+        """A row for each generation up to the checkpoint: `.to_pandas()` makes a data frame of it.
+
+        Its columns are those of `metrics.SCHEMA`.
+        """
         parts, pending = self.progress.parts["generations"], self.progress.pending["generations"]
-        return plot.draw(tables.read(self.run_dir / "generations", parts, *pending))
+        return tables.read(self.run_dir / "generations", parts, *pending)
 
     def __repr__(self) -> str:
         return (
@@ -243,8 +253,8 @@ class Run:
         """
         if self.strategy.encoding is None:
             raise CheckpointError(
-                f"{self.strategy.name} draws individuals from a distribution, so they have no "
-                "lineage; use a strategy that keeps one, such as self-referential"
+                f"individuals of {self.strategy.name} cannot be made again from a lineage; use a "
+                "strategy that keeps one, such as self-referential"
             )
         row = _row_of(self.finalists.ids, individual)
         chain = tuple(self.lineage.chain(individual))
@@ -263,8 +273,9 @@ def _row_of(ids: I64, individual: int) -> int:
     return int(rows[0])
 
 
-def load_run(run_dir: Path) -> Run:
+def load_run(run_dir: Path | str) -> Run:
     """Read a run that has at least one checkpoint; raises `CheckpointError` otherwise."""
+    run_dir = Path(run_dir)
     record = read_record(run_dir)
     params = RunParams.model_validate(record["params"])
     version = EnvVersion.load(run_dir / WORLD)
@@ -276,7 +287,7 @@ def load_run(run_dir: Path) -> Run:
     strategy = make_strategy(params, version.interface)
     progress = restore(run_dir, strategy)
     if progress is None:
-        raise CheckpointError(f"{run_dir} has no checkpoint yet; run it first (srghn run)")
+        raise CheckpointError(f"{run_dir} has no checkpoint yet: nothing was evolved in it so far")
     past = ended(run_dir)
     last = past.done if past is not None else params.evolution.generations
     if progress.done < last and (run_dir / FINALISTS).exists():

@@ -22,6 +22,7 @@ def test_importing_the_package_imports_nothing_slow() -> None:
 
 def test_every_name_is_there_and_is_told_by_dir() -> None:
     assert set(srghn.__all__) == set(srghn._HOME) <= set(dir(srghn))
+    assert {"GHNParams", "Search"} <= set(srghn.__all__)
     for name in srghn.__all__:
         assert getattr(srghn, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

@@ -193,7 +193,9 @@ def test_unknown_individuals_are_refused(finished: Path) -> None:
 def test_strategies_without_lineages_say_so(small_run: Any, play: Play, tmp_path: Path) -> None:
     play(small_run(strategy="openes", generations=1), tmp_path)
     run = load_run(tmp_path)
-    with pytest.raises(CheckpointError, match="openes draws individuals from a distribution"):
+    with pytest.raises(
+        CheckpointError, match="individuals of openes cannot be made again from a lineage"
+    ):
         run.ancestry(int(run.finalists.ids[0]))
 
 

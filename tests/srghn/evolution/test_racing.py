@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from srghn.config import EngineSettings, EvolutionParams, NetworkParams, RunParams, parse_params
 from srghn.envs import EnvVersion, pin
+from srghn.errors import ConfigError
 from srghn.evaluation.base import Evaluation, WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
 from srghn.evolution import GenerationRecord, evolve, load_run
@@ -93,7 +93,7 @@ def test_a_crash_in_the_second_heat_costs_no_one_else_a_rank(version: EnvVersion
 
 
 def test_racing_must_leave_episodes_to_play() -> None:
-    with pytest.raises(ValidationError, match="racing must leave episodes to play"):
+    with pytest.raises(ConfigError, match="racing must leave episodes to play"):
         EvolutionParams(episodes=4, racing=4)
 
 

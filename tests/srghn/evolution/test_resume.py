@@ -16,13 +16,14 @@ import pytest
 
 from srghn.config import EngineSettings, EnvParams, RunParams
 from srghn.envs import pin
-from srghn.errors import CheckpointError, FingerprintMismatch
+from srghn.errors import CheckpointError, ConfigError, FingerprintMismatch
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import evolve, load_run, loop
 from srghn.evolution.checkpoint import CheckpointWarning
 from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import rows
 from srghn.evolution.run import locked
+from srghn.interrupt import interruptible
 
 Play = Callable[..., None]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -98,6 +99,55 @@ def test_killed_again_and_again_at_random_moments(
             runs += 1
     play(small_run(), tmp_path / str(runs))
     assert contents(tmp_path / str(runs)) == expected
+
+
+@pytest.mark.parametrize("hook", ["on_generation", "stop"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_exception_costs_the_generation_at_hand_alone(
+    hook: str, error: type[BaseException], small_run: Any, contents: Contents, finished: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Though the next checkpoint was seconds away, what was finished is kept; the rest is equal."""
+    params, heard = small_run(), list[int]()
+
+    def listen(record: GenerationRecord) -> None:
+        heard.append(record.generation)
+        if heard == [0, 1, 2, 3]:
+            raise error
+
+    version = pin(params.env)
+    with make_evaluator(EngineSettings(), version, params.network) as evaluator:
+        hooks: Any = {hook: listen}
+        with pytest.raises(error):
+            evolve(params, version, evaluator, tmp_path / "run", **hooks)
+        kept = load_run(tmp_path / "run")
+        assert kept.generations["generation"].to_pylist() == [0, 1, 2]
+        evolve(params, version, evaluator, str(tmp_path / "run"), **hooks)
+    assert heard == [0, 1, 2, 3, 3, 4, 5, 6]
+    assert contents(tmp_path / "run") == contents(finished)
+
+
+def test_a_start_that_was_refused_refuses_no_other(small_run: Any, tmp_path: Path) -> None:
+    params = small_run()
+    version = pin(params.env)
+    bad = params.model_copy(
+        update={"evolution": params.evolution.model_copy(update={"mode": "flippd"})}
+    )
+    with make_evaluator(EngineSettings(), version, params.network) as evaluator:
+        with pytest.raises(ConfigError, match="flippd"):
+            evolve(bad, version, evaluator, tmp_path)
+        evolve(params, version, evaluator, tmp_path)
+    assert load_run(str(tmp_path)).progress.done == params.evolution.generations
+
+
+def test_an_interrupt_within_compiled_code_is_one_outside() -> None:
+    wrapped = SystemError("returned a result with an exception set")
+    wrapped.__cause__ = SystemError("the same")
+    wrapped.__cause__.__context__ = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        raise wrapped
+    with pytest.raises(SystemError), interruptible():
+        raise SystemError
 
 
 def test_a_finished_run_is_left_as_it_is(

@@ -15,6 +15,7 @@ from srghn.config import EvolutionParams, parse_params
 from srghn.errors import ConfigError
 from srghn.evolution import STRATEGIES, Genetic, Search, make_strategy, plot
 from srghn.evolution.direct import Direct, PolicyWeights
+from srghn.evolution.registry import check_lineage
 from srghn.evolution.search import OF_RUNS
 from tests.srghn.evolution.test_strategies import LINE, run_params
 
@@ -247,11 +248,31 @@ def test_a_plot_has_a_panel_each_and_a_line_at_each_switch() -> None:
         "diversity",
     ]
     assert all(len(axes.lines) == 2 for axes in figure.axes)
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+def test_only_what_keeps_a_lineage_can_be_frozen() -> None:
+    for name in set(STRATEGIES) - {"snes", "cmaes", "openes", "gesmr"}:
+        check_lineage(make_strategy(run_params(name), LINE))
+    for name in ("snes", "cmaes", "openes", "gesmr"):
+        with pytest.raises(ConfigError, match=f"individuals of {name} cannot be made again"):
+            check_lineage(make_strategy(run_params(name), LINE))
 
 
 def test_every_strategy_is_documented_by_its_own_file() -> None:
     assert {"gesmr", "snes"} <= set(STRATEGIES)
     assert parse_params({"evolution": {"strategy": "snes"}}, "test").evolution.strategy == "snes"
+
+
+def test_the_page_on_the_method_has_every_strategy_with_its_options() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "method.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| [^|]+ \| ([^|]*) \|", page, re.MULTILINE))
+    assert set(rows) == set(STRATEGIES)
+    for name, told in rows.items():
+        with pytest.raises(ConfigError) as refused:
+            make_strategy(run_params(name, options={"nonsense": 1}), LINE)
+        known = str(refused.value).partition("known: ")[2].split(", ")
+        assert re.findall(r"`([a-z_]+)` \(", told) == ([] if known == ["none"] else known)
 
 
 def test_the_programs_in_the_page_on_the_method_run() -> None:

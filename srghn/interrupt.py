@@ -1,0 +1,24 @@
+"""Ctrl-C as `KeyboardInterrupt`, wherever it lands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What is called within may be compiled; also a decorator.
+
+    Ctrl-C that lands while numba passes arguments reaches Python as a `SystemError` with the
+    interrupt behind it.
+    """
+    try:
+        yield
+    except SystemError as error:
+        behind: BaseException | None = error
+        while behind is not None:
+            if isinstance(behind, KeyboardInterrupt):
+                raise behind from None
+            behind = behind.__cause__ or behind.__context__
+        raise
