@@ -33,6 +33,9 @@ class Settings(EngineSettings, BaseSettings):
         env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True
     )
 
+    def __init__(self, **values: Any) -> None:
+        BaseSettings.__init__(self, **values)  # `load_settings` words its errors, by the variable
+
     home: Path = Field(Path(".srghn"), description="folder for all data")
     database_url: str = Field("", description="ledger; default SQLite in the home folder")
     mlflow_uri: str = Field(

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from srghn.errors import ConfigError
 from srghn.old_params import by_hand, modern_gate, modernised
 from srghn.params import EVERY_FIELD as EVERY_FIELD
 from srghn.params import Params as Params
-from srghn.params import told, unknown
+from srghn.params import Worded, unknown
+from srghn.params import explain as explain
 from srghn.suites import Suite
 from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
 
@@ -436,7 +437,7 @@ class RunParams(Params):
         return dump_yaml(data)
 
 
-class EngineSettings(BaseModel):
+class EngineSettings(Worded):
     """How a machine evaluates: settings, not parameters, for they never change a byte of a result.
 
     `serving.settings.Settings` adds where things are kept and served, and reads `SRGHN_*`.
@@ -460,7 +461,7 @@ def parse_params(data: Mapping[str, Any], source: str, *, recorded: bool = False
     try:
         return RunParams.model_validate(data if recorded else by_hand(data))
     except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error)}") from error
+        raise ConfigError(f"{source}: {explain(error, model=RunParams)}") from error
 
 
 def load_params(path: Path, *, recorded: bool = False) -> RunParams:
@@ -495,23 +496,3 @@ def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
                     node[key] = {}
                 node = node[key]
     return parse_params(data, "--set")
-
-
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """Pydantic's errors in one line: the path of each bad value, what was expected, what it got."""
-    lines = []
-    for item in error.errors():
-        path = ".".join(map(str, item["loc"])) or "parameters"
-        if item["type"] == "extra_forbidden":
-            lines.append(unknown(path, _node_at(item["loc"][:-1])))
-        else:
-            name = f"{prefix}{path.upper()}" if prefix else path
-            lines.append(f"{name}: {told(item)}")
-    return "; ".join(lines)
-
-
-def _node_at(loc: tuple[int | str, ...]) -> dict[str, Any]:
-    node: Any = RunParams().model_dump(context=EVERY_FIELD)
-    for key in loc:
-        node = node.get(key, {}) if isinstance(node, dict) else {}
-    return node if isinstance(node, dict) else {}

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 #: What users' code (environments, networks) may raise without ending the run.
 FAILURES = (Exception, SystemExit)
@@ -81,6 +84,13 @@ class StaleGeneration(TransitionRefused):
 
 class ServiceError(SrghnError):
     """A server this process needs did not start, or cannot be reached."""
+
+
+def expect(value: object, kind: type[T], what: str, hint: str) -> T:
+    """The value, if it is of that kind; raises `ConfigError` that names both and tells the hint."""
+    if isinstance(value, kind):
+        return value
+    raise ConfigError(f"{what}: expected {kind.__name__}, got {type(value).__name__}; {hint}")
 
 
 def one_line(error: BaseException) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     SerializationInfo,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
 )
+
+from srghn.errors import ConfigError
 
 #: Context of a dump that leaves nothing out.
 EVERY_FIELD = "every field"
@@ -38,7 +41,57 @@ def unknown(path: str, node: Any) -> str:
     return f"unknown parameter {path!r}; {hint}"
 
 
-class Params(BaseModel):
+def explain(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:
+    """Pydantic's errors in one line: the path of each bad value, what was expected, what it got.
+
+    `model` is what was validated, whose names an unknown one is compared with; with a `prefix`,
+    paths are variables of the environment.
+    """
+    lines = []
+    for item in error.errors():
+        path = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            lines.append(unknown(path, _fields(model, item["loc"][:-1])))
+        else:  # a rule about all of them has no path
+            name = f"{prefix}{path.upper()}: " if prefix else f"{path}: "
+            lines.append(f"{name if path else ''}{told(item)}")
+    return "; ".join(lines)
+
+
+def _fields(model: type[BaseModel] | None, loc: tuple[int | str, ...]) -> dict[str, Any]:
+    """The fields of the group at `loc`; none where it is no group of parameters."""
+    for key in loc:  # places in a list, and kinds of an alternative, are no fields
+        if model is not None and key in model.model_fields:
+            model = _group(model.model_fields[str(key)].annotation)
+    return {} if model is None else model.model_fields
+
+
+def _group(annotation: Any) -> type[BaseModel] | None:
+    """The group in a field's type, such as `Switch` in `tuple[Switch, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_group, get_args(annotation))), None)
+
+
+class Refused(ConfigError, ValueError):
+    """Bad values given to a constructor; a ValueError, too, as Pydantic's own error is."""
+
+
+class Worded(BaseModel):
+    """A model whose constructor refuses bad values in one line."""
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            model = type(self)
+            raise Refused(f"{model.__name__}: {explain(error, model=model)}") from error
+
+    # Pydantic then validates parts of a larger model without it, and tells the errors of all parts
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+class Params(Worded):
     """A frozen group of parameters; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)

@@ -9,6 +9,7 @@ import typer
 
 from pipelines.commands import complete
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+from pipelines.lab.names import EXPERIMENTS
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +26,7 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="An experiment, such as many-switches or start-rate.",
+            help=f"One of {', '.join(EXPERIMENTS)}.",
             autocompletion=complete.experiments,
         ),
     ],
@@ -34,7 +35,10 @@ def experiment(
         list[str] | None, typer.Option(help="Compare with this arm only; repeatable.")
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(help="The same as a list: 'ga,cmaes'; 'none': the method alone.")
+        str | None,
+        typer.Option(
+            help="The same as a list: 'ga,cmaes'; 'none': the method alone; '?': tell all names."
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, in every arm; repeatable.")

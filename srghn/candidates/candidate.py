@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.errors import ArtefactError
+from srghn.errors import ArtefactError, ObservationError
 from srghn.files import sha256_bytes, sha256_file
 
 FORMAT = 1
@@ -71,13 +71,16 @@ class OnnxPolicy:
         self._name = name
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[Any]:
-        """Actions; raises `ArtefactError` for a policy that keeps a state, which `step` needs."""
+        """Actions; raises `ArtefactError` for a policy that keeps a state, which `step` needs.
+
+        Observations of another shape or type raise `ObservationError`, here and in `step`.
+        """
         if self.state_size:
             raise ArtefactError(
                 f"{self._name} keeps a state of {self.state_size} values from step to step: pass "
                 "the state that its last call returned, or zeros at the start of an episode"
             )
-        actions: NDArray[Any] = self._session.run(["action"], {"obs": observations})[0]
+        actions: NDArray[Any] = self._run(["action"], {"obs": observations})[0]
         return actions
 
     def step(
@@ -89,10 +92,20 @@ class OnnxPolicy:
         """
         if not self.state_size:
             return self(observations), state
-        actions, after = self._session.run(
-            ["action", "next_state"], {"obs": observations, "state": state}
-        )
+        actions, after = self._run(["action", "next_state"], {"obs": observations, "state": state})
         return actions, after
+
+    def _run(self, wanted: list[str], given: dict[str, NDArray[np.float32]]) -> list[Any]:
+        try:  # costs nothing, where checks would cost time at every step
+            found: list[Any] = self._session.run(wanted, given)
+            return found
+        except Exception as error:  # onnxruntime's own types derive from Exception alone
+            state = f" and states float32 (n, {self.state_size})" if self.state_size else ""
+            got = [f"{getattr(x, 'dtype', type(x).__name__)} {np.shape(x)}" for x in given.values()]
+            raise ObservationError(
+                f"{self._name} takes observations float32 (n, {self.observation_size}){state}, "
+                f"got {' and '.join(got)}"
+            ) from error
 
 
 @dataclass(frozen=True)

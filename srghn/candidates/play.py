@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srghn import seeding
-from srghn.candidates.candidate import Candidate
+from srghn.candidates.candidate import Candidate, load_candidate
 from srghn.config import RunParams
 from srghn.envs import EnvVersion, Perturbation
-from srghn.evaluation.base import Evaluation, choose_backend, make_backend
+from srghn.errors import ConfigError, expect
+from srghn.evaluation.base import Evaluation, choose_backend, make_backend, other_interface
 from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def observe(
 
 
 def play_candidate(
-    candidate: Candidate,
+    candidate: Candidate | Path | str,
     episodes: int = 100,
     *,
     mode: str | None = None,
@@ -70,13 +72,20 @@ def play_candidate(
 ) -> Evaluation:
     """Whole episodes of the policy as it is served: `returns` and `lengths` (1, episodes).
 
-    `mode` and `version` default to those that the candidate was evolved in; the episodes are drawn
-    from `seed`, the mode and the candidate's digest, and are played perturbed, if asked. Raises
-    `ArtefactError` if the policy file was changed, `ConfigError` for a mode that the environment
-    does not have.
+    The candidate's folder will do. `mode` and `version` default to those that it was evolved in;
+    the episodes are drawn from `seed`, the mode and the candidate's digest, and are played
+    perturbed, if asked. Raises `ArtefactError` if the policy file was changed, `ConfigError` for a
+    mode that the environment does not have, `EvaluationError` for other observations or actions.
     """
-    if version is None:
-        version = EnvVersion.load(candidate.path / "env_version.json")
+    if isinstance(candidate, Path | str):
+        candidate = load_candidate(candidate)
+    expect(candidate, Candidate, "candidate", "give a candidate, or its folder")
+    if not isinstance(episodes, int | np.integer) or episodes < 1:
+        raise ConfigError(f"episodes: expected a whole number from 1 on, got {episodes!r}")
+    own = EnvVersion.load(candidate.path / "env_version.json")
+    version = expect(version or own, EnvVersion, "version", "srghn.pin makes one")
+    if version.interface.for_clients() != own.interface.for_clients():
+        raise other_interface(own.interface, version)
     mode = mode or candidate.mode
     network = RunParams.model_validate(candidate.manifest["params"]).network
     root = seeding.text_seed("play", candidate.digest, str(seed))

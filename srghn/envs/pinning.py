@@ -18,7 +18,7 @@ from srghn.envs.probe import Probe
 from srghn.envs.registry import WorldSpec, find
 from srghn.envs.spaces import read_interface
 from srghn.envs.version import EnvVersion
-from srghn.errors import ConfigError, EnvVersionError, FingerprintMismatch
+from srghn.errors import ConfigError, EnvVersionError, FingerprintMismatch, expect
 from srghn.files import canonical_json
 
 #: What to do when an environment has changed.
@@ -28,14 +28,18 @@ NEW_LINEAGE = (
 )
 
 
-def pin(params: EnvParams, tell: Callable[[str], None] = lambda note: None) -> EnvVersion:
+def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None) -> EnvVersion:
     """Build the environment in each of its modes, observe its behaviour, and record all of it.
 
-    `tell` is called with one sentence for each thing that is no error but should be known.
+    An id alone stands for `EnvParams(id=...)`. `tell` is called with one sentence for each thing
+    that is no error but should be known.
 
     Raises `ConfigError` for a schedule with a mode that the world does not have, `EnvVersionError`
     where it cannot be built, is endless, or does not answer the same to the same seed and actions.
     """
+    if isinstance(params, str):
+        params = EnvParams(id=params)
+    expect(params, EnvParams, "pin", "give an id, or params.env")
     spec = find(params.id)
     _check(params, spec)
     packages = spec.moving_packages(params.backend)

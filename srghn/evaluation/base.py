@@ -12,18 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srghn.config import EngineSettings, NetworkParams
 from srghn.envs.interface import Interface
-from srghn.errors import ConfigError, EvaluationError
+from srghn.envs.version import EnvVersion
+from srghn.errors import ConfigError, EvaluationError, expect
 from srghn.evaluation.task import Task
-
-if TYPE_CHECKING:
-    from srghn.envs.version import EnvVersion
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -98,9 +96,12 @@ class WeightedPolicies:
     recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
+        expect(self.network, NetworkParams, "network", "give params.network")
         if (self.weights is None) == (self.recipe is None):
             raise EvaluationError("give either weights or a recipe for them, and not both")
-        if self.weights is not None and self.weights.ndim != 2:
+        if self.weights is None:
+            return
+        if expect(self.weights, np.ndarray, "weights", "give np.array(weights)").ndim != 2:
             raise EvaluationError(
                 f"weights must have shape (individuals, parameters), got {self.weights.shape}"
             )
@@ -256,6 +257,10 @@ def make_evaluator(
     settings: EngineSettings, version: EnvVersion, network: NetworkParams, backend: str = "auto"
 ) -> Evaluator:
     """The evaluator of `settings.engine`, with the named or the fastest backend."""
+    hint = "call make_evaluator(settings, version, params.network)"
+    expect(settings, EngineSettings, "settings", hint)
+    expect(version, EnvVersion, "version", hint)
+    expect(network, NetworkParams, "network", hint)
     name = choose_backend(version, network) if backend == "auto" else current_name(backend)
     if settings.engine == "inprocess":
         evaluator: Evaluator = make_backend(name, version, network)
@@ -288,6 +293,7 @@ def check_call(version: EnvVersion, network: NetworkParams, policies: Policies, 
 
     `version` and `network` are those that it was made for; callables have no network to compare.
     """
+    expect(task, Task, "task", "call evaluate(policies, srghn.Task(version, mode, seeds))")
     if task.version is not version and task.version.fingerprint != version.fingerprint:
         raise EvaluationError(
             f"this evaluator was made for {version.id} {version.fingerprint[:12]}, got a task for "
@@ -300,17 +306,23 @@ def check_call(version: EnvVersion, network: NetworkParams, policies: Policies, 
             "parameters"
         )
     if not isinstance(policies, WeightedPolicies):
+        hint = "give srghn.WeightedPolicies, or a list of functions"
+        expect(policies, Sequence, "policies", hint)  # type: ignore[type-abstract]
         return
     if policies.interface != version.interface:
-        raise EvaluationError(
-            f"the policies were made for interface {policies.interface}, {version.id} has "
-            f"{version.interface}"
-        )
+        raise other_interface(policies.interface, version)
     if policies.network != network:
         raise EvaluationError(
             f"this evaluator was made for networks {_short(network)}, got weights of "
             f"{_short(policies.network)}; make an evaluator for that network"
         )
+
+
+def other_interface(own: Interface, version: EnvVersion) -> EvaluationError:
+    """Says that policies with that interface cannot play this version."""
+    return EvaluationError(
+        f"the policies were made for interface {own}, {version.id} has {version.interface}"
+    )
 
 
 def _short(network: NetworkParams) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from srghn.config import EngineSettings, RunParams
-from srghn.errors import EvaluationError
+from srghn.errors import EvaluationError, expect
 from srghn.evaluation.base import (
     Evaluation,
     Evaluator,
@@ -27,6 +27,7 @@ def make_run_evaluator(
     settings: EngineSettings, version: EnvVersion, params: RunParams
 ) -> Evaluator:
     """The evaluator that a run with these parameters needs: of its network, or of all of them."""
+    expect(params, RunParams, "params", "make_evaluator is for one network")
     each = [make_evaluator(settings, version, network) for network in params.networks]
     return each[0] if len(each) == 1 else SeveralNetworks(each)
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.errors import EvaluationError
+from srghn.envs.perturb import Perturbation
+from srghn.envs.version import EnvVersion
+from srghn.errors import EvaluationError, expect
 
 if TYPE_CHECKING:
     import gymnasium as gym
-
-    from srghn.envs.perturb import Perturbation
-    from srghn.envs.version import EnvVersion
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +25,7 @@ class Task:
     on it, and in an environment that wears out no individual then gains by it.
 
     Raises `ConfigError` for a mode that the version does not have, `EvaluationError` for seeds of
-    another shape.
+    another shape or below 0.
     """
 
     version: EnvVersion
@@ -36,11 +35,17 @@ class Task:
     order: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        seeds = self.seeds
+        expect(self.version, EnvVersion, "version", "srghn.pin makes one")
+        if self.perturbation is not None:
+            expect(self.perturbation, Perturbation, "perturbation", "give its kind and severity")
+        seeds = np.asarray(self.seeds)
         if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer):
             raise EvaluationError(
                 f"seeds must be int64 (episodes,), got {seeds.dtype} {seeds.shape}"
             )
+        if (seeds < 0).any():
+            raise EvaluationError(f"seeds must be 0 or more, got {seeds.min()}")
+        object.__setattr__(self, "seeds", seeds)
         self.version.check_mode(self.mode)
 
     @property

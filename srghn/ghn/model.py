@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from srghn.config import GHNParams
-from srghn.errors import ArchitectureMismatch, GraphError
+from srghn.errors import ArchitectureMismatch, GraphError, expect
 from srghn.files import canonical_json, sha256_bytes
 from srghn.ghn import kernels
 from srghn.ghn.heads import Head, make_head
@@ -54,8 +54,10 @@ class GHN:
         targets: CompGraph | Sequence[CompGraph],
         seed: int | None = None,
     ) -> None:
-        self.params = params
-        self.targets = (targets,) if isinstance(targets, CompGraph) else tuple(targets)
+        self.params = expect(params, GHNParams, "params", "give params.ghn")
+        self.targets = tuple(targets) if isinstance(targets, Sequence) else (targets,)
+        for target in self.targets:
+            expect(target, CompGraph, "targets", "srghn.trace(module, example) makes one")
         self.seed = params.basis_seed if seed is None else int(seed)
         if not self.targets or any(t.size == 0 for t in self.targets):
             raise GraphError("a hypernetwork needs targets that have parameters; got one without")
@@ -220,10 +222,11 @@ class GHN:
     def _graph(self, target: int | CompGraph) -> CompGraph:
         if isinstance(target, CompGraph):
             return target
-        if not 0 <= target < len(self.targets):
+        if target not in range(len(self.targets)):
+            got = target if isinstance(target, int | np.integer) else type(target).__name__
             raise GraphError(
-                f"there are targets 0 to {len(self.targets) - 1}, got {target}; pass one of them, "
-                "or a CompGraph"
+                f"there are targets 0 to {len(self.targets) - 1}, got {got}; pass one of them, "
+                "or a CompGraph, which srghn.trace(module, example) makes"
             )
         return self.targets[target]
 
@@ -253,13 +256,23 @@ class GHN:
             )
 
     def _checked(self, genomes: ArrayLike) -> Float32:
-        array = np.ascontiguousarray(genomes, dtype=np.float32)
+        try:
+            array = np.ascontiguousarray(genomes, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ArchitectureMismatch(
+                f"genomes must be an array (n, {self.genome_size}), got {type(genomes).__name__}"
+            ) from error
         if not array.flags.writeable:
             array = array.copy()  # kernels are compiled for writable arrays
         if array.ndim != 2 or array.shape[1] != self.genome_size:
+            cause = (
+                "pass one genome as genome[None]"
+                if array.shape == (self.genome_size,)
+                else "they were made for other policy or hypernetwork parameters; use those, or "
+                "start a new run"
+            )
             raise ArchitectureMismatch(
-                f"genomes must have shape (n, {self.genome_size}), got {array.shape}: they were "
-                "made for other policy or hypernetwork parameters; use those, or start a new run"
+                f"genomes must have shape (n, {self.genome_size}), got {array.shape}: {cause}"
             )
         return array
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from srghn.errors import GraphError
+from srghn.errors import GraphError, expect
 from srghn.graph.building import build, parameters_used
 from srghn.graph.comp_graph import CompGraph
 from srghn.graph.frozen import evolved_parameters
@@ -34,8 +34,13 @@ def trace(module: nn.Module, *example: Tensor) -> CompGraph:
     buffers make up the graph's `frozen` digest.
 
     Raises `GraphError` naming the module path: control flow that depends on data, a parameter that
-    is shared, unused or empty, NaN or infinite weights, or an input the module does not take.
+    is shared, unused or empty, NaN or infinite weights, or an input the module does not take;
+    `ConfigError` for what is no module, or no tensor.
     """
+    hint = "call trace(module, example), where example is such as torch.zeros(1, 4)"
+    expect(module, nn.Module, "module", hint)
+    for each in example or (None,):
+        expect(each, Tensor, "example", hint)
     _check_parameters(module)
     traced = _symbolic(module, example)
     uses = parameters_used(traced.graph, module)

@@ -15,6 +15,7 @@ import pytest
 from typer.main import get_command
 
 from pipelines.cli import app
+from pipelines.lab.names import EXPERIMENTS
 from pipelines.runs.presets import load_preset, presets
 from srghn.config import RunParams, load_params
 from tests.conftest import Srghn
@@ -47,6 +48,12 @@ def test_every_command_has_an_example_that_parses() -> None:
         if not examples:
             without.append(called)
     assert not without, f"no example in the help of {', '.join(without)}"
+
+
+def test_the_help_of_experiment_names_them_all_and_says_how_to_see_the_arms(srghn: Srghn) -> None:
+    said = " ".join(re.sub(r"[│\n]", " ", srghn("experiment", "--help").stdout).split())
+    assert f"One of {', '.join(EXPERIMENTS)}." in said
+    assert "'?': tell all names" in said
 
 
 def test_paragraphs_of_help_are_broken_by_the_terminal_alone() -> None:

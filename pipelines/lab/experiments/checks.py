@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipelines.lab.experiments.controls import METHOD
 from pipelines.lab.experiments.spec import Experiment, episodes_of_a_generation
 from srghn.config import RunParams
@@ -9,7 +11,6 @@ from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, SrghnError
 from srghn.evolution.registry import make_strategy
-from srghn.ghn import GHN
 
 #: What would end runs early, or let them play something else than their schedule.
 NOT_HERE = ("evaluations", "seconds", "until", "mode", "ancestor")
@@ -18,9 +19,16 @@ NOT_HERE = ("evaluations", "seconds", "until", "mode", "ancestor")
 def check(experiment: Experiment) -> None:
     """Raise `ConfigError`, naming the arm, unless every arm can be begun with what is set."""
     faces: dict[str, Interface] = {}
+    plain = replace(experiment, sets=())
     for arm in experiment.arms:
         try:
-            _check(experiment, experiment.params(arm, 1), faces)
+            params = experiment.params(arm, 1)
+            if params.evolution.strategy != plain.params(arm, 1).evolution.strategy:
+                raise ConfigError(
+                    "evolution.strategy: expected none, for every arm has its own, got "
+                    f"{params.evolution.strategy}; choose arms with --arms"
+                )
+            _check(experiment, params, faces)
         except SrghnError as error:
             leave = "" if METHOD in arm else "; or leave this arm out (--arms names the others)"
             raise ConfigError(f"experiment {experiment.name}, arm {arm}: {error}{leave}") from error
@@ -44,12 +52,7 @@ def _check(experiment: Experiment, params: RunParams, faces: dict[str, Interface
     key = params.env.model_dump_json()
     if key not in faces:
         faces[key] = pin(params.env).interface
-    strategy = make_strategy(params, faces[key])
-    if experiment.networks and not isinstance(strategy.encoding, GHN):
-        raise ConfigError(
-            "evolution.strategy: expected one with a hypernetwork, which makes the networks never "
-            f"seen, got {strategy.name}; use self-referential or constant-rate"
-        )
+    make_strategy(params, faces[key])
 
 
 def _check_generations(experiment: Experiment, params: RunParams) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from srghn import seeding
 from srghn.candidates import (
+    Candidate,
     Choice,
     choose_finalist,
     freeze_finalist,
@@ -27,7 +28,7 @@ from srghn.candidates.freeze import load_weights
 from srghn.candidates.play import LEAST_GOLDEN
 from srghn.config import EnvParams, EvaluateParams, NetworkParams, RunParams
 from srghn.envs import Perturbation, default_cells, pin
-from srghn.errors import ArtefactError
+from srghn.errors import ArtefactError, ConfigError, EvaluationError, ObservationError
 from srghn.evaluation.base import Evaluator, choose_backend, make_backend
 from srghn.evaluation.task import Task
 from srghn.evolution import Run, evolve, load_run
@@ -185,9 +186,25 @@ def test_a_candidate_is_loaded_and_played(run: Run, tmp_path: Path) -> None:
     with torch.no_grad():
         said = network(torch.from_numpy(candidate.golden[0])).numpy().argmax(1)
     np.testing.assert_array_equal(candidate.golden[1], said)
+    np.testing.assert_array_equal(played.returns, play_candidate(str(candidate.path), 5).returns)
+    _refuses_in_words(candidate)
     (candidate.path / "policy.onnx").write_bytes(b"torn")
     with pytest.raises(ArtefactError, match=r"policy\.onnx was changed"):
         load_candidate(candidate.path)
+
+
+def _refuses_in_words(candidate: Candidate) -> None:
+    for episodes in (-1, 0, 2.5):
+        with pytest.raises(ConfigError, match=f"from 1 on, got {episodes}"):
+            play_candidate(candidate, episodes)  # type: ignore[arg-type]
+    with pytest.raises(EvaluationError, match=r"made for interface .*Pendulum-v1 has"):
+        play_candidate(candidate, 2, version=pin("Pendulum-v1"))
+    with pytest.raises(ConfigError, match="expected Candidate, got NoneType"):
+        play_candidate(None)  # type: ignore[arg-type]
+    policy = candidate.policy()
+    for bad, got in ((np.zeros((2, 4)), "float64"), (np.zeros(4, np.float32), r"float32 \(4,\)")):
+        with pytest.raises(ObservationError, match=rf"float32 \(n, 4\), got {got}"):
+            policy(bad)
 
 
 def test_reading_a_candidate_imports_no_torch() -> None:

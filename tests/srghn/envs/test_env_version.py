@@ -187,6 +187,12 @@ def test_any_gymnasium_id_can_be_pinned() -> None:
     assert isinstance(version.make("normal"), gym.Env)
 
 
+def test_an_id_alone_is_pinned_and_nothing_else_is() -> None:
+    assert pin("CartPole-v1") == pin(EnvParams(id="CartPole-v1"))
+    with pytest.raises(ConfigError, match=r"expected EnvParams, got RunParams; .* params.env"):
+        pin(RunParams())  # type: ignore[arg-type]
+
+
 def test_reading_a_version_needs_neither_torch_nor_gymnasium() -> None:
     code = (
         "import sys, srghn.envs.version, srghn.envs.interface, srghn.envs.perturb\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from srghn.config import EngineSettings, EnvParams, NetworkParams
+from srghn.config import EngineSettings, EnvParams, NetworkParams, RunParams
 from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.envs.perturb import parse
@@ -26,6 +28,8 @@ from srghn.evaluation.base import (
 from srghn.evaluation.task import Task
 
 FACE = Interface(4, (None,), (None,), "discrete", (), (2,), (0,))
+SETTINGS, NETWORK = EngineSettings(), NetworkParams()
+SEEDS, WEIGHTS = np.arange(2), np.zeros((1, 58))
 
 
 class Doubling:
@@ -124,10 +128,37 @@ def test_a_task_is_checked_when_it_is_made() -> None:
     version = pin(EnvParams(id="CartPole-v1"))
     with pytest.raises(ConfigError, match="no mode 'flipped'"):
         Task(version, "flipped", np.arange(2))
-    for seeds in (np.array([0.5]), np.zeros((1, 1), np.int64)):
+    for seeds in (np.array([0.5]), np.zeros((1, 1), np.int64), [0.5], 5):
         with pytest.raises(EvaluationError, match=r"int64 \(episodes,\)"):
-            Task(version, "normal", seeds)
+            Task(version, "normal", seeds)  # type: ignore[arg-type]
+    with pytest.raises(EvaluationError, match="seeds must be 0 or more, got -1"):
+        Task(version, "normal", np.array([3, -1]))
+    task = Task(version, "normal", [3, 1])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(task.seeds, [3, 1])
     noise = parse("observation_noise:0.1")
     assert repr(Task(version, "normal", np.arange(2), noise)) == (
         "Task(CartPole-v1, 'normal', 2 seeds, observation_noise:0.1)"
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda w, e: Task(w.id, "normal", SEEDS), "version: expected EnvVersion, got str"),
+        (lambda w, e: Task(w, "normal", SEEDS, "noise:0.1"), "perturbation: expected Perturbation"),
+        (lambda w, e: WeightedPolicies(NETWORK, FACE, [[0.0]]), "weights: expected ndarray, got l"),
+        (lambda w, e: WeightedPolicies(RunParams(), FACE, WEIGHTS), "network: expected NetworkPar"),
+        (lambda w, e: make_evaluator(SETTINGS, w, RunParams()), "network: expected NetworkParams"),
+        (lambda w, e: make_evaluator(SETTINGS, w.params, NETWORK), "version: expected EnvVersion"),
+        (lambda w, e: make_evaluator(w, SETTINGS, NETWORK), "settings: expected EngineSettings"),
+        (lambda w, e: e.evaluate(WEIGHTS, Task(w, "normal", SEEDS)), "policies: expected Sequence"),
+        (lambda w, e: e.evaluate([], w), "task: expected Task, got EnvVersion"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_in_words(call: Any, words: str) -> None:
+    world = pin(EnvParams(id="CartPole-v1"))
+    with (
+        make_evaluator(SETTINGS, world, NETWORK) as evaluator,
+        pytest.raises(ConfigError, match=words),
+    ):
+        call(world, evaluator)

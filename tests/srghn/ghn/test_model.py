@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from srghn.config import GHNParams
-from srghn.errors import ArchitectureMismatch, GraphError
+from srghn.config import GHNParams, RunParams
+from srghn.errors import ArchitectureMismatch, ConfigError, GraphError
 from srghn.ghn import GHN
 from srghn.graph import CompGraph, Node, trace
 from srghn.policies import MLP, ResidualMLP
@@ -279,14 +279,29 @@ def test_genomes_of_another_architecture_are_refused(ghn: GHN) -> None:
     for call in calls:
         with pytest.raises(ArchitectureMismatch, match=rf"\(n, {ghn.genome_size}\), got"):
             call(other)
-        with pytest.raises(ArchitectureMismatch):
+        with pytest.raises(ArchitectureMismatch, match=r"pass one genome as genome\[None\]"):
             call(ghn.init(0))  # a genome, not a population of one
+        with pytest.raises(ArchitectureMismatch, match=r"must be an array .*, got CompGraph"):
+            call(ghn.targets[0])
 
 
 @pytest.mark.parametrize("seeds", [[1], [-1, 2], [0.5, 1.5], [[1, 2]]])
 def test_bad_noise_seeds_are_refused(ghn: GHN, seeds: list[object]) -> None:
     with pytest.raises(ArchitectureMismatch, match="noise seed"):
         ghn.mutate(founders(ghn, 2), seeds)
+
+
+def test_what_is_no_graph_is_no_target(ghn: GHN) -> None:
+    network = MLP(4, 2, (8,))
+    with pytest.raises(GraphError, match=r"targets 0 to 0, got MLP; .* srghn.trace"):
+        ghn.generate(founders(ghn, 1), network)  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match="targets 0 to 0, got 1;"):
+        ghn.generate(founders(ghn, 1), 1)
+    for targets in (network, [network]):
+        with pytest.raises(ConfigError, match=r"expected CompGraph, got MLP; srghn.trace"):
+            GHN(GHNParams(), targets)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"expected GHNParams, got RunParams; give params.ghn"):
+        GHN(RunParams(), ghn.targets)  # type: ignore[arg-type]
 
 
 def test_a_target_needs_parameters() -> None:

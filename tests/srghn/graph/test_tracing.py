@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from srghn.errors import GraphError
+from srghn.errors import ConfigError, GraphError
 from srghn.graph import CompGraph, trace
 from srghn.policies import MLP, ResidualMLP
 
@@ -227,3 +227,16 @@ def test_errors_name_the_path_and_what_to_do(make: Callable[[], nn.Module], mess
 
 def test_an_unflawed_module_of_that_family_is_traced() -> None:
     assert trace(Wild("none"), torch.zeros(1, 4)).size == 40
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: trace(MLP(4, 2)), "example: expected Tensor, .* torch.zeros"),
+        (lambda: trace(MLP(4, 2), [0.0] * 4), "example: expected Tensor, got list"),
+        (lambda: trace(MLP, torch.zeros(1, 4)), "module: expected Module, got type"),
+    ],
+)
+def test_what_is_no_module_or_no_tensor_is_refused(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        call()

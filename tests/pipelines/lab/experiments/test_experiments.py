@@ -191,6 +191,15 @@ def test_an_unknown_experiment_names_the_nearest(tmp_path: Path) -> None:
         runner.run_experiment("cartpol-switch", out=tmp_path)
 
 
+@pytest.mark.parametrize("name", catalogue.EXPERIMENTS)
+def test_a_question_mark_names_every_arm(name: str, tmp_path: Path) -> None:
+    """As the help of --arms says."""
+    with pytest.raises(ConfigError) as told:
+        runner.run_experiment(name, arms=["?"], quick=True, out=tmp_path)
+    arms = catalogue.EXPERIMENTS[name](True).arms
+    assert str(told.value).endswith(f"; known: {', '.join(arms)}")
+
+
 def small(quick: bool = True) -> Experiment:
     """Two arms and 24 generations of a real experiment, with a small population."""
     full = catalogue.cartpole_switch(quick)
@@ -381,8 +390,8 @@ def test_what_the_command_line_sets_holds_in_every_arm_and_a_typo_is_refused_at_
         ("cartpole-switch", "evolution.newcomers=0.5", ["cmaes"], "arm cmaes: evolution.newcomers"),
         ("cartpole-switch", "evolution.racing=8", ["ga"], "racing must leave episodes"),
         (
-            "architectures", "evolution.strategy=ga evolution.architectures=[]", ["none"],
-            "evolution.strategy: expected one with a hypernetwork, .* got ga",
+            "functions-2d", "evolution.strategy=snes", ["none"],
+            "arm sphere self-ref.* evolution.strategy: .* got snes; choose arms with --arms",
         ),
         ("static-cartpole", "evolution.racing=2", [], "evolution.racing: expected 0, .* got 2"),
         ("static-cartpole", "evolution.generations=3", [], "evolution.generations: expected none"),
