@@ -19,6 +19,7 @@ import numpy as np
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
+from srghn.errors import ConfigError, expect
 from srghn.evaluation.base import (
     Crash,
     Evaluation,
@@ -69,15 +70,19 @@ def evolve(
 
     The lineage's generation counter, and with it the world's schedule, goes on from the founder's.
     Raises `FingerprintMismatch` where the folder belongs to another world, `CheckpointError` where
-    it belongs to other parameters or is held by another process.
+    it belongs to other parameters or is held by another process, `ConfigError` for a strategy that
+    is not one.
     """
+    hooks = on_generation, on_champion, stop
+    for name, hook in zip(("on_generation", "on_champion", "stop"), hooks, strict=True):
+        if hook is not None and not callable(hook):
+            raise ConfigError(f"evolve: {name} is called, got {hook!r}")
     run_dir, strategy = Path(run_dir), make_strategy(params, version.interface)
     run.check_founder(params, strategy, founder)
     with run.locked(run_dir):
         sweep(run_dir)
         run.open_run(run_dir, run.describe(params, version, strategy, founder), version)
         before = ended(run_dir)
-        hooks = on_generation, on_champion, stop
         loop = _Loop(params, version, evaluator, strategy, run_dir, *hooks, before)
         progress = restore(run_dir, strategy) or loop.begin(founder)
         prune(run_dir, progress)
@@ -178,12 +183,25 @@ class _Loop:
     def _generation(self, before: Progress) -> tuple[Progress, GenerationRecord]:
         generation = before.state.generation
         mode = self._mode(generation)
-        population = self.strategy.ask(before.state)
+        population = expect(
+            self.strategy.ask(before.state), Population, f"{self.strategy.name}.ask", "see Strategy"
+        )
         played, fitness = self._play(before.state, population, mode)
+        state = expect(
+            self.strategy.tell(before.state, population, fitness),
+            self.strategy.state_type,
+            f"{self.strategy.name}.tell",
+            "see Strategy",
+        )
+        if state.generation != generation + 1:
+            raise ConfigError(
+                f"{self.strategy.name}.tell: expected a state of generation {generation + 1}, got "
+                f"{state.generation}; a strategy counts its generations"
+            )
         after = dataclasses.replace(
             before,
             done=before.done + 1,
-            state=self.strategy.tell(before.state, population, fitness),
+            state=state,
             finalists=population,  # all of them: which are the best, only a checkpoint asks
             fitness=fitness,
             mode=mode,

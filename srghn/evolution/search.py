@@ -16,6 +16,7 @@ from srghn.errors import ConfigError
 from srghn.evolution.base import F32, F64, Population, State, Strategy
 from srghn.evolution.registry import make_strategy
 from srghn.evolution.selection import clean
+from srghn.ghn import GHN
 from srghn.params import unknown
 
 #: Parameters of `evolution` that are about a run in a world: a search has no episodes, and ends
@@ -37,6 +38,8 @@ OF_RUNS = (
 )
 
 
+#: What is for strategies with lineages: those that keep a distribution select in their own way.
+OF_LINEAGES = ("selection", "tournament_size", "elites", "family_limit", "ties")
 #: What `evolution` parameters are left, but for those that have arguments of their own.
 KNOWN = tuple(
     name
@@ -96,6 +99,7 @@ class Search:
         free = (None,)
         line = Interface(1, free, free, "box", (dimensions,), action_low=free, action_high=free)
         self.strategy: Strategy[Any] = make_strategy(self.params, line)
+        _check_used(self.strategy, evolution, ghn)
         self._state: State = self.strategy.init(seed)
         self.best: F32 | None = None
         self.last_best: F32 | None = None
@@ -211,6 +215,15 @@ def _check_known(evolution: dict[str, Any]) -> None:
             raise ConfigError(
                 f"Search: {unknown(name, dict.fromkeys(KNOWN))}{hint if 'pop' in name else ''}"
             )
+
+
+def _check_used(strategy: Strategy[Any], evolution: Any, ghn: Any) -> None:
+    """Raise for parameters that would say nothing."""
+    idle = [name for name in OF_LINEAGES if name in evolution and strategy.encoding is None]
+    if ghn and not isinstance(strategy.encoding, GHN):
+        idle.append("ghn")
+    if idle:
+        raise ConfigError(f"Search: {strategy.name} has no use for {', '.join(idle)}; leave it out")
 
 
 def _numbers(fitness: Any, count: int) -> F64:

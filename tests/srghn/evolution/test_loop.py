@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from srghn.config import EngineSettings
+from srghn.config import EngineSettings, RunParams
 from srghn.envs import pin
-from srghn.errors import EvaluationError
+from srghn.envs.interface import Interface
+from srghn.errors import ConfigError, EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, make_evaluator
 from srghn.evaluation.task import Task
-from srghn.evolution import STRATEGIES, GenerationRecord, evolve, load_run, tables
+from srghn.evolution import STRATEGIES, GenerationRecord, Genetic, evolve, load_run, tables
+from srghn.evolution.direct import Direct, PolicyWeights
 from srghn.evolution.metrics import QUANTILES, diversity, over_nodes
 from srghn.evolution.metrics import table as metrics_table
 from srghn.seeding import seeds
@@ -126,6 +128,60 @@ def test_an_evaluator_that_cannot_play_stops_the_run(small_run: Any, tmp_path: P
 
     with pytest.raises(EvaluationError, match="every worker is gone"):
         spied(small_run(), tmp_path, spoil)
+
+
+class Idle(Genetic):
+    """A strategy of one's own whose `tell` gives the state that it got."""
+
+    def tell(self, state: Any, population: Any, fitness: Any) -> Any:
+        return state
+
+
+class Scattered(Genetic):
+    """A strategy of one's own whose `ask` gives weights alone."""
+
+    def ask(self, state: Any, *given: Any) -> Any:
+        return super().ask(state).weights
+
+
+def one_of(kind: type[Genetic]) -> Callable[[RunParams, Interface], Genetic]:
+    def make(params: RunParams, interface: Interface) -> Genetic:
+        return kind(
+            "own", Direct("own", PolicyWeights(params.network, interface), 0.1), params.evolution
+        )
+
+    return make
+
+
+idle, scattered = one_of(Idle), one_of(Scattered)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("idle", "own.tell: expected a state of generation 1, got 0"),
+        ("scattered", "own.ask: expected Population, got ndarray"),
+    ],
+)
+def test_a_strategy_that_gives_something_else_is_refused_in_words(
+    name: str, words: str, small_run: Any, play: Play, tmp_path: Path
+) -> None:
+    own = small_run(strategy=f"{__name__}:{name}", memory=0, newcomers=0)
+    with pytest.raises(ConfigError, match=words):
+        play(own, tmp_path)
+
+
+@pytest.mark.parametrize("hook", ["on_generation", "on_champion", "stop"])
+def test_a_hook_that_cannot_be_called_is_refused_at_once(
+    hook: str, small_run: Any, tmp_path: Path
+) -> None:
+    params = small_run()
+    version = pin(params.env)
+    with make_evaluator(EngineSettings(), version, params.network) as evaluator:
+        given: Any = {hook: True}
+        with pytest.raises(ConfigError, match=f"{hook} is called, got True"):
+            evolve(params, version, evaluator, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -80,6 +80,11 @@ def test_what_is_told_is_checked_in_words() -> None:
         ),
         ({"on_generation": 3}, "on_generation is called, got 3"),
         (
+            {"strategy": "snes", "elites": 9, "ghn": {"hidden": 9}},
+            "no use for elites, ghn; leave",
+        ),
+        ({"strategy": "ga", "ghn": {"hidden": 9}}, "ga has no use for ghn"),
+        (
             {"strategy": "self-adaptive-ga", "options": {"sigma_min": 2, "sigma_max": 1}},
             "expected sigma_min <= sigma <= sigma_max, got 2, 0.3 and 1",
         ),
