@@ -167,7 +167,7 @@ def solve(
     contestant: Annotated[
         list[str] | None,
         typer.Option(
-            help="self-referential, cmaes, snes; sb3-ppo, evotorch-pgpe, pycma; repeatable."
+            help="self-referential, ga, cmaes, snes; sb3-ppo, evotorch-pgpe, pycma; repeatable."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each.", min=1)] = 5,

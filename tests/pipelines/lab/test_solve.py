@@ -186,7 +186,7 @@ def test_other_defaults_and_another_program_of_a_peer_are_other_settings(
     def settings() -> list[str]:
         return [run.settings_of(CARTPOLE, name, 60.0) for name in (*run.OURS, *run.PEERS)]
 
-    before = settings()
+    before, ours = settings(), len(run.OURS)
     assert len(set(before)) == len(before)
     assert settings() == before
 
@@ -196,7 +196,7 @@ def test_other_defaults_and_another_program_of_a_peer_are_other_settings(
     with monkeypatch.context() as patch:
         patch.setattr(run, "parse_params", other_default)
         after = settings()
-    assert [a != b for a, b in zip(before, after, strict=True)] == [True] * 3 + [False] * 3
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True] * ours + [False] * 3
     with monkeypatch.context() as patch:
         patch.setattr(
             run, "sha256_file", lambda path: "changed" if path.name == "ppo.py" else "as it was"
@@ -204,7 +204,7 @@ def test_other_defaults_and_another_program_of_a_peer_are_other_settings(
         one = settings()
         patch.setattr(run, "sha256_file", lambda path: "as it was")
         other = settings()
-    assert [a != b for a, b in zip(one, other, strict=True)] == [False] * 3 + [True, False, False]
+    assert [a != b for a, b in zip(one, other, strict=True)] == [False] * ours + [True, False, False]
 
 
 def test_a_peer_that_fails_has_not_solved_it_and_is_asked_again(

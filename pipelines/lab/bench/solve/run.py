@@ -29,7 +29,7 @@ from srghn.evolution.run import SECTIONS
 from srghn.files import atomic_write, canonical_json, sha256_bytes, sha256_file
 
 #: Strategies of this library by name.
-OURS = ("self-referential", "cmaes", "snes")
+OURS = ("self-referential", "ga", "cmaes", "snes")
 PPO, PGPE, PYCMA = "sb3-ppo", "evotorch-pgpe", "pycma"
 #: Contestant -> its program, and the peer whose environment runs it; pycma runs in our own.
 PEERS: dict[str, tuple[str, Peer | None]] = {
