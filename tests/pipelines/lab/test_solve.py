@@ -204,7 +204,8 @@ def test_other_defaults_and_another_program_of_a_peer_are_other_settings(
         one = settings()
         patch.setattr(run, "sha256_file", lambda path: "as it was")
         other = settings()
-    assert [a != b for a, b in zip(one, other, strict=True)] == [False] * ours + [True, False, False]
+    changed = [a != b for a, b in zip(one, other, strict=True)]
+    assert changed == [False] * ours + [True, False, False]
 
 
 def test_a_peer_that_fails_has_not_solved_it_and_is_asked_again(
