@@ -38,7 +38,6 @@ from pipelines.services.processes import extend_import_path
 from srghn import __version__
 from srghn.errors import ConfigError, SrghnError
 from srghn.extras import MissingExtra, needed
-from srghn.interrupt import interruptible
 from srghn.quiet import be_quiet
 
 EPILOG = (
@@ -121,8 +120,7 @@ def main() -> None:
     usage_error = typer.BadParameter.__bases__[0]
     usage_error.exit_code = 3  # type: ignore[attr-defined]
     try:
-        with interruptible():
-            app()
+        app()
         sys.stdout.flush()
     except SrghnError as error:
         if debug:

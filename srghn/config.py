@@ -464,11 +464,12 @@ def parse_params(data: Mapping[str, Any], source: str, *, recorded: bool = False
         raise ConfigError(f"{source}: {explain(error, model=RunParams)}") from error
 
 
-def load_params(path: Path, *, recorded: bool = False) -> RunParams:
+def load_params(path: Path | str, *, recorded: bool = False) -> RunParams:
     """Read `params.yaml`, as `parse_params`; raises `ConfigError` naming the file and the value.
 
     A suite file that it names lies beside it, unless its path is absolute.
     """
+    path = Path(path)
     data = read_yaml(path)
     gate = data.get("gate")
     if isinstance(gate, Mapping) and isinstance(gate.get("suite"), str):

@@ -1,4 +1,4 @@
-"""Ctrl-C as `KeyboardInterrupt`, wherever it lands."""
+"""Ctrl-C as `KeyboardInterrupt`, also where it lands in compiled code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """What is called within may be compiled; also a decorator.
+    """Around what calls compiled code.
 
     Ctrl-C that lands while numba passes arguments reaches Python as a `SystemError` with the
     interrupt behind it.

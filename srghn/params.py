@@ -80,14 +80,15 @@ class Refused(ConfigError, ValueError):
 class Worded(BaseModel):
     """A model whose constructor refuses bad values in one line."""
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:
         try:
             super().__init__(**data)
         except ValidationError as error:
             model = type(self)
             raise Refused(f"{model.__name__}: {explain(error, model=model)}") from error
 
-    # Pydantic then validates parts of a larger model without it, and tells the errors of all parts
+    # Without this mark, which is Pydantic's own, it would call `__init__` for every part of a
+    # larger model, and stop at the first bad one.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 

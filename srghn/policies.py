@@ -56,7 +56,7 @@ class MLP(nn.Module):
 
 
 class Point(nn.Module):
-    """For functions: a point (action_size,), which is its weights, for the observation 1."""
+    """Its weights are a point (action_size,), its output for the observation 1: for functions."""
 
     def __init__(self, observation_size: int, action_size: int) -> None:
         super().__init__()

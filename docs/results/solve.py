@@ -15,10 +15,16 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from pipelines.lab.bench.solve.run import OURS, PGPE, PPO, PYCMA, median, read
+from pipelines.lab.bench.solve.run import PGPE, PPO, PYCMA, median, read
 
-NAMES = {OURS[0]: "srghn", PPO: "Stable-Baselines3 PPO", PYCMA: "pycma", PGPE: "EvoTorch PGPE"}
-COLOURS = ("#0b6e4f", "#c1121f", "#5c6b8a", "#b8860b")
+#: Contestant -> its name and colour.
+SHOWN = {
+    "self-referential": ("srghn", "#0b6e4f"),
+    "ga": ("srghn, plain GA", "#74c69d"),
+    PPO: ("Stable-Baselines3 PPO", "#c1121f"),
+    PYCMA: ("pycma", "#5c6b8a"),
+    PGPE: ("EvoTorch PGPE", "#b8860b"),
+}
 
 
 def main() -> None:
@@ -27,14 +33,13 @@ def main() -> None:
     with mpl.rc_context({"svg.hashsalt": "srghn", "svg.fonttype": "none", "font.size": 9.0}):
         figure = Figure(figsize=(9.2, 0.75 * len(worlds) + 1.2), layout="constrained")
         axes = figure.subplots()
-        for k, (contestant, name) in enumerate(NAMES.items()):
-            colour = COLOURS[k]
+        for k, (contestant, (name, colour)) in enumerate(SHOWN.items()):
             axes.plot([], [], "o", color=colour, label=name)
             for row, world in enumerate(worlds):
                 own = [a for a in attempts if (a.env, a.contestant) == (world, contestant)]
                 if not own:
                     continue
-                height = row + 0.2 * (k - 1.5)
+                height = row + 0.17 * (k - 2)
                 for a in own:
                     face = colour if a.solved else "none"
                     mark = "o" if a.solved else ">"
@@ -43,14 +48,14 @@ def main() -> None:
                     )
                 middle = median(own, "cpu_seconds")
                 if math.isfinite(middle):
-                    axes.vlines(middle, height - 0.1, height + 0.1, color=colour, linewidth=2.2)
+                    axes.vlines(middle, height - 0.085, height + 0.085, color=colour, linewidth=2.2)
         axes.set_xscale("log")
         axes.set_yticks(range(len(worlds)), worlds)
         axes.invert_yaxis()
         axes.set_xlabel("CPU-seconds on one core until 100 fresh episodes reach the bar")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", alpha=0.25)
-        figure.legend(loc="outside upper center", ncols=len(NAMES), frameon=False)
+        figure.legend(loc="outside upper center", ncols=len(SHOWN), frameon=False)
         sink = io.StringIO()
         figure.savefig(sink, format="svg", metadata={"Date": None})
     text = sink.getvalue()

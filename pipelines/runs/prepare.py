@@ -59,14 +59,14 @@ def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
     the policy's clients do not know, most of all.
     """
     from srghn.envs import pin
-    from srghn.evolution.registry import make_strategy
+    from srghn.evolution.registry import check_lineage, make_strategy
 
     version = pin(params.env)
     check_judged(params, version)
     Release(settings).require_interface(target, version.interface.to_dict())
     if params.evolution.mode is not None:
         version.check_mode(params.evolution.mode)
-    make_strategy(params, version.interface)
+    check_lineage(make_strategy(params, version.interface))
     find_founder(params, version, settings)
     return version
 

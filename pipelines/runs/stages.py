@@ -58,7 +58,7 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
 
     params, version = workspace.params(), EnvVersion.load(workspace.env_version)
     verify(version)
-    check_lineage(make_strategy(params, version.interface))  # or freezing would fail
+    check_lineage(make_strategy(params, version.interface))  # DVC comes here directly
     founder = find_founder(params, version, settings)
     if not params.network.module.startswith(READY_MADE):
         from srghn.candidates.check import check_network

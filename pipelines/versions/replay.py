@@ -138,7 +138,7 @@ def grow_again(
     from srghn.evolution.registry import make_strategy
 
     params = RunParams.model_validate(candidate.manifest["params"])
-    ancestry = Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
+    ancestry = Ancestry.from_json(candidate.ancestry)
     strategy = make_strategy(params, world.interface)
     if strategy.encoding is None or strategy.digest != ancestry.architecture:
         raise ReplayMismatch(

@@ -100,12 +100,20 @@ class OnnxPolicy:
             found: list[Any] = self._session.run(wanted, given)
             return found
         except Exception as error:  # onnxruntime's own types derive from Exception alone
+            sizes = {"obs": self.observation_size, "state": self.state_size}
+            if all(_is_rows(x, sizes[name]) for name, x in given.items()):
+                raise
             state = f" and states float32 (n, {self.state_size})" if self.state_size else ""
             got = [f"{getattr(x, 'dtype', type(x).__name__)} {np.shape(x)}" for x in given.values()]
             raise ObservationError(
                 f"{self._name} takes observations float32 (n, {self.observation_size}){state}, "
                 f"got {' and '.join(got)}"
             ) from error
+
+
+def _is_rows(given: Any, size: int) -> bool:
+    shape, dtype = np.shape(given), getattr(given, "dtype", None)
+    return dtype == np.float32 and len(shape) == 2 and shape[1] == size
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,11 @@ class Candidate:
     @property
     def generation(self) -> int:
         return int(self.manifest["generation"])
+
+    @property
+    def ancestry(self) -> str:
+        """The lineage as JSON, which `Ancestry.from_json` reads."""
+        return _read(self.path / "ancestry.json").decode()
 
     @cached_property
     def golden(self) -> tuple[NDArray[np.float32], NDArray[Any]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from srghn import seeding
 from srghn.config import EvaluateParams
 from srghn.envs import Perturbation, default_cells
+from srghn.errors import expect
 from srghn.evaluation.base import Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution.run import Run
@@ -69,6 +70,7 @@ def choose_finalist(
     own, on other seeds. The seeds come from the run's root seed, so the same run always gives the
     same choice.
     """
+    expect(run, Run, "run", "srghn.load_run reads one")
     rules = rules or EvaluateParams()
     cells = cells if rules.cell_episodes else ()
     places = _own(run) if cells is None else cells

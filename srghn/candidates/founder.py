@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from srghn.candidates.candidate import Candidate
+from pathlib import Path
+
+from srghn.candidates.candidate import Candidate, load_candidate
 from srghn.envs.version import EnvVersion
 from srghn.errors import FingerprintMismatch
 from srghn.evolution.ancestry import Ancestry
 from srghn.evolution.run import Founder
 
 
-def founder_of(candidate: Candidate, version: EnvVersion) -> Founder:
-    """What `evolve` takes to go on from a candidate in the same world, its `founder`.
+def founder_of(candidate: Candidate | Path | str, version: EnvVersion) -> Founder:
+    """What `evolve` takes to go on from a candidate, or its folder, in the same world: a `founder`.
 
     The run's parameters name the candidate: `evolution.ancestor` is its digest. Raises
     `FingerprintMismatch` where it was evolved in another world.
     """
+    if isinstance(candidate, Path | str):
+        candidate = load_candidate(candidate)
     if candidate.env_fingerprint != version.fingerprint:
         raise FingerprintMismatch(
             f"the ancestor {candidate.digest[:12]} was evolved in environment "
             f"{candidate.env_fingerprint}, this run is in {version.fingerprint} ({version.id}); "
             "start a new lineage: srghn run --from scratch"
         )
-    ancestry = Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
-    return Founder(candidate.load_genome(), candidate.generation, candidate.digest, ancestry)
+    genome, ancestry = candidate.load_genome(), Ancestry.from_json(candidate.ancestry)
+    return Founder(genome, candidate.generation, candidate.digest, ancestry)

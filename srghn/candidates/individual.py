@@ -15,6 +15,7 @@ from srghn.candidates.candidate import Candidate
 from srghn.candidates.choose import Choice
 from srghn.candidates.freeze import freeze, load_weights
 from srghn.candidates.play import observe
+from srghn.errors import expect
 from srghn.evolution.ancestry import Ancestry, genome_digest, grow
 from srghn.evolution.run import Run
 from srghn.networks import build_network
@@ -43,6 +44,8 @@ def freeze_finalist(run: Run, choice: Choice, folder: Path | str) -> Candidate:
     Raises `CheckpointError` if the strategy keeps no lineage, `ArtefactError` if the weights are
     not finite or the exported policy does not answer as the network does.
     """
+    expect(run, Run, "run", "srghn.load_run reads one")
+    expect(choice, Choice, "choice", "srghn.choose_finalist makes one")
     population, row = run.finalists, choice.row
     individual = Individual(
         genome=population.genomes[row],

@@ -212,15 +212,15 @@ class EnvVersion:
             changed["named_failure"] = data.pop("failure_return")
         return cls(**{**data, **changed})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the JSON form, whole or not at all."""
-        atomic_write(path, self.to_json())
+        atomic_write(Path(path), self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> EnvVersion:
+    def load(cls, path: Path | str) -> EnvVersion:
         """Read a saved version; raises `EnvVersionError` naming the file."""
         try:
-            text = path.read_bytes()
+            text = Path(path).read_bytes()
         except OSError as error:
             raise EnvVersionError(
                 f"cannot read environment version {path}: {error.strerror}"

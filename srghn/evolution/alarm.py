@@ -24,7 +24,7 @@ from srghn.evolution.base import F64
 #: which it ends.
 UNUSUAL, OVER = 8.0, 0.05
 #: Share of its distance to a worse best by which the level sinks in a generation: at rest, and
-#: during an alarm, which so ends where the old level is out of reach, but for a plateau at the low.
+#: during an alarm, which so ends where the old level is out of reach, unless the best stays lowest.
 AT_REST, IN_ALARM = 0.2, 0.01
 #: Weight of the last movement in the usual one.
 RECENT = 0.1

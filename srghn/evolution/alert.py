@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from srghn.evolution.alarm import Alarm
-from srghn.evolution.base import F32, F64, I64, NO_PARENT, Encoding, Population
+from srghn.evolution.base import F32, F64, I64, NO_PARENT, Encoding, Population, told
 from srghn.evolution.genetic import Genetic, GeneticState
 from srghn.evolution.selection import clean
 from srghn.seeding import CODES, stream
@@ -117,25 +117,25 @@ class Alert:
         )
 
     def tell(self, state: AlertState, population: Population, fitness: F64) -> AlertState:
-        told = self.genetic.tell(state, population, fitness)
+        after = cast("AlertState", told(self.genetic, state, population, fitness))
         before = Alarm(state.level, state.low, state.last, state.usual, state.on)
         alarm = before.after(clean(fitness))
         dropped = alarm.on and not before.on
-        told = dataclasses.replace(
-            told, **vars(alarm), learnt=_learnt(state, told), recall=dropped and self.memory > 0
+        after = dataclasses.replace(
+            after, **vars(alarm), learnt=_learnt(state, after), recall=dropped and self.memory > 0
         )
-        return self._stored(state, told) if told.recall else told
+        return self._stored(state, after) if after.recall else after
 
-    def _stored(self, state: AlertState, told: AlertState) -> AlertState:
-        """`told` with the best survivor of `state` stored, from before its fitness dropped."""
+    def _stored(self, state: AlertState, after: AlertState) -> AlertState:
+        """`after` with the best survivor of `state` stored, from before its fitness dropped."""
         if state.ids[0] in state.stored_ids or state.births[0] == state.generation:
-            return told
+            return after
         kept = {
             f"stored_{name}": np.concatenate([getattr(state, f"stored_{name}"), own[:1]])
             for name, own in _individuals(state).items()
         }
         last: dict[str, Any] = {k: v[-self.memory :] for k, v in kept.items()}
-        return dataclasses.replace(told, **last)
+        return dataclasses.replace(after, **last)
 
 
 def _individuals(state: GeneticState) -> dict[str, Any]:
@@ -156,10 +156,10 @@ def _codes(state: AlertState, count: int) -> I64:
     return np.where(draws.random(count) < USED, near, codes)
 
 
-def _learnt(state: AlertState, told: AlertState) -> I64:
+def _learnt(state: AlertState, after: AlertState) -> I64:
     """Codes that worked, those of this generation's births that survived at the end."""
     if not state.on:
         return state.learnt
-    born = (told.births == state.generation) & (told.parents != NO_PARENT)
-    codes = told.noise_seeds[born] % CODES
+    born = (after.births == state.generation) & (after.parents != NO_PARENT)
+    codes = after.noise_seeds[born] % CODES
     return np.concatenate([state.learnt, codes[codes > 0]])[-LEARNT:]

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.errors import ArchitectureMismatch, CheckpointError
+from srghn.errors import ArchitectureMismatch, CheckpointError, ConfigError, expect
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -149,6 +149,25 @@ class Strategy(Protocol[S]):
         Fitness that is not finite ranks last.
         """
         ...
+
+
+def asked(strategy: Strategy[S], state: S) -> Population:
+    """What `ask` gives; raises `ConfigError` for anything but a population."""
+    given = strategy.ask(state)
+    return expect(given, Population, f"{strategy.name}.ask", "see srghn.evolution.Strategy")
+
+
+def told(strategy: Strategy[S], state: S, population: Population, fitness: F64) -> S:
+    """What `tell` gives; raises `ConfigError` for anything but the next generation's state."""
+    name = f"{strategy.name}.tell"
+    given = strategy.tell(state, population, fitness)
+    after = expect(given, strategy.state_type, name, "see srghn.evolution.Strategy")
+    if after.generation != state.generation + 1:
+        raise ConfigError(
+            f"{name}: expected a state of generation {state.generation + 1}, got "
+            f"{after.generation}; a strategy counts its generations"
+        )
+    return after
 
 
 def check_told(population: Population, fitness: F64) -> None:

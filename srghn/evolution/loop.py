@@ -3,7 +3,7 @@
 A generation's result depends on the parameters, the world and the state before it, and every random
 draw has a name, so a checkpoint holds no generator. A kill costs `SECONDS`, or the generation at
 hand: what it left beyond the last checkpoint is dropped and made again. An exception or Ctrl-C
-costs the generation at hand alone.
+costs the generation at hand alone, unless it lands in the writing of the checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from srghn.evaluation.base import (
 )
 from srghn.evaluation.task import Task
 from srghn.evolution import lineage, metrics, run, selection, summary, tables
-from srghn.evolution.base import F64, I64, NO_PARENT, Population, State, Strategy
+from srghn.evolution.base import F64, I64, NO_PARENT, Population, State, Strategy, asked, told
 from srghn.evolution.budget import Budget
 from srghn.evolution.ending import ASKED, End, ended
 from srghn.evolution.genetic import GeneticState
@@ -41,13 +41,11 @@ from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
 from srghn.evolution.self_referential import BirthRecipe, policies_of
 from srghn.files import sweep
-from srghn.interrupt import interruptible
 
 #: Between two checkpoints, where no part of the tables ends sooner.
 SECONDS = 5.0
 
 
-@interruptible()
 @one_thread()  # set once, not in every generation
 def evolve(
     params: RunParams,
@@ -70,15 +68,23 @@ def evolve(
 
     The lineage's generation counter, and with it the world's schedule, goes on from the founder's.
     Raises `FingerprintMismatch` where the folder belongs to another world, `CheckpointError` where
-    it belongs to other parameters or is held by another process, `ConfigError` for a strategy that
-    is not one.
+    it belongs to other parameters or is held by another process, `ConfigError` for arguments of
+    another kind and for a strategy whose `ask` or `tell` gives something else.
     """
+    expect(params, RunParams, "params", "srghn.RunParams or load_params makes them")
+    expect(version, EnvVersion, "version", "srghn.pin makes one")
+    hint = "srghn.make_evaluator makes one"
+    expect(evaluator, Evaluator, "evaluator", hint)  # type: ignore[type-abstract]
+    if founder is not None:
+        expect(founder, Founder, "founder", "srghn.founder_of(candidate, version) makes one")
     hooks = on_generation, on_champion, stop
     for name, hook in zip(("on_generation", "on_champion", "stop"), hooks, strict=True):
         if hook is not None and not callable(hook):
-            raise ConfigError(f"evolve: {name} is called, got {hook!r}")
+            raise ConfigError(f"evolve: {name}: expected a function, got {hook!r}")
     run_dir, strategy = Path(run_dir), make_strategy(params, version.interface)
     run.check_founder(params, strategy, founder)
+    if params.evolution.mode is not None:
+        version.check_mode(params.evolution.mode)
     with run.locked(run_dir):
         sweep(run_dir)
         run.open_run(run_dir, run.describe(params, version, strategy, founder), version)
@@ -111,7 +117,8 @@ class _Loop:
             if founder is None
             else self.strategy.init(seed, founder.genomes, founder.generation + 1)
         )
-        nobody = self.strategy.ask(state).take(np.array([], dtype=np.int64))
+        expect(state, self.strategy.state_type, f"{self.strategy.name}.init", "see Strategy")
+        nobody = asked(self.strategy, state).take(np.array([], dtype=np.int64))
         return Progress(
             done=0,
             state=state,
@@ -183,25 +190,12 @@ class _Loop:
     def _generation(self, before: Progress) -> tuple[Progress, GenerationRecord]:
         generation = before.state.generation
         mode = self._mode(generation)
-        population = expect(
-            self.strategy.ask(before.state), Population, f"{self.strategy.name}.ask", "see Strategy"
-        )
+        population = asked(self.strategy, before.state)
         played, fitness = self._play(before.state, population, mode)
-        state = expect(
-            self.strategy.tell(before.state, population, fitness),
-            self.strategy.state_type,
-            f"{self.strategy.name}.tell",
-            "see Strategy",
-        )
-        if state.generation != generation + 1:
-            raise ConfigError(
-                f"{self.strategy.name}.tell: expected a state of generation {generation + 1}, got "
-                f"{state.generation}; a strategy counts its generations"
-            )
         after = dataclasses.replace(
             before,
             done=before.done + 1,
-            state=state,
+            state=told(self.strategy, before.state, population, fitness),
             finalists=population,  # all of them: which are the best, only a checkpoint asks
             fitness=fitness,
             mode=mode,

@@ -21,7 +21,7 @@ from srghn.evolution import lineage, plot, tables
 from srghn.evolution.ancestry import Ancestry, genome_digest
 from srghn.evolution.base import F32, F64, I64, Population, Strategy
 from srghn.evolution.ending import FINALISTS, End, ended
-from srghn.evolution.progress import CHECKPOINTS, Progress, restore
+from srghn.evolution.progress import CHECKPOINTS, TABLES, Progress, restore
 from srghn.evolution.registry import make_strategy
 from srghn.files import atomic_write, seal, unseal
 from srghn.provenance import platform_note
@@ -137,8 +137,9 @@ def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> N
     """
     path = run_dir / RECORD
     begun = bool(checkpoints.steps(run_dir / CHECKPOINTS)) or (run_dir / FINALISTS).exists()
+    begun |= any(any((run_dir / name).glob("*.parquet")) for name in TABLES)
     if begun and not path.exists():
-        raise CheckpointError(f"{path} is missing beside checkpoints; restore it (dvc pull)")
+        raise CheckpointError(f"{path} is missing beside what was evolved; restore it (dvc pull)")
     if not begun:  # a record alone is of a start that was refused
         version.save(run_dir / WORLD)
         atomic_write(path, seal(record))

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from srghn.config import EvolutionParams, parse_params
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
-from srghn.evolution.base import F32, F64, Population, State, Strategy
-from srghn.evolution.registry import make_strategy
+from srghn.evolution.base import F32, F64, Population, State, Strategy, asked, told
+from srghn.evolution.registry import STRATEGIES, make_strategy
 from srghn.evolution.selection import clean
 from srghn.ghn import GHN
 from srghn.params import unknown
@@ -58,10 +58,10 @@ class Search:
         print(search.best, search.best_fitness)
 
     `strategy` is a name or an import path, `options` are the strategy's own, `ghn` and `evolution`
-    parameters as in `params.yaml`, but for those of `OF_RUNS`. A generation has `parents * (1 +
-    children)` points, float32, whichever the strategy. `on_generation(search)` is called after each
-    `tell`. The strategy itself is pure; what it remembers is `search.state`, so a copy of that can
-    be resumed.
+    parameters as in `params.yaml`, but for those of `OF_RUNS`. A generation has at most `parents *
+    (1 + children)` points, float32, whichever the strategy. `on_generation(search)` is called after
+    each `tell`. The strategy itself is pure; what it remembers is `search.state`, so a copy of that
+    can be resumed.
 
     best, best_fitness  of all generations told; None and minus infinity before the first
     last_best           the last generation's: where the function changes, `best` may be long out
@@ -85,7 +85,7 @@ class Search:
         dimensions = _whole(dimensions)
         _check_known(evolution)
         if on_generation is not None and not callable(on_generation):
-            raise ConfigError(f"Search: on_generation is called, got {on_generation!r}")
+            raise ConfigError(f"Search: on_generation: expected a function, got {on_generation!r}")
         chosen = {"strategy": strategy, "seed": seed, "options": options or {}, **evolution}
         self.params = parse_params(
             {
@@ -124,18 +124,22 @@ class Search:
                 f"{type(state).__name__}; give the state of a search by {self.strategy.name}"
             )
         try:
-            width = self.strategy.ask(state).weights.shape[1]
+            self._points(state)
         except ValueError as error:  # arrays that do not fit together
-            raise self._foreign(str(error)) from error
-        if width != self.dimensions:
-            raise self._foreign(f"its points have {width} dimensions")
+            raise ConfigError(
+                f"search.state: not the state of a search by {self.strategy.name} in "
+                f"{self.dimensions} dimensions: {error}; give one with the same parameters"
+            ) from error
         self._state, self._asked = state, None
 
-    def _foreign(self, why: str) -> ConfigError:
-        return ConfigError(
-            f"search.state: not the state of a search by {self.strategy.name} in "
-            f"{self.dimensions} dimensions: {why}; give one with the same parameters"
-        )
+    def _points(self, state: State) -> Population:
+        population = asked(self.strategy, state)
+        if population.weights.shape != (len(population), self.dimensions):
+            raise ValueError(
+                f"{self.strategy.name} gave points of shape {population.weights.shape}, expected "
+                f"({len(population)}, {self.dimensions})"
+            )
+        return population
 
     @property
     def generation(self) -> int:
@@ -148,13 +152,7 @@ class Search:
         After a sharp drop of fitness n is larger for one generation: former best ones come back.
         """
         if self._asked is None:
-            asked = self.strategy.ask(self.state)
-            if asked.weights.shape != (len(asked), self.dimensions):
-                raise ConfigError(
-                    f"{self.strategy.name} gave weights of shape {asked.weights.shape}; expected "
-                    f"({len(asked)}, {self.dimensions})"
-                )
-            self._asked = asked
+            self._asked = self._points(self.state)
         return self._asked.weights.copy()  # the caller's own, since genomes may share the bytes
 
     def tell(self, fitness: Sequence[float] | ArrayLike) -> None:
@@ -177,10 +175,10 @@ class Search:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        if ranked[row] > self.best_fitness:
-            self.best, self.best_fitness = self.last_best, float(ranked[row])
+        if self.last_best is not None and ranked[row] > self.best_fitness:
+            self.best, self.best_fitness = self.last_best.copy(), float(ranked[row])
         self.history.append(float(ranked[row]))
-        self._state = self.strategy.tell(self._state, self._asked, values)
+        self._state = told(self.strategy, self._state, self._asked, values)
         self._asked = None
         if self.on_generation is not None:
             self.on_generation(self)
@@ -218,7 +216,9 @@ def _check_known(evolution: dict[str, Any]) -> None:
 
 
 def _check_used(strategy: Strategy[Any], evolution: Any, ghn: Any) -> None:
-    """Raise for parameters that would say nothing."""
+    """Raise for parameters that would say nothing; of a strategy of one's own nobody knows."""
+    if strategy.name not in STRATEGIES:
+        return
     idle = [name for name in OF_LINEAGES if name in evolution and strategy.encoding is None]
     if ghn and not isinstance(strategy.encoding, GHN):
         idle.append("ghn")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -51,11 +51,11 @@ class GHN:
     def __init__(
         self,
         params: GHNParams,
-        targets: CompGraph | Sequence[CompGraph],
+        targets: CompGraph | Iterable[CompGraph],
         seed: int | None = None,
     ) -> None:
         self.params = expect(params, GHNParams, "params", "give params.ghn")
-        self.targets = tuple(targets) if isinstance(targets, Sequence) else (targets,)
+        self.targets = tuple(targets) if isinstance(targets, Iterable) else (targets,)
         for target in self.targets:
             expect(target, CompGraph, "targets", "srghn.trace(module, example) makes one")
         self.seed = params.basis_seed if seed is None else int(seed)

@@ -22,6 +22,7 @@ from srghn.evaluation.base import (
     make_backend,
 )
 from srghn.evaluation.task import Task
+from srghn.interrupt import interruptible
 
 if TYPE_CHECKING:
     from srghn.envs.version import EnvVersion
@@ -112,7 +113,8 @@ class SpecialBackend(Backend, Generic[World]):
         world = self._worlds[task.world]
         if world is None or not self.plays(policies):
             return self.general.evaluate(policies, task, progress)
-        return self.play(policies, task, world, progress)
+        with interruptible():
+            return self.play(policies, task, world, progress)
 
     @cached_property
     def general(self) -> Backend:

@@ -18,7 +18,7 @@ from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, EvaluationError
 from srghn.evaluation.base import Crash, Evaluation, Evaluator, make_evaluator
 from srghn.evaluation.task import Task
-from srghn.evolution import STRATEGIES, GenerationRecord, Genetic, evolve, load_run, tables
+from srghn.evolution import STRATEGIES, GenerationRecord, Genetic, Search, evolve, load_run, tables
 from srghn.evolution.direct import Direct, PolicyWeights
 from srghn.evolution.metrics import QUANTILES, diversity, over_nodes
 from srghn.evolution.metrics import table as metrics_table
@@ -138,10 +138,17 @@ class Idle(Genetic):
 
 
 class Scattered(Genetic):
-    """A strategy of one's own whose `ask` gives weights alone."""
+    """A strategy of one's own whose `ask` gives its rows as a list."""
 
     def ask(self, state: Any, *given: Any) -> Any:
-        return super().ask(state).weights
+        return list(super().ask(state).weights)
+
+
+class Silent(Genetic):
+    """A strategy of one's own whose `tell` gives nothing."""
+
+    def tell(self, state: Any, population: Any, fitness: Any) -> Any:
+        return None
 
 
 def one_of(kind: type[Genetic]) -> Callable[[RunParams, Interface], Genetic]:
@@ -153,22 +160,27 @@ def one_of(kind: type[Genetic]) -> Callable[[RunParams, Interface], Genetic]:
     return make
 
 
-idle, scattered = one_of(Idle), one_of(Scattered)
+idle, scattered, silent = one_of(Idle), one_of(Scattered), one_of(Silent)
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("idle", "own.tell: expected a state of generation 1, got 0"),
-        ("scattered", "own.ask: expected Population, got ndarray"),
+        ("scattered", "own.ask: expected Population, got list"),
+        ("silent", "own.tell: expected GeneticState, got NoneType"),
     ],
 )
 def test_a_strategy_that_gives_something_else_is_refused_in_words(
     name: str, words: str, small_run: Any, play: Play, tmp_path: Path
 ) -> None:
-    own = small_run(strategy=f"{__name__}:{name}", memory=0, newcomers=0)
+    path = f"{__name__}:{name}"
+    for params in (small_run(strategy=path), small_run(strategy=path, memory=0, newcomers=0)):
+        with pytest.raises(ConfigError, match=words):
+            play(params, tmp_path)
+    search = Search(2, strategy=path, memory=0, newcomers=0)
     with pytest.raises(ConfigError, match=words):
-        play(own, tmp_path)
+        search.tell([0.0] * len(search.ask()))
 
 
 @pytest.mark.parametrize("hook", ["on_generation", "on_champion", "stop"])
@@ -179,7 +191,7 @@ def test_a_hook_that_cannot_be_called_is_refused_at_once(
     version = pin(params.env)
     with make_evaluator(EngineSettings(), version, params.network) as evaluator:
         given: Any = {hook: True}
-        with pytest.raises(ConfigError, match=f"{hook} is called, got True"):
+        with pytest.raises(ConfigError, match=f"{hook}: expected a function, got True"):
             evolve(params, version, evaluator, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
 

@@ -140,6 +140,33 @@ def test_a_start_that_was_refused_refuses_no_other(small_run: Any, tmp_path: Pat
     assert load_run(str(tmp_path)).progress.done == params.evolution.generations
 
 
+def test_what_was_evolved_is_kept_though_its_checkpoints_are_gone(
+    small_run: Any, play: Play, contents: Contents, tmp_path: Path
+) -> None:
+    play(small_run(checkpoint_every=2), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "finalists.json").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match=r"evolution\.seed was \d, now is 2"):
+        play(small_run(checkpoint_every=2, seed=2), tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("version", "CartPole-v1"), ("evaluator", None), ("founder", "folder")]
+)
+def test_arguments_of_another_kind_are_refused_before_anything_is_written(
+    name: str, given: Any, small_run: Any, tmp_path: Path
+) -> None:
+    params = small_run()
+    version = pin(params.env)
+    with make_evaluator(EngineSettings(), version, params.network) as evaluator:
+        call: Any = {"version": version, "evaluator": evaluator, "run_dir": tmp_path / "run"}
+        with pytest.raises(ConfigError, match=f"{name}: expected"):
+            evolve(params, **(call | {name: given}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupt_within_compiled_code_is_one_outside() -> None:
     wrapped = SystemError("returned a result with an exception set")
     wrapped.__cause__ = SystemError("the same")

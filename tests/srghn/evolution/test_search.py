@@ -78,7 +78,7 @@ def test_what_is_told_is_checked_in_words() -> None:
             {"popsize": 9},
             r"known: parents, .*a population is parents \* \(1 \+ children\)",
         ),
-        ({"on_generation": 3}, "on_generation is called, got 3"),
+        ({"on_generation": 3}, "on_generation: expected a function, got 3"),
         (
             {"strategy": "snes", "elites": 9, "ghn": {"hidden": 9}},
             "no use for elites, ghn; leave",
