@@ -24,6 +24,7 @@ UNKNOWN = (
         ((*RUN, "--set", "evolution.generation=3"), "did you mean 'generations'"),
         ((*RUN, "--set", "evolution.generations=many"), "valid integer"),
         ((*RUN, "--set", "evolution.generations=0"), "greater than or equal to 1"),
+        ((*RUN, "--set", "evolution.strategy=snes"), "individuals of snes cannot be made again"),
         ((*RUN, "--set", "generations"), "--set takes section.key=value"),
         ((*RUN, "--set", "env.id=CartPoleSwich"), "did you mean CartPoleSwitch-v1"),
         ((*RUN, "--set", "policy.module=srghn.policies:MPL"), "did you mean 'MLP'"),

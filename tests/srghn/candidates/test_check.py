@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from srghn.candidates import check as checking
 from srghn.candidates.check import check, check_network
-from srghn.config import EnvParams, NetworkParams, RunParams
+from srghn.config import EnvParams, EvolutionParams, NetworkParams, RunParams
 from srghn.envs import pin
 from srghn.errors import ArtefactError, ConfigError, GraphError, SrghnError
 from tests.matrix import networks
@@ -38,6 +38,12 @@ def test_a_run_is_tried_step_by_step() -> None:
     low, high = found.returns or (0, 0)
     assert low < -30 < high  # every founder's episode is cut after 30 steps of -1
     assert json.loads(json.dumps(found.to_dict()))["ok"] is True
+
+
+def test_a_strategy_without_a_lineage_is_refused_before_anything_is_made() -> None:
+    own = RunParams(env=WORLD, evolution=EvolutionParams(strategy="snes"))
+    with pytest.raises(ConfigError, match="individuals of snes cannot be made again"):
+        check(own)
 
 
 @pytest.mark.parametrize("name", ["Attention3d", "Rank"])

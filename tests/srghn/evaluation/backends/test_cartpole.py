@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -234,3 +237,27 @@ def test_without_glibc_the_vectorised_backend_plays(
         assert choose_backend(version, POLICY) == "cartpole"
     finally:
         cartpole.numpy_uses_libm.cache_clear()
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_wherever_it_lands(version: EnvVersion) -> None:
+    """Numba would make a SystemError of one that lands while it passes arguments."""
+    backend = make_backend("cartpole-mlp", version, POLICY)
+    policies, task = population(version, 8), Task(version, "normal", seeds(0, "interrupt", 2))
+    backend.evaluate(policies, task)
+    landed = 0
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for k in range(300):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 1e-4 + 1e-6 * k)
+                while True:
+                    backend.evaluate(policies, task)
+            landed += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert landed == 300
