@@ -20,7 +20,6 @@ from pipelines.lab.bench.solve.run import PGPE, PPO, PYCMA, median, read
 #: Contestant -> its name and colour.
 SHOWN = {
     "self-referential": ("srghn", "#0b6e4f"),
-    "ga": ("srghn, plain GA", "#74c69d"),
     PPO: ("Stable-Baselines3 PPO", "#c1121f"),
     PYCMA: ("pycma", "#5c6b8a"),
     PGPE: ("EvoTorch PGPE", "#b8860b"),
@@ -39,7 +38,7 @@ def main() -> None:
                 own = [a for a in attempts if (a.env, a.contestant) == (world, contestant)]
                 if not own:
                     continue
-                height = row + 0.17 * (k - 2)
+                height = row + 0.2 * (k - 1.5)
                 for a in own:
                     face = colour if a.solved else "none"
                     mark = "o" if a.solved else ">"
@@ -48,7 +47,7 @@ def main() -> None:
                     )
                 middle = median(own, "cpu_seconds")
                 if math.isfinite(middle):
-                    axes.vlines(middle, height - 0.085, height + 0.085, color=colour, linewidth=2.2)
+                    axes.vlines(middle, height - 0.1, height + 0.1, color=colour, linewidth=2.2)
         axes.set_xscale("log")
         axes.set_yticks(range(len(worlds)), worlds)
         axes.invert_yaxis()
