@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from srghn.errors import ConfigError
-from srghn.params import Params, told
+from srghn.params import Params, explain
 from srghn.yaml_files import read_yaml
 
 #: What of the gate rules is the suite's: budgets, margins, bars, and what returns mean.
@@ -130,20 +130,7 @@ class Suite(Params):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"{source}: {_told(error)}") from error
-
-
-def _told(error: ValidationError) -> str:
-    """The path of each bad value, what was expected, and what it got."""
-    lines = []
-    for item in error.errors():
-        path = ".".join(map(str, item["loc"])) or "suite"
-        if item["type"] == "extra_forbidden":
-            known = SuiteCell.model_fields if len(item["loc"]) > 1 else Suite.model_fields
-            lines.append(f"unknown key {path!r}; known: {', '.join(known)}")
-        else:
-            lines.append(f"{path}: {told(item)}")
-    return "; ".join(lines)
+            raise ConfigError(f"{source}: {explain(error, model=cls)}") from error
 
 
 def shipped(name: str) -> Suite:
