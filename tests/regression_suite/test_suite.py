@@ -108,7 +108,7 @@ def test_saying_two_things_is_refused() -> None:
         ({"name": "t", "rules": {"attempts": 9}}, "no rule of a suite"),
         ({"name": "t", "cells": [{"severities": [1]}]}, "give both, or neither$"),
         ({"name": "t", "cells": [{}]}, "a perturbation with severities, or modes"),
-        ({"name": "t", "cells": [{"modes": ["a"], "severity": 1}]}, "known: perturbation"),
+        ({"name": "t", "cells": [{"modes": ["a"], "severity": 1}]}, "did you mean 'severities'"),
         ({"cells": []}, "name: Field required"),
     ],
 )
