@@ -118,6 +118,7 @@ GOALS = {
             {
                 "env": {"fresh": True},  # its Box2D world outlives an episode
                 "ghn": {"rate_min": 0.03, "output_gain": 0.5},
+                "evolution": {"parents": 8, "children": 7, "episodes": 1},
             },
             {
                 "n_timesteps": 5_000_000, "n_envs": 32, "n_steps": 2048, "batch_size": 64,
