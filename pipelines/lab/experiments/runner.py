@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,10 @@ from pipelines.lab.experiments.checks import check
 from pipelines.lab.experiments.controls import METHOD
 from pipelines.lab.experiments.play import folder_of, play
 from pipelines.lab.experiments.spec import Experiment, Outcome, Recovery
+from pipelines.lab.workers import worker_pool
 from pipelines.progress import bar
 from srghn.errors import ConfigError
-from srghn.evaluation.engines.worker import SINGLE_THREADED
 from srghn.files import atomic_write
-from srghn.parents import PARENT, die_with_parent, mark
 
 #: Called with (runs done, name of the last one); by default it is a bar on stderr.
 Progress = Callable[[int, str], None]
@@ -57,7 +54,7 @@ def run_experiment(
     todo = [(arm, seed) for seed in range(count) for arm in experiment.arms]
     outcomes: dict[tuple[str, int], Outcome] = {}
     shown = bar(f"experiment {name}", len(todo)) if progress is None else nullcontext(progress)
-    with shown as update, _pool(workers) as pool:
+    with shown as update, worker_pool(workers) as pool:
         waiting: dict[Future[Outcome], tuple[str, int]] = {
             pool.submit(run_one, name, quick, tuple(sets), arm, seed, out): (arm, seed)
             for arm, seed in todo
@@ -110,21 +107,3 @@ def run_one(
 def read_outcome(path: Path) -> Outcome:
     data = json.loads(path.read_text(encoding="utf-8"))
     return Outcome(data["arm"], data["seed"], tuple(Recovery(**p) for p in data["phases"]))
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes with one thread each; they end with this one."""
-    before = dict(os.environ)
-    os.environ.update(SINGLE_THREADED | {PARENT: mark()})
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, context, initializer=die_with_parent) as pool:
-            try:
-                yield pool
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

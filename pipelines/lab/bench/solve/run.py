@@ -6,13 +6,11 @@ import csv
 import io
 import json
 import math
-import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from pipelines.lab.bench.peers import Peer
 from pipelines.lab.bench.solve.goals import GOALS, Goal
 from pipelines.lab.bench.solve.ours import EPISODES, Attempt, attempt
 from pipelines.lab.bench.solve.watch import FAR, FIRST
+from pipelines.lab.workers import worker_pool
 from srghn.config import parse_params
 from srghn.errors import ConfigError, ServiceError
 from srghn.evolution.run import SECTIONS
@@ -113,7 +112,7 @@ def _one(goal: Goal, contestant: str, seed: int, limit: float, home: Path) -> At
     """One attempt in its own process, whose CPU time is counted."""
     if contestant in PEERS:
         return _peer(goal, contestant, seed, limit, home)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(1) as pool:
         return pool.submit(attempt, goal, contestant, seed, limit).result()
 
 

@@ -228,7 +228,7 @@ class InPlace:
 @pytest.fixture
 def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(catalogue.EXPERIMENTS, "cartpole-switch", small)
-    monkeypatch.setattr(runner, "_pool", lambda workers: InPlace())
+    monkeypatch.setattr(runner, "worker_pool", lambda workers: InPlace())
 
 
 @pytest.mark.usefixtures("in_place")
@@ -402,7 +402,7 @@ def test_what_an_arm_cannot_have_is_refused_before_any_run(
     name: str, sets: str, arms: list[str], words: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(checks, "pin", lambda env: pinned(env.model_dump_json()))
-    monkeypatch.setattr(runner, "_pool", lambda workers: pytest.fail("a run began"))
+    monkeypatch.setattr(runner, "worker_pool", lambda workers: pytest.fail("a run began"))
     with pytest.raises(ConfigError, match=words) as refused:
         runner.run_experiment(name, sets=sets.split(), arms=arms, quick=True, out=tmp_path)
     assert "\n" not in str(refused.value)
