@@ -150,6 +150,7 @@ class Search:
         """Points (n, dimensions) to be evaluated; asked twice, the same points.
 
         After a sharp drop of fitness n is larger for one generation: former best ones come back.
+        Raises `ConfigError` or `ValueError` for a strategy of one's own that gives something else.
         """
         if self._asked is None:
             self._asked = self._points(self.state)
@@ -169,14 +170,14 @@ class Search:
         self.last_best = None
         if ranked[row] > -np.inf:
             self.last_best = self._asked.weights[row].copy()
+            if ranked[row] > self.best_fitness:
+                self.best, self.best_fitness = self.last_best.copy(), float(ranked[row])
         else:
             warnings.warn(
                 f"no fitness of generation {self.generation} is finite, so it says nothing",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        if self.last_best is not None and ranked[row] > self.best_fitness:
-            self.best, self.best_fitness = self.last_best.copy(), float(ranked[row])
         self.history.append(float(ranked[row]))
         self._state = told(self.strategy, self._state, self._asked, values)
         self._asked = None

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srghn.config import EngineSettings, EnvParams, RunParams
+from srghn.config import EngineSettings, EnvParams, NetworkParams, RunParams
 from srghn.envs import pin
-from srghn.errors import CheckpointError, ConfigError, FingerprintMismatch
+from srghn.errors import CheckpointError, ConfigError, EvaluationError, FingerprintMismatch
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import evolve, load_run, loop
 from srghn.evolution.checkpoint import CheckpointWarning
@@ -133,9 +133,16 @@ def test_a_start_that_was_refused_refuses_no_other(small_run: Any, tmp_path: Pat
     bad = params.model_copy(
         update={"evolution": params.evolution.model_copy(update={"mode": "flippd"})}
     )
+    other = NetworkParams(kwargs={"hidden": [5]})
     with make_evaluator(EngineSettings(), version, params.network) as evaluator:
         with pytest.raises(ConfigError, match="flippd"):
             evolve(bad, version, evaluator, tmp_path)
+        with (
+            make_evaluator(EngineSettings(), version, other) as strange,
+            pytest.raises(EvaluationError),
+        ):
+            evolve(small_run(seed=2), version, strange, tmp_path)
+        assert (tmp_path / "run.json").exists()  # of a start that evolved nothing
         evolve(params, version, evaluator, tmp_path)
     assert load_run(str(tmp_path)).progress.done == params.evolution.generations
 
