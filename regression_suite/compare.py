@@ -20,7 +20,7 @@ from srghn import seeding
 from srghn.candidates.candidate import Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
-from srghn.errors import ArtefactError
+from srghn.errors import ArtefactError, expect_function
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 
 
@@ -57,6 +57,7 @@ def compare(
     are played. Raises `ArtefactError` where one of them is not whole, or was made for another
     interface.
     """
+    expect_function(progress, "compare: progress")
     first, second = (_read(folder, version) for folder in (mine, theirs))
     rules = resolved(_without_bars(params, version), version)
     evidence = Evidence(

@@ -30,7 +30,7 @@ from srghn import seeding
 from srghn.candidates.candidate import Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
-from srghn.errors import ArtefactError, GateError
+from srghn.errors import ArtefactError, GateError, expect_function
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 from srghn.inference.verdict import Check, Verdict, decide, summarise
 
@@ -83,6 +83,7 @@ def judge(
     `ConfigError` for a mode or a perturbation that the world does not have.
     """
     _check_request(params, attempt, incumbent_digest, incumbent_dir)
+    expect_function(progress, "judge: progress")
     rules, params = policy_digest(params), resolved(params, version)
     started = time.perf_counter()
     (out_dir / "verdict.json").unlink(missing_ok=True)

@@ -93,6 +93,12 @@ def expect(value: object, kind: type[T], what: str, hint: str) -> T:
     raise ConfigError(f"{what}: expected {kind.__name__}, got {type(value).__name__}; {hint}")
 
 
+def expect_function(value: object, what: str) -> None:
+    """Raises `ConfigError`, which names `what`, for a callback, if any, that cannot be called."""
+    if value is not None and not callable(value):
+        raise ConfigError(f"{what}: expected a function, got {value!r}")
+
+
 def one_line(error: BaseException) -> str:
     """An exception's words without line breaks, at most 300 characters; without any, its place."""
     text = " ".join(str(error).split()) or _place(error)

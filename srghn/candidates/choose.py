@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from srghn import seeding
 from srghn.config import EvaluateParams
 from srghn.envs import Perturbation, default_cells
-from srghn.errors import expect
+from srghn.errors import expect, expect_function
 from srghn.evaluation.base import Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution.run import Run
@@ -71,6 +71,7 @@ def choose_finalist(
     same choice.
     """
     expect(run, Run, "run", "srghn.load_run reads one")
+    expect_function(progress, "choose_finalist: progress")
     rules = rules or EvaluateParams()
     cells = cells if rules.cell_episodes else ()
     places = _own(run) if cells is None else cells

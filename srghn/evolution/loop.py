@@ -19,7 +19,7 @@ import numpy as np
 from srghn import seeding
 from srghn.config import RunParams
 from srghn.envs.version import EnvVersion
-from srghn.errors import ConfigError, expect
+from srghn.errors import expect, expect_function
 from srghn.evaluation.base import (
     Crash,
     Evaluation,
@@ -79,8 +79,7 @@ def evolve(
         expect(founder, Founder, "founder", "srghn.founder_of(candidate, version) makes one")
     hooks = on_generation, on_champion, stop
     for name, hook in zip(("on_generation", "on_champion", "stop"), hooks, strict=True):
-        if hook is not None and not callable(hook):
-            raise ConfigError(f"evolve: {name}: expected a function, got {hook!r}")
+        expect_function(hook, f"evolve: {name}")
     run_dir, strategy = Path(run_dir), make_strategy(params, version.interface)
     run.check_founder(params, strategy, founder)
     if params.evolution.mode is not None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from srghn.config import EvolutionParams, parse_params
 from srghn.envs.interface import Interface
-from srghn.errors import ConfigError
+from srghn.errors import ConfigError, expect_function
 from srghn.evolution.base import F32, F64, Population, State, Strategy, asked, told
 from srghn.evolution.registry import STRATEGIES, make_strategy
 from srghn.evolution.selection import clean
@@ -84,8 +84,7 @@ class Search:
     ) -> None:
         dimensions = _whole(dimensions)
         _check_known(evolution)
-        if on_generation is not None and not callable(on_generation):
-            raise ConfigError(f"Search: on_generation: expected a function, got {on_generation!r}")
+        expect_function(on_generation, "Search: on_generation")
         chosen = {"strategy": strategy, "seed": seed, "options": options or {}, **evolution}
         self.params = parse_params(
             {

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from regression_suite.compare import compare
+from regression_suite.gate import judge
 from srghn.config import EnvParams
 from srghn.envs import EnvVersion, pin
-from srghn.errors import ArtefactError
+from srghn.errors import ArtefactError, ConfigError
 from tests.regression_suite.conftest import QUICK, Make
 from tests.regression_suite.test_report import Page
 
@@ -57,3 +58,15 @@ def test_policies_of_another_interface_are_refused(
     other = pin(EnvParams(id="Acrobot-v1"))
     with pytest.raises(ArtefactError, match="compare policies of one interface"):
         compare(make("a").path, make("b").path, other, "normal", QUICK, tmp_path / "out")
+
+
+def test_progress_that_cannot_be_called_is_refused_before_anything_is_played(
+    make: Make, version: EnvVersion, tmp_path: Path
+) -> None:
+    folder, out = make("a").path, tmp_path / "out"
+    given = folder, version, "normal", QUICK, out
+    with pytest.raises(ConfigError, match="compare: progress: expected a function, got 3"):
+        compare(folder, folder, version, "normal", QUICK, out, progress=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="judge: progress: expected a function, got 3"):
+        judge(*given, incumbent_dir=None, run_dir=None, progress=3)  # type: ignore[arg-type]
+    assert not out.exists()

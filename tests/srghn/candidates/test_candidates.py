@@ -139,6 +139,8 @@ def test_progress_is_told_to_the_end(run: Run, evaluator: Evaluator) -> None:
     choose_finalist(run, evaluator, RULES, lambda done, total, note: told.append((done, total)))
     assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
     assert len(told) > 1
+    with pytest.raises(ConfigError, match="choose_finalist: progress: expected a function, got 3"):
+        choose_finalist(run, evaluator, RULES, 3)  # type: ignore[arg-type]
 
 
 def test_golden_observations_are_those_the_evolved_policy_meets(run: Run, tmp_path: Path) -> None:
