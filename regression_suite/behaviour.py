@@ -78,7 +78,7 @@ def observe(
         candidate=_shares(interface, actions),
         incumbent=None if theirs is None else _shares(interface, theirs),
         disagreement=None if theirs is None else _disagreement(interface, actions, theirs),
-        repeatable=_same(actions, again) and _close(interface, actions[:SINGLE], alone),
+        repeatable=_same(actions, again) and bool(interface.alike(actions[:SINGLE], alone).all()),
         varied=bool((actions != actions[0]).any()),
         observations=len(observations),
     )
@@ -220,13 +220,6 @@ def _disagreement(interface: Interface, actions: NDArray[Any], theirs: NDArray[A
 
 def _same(first: NDArray[Any], second: NDArray[Any]) -> bool:
     return first.shape == second.shape and first.tobytes() == second.tobytes()
-
-
-def _close(interface: Interface, first: NDArray[Any], second: NDArray[Any]) -> bool:
-    """Batches may round continuous outputs otherwise in the last bits; choices must be equal."""
-    if interface.action_kind != "box":
-        return bool(np.array_equal(first, second))
-    return bool(np.allclose(first, second, rtol=0, atol=1e-5))
 
 
 def _rows(actions: NDArray[Any]) -> NDArray[Any]:

@@ -83,7 +83,10 @@ class Seen:
 
 
 class Recorder:
-    """A policy that keeps what it was asked, up to `KEPT` bytes; it answers as that policy does."""
+    """A policy that keeps what it met, up to `KEPT` bytes; it answers as that policy does.
+
+    It is told by `met`, since what it is asked is filled up with rows that no episode showed.
+    """
 
     def __init__(self, policy: PolicyFunction) -> None:
         self._policy = policy
@@ -92,21 +95,20 @@ class Recorder:
         self._room = KEPT
 
     def __call__(self, observations: Float32) -> NDArray[Any]:
-        self._keep(observations, np.empty((len(observations), 0), np.float32))
         return self._policy(observations)
 
     def step(self, observations: Float32, states: Float32) -> tuple[NDArray[Any], Float32]:
-        self._keep(observations, states)
         return answer(self._policy, observations, states)
 
-    def _keep(self, observations: Float32, states: Float32) -> None:
+    def met(self, observations: Float32, states: Float32) -> None:
+        """Keep observations (n, d) and states (n, k); the evaluator calls it before it asks."""
         size = observations.nbytes + states.nbytes
         if self._room > size:
             self._kept.append((observations.copy(), states.copy()))
             self._room -= size
 
     def sample(self, most: int) -> Seen:
-        """At most `most` of what was asked, evenly spaced in the order it was met."""
+        """At most `most` of what it met, evenly spaced, in that order."""
         if not self._kept:
             return Seen(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
         everything, states = (np.concatenate(part) for part in zip(*self._kept, strict=True))

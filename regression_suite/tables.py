@@ -108,11 +108,15 @@ def _generations(frame: pd.DataFrame, lineage: pd.DataFrame) -> pd.DataFrame:
         name: np.isclose(frame[name], scores[column], rtol=1e-9, atol=1e-9) | ~played
         for name, column in (("best", "max"), ("mean", "mean"))
     }
+    # a mean of equal numbers may be rounded to above them
+    tops = (frame["best"] >= frame["mean"]) | np.isclose(
+        frame["best"], frame["mean"], rtol=1e-9, atol=1e-9
+    )
     return frame[["generation"]].assign(
         **{
             "generations have no gaps": step == 1,
             "every generation was evaluated": frame["evaluations"].diff().fillna(1) > 0,
-            "best is not below the mean": frame["best"] >= frame["mean"],
+            "best is not below the mean": tops,
             "best is the best of its lineage rows": tied["best"],
             "mean is the mean of its lineage rows": tied["mean"],
             "diversity is finite": np.isfinite(frame["diversity"]),

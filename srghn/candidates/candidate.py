@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srghn.envs.interface import Interface
 from srghn.errors import ArtefactError, ObservationError
 from srghn.files import sha256_bytes, sha256_file
 
@@ -194,7 +195,7 @@ class Candidate:
     def check_golden(self, policy: OnnxPolicy | None = None) -> None:
         """Ask the policy for every golden action; raises `ArtefactError` on the first that differs.
 
-        Discrete actions must be equal, continuous ones and states within 1e-5.
+        Actions must be `Interface.alike`, and states within 1e-5.
         """
         observations, expected = self.golden
         asked = policy or self.policy()
@@ -210,7 +211,7 @@ class Candidate:
                 f"{self.path}: the policy's actions have shape {actual.shape}, "
                 f"its golden outputs {expected.shape}; freeze the candidate again"
             )
-        wrong = ~np.isclose(actual, expected, rtol=0, atol=1e-5)
+        wrong = ~Interface.from_dict(self.manifest["interface"]).alike(actual, expected)
         if wrong.any():
             first = int(np.argwhere(wrong)[0][0])
             raise ArtefactError(

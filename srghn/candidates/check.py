@@ -139,7 +139,7 @@ def exported(network: nn.Module, weights: NDArray[np.float32], version: EnvVersi
         answers = served(*given) if sizes[1] else (served(given[0]), torch.from_numpy(state))
         outputs: Any = network(*given)
     actions, after = policy.step(obs, state)
-    wrong = ~np.isclose(actions, answers[0].numpy(), rtol=0, atol=1e-5).reshape(ROWS, -1).all(1)
+    wrong = ~face.alike(actions, answers[0].numpy()).reshape(ROWS, -1).all(1)
     if face.action_kind != "box":
         wrong &= ~_tied(outputs[0] if sizes[1] else outputs, face.choices)
     if wrong.any() or not np.allclose(after, answers[1].numpy(), rtol=0, atol=1e-5):

@@ -139,6 +139,19 @@ class Interface:
         """
         return {k: v for k, v in self.to_dict().items() if k not in _LATE}
 
+    def alike(self, first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where two arrays of actions are the same, elementwise, but for rounding.
+
+        Choices must be equal. Box actions may differ by 1e-5 of half their range, or by 1e-5 if
+        that is more; where an element has no range, by 1e-5 of its size beside that.
+        """
+        if self.action_kind != "box":
+            return np.equal(first, second)
+        rule = self.box_rule
+        unbounded = ~(np.isfinite(rule.low) & np.isfinite(rule.high))
+        range_ = np.maximum(rule.half, 1)
+        return np.isclose(first, second, rtol=1e-5 * unbounded, atol=1e-5 * range_)
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Interface:
         """Read `to_dict`'s form; raises `EnvVersionError` naming an unknown or missing key."""

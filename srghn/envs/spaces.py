@@ -148,10 +148,11 @@ class FlatWorld(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _flattener(space: Space) -> Callable[[Any], Float32]:
+    """Copies: an environment may give one array, which it writes to, at every step."""
     if isinstance(space, spaces.Box):
         if len(space.shape) == 1:
-            return lambda observation: np.asarray(observation, dtype=np.float32)
-        return lambda observation: np.asarray(observation, dtype=np.float32).ravel()
+            return lambda observation: np.array(observation, dtype=np.float32)
+        return lambda observation: np.array(observation, dtype=np.float32).ravel()
     return lambda observation: np.asarray(flatten(space, observation), dtype=np.float32)
 
 

@@ -18,8 +18,11 @@ from regression_suite.behaviour import (
     reference_policy,
 )
 from regression_suite.episodes import Recorder, Seen
-from srghn.config import GateParams
+from srghn.config import EngineSettings, EnvParams, GateParams, NetworkParams
+from srghn.envs import pin
 from srghn.envs.interface import Interface
+from srghn.evaluation.base import make_evaluator
+from srghn.evaluation.task import Task
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
 SEEN = Seen(OBSERVATIONS, np.empty((200, 0), np.float32))
@@ -119,9 +122,27 @@ def test_the_recorder_samples_evenly_and_changes_nothing() -> None:
     recorder = Recorder(sign)
     assert len(recorder.sample(5)) == 0
     for rows in np.split(OBSERVATIONS, 20):
+        recorder.met(rows, np.empty((len(rows), 0), np.float32))
         np.testing.assert_array_equal(recorder(rows), sign(rows))
     np.testing.assert_array_equal(recorder.sample(1000).observations, OBSERVATIONS)
     np.testing.assert_array_equal(recorder.sample(2).observations, OBSERVATIONS[[0, -1]])
+
+
+def test_the_recorder_keeps_what_the_episodes_showed_and_no_filling() -> None:
+    """A policy that acts in one way wherever it was is refused, however it answers zeros."""
+
+    def constant_but_for_zeros(observations: NDArray[np.float32]) -> Actions:
+        return (observations != 0).any(axis=1).astype(np.int64)
+
+    version, network = pin(EnvParams(id="CartPole-v1")), NetworkParams()
+    recorder = Recorder(constant_but_for_zeros)
+    with make_evaluator(EngineSettings(), version, network) as evaluator:
+        played = evaluator.evaluate([recorder], Task(version, version.modes[0], np.arange(50)))
+    seen = recorder.sample(10_000)
+    assert len(seen) == played.lengths.sum()
+    assert (seen.observations != 0).any(axis=1).all()
+    found = observe(version.interface, seen, recorder, None)
+    assert judge_behaviour(found)[0].outcome == "failed"
 
 
 class Counter:
@@ -143,7 +164,7 @@ def test_a_policy_with_a_declared_state_is_asked_in_that_state() -> None:
     recorder = Recorder(policy)
     assert recorder.state_size == 1
     states = np.arange(200, dtype=np.float32)[:, None]
-    recorder.step(OBSERVATIONS, states)
+    recorder.met(OBSERVATIONS, states)
     seen = recorder.sample(50)
     assert seen.states.shape == (50, 1)
     found = observe(DISCRETE, seen, policy, policy)

@@ -113,6 +113,12 @@ def test_every_broken_row_is_named(run: RunTables, damage: Damage, broken: str, 
     assert check.outcome == "failed"
 
 
+def test_a_mean_of_equals_that_was_rounded_up_is_sound(run: RunTables) -> None:
+    equals = replace(run, lineage=run.lineage.assign(fitness=-4.9))
+    table = run.generations.assign(best=-4.9, mean=np.nextafter(-4.9, 0))
+    assert validate(replace(equals, generations=table)).success
+
+
 def test_crashed_individuals_are_allowed_and_counted(run: RunTables) -> None:
     crashed = lineage("fitness", 5, -np.inf)(run)
     left = crashed.lineage.query("generation == 0 and fitness > -inf")["fitness"]

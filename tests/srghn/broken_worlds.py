@@ -296,3 +296,16 @@ class Endless(Counter):
 
 
 gym.register("Packed-v0", entry_point="broken_worlds:Counter", max_episode_steps=25)
+
+
+class OneArray(Counter):
+    """Gives the same array at every step and writes to it, as Gymnasium allows; or a copy of it."""
+
+    action_space = spaces.Box(-1000.0, 1000.0, (2,), np.float32)
+
+    def __init__(self, copies: bool = False) -> None:
+        self.seen, self.copies = np.zeros(3, dtype=np.float32), copies
+
+    def look(self) -> Any:
+        self.seen[:] = super().look()
+        return self.seen.copy() if self.copies else self.seen

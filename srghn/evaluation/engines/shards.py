@@ -44,7 +44,9 @@ class Work:
 
     @classmethod
     def of(cls, backend: str, policies: WeightedPolicies, task: Task) -> Work:
-        return cls(backend, policies.network, policies.interface, task, policies.recipe)
+        # an order is of all the call's episodes, and decides nothing but when each is started
+        unordered = replace(task, order=None)
+        return cls(backend, policies.network, policies.interface, unordered, policies.recipe)
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,8 @@ class FunctionForward(Forward):
     """Policy functions, each asked about its own lanes in blocks of `BLOCK` rows.
 
     One with a `state_size` above 0 is asked by its `step(observations, state)`, which gives actions
-    and the next state; every episode begins with zeros.
+    and the next state; every episode begins with zeros. One that has a method `met(observations,
+    states)` is told by it what the episodes showed; what it is then asked is filled up with zeros.
 
     A function that raises, or whose answer has the wrong shape, holds NaN or a choice that there is
     not, fails its lanes.
@@ -273,6 +274,9 @@ class FunctionForward(Forward):
         return np.asarray(answer)
 
     def _ask(self, individual: int, rows: Float32, lanes: Int64) -> NDArray[Any]:
+        function: Any = self._functions[individual]
+        if (met := getattr(function, "met", None)) is not None:
+            met(rows, self._states[lanes, : int(getattr(function, "state_size", 0))])
         block = np.zeros((BLOCK, rows.shape[1]), dtype=np.float32)
         block[: len(rows)] = rows
         answer = self._answer(individual, block, lanes)

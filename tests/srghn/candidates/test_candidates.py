@@ -24,6 +24,7 @@ from srghn.candidates import (
     observe,
     play_candidate,
 )
+from srghn.candidates.check import check_network
 from srghn.candidates.freeze import load_weights
 from srghn.candidates.play import LEAST_GOLDEN
 from srghn.config import EnvParams, EvaluateParams, NetworkParams, RunParams
@@ -132,6 +133,27 @@ def _policies(run: Run, row: int):  # type: ignore[no-untyped-def]
 
     weights = run.finalists.weights[row : row + 1]
     return WeightedPolicies(run.params.network, run.version.interface, weights)
+
+
+def test_actions_of_a_wide_range_are_compared_in_its_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One rounding of an action of 855 is more than 1e-5."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    world = {"id": "broken_worlds:OneArray", "max_episode_steps": 20}
+    params = RunParams.model_validate(
+        {"env": world, "evolution": tiny_params(parents=4)["evolution"]}
+    )
+    version = pin(params.env)
+    check_network(params, version)
+    with make_backend("gymnasium", version, params.network) as backend:
+        evolve(params, version, backend, tmp_path / "run")
+        found = load_run(tmp_path / "run")
+        choice = choose_finalist(found, backend, RULES)
+    frozen = freeze_finalist(found, choice, tmp_path / "candidate")
+    _, actions = frozen.golden
+    assert np.abs(actions).max() > 100
+    frozen.check_golden()
 
 
 def test_progress_is_told_to_the_end(run: Run, evaluator: Evaluator) -> None:

@@ -90,6 +90,18 @@ def test_every_decoded_box_action_is_in_its_space(
         assert space.contains(action), (action, space)
 
 
+def test_actions_are_alike_but_for_rounding_in_the_unit_of_their_range() -> None:
+    low = np.array([-1, -1000, -np.inf], dtype=np.float32)
+    found = face(spaces.Box(low, np.array([1, 1000, np.inf], dtype=np.float32)))
+    asked = np.array([[0.5, 500, 500]], dtype=np.float32)
+    near, far = asked + np.float32([9e-6, 9e-3, 4e-3]), asked + np.float32([2e-5, 2e-2, 2e-2])
+    np.testing.assert_array_equal(found.alike(near, asked), [[True, True, True]])
+    np.testing.assert_array_equal(found.alike(far, asked), [[False, False, False]])
+    assert not found.alike(asked * np.float32(np.nan), asked).any()
+    choices = face(spaces.Discrete(4))
+    np.testing.assert_array_equal(choices.alike(np.array([1, 2]), np.array([1, 3])), [True, False])
+
+
 def test_bounds_beyond_float32_are_none() -> None:
     largest = np.finfo(np.float64).max
     found = face(spaces.Box(-largest, largest, (1,), np.float64))

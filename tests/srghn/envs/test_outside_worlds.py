@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from srghn.config import EnvParams, Wrapper
-from srghn.envs import EnvVersion, default_cells, pin, verify
+from srghn.envs import EnvVersion, Perturbation, default_cells, pin, verify
 from srghn.envs.registry import find
 from srghn.errors import EnvVersionError
 
@@ -171,3 +171,17 @@ def test_normalising_is_measured_at_the_pin_and_part_of_the_version() -> None:
     flags = pin(world("OneHot", max_episode_steps=20, normalise=True)).interface
     assert set(flags.observation_mean) == {0.0}
     assert set(flags.observation_deviation) == {1.0}
+
+
+def test_a_world_that_writes_to_its_observations_is_pinned_like_one_that_copies() -> None:
+    one, copied = (
+        pin(world("OneArray", kwargs={"copies": c}, normalise=True, max_episode_steps=20))
+        for c in (False, True)
+    )
+    assert one.observation_scale == copied.observation_scale
+    assert one.observation_scale[0] > 0
+    assert one.interface == copied.interface
+    assert default_cells(one) == default_cells(copied)
+    late = one.make("normal", Perturbation("observation_delay", 3.0))
+    first = late.reset(seed=0)[0]
+    np.testing.assert_array_equal(late.step(np.zeros(2, np.float32))[0], first)

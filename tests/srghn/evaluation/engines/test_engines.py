@@ -120,6 +120,24 @@ def test_processes_give_the_bytes_of_one_process(version: EnvVersion, expected: 
     assert seen[-1] == (36, 36)
 
 
+def test_an_order_of_episodes_changes_no_byte_of_any_engine() -> None:
+    """It is of all the episodes of a call, of which a worker has some."""
+    world, network = pin(EnvParams(id="Acrobot-v1", max_episode_steps=20)), NetworkParams()
+    size = evolved_size(build_network(network, world.interface))
+    weights = stream(3, "test").normal(size=(40, size)).astype(np.float32)
+    policies = WeightedPolicies(network, world.interface, weights)
+    order = stream(4, "test").permutation(len(policies) * len(SEEDS))
+    found = []
+    for settings in (
+        EngineSettings(engine="inprocess"),
+        EngineSettings(engine="processes", workers=2),
+    ):
+        for task in (Task(world, "normal", SEEDS), Task(world, "normal", SEEDS, None, order)):
+            with make_evaluator(settings, world, network) as evaluator:
+                found.append(evaluator.evaluate(policies, task))
+    assert all(same(each, found[0]) for each in found)
+
+
 def recurrent() -> tuple[EnvVersion, WeightedPolicies, Evaluation]:
     """CartPole, networks that keep a state between steps, and how they fare in one process."""
     version = pin(EnvParams(id="CartPole-v1", max_episode_steps=60))
