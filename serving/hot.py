@@ -197,7 +197,7 @@ class HotPath:
             if forms is not None and not episodes.knows(name):
                 await _check(forms, served.arms if joins else served.arms[:1])
             served, predictor, episode = await episodes.begin(served, name, joins)
-            if episode.loose and (predictor.state_size or served.memory_bytes):
+            if episode.loose and (predictor.state_size or served.stateful):
                 raise BadRequest(
                     422, "token", "the token of this episode's last answer", "nothing",
                     hint="the policy keeps a state from step to step, which the token carries; "
@@ -357,7 +357,7 @@ class HotPath:
         if len(array) == 1:
             found: list[float] = array[0].tolist()
             return found
-        if alone and (predictor.state_size or served.memory_bytes):
+        if alone and (predictor.state_size or served.stateful):
             expected = "one observation: the policy keeps a state from step to step"
             raise BadRequest(422, "inputs[0].shape[0]", expected, str(len(array)))
         return array

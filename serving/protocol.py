@@ -41,6 +41,8 @@ Reply = Callable[[int, bytes, bytes], None]
 #: The part of a request that a connection has to send next.
 _IDLE, _HEAD, _BODY = 0, 1, 2
 _RETRY = b"retry-after: 1\r\n"
+#: Bytes that a chunk of a body may have beside the body: its size in hexadecimal and two line ends.
+_OF_A_CHUNK = 32
 #: A client that took so many bytes of its answers has its time for the rest anew.
 _TAKEN = 65_536
 _BROKEN = b'{"error":"request: expected HTTP/1.1, got something else"}'
@@ -74,7 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stage = _IDLE
         self._timer: asyncio.TimerHandle | None = None
         self._timed = _IDLE
-        self._chunk = self._head_bytes = 0
+        self._chunk = self._head_bytes = self._beside = 0
         self._reserved = False
         self._receiving, self._held = False, deque[tuple[RequestResponseCycle, Any]]()
         self._answer = b""  # that waits for the end of the loop's turn
@@ -111,9 +113,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving, self._chunk = True, len(data)
         if self._stage == _HEAD:
             self._head_bytes += len(data)
+        elif self._stage == _BODY:
+            self._beside += len(data)  # until `on_body` has told what of it is body
         super().data_received(data)
         if self._stage == _HEAD and self._head_bytes > self.limits.head_bytes:
             self._turn_away(431, _LONG)
+        if self._stage == _BODY and self._beside > self.limits.head_bytes:
+            self._end(431, _LONG)
         while self._held:
             self._begin(*self._held.popleft())
         self._receiving = False
@@ -124,6 +130,15 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._stage = _HEAD
         self._head_bytes = 0  # of the chunks after this one, which has its own end
+        self._beside = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """uvicorn would add what follows a body in chunks to the headers, which nobody checks."""
+        if self._stage == _HEAD:
+            super().on_header(name, value)
+
+    def on_chunk_header(self) -> None:
+        self._beside -= _OF_A_CHUNK
 
     def on_headers_complete(self) -> None:
         if self._too_long():
@@ -135,6 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._beside -= len(body)
         if not self.transport.is_closing():
             super().on_body(body)
 
@@ -311,10 +327,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer = None
         if self.flow.read_paused:
             self._time()  # it is the server that does not read
-        elif self._stage == _BODY and self.cycle.response_started:
-            self.transport.abort()  # the client was answered but goes on sending
         else:
-            self._turn_away(408, _LATE)
+            self._end(408, _LATE)
+
+    def _end(self, status: int, body: bytes) -> None:
+        """Turn a client away that sends its request too slowly, or too much of it."""
+        if self._stage == _BODY and self.cycle.response_started:
+            self.transport.abort()  # it was answered but goes on sending
+        else:
+            self._turn_away(status, body)
 
     def _turn_away(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer and close; the rest of the request is ignored."""

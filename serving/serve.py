@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import resource
 import socket
 import sys
 import tempfile
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -90,18 +92,23 @@ def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
         timeout_keep_alive=limits.keep_alive_seconds,
         timeout_graceful_shutdown=limits.drain_seconds,
     )
-    _Server(config, app.state.service).run(sockets=[bound])
+    _Server(config, app.state.service, limits.head_seconds).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
     """Marks the service as draining before it stops."""
 
-    def __init__(self, config: uvicorn.Config, service: Any) -> None:
+    def __init__(self, config: uvicorn.Config, service: Any, handshake_seconds: float) -> None:
         super().__init__(config)
-        self._service = service
+        self._service, self._handshake_seconds = service, handshake_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then exempt what stays from collections of garbage: a full one took 75 ms."""
+        if self.config.is_ssl:  # no setting of uvicorn's says it, and 60 seconds are the default
+            loop: Any = asyncio.get_running_loop()
+            loop.create_server = partial(
+                loop.create_server, ssl_handshake_timeout=self._handshake_seconds
+            )
         await super().startup(sockets)
         gc.collect()
         gc.freeze()

@@ -106,7 +106,7 @@ def pause(attempt: int, answer: httpx.Response | None) -> float:
     wanted = answer.headers.get("retry-after", "") if answer is not None else ""
     if wanted.isdigit():
         return float(wanted)
-    return float(min(last, first * 2**attempt))
+    return float(min(last, first * 2 ** min(attempt, 32)))
 
 
 def read(answer: httpx.Response) -> dict[str, Any]:

@@ -109,11 +109,11 @@ class Follower:
                 self._prune()
                 for look in self.looks:
                     look()
+                self._seen = time.monotonic()  # the champion is known, whatever a survey meets
                 if survey:
+                    self._surveyed = self._seen
                     for look in self.surveys:
                         look()
-                    self._surveyed = time.monotonic()
-                self._seen = time.monotonic()
             except LedgerGone as error:
                 logger.error("%s", error)
                 self._metrics.counts.add("ledger_errors")

@@ -34,7 +34,7 @@ class Helper:
     def pause(self) -> float:
         """Seconds before a restart if it ended now."""
         first, last = PAUSES
-        return float(min(last, first * 2**self._ended))
+        return float(min(last, first * 2 ** min(self._ended, 32)))
 
     def begin(self) -> bool:
         """Start it if it does not run and its pause is over; returns whether it runs."""

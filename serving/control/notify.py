@@ -192,7 +192,7 @@ class Sender:
             try:
                 send(delivery.sink, message(delivery.event), int(self._clock()))
             except ServiceError as error:
-                pause = min(FIRST * 2**delivery.attempts, LAST)
+                pause = min(FIRST * 2 ** min(delivery.attempts, 32), LAST)
                 logger.warning("sink %s: %s; next attempt in %g s", name, error, pause)
                 self._sinks.failed(delivery, str(error), self._clock() + pause)
                 return

@@ -81,9 +81,14 @@ class Served:
         return sizes.pop() if len(sizes) == 1 else None
 
     @cached_property
+    def stateful(self) -> bool:
+        """Whether an arm keeps a state, which the episode's token carries."""
+        return any(predictor.state_size for predictor in self.arms)
+
+    @cached_property
     def memory_bytes(self) -> int:
-        """Bytes for the larger state of both arms, so a token's length does not tell its arm."""
-        return 4 * max((predictor.state_size for predictor in self.arms), default=0)
+        """Bytes for the largest state of those that answer, so no token's length tells its arm."""
+        return 4 * max((predictor.state_size for predictor in self._all()), default=0)
 
     @cached_property
     def flat(self) -> bool:

@@ -211,8 +211,8 @@ class Watch:
         }
         words = "fell below" if fell else "are back above"
         why = f"returns {words} {100 * state.detector.mean:.1f}% of the range"
-        key = f"{ACTOR}:{champion.generation}:{state.outcomes}:{state.detector.side}"
-        who = Who(ACTOR, why, key)
+        place = f"{champion.generation}:{state.outcomes}:{state.detector.side}"
+        who = Who(ACTOR, why, f"{ACTOR}:{self._policy}:{place}")  # keys are of all policies
         noted = self._ledger.note(
             DRIFT if fell else RECOVERY, evidence, who=who, policy=self._policy
         )

@@ -26,6 +26,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _FIXED = struct.Struct("<qqqqdBBBBH")
+#: A memory's length that stands for one from there on, which is told behind the name.
+_LONG, _SIZE = 0xFFFF, 4
 _SALT, _NUMBER, _TAG = 16, 8, 16
 _LEAST = _SALT + _NUMBER + _TAG + _FIXED.size
 #: Hexadecimal digits in a token's tail: the number of steps, and the code.
@@ -168,6 +170,8 @@ def _code(said: bytes, key: bytes) -> bytes:
 
 def _pack(episode: Episode, room: int) -> bytes:
     policy, name = episode.policy.encode(), episode.name.encode()
+    memory = episode.memory
+    long = len(memory) >= _LONG
     fixed = _FIXED.pack(
         _NONE if episode.start is None else episode.start,
         _NONE if episode.trial is None else episode.trial,
@@ -178,18 +182,23 @@ def _pack(episode: Episode, room: int) -> bytes:
         episode.moved * _MOVED + episode.loose * _LOOSE,
         len(policy),
         len(name),
-        len(episode.memory),
+        _LONG if long else len(memory),
     )
-    return fixed + policy + name + episode.memory.ljust(room, b"\0")
+    size = len(memory).to_bytes(_SIZE, "little") if long else b""
+    reserved = room + (_SIZE if room >= _LONG else 0)
+    return fixed + policy + name + (size + memory).ljust(reserved, b"\0")
 
 
 def _unpack(plain: bytes, steps: int) -> Episode:
     numbers = _FIXED.unpack_from(plain)
     start, trial, version, generation, began, arm, flags, of_policy, of_name, of_memory = numbers
     name_at = _FIXED.size + of_policy
-    memory_at = name_at + of_name
+    memory_at = name_ends = name_at + of_name
+    if of_memory == _LONG:
+        memory_at += _SIZE
+        of_memory = int.from_bytes(plain[name_ends:memory_at], "little")
     return Episode(
-        plain[name_at:memory_at].decode(),
+        plain[name_at:name_ends].decode(),
         plain[_FIXED.size : name_at].decode(),
         version,
         arm,

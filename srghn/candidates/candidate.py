@@ -195,7 +195,7 @@ class Candidate:
     def check_golden(self, policy: OnnxPolicy | None = None) -> None:
         """Ask the policy for every golden action; raises `ArtefactError` on the first that differs.
 
-        Actions must be `Interface.alike`, and states within 1e-5.
+        Discrete actions must be equal, box actions `Interface.alike`, states within 1e-5.
         """
         observations, expected = self.golden
         asked = policy or self.policy()
@@ -211,13 +211,20 @@ class Candidate:
                 f"{self.path}: the policy's actions have shape {actual.shape}, "
                 f"its golden outputs {expected.shape}; freeze the candidate again"
             )
-        wrong = ~Interface.from_dict(self.manifest["interface"]).alike(actual, expected)
+        wrong = ~self._alike(actual, expected)
         if wrong.any():
             first = int(np.argwhere(wrong)[0][0])
             raise ArtefactError(
                 f"{self.path}: policy.onnx returns {actual[first]} for golden observation {first}, "
                 f"expected {expected[first]}; freeze the candidate again"
             )
+
+    def _alike(self, actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
+        face = self.manifest.get("interface", {})
+        if face.get("action_kind") == "box":
+            return Interface.from_dict(face).alike(actual, expected)
+        close: NDArray[np.bool_] = np.isclose(actual, expected, rtol=0, atol=1e-5)
+        return close
 
     def load_genome(self) -> NDArray[np.float32]:
         """The genome, shape (genome_size,): what its hypernetwork turns into the policy."""

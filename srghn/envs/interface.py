@@ -146,11 +146,13 @@ class Interface:
         that is more; where an element has no range, by 1e-5 of its size beside that.
         """
         if self.action_kind != "box":
-            return np.equal(first, second)
+            same: NDArray[np.bool_] = np.equal(first, second)
+            return same
         rule = self.box_rule
         unbounded = ~(np.isfinite(rule.low) & np.isfinite(rule.high))
-        range_ = np.maximum(rule.half, 1)
-        return np.isclose(first, second, rtol=1e-5 * unbounded, atol=1e-5 * range_)
+        allowed = 1e-5 * np.maximum(rule.half, 1)
+        close: NDArray[np.bool_] = np.isclose(first, second, rtol=1e-5 * unbounded, atol=allowed)
+        return close
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Interface:

@@ -67,6 +67,14 @@ def ask(address: tuple[str, int], data: bytes = ASK) -> bytes:
         return opened.recv(65536)
 
 
+def ask_in_parts(address: tuple[str, int], *parts: bytes) -> bytes:
+    with socket.create_connection(address, timeout=10) as opened:
+        for part in parts:
+            opened.sendall(part)
+            time.sleep(0.05)
+        return opened.recv(65536)
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -100,6 +108,29 @@ def test_a_body_that_is_late_ends_the_connection(address: tuple[str, int]) -> No
 )
 def test_a_head_that_is_too_long_is_refused(address: tuple[str, int], head: bytes) -> None:
     assert answer(address, head + b"\r\n\r\n").startswith(b"HTTP/1.1 431")
+
+
+CHUNKS = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("trailer", [b"a: b\r\n" * 1000, b"a: " + b"b" * 5000])
+def test_what_follows_a_body_in_chunks_is_bounded_too(
+    address: tuple[str, int], trailer: bytes
+) -> None:
+    whole = CHUNKS + b"1d\r\n" + BODY + b"\r\n"
+    ended = answer(address, whole, b"0\r\n", trailer, pause=0.1)
+    assert ended.startswith(b"HTTP/1.1 431")
+    short = ask(address, whole + b"0\r\nx-request-id: late\r\n\r\n")
+    assert short.startswith(b"HTTP/1.1 200")
+    assert b"late" not in short  # it is no header
+
+
+def test_a_body_in_chunks_of_one_byte_is_taken(address: tuple[str, int]) -> None:
+    longer = BODY[:-1] + b" " * 900 + b"}"
+    parts = [b"1\r\n%c\r\n" % byte for byte in longer]
+    assert ask(address, CHUNKS + b"".join(parts) + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+    slow = [b"".join(parts[i : i + 300]) for i in range(0, len(parts), 300)]
+    assert ask_in_parts(address, CHUNKS, *slow, b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
 def test_too_many_connections_are_turned_away_and_health_still_answers(

@@ -14,9 +14,12 @@ from fastapi.testclient import TestClient
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.app import create_app
+from serving.limits import Limits
+from serving.registry.records import Who
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.files import canonical_json, sha256_file
 from tests.serving.conftest import Home, write_candidate
+from tests.serving.test_serving_episodes import wait_for
 
 ONE = [1.0, 0.0, 0.0, 0.0]
 
@@ -139,3 +142,33 @@ def test_a_worker_remembers_no_states(client: TestClient) -> None:
     token = client.post("/v1/act", json={"observation": ONE, "episode_id": "e"}).json()["token"]
     assert client.post("/v1/act", json={"observation": ONE, "token": token}).status_code == 200
     assert not client.app.state.service.default.episodes._sealed  # type: ignore[attr-defined]
+
+
+def test_an_episode_keeps_its_state_after_a_rollback_to_a_version_without_any(
+    tmp_path: Path,
+) -> None:
+    """It is continued by the version that it began with, whose state was not carried on."""
+
+    def make(keeps: bool) -> Candidate:
+        if keeps:
+            return counting(tmp_path / "counting")
+        return Candidate.load(write_candidate(tmp_path / "plain"))
+
+    home = Home(tmp_path / "home", make)
+    home.first(keeps=False)
+    second = home.second(keeps=True)
+    limits = Limits(poll_seconds=0.02, start_seconds=10, lock_seconds=10)
+    with TestClient(create_app(home.settings, limits)) as client:
+        answer = act(client, episode_id="e")
+        assert answer["version"] == second
+        home.ledger.rollback(who=Who("ann", "it fell"))
+        wait_for(lambda: act(client)["version"] == 1)
+        actions = [answer["action"]]
+        for _ in range(4):
+            answer = act(client, token=answer["token"])
+            assert answer["version"] == second
+            actions.append(answer["action"])
+        assert actions == [0, 0, 1, 1, 1]
+        for _ in range(2):  # others may begin without tokens, for the champion keeps no state
+            assert act(client, episode_id="other")["version"] == 1
+    home.ledger.close()

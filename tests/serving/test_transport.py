@@ -70,6 +70,7 @@ def test_it_speaks_tls_itself(home: Any, running: Any, tmp_path: Path) -> None:
     home.first()
     crt, key = certificate(tmp_path)
     settings = {"SRGHN_TLS_CERTIFICATE": str(crt), "SRGHN_TLS_KEY": str(key)}
+    settings["SRGHN_LIMIT_HEAD_SECONDS"] = "2"  # also for the handshake
     with running(home, environment=settings) as (url, _):
         assert url.startswith("https://")
         trusting = ssl.create_default_context(cafile=str(crt))
@@ -83,6 +84,9 @@ def test_it_speaks_tls_itself(home: Any, running: Any, tmp_path: Path) -> None:
             httpx.get(f"{url}/health/live")  # whose certificate nobody vouches for
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http{url.removeprefix('https')}/health/live")
+        host, port = url.removeprefix("https://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as silent:
+            assert silent.recv(1) == b""
 
 
 def signed_in(url: str, token: str) -> str:

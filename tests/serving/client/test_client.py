@@ -16,6 +16,7 @@ import pytest
 
 from docs.examples.control_loop import run
 from serving.client import AsyncClient, Client, NotAnswered, Refused
+from serving.client.rules import pause
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -121,6 +122,10 @@ def test_a_refusal_is_said_and_not_repeated() -> None:
 
 
 @pytest.mark.services
+def test_however_often_it_has_tried_a_client_waits_no_longer_than_its_longest_pause() -> None:
+    assert [pause(attempt, None) for attempt in (0, 1, 100, 5000)] == [0.01, 0.02, 0.5, 0.5]
+
+
 def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, running: Any) -> None:
     home.first()
     with running(home) as (url, _):

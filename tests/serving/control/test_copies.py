@@ -9,6 +9,17 @@ from pathlib import Path
 import msgspec
 
 from serving.control.copies import Copy, Of
+from serving.control.helper import PAUSES, Helper
+
+
+def test_however_often_it_failed_it_waits_no_longer_than_the_longest_pause() -> None:
+    helper = Helper(["true"])
+    pauses = []
+    for _ in range(2000):
+        pauses.append(helper.pause)
+        helper.fail()
+    assert pauses[:3] == [PAUSES[0], 2 * PAUSES[0], 4 * PAUSES[0]]
+    assert set(pauses[10:]) == {PAUSES[1]}
 
 
 def test_it_ends_quietly_when_its_worker_is_gone(tmp_path: Path) -> None:

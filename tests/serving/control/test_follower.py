@@ -11,6 +11,7 @@ from serving.metrics import Metrics
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
 from serving.registry.schema import POLICY
+from srghn.errors import LedgerError
 
 
 def test_surveys_are_rarer_than_looks(ledger: Ledger, tmp_path: Path) -> None:
@@ -29,4 +30,22 @@ def test_surveys_are_rarer_than_looks(ledger: Ledger, tmp_path: Path) -> None:
     told.clear()
     follower.poll()
     assert told == ["look", "survey"]  # all of it, for who asks
+    follower.close()
+
+
+def test_a_survey_that_fails_leaves_the_server_ready(ledger: Ledger, tmp_path: Path) -> None:
+    limits = Limits(poll_seconds=0.02, blind_seconds=0.1)
+    follower = Follower(ledger, ArtefactStore(tmp_path), Metrics(POLICY), limits)
+
+    def failing() -> None:
+        raise LedgerError("this key was used")
+
+    follower.poll(survey=False)
+    before = follower.served.problem
+    follower.surveys.append(failing)
+    for _ in range(3):
+        time.sleep(1.5 * limits.blind_seconds)
+        follower.poll()
+    assert follower.served.problem == before
+    assert "this key was used" not in str(before)
     follower.close()

@@ -15,9 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from serving.control import notify
-from serving.control.notify import Sender, message, send
+from serving.control.notify import LAST, Sender, message, send
+from serving.registry import schema
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
 from serving.registry.sinks import CLAIM_SECONDS, Sinks
@@ -170,6 +172,12 @@ def test_a_failed_attempt_waits_twice_as_long_as_the_one_before(
             clock.now += 0.25
         waited.append(clock.now - start)
     assert waited == [1.0, 2.0, 4.0]
+    with ledger.database().write() as connection:  # down for months
+        connection.execute(update(schema.deliveries).values(attempts=5000))
+    receiver.answers = [500]
+    sends.drain("ops")
+    assert not sinks.due(clock.now + LAST - 1)
+    assert sinks.due(clock.now + LAST)
     assert sinks.find("ops").failure == f"{receiver.url} answered 500"
 
 

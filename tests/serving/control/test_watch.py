@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from serving.registry.records import Start, Who
 from serving.registry.rules import WatchTerms
 from serving.registry.schema import POLICY
 from srghn.config import CanaryParams
+from tests.serving.conftest import Steps
 
 
 class Served:
     """A champion that the gate promised 80% of the range, and its episodes."""
 
     def __init__(self, ledger: Ledger, steps: Any, **verdict: Any) -> None:
-        self.ledger, self.count = ledger, 0
+        self.ledger, self.policy, self.count = ledger, steps.policy, 0
         self.version = steps.register(
             manifest={"canary": CanaryParams(return_low=0.0, return_high=500.0).model_dump()}
         )
@@ -29,12 +31,14 @@ class Served:
         steps.judge(self.version, **{"promise": 0.8, **verdict})
         steps.approve(self.version)
         ledger.promote(self.version, expected_generation=0, who=Who("ann", "first"))
-        rules = ledger.deployment_rules()
+        rules = ledger.deployment_rules(self.policy)
         terms = WatchTerms(run_length=1000, margin=0.05)
         ledger.set_deployment_rules(
-            rules.model_copy(update={"watch": terms}), who=Who("ann", "few episodes")
+            rules.model_copy(update={"watch": terms}),
+            who=Who("ann", "few episodes"),
+            policy=self.policy,
         )
-        self.watch = Watch(ledger)
+        self.watch = Watch(ledger, self.policy)
 
     def play(self, mean: float, count: int, ended: bool = True) -> None:
         rng = np.random.default_rng(self.count)
@@ -42,10 +46,11 @@ class Served:
             self.count += 1
             name, now = f"w-{self.count}", time.time()
             start = Start(name, self.version, generation=1, started_at=now, deadline=now - 1)
+            start = replace(start, policy=self.policy)
             self.ledger.start_episodes([start])
             if ended:
                 value = float(np.clip(500 * mean + rng.uniform(-40, 40), 0, 500))
-                self.ledger.record_outcome(POLICY, name, value, 10, True)
+                self.ledger.record_outcome(self.policy, name, value, 10, True)
 
     def events(self) -> list[str]:
         kinds = (DRIFT, RECOVERY)
@@ -86,6 +91,17 @@ def test_a_fall_alarms_once_and_a_recovery_ends_it(served: Served) -> None:
         served.watch.look()
     assert served.events() == [DRIFT, RECOVERY]
     assert served.watch.view().status == "steady"
+
+
+def test_two_policies_may_fall_after_as_many_outcomes(ledger: Ledger, steps: Any) -> None:
+    """A cause that both have; the second's event was refused, and its server not ready."""
+    ledger.add_policy("other", who=Who("ann", "another one"))
+    both = [Served(ledger, made) for made in (steps, Steps(ledger, "other"))]
+    for served in both:
+        served.play(0.0, 40)
+        served.watch.look()
+    assert [served.watch.view().status for served in both] == ["drift", "drift"]
+    assert both[0].events() == [DRIFT, DRIFT]
 
 
 def test_workers_count_each_outcome_once(served: Served) -> None:

@@ -99,6 +99,17 @@ def test_memory_is_kept_and_its_room_hides_its_size() -> None:
     assert [sealer.open(token).memory for token in tokens] == [b"12345678", b""]
 
 
+@pytest.mark.parametrize("size", [65_534, 65_535, 65_536, 300_000])
+def test_memory_of_any_size_is_kept_and_looks_like_none(size: int) -> None:
+    """Two frames of 84 by 84 in three colours are 84,672 bytes."""
+    sealer = Sealer(b"s" * 32)
+    large = EPISODE.but(memory=bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+    tokens = [sealer.seal(episode, room=size) for episode in (large, EPISODE)]
+    assert sealer.open(tokens[0]).memory == large.memory
+    assert sealer.open(tokens[1]).memory == b""
+    assert len(tokens[0]) == len(tokens[1])
+
+
 def test_many_foreign_salts_leave_the_own_key() -> None:
     sealer = Sealer(b"s" * 32)
     token = sealer.seal(EPISODE)
