@@ -212,6 +212,10 @@ starts = Table(
 )
 Index("starts_episode", starts.c.policy, starts.c.episode, unique=True)
 Index("starts_trial", starts.c.policy, starts.c.trial, starts.c.n)
+# For the latest starts and outcomes of a policy: SQLite, which knows no sizes before `ANALYZE`,
+# sorts all of them otherwise, whatever the limit.
+Index("starts_of_policy", starts.c.policy, starts.c.n)
+Index("starts_ended", starts.c.policy, starts.c.arrived)
 Index("starts_arrived", starts.c.arrived, unique=True)
 Index("starts_outcomes", starts.c.policy, starts.c.version, starts.c.arrived)
 Index("starts_poster", starts.c.policy, starts.c.trial, starts.c.poster)

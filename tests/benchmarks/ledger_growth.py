@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sqlalchemy import insert, text
 
+from serving.control.watch import Watch
 from serving.limits import Limits
 from serving.registry import schema
 from serving.registry.database import Database
@@ -56,9 +57,11 @@ class Grown:
         self.open: list[str] = []
         self.service = Service(Settings(home=home, database_url=url).resolved(), Limits())
         self.service.poll()
-        with self.ledger.database()._engine.connect() as connection:
-            connection.execute(text("ANALYZE"))
-            connection.commit()
+        self.watch = Watch(self.ledger)
+        if url.startswith("postgresql"):  # which does so by itself, in time
+            with self.ledger.database()._engine.connect() as connection:
+                connection.execute(text("ANALYZE"))
+                connection.commit()
 
     def _fill(self, starts: int) -> None:
         now = time.time()
@@ -67,6 +70,7 @@ class Grown:
             with self.ledger.database().write() as connection:
                 connection.execute(insert(schema.starts), chunk)
         self.ledger.advance_trial(POLICY, self.trial, 0, max(0, starts - 100), {})
+        self.ledger.advance_watch(POLICY, 0, max(0, starts - 100), {})
 
     def _row(self, n: int, now: float) -> dict[str, object]:
         row = {
@@ -122,6 +126,10 @@ class Grown:
         rows = self.ledger.resolved(POLICY, self.trial, max(0, self.last - 100), time.time(), 100)
         self.ledger.advance_trial(POLICY, self.trial, state.n, state.n + 1, {"n": len(rows)})
 
+    def watched(self) -> None:
+        self.watch.look()
+        self.watch.view()
+
     def step(self) -> None:
         self.ledger.set_canary_weight(0.5, who=Who("bench", "as it was"))
 
@@ -136,6 +144,7 @@ CALLS = {
     "start of an episode": Grown.start,
     "outcome": Grown.outcome,
     "trial decision, 100 episodes": Grown.decision,
+    "look of the watch": Grown.watched,
     "step of the ledger": Grown.step,
 }
 

@@ -191,6 +191,8 @@ def _starts() -> None:
     )
     op.create_index("starts_episode", "starts", ["policy", "episode"], unique=True)
     op.create_index("starts_trial", "starts", ["policy", "trial", "n"])
+    op.create_index("starts_of_policy", "starts", ["policy", "n"])
+    op.create_index("starts_ended", "starts", ["policy", "arrived"])
     op.create_index("starts_arrived", "starts", ["arrived"], unique=True)
     op.create_index("starts_outcomes", "starts", ["policy", "version", "arrived"])
     op.create_index("starts_poster", "starts", ["policy", "trial", "poster"])
