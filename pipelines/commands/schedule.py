@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from pipelines.commands.output import (
 from srghn.errors import ServiceError
 
 if TYPE_CHECKING:
+    from pipelines.runs.deployments import Prefect
     from pipelines.runs.schedules import Schedule
     from serving.settings import Settings
 
@@ -102,6 +104,8 @@ def add(
         policy=policy,
         successor=successor,
     )
+    if settings.work_pool:  # a name that another host has is refused before anything is written
+        _with_prefect(settings, lambda prefect: prefect.require_own(name))
     added = schedules.add(settings, asked)
     _tell_prefect(settings)
     if json:
@@ -247,18 +251,27 @@ def _told(settings: Settings, schedule: Schedule, text: str, json: bool) -> None
 
 def _tell_prefect(settings: Settings, removed: str | None = None) -> None:
     """Show the change in a running Prefect server; one that starts later reads the files."""
-    from pipelines.services.prefect_server import running_server, use_server
+
+    def tell(prefect: Prefect) -> None:
+        if removed is not None:
+            prefect.undeploy(removed)
+        prefect.sync()
 
     try:
-        url = running_server(settings)
+        _with_prefect(settings, tell)
     except ServiceError as error:
         raise ServiceError(f"the schedule's file is written, but {error}") from error
+
+
+def _with_prefect(settings: Settings, do: Callable[[Prefect], None]) -> None:
+    """Do it with the Prefect server, if one is running."""
+    from pipelines.services.prefect_server import running_server, use_server
+
+    url = running_server(settings)
     if url is None:
         return
     use_server(settings, url)
     from pipelines.runs.deployments import Prefect
 
     with Prefect(settings) as prefect:
-        if removed is not None:
-            prefect.undeploy(removed)
-        prefect.sync()
+        do(prefect)

@@ -1,7 +1,8 @@
 """When a schedule fires: pure functions of a cron line, a time zone and two moments.
 
 Changes of summer time are treated as Debian's cron does: a time that is skipped fires right after
-the gap, one that occurs twice fires once.
+the gap, one that occurs twice fires once. Where minute or hour begins with `*`, the line repeats:
+it fires nothing for what is skipped, and in both of two equal times.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ def due(cron: str, zone: str, handled: datetime, now: datetime) -> Due | None:
     However many were missed (the machine was off, the clock was set forward), the latest stands for
     all. A clock that is set back fires nothing until it has passed `handled` again.
     """
-    end = now.astimezone(ZoneInfo(zone)).replace(second=0, microsecond=0) + timedelta(minutes=1)
-    latest = next(CronSim(cron, end, reverse=True)).astimezone(UTC)
+    # Added in UTC: in a zone a sum loses which of two equal times it is.
+    end = now.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    latest = next(CronSim(cron, end.astimezone(ZoneInfo(zone)), reverse=True)).astimezone(UTC)
     if latest <= handled or latest > now:
         return None
     between = CronSim(cron, handled.astimezone(ZoneInfo(zone)))

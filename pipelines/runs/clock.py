@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs import schedules
@@ -22,6 +23,7 @@ from serving.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.runs.deployments import Prefect
+    from pipelines.runs.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 #: How often a run that was cut off is resumed before a person must look.
@@ -39,27 +41,33 @@ _recovering = threading.Lock()
 def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = None) -> None:
     """Fire what is due. An overlap waits or is skipped, as its schedule says, and says so."""
     moment = now or datetime.now(UTC)
-    for schedule in schedules.listed(settings):
-        due = schedule.due(moment)
-        if due is None:
-            continue
-        at = f"{due.firing:%Y-%m-%d %H:%M} UTC"
-        going = [run for run in prefect.going(schedule.name) if run.name != schedule.name]
-        if going and schedule.overlap == "queue":
-            waits = f"the firing of {at} waits for run {going[0].name} to end"
-            if schedule.note != waits:
-                schedules.save(settings, replace(schedule, note=waits))
-                say(f"schedule {schedule.name}: {waits}")
-            continue
-        if going:
-            note = f"the firing of {at} was skipped: run {going[0].name} is still running"
-        else:
-            prefect.launch(schedule, due.firing)
-            note = f"the firing of {at} is run {schedule.run_id(due.firing)}"
-        if due.missed:
-            note += f"; {due.missed} earlier firings were missed and are not repeated"
-        schedules.mark(settings, schedule.name, due.firing, note)
-        say(f"schedule {schedule.name}: {note}")
+    fire = partial(_fire, settings, prefect, say, moment)
+    schedules.for_each(schedules.listed(settings), fire)
+
+
+def _fire(
+    settings: Settings, prefect: Prefect, say: Say, moment: datetime, schedule: Schedule
+) -> None:
+    due = schedule.due(moment)
+    if due is None:
+        return
+    at = f"{due.firing:%Y-%m-%d %H:%M} UTC"
+    going = [run for run in prefect.going(schedule.name) if run.name != schedule.name]
+    if going and schedule.overlap == "queue":
+        waits = f"the firing of {at} waits for run {going[0].name} to end"
+        if schedule.note != waits:
+            schedules.save(settings, replace(schedule, note=waits))
+            say(f"schedule {schedule.name}: {waits}")
+        return
+    if going:
+        note = f"the firing of {at} was skipped: run {going[0].name} is still running"
+    else:
+        prefect.launch(schedule, due.firing)
+        note = f"the firing of {at} is run {schedule.run_id(due.firing)}"
+    if due.missed:
+        note += f"; {due.missed} earlier firings were missed and are not repeated"
+    schedules.mark(settings, schedule.name, due.firing, note)
+    say(f"schedule {schedule.name}: {note}")
 
 
 def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) -> None:
@@ -137,6 +145,27 @@ def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[s
             _go_on(settings, prefect, run, trace, say)
         elif kind == "CANCELLED":
             runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
+    if not settings.work_pool:  # there the trace may be on the host that took the run
+        without = partial(_without_trace, settings, prefect, say)
+        schedules.for_each(schedules.listed(settings), without)
+
+
+def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Schedule) -> None:
+    """See what became of a schedule's last run, if it ended before it could leave a trace."""
+    run_id = schedule.run_id(datetime.fromisoformat(schedule.handled))
+    if runs.find(settings.home, run_id) is not None:
+        return
+    run: Any = prefect.latest(run_id)
+    if _kind(run) == "CRASHED":
+        say(f"run {run_id}: its process is gone; the worker marked it as crashed")
+        _go_on(settings, prefect, run, None, say)
+    elif _kind(run) == "FAILED":
+        from pipelines.runs.work import failed
+
+        say(f"run {run_id}: it failed before it began")
+        why = f"before it began: {run.state.message}"
+        told = runs.ended(runs.begun(run_id, schedule=schedule.name), "failed", why)
+        failed(settings, told, None)
 
 
 def _ours(settings: Settings, run: Any, kind: str) -> bool:
@@ -154,13 +183,20 @@ def _go_on(
 ) -> None:
     workspace = find_workspace(settings, run.name)
     count = trace.resumed + 1 if trace is not None else 1
-    if workspace is not None and not _by_hand(run):
+    asked = run.parameters.get("params") is not None
+    again = (asked or workspace is not None) and not _by_hand(run)
+    if again:
         while count <= MOST_RESUMED:
-            if _kind(_handed_on(prefect, run, count)) not in OVER:
-                say(f"run {run.name}: resumes from its last checkpoint")
+            new = prefect.anew(run, count) if workspace is None else _handed_on(prefect, run, count)
+            if _kind(new) not in OVER:
+                how = "begins again" if workspace is None else "resumes from its last checkpoint"
+                say(f"run {run.name}: {how}")
                 return
             count += 1  # that one died before it left a trace
-    why = f"its process died {count} times; see its run.log, then srghn run --resume {run.name}"
+    if trace is None and again:
+        trace = runs.begun(run.name, schedule=run.parameters.get("schedule"))
+    look = f"see its run.log, then srghn run --resume {run.name}"
+    why = f"its process died {count} times; {look if workspace else 'see worker.log'}"
     if trace is not None:
         runs.write(settings.home, runs.ended(trace, "crashed", why))
     if workspace is not None:

@@ -35,6 +35,7 @@ from pipelines.runs.flow import evolve_and_gate
 from pipelines.runs.pools import POOL, own_queue, pool_of
 from pipelines.runs.prepare import resolved
 from pipelines.runs.schedules import Schedule
+from pipelines.runs.workspaces import find_workspace
 from pipelines.services.processes import IMPORTS
 from serving.settings import Settings
 from srghn.errors import ConfigError, SrghnError
@@ -43,7 +44,7 @@ TAG = "srghn"
 ENTRYPOINT = "pipelines.runs.flow.evolve_and_gate"
 #: The deployment that any run can be started from, in the pool of an embedded server.
 ANY = "run"
-#: Begins the tag that says which home a deployment in a shared pool is of.
+#: Begins the tag that says which home a deployment on a server that others use is of.
 HOME_TAG = "home:"
 GOING = (
     StateType.SCHEDULED,
@@ -62,7 +63,7 @@ class Prefect:
         self._shared = bool(settings.work_pool)
         self._pool = pool_of(settings)
         self._any = ANY if self._pool == POOL else f"{ANY}-on-{self._pool}"
-        self._home = own_queue(settings) if self._shared else str(settings.home)
+        self._home = own_queue(settings) if settings.prefect_api_url else str(settings.home)
         self._entered = get_client(sync_client=True)
 
     def __enter__(self) -> Prefect:
@@ -81,7 +82,7 @@ class Prefect:
         if self._shared:
             with suppress(ObjectAlreadyExists):
                 self.client.create_work_queue(self._home, work_pool_name=self._pool)
-        known = {found.name: found for found in schedules.listed(self.settings)}
+        known = {self._name(found.name): found for found in schedules.listed(self.settings)}
         for deployment in self.client.read_deployments():
             if TAG not in deployment.tags or deployment.name in {ANY, self._any, *known}:
                 continue
@@ -89,19 +90,17 @@ class Prefect:
                 continue
             taken = _taken_over(self.settings, deployment)
             if taken is not None:
-                known[taken.name] = taken
+                known[self._name(taken.name)] = taken
             self.client.delete_deployment(deployment.id)
         self._deploy(self._any, {}, "Any run. Parameters: `params`, or a preset.")
-        for schedule in known.values():
-            self.deploy(schedule)
+        schedules.for_each(known.values(), self.deploy)
 
     def deploy(self, schedule: Schedule) -> UUID:
         """What Prefect shows of a schedule; its parameters are those of each of its runs.
 
         Raises `ConfigError` where another host has a schedule of this name.
         """
-        if self._shared:
-            self._require_own(schedule.name)
+        self.require_own(schedule.name)
         parameters = {
             "params": dict(schedule.params),
             "start": schedule.start,
@@ -114,7 +113,14 @@ class Prefect:
         says += f"overlaps: {schedule.overlap}."
         if schedule.paused:
             says += f" **Paused**: {schedule.reason}."
-        return self._deploy(schedule.name, parameters, says, schedule.imports)
+        return self._deploy(self._name(schedule.name), parameters, says, schedule.imports)
+
+    def _name(self, schedule: str) -> str:
+        """The name of a schedule's deployment, which no other home on the server has.
+
+        Hosts that share a pool see each other's schedules, so their names must differ.
+        """
+        return schedule if self._shared or self._pool == POOL else f"{schedule}-on-{self._pool}"
 
     def _of_another_home(self, deployment: Any) -> bool:
         """Whether another home that uses this server made it; those of 0.2 do not say whose."""
@@ -124,12 +130,10 @@ class Prefect:
         home = deployment.job_variables.get("env", {}).get("SRGHN_HOME")
         return home is not None and home != str(self.settings.home)
 
-    def _require_own(self, name: str) -> None:
-        try:
-            found = self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
-        except ObjectNotFound:
-            return
-        if self._of_another_home(found):
+    def require_own(self, name: str) -> None:
+        """Raise `ConfigError` where another host has a schedule of this name in the same pool."""
+        found = self._deployed(self._name(name)) if self._shared else None
+        if found is not None and self._of_another_home(found):
             raise ConfigError(
                 f"another host has a schedule {name!r} on this Prefect server: remove it there (if "
                 "that host is gone, delete the deployment in Prefect), or give this one another "
@@ -137,12 +141,21 @@ class Prefect:
             )
 
     def undeploy(self, name: str) -> None:
-        """Delete a schedule's deployment; its past runs stay, a running one continues."""
-        try:
-            found = self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
-        except ObjectNotFound:
-            return
-        self.client.delete_deployment(found.id)
+        """Delete a schedule's deployment; its past runs stay, a running one continues.
+
+        Another home's is left alone: the schedule that was removed here was never deployed.
+        """
+        found = self._deployed(self._name(name))
+        if found is not None and not self._of_another_home(found):
+            self.client.delete_deployment(found.id)
+
+    def _deployed(self, name: str) -> Any:
+        with suppress(ObjectNotFound):
+            return self._by_name(name)
+        return None
+
+    def _by_name(self, name: str) -> Any:
+        return self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
 
     def _deploy(
         self, name: str, parameters: Mapping[str, Any], description: str, imports: str = ""
@@ -150,9 +163,11 @@ class Prefect:
         environment, tags = self.settings.environment(), [TAG]
         if imports:
             environment[IMPORTS] = imports
+        if self.settings.prefect_api_url:
+            common = self._shared and name == self._any
+            tags.append(f"{HOME_TAG}{self.settings.work_pool if common else self._home}")
         if self._shared:  # whoever takes a run uses the settings of its own worker
-            whose = self.settings.work_pool if name == self._any else self._home
-            environment, tags = {}, [TAG, f"{HOME_TAG}{whose}"]
+            environment = {}
         return self.client.create_deployment(
             flow_id=self.client.create_flow(evolve_and_gate),
             name=name,
@@ -183,7 +198,9 @@ class Prefect:
 
     def go_on(self, run_id: str, schedule: str | None, approve: str, count: int) -> FlowRun:
         """Hand a run that was cut off to the workers again, under its own id, where it lies."""
-        found = self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{self._any}")
+        found = self._by_name(self._any)
+        workspace = find_workspace(self.settings, run_id)
+        imports = workspace.imports if workspace is not None else ""
         return self.client.create_flow_run_from_deployment(
             found.id,
             parameters={"run_id": run_id, "schedule": schedule, "approve": approve},
@@ -191,12 +208,29 @@ class Prefect:
             tags=[TAG, *([schedule] if schedule else [])],
             idempotency_key=f"{self._home}:{run_id}:again:{count}",
             work_queue_name=self._home if self._shared else None,
+            job_variables={"env": {IMPORTS: imports}} if imports else None,
+        )
+
+    def anew(self, run: FlowRun, count: int) -> FlowRun:
+        """Hand a run that died before it had a workspace to the workers again, as it was asked for.
+
+        Whoever in a pool asks so, it is one run. Its schedule may have been removed meanwhile.
+        """
+        schedule = run.parameters.get("schedule")
+        found = self._deployed(self._name(schedule)) if schedule else None
+        return self.client.create_flow_run_from_deployment(
+            (found or self._by_name(self._any)).id,
+            parameters={**run.parameters, "run_id": run.name},
+            name=run.name,
+            tags=run.tags,
+            idempotency_key=f"{self._pool}:{run.name}:anew:{count}",
+            job_variables=run.job_variables,
         )
 
     def going(self, schedule: str | None = None) -> list[FlowRun]:
         """Flow runs that are not over, of one schedule or of all."""
         tags = [TAG, schedule] if schedule else None
-        return list(
+        return self._own(
             self.client.read_flow_runs(
                 flow_filter=FlowFilter(name=FlowFilterName(any_=[evolve_and_gate.name])),
                 flow_run_filter=FlowRunFilter(
@@ -212,9 +246,12 @@ class Prefect:
             flow_filter=FlowFilter(name=FlowFilterName(any_=[evolve_and_gate.name])),
             flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[run_id])),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=1,
         )
-        return found[0] if found else None
+        return next(iter(self._own(found)), None)
+
+    def _own(self, found: Iterable[FlowRun]) -> list[FlowRun]:
+        """Without those of other homes' pools, which may have the same names; by hand has none."""
+        return [run for run in found if run.work_pool_name in (None, self._pool)]
 
     def crashed(self, found: FlowRun, why: str) -> None:
         """Say that a flow run's process is gone; one that was being cancelled is cancelled."""

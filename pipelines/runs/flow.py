@@ -19,7 +19,7 @@ from pipelines.runs import shown
 from pipelines.runs.prepare import resolved
 from pipelines.runs.presets import preset_name
 from pipelines.runs.target import Target
-from pipelines.runs.work import Request, carry_out, open_run, traced
+from pipelines.runs.work import Request, begin, carry_out, traced
 from pipelines.services.processes import extend_import_path
 from pipelines.versions.release import Approval
 from serving import runs
@@ -60,15 +60,15 @@ def evolve_and_gate(
 
 def run_here(settings: Settings, request: Request, approve: Approval) -> Any:
     """The run, within a flow run that bears its id; 'nothing new' ends it before it computes."""
-    opened = open_run(settings, request)
+    before = runs.find(settings.home, request.run_id) if request.run_id else None
+    resumed = before.resumed + 1 if before is not None and not before.over else 0
+    opened = begin(settings, request, resumed)
     if isinstance(opened, dict):
         told = runs.begun(request.run_id or opened["run_id"], schedule=request.schedule)
         if request.run_id:
             runs.write(settings.home, runs.ended(told, "nothing new", opened["summary"]))
         return Completed(name="Nothing new", message=opened["summary"])
     shown.name_flow_run(opened.name)
-    before = runs.find(settings.home, opened.name)
-    resumed = before.resumed + 1 if before is not None and not before.over else 0
     with (
         traced(settings, opened, request.schedule, resumed) as done,
         shown.progress(opened),

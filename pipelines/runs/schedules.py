@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -97,6 +97,18 @@ def save(settings: Settings, schedule: Schedule) -> None:
 def listed(settings: Settings) -> list[Schedule]:
     """All schedules by name; raises `ConfigError` naming a file that cannot be read."""
     return [_read(path) for path in sorted(_folder(settings).glob("*.json"))]
+
+
+def for_each(found: Iterable[Schedule], do: Callable[[Schedule], object]) -> None:
+    """Do it for each schedule, though it fails for others; raises the first failure at the end."""
+    failures: list[Exception] = []
+    for schedule in found:
+        try:
+            do(schedule)
+        except Exception as error:  # noqa: BLE001  raised below
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def find(settings: Settings, name: str) -> Schedule:

@@ -93,6 +93,17 @@ def open_run(settings: Settings, request: Request) -> Workspace | dict[str, Any]
     return create_workspace(settings, run_id, params, target)
 
 
+def begin(settings: Settings, request: Request, resumed: int = 0) -> Workspace | dict[str, Any]:
+    """`open_run`, with a trace of a run that a firing asks for, though it gets no workspace."""
+    run_id = request.run_id
+    if run_id is None or request.params is None or find_workspace(settings, run_id) is not None:
+        return open_run(settings, request)
+    trace = runs.begun(run_id, schedule=request.schedule, resumed=resumed)
+    with _telling(settings, trace, None):
+        runs.write(settings.home, trace)
+        return open_run(settings, request)
+
+
 def carry_out(
     settings: Settings, workspace: Workspace, approve: Approval, step: Step = by_hand
 ) -> dict[str, Any]:
@@ -127,23 +138,36 @@ def traced(
             told = runs.ended(trace, "finished", result["summary"], result["version"])
             runs.write(settings.home, told)
 
-        try:
+        with _telling(settings, trace, workspace):
             yield done
-        except SrghnError as error:
-            _failed(settings, workspace, runs.ended(trace, "failed", str(error)), "FAILED")
-            raise
-        except Exception as error:
-            _failed(settings, workspace, runs.ended(trace, "failed", repr(error)), "FAILED")
-            raise
-        except BaseException:
-            why = f"stopped; resume it: srghn run --resume {workspace.name}"
-            _failed(settings, workspace, runs.ended(trace, "cancelled", why), "KILLED")
-            raise
 
 
-def _failed(settings: Settings, workspace: Workspace, trace: runs.RunTrace, status: str) -> None:
-    runs.write(settings.home, trace)
-    tracking.close(workspace, settings, status)
+@contextmanager
+def _telling(
+    settings: Settings, trace: runs.RunTrace, workspace: Workspace | None
+) -> Iterator[None]:
+    """Record how what is done here fails, and raise it again."""
+    try:
+        yield
+    except SrghnError as error:
+        failed(settings, runs.ended(trace, "failed", str(error)), workspace)
+        raise
+    except Exception as error:
+        failed(settings, runs.ended(trace, "failed", repr(error)), workspace)
+        raise
+    except BaseException:
+        how = f"stopped; resume it: srghn run --resume {trace.run_id}"
+        why = "stopped before it began" if workspace is None else how
+        failed(settings, runs.ended(trace, "cancelled", why), workspace)
+        raise
+
+
+def failed(settings: Settings, trace: runs.RunTrace, workspace: Workspace | None) -> None:
+    """Tell of a run that failed or was cancelled: in its trace, in MLflow and in the ledger."""
+    with suppress(OSError):  # a full disk may be what it failed of
+        runs.write(settings.home, trace)
+    if workspace is not None:
+        tracking.close(workspace, settings, "FAILED" if trace.state == "failed" else "KILLED")
     if trace.state == "failed":
         told = {"run_id": trace.run_id, "message": trace.message, "schedule": trace.schedule}
         who = Who(PIPELINE, f"run {trace.run_id} failed: {trace.message}"[:2000])

@@ -7,6 +7,7 @@ a run never touches a checked-out tree, and what lands is its `dvc.lock`.
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.runs.target import DEFAULT_TARGET, Target
-from pipelines.services.processes import child_environment
+from pipelines.services.processes import IMPORTS, child_environment
 from pipelines.versions.lease import Lease
 from serving.settings import Settings
 from srghn.config import RunParams, load_params
@@ -122,6 +123,17 @@ class Workspace:
     @property
     def log(self) -> Path:
         return self.root / "run.log"
+
+    @property
+    def imports_file(self) -> Path:
+        return self.root / "imports.txt"
+
+    @property
+    def imports(self) -> str:
+        """The folder of users' own environments and networks; empty where an older srghn began."""
+        with suppress(FileNotFoundError):
+            return self.imports_file.read_text(encoding="utf-8")
+        return ""
 
     @property
     def outcome(self) -> Path:
@@ -226,16 +238,17 @@ def create_workspace(
 ) -> Workspace:
     """A new workspace under the home folder with its own `params.yaml`, `dvc.yaml` and DVC setup.
 
-    Raises `ConfigError` if the home folder cannot be written.
+    What a process left that died in here is made whole: `params.yaml` is written last. Raises
+    `ConfigError` if the home folder cannot be written.
     """
     workspace = Workspace(workspaces(settings) / run_id)
     require_writable(settings.home)
-    (workspace.root / ".dvc").mkdir(parents=True)
+    (workspace.root / ".dvc" / "tmp").mkdir(parents=True, exist_ok=True)
     write_dvc_config(workspace)
-    (workspace.root / ".dvc" / "tmp").mkdir()
     atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
     Lease(policy=target.policy).save(workspace.lease)
     target.save(workspace.target_file)
+    atomic_write(workspace.imports_file, os.environ.get(IMPORTS, os.getcwd()))
     atomic_write(workspace.params_file, params.to_yaml())
     return workspace
 

@@ -39,7 +39,7 @@ class Part:
     before: Callable[[], None] | None = None
     process: subprocess.Popen[bytes] | None = None
     since: float = 0.0
-    failures: int = 0
+    pause: float = 0.0
     due: float | None = field(default=None)
 
 
@@ -49,6 +49,7 @@ class Supervisor:
     def __init__(self, note: Path, say: Say) -> None:
         self.parts: list[Part] = []
         self._note, self._say = note, say
+        self._noted = False
 
     def add(self, part: Part) -> subprocess.Popen[bytes]:
         """Start a part and keep it up from now on."""
@@ -62,7 +63,9 @@ class Supervisor:
             if part.due is None:
                 self._look(part, now)
             elif now >= part.due:
-                self._restart(part)
+                self._restart(part, now)
+        if not self._noted:
+            self._write_note()
 
     def stop(self) -> None:
         """Stop every part, the last that was added first."""
@@ -76,24 +79,39 @@ class Supervisor:
         code = part.process.poll()
         if code is None:
             return
-        part.failures = part.failures + 1 if now - part.since < GOOD_SECONDS else 1
-        pause = min(FIRST_SECONDS * 2 ** (part.failures - 1), MOST_SECONDS)
-        part.due = now + pause
+        if now - part.since >= GOOD_SECONDS:
+            part.pause = 0.0
         how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with {code}"
-        self._say(f"the {part.name} {how}; it restarts in {pause:.0f} s (log: {part.log})")
+        self._put_off(part, now, how)
 
-    def _restart(self, part: Part) -> None:
+    def _put_off(self, part: Part, now: float, how: str) -> None:
+        part.pause = min(2 * part.pause or FIRST_SECONDS, MOST_SECONDS)
+        part.due = now + part.pause
+        self._say(f"the {part.name} {how}; it restarts in {part.pause:.0f} s (log: {part.log})")
+
+    def _restart(self, part: Part, now: float) -> None:
+        try:
+            if part.before is not None:
+                part.before()
+            self._start(part)
+        except OSError as error:  # a full disk, or no process to be had: the other parts go on
+            self._put_off(part, now, f"could not be started: {error}")
+            return
         part.due = None
-        if part.before is not None:
-            part.before()
-        self._start(part)
         self._say(f"the {part.name} is started again")
 
     def _start(self, part: Part) -> subprocess.Popen[bytes]:
         part.process, part.since = part.start(), time.monotonic()
-        noted = {p.name: mark(p.process.pid) for p in self.parts if p.process is not None}
-        atomic_write(self._note, json.dumps(noted))
+        self._write_note()
         return part.process
+
+    def _write_note(self) -> None:
+        """Tell other commands what is up; where the disk is full, `watch` tries again."""
+        noted = {p.name: mark(p.process.pid) for p in self.parts if p.process is not None}
+        self._noted = False
+        with suppress(OSError):
+            atomic_write(self._note, json.dumps(noted))
+            self._noted = True
 
 
 def is_up(note: Path, name: str) -> bool:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from pipelines.progress import console, spinner
@@ -168,8 +168,10 @@ def _look_after_runs(settings: Settings, *, no_worker: bool) -> None:
 
     try:
         with Prefect(settings) as prefect:
-            prefect.sync()
-            recover(settings, prefect, _say, no_worker=no_worker)
+            try:
+                prefect.sync()
+            finally:  # a schedule that Prefect does not take is no reason to resume nothing
+                recover(settings, prefect, _say, no_worker=no_worker)
     except Exception as error:  # noqa: BLE001  the clock tries again; the worker starts anyway
         logger.warning("runs could not be looked after: %s", error)
 
@@ -184,7 +186,11 @@ def _prefect_part(settings: Settings, parts: Supervisor) -> str:
 
         def start() -> subprocess.Popen[bytes]:
             process = start_service(server_command(port), log, child_environment(settings))
-            note_server(settings, url, process.pid)
+            try:
+                note_server(settings, url, process.pid)
+            except OSError:  # no command would find it, and it would hold its port
+                stop_service(process)
+                raise
             return process
 
         use_server(settings, url)
@@ -240,4 +246,5 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+    with suppress(OSError):  # the disk that it goes to may be full, which must stop nothing
+        console.print(text, markup=False, soft_wrap=True)

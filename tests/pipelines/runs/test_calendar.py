@@ -46,6 +46,34 @@ def test_each_time_fires_once_whatever_the_zone_does(
     assert walked(cron, zone, start, 48) == fired
 
 
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("Europe/Berlin", "2026-10-25 01:00"),
+        ("America/New_York", "2026-11-01 06:00"),
+        ("Australia/Lord_Howe", "2026-04-04 15:00"),  # by half an hour
+        ("Europe/Berlin", "2026-03-29 01:00"),
+        ("America/New_York", "2026-03-08 07:00"),
+        ("Australia/Lord_Howe", "2026-10-03 15:30"),
+    ],
+)
+@pytest.mark.parametrize("minutes", [15, 30])
+def test_what_repeats_goes_on_through_a_change_of_summer_time(
+    zone: str, change: str, minutes: int
+) -> None:
+    cron, start = f"*/{minutes} * * * *", at(change) - timedelta(hours=2)
+    handled, fired = start, []
+    for minute in range(4 * 60 + 1):
+        now = start + timedelta(minutes=minute)
+        found = due(cron, zone, handled, now)
+        if found is not None:
+            assert (found.firing, found.missed) == (now, 0)
+            assert following(cron, zone, handled) == now
+            handled = now
+            fired.append(minute)
+    assert fired == list(range(minutes, 4 * 60 + 1, minutes))
+
+
 def test_missed_firings_are_made_up_for_by_one() -> None:
     found = due("0 * * * *", "UTC", at("2026-01-01 00:30"), at("2026-01-04 05:10"))
     assert found is not None

@@ -37,6 +37,7 @@ class Server:
     crashes: list[str] = field(default_factory=list)
     gone_on: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     ended: dict[str, Any] = field(default_factory=dict)
+    begun_anew: list[tuple[str, int]] = field(default_factory=list)
     died_early: int = 0
 
     def going(self, schedule: str | None = None) -> list[Any]:
@@ -55,6 +56,10 @@ class Server:
         """Prefect gives a flow run that was asked for before again, whatever became of it."""
         self.gone_on.append((run_id, schedule, approve, count))
         return run_of(run_id, "CRASHED" if count <= self.died_early else "SCHEDULED")
+
+    def anew(self, run: Any, count: int) -> Any:
+        self.begun_anew.append((run.name, count))
+        return run_of(run.name, "CRASHED" if count <= self.died_early else "SCHEDULED")
 
 
 def run_of(name: str, state: str = "RUNNING", *tags: str) -> Any:
@@ -346,6 +351,68 @@ def test_a_run_that_was_only_taken_is_lost_where_no_worker_is(
     assert server.crashes == []
     recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
     assert server.gone_on == [("one", "hourly", "auto", 1)]
+
+
+@pytest.fixture
+def fired(settings: Settings, tiny: Tiny, server: Server, said: list[str]) -> Any:
+    """A run that a firing asked for, and that left no trace and no workspace."""
+    hourly(settings, tiny)
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    run = run_of(server.launched[0], "RUNNING", "hourly")
+    run.parameters["params"] = tiny().model_dump(mode="json")
+    said.clear()
+    return run
+
+
+def test_a_run_that_died_before_it_had_a_workspace_begins_again(
+    settings: Settings, server: Server, said: list[str], fired: Any
+) -> None:
+    server.runs = [fired]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert (server.crashes, server.begun_anew) == ([fired.name], [(fired.name, 1)])
+    assert said[-1] == f"run {fired.name}: begins again"
+
+
+@pytest.mark.parametrize("died_early", [1, MOST_RESUMED])
+def test_a_run_that_its_worker_calls_crashed_before_it_left_a_trace_begins_again(
+    settings: Settings, server: Server, said: list[str], fired: Any, died_early: int
+) -> None:
+    fired.state.type.value = "CRASHED"
+    server.ended, server.died_early = {fired.name: fired}, died_early
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    if died_early < MOST_RESUMED:
+        assert server.begun_anew[-1] == (fired.name, died_early + 1)
+        return
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert len(server.begun_anew) == MOST_RESUMED  # and then it is left to a person
+    found = runs.find(settings.home, fired.name)
+    assert found is not None
+    assert (found.state, found.schedule) == ("crashed", "hourly")
+    assert found.message == f"its process died {MOST_RESUMED + 1} times; see worker.log"
+
+
+def test_a_run_that_failed_before_it_left_a_trace_gets_one(
+    settings: Settings, server: Server, said: list[str], fired: Any
+) -> None:
+    """Parameters that Prefect itself refuses, for example."""
+    fired.state = SimpleNamespace(type=SimpleNamespace(value="FAILED"), message="no such field")
+    server.ended = {fired.name: fired}
+    for _ in range(2):
+        recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    found = runs.find(settings.home, fired.name)
+    assert found is not None
+    assert (found.state, found.message) == ("failed", "before it began: no such field")
+    assert said == [f"run {fired.name}: it failed before it began"]
+
+
+def test_in_a_shared_pool_a_missing_trace_may_be_on_another_host(
+    settings: Settings, server: Server, said: list[str], fired: Any
+) -> None:
+    fired.state.type.value = "CRASHED"
+    server.ended = {fired.name: fired}
+    shared = on_a_server_that_others_use(settings, "fleet")
+    recover(shared, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert (server.begun_anew, said) == ([], [])
 
 
 def on_a_server_that_others_use(settings: Settings, pool: str = "") -> Settings:

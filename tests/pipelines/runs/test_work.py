@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
-from pipelines.runs import runner, work
+from pipelines.runs import runner, work, workspaces
+from pipelines.runs.flow import run_here
 from pipelines.runs.runner import start_run
 from pipelines.runs.stages import STAGES
 from pipelines.runs.work import Request, open_run, traced
@@ -174,6 +177,53 @@ def test_a_run_that_ends_badly_says_so_and_can_go_on(home: Home, tiny: Tiny, why
     again = delivery.deliver(workspace, settings)
     assert again.mlflow_run_id == noted.mlflow_run_id
     assert status(settings, str(noted.mlflow_run_id)) == "RUNNING"
+
+
+def fired(tiny: Tiny) -> Request:
+    return Request(tiny(seed=5), "scratch", "nightly", "nightly-1", "nightly")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_firing_that_cannot_begin_leaves_its_trace_and_an_event(
+    home: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """Where the disk is full, the event alone."""
+
+    def open_run(settings: Settings, request: Request) -> None:
+        during = runs.find(settings.home, "nightly-1")
+        assert during is not None
+        assert (during.alive, during.schedule, during.resumed) == (True, "nightly", 2)
+        raise SrghnError("the world has moved")
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    runs.write(home.settings.home, replace(runs.begun("nightly-1", resumed=1), process="1:0"))
+    monkeypatch.setattr(work, "open_run", open_run)
+    if full:
+        monkeypatch.setattr(runs, "write", no_room)
+    said = "No space left" if full else "the world has moved"
+    with pytest.raises(OSError if full else SrghnError, match=said):
+        run_here(home.settings, fired(tiny), "manual")
+    [event] = home.release.ledger.notes("policy", "run_failed")
+    assert event.reason.startswith("run nightly-1 failed: ")
+    assert said in event.reason
+    if not full:
+        found = runs.find(home.settings.home, "nightly-1")
+        assert found is not None
+        assert (found.state, found.message, found.schedule) == ("failed", said, "nightly")
+
+
+def test_a_workspace_that_was_torn_is_made_whole(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = home_at(tmp_path / "home")
+    with monkeypatch.context() as patch:
+        patch.setattr(workspaces, "pipeline_definition", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            create_workspace(settings, "one", tiny())
+    assert workspaces.find_workspace(settings, "one") is None
+    assert create_workspace(settings, "one", tiny()).params() == tiny()
 
 
 def test_sync_ends_the_mlflow_runs_of_killed_processes(home: Home, tiny: Tiny) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.services import supervisor, up
 from pipelines.services.supervisor import FIRST_SECONDS, GOOD_SECONDS, Part, Supervisor, is_up
+from tests.pipelines.conftest import home_at
 
 
 class Stage:
@@ -81,6 +84,76 @@ def test_what_ends_again_and_again_waits_longer(stage: Stage) -> None:
     process.wait()
     stage.parts.watch(now + 1)
     assert "restarts in 1 s" in stage.said[-1]
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_cannot_be_started_is_tried_again_and_stops_nothing(stage: Stage) -> None:
+    worker, server = stage.add("worker"), stage.add("server")
+    part = stage.parts.parts[0]
+    start, part.start = part.start, full  # type: ignore[assignment]
+    worker.kill()
+    worker.wait()
+    now, pauses = part.since, []
+    for _ in range(3):
+        stage.parts.watch(now)
+        assert part.due is not None
+        pauses.append(part.due - now)
+        now = part.due
+    assert pauses == pytest.approx([1, 2, 4])
+    assert "could not be started: [Errno 28] No space left on device; it restarts" in stage.said[-1]
+    assert server.poll() is None
+    part.start = start
+    stage.parts.watch(now)
+    assert stage.said[-1] == "the worker is started again"
+    assert is_up(stage.note, "worker")
+
+
+def test_what_dies_for_days_is_started_again(stage: Stage) -> None:
+    stage.add("worker")
+    part, now = stage.parts.parts[0], time.monotonic()
+    part.start, part.due = full, now  # type: ignore[assignment]
+    for _ in range(1100):
+        assert part.due is not None
+        stage.parts.watch(part.due)
+    assert "restarts in 60 s" in stage.said[-1]
+
+
+def test_a_note_that_could_not_be_written_is_written_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "atomic_write", full)
+        worker = stage.add("worker")
+        stage.parts.watch()
+    assert (worker.poll(), is_up(stage.note, "worker")) == (None, False)
+    stage.parts.watch()
+    assert is_up(stage.note, "worker")
+
+
+def test_a_prefect_server_that_no_command_would_find_is_stopped(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would hold the port that it is to be started on again."""
+    made: list[subprocess.Popen[bytes]] = []
+
+    def start_service(*_: object) -> subprocess.Popen[bytes]:
+        made.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"]))
+        return made[-1]
+
+    monkeypatch.setattr(up, "start_service", start_service)
+    monkeypatch.setattr(up, "use_server", lambda *_: None)
+    monkeypatch.setattr(up, "note_server", full)
+    with pytest.raises(OSError, match="No space left"):
+        up._prefect_part(home_at(tmp_path / "home"), stage.parts)
+    assert made[0].poll() is not None
+
+
+def test_what_cannot_be_said_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up.console, "print", lambda *_, **__: full())
+    up._say("the worker is started again")
 
 
 def test_stopping_stops_all(stage: Stage) -> None:
