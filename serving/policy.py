@@ -44,7 +44,7 @@ class PolicyService:
         self.name, self._ledger, self._store = name, ledger, store
         self.metrics = Metrics(name)
         self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
-        self.watch = Watch(ledger, name)
+        self.watch = Watch(ledger, name, remembered=limits.pin_seconds)
         self.shadow = Shadow(ledger, store.folder, self.metrics.counts, limits, name)
         self.samples = Samples(ledger, name, samples)
         self.follower.looks.append(self._copies)

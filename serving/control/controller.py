@@ -44,8 +44,7 @@ class Controller:
             return False
         if self._guarded(canary):
             return True
-        held = canary.status == "held"
-        of = Counting(canary.policy, canary.epoch, canary.rules, hold=held)
+        of = Counting(canary.policy, canary.epoch, canary.rules)
         state, decision = count(self._ledger, of, self._clock())
         self.latest = (canary.epoch, decision)
         if canary.status != "running":
@@ -94,15 +93,25 @@ class Controller:
         return self._try(self._abort, canary, f"guard of {wrong.name}: {wrong.said}", evidence)
 
     def _step(self, canary: Canary, state: TrialState) -> None:
-        """Raise the canary's share if it has the outcomes that its present step requires."""
+        """Raise the canary's share if it has the outcomes that its present step requires.
+
+        A share that a person has set stays.
+        """
         weight = weight_now(state, canary.rules)
-        if weight <= canary.weight:
+        if weight <= canary.weight or self._set_by_hand(canary):
             return
         why = f"{state.canary.outcomes} outcomes of the canary: next step"
         try:
-            self._ledger.set_canary_weight(weight, who=Who(ACTOR, why), policy=canary.policy)
+            self._ledger.set_canary_weight(
+                weight, who=Who(ACTOR, why), version=canary.version, policy=canary.policy
+            )
         except TransitionRefused as error:
             logger.info("the canary's share was not raised: %s", error)
+
+    def _set_by_hand(self, canary: Canary) -> bool:
+        said = self._ledger.events(canary.version, since=canary.epoch)
+        actors = [event.actor for event in said if event.action == "set_canary_weight"]
+        return bool(actors) and actors[-1] != ACTOR
 
     def _promote(self, canary: Canary, generation: int, reason: str) -> bool:
         def promote() -> None:
@@ -119,7 +128,9 @@ class Controller:
 
     def _expire(self, canary: Canary, reason: str, evidence: dict[str, Any]) -> None:
         who = Who(ACTOR, reason)
-        self._ledger.expire_canary(who=who, evidence=evidence, policy=canary.policy)
+        self._ledger.expire_canary(
+            version=canary.version, who=who, evidence=evidence, policy=canary.policy
+        )
 
     def _try(self, step: Callable[..., None], *given: Any) -> bool:
         """Take a step; True if it was taken. Another worker or a person may have been first."""

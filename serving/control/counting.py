@@ -16,7 +16,7 @@ AT_ONCE = 5000
 
 @dataclass(frozen=True)
 class Counting:
-    """A trial or holdback to count. `hold`: count to the end of the log, past any decision.
+    """A trial or holdback to count, up to its decision.
 
     `held`: it is a holdback, in which the champion is the tried arm.
     """
@@ -24,7 +24,6 @@ class Counting:
     policy: str
     epoch: int
     rules: TrialRules
-    hold: bool = False
     held: bool = False
 
 
@@ -40,7 +39,7 @@ def count(ledger: Ledger, of: Counting, now: float) -> tuple[TrialState, Decisio
     if not found:
         return state, decide(state, of.rules)
     log = to_log(found, of.rules, of.held)
-    moved, decision = advance(state, log, of.rules, hold=of.hold)
+    moved, decision = advance(state, log, of.rules)
     used = moved.episodes - state.episodes
     if used:
         ledger.advance_trial(of.policy, of.epoch, after, found[used - 1].n, moved.to_json())

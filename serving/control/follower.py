@@ -19,7 +19,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.faults import LedgerGone
+from serving.registry.faults import LedgerFull, LedgerGone, LedgerLocked, LedgerReadOnly
 from serving.registry.interfaces import difference
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Champion
@@ -103,15 +103,15 @@ class Follower:
             try:
                 self._ledger.database().require()
                 self._follow()
+                self._seen = time.monotonic()  # the champion is known, whatever comes next
                 if self.controller.judge(self.served) or self.window.judge():
                     self._follow()
                 self._count()
                 self._prune()
                 for look in self.looks:
                     look()
-                self._seen = time.monotonic()  # the champion is known, whatever a survey meets
                 if survey:
-                    self._surveyed = self._seen
+                    self._surveyed = time.monotonic()
                     for look in self.surveys:
                         look()
             except LedgerGone as error:
@@ -145,7 +145,10 @@ class Follower:
             return loaded
 
     def _follow(self) -> None:
-        self._ledger.expire()
+        try:
+            self._ledger.expire()
+        except (LedgerFull, LedgerReadOnly, LedgerLocked) as error:
+            logger.error("what is overdue does not expire: %s", error)  # but can be served
         champion, canary = self._ledger.served(self._policy)
         before = self.served
         first, problem = self._champion(champion)

@@ -43,6 +43,8 @@ def standing(ledger: Ledger, policy: str, since: int = 0) -> Event | None:
 
 #: Number of latest episodes over which missing outcomes are judged, and the least number needed.
 RECENT, FEWEST = 200, 20
+#: Seconds for which starts without an outcome are kept, by default (`SRGHN_LIMIT_PIN_SECONDS`).
+REMEMBERED = 7 * 24 * 3600.0
 BLIND = "blind"
 Status = Literal["steady", "drift", "blind", "unwatched"]
 
@@ -96,9 +98,14 @@ class Watch:
     """Updates the watch of one policy; a server's follower calls it at every look."""
 
     def __init__(
-        self, ledger: Ledger, policy: str = POLICY, clock: Callable[[], float] = time.time
+        self,
+        ledger: Ledger,
+        policy: str = POLICY,
+        clock: Callable[[], float] = time.time,
+        remembered: float = REMEMBERED,
     ) -> None:
         self._ledger, self._policy, self._clock = ledger, policy, clock
+        self._remembered = remembered
         self._told, self._sight = 0, Sight(ledger, policy)
 
     def look(self) -> None:
@@ -139,7 +146,8 @@ class Watch:
             "no promised mean"
             return WatchView("unwatched", f"{why}; gate a candidate with this version of srghn")
         terms = self._ledger.deployment_rules(self._policy).watch
-        started, ended = self._ledger.answered(self._policy, RECENT, self._clock())
+        now = self._clock()
+        started, ended = self._ledger.answered(self._policy, RECENT, now - self._remembered, now)
         status: Status = "drift" if state.alarm else "steady"
         why = "returns fell below what the gate promised" if state.alarm else "returns hold"
         if state.alarm is None and started >= FEWEST and ended < terms.answered * started:

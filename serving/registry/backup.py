@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy.engine import URL
 
@@ -75,7 +76,9 @@ def _copy(source: Path, target: Path) -> None:
         raise fault(str(source), LedgerGone, "there is no such file")
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+            contextlib.closing(
+                sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)
+            ) as old,
             contextlib.closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)
@@ -105,24 +108,36 @@ def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> None:
 
 
 def _run(program: str, arguments: list[str], url: URL, said: str) -> None:
-    """Run a program of PostgreSQL, with the database in its environment to hide the password."""
+    """Run a program of PostgreSQL on the database; its environment hides the password."""
     if shutil.which(program) is None:
         raise LedgerError(f"{program} is not on this machine's PATH; run it where it is: {said}")
-    known = {
-        "PGHOST": url.host,
-        "PGPORT": str(url.port) if url.port else None,
-        "PGUSER": url.username,
-        "PGPASSWORD": None if url.password is None else str(url.password),
-        "PGDATABASE": url.database,
-    }
-    environment = {**os.environ, **{key: value for key, value in known.items() if value}}
-    target = [f"--dbname={url.database}"] if program == "pg_restore" else []
+    password = {} if url.password is None else {"PGPASSWORD": str(url.password)}
     done = subprocess.run(
-        [program, *target, *arguments], env=environment, capture_output=True, text=True, check=False
+        [program, f"--dbname={_target(url)}", *arguments],
+        env={**os.environ, **password},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         cause = (done.stderr.strip().splitlines() or ["no message"])[0]
         raise LedgerError(f"{program} failed: {cause}; to run it by hand: {said}")
+
+
+def _target(url: URL) -> str:
+    """What psycopg connects to, as libpq's programs take it, without the password."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    _, options = url.get_dialect()().create_connect_args(url)
+    options.pop("password", None)
+    try:
+        return make_conninfo(**options)
+    except ProgrammingError as error:
+        shown = url.render_as_string(hide_password=True)
+        raise LedgerError(
+            f"{shown} has an option that PostgreSQL's programs lack: {error}"
+        ) from error
 
 
 def _restore_file(file: Path, copy: Path) -> None:
@@ -144,7 +159,7 @@ def _restore_file(file: Path, copy: Path) -> None:
     except OSError as error:
         raise of_os_error(str(file), error) from error
     finally:
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", ".reserve"):
             aside.with_name(aside.name + suffix).unlink(missing_ok=True)
 
 

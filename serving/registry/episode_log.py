@@ -95,13 +95,15 @@ class EpisodeLog:
                 connection, schema.trial_state, policy, trial, from_n, to_n, state
             )
 
-    def answered(self, policy: str, recent: int, now: float) -> tuple[int, int]:
+    def answered(self, policy: str, recent: int, since: float, now: float) -> tuple[int, int]:
         """Of the last `recent` finished episodes: their number, and the number with an outcome.
 
-        An episode is finished when it has an outcome or its deadline is past at `now`.
+        An episode is finished when it has an outcome or its deadline is past at `now`. Only those
+        started after `since` (Unix seconds) count: of older ones those without an outcome are
+        deleted, and the others would stand for all.
         """
         with self._database.read() as connection:
-            return episodes.answered(connection, policy, recent, now)
+            return episodes.answered(connection, policy, recent, since, now)
 
     def add_compared(self, policy: str, epoch: int, seen: Compared) -> None:
         """Add counts from copies of requests to the shadow or trial of event `epoch`."""

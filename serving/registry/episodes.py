@@ -218,11 +218,15 @@ def started(
     return [to_start(row) for row in found]
 
 
-def answered(connection: Connection, policy: str, recent: int, now: float) -> tuple[int, int]:
+def answered(
+    connection: Connection, policy: str, recent: int, since: float, now: float
+) -> tuple[int, int]:
     """Of the last `recent` finished episodes: their number, and the number with an outcome."""
     table = schema.starts
     over = table.c.arrived.is_not(None) | (table.c.deadline < now)
-    query = select(table.c.arrived).where(table.c.policy == policy, over)
+    query = select(table.c.arrived).where(
+        table.c.policy == policy, table.c.started_at > since, over
+    )
     found = connection.execute(query.order_by(table.c.n.desc()).limit(recent)).scalars().all()
     return len(found), sum(arrived is not None for arrived in found)
 

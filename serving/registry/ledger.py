@@ -108,7 +108,11 @@ class Ledger:
         """Run `work` in one transaction, once per idempotency key; returns its JSON result."""
         if not who.actor.strip() or not who.reason.strip():
             raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
-        self.expire()
+        lifeline = action in LIFELINES
+        if lifeline:
+            self._with_room(self.expire)
+        else:
+            self.expire()
         said = request if policy == POLICY or version is not None else {**request, "of": policy}
 
         def step() -> Any:
@@ -121,7 +125,7 @@ class Ledger:
             step.expect(who.generation)
             return work(step)
 
-        result = self._with_room(step) if action in LIFELINES else step()
+        result = self._with_room(step) if lifeline else step()
         self._witness.head("step", who)
         return result
 

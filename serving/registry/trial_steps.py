@@ -124,17 +124,22 @@ class TrialSteps:
         return int(self._take("abort_canary", who, request, work, policy=policy))
 
     def expire_canary(
-        self, *, who: Who, evidence: Mapping[str, Any] | None = None, policy: str = POLICY
+        self,
+        *,
+        who: Who,
+        version: int | None = None,
+        evidence: Mapping[str, Any] | None = None,
+        policy: str = POLICY,
     ) -> int:
         """End the trial undecided; the version may be tried again while its pass is valid.
 
-        Returns the version that was on trial.
+        `version`: only if it is on trial. Returns the version that was.
         """
 
         def work(step: Step) -> int:
-            return trials.end(step, State.EXPIRED, None, evidence, step.now + PASS_SECONDS)
+            return trials.end(step, State.EXPIRED, version, evidence, step.now + PASS_SECONDS)
 
-        return int(self._take("expire_canary", who, {}, work, policy=policy))
+        return int(self._take("expire_canary", who, _of(version), work, policy=policy))
 
     def rollback_held(self, *, who: Who, policy: str = POLICY) -> Champion:
         """Bring the predecessor of a champion in its window back, if the holdback shows harm.

@@ -148,6 +148,32 @@ def test_weights_rise_with_the_canarys_outcomes(trial: Trial) -> None:
     assert running.weight == 0.5
 
 
+def test_a_share_that_a_person_set_is_not_raised_again(trial: Trial) -> None:
+    trial.end(trial.start([0, 1, 1], weight=0.05), [300.0] * 3)
+    trial.look()
+    trial.ledger.set_canary_weight(0.1, who=WHO)
+    trial.end(trial.start([0, 1, 1], weight=0.1), [300.0] * 3)
+    for _ in range(2):
+        assert not trial.look()
+    running = trial.ledger.canary()
+    assert running is not None
+    assert running.weight == 0.1
+
+
+def test_a_trial_that_was_held_past_a_decision_takes_that_decision(
+    ledger: Ledger, steps: Any
+) -> None:
+    """Later evidence for a promotion does not undo that the trial had come to its end."""
+    trial = Trial(ledger, steps, max_episodes=30)
+    trial.ledger.set_trial_status("held", who=WHO)
+    arms, values = log(700, 300.0)
+    trial.end(trial.start(arms), values)
+    assert not trial.look()
+    trial.ledger.set_trial_status("running", who=WHO)
+    assert trial.look()
+    assert trial.state is State.EXPIRED
+
+
 def test_an_undecided_trial_expires_without_quarantine_and_goes_on_with_its_capital(
     ledger: Ledger, steps: Any
 ) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from serving.control.follower import SURVEY_POLLS, Follower
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.faults import LedgerFull, LedgerLocked, LedgerReadOnly
 from serving.registry.ledger import Ledger
 from serving.registry.schema import POLICY
 from srghn.errors import LedgerError
@@ -48,4 +52,22 @@ def test_a_survey_that_fails_leaves_the_server_ready(ledger: Ledger, tmp_path: P
         follower.poll()
     assert follower.served.problem == before
     assert "this key was used" not in str(before)
+    follower.close()
+
+
+@pytest.mark.parametrize("fault", [LedgerFull, LedgerReadOnly, LedgerLocked])
+def test_where_nothing_can_be_written_the_champion_is_still_followed(
+    home: Any, monkeypatch: pytest.MonkeyPatch, fault: type[LedgerError]
+) -> None:
+    version = home.first()
+
+    def refused(*_: Any) -> None:
+        raise fault("a lease is overdue and cannot be ended")
+
+    monkeypatch.setattr(home.ledger, "expire", refused)
+    follower = Follower(home.ledger, home.store, Metrics(POLICY), Limits())
+    follower.poll()
+    assert follower.served.problem is None
+    assert follower.served.champion is not None
+    assert follower.served.champion.version == version
     follower.close()

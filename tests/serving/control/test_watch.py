@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from serving.control.watch import DRIFT, RECOVERY, Watch
+from serving.registry import schema
 from serving.registry.ledger import Ledger
 from serving.registry.records import Start, Who
 from serving.registry.rules import WatchTerms
@@ -122,6 +124,21 @@ def test_silence_is_blind_and_never_steady(served: Served) -> None:
         watch.tell_silence(seen)
     told = served.ledger.notes(POLICY, "blind")
     assert [event.reason for event in told] == [seen.why]
+
+
+def test_silence_is_blind_though_old_answers_outnumber_what_was_not_deleted(
+    served: Served,
+) -> None:
+    """Starts without an outcome are deleted after a week; those with one are kept for ever."""
+    served.play(0.8, 200)
+    served.watch.look()
+    served.play(0.8, 30, ended=False)
+    assert served.watch.view().status == "steady"
+    with served.ledger.database().write() as connection:
+        old = schema.starts.c.arrived.is_not(None)
+        long_ago = time.time() - 8 * 24 * 3600
+        connection.execute(update(schema.starts).where(old).values(started_at=long_ago))
+    assert served.watch.view().status == "blind"
 
 
 def test_what_is_steady_is_not_told_as_silence(served: Served) -> None:

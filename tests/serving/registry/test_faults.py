@@ -247,10 +247,13 @@ def test_on_a_full_disk_a_rollback_works_and_nothing_else(
     mine = type(steps)(ledger)
     first = mine.first()
     mine.second()
+    overdue = mine.register()
+    mine.begin(overdue)
     assert reserve_of(file).stat().st_size == RESERVE_BYTES
     fill(small_disk)
     with pytest.raises(LedgerFull, match="make room on its disk"):
         write_on(ledger)
+    ledger._clock = lambda: time.time() + 30 * 24 * 3600  # what is overdue stands in no one's way
     assert ledger.rollback(who=ANN).version == first
     assert reserve_of(file).stat().st_size <= RESERVE_BYTES - SLICE_BYTES
     assert ledger.champion().version == first  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from serving.registry import backup, chain, schema
-from serving.registry.database import Database
+from serving.registry.database import Database, parse_url
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Who
 from serving.registry.witness import Witness
@@ -281,6 +281,30 @@ def test_a_backup_that_is_damaged_is_not_restored(
     with pytest.raises(LedgerError, match="there is no backup"):
         backup.restore(f"sqlite:///{file}", tmp_path / "none.db", tmp_path, ANN)
     assert ledger.verify() == 5
+
+
+def test_a_backup_is_of_the_file_that_is_named(tmp_path: Path, steps: Any) -> None:
+    """SQLite ends a URI's path at its first `#` or `?`, and made an empty file of that name."""
+    folder = tmp_path / "run #1 %41"
+    ledger = Ledger(Database(f"sqlite:///{folder}/ledger.db", home=folder))
+    type(steps)(ledger).first()
+    count = ledger.verify()
+    ledger.close()
+    copy = backup.save(f"sqlite:///{folder}/ledger.db", tmp_path / "b" / "ledger")
+    found = Ledger(f"sqlite:///{copy}")
+    assert found.verify() == count
+    found.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if "run" in path.name) == [folder.name]
+
+
+def test_a_backup_of_postgresql_is_of_the_server_that_is_used() -> None:
+    url = parse_url("postgresql://ann:secret@/ledger?host=/run/pg2&port=5433&sslmode=verify-full")
+    target = backup._target(url)
+    for said in ("host=/run/pg2", "port=5433", "sslmode=verify-full", "dbname=ledger", "user=ann"):
+        assert said in target
+    assert "secret" not in target
+    with pytest.raises(LedgerError, match="has an option that PostgreSQL's programs lack"):
+        backup._target(parse_url("postgresql://ann@/ledger?prepare_threshold=3"))
 
 
 @pytest.mark.services
