@@ -130,19 +130,31 @@ def recurrent(
     """A module with memory as `Recurrent`, its state found by two calls with other batches.
 
     None where its second argument is no state: called without it, it gives a tensor. Raises
-    `ConfigError` for a state whose shape cannot be found, is not float32, or begins as other than
-    zeros.
+    `ConfigError` for a state that is no tensor or tuple of them, whose shape cannot be found, is
+    not float32, or begins as other than zeros.
     """
     small, large = _states(module, observation_size, path)
     if small is None:
         return None
     leaves, tree = pytree.tree_flatten(small)
+    if wrong := _container(small):
+        raise ConfigError(
+            f"network {path}: its state must be a tensor or a tuple of them, got a {wrong}, whose "
+            "parts have no order of their own"
+        )
     parts = [_part(a, b, path) for a, b in zip(leaves, pytree.tree_leaves(large), strict=True)]
     if not parts:
         raise ConfigError(f"network {path} gives an empty state; return (output, state)")
     wrapped = Recurrent(module, normalise, tree, parts)
     _check_start(module, wrapped, observation_size, path)
     return wrapped
+
+
+def _container(state: Any) -> str:
+    """The name of a type in a tree of tensors that is neither a tuple nor a list; '' for none."""
+    if isinstance(state, tuple | list):
+        return next(filter(None, map(_container, state)), "")
+    return "" if pytree.tree_leaves(state) == [state] else type(state).__name__
 
 
 def _states(module: nn.Module, observation_size: int, path: str) -> tuple[Any, Any]:

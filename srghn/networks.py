@@ -30,7 +30,8 @@ def build_network(params: NetworkParams, interface: Interface) -> nn.Module:
     parameters always give the same initial weights.
 
     Raises `ConfigError` naming the import path: nothing there, not a Module, arguments it does not
-    take, another output shape, randomness, or state that is not given and returned.
+    take, another output shape, randomness, weights that are not float32, or state that is not given
+    and returned.
     """
     make, size = _resolve(params.module), interface.observation_size
     normalise = (
@@ -46,6 +47,12 @@ def build_network(params: NetworkParams, interface: Interface) -> nn.Module:
         except FAILURES as error:
             raise _failed(error, params.module, (3, size * params.stack)) from error
         _check_behaviour(network, params.module, size, interface.action_size)
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise ConfigError(
+                f"network {params.module}: parameter {name!r} is {parameter.dtype}; make it "
+                "float32, as weights evolve, or freeze it (requires_grad=False)"
+            )
     return network
 
 

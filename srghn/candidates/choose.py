@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from srghn import seeding
 from srghn.config import EvaluateParams
 from srghn.envs import Perturbation, default_cells
-from srghn.errors import expect, expect_function
+from srghn.errors import EvaluationError, expect, expect_function
 from srghn.evaluation.base import Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution.run import Run
@@ -48,7 +48,8 @@ class Choice:
     """Row `row` of a run's finalists, chosen by `rules`.
 
     `validation` holds its mean return over `episodes` fresh episodes and, where cells were played,
-    the mean return of its worst cell; the names of cells that were given, too.
+    the mean return of its worst cell, unless it crashed in one; the names of cells that were given,
+    too.
     """
 
     row: int
@@ -68,7 +69,7 @@ def choose_finalist(
     `rules` says how many finalists and episodes, and what counts as equal (default
     `EvaluateParams()`). `cells` are those that the gate will judge in, default the environment's
     own, on other seeds. The seeds come from the run's root seed, so the same run always gives the
-    same choice.
+    same choice. Raises `EvaluationError` where every finalist crashes on the fresh seeds.
     """
     expect(run, Run, "run", "srghn.load_run reads one")
     expect_function(progress, "choose_finalist: progress")
@@ -78,10 +79,16 @@ def choose_finalist(
     count = min(rules.finalists, len(run.finalists))
     weights = run.finalists.take(np.arange(count)).weights
     mean, worst = _play(run, weights, evaluator, rules, places, progress)
-    equals = mean >= mean.max() - rules.tolerance * abs(mean.max())
-    best = int(np.argmax(np.where(equals, worst, -np.inf)))
+    if not np.isfinite(mean.max()):
+        raise EvaluationError(
+            f"each of {count} finalists crashed in one of its {rules.episodes} fresh episodes; see "
+            "the run's log for what the environment raised"
+        )
+    equals = np.flatnonzero(mean >= mean.max() - rules.tolerance * abs(mean.max()))
+    # where all crashed in some cell, the mean decides
+    best = int(max(equals, key=lambda row: (worst[row], mean[row] * np.isneginf(worst[row]))))
     record: dict[str, Any] = {"mean": float(mean[best]), "episodes": rules.episodes}
-    if places:
+    if places and np.isfinite(worst[best]):
         record["worst_cell"] = float(worst[best])
     if cells:
         record["cells"] = [cell.name for cell in cells]

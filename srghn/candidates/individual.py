@@ -53,7 +53,7 @@ def freeze_finalist(run: Run, choice: Choice, folder: Path | str) -> Candidate:
         ancestry=run.ancestry(int(population.ids[row])),
         generation=run.generation,
         mode=run.mode,
-        training_fitness=float(run.fitness[row]),
+        training_fitness=float(run.fitness[row]) if np.isfinite(run.fitness[row]) else None,
     )
     params = {**run.record["params"], "evaluate": choice.rules.model_dump()}
     seeds = seeding.seeds(run.params.evolution.seed, "golden", MOST_EPISODES)

@@ -130,6 +130,11 @@ def _check_parameters(module: nn.Module) -> None:
                 f"parameter {name!r} of {_name(module)} has shape {list(parameter.shape)} and "
                 "holds no values; give that layer at least one unit, or leave it out"
             )
+        if parameter.dtype != torch.float32:
+            raise GraphError(
+                f"parameter {name!r} of {_name(module)} is {parameter.dtype}; make it float32, as "
+                "weights evolve, or freeze it (requires_grad=False)"
+            )
         if not bool(torch.isfinite(parameter).all()):
             raise GraphError(
                 f"parameter {name!r} of {_name(module)} holds NaN or infinite values; initialise it"

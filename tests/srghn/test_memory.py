@@ -15,7 +15,7 @@ from srghn.candidates.candidate import OnnxPolicy
 from srghn.candidates.freeze import ServedPolicy, export_onnx, load_weights
 from srghn.config import EnvParams, NetworkParams
 from srghn.envs import EnvVersion, pin
-from srghn.errors import ArtefactError, ConfigError
+from srghn.errors import ArtefactError, ConfigError, GraphError
 from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
 from srghn.evaluation.task import Task
 from srghn.evolution.self_referential import example
@@ -70,6 +70,29 @@ class Forgetful(nn.Module):
         return outputs
 
 
+class Keyed(Forgetful):
+    """Keeps a state in a dict, and returns its parts in another order than they begin in."""
+
+    def initial_state(self, batch: int) -> dict[str, Tensor]:
+        return {"sum": torch.zeros(batch, 3), "count": torch.zeros(batch, 3)}
+
+    def forward(self, obs: Tensor, state: Any = None) -> Any:
+        after = self.cell(obs, state["sum"])
+        return self.out(after), {"count": state["count"] + 1, "sum": after}
+
+
+class Double(nn.Module):
+    """Weights of another type than those that evolve."""
+
+    def __init__(self, observation_size: int, action_size: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(observation_size, action_size, dtype=torch.float64)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        outputs: Tensor = self.out(obs.double()).float()
+        return outputs
+
+
 class Begins(nn.Module):
     """Takes a state and does not say how it begins."""
 
@@ -84,7 +107,8 @@ class Begins(nn.Module):
 @pytest.fixture(autouse=True)
 def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("remembering")
-    vars(package).update(Layers=Layers, Forgetful=Forgetful, Begins=Begins)
+    made = Layers, Forgetful, Begins, Keyed, Double
+    vars(package).update({kind.__name__: kind for kind in made})
     monkeypatch.setitem(sys.modules, "remembering", package)
 
 
@@ -181,6 +205,7 @@ def test_normalising_is_inside_the_served_file(version: EnvVersion) -> None:
         ("remembering:Layers", {"flaw": "triple"}, r"must return \(output, state\), got tuple"),
         ("remembering:Layers", {"flaw": "double"}, "must be float32 tensors, got torch.float64"),
         ("remembering:Layers", {"flaw": "batch"}, "expected one dimension that is the batch"),
+        ("remembering:Keyed", {}, "must be a tensor or a tuple of them, got a dict"),
     ],
 )
 def test_a_state_that_cannot_be_carried_is_refused(
@@ -190,6 +215,14 @@ def test_a_state_that_cannot_be_carried_is_refused(
         build_network(NetworkParams(module=module, kwargs=kwargs), version.interface)
     with pytest.raises(ConfigError, match=r"leave out network\.stack"):
         build_network(CASES["gru"].model_copy(update={"stack": 2}), version.interface)
+
+
+def test_weights_that_are_not_float32_are_refused_for_every_strategy(version: EnvVersion) -> None:
+    params = NetworkParams(module="remembering:Double", kwargs={})
+    with pytest.raises(ConfigError, match=r"'out.weight' is torch.float64; make it float32"):
+        build_network(params, version.interface)
+    with pytest.raises(GraphError, match=r"'out.weight' of Double is torch.float64"):
+        trace(Double(4, 2), torch.zeros(1, 4))
 
 
 def test_a_recurrent_layer_without_a_state_is_told_so(version: EnvVersion) -> None:

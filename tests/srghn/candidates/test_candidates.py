@@ -135,6 +135,47 @@ def _policies(run: Run, row: int):  # type: ignore[no-untyped-def]
     return WeightedPolicies(run.params.network, run.version.interface, weights)
 
 
+@pytest.mark.parametrize(
+    ("mean", "worst", "row", "validation"),
+    [
+        ([10.0, 20.0, 500.0], [5.0, 5.0, -np.inf], 2, {"mean": 500.0}),
+        ([10.0, 498.0, 500.0], [5.0, -np.inf, -np.inf], 2, {"mean": 500.0}),
+        ([10.0, 498.0, 500.0], [5.0, 80.0, 70.0], 1, {"mean": 498.0, "worst_cell": 80.0}),
+    ],
+)
+def test_who_crashes_in_a_cell_is_still_chosen_among_the_best_alone(
+    run: Run,
+    evaluator: Evaluator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mean: list[float],
+    worst: list[float],
+    row: int,
+    validation: dict[str, float],
+) -> None:
+    played = np.array(mean), np.array(worst)
+    monkeypatch.setattr("srghn.candidates.choose._play", lambda *_: played)
+    choice = choose_finalist(run, evaluator, EvaluateParams(finalists=3, episodes=4))
+    assert choice.row == row
+    assert choice.validation == {**validation, "episodes": 4}
+
+
+def test_what_crashed_is_frozen_without_figures_that_there_are_not(
+    run: Run, evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = min(2, len(run.finalists))
+    played = np.full(count, 9.0), np.full(count, -np.inf)
+    monkeypatch.setattr("srghn.candidates.choose._play", lambda *_: played)
+    choice = choose_finalist(run, evaluator, RULES)
+    monkeypatch.setattr(Run, "fitness", np.full_like(run.fitness, -np.inf))
+    frozen = freeze_finalist(run, choice, tmp_path / "candidate")
+    assert frozen.manifest["validation"] == {"mean": 9.0, "episodes": 4}
+    assert frozen.manifest["training_fitness"] is None
+    played = np.full(count, -np.inf), np.full(count, np.inf)
+    with pytest.raises(EvaluationError, match="each of 2 finalists crashed in one of its 4 fresh"):
+        choose_finalist(run, evaluator, RULES)
+
+
 def test_actions_of_a_wide_range_are_compared_in_its_unit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
