@@ -20,6 +20,7 @@ from pipelines.lab.bench.solve.run import PGPE, PPO, PYCMA, median, read
 #: Contestant -> its name and colour.
 SHOWN = {
     "self-referential": ("srghn", "#0b6e4f"),
+    "ga": ("srghn's plain GA", "#6fb98f"),
     PPO: ("Stable-Baselines3 PPO", "#c1121f"),
     PYCMA: ("pycma", "#5c6b8a"),
     PGPE: ("EvoTorch PGPE", "#b8860b"),
@@ -38,7 +39,7 @@ def main() -> None:
                 own = [a for a in attempts if (a.env, a.contestant) == (world, contestant)]
                 if not own:
                     continue
-                height = row + 0.2 * (k - 1.5)
+                height = row + 0.18 * (k - 2)
                 for a in own:
                     face = colour if a.solved else "none"
                     mark = "o" if a.solved else ">"

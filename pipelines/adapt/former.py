@@ -9,6 +9,7 @@ from pipelines.versions.release import Release
 from serving.control.release import canary_rules
 from serving.registry.records import Champion
 from serving.trial.rules import terms_of
+from srghn.candidates.candidate import Candidate
 from srghn.candidates.play import play_candidate
 from srghn.envs import EnvVersion
 
@@ -35,7 +36,7 @@ def best_former(
     found = []
     for version in former_champions(release, champion.policy, mode):
         candidate = release.store.load(version.digest)
-        if candidate.digest == champion.digest:
+        if candidate.digest == champion.digest or not _can_play(candidate, world):
             continue
         returns = play_candidate(candidate, EPISODES, mode=mode, version=world).returns[0]
         scaled = [rules.scale(float(each)) for each in returns]
@@ -43,3 +44,10 @@ def best_former(
         found.append(Former(version.version, rules.low + mean * (rules.high - rules.low), mean))
     best = max(found, key=lambda former: former.scaled, default=None)
     return best if best is not None and best.scaled >= promise else None
+
+
+def _can_play(candidate: Candidate, world: EnvVersion) -> bool:
+    """Whether the world is seen as the candidate knows it; a successor's predecessor had other
+    sensors."""
+    own = EnvVersion.load(candidate.path / "env_version.json")
+    return own.interface.for_clients() == world.interface.for_clients()

@@ -25,11 +25,12 @@ def request_of(
 
     It ends when its best individual returns `until`, the gate's promise for the champion. Its seed
     is derived from the run's id, which is the alarm's, so no two alarms make the same candidate. In
-    a pinned world other than the champion's, the run begins a new lineage.
+    a pinned world other than the one its genome was evolved in, the run begins a new lineage.
     """
     found = release.ledger.version(champion.version)
     params = RunParams.model_validate(found.manifest["params"])
-    own = world.fingerprint == champion.env_fingerprint
+    # not the champion's world: a recall may have passed in another one than its genome's
+    own = release.store.load(champion.digest).env_fingerprint == world.fingerprint
     evolution = params.evolution.model_copy(
         update={
             "ancestor": None,

@@ -23,7 +23,7 @@ from pipelines.versions.release import Release
 from serving import runs
 from serving.control.release import canary_rules
 from serving.control.watch import DIAGNOSIS, standing
-from serving.registry.records import Champion, Event, StartRow, Who
+from serving.registry.records import Champion, Event, StartRow, Version, Who
 from serving.registry.rules import AdaptTerms
 from serving.registry.states import WON, State
 from serving.trial.rules import terms_of
@@ -108,12 +108,13 @@ class Adaptation:
             ledger.set_mode(self.policy, str(found.mode), who=who)
 
     def _unclear(self, alarm: Alarm) -> bool:
-        """Whether several places fitted, and twice as many episodes have ended since."""
+        """Whether several places fitted, and twice as many episodes, or all, have ended since."""
         assert alarm.diagnosis is not None
         if alarm.diagnosis["found"] != "ambiguous":
             return False
-        taken = self._taken(alarm)
-        return taken is not None and len(taken) >= 2 * int(alarm.diagnosis["episodes"])
+        episodes, taken = int(alarm.diagnosis["episodes"]), self._taken(alarm)
+        enough = min(2 * episodes, diagnosis.ENDED * diagnosis.MOST)  # some never end
+        return taken is not None and episodes < enough <= len(taken)
 
     def _taken(self, alarm: Alarm) -> list[StartRow] | None:
         version = alarm.champion.version
@@ -151,15 +152,20 @@ class Adaptation:
     def pending(self, alarm: Alarm) -> str | None:
         """The run, pass or trial of this policy that must end first; None without one."""
         states = tuple({State.EVALUATING, *WON} - {State.EXPIRED})
-        ours = alarm.done("recall")
-        waiting = [
-            version.version
-            for version in self.release.ledger.versions(self.policy, states=states)
-            if ours is None or version.recall_of is None or version.state is not State.EVALUATING
-        ]
+        recalled, own = alarm.done("recall"), alarm.done("run")
+
+        def cut_off(version: Version) -> bool:
+            """Whether its evaluation is a step of this alarm, which a repeat goes on with."""
+            if version.state is not State.EVALUATING:
+                return False
+            if version.recall_of is not None:
+                return recalled is not None
+            return own is not None and version.run_id == own["run_id"]
+
+        found = self.release.ledger.versions(self.policy, states=states)
+        waiting = [version.version for version in found if not cut_off(version)]
         if waiting:
             return f"version {waiting[0]} is not decided yet"
-        own = alarm.done("run")
         for trace in runs.recent(self.release.settings.home):
             if trace.alive and (own is None or trace.run_id != own["run_id"]):
                 return f"run {trace.run_id} is at work"
@@ -194,7 +200,10 @@ class Adaptation:
     def _evolve(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
         begun, run_id = alarm.done("run"), f"adapt-{alarm.event.hash[:12]}"
         trace = runs.find(self.release.settings.home, run_id)
-        if begun is not None and trace is not None and trace.over:
+        cancelled = trace is not None and trace.state == "cancelled"  # by a person, who may go on
+        if begun is not None and cancelled and not self.asked:
+            return None
+        if begun is not None and trace is not None and trace.over and not cancelled:
             self._note(alarm, "over", f"run {run_id} is {trace.state}: {trace.message}")
             return f"run {run_id} is {trace.state}"
         if begun is not None and trace is not None and trace.alive:
@@ -207,16 +216,17 @@ class Adaptation:
         if isinstance(opened, dict):
             return self._note(alarm, "over", str(opened["summary"]))
         why = f"no former champion keeps the promise there: run {run_id} evolves"
-        self._note(alarm, "run", why, run_id=run_id, evaluations=terms.evaluations)
+        if begun is None:
+            self._note(alarm, "run", why, run_id=run_id, evaluations=terms.evaluations)
         self.launch(opened, terms.approve)  # repeated until its trace exists; makes only one run
-        return why if begun is None else None
+        return why if begun is None or self.asked else None
 
     def _promised(self, alarm: Alarm) -> float:
         """The gate's promise for the champion: a raw return, without the margin."""
         ledger = self.release.ledger
         rules = terms_of(canary_rules(ledger.version(alarm.champion.version)))
-        share = min(alarm.promise + ledger.deployment_rules(self.policy).watch.margin, 1.0)
-        return rules.low + share * (rules.high - rules.low)
+        promise = float(ledger.passed(alarm.champion.version)[1]["promise"])
+        return rules.low + promise * (rules.high - rules.low)
 
     def _over_budget(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
         now, ledger = self.clock(), self.release.ledger

@@ -401,7 +401,7 @@ def replay(
 def compare(
     a: Annotated[str, typer.Argument(help="A version's number, or a candidate's folder.")],
     b: Annotated[str, typer.Argument(help="The other one.")],
-    mode: Annotated[str | None, typer.Option(help="Of the environment; default A's own.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Default the one A was judged in.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Copy the page to this file.")] = None,
     json: JsonOption = False,

@@ -21,22 +21,23 @@ Progress = Callable[[int, int, str], None]
 def compare(
     settings: Settings, a: str, b: str, mode: str | None = None, progress: Progress | None = None
 ) -> Comparison:
-    """Play `a` against `b`, version numbers or folders, in the environment of `a`.
+    """Play `a` against `b`, version numbers or folders, in the environment and mode of `a`.
+
+    Those of a number are where it was judged, of a folder where it was evolved.
 
     The suite and the budgets are those of the gate rules of `a`'s run, where it is still there. The
     page is kept under the home folder; the ledger is only read. Raises `ArtefactError` where one of
     them is not whole or has another interface, `FingerprintMismatch` where the world has moved.
     """
     release = Release(settings)
-    (first, rules), (second, _) = _find(release, a), _find(release, b)
-    world = EnvVersion.load(first.path / "env_version.json")
+    (first, rules, world, own), (second, *_) = _find(release, a), _find(release, b)
     verify(world)
     out = settings.home / "comparisons" / f"{first.digest[:16]}-{second.digest[:16]}"
     return play(
         first.path,
         second.path,
         world,
-        mode or first.mode,
+        mode or own,
         rules,
         out,
         names=(_name(a), _name(b)),
@@ -44,19 +45,22 @@ def compare(
     )
 
 
-def _find(release: Release, what: str) -> tuple[Candidate, GateParams]:
-    """A candidate and the gate rules of its run."""
+def _find(release: Release, what: str) -> tuple[Candidate, GateParams, EnvVersion, str]:
+    """A candidate, the gate rules of its run, and its environment and mode."""
     if what.isdecimal():
         found = release.ledger.version(int(what))
         workspace = find_workspace(release.settings, found.run_id)
         rules = GateParams() if workspace is None else workspace.params().gate
-        return release.store.load(found.digest), rules
+        mode = release.ledger.leased_mode(found.version) or found.mode
+        return release.store.load(found.digest), rules, release.world(found), mode
     if not (Path(what) / MANIFEST).is_file():
         raise ConfigError(
             f"{what!r} is neither a version's number nor a candidate's folder, which holds a "
             f"{MANIFEST}; srghn candidates lists the versions"
         )
-    return Candidate.load(Path(what)), GateParams()
+    candidate = Candidate.load(Path(what))
+    world = EnvVersion.load(candidate.path / "env_version.json")
+    return candidate, GateParams(), world, candidate.mode
 
 
 def _name(what: str) -> str:

@@ -31,7 +31,8 @@ def recall(release: Release, version: int, world: EnvVersion, mode: str, who: Wh
 
     One that was recalled there before and is retired again is recalled once more. Raises
     `ConfigError` for a mode that the world lacks, `TransitionRefused` for a version that is no
-    retired champion, was withdrawn, or is what is served; where the tables of its run are gone.
+    retired champion, was withdrawn, is what is served, or whose recall there was rejected; where
+    the tables of its run are gone.
     """
     world.check_mode(mode)
     ledger, found = release.ledger, release.ledger.version(version)
@@ -42,6 +43,11 @@ def recall(release: Release, version: int, world: EnvVersion, mode: str, who: Wh
     number = ledger.recall(version, **where, who=who)
     while ledger.version(number).state is State.RETIRED:
         number = ledger.recall(number, **where, who=who)
+    if ledger.version(number).state is State.REJECTED:  # its pass still stands in the ledger
+        raise TransitionRefused(
+            f"version {number}, the recall of version {version} to that world and mode, was "
+            "rejected; evolve another candidate: srghn run"
+        )
     _lay_out(release, ledger.version(number), world)
     return number
 

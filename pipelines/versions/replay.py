@@ -69,7 +69,7 @@ def replay(settings: Settings, what: str) -> Replayed:
     Raises `ArtefactError` naming a file that was changed, `ReplayMismatch` naming what came out
     different, and `FingerprintMismatch` if the world is no longer the one it was judged in.
     """
-    candidate, report = _find(settings, what)
+    candidate, report, judged_in = _find(settings, what)
     world = EnvVersion.load(candidate.path / "env_version.json")
     if world.fingerprint != candidate.env_fingerprint:
         raise ArtefactError(
@@ -87,12 +87,12 @@ def replay(settings: Settings, what: str) -> Replayed:
     if report is None:
         unplayed = "it has not been judged"
         return Replayed(candidate.digest, moved, tuple(findings), unplayed)
-    _verify_world(world)
+    _verify_world(judged_in)
     from regression_suite.suite import resolved, width_of
 
-    width = width_of(resolved(report.params, world)) if moved else 0.0
+    width = width_of(resolved(report.params, judged_in)) if moved else 0.0
     with spinner("replaying the gate's episodes"):
-        played = play_again(report, candidate, policy, world, Release(settings).store)
+        played = play_again(report, candidate, policy, judged_in, Release(settings).store)
     episodes = [
         _bytes(what, recorded.digest, again.digest)
         if not moved
@@ -108,8 +108,12 @@ def replay(settings: Settings, what: str) -> Replayed:
     return Replayed(candidate.digest, moved, (*findings, *episodes))
 
 
-def _find(settings: Settings, what: str) -> tuple[Candidate, KeptReport | None]:
-    """The candidate and its report: of a version, or of a folder and the `report` beside it."""
+def _find(settings: Settings, what: str) -> tuple[Candidate, KeptReport | None, EnvVersion]:
+    """The candidate, its report and the world that it was judged in.
+
+    Of a version, which may be a recall to another world than its genome's; or of a folder and the
+    `report` beside it.
+    """
     if not what.isdecimal():
         folder = Path(what)
         if not folder.is_dir():
@@ -120,14 +124,15 @@ def _find(settings: Settings, what: str) -> tuple[Candidate, KeptReport | None]:
         candidate = Candidate.load(folder)
         beside = folder.resolve().parent / "report"
         kept = beside if (beside / "verdict.json").is_file() else None
-        return candidate, None if kept is None else KeptReport.load(kept, candidate.digest)
+        own = EnvVersion.load(candidate.path / "env_version.json")
+        return candidate, KeptReport.load(kept, candidate.digest) if kept else None, own
     release = Release(settings)
     version = release.ledger.version(int(what))
-    candidate = release.store.load(version.digest)
+    candidate, world = release.store.load(version.digest), release.world(version)
     if not version.report_digest:
-        return candidate, None
+        return candidate, None, world
     kept = release.store.report(release.ledger.verdict(version.version) or {})
-    return candidate, KeptReport.load(kept, candidate.digest, version.report_digest)
+    return candidate, KeptReport.load(kept, candidate.digest, version.report_digest), world
 
 
 def grow_again(

@@ -45,7 +45,7 @@ class Served:
         self.steps = Steps(self.ledger)
         self.world.save(self.settings.home / "envs" / f"{self.world.fingerprint}.json")
 
-    def register(self, flip: bool = False, bias: float = 0.0) -> int:
+    def register(self, flip: bool = False, bias: float = 0.0, run_id: str = "run") -> int:
         """A candidate that balances in mode normal, or with `flip` in mode flipped."""
         self.count += 1
         digest = self.release.store.put(self._candidate(flip, bias).path)
@@ -54,7 +54,7 @@ class Served:
             digest,
             env_fingerprint=self.world.fingerprint,
             mode="flipped" if flip else "normal",
-            run_id="run",
+            run_id=run_id,
             manifest={**self.release.store.load(digest).manifest, **trial},
             who=ANN,
         )

@@ -181,6 +181,30 @@ def test_what_is_unclear_is_asked_again_with_twice_the_episodes(
     ]
 
 
+@pytest.mark.parametrize(
+    ("episodes", "ended", "again"),
+    [
+        (100, 199, False),
+        (100, 200, True),
+        (230, 379, False),
+        (230, 380, True),  # no more than 400 are looked at, and some of them never end
+        (380, 400, False),
+    ],
+)
+def test_how_many_episodes_ask_again(
+    episodes: int, ended: int, again: bool, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.first(bias=0.3)
+    served.rules()
+    served.meet("flipped", 20)
+    adaptation = Adaptation(served.release, "policy", lambda workspace, approve: None)
+    alarm = adaptation.alarm()
+    assert alarm is not None
+    monkeypatch.setattr(Adaptation, "_taken", lambda *given: [row(1, True)] * ended)
+    unclear = replace(alarm, diagnosis={"found": "ambiguous", "episodes": episodes})
+    assert adaptation._unclear(unclear) == again
+
+
 LIKE = Likeness("w", "World", "normal", 1.0, 0.5, 0.1, None, True)
 
 

@@ -12,7 +12,8 @@ from pipelines.adapt.request import request_of
 from pipelines.runs.workspaces import create_workspace
 from serving import runs
 from serving.registry.rules import AdaptTerms
-from srghn.config import RunParams
+from srghn.config import RunParams, Switch
+from srghn.envs import EnvVersion, pin
 from srghn.errors import SrghnError
 from tests.pipelines.adapt.conftest import Served
 
@@ -33,6 +34,11 @@ class Handed:
 
     def go_on(self, *given: Any) -> None:
         type(self).asked.append(given)
+
+
+def other_world(served: Served) -> EnvVersion:
+    schedule = (Switch(generation=9, mode="flipped"),)
+    return pin(served.world.params.model_copy(update={"schedule": schedule}))
 
 
 def test_the_workers_get_it_under_its_own_id(
@@ -79,8 +85,20 @@ def test_a_run_is_for_the_policy_that_alarms(served: Served) -> None:
     assert request.target.policy == "other"
     assert request.params is not None
     assert (request.start, request.params.evolution.mode) == ("champions", "flipped")
-    elsewhere = replace(champion, env_fingerprint="f" * 64)
     again = request_of(
-        served.release, elsewhere, served.world, "normal", AdaptTerms(), 450.0, "adapt-3"
+        served.release, champion, other_world(served), "normal", AdaptTerms(), 450.0, "adapt-3"
     )
     assert again.start == "scratch"  # its lineage is of another world
+
+
+def test_a_run_begins_at_a_recall_only_where_its_genome_was_evolved(served: Served) -> None:
+    """The champion passed in another world than the one that its candidate's manifest names."""
+    served.first(bias=0.3)
+    champion, other = served.ledger.champion(), other_world(served)
+    assert champion is not None
+    recalled = replace(champion, env_fingerprint=other.fingerprint)
+    starts = [
+        request_of(served.release, recalled, world, "normal", AdaptTerms(), 450.0, "adapt-4").start
+        for world in (served.world, other)
+    ]
+    assert starts == ["champions", "scratch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pipelines.adapt import steps
 from pipelines.adapt.beat import beat
 from pipelines.adapt.diagnose import ENOUGH
+from pipelines.adapt.former import best_former
 from pipelines.adapt.steps import Adaptation
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.recall import former_champions
@@ -86,6 +88,61 @@ def test_without_a_former_champion_it_evolves_in_the_diagnosed_mode(
     assert adaptation.step() is None
     assert [each["step"] for each in said(served)] == ["run", "over"]
     assert served.ledger.verify()
+
+
+def test_a_run_that_a_person_stopped_goes_on_when_a_person_asks(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run")
+    adaptation.step()
+    [(workspace, _)] = launched.runs
+    home, trace = served.settings.home, runs.begun(workspace.name)
+    runs.write(home, runs.ended(trace, "cancelled", "stopped"))
+    assert adaptation.step() is None  # it stays stopped, and the alarm open
+    assert len(launched.runs) == 1
+    served.rules(evaluations=77)  # the budget of the next run, not of this one
+    asked = Adaptation(served.release, "policy", launched, asked=True)
+    assert f"run {workspace.name} evolves" in str(asked.step())
+    runs.write(home, replace(trace, process="0:0"))  # killed, which leaves no last word
+    assert f"run {workspace.name} evolves" in str(asked.step())
+    assert [each.name for each, _ in launched.runs] == [workspace.name] * 3
+    assert [each["step"] for each in said(served)] == ["run"]
+    runs.write(home, runs.ended(trace, "finished", "done"))
+    assert "is finished" in str(asked.step())
+    assert asked.step() is None
+
+
+def test_an_evaluation_of_its_own_run_that_was_cut_off_goes_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run")
+    adaptation.step()
+    [(workspace, _)] = launched.runs
+    number = served.register(bias=0.1, run_id=workspace.name)
+    served.steps.begin(number)
+    alarm = adaptation.alarm()
+    assert alarm is not None
+    assert adaptation.pending(alarm) is None
+    served.steps.judge(number)
+    assert adaptation.pending(alarm) == f"version {number} is not decided yet"
+
+
+def test_a_run_ends_at_the_promise_of_the_gate_whatever_the_margin_is_now(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run")
+    rules = served.ledger.deployment_rules()
+    wider = rules.watch.model_copy(update={"margin": rules.watch.margin + 0.05})
+    served.ledger.set_deployment_rules(rules.model_copy(update={"watch": wider}), who=ANN)
+    adaptation.step()
+    [(workspace, _)] = launched.runs
+    assert workspace.params().evolution.until == pytest.approx(450)
 
 
 def test_the_budget_holds(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +238,18 @@ def test_a_former_champion_that_is_bad_there_is_not_tried(
     adaptation.step()
     assert found == []
     assert len(launched.runs) == 1
+
+
+def test_a_former_champion_with_other_sensors_is_passed_over(served: Served) -> None:
+    """Its successor's world has five numbers where it knows four."""
+    served.first(bias=0.3)
+    served.second(flip=True, bias=0.1)
+    champion = served.ledger.champion()
+    assert champion is not None
+    assert best_former(served.release, champion, served.world, "normal", 0.5) is not None
+    more = replace(served.world.interface, observation_size=5)
+    wider = replace(served.world, interface=more)
+    assert best_former(served.release, champion, wider, "normal", 0.5) is None
 
 
 def test_a_beat_steps_each_policy_that_alarms(served: Served) -> None:

@@ -10,10 +10,12 @@ import pytest
 from pipelines.runs.prepare import prepared
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import create_workspace
+from pipelines.versions.compare import compare
 from pipelines.versions.recall import former_champions, judge, recall, served_world
+from pipelines.versions.replay import replay
 from serving.control.loading import load
 from serving.registry.records import Who
-from srghn.config import Returns, RunParams
+from srghn.config import Returns, RunParams, Wrapper
 from srghn.envs import pin
 from srghn.errors import ConfigError, TransitionRefused
 from srghn.evolution.ancestry import grow
@@ -115,6 +117,41 @@ def test_a_recall_to_another_pinned_world_loads(retired: Home) -> None:
         other.fingerprint,
         release.ledger.version(1).digest,
     )
+
+
+def test_a_recall_that_was_rejected_is_no_fresh_pass(retired: Home, run: Srghn) -> None:
+    easy(retired)
+    release = retired.release
+    asked = ("recall", "1", "--mode", "normal", "--reason", "old motors")
+    assert run(*asked).returncode == 0
+    release.ledger.reject(3, who=ANN)
+    events = len(release.ledger.events())
+    refused = run(*asked)
+    assert refused.returncode == 1
+    assert "version 3, the recall of version 1 to that world and mode, was rejected" in (
+        refused.stderr
+    )
+    assert len(release.ledger.events()) == events
+
+
+def test_a_recall_is_replayed_and_compared_where_it_was_judged(retired: Home) -> None:
+    """Not where its genome was evolved: there the same seeds are other episodes."""
+    easy(retired)
+    release, settings = retired.release, retired.settings
+    sticky = Wrapper(
+        path="gymnasium.wrappers:StickyAction", kwargs={"repeat_action_probability": 0.5}
+    )
+    params = retired.workspace.params().env
+    other = pin(params.model_copy(update={"schedule": (), "wrappers": (sticky,)}))
+    other.save(settings.home / "envs" / f"{other.fingerprint}.json")
+    number = recall(release, 1, other, "flipped", ANN)
+    judge(release, number, "manual")
+    result = replay(settings, str(number))
+    assert result.findings[-1].what.endswith("gate episodes")
+    assert all(finding.how == "bytes" and finding.equal for finding in result.findings)
+    page = compare(settings, str(number), "2").page
+    told = json.loads((page.parent / "comparison.json").read_text())
+    assert (told["fingerprint"], told["environment"]["mode"]) == (other.fingerprint, "flipped")
 
 
 def test_a_run_is_founded_on_all_former_champions(retired: Home, tiny: Tiny) -> None:

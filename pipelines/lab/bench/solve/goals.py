@@ -106,7 +106,7 @@ GOALS = {
         Goal(
             "LunarLander-v3",
             200.0,
-            {},
+            {"ghn": {"rate_min": 0.03, "hidden": 64}},
             {
                 "n_timesteps": 1_000_000, "n_envs": 16, "n_steps": 1024, "batch_size": 64,
                 "gae_lambda": 0.98, "gamma": 0.999, "n_epochs": 4, "ent_coef": 0.01,
