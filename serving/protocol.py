@@ -120,6 +120,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._turn_away(431, _LONG)
         if self._stage == _BODY and self._beside > self.limits.head_bytes:
             self._end(431, _LONG)
+        self._beside = max(self._beside, 0)  # what one read left over allows nothing to the next
         while self._held:
             self._begin(*self._held.popleft())
         self._receiving = False

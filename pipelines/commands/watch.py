@@ -50,9 +50,10 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
     if context.invoked_subcommand is not None:
         return
     from serving.control.watch import Watch
+    from serving.limits import load_limits
 
     ledger = _ledger()
-    seen = Watch(ledger, policy).view()
+    seen = Watch(ledger, policy, remembered=load_limits().pin_seconds).view()
     if json:
         print_json(asdict(seen))
         return
@@ -118,10 +119,11 @@ def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption 
     Example: srghn watch ack --reason "the motors were rewired this morning"
     """
     from serving.control.watch import SEEN, Watch
+    from serving.limits import load_limits
     from srghn.errors import TransitionRefused
 
     ledger = _ledger()
-    seen = Watch(ledger, policy).view()
+    seen = Watch(ledger, policy, remembered=load_limits().pin_seconds).view()
     if seen.alarm is None:
         raise TransitionRefused(f"there is no alarm; the watch is {seen.status}: {seen.why}")
     noted = ledger.note(SEEN, {"alarm": seen.alarm}, who=who(reason), policy=policy)

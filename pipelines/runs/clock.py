@@ -165,6 +165,7 @@ def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Sch
         say(f"run {run_id}: it failed before it began")
         why = f"before it began: {run.state.message}"
         told = runs.ended(runs.begun(run_id, schedule=schedule.name), "failed", why)
+        runs.write(settings.home, told)  # or on a full disk each look would tell it again
         failed(settings, told, None)
 
 
@@ -187,7 +188,11 @@ def _go_on(
     again = (asked or workspace is not None) and not _by_hand(run)
     if again:
         while count <= MOST_RESUMED:
-            new = prefect.anew(run, count) if workspace is None else _handed_on(prefect, run, count)
+            new = (
+                prefect.anew(run, count, here=trace is not None)
+                if workspace is None
+                else _handed_on(prefect, run, count)
+            )
             if _kind(new) not in OVER:
                 how = "begins again" if workspace is None else "resumes from its last checkpoint"
                 say(f"run {run.name}: {how}")

@@ -34,7 +34,7 @@ from pipelines.runs import schedules
 from pipelines.runs.flow import evolve_and_gate
 from pipelines.runs.pools import POOL, own_queue, pool_of
 from pipelines.runs.prepare import resolved
-from pipelines.runs.schedules import Schedule
+from pipelines.runs.schedules import ANY, Schedule
 from pipelines.runs.workspaces import find_workspace
 from pipelines.services.processes import IMPORTS
 from serving.settings import Settings
@@ -42,8 +42,6 @@ from srghn.errors import ConfigError, SrghnError
 
 TAG = "srghn"
 ENTRYPOINT = "pipelines.runs.flow.evolve_and_gate"
-#: The deployment that any run can be started from, in the pool of an embedded server.
-ANY = "run"
 #: Begins the tag that says which home a deployment on a server that others use is of.
 HOME_TAG = "home:"
 GOING = (
@@ -211,10 +209,11 @@ class Prefect:
             job_variables={"env": {IMPORTS: imports}} if imports else None,
         )
 
-    def anew(self, run: FlowRun, count: int) -> FlowRun:
+    def anew(self, run: FlowRun, count: int, *, here: bool) -> FlowRun:
         """Hand a run that died before it had a workspace to the workers again, as it was asked for.
 
-        Whoever in a pool asks so, it is one run. Its schedule may have been removed meanwhile.
+        Whoever in a pool asks so, it is one run. `here`: this home has its trace, so that it is
+        for its own workers. Its schedule may have been removed meanwhile.
         """
         schedule = run.parameters.get("schedule")
         found = self._deployed(self._name(schedule)) if schedule else None
@@ -224,6 +223,7 @@ class Prefect:
             name=run.name,
             tags=run.tags,
             idempotency_key=f"{self._pool}:{run.name}:anew:{count}",
+            work_queue_name=self._home if self._shared and here else None,
             job_variables=run.job_variables,
         )
 

@@ -24,6 +24,8 @@ from srghn.errors import ConfigError
 from srghn.files import atomic_write
 
 Overlap = Literal["queue", "skip"]
+#: Prefect's deployment of single runs; no schedule may have its name.
+ANY = "run"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -80,6 +82,8 @@ def add(settings: Settings, schedule: Schedule, now: datetime | None = None) -> 
             f"{schedule.name!r} is not a schedule's name: letters, digits, '.', '_' and '-', "
             "the first a letter or a digit, 100 at most"
         )
+    if schedule.name == ANY:
+        raise ConfigError(f"{ANY!r} is the name of single runs, so no schedule's; choose another")
     calendar.check(schedule.cron, schedule.timezone)
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     imports = schedule.imports or os.environ.get(IMPORTS, os.getcwd())

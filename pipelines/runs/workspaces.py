@@ -238,18 +238,22 @@ def create_workspace(
 ) -> Workspace:
     """A new workspace under the home folder with its own `params.yaml`, `dvc.yaml` and DVC setup.
 
-    What a process left that died in here is made whole: `params.yaml` is written last. Raises
-    `ConfigError` if the home folder cannot be written.
+    What a process left that died in here is made whole: `params.yaml` is written last. One that is
+    whole stays as it is. Raises `ConfigError` if the home folder cannot be written, or while
+    another process makes it.
     """
     workspace = Workspace(workspaces(settings) / run_id)
     require_writable(settings.home)
     (workspace.root / ".dvc" / "tmp").mkdir(parents=True, exist_ok=True)
-    write_dvc_config(workspace)
-    atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
-    Lease(policy=target.policy).save(workspace.lease)
-    target.save(workspace.target_file)
-    atomic_write(workspace.imports_file, os.environ.get(IMPORTS, os.getcwd()))
-    atomic_write(workspace.params_file, params.to_yaml())
+    with workspace.held():
+        if workspace.params_file.is_file():
+            return workspace
+        write_dvc_config(workspace)
+        atomic_write(workspace.root / "dvc.yaml", pipeline_definition())
+        Lease(policy=target.policy).save(workspace.lease)
+        target.save(workspace.target_file)
+        atomic_write(workspace.imports_file, os.environ.get(IMPORTS, os.getcwd()))
+        atomic_write(workspace.params_file, params.to_yaml())
     return workspace
 
 

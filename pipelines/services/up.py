@@ -170,8 +170,9 @@ def _look_after_runs(settings: Settings, *, no_worker: bool) -> None:
         with Prefect(settings) as prefect:
             try:
                 prefect.sync()
-            finally:  # a schedule that Prefect does not take is no reason to resume nothing
-                recover(settings, prefect, _say, no_worker=no_worker)
+            except Exception as error:  # noqa: BLE001  it is no reason to resume nothing
+                logger.warning("schedules could not be shown in Prefect: %s", error)
+            recover(settings, prefect, _say, no_worker=no_worker)
     except Exception as error:  # noqa: BLE001  the clock tries again; the worker starts anyway
         logger.warning("runs could not be looked after: %s", error)
 

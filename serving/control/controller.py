@@ -111,7 +111,7 @@ class Controller:
     def _set_by_hand(self, canary: Canary) -> bool:
         said = self._ledger.events(canary.version, since=canary.epoch)
         actors = [event.actor for event in said if event.action == "set_canary_weight"]
-        return bool(actors) and actors[-1] != ACTOR
+        return any(actor != ACTOR for actor in actors)
 
     def _promote(self, canary: Canary, generation: int, reason: str) -> bool:
         def promote() -> None:

@@ -103,15 +103,15 @@ class Follower:
             try:
                 self._ledger.database().require()
                 self._follow()
-                self._seen = time.monotonic()  # the champion is known, whatever comes next
                 if self.controller.judge(self.served) or self.window.judge():
                     self._follow()
                 self._count()
                 self._prune()
                 for look in self.looks:
                     look()
+                self._seen = time.monotonic()  # all that must happen did, whatever a survey meets
                 if survey:
-                    self._surveyed = time.monotonic()
+                    self._surveyed = self._seen
                     for look in self.surveys:
                         look()
             except LedgerGone as error:
@@ -149,6 +149,7 @@ class Follower:
             self._ledger.expire()
         except (LedgerFull, LedgerReadOnly, LedgerLocked) as error:
             logger.error("what is overdue does not expire: %s", error)  # but can be served
+            self._metrics.counts.add("ledger_errors")
         champion, canary = self._ledger.served(self._policy)
         before = self.served
         first, problem = self._champion(champion)

@@ -224,11 +224,10 @@ def answered(
     """Of the last `recent` finished episodes: their number, and the number with an outcome."""
     table = schema.starts
     over = table.c.arrived.is_not(None) | (table.c.deadline < now)
-    query = select(table.c.arrived).where(
-        table.c.policy == policy, table.c.started_at > since, over
-    )
-    found = connection.execute(query.order_by(table.c.n.desc()).limit(recent)).scalars().all()
-    return len(found), sum(arrived is not None for arrived in found)
+    query = select(table.c.arrived, table.c.started_at).where(table.c.policy == policy, over)
+    latest = connection.execute(query.order_by(table.c.n.desc()).limit(recent)).all()
+    found = [row for row in latest if row.started_at > since]  # in the query it would read all
+    return len(found), sum(row.arrived is not None for row in found)
 
 
 def missing(connection: Connection, policy: str, deadline: float, now: float) -> float:

@@ -97,7 +97,7 @@ class Views:
         running = self._ledger.trial_state(canary.policy, canary.epoch)
         counted = bisect_right(kept.numbers, running.n if running else 0)
         state = to_state(running.state if running else {}, rules)
-        state, _ = advance(state, kept.log[counted:], rules, hold=True)
+        state, _ = advance(state, kept.log[counted:], rules)
         span = rules.high - rules.low
         means = [mean for mean in (state.champion.mean, state.canary.mean) if mean is not None]
         expected = sum(means) / len(means) if means else 0.5

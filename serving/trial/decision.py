@@ -47,23 +47,20 @@ class Decision:
         return dict(vars(self))
 
 
-def advance(
-    state: TrialState, log: Log, rules: TrialRules, hold: bool = False
-) -> tuple[TrialState, Decision]:
-    """Count the next episodes of a trial, up to the one at which it is decided.
-
-    With `hold`, count to the end of the log, past any decision.
-    """
+def advance(state: TrialState, log: Log, rules: TrialRules) -> tuple[TrialState, Decision]:
+    """Count the next episodes of a trial, up to the one at which it is decided, and no further."""
     decision = decide(state, rules)
+    if decision.action != "wait":
+        return state, decision
     for block in blocks(log):
         rest = block
         while len(rest):
             path, logs = follow(state, rest, rules)
-            index = None if hold else _first(state, rest, path, rules)
+            index = _first(state, rest, path, rules)
             count = len(rest) if index is None else index + 1
             state = state_at(state, rest, logs, count)
             decision = decide(state, rules)
-            if decision.action != "wait" and not hold:
+            if decision.action != "wait":
                 return state, decision
             rest = rest[count:]
     return state, decision

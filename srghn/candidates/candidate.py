@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srghn.envs.interface import Interface
-from srghn.errors import ArtefactError, ObservationError
+from srghn.errors import ArtefactError, EnvVersionError, ObservationError
 from srghn.files import sha256_bytes, sha256_file
 
 FORMAT = 1
@@ -222,7 +222,10 @@ class Candidate:
     def _alike(self, actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
         face = self.manifest.get("interface", {})
         if face.get("action_kind") == "box":
-            return Interface.from_dict(face).alike(actual, expected)
+            try:
+                return Interface.from_dict(face).alike(actual, expected)
+            except EnvVersionError as error:
+                raise ArtefactError(f"{self.path}: {error}") from error
         close: NDArray[np.bool_] = np.isclose(actual, expected, rtol=0, atol=1e-5)
         return close
 

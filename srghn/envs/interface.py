@@ -21,6 +21,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 ActionKind = Literal["discrete", "multidiscrete", "box"]
 Bounds = tuple[float | None, ...]
+#: Half of a range from which on it says nothing of the actions' size.
+VAST = 1e6
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,17 @@ class Interface:
         """Where two arrays of actions are the same, elementwise, but for rounding.
 
         Choices must be equal. Box actions may differ by 1e-5 of half their range, or by 1e-5 if
-        that is more; where an element has no range, by 1e-5 of its size beside that.
+        that is more, and by two steps of float32 beside it; where an element has no range, or one
+        beyond `VAST`, by 1e-5 and as much of its size.
         """
         if self.action_kind != "box":
             same: NDArray[np.bool_] = np.equal(first, second)
             return same
         rule = self.box_rule
-        unbounded = ~(np.isfinite(rule.low) & np.isfinite(rule.high))
-        allowed = 1e-5 * np.maximum(rule.half, 1)
-        close: NDArray[np.bool_] = np.isclose(first, second, rtol=1e-5 * unbounded, atol=allowed)
+        unbounded = ~(np.isfinite(rule.low) & np.isfinite(rule.high)) | (rule.half > VAST)
+        allowed = 1e-5 * np.where(unbounded, 1, np.maximum(rule.half, 1))
+        steps = np.where(unbounded, 1e-5, 2 * np.finfo(np.float32).eps)
+        close: NDArray[np.bool_] = np.isclose(first, second, rtol=steps, atol=allowed)
         return close
 
     @classmethod

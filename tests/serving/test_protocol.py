@@ -120,6 +120,9 @@ def test_what_follows_a_body_in_chunks_is_bounded_too(
     whole = CHUNKS + b"1d\r\n" + BODY + b"\r\n"
     ended = answer(address, whole, b"0\r\n", trailer, pause=0.1)
     assert ended.startswith(b"HTTP/1.1 431")
+    chunks = [b"1\r\n \r\n" * 300] * 4
+    ended = answer(address, CHUNKS, *chunks, b"0\r\n", trailer, pause=0.05)
+    assert ended.startswith(b"HTTP/1.1 431")
     short = ask(address, whole + b"0\r\nx-request-id: late\r\n\r\n")
     assert short.startswith(b"HTTP/1.1 200")
     assert b"late" not in short  # it is no header

@@ -38,6 +38,7 @@ class Server:
     gone_on: list[tuple[str, str | None, str, int]] = field(default_factory=list)
     ended: dict[str, Any] = field(default_factory=dict)
     begun_anew: list[tuple[str, int]] = field(default_factory=list)
+    begun_here: list[bool] = field(default_factory=list)
     died_early: int = 0
 
     def going(self, schedule: str | None = None) -> list[Any]:
@@ -57,8 +58,9 @@ class Server:
         self.gone_on.append((run_id, schedule, approve, count))
         return run_of(run_id, "CRASHED" if count <= self.died_early else "SCHEDULED")
 
-    def anew(self, run: Any, count: int) -> Any:
+    def anew(self, run: Any, count: int, *, here: bool) -> Any:
         self.begun_anew.append((run.name, count))
+        self.begun_here.append(here)
         return run_of(run.name, "CRASHED" if count <= self.died_early else "SCHEDULED")
 
 
@@ -371,6 +373,10 @@ def test_a_run_that_died_before_it_had_a_workspace_begins_again(
     recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
     assert (server.crashes, server.begun_anew) == ([fired.name], [(fired.name, 1)])
     assert said[-1] == f"run {fired.name}: begins again"
+    assert server.begun_here == [False]
+    runs.write(settings.home, replace(runs.begun(fired.name, schedule="hourly"), process="gone"))
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.begun_here == [False, True]  # whose trace is here is no other host's
 
 
 @pytest.mark.parametrize("died_early", [1, MOST_RESUMED])

@@ -20,7 +20,7 @@ from pipelines.commands import schedule as commands
 from pipelines.runs import deployments, schedules
 from pipelines.runs.clock import tick
 from pipelines.runs.deployments import Prefect
-from pipelines.runs.pools import pool_of
+from pipelines.runs.pools import own_queue, pool_of
 from pipelines.runs.schedules import Schedule
 from pipelines.runs.workspaces import create_workspace
 from pipelines.services import prefect_server, up
@@ -194,11 +194,15 @@ def test_a_run_that_begins_again_is_asked_for_as_it_was_and_by_one_host(
         schedules.remove(pair[1], "b")
     for settings in pair:
         with Prefect(settings) as prefect:
-            prefect.anew(run, 1)  # type: ignore[arg-type]
+            prefect.anew(run, 1, here=False)  # type: ignore[arg-type]
     first, second = client.made
+    assert first.work_queue_name is None
     assert first.deployment_id == ("id-run-on-fleet" if removed else "id-b")
     assert (first.parameters, first.tags, first.name) == (asked, ["srghn", "b"], "b-1")
     assert first.idempotency_key == second.idempotency_key
+    with Prefect(pair[0]) as prefect:
+        prefect.anew(run, 2, here=True)  # type: ignore[arg-type]
+    assert client.made[-1].work_queue_name == own_queue(pair[0])
 
 
 def test_homes_on_a_common_server_leave_each_other_alone(

@@ -102,6 +102,7 @@ def test_pausing_needs_no_server_and_keeps_its_reason(
         (("add", "x", "--cron", "every day"), "five fields"),
         (("add", "x", "--cron", "0 3 * * *", "--timezone", "Mars"), "unknown time zone"),
         (("add", "a/b", "--cron", "0 3 * * *"), "not a schedule's name"),
+        (("add", "run", "--cron", "0 3 * * *"), "'run' is the name of single runs"),
         (("add", "x", "--cron", "0 3 * * *", "--preset", "nowhere"), "unknown preset"),
         (("pause", "weekly"), "no schedule 'weekly'; there are: nightly"),
         (("remove", "weekly"), "no schedule 'weekly'; there are: nightly"),

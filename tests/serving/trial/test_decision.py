@@ -80,9 +80,12 @@ def test_an_undecided_trial_expires_and_resumes_with_its_capital() -> None:
     assert resumed.promote.tobytes() == once.promote.tobytes()
 
 
-def test_a_held_trial_counts_on_and_decides_nothing() -> None:
-    held, _ = advance(begin(RULES), log(2000, 0.75), RULES, hold=True)
-    assert held.episodes == 2000
+def test_what_is_decided_counts_no_further() -> None:
+    """A trial that is held keeps its evidence up to the decision, whatever comes later."""
+    decided, first = advance(begin(RULES), log(2000, 0.75), RULES)
+    assert first.action == "promote"
+    assert decided.episodes < 2000
+    assert advance(decided, log(2000, 0.2, seed=5), RULES) == (decided, first)
 
 
 def test_missing_outcomes_must_not_matter_either_way() -> None:

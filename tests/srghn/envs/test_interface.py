@@ -98,6 +98,13 @@ def test_actions_are_alike_but_for_rounding_in_the_unit_of_their_range() -> None
     np.testing.assert_array_equal(found.alike(near, asked), [[True, True, True]])
     np.testing.assert_array_equal(found.alike(far, asked), [[False, False, False]])
     assert not found.alike(asked * np.float32(np.nan), asked).any()
+    away = face(spaces.Box(1000.0, 1002.0, (1,)))
+    action = np.array([[1000.5]], dtype=np.float32)
+    assert away.alike(np.nextafter(action, np.float32(2000)), action).all()
+    assert not away.alike(action + np.float32(1e-3), action).any()
+    largest = float(np.finfo(np.float32).max)
+    vast = face(spaces.Box(-largest, largest, (1,)))
+    assert not vast.alike(action, action + np.float32(1)).any()
     choices = face(spaces.Discrete(4))
     np.testing.assert_array_equal(choices.alike(np.array([1, 2]), np.array([1, 3])), [True, False])
 
