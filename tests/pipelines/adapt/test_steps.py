@@ -90,14 +90,20 @@ def test_without_a_former_champion_it_evolves_in_the_diagnosed_mode(
     assert served.ledger.verify()
 
 
-def test_a_run_that_a_person_stopped_goes_on_when_a_person_asks(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def evolving(served: Served, monkeypatch: pytest.MonkeyPatch) -> tuple[Adaptation, Any, Any]:
+    """The loop after an alarm that began a run; what it launched, and the run's workspace."""
     monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
     served.first(bias=0.3)
     adaptation, launched = alarmed(served, act="run")
     adaptation.step()
     [(workspace, _)] = launched.runs
+    return adaptation, launched, workspace
+
+
+def test_a_run_that_a_person_stopped_goes_on_when_a_person_asks(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adaptation, launched, workspace = evolving(served, monkeypatch)
     home, trace = served.settings.home, runs.begun(workspace.name)
     runs.write(home, runs.ended(trace, "cancelled", "stopped"))
     assert adaptation.step() is None  # it stays stopped, and the alarm open
@@ -117,11 +123,7 @@ def test_a_run_that_a_person_stopped_goes_on_when_a_person_asks(
 def test_an_evaluation_of_its_own_run_that_was_cut_off_goes_on(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
-    served.first(bias=0.3)
-    adaptation, launched = alarmed(served, act="run")
-    adaptation.step()
-    [(workspace, _)] = launched.runs
+    adaptation, _, workspace = evolving(served, monkeypatch)
     number = served.register(bias=0.1, run_id=workspace.name)
     served.steps.begin(number)
     alarm = adaptation.alarm()
