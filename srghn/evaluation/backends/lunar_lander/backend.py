@@ -16,9 +16,17 @@ from srghn.compiled import in_c_library
 from srghn.evaluation.backends.gymnasium import LANES
 from srghn.evaluation.backends.lunar_lander.world import Fleet, Records, Start, read_world, start_of
 from srghn.evaluation.backends.special import Bare, Env, SpecialBackend
-from srghn.evaluation.base import Evaluation, Float32, Float64, Int64, Policies, Progress
+from srghn.evaluation.base import (
+    Evaluation,
+    Float32,
+    Float64,
+    Int64,
+    Policies,
+    Progress,
+    WeightedPolicies,
+)
 from srghn.evaluation.episodes import Episodes, Mask
-from srghn.evaluation.policies.forward import Forward, make_forward
+from srghn.evaluation.policies.forward import Forward, MLPForward, make_forward
 from srghn.evaluation.task import Task
 
 #: Seeds of the episodes on which the kernel is compared with Gymnasium: the first lander falls; the
@@ -26,6 +34,8 @@ from srghn.evaluation.task import Task
 FALL, LANDING = 0, 7
 #: Steps after which such an episode has shown enough.
 SHOWN = 400
+#: Lanes where the policies are cheap, so that what Python does in a step is for more of them.
+WIDE = 512
 
 
 class LunarLanderBackend(SpecialBackend["_World"]):
@@ -52,7 +62,10 @@ class LunarLanderBackend(SpecialBackend["_World"]):
     def play(
         self, policies: Policies, task: Task, world: _World, progress: Progress | None
     ) -> Evaluation:
-        with make_forward(policies, task.version.interface, LANES) as forward:
+        lanes, count = LANES, len(policies) * len(task.seeds)
+        if isinstance(policies, WeightedPolicies) and MLPForward.fits(policies):
+            lanes = min(count, WIDE)
+        with make_forward(policies, task.version.interface, lanes) as forward:
             return _Episodes(forward, len(policies), task.seeds, world).run(progress)
 
 
@@ -129,7 +142,7 @@ def _engines(actions: NDArray[Any], continuous: bool) -> Float64:
 class _Episodes(Episodes):
     def __init__(self, forward: Forward, individuals: int, seeds: Int64, world: _World) -> None:
         super().__init__(forward, individuals, seeds, world.limit)
-        self.world, self.fleet = world, Fleet(world.worlds, LANES)
+        self.world, self.fleet = world, Fleet(world.worlds, len(forward.who))
         self.starts = world.starts(seeds)
 
     def begin(self, lane: int, seed: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
@@ -66,14 +69,21 @@ def read_world(env: Any) -> Records:
     return worlds
 
 
-class Start(NamedTuple):
-    """An episode after its reset; `generator` draws the noise of the engines behind `noise`."""
+@dataclass(frozen=True)
+class Start:
+    """An episode after its reset, and the noise of its engines, which all who play it share."""
 
     lane: Any
     contacts: Records
     row: NDArray[np.float32]
-    noise: Float64
-    generator: Any
+    noise: list[Float64]
+    more: Callable[[], Float64]
+
+    def block(self, number: int) -> Float64:
+        """The block of noise with that number, from 0 on."""
+        while len(self.noise) <= number:
+            self.noise.append(self.more())
+        return self.noise[number]
 
 
 class Fleet:
@@ -89,15 +99,12 @@ class Fleet:
         self._batches = np.zeros(1, dtype=kernel.BATCH)
         self._constraints = np.zeros((kernel.WIDTH, kernel.CONTACTS), dtype=kernel.CONSTRAINT)
         self._rooms = np.zeros(1, dtype=kernel.ROOM)
-        self._generators: dict[int, Any] = {}  # states of PCG64
+        self._blocks: dict[int, Iterator[Float64]] = {}
 
     def fly(self, running: Int64, engines: Float64) -> tuple[Float64, NDArray[np.bool_]]:
         """One step, `kernel.fly`'s: rewards (r,), and whether they ended (r,)."""
         for lane in running[self.used[running] == DRAWN].tolist():
-            bits = np.random.PCG64(0)
-            bits.state = self._generators[lane]
-            self.noise[lane] = draw(np.random.Generator(bits), self.worlds)
-            self.used[lane], self._generators[lane] = 0, bits.state
+            self.noise[lane], self.used[lane] = next(self._blocks[lane]), 0
         rewards, ended = np.empty(running.size), np.empty(running.size, dtype=np.bool_)
         kernel.fly(
             self.worlds, self.lanes, self.contacts, self._batches, self._constraints, self._rooms,
@@ -107,8 +114,8 @@ class Fleet:
 
     def begin(self, lane: int, start: Start) -> None:
         self.lanes[lane], self.contacts[lane] = start.lane, start.contacts
-        self.rows[lane], self.noise[lane], self.used[lane] = start.row, start.noise, 2
-        self._generators[lane] = start.generator
+        self._blocks[lane] = map(start.block, itertools.count())
+        self.rows[lane], self.noise[lane], self.used[lane] = start.row, next(self._blocks[lane]), 2
 
 
 def draw(rng: np.random.Generator, worlds: Records) -> Float64:
@@ -138,5 +145,5 @@ def start_of(worlds: Records, seed: int) -> Start:
     fleet.noise[0] = draw(rng, worlds)
     kernel.begin(worlds, fleet.lanes, fleet.contacts)
     fleet.fly(np.zeros(1, dtype=np.int64), np.zeros((1, 3)))
-    generator = rng.bit_generator.state
-    return Start(lane.copy(), fleet.contacts[0], fleet.rows[0], fleet.noise[0], generator)
+    noise = [fleet.noise[0]]
+    return Start(lane.copy(), fleet.contacts[0], fleet.rows[0], noise, partial(draw, rng, worlds))

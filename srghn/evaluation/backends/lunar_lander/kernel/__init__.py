@@ -12,7 +12,8 @@ velocities are (x, y, angle), in metres, seconds and radians. A frame is b2Trans
 a body's shape (x, y), sine and cosine of its angle. The moon's own is the identity.
 
 The velocity iterations, nine tenths of Box2D's time, hardly ever come to rest before their end. So
-`WIDTH` landers share them, each in a column of a batch, on which the vector unit works.
+`WIDTH` landers share them, each in a column of a batch, on which the vector unit works. It takes
+contacts of one point of a leg, too; the few others are solved one by one.
 """
 
 # Box2D: Copyright (c) 2006-2013 Erin Catto, http://www.box2d.org

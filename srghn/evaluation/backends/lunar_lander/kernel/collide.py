@@ -215,14 +215,17 @@ def update(world, lane, code, contact, room):
 
 @compiled
 def update_contacts(world, lane, contacts, room):
-    """b2ContactManager::Collide."""
+    """b2ContactManager::Collide; whether anything touches."""
+    touching = False
     for i in range(lane.count - 1, -1, -1):
         code = lane.contacts[i]
         body, contact = code // EDGES, contacts[code]
         if not lane.awake[body]:
+            touching |= contact.touching
             continue
         if overlap(lane, body, code % EDGES):
             update(world, lane, code, contact, room)
+            touching |= contact.touching
             continue
         if contact.touching:
             _notice(lane, body, False)
@@ -230,3 +233,4 @@ def update_contacts(world, lane, contacts, room):
         lane.count -= 1
         for k in range(i, lane.count):
             lane.contacts[k] = lane.contacts[k + 1]
+    return touching

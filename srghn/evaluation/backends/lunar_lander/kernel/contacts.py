@@ -10,10 +10,14 @@ from srghn.evaluation.backends.lunar_lander.kernel.geometry import clamp, frame_
 from srghn.evaluation.backends.lunar_lander.kernel.records import (
     EDGES,
     HALF,
+    LANDER,
     LINEAR_SLOP,
     MOST_CONDITION,
     MOST_SHIFT,
     ONE,
+    SLOTS,
+    TWO,
+    WIDTH,
     ZERO,
 )
 
@@ -69,51 +73,68 @@ def constrain(world, lane, contact, constraint, warm):
 
 
 @inlined
-def _push(batch, column, constraint, i, x, y):
-    """The impulse (x, y) at point i of a contact."""
-    velocity, arm = batch.velocity[constraint.row], constraint.arm[i]
-    velocity[0, column] += constraint.inverse_mass * x
-    velocity[1, column] += constraint.inverse_mass * y
-    velocity[2, column] += constraint.inverse_inertia * (arm[0] * y - arm[1] * x)
+def _pushed(body, constraint, i, x, y):
+    """A body's velocity (x, y, turn) after the impulse (x, y) at point i of a contact."""
+    arm = constraint.arm[i]
+    return (
+        body[0] + constraint.inverse_mass * x,
+        body[1] + constraint.inverse_mass * y,
+        body[2] + constraint.inverse_inertia * (arm[0] * y - arm[1] * x),
+    )
 
 
 @inlined
-def _speed(batch, column, constraint, i, x, y):
-    """How fast point i of a contact moves in direction (x, y)."""
-    velocity, arm = batch.velocity[constraint.row], constraint.arm[i]
-    vx, vy, w = velocity[0, column], velocity[1, column], velocity[2, column]
-    return (vx - w * arm[1]) * x + (vy + w * arm[0]) * y
+def _speed(body, constraint, i, x, y):
+    """How fast point i of a contact moves in direction (x, y), by the body's velocity."""
+    arm = constraint.arm[i]
+    return (body[0] - body[2] * arm[1]) * x + (body[1] + body[2] * arm[0]) * y
+
+
+@inlined
+def _velocity(batch, column, row):
+    velocity = batch.velocity[row]
+    return velocity[0, column], velocity[1, column], velocity[2, column]
+
+
+@inlined
+def _move(batch, column, row, body):
+    velocity = batch.velocity[row]
+    velocity[0, column], velocity[1, column], velocity[2, column] = body
 
 
 @compiled
 def warm_start(batch, column, constraint):
     """b2ContactSolver::WarmStart, of one contact."""
+    body = _velocity(batch, column, constraint.row)
     nx, ny = constraint.normal[0], constraint.normal[1]
     for i in range(constraint.points):
         a, b = constraint.impulse[i, 0], constraint.impulse[i, 1]
-        _push(batch, column, constraint, i, a * nx + b * ny, a * ny + b * -nx)
+        body = _pushed(body, constraint, i, a * nx + b * ny, a * ny + b * -nx)
+    _move(batch, column, constraint.row, body)
 
 
-@compiled
+@inlined
 def solve_contact(batch, column, constraint):
-    """b2ContactSolver::SolveVelocityConstraints, of one contact."""
-    impulse, mass = constraint.impulse, constraint.mass
-    nx, ny = constraint.normal[0], constraint.normal[1]
-    for i in range(constraint.points):
-        slip = _speed(batch, column, constraint, i, ny, -nx)
+    """b2ContactSolver::SolveVelocityConstraints, of one contact; whether an impulse changed."""
+    impulse, mass, points = constraint.impulse, constraint.mass, constraint.points
+    nx, ny, changed = constraint.normal[0], constraint.normal[1], False
+    body = _velocity(batch, column, constraint.row)
+    for i in range(points):
+        slip, old = _speed(body, constraint, i, ny, -nx), impulse[i, 1]
         most = constraint.friction * impulse[i, 0]
-        wanted = clamp(impulse[i, 1] + mass[i, 1] * -slip, -most, most)
-        change = wanted - impulse[i, 1]
-        impulse[i, 1] = wanted
-        _push(batch, column, constraint, i, change * ny, change * -nx)
-    b1, a1 = _speed(batch, column, constraint, 0, nx, ny), impulse[0, 0]
-    if constraint.points == 1:
-        wanted = a1 + -mass[0, 0] * b1
-        wanted = wanted if wanted > ZERO else ZERO
-        impulse[0, 0] = wanted
-        _push(batch, column, constraint, 0, (wanted - a1) * nx, (wanted - a1) * ny)
-        return
-    b2, a2 = _speed(batch, column, constraint, 1, nx, ny), impulse[1, 0]
+        new = clamp(old + mass[i, 1] * -slip, -most, most)
+        body = _pushed(body, constraint, i, (new - old) * ny, (new - old) * -nx)
+        impulse[i, 1] = new
+        changed |= new != old
+    b1, a1 = _speed(body, constraint, 0, nx, ny), impulse[0, 0]
+    if points == 1:
+        new = a1 + -mass[0, 0] * b1
+        new = new if new > ZERO else ZERO
+        impulse[0, 0] = new
+        body = _pushed(body, constraint, 0, (new - a1) * nx, (new - a1) * ny)
+        _move(batch, column, constraint.row, body)
+        return changed or new != a1
+    b2, a2 = _speed(body, constraint, 1, nx, ny), impulse[1, 0]
     k, inverse, arm = constraint.k, constraint.inverse, constraint.arm
     b1, b2 = b1 - (k[0] * a1 + k[1] * a2), b2 - (k[1] * a1 + k[2] * a2)
     # both points carry, only the first, only the second, or none: the first that makes sense
@@ -132,10 +153,74 @@ def solve_contact(batch, column, constraint):
         impulse[0, 0], impulse[1, 0] = x1, x2
         ax, ay, bx, by = (x1 - a1) * nx, (x1 - a1) * ny, (x2 - a2) * nx, (x2 - a2) * ny
         turn = (arm[0, 0] * ay - arm[0, 1] * ax) + (arm[1, 0] * by - arm[1, 1] * bx)
-        velocity = batch.velocity[constraint.row]
-        velocity[0, column] += constraint.inverse_mass * (ax + bx)
-        velocity[1, column] += constraint.inverse_mass * (ay + by)
-        velocity[2, column] += constraint.inverse_inertia * turn
+        body = (
+            body[0] + constraint.inverse_mass * (ax + bx),
+            body[1] + constraint.inverse_mass * (ay + by),
+            body[2] + constraint.inverse_inertia * turn,
+        )
+        changed |= x1 != a1 or x2 != a2
+    _move(batch, column, constraint.row, body)
+    return changed
+
+
+@inlined
+def line_up(batch, constraints):
+    """Fills in the contacts that `solve_contacts` takes: the slots in use, and how many are odd."""
+    slots, odd, batch.leg[:] = 0, 0, ZERO
+    if not batch.count.any():
+        return slots, odd
+    batch.friction[:] = ZERO
+    batch.side[:] = batch.reach[:] = batch.mass[:] = batch.push[:] = ZERO
+    for column in range(WIDTH):
+        count = batch.count[column]
+        plain = count <= SLOTS
+        for k in range(count):
+            plain &= constraints[column, k].points == 1 and constraints[column, k].row != LANDER
+        if not plain:
+            batch.odd[odd] = column
+            odd += 1
+            continue
+        slots = max(slots, count)
+        for k in range(count):
+            constraint = constraints[column, k]
+            batch.leg[k, column], batch.friction[k, column] = constraint.row, constraint.friction
+            for n in range(2):
+                batch.side[k, n, column] = constraint.normal[n]
+                batch.reach[k, n, column] = constraint.arm[0, n]
+                batch.mass[k, n, column] = constraint.mass[0, n]
+                batch.push[k, n, column] = constraint.impulse[0, n]
+    return slots, odd
+
+
+@inlined
+def solve_contacts(world, batch, slot):
+    """`solve_contact` of one point of a leg, for all columns at once.
+
+    Where a column has none, masses and impulses are 0, and so is what this adds.
+    """
+    mass, inertia = world.inverse_mass[1], world.inverse_inertia[1]
+    velocity, side, reach, push = batch.velocity, batch.side, batch.reach, batch.push
+    for c in range(WIDTH):
+        one = batch.leg[slot, c] < TWO
+        x1, y1, w1 = velocity[1, 0, c], velocity[1, 1, c], velocity[1, 2, c]
+        x2, y2, w2 = velocity[2, 0, c], velocity[2, 1, c], velocity[2, 2, c]
+        x, y, w = x1 if one else x2, y1 if one else y2, w1 if one else w2
+        nx, ny, rx, ry = side[slot, 0, c], side[slot, 1, c], reach[slot, 0, c], reach[slot, 1, c]
+        normal, tangent = push[slot, 0, c], push[slot, 1, c]
+        most = batch.friction[slot, c] * normal
+        slip = (x - w * ry) * ny + (y + w * rx) * -nx
+        new = clamp(tangent + batch.mass[slot, 1, c] * -slip, -most, most)
+        px, py = (new - tangent) * ny, (new - tangent) * -nx
+        push[slot, 1, c] = new
+        x, y, w = x + mass * px, y + mass * py, w + inertia * (rx * py - ry * px)
+        new = normal + -batch.mass[slot, 0, c] * ((x - w * ry) * nx + (y + w * rx) * ny)
+        new = new if new > ZERO else ZERO
+        px, py = (new - normal) * nx, (new - normal) * ny
+        push[slot, 0, c] = new
+        x, y, w = x + mass * px, y + mass * py, w + inertia * (rx * py - ry * px)
+        velocity[1, 0, c], velocity[2, 0, c] = x if one else x1, x2 if one else x
+        velocity[1, 1, c], velocity[2, 1, c] = y if one else y1, y2 if one else y
+        velocity[1, 2, c], velocity[2, 2, c] = w if one else w1, w2 if one else w
 
 
 @compiled

@@ -119,8 +119,11 @@ def solve_impacts(world, lane, contacts, batch, column, constraints, room):
         for i in range(3):
             before[i], batch.velocity[LANDER, i, column] = now[i], velocity[i]
         for _ in range(VELOCITY_ITERATIONS):
+            changed = False
             for k in range(count):
-                solve_contact(batch, column, constraints[k])
+                changed |= solve_contact(batch, column, constraints[k])
+            if not changed:  # nor will any other do anything
+                break
         for i in range(3):
             velocity[i] = batch.velocity[LANDER, i, column]
         integrate(lane, body, (ONE - alpha) * world.step)

@@ -11,8 +11,10 @@ from srghn.compiled import compiled, inlined
 from srghn.evaluation.backends.lunar_lander.kernel.collide import find_contacts, move_box
 from srghn.evaluation.backends.lunar_lander.kernel.contacts import (
     constrain,
+    line_up,
     separate,
     solve_contact,
+    solve_contacts,
     warm_start,
 )
 from srghn.evaluation.backends.lunar_lander.kernel.geometry import synchronize
@@ -33,8 +35,8 @@ from srghn.evaluation.backends.lunar_lander.kernel.records import (
     LEGS,
     POSITION_ITERATIONS,
     SLEEPY,
+    SLOTS,
     VELOCITY_ITERATIONS,
-    WIDTH,
     ZERO,
 )
 
@@ -81,10 +83,21 @@ def prepare(world, lane, contacts, batch, column, constraints):
 @compiled
 def iterate(world, batch, constraints):
     """The velocity iterations of b2Island::Solve."""
+    slots, odd = line_up(batch, constraints)
     for _ in range(VELOCITY_ITERATIONS):
         solve_joints(world, batch, 0)
         solve_joints(world, batch, 1)
-        for column in range(WIDTH):
+        # numbers that the compiler knows: with a loop's it does not use the vector unit
+        if slots > 0:
+            solve_contacts(world, batch, 0)
+        if slots > 1:
+            solve_contacts(world, batch, 1)
+        if slots > 2:
+            solve_contacts(world, batch, 2)
+        if slots > 3:
+            solve_contacts(world, batch, 3)
+        for i in range(odd):
+            column = batch.odd[i]
             for k in range(batch.count[column]):
                 solve_contact(batch, column, constraints[column, k])
 
@@ -146,6 +159,9 @@ def finish(world, lane, contacts, batch, column, constraints):
         for i in range(4):
             lane.impulse[j, i] = batch.impulse[place, i, column]
     for k in range(count):
+        if count <= SLOTS and batch.leg[k, column] != ZERO:
+            for n in range(2):
+                constraints[k].impulse[0, n] = batch.push[k, n, column]
         impulse = contacts[constraints[k].contact].impulse
         for i in range(constraints[k].points):
             for n in range(2):

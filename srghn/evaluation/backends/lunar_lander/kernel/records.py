@@ -12,7 +12,8 @@ import numpy as np
 BODIES, LEGS, EDGES, CORNERS = 3, 2, 11, 6
 CONTACTS = BODIES * EDGES
 LANDER = 0
-WIDTH = 16
+#: Landers in a batch, and contacts that each may have there for the vector unit.
+WIDTH, SLOTS = 32, 4
 
 _f4, _f8, _i8, _u1, _b1 = np.float32, np.float64, np.int64, np.uint8, np.bool_
 
@@ -124,6 +125,14 @@ BATCH = _record(
     inverse=(_f4, (LEGS, 2, WIDTH)),  # of the determinants of all of it and of 11 to 22
     first=(_i8, WIDTH),  # which joint comes first
     count=(_i8, WIDTH),  # of contacts
+    # contacts of one point of a leg, of each column in the order in which they are solved
+    leg=(_f4, (SLOTS, WIDTH)),  # 1 or 2: its row in `velocity`; all is 0 where there is no contact
+    friction=(_f4, (SLOTS, WIDTH)),
+    side=(_f4, (SLOTS, 2, WIDTH)),  # the normal
+    reach=(_f4, (SLOTS, 2, WIDTH)),  # from the leg's centre of mass to the point
+    mass=(_f4, (SLOTS, 2, WIDTH)),  # normal, tangent
+    push=(_f4, (SLOTS, 2, WIDTH)),  # the impulses: normal, tangent
+    odd=(_i8, WIDTH),  # the first of these are the columns that have other contacts
 )
 
 #: Room for what a step computes and forgets.
