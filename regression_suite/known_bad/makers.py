@@ -198,19 +198,23 @@ def slow(work: Work, folder: Path) -> None:
     budget, width = min(work.params.max_latency_ms, SLOW_BUDGET), 128
     while True:
         policy = surgery.slow_alone(good, face, width)
-        if width >= 4096 or _normal_ms(OnnxPolicy.from_bytes(policy, "slow"), work) > 2 * budget:
+        made = OnnxPolicy.from_bytes(policy, "slow")
+        # a few calls can be slow by chance on a busy machine: it is then timed as the gate does
+        if width >= 4096 or all(
+            _normal_ms(made, work, calls) > 2 * budget for calls in (15, behaviour.CALLS)
+        ):
             break
         width = int(width * 1.4)
     _copy(work, folder, policy)
 
 
-def _normal_ms(policy: OnnxPolicy, work: Work) -> float:
-    """Its latency on the machine that budgets are written for, from a few calls."""
+def _normal_ms(policy: OnnxPolicy, work: Work, calls: int) -> float:
+    """Its latency on the machine that budgets are written for, from so many calls."""
     observations, states = work.good.golden[0], work.good.golden_states[0]
     seen = Seen(observations[:1], states[:1])
     answer(policy, seen.observations, seen.states)
     reference = behaviour.reference_policy(observations.shape[1])
-    return behaviour.measure_latency(policy, reference, seen, calls=15).normal
+    return behaviour.measure_latency(policy, reference, seen, calls).normal
 
 
 def _one_action(work: Work) -> str:
