@@ -19,7 +19,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.faults import LedgerFull, LedgerGone, LedgerLocked, LedgerReadOnly
+from serving.registry.faults import UNWRITABLE, LedgerGone
 from serving.registry.interfaces import difference
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Champion
@@ -35,6 +35,8 @@ IDLE_POLLS = 4
 #: The watch and the samples are as rare: nobody waits for what they write, and on a busy server
 #: they cost as much as the rest of a poll.
 SURVEY_POLLS = 4
+#: Seconds that a look may take beyond `blind_seconds`, before it counts as one that hangs.
+SLACK = 5.0
 
 
 class Follower:
@@ -76,6 +78,15 @@ class Follower:
             await loop.run_in_executor(self._executor, self.look)
             await asyncio.sleep(self._limits.poll_seconds)
 
+    @property
+    def problem(self) -> str | None:
+        """Why the policy is not ready, or None. A look that hangs cannot say so itself."""
+        idle = (IDLE_POLLS + 1) * self._limits.poll_seconds
+        unread = time.monotonic() - self._seen
+        if self.served.problem is None and unread > self._limits.blind_seconds + idle + SLACK:
+            return f"the ledger was not read for {unread:.0f} s: it does not answer"
+        return self.served.problem
+
     def close(self) -> None:
         """Wait for a poll that is under way: it uses the database, which is closed next."""
         self._executor.shutdown()
@@ -103,17 +114,18 @@ class Follower:
             try:
                 self._ledger.database().require()
                 self._follow()
-                if self.controller.judge(self.served) or self.window.judge():
+                if self._beside(lambda: self.controller.judge(self.served)) or self._beside(
+                    self.window.judge
+                ):
                     self._follow()
                 self._count()
-                self._prune()
-                for look in self.looks:
-                    look()
+                for look in [self._prune, *self.looks]:
+                    self._beside(look)
                 self._seen = time.monotonic()  # all that must happen did, whatever a survey meets
                 if survey:
                     self._surveyed = self._seen
                     for look in self.surveys:
-                        look()
+                        self._beside(look)
             except LedgerGone as error:
                 logger.error("%s", error)
                 self._metrics.counts.add("ledger_errors")
@@ -124,6 +136,18 @@ class Follower:
             except Exception as error:
                 logger.exception("cannot follow the ledger")  # a bug; go on serving
                 self._blind(f"cannot follow the ledger: {error!r}")
+
+    def _beside(self, work: Callable[[], T]) -> T | None:
+        """Do work without which the champion can still be served; a failure is said and counted.
+
+        Another error than these leaves the poll: with it not even the reading can be trusted.
+        """
+        try:
+            return work()
+        except (*UNWRITABLE, ArtefactError) as error:
+            logger.error("%sserving goes on without a part of the work: %s", self._of, error)
+            self._metrics.counts.add("ledger_errors")
+            return None
 
     def _blind(self, problem: str) -> None:
         """Keep serving the loaded versions; after `blind_seconds` the server is not ready."""
@@ -145,11 +169,7 @@ class Follower:
             return loaded
 
     def _follow(self) -> None:
-        try:
-            self._ledger.expire()
-        except (LedgerFull, LedgerReadOnly, LedgerLocked) as error:
-            logger.error("what is overdue does not expire: %s", error)  # but can be served
-            self._metrics.counts.add("ledger_errors")
+        self._beside(self._ledger.expire)  # what is overdue can be served
         champion, canary = self._ledger.served(self._policy)
         before = self.served
         first, problem = self._champion(champion)
@@ -199,7 +219,7 @@ class Follower:
             return {}
         return {
             "held": held,
-            "weight": window.share,
+            "weight": window.share if 0 < exact_weight(window.share) < 1 else 0.0,
             "epoch": window.epoch,
             "key": trial_key(self.secret, self._policy, window.epoch),
             "deadline": window.rules.deadline,
@@ -293,8 +313,8 @@ class Follower:
 
     def _prune(self) -> None:
         if time.monotonic() - self._pruned > self._limits.prune_seconds:
+            self._pruned = time.monotonic()  # if it fails, too: it is as rare then
             self._ledger.prune_starts(self._limits.pin_seconds)
-            self._pruned = time.monotonic()
 
     @property
     def _of(self) -> str:

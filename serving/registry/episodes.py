@@ -23,8 +23,6 @@ from serving.registry.records import (
     Start,
     StartRow,
 )
-from serving.registry.rules import current_rules
-from serving.trial.rules import within_share
 from srghn.errors import LedgerError, TransitionRefused
 
 _ROUTES = {CHAMPION_ARM: "champion", CANARY_ARM: "canary", HELD_ARM: "holdback"}
@@ -125,7 +123,7 @@ def record_outcome(
         "length": length,
         "terminated": terminated,
         "poster": poster,
-        "counted": counts(connection, found, poster),
+        "counted": counts(found),
     }
     connection.execute(update(table).where(table.c.n == found.n).values(ended))
     stored = find_start(connection, policy, episode)
@@ -133,20 +131,12 @@ def record_outcome(
     return to_outcome(stored)
 
 
-def counts(connection: Connection, found: StartRow, poster: str | None) -> bool:
-    """Whether an outcome is evidence: in a trial, on one version, within its poster's share."""
-    if found.trial is None or found.moved:
-        return False
-    share = current_rules(connection, found.policy).poster_share
-    if poster is None or share >= 1:
-        return True
-    table = schema.starts
-    counted = select(func.count()).where(
-        table.c.policy == found.policy, table.c.trial == found.trial, table.c.counted
-    )
-    total = connection.execute(counted).scalar_one()
-    own = connection.execute(counted.where(table.c.poster == poster)).scalar_one()
-    return within_share(own, total, share)
+def counts(found: StartRow) -> bool:
+    """Whether an outcome can be evidence: in a trial, and on one version.
+
+    Its poster's share is seen where evidence is counted, since that is in order of start.
+    """
+    return found.trial is not None and not found.moved
 
 
 def to_outcome(row: StartRow) -> Outcome:

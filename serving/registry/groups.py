@@ -126,7 +126,7 @@ def end(connection: Connection, endings: Sequence[Ending], now: float) -> list[O
             results.append(_again(row, ending))
         else:
             arrived += 1
-            counted = ending.evidence and counts(connection, row, ending.poster)
+            counted = ending.evidence and counts(row)
             row = _ended(row, ending, arrived, now, counted)
             driver.run(_END, (*(getattr(row, name) for name in _SAID), row.n))
             results.append(to_outcome(row))

@@ -190,7 +190,7 @@ class StartRow:
 
     `moved`: it is evidence for neither arm, whatever its outcome, because another version went on
     with it or a request lacked its token. `counted` is False if the outcome is no evidence: outside
-    a trial, moved, or beyond its poster's share.
+    a trial, or moved. (One beyond its poster's share is left out where evidence is counted.)
     """
 
     n: int

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from serving.registry import rows, schema
 from serving.registry.steps import Step
+from serving.trial.assignment import BUCKETS
 from serving.trial.rules import GuardTerms, TrialTerms
 from srghn.errors import ConfigError
 
@@ -65,7 +66,10 @@ class HoldbackTerms(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     share: float = Field(
-        default=0.1, gt=0, lt=1, description="share of new episodes that stay on the predecessor"
+        default=0.1,
+        ge=1 / BUCKETS,
+        le=1 - 1 / BUCKETS,
+        description="share of new episodes that stay on the predecessor, in steps of 1/10000",
     )
     episodes: int = Field(default=4000, ge=2, description="episodes after which the window ends")
     hours: float = Field(default=24.0, gt=0, description="hours after which the window ends")
@@ -114,7 +118,8 @@ class DeploymentRules(BaseModel):
         default=1.0,
         gt=0,
         le=1,
-        description="largest share of a trial's evidence that one token may give",
+        description="largest share of a trial's evidence that one token may give; below 1 a trial "
+        "needs 20 outcomes for a decision, and holds for trials that begin later",
     )
 
 

@@ -218,7 +218,6 @@ Index("starts_of_policy", starts.c.policy, starts.c.n)
 Index("starts_ended", starts.c.policy, starts.c.arrived)
 Index("starts_arrived", starts.c.arrived, unique=True)
 Index("starts_outcomes", starts.c.policy, starts.c.version, starts.c.arrived)
-Index("starts_poster", starts.c.policy, starts.c.trial, starts.c.poster)
 Index("starts_started_at", starts.c.started_at)
 
 watch = Table(

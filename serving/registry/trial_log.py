@@ -29,6 +29,7 @@ def to_log(found: Sequence[StartRow], rules: TrialRules, held: bool = False) -> 
         np.array([row.arm == tried for row in found], np.int8),
         1 - weights if held else weights,
         np.array([_value(row, rules) for row in found], np.float64),
+        tuple(row.poster for row in found),
     )
 
 

@@ -191,8 +191,9 @@ def propose(
     deviation of returns that the gate measured, and with the share of missing outcomes in service,
     unless the terms name one. `weight`: a constant share from the first episode.
     """
-    terms = current_rules(connection, found.policy).trial
-    rules = terms_of(params, terms, _deviation(connection, found))
+    deployment = current_rules(connection, found.policy)
+    deviation = _deviation(connection, found)
+    rules = terms_of(params, deployment.trial, deviation, deployment.poster_share)
     if not rules.missing:
         share = episodes.missing(connection, found.policy, rules.deadline, now)
         rules = rules.model_copy(update={"missing": share})

@@ -69,12 +69,13 @@ class Expected:
         for arm, share in ((1, w), (0, 1 - w)):
             level = self.mean + arm * self.effect
             unit = sign * v * (arm - w) / (w * (1 - w))
-            for value, part in (
-                (level + self.deviation, (1 - self.missing) / 2),
-                (level - self.deviation, (1 - self.missing) / 2),
-                (fill, self.missing),
+            accepted = 0 if harm else v * margin
+            for value, room, part in (
+                (level + self.deviation, accepted, (1 - self.missing) / 2),
+                (level - self.deviation, accepted, (1 - self.missing) / 2),
+                (fill, 0, self.missing),
             ):
-                step = unit * (value - baseline) + (0 if harm else v * margin)
+                step = unit * (value - baseline) + room
                 found.append((max(step, -1.0), share * part))
         steps, shares = np.array(found).T
         return steps, shares

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.trial.bets import guard
-from serving.trial.evidence import Log, Path, TrialState, blocks, follow, state_at
-from serving.trial.rules import TrialRules
+from serving.trial.evidence import Log, Path, TrialState, blocks, capped, follow, state_at
+from serving.trial.rules import CAP_FROM, TrialRules
 
 Action = Literal["wait", "promote", "abort", "expire"]
 
@@ -55,10 +55,11 @@ def advance(state: TrialState, log: Log, rules: TrialRules) -> tuple[TrialState,
     for block in blocks(log):
         rest = block
         while len(rest):
-            path, logs = follow(state, rest, rules)
-            index = _first(state, rest, path, rules)
+            known = capped(state, rest, rules)
+            path, logs = follow(state, known, rules)
+            index = _first(state, known, path, rules)
             count = len(rest) if index is None else index + 1
-            state = state_at(state, rest, logs, count)
+            state = state_at(state, known, logs, count, rules)
             decision = decide(state, rules)
             if decision.action != "wait":
                 return state, decision
@@ -104,7 +105,7 @@ def exposed(state: TrialState, rules: TrialRules) -> bool:
 def _verdict(state: TrialState, capital: dict[str, float], rules: TrialRules) -> tuple[Action, str]:
     limit, stop = math.log(1 / rules.alpha), math.log(1 / rules.guard_alpha)
     said = _described(state)
-    stopped = _stopped(capital, stop)
+    stopped = _stopped(capital, stop) or _too_few(state, rules)
     if stopped is None and capital["harm"] >= limit:
         return "abort", f"the canary is worse: {said}"
     if stopped is None and capital["promote"] >= limit and exposed(state, rules):
@@ -130,6 +131,22 @@ def _stopped(capital: dict[str, float], stop: float) -> str | None:
     return None
 
 
+def _too_few(state: TrialState, rules: TrialRules) -> str | None:
+    """Why a poster's cap has no meaning yet."""
+    if state.outcomes >= _least(rules):
+        return None
+    share = f"{100 * rules.poster_share:g}%"
+    return (
+        f"{state.outcomes} outcomes are evidence, and a decision needs {CAP_FROM}, since no token "
+        f"may give more than {share} of them"
+    )
+
+
+def _least(rules: TrialRules) -> int:
+    """The outcomes without which nothing is decided."""
+    return CAP_FROM if rules.poster_share < 1 else 0
+
+
 def _capital(state: TrialState) -> dict[str, float]:
     sides = guard()
     found = {
@@ -146,9 +163,11 @@ def _first(state: TrialState, log: Log, path: Path, rules: TrialRules) -> int | 
     """Index of the first episode at which the trial is decided; None if there is none."""
     limit, stop = math.log(1 / rules.alpha), math.log(1 / rules.guard_alpha)
     n = state.episodes - state.since + np.arange(1, len(log) + 1)
-    known = np.cumsum((log.arms == 1) & ~np.isnan(log.values)) + state.canary.outcomes
+    arrived = ~np.isnan(log.values)
+    known = np.cumsum((log.arms == 1) & arrived) + state.canary.outcomes
     ready = known >= max(step.outcomes for step in rules.steps)
-    calm = (path.ratio < stop) & (path.missing < stop)
+    enough = np.cumsum(arrived) + state.outcomes >= _least(rules)
+    calm = (path.ratio < stop) & (path.missing < stop) & enough
     ends: Sequence[NDArray[np.bool_]] = (
         (path.harm >= limit) & calm,
         (path.promote >= limit) & ready & calm,

@@ -9,20 +9,25 @@ A test of 'the weighted mean effect so far is at most m' bets constant shares on
 assumption. The order of arrival has no effect, because episodes are in order of start.
 
 An outcome that is missing after its deadline is counted in two ways: as return 0 and as return 1.
-A decision must hold in both.
+A decision must hold in both. An accepted loss counts only with outcomes: where a share q of them is
+missing, the effect over all episodes is (1 - q) times that of the others, and so must be the loss.
+
+Where posters have a cap, an outcome beyond its poster's share of those before it, in order of
+start, is missing, too. So no poster gives more than its share of what decides.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.trial.bets import FILLS, Bets, bets_of, guard
-from serving.trial.rules import TrialRules
+from serving.trial.rules import TrialRules, within_share
 from srghn.inference.capital import Mixture
 
 Float64 = NDArray[np.float64]
@@ -40,13 +45,15 @@ class Log:
     """A part of a trial in order of start.
 
     `arms` (n,): 1 for the canary, 0 for the champion. `weights` (n,): the canary's probability at
-    that start, in (0, 1). `values` (n,): returns scaled to [0, 1], NaN without an outcome. Raises
+    that start, in (0, 1). `values` (n,): returns scaled to [0, 1], NaN without an outcome.
+    `posters` (n,): who posted them; None, and all if it is empty, for one without a cap. Raises
     `ValueError` for other shapes or values.
     """
 
     arms: NDArray[np.int8]
     weights: Float64
     values: Float64
+    posters: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.arms.shape == self.weights.shape == self.values.shape):
@@ -54,6 +61,8 @@ class Log:
                 "arms, weights and values must have one shape (n,), got "
                 f"{self.arms.shape}, {self.weights.shape}, {self.values.shape}"
             )
+        if self.posters and len(self.posters) != len(self.arms):
+            raise ValueError(f"expected {len(self.arms)} posters or none, got {len(self.posters)}")
         known = self.values[~np.isnan(self.values)]
         if not np.all((known >= 0) & (known <= 1)):
             raise ValueError("returns must be scaled to [0, 1], or NaN for a missing outcome")
@@ -64,7 +73,7 @@ class Log:
         return len(self.arms)
 
     def __getitem__(self, part: slice) -> Log:
-        return Log(self.arms[part], self.weights[part], self.values[part])
+        return Log(self.arms[part], self.weights[part], self.values[part], self.posters[part])
 
 
 def joined(first: Log, second: Log) -> Log:
@@ -73,6 +82,7 @@ def joined(first: Log, second: Log) -> Log:
         np.concatenate([first.arms, second.arms]),
         np.concatenate([first.weights, second.weights]),
         np.concatenate([first.values, second.values]),
+        first.posters + second.posters,
     )
 
 
@@ -102,7 +112,8 @@ class TrialState:
     same by side and bet, (2, bets), for the tests that episodes and missing outcomes are split
     between the arms by their weights. `bets`: the bets of that capital; a state keeps them, so new
     rules do not change those of a later attempt. `baseline` is b. `since` is the number of episodes
-    before the present attempt.
+    before the present attempt. `posted` is the number of outcomes in the evidence by poster, where
+    posters have a cap.
     """
 
     bets: Bets
@@ -114,10 +125,15 @@ class TrialState:
     champion: ArmCount = ArmCount()
     canary: ArmCount = ArmCount()
     since: int = 0
+    posted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def episodes(self) -> int:
         return self.champion.episodes + self.canary.episodes
+
+    @property
+    def outcomes(self) -> int:
+        return self.champion.outcomes + self.canary.outcomes
 
     def retry(self) -> TrialState:
         """The same evidence, for continuing an expired trial; its limit counts from here.
@@ -135,7 +151,7 @@ class TrialState:
             data[name] = vars(getattr(self, name))
         mixtures = {"promote": self.bets.promote, "harm": self.bets.harm}
         data["bets"] = {name: mixture.to_json() for name, mixture in mixtures.items()}
-        return data
+        return data | ({"posted": dict(self.posted)} if self.posted else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialState:
@@ -145,7 +161,8 @@ class TrialState:
         baseline = float(data["baseline"])
         since = int(data["since"])
         bets = Bets(*(Mixture.from_json(data["bets"][name]) for name in ("promote", "harm")))
-        return cls(bets, promote, harm, ratio, missing, baseline, champion, canary, since)
+        posted = data.get("posted", {})
+        return cls(bets, promote, harm, ratio, missing, baseline, champion, canary, since, posted)
 
 
 def begin(rules: TrialRules) -> TrialState:
@@ -165,6 +182,28 @@ class Path:
     missing: Float64
 
 
+def capped(state: TrialState, log: Log, rules: TrialRules) -> Log:
+    """The log after `state`, without the outcomes beyond their posters' share."""
+    if rules.poster_share >= 1 or not log.posters:
+        return log
+    values, posted, total = log.values.copy(), dict(state.posted), state.outcomes
+    for i in np.flatnonzero(~np.isnan(values)).tolist():
+        poster = log.posters[i]
+        if poster is not None:
+            own = posted.get(poster, 0)
+            if not within_share(own, total, rules.poster_share):
+                values[i] = np.nan
+                continue
+            posted[poster] = own + 1
+        total += 1
+    return replace(log, values=values)
+
+
+def _posted(before: Mapping[str, int], log: Log) -> Mapping[str, int]:
+    known = (p for p, value in zip(log.posters, log.values, strict=False) if value == value)
+    return Counter(before) + Counter(poster for poster in known if poster is not None)
+
+
 def steps(log: Log, baselines: Float64, rules: TrialRules) -> tuple[Float64, Float64]:
     """The steps that the bets are on, each (2, n) by fill: for a promotion, and for harm."""
     w, a = log.weights, log.arms
@@ -178,7 +217,7 @@ def steps(log: Log, baselines: Float64, rules: TrialRules) -> tuple[Float64, Flo
             better = np.where(gone, np.where(a == 1, 0.0, 1.0), log.values)
             worse = np.where(gone, np.where(a == 1, 1.0, 0.0), log.values)
         unit = v * (a - w) / (w * (1 - w))
-        towards.append(unit * (better - baselines) + v * rules.margin)
+        towards.append(unit * (better - baselines) + v * ~gone * rules.margin)
         away.append(-unit * (worse - baselines))
     return np.stack(towards), np.stack(away)
 
@@ -214,7 +253,7 @@ class Logs:
     baselines: Float64
 
 
-def state_at(state: TrialState, log: Log, logs: Logs, count: int) -> TrialState:
+def state_at(state: TrialState, log: Log, logs: Logs, count: int, rules: TrialRules) -> TrialState:
     """The state after the first `count` episodes of `log`, at least one."""
     row = count - 1
 
@@ -230,6 +269,7 @@ def state_at(state: TrialState, log: Log, logs: Logs, count: int) -> TrialState:
         baseline=float(logs.baselines[count]),
         champion=_counted(state.champion, log[:count], 0),
         canary=_counted(state.canary, log[:count], 1),
+        posted=_posted(state.posted, log[:count]) if rules.poster_share < 1 else state.posted,
     )
 
 
@@ -248,11 +288,13 @@ def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
     """
     if not len(log):
         return -1.0, 1.0
+    log = capped(begin(rules), log, rules)
     baselines = _baselines(log.values, 0.5)[:-1]
     v = np.minimum(log.weights, 1 - log.weights)
     towards, away = steps(log, baselines, rules)
     bets, limit = bets_of(rules), np.log(1 / rules.alpha)
-    low = _last_refuted(towards - v * rules.margin, v, bets.promote, limit)
+    accepted = v * ~np.isnan(log.values) * rules.margin
+    low = _last_refuted(towards - accepted, v, bets.promote, limit)
     return low, -_last_refuted(away, v, bets.harm, limit)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -14,13 +15,14 @@ from srghn.config import CanaryParams, Params
 FIRST_WEIGHT, FIRST_OUTCOMES = 0.05, 2
 
 
-#: Outcomes from which a poster's cap applies; among fewer, one outcome is always a large share.
+#: Outcomes that a trial needs for a decision where posters have a cap. A poster's cap is never less
+#: than its share of these, or nobody could be the first.
 CAP_FROM = 20
 
 
 def within_share(own: int, total: int, share: float) -> bool:
-    """Whether one more outcome of a poster, who has posted `own` of `total`, is evidence."""
-    return total < CAP_FROM or own + 1 <= share * (total + 1)
+    """Whether one more outcome of a poster, of whom `own` of `total` are evidence, is so, too."""
+    return own < math.ceil(share * max(total + 1, CAP_FROM))
 
 
 class WeightStep(Params):
@@ -83,6 +85,9 @@ class TrialTerms(Params):
 class TrialRules(TrialTerms):
     """The rules of one trial. Returns are clipped to its range and scaled to [0, 1]."""
 
+    poster_share: float = Field(
+        1.0, gt=0, le=1, description="largest share of the evidence that one token may give"
+    )
     low: float = Field(0.0, description="return that counts as 0")
     high: float = Field(500.0, description="return that counts as 1")
     deviation: float = Field(
@@ -143,7 +148,10 @@ class GuardTerms(Params):
 
 
 def terms_of(
-    params: CanaryParams, terms: TrialTerms | None = None, deviation: float | None = None
+    params: CanaryParams,
+    terms: TrialTerms | None = None,
+    deviation: float | None = None,
+    poster_share: float = 1.0,
 ) -> TrialRules:
     """The rules of one trial.
 
@@ -153,6 +161,7 @@ def terms_of(
     default.
     """
     held = {"low": params.return_low, "high": params.return_high}  # numbers, once registered
+    held["poster_share"] = poster_share
     if deviation is not None:
         held["deviation"] = min(max(deviation, 0.01), 0.5)
     if terms is not None:

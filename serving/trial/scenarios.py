@@ -79,13 +79,11 @@ def _against_the_canary(arm: int, value: float) -> float:
 class Liars:
     """A share of the clients that posts false returns: `lie` of the arm and the true return.
 
-    `poster_share`: they share one token, and the deployment rules allow it this share of the
-    evidence. Its further outcomes are missing.
+    They share one token. The others are without a cap.
     """
 
     share: float
     lie: Callable[[int, float], float]
-    poster_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,8 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "liars-capped": Scenario(
         "as liars-for, with one token that may give 5% of the evidence",
-        liars=Liars(0.2, _for_the_canary, 0.05),
+        expect={"poster_share": 0.05},
+        liars=Liars(0.2, _for_the_canary),
     ),
 }
 #: The scenarios without liars.

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from serving.trial.decision import Decision, advance, decide, weight_now
 from serving.trial.evidence import Log, TrialState, begin
 from serving.trial.plan import plan
-from serving.trial.rules import TrialRules, WeightStep, within_share
-from serving.trial.scenarios import LONGEST, SCENARIOS, Liars, Scenario
+from serving.trial.rules import TrialRules, WeightStep
+from serving.trial.scenarios import LONGEST, SCENARIOS, Scenario
 from srghn.seeding import stream
 
 Generator = np.random.Generator
+#: The token that all liars have.
+LIAR = "liar"
 #: Starts between two looks of the controller.
 LOOK = 20
 #: Starts that are drawn at once if the weight is constant.
@@ -141,7 +143,9 @@ class _Played:
     def __init__(self, traffic: Traffic, rules: TrialRules, rng: Generator) -> None:
         self._traffic, self._deadline, self._rng = traffic, rules.deadline, rng
         self._free = [(0.0, client) for client in range(traffic.clients)]  # (time free, client)
-        self._posts = _Posts(traffic.scenario.liars, traffic.clients)
+        liars = traffic.scenario.liars
+        self._liars = 0 if liars is None else round(liars.share * traffic.clients)
+        self._posters: tuple[str | None, ...] = ()
         self._arms = np.zeros(0, np.int8)
         self._weights, self._values, self._starts, self._known = (np.zeros(0) for _ in range(4))
 
@@ -156,15 +160,16 @@ class _Played:
         lasts = scenario.duration(values, rng)
         after = lasts + (rng.exponential(scenario.delay, count) if scenario.delay else 0.0)
         gone = scenario.missing(values, rng) | (after > self._deadline)
-        starts = np.empty(count)
+        starts, posters = np.empty(count), [*self._posters, *[None] * count]
         for n, last in enumerate(lasts.tolist()):
             starts[n], client = self._free[0]
             heapq.heapreplace(self._free, (float(starts[n]) + last, client))
-            if scenario.liars is not None and not gone[n]:
-                values[n], counts = self._posts.post(client, int(arms[n]), float(values[n]))
-                gone[n] = not counts
+            if client < self._liars and scenario.liars is not None:
+                values[n] = scenario.liars.lie(int(arms[n]), float(values[n]))
+                posters[len(self) + n] = LIAR
         known = starts + np.where(gone, self._deadline, after)
         self._arms = np.append(self._arms, arms)
+        self._posters = tuple(posters)
         self._weights = np.append(self._weights, np.full(count, weight))
         self._values = np.append(self._values, np.where(gone, np.nan, values))
         self._starts = np.append(self._starts, starts)
@@ -181,28 +186,8 @@ class _Played:
         return next(started for started in looks if self.ready(started) >= evidence)
 
     def log(self, first: int, end: int) -> Log:
-        return Log(self._arms[first:end], self._weights[first:end], self._values[first:end])
-
-
-class _Posts:
-    """The clients' posts, and whether they count; the liars share one token and its cap."""
-
-    def __init__(self, liars: Liars | None, clients: int) -> None:
-        self._liars, self._total, self._own = liars, 0, 0
-        self._first_honest = 0 if liars is None else round(liars.share * clients)
-
-    def post(self, client: int, arm: int, value: float) -> tuple[float, bool]:
-        """The return that is posted, and whether it is evidence."""
-        liars = self._liars
-        if liars is None:
-            return value, True
-        lies = client < self._first_honest
-        kept = not lies or liars.poster_share == 1
-        if kept or within_share(self._own, self._total, liars.poster_share):
-            self._total += 1
-            self._own += lies
-            return liars.lie(arm, value) if lies else value, True
-        return value, False
+        part = slice(first, end)
+        return Log(self._arms[part], self._weights[part], self._values[part], self._posters[part])
 
 
 def draw_returns(

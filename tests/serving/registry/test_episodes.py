@@ -13,7 +13,9 @@ from serving.registry.episodes import MEASURED, UnknownEpisode
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.rules import DeploymentRules
+from serving.registry.trial_log import to_log
 from serving.trial import evidence
+from serving.trial.decision import advance
 from serving.trial.evidence import ArmCount
 from serving.trial.rules import CAP_FROM, TrialRules, TrialTerms, WeightStep
 from srghn.config import CanaryParams
@@ -192,15 +194,33 @@ def test_the_watch_counts_each_outcome_once(ledger: Ledger) -> None:
 
 
 def test_one_poster_is_no_more_than_a_share_of_the_evidence(ledger: Ledger) -> None:
-    ledger.set_deployment_rules(DeploymentRules(poster_share=0.5), who=ANN)
-    for n in range(3 * CAP_FROM):
-        begin(ledger, f"e{n}")
-        ledger.record_outcome(POLICY, f"e{n}", 1.0, 1, True, "one")
-    counted = sum(outcome.counted for outcome in ledger.outcomes())
-    assert counted == CAP_FROM
-    for n in range(10):
-        begin(ledger, f"f{n}")
-        assert ledger.record_outcome(POLICY, f"f{n}", 1.0, 1, True, "two").counted
+    """In order of start, in whichever order outcomes arrive."""
+    rules = TrialRules(poster_share=0.5)
+    half = CAP_FROM // 2
+    names = [f"e{n}" for n in range(3 * CAP_FROM)]
+    in_time: dict[str, Any] = {"trial": 7, "weight": 0.5, "deadline": 1e12}
+    ledger.start_episodes([Start(name, 1, **in_time) for name in names])
+    for name in reversed(names):
+        ledger.record_outcome(POLICY, name, 1.0, 1, True, "one")
+    found = ledger.resolved(POLICY, 7, 0, 50.0)
+    state, _ = advance(evidence.begin(rules), to_log(found, rules), rules)
+    assert (state.episodes, state.outcomes, state.posted) == (3 * CAP_FROM, half, {"one": half})
+    for n in range(CAP_FROM):
+        ledger.start_episodes([Start(f"f{n}", 1, **in_time)])
+        ledger.record_outcome(POLICY, f"f{n}", 1.0, 1, True, "two" if n < half else f"new {n}")
+    more = ledger.resolved(POLICY, 7, found[-1].n, 50.0)
+    after, _ = advance(state, to_log(more, rules), rules)
+    assert after.posted == {"one": half, "two": half} | {
+        f"new {n}": 1 for n in range(half, 2 * half)
+    }
+    whole, _ = advance(evidence.begin(rules), to_log([*found, *more], rules), rules)
+    assert whole.to_json() == after.to_json()
+
+
+def test_the_cap_is_part_of_the_rules_that_a_trial_begins_with(steps: Steps) -> None:
+    steps.ledger.set_deployment_rules(DeploymentRules(poster_share=0.2), who=ANN)
+    steps.first()
+    assert steps.canary(steps.approved()).rules.poster_share == 0.2
 
 
 def test_what_never_ended_is_forgotten_and_a_trials_evidence_is_not(tmp_path: Any) -> None:

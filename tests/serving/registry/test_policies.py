@@ -142,7 +142,15 @@ def test_deployment_rules_are_events_with_actor_and_reason(ledger: Ledger) -> No
     ledger.verify()
 
 
-@pytest.mark.parametrize("data", [{"approver": "nobody"}, {"poster_share": 0.0}, {"speed": 1}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"approver": "nobody"},
+        {"poster_share": 0.0},
+        {"speed": 1},
+        {"holdback": {"share": 0.00004}},
+    ],
+)
 def test_a_rule_that_is_none_is_named(data: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"deployment rule {next(iter(data))}"):
         parse_rules(data)

@@ -24,6 +24,11 @@ def log(n: int, canary: float, champion: float = 0.6, seed: int = 0, weight: flo
     return Log(arms, np.full(n, weight), np.clip(values, 0, 1))
 
 
+def posted(log: Log, *posters: str | None) -> Log:
+    """The same, posted by these in turn."""
+    return replace(log, posters=tuple(posters[i % len(posters)] for i in range(len(log))))
+
+
 def test_better_and_equal_canaries_are_promoted_and_a_worse_one_is_aborted() -> None:
     for canary, action in ((0.75, "promote"), (0.6, "promote"), (0.4, "abort")):
         state, decision = advance(begin(RULES), log(2000, canary), RULES)
@@ -45,12 +50,18 @@ def test_harm_needs_no_minimum() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(0, 5))
-def test_how_the_log_is_cut_changes_no_byte(cuts: list[int], seed: int) -> None:
-    whole, decision = advance(begin(RULES), log(300, 0.55, seed=seed), RULES)
-    state, found, at, full = begin(RULES), None, 0, log(300, 0.55, seed=seed)
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    st.integers(0, 5),
+    st.sampled_from([1.0, 0.3, 0.05]),
+)
+def test_how_the_log_is_cut_changes_no_byte(cuts: list[int], seed: int, share: float) -> None:
+    rules = RULES.model_copy(update={"poster_share": share})
+    full = posted(log(300, 0.55, seed=seed), *"aaaabc", None)
+    whole, decision = advance(begin(rules), full, rules)
+    state, found, at = begin(rules), None, 0
     for cut in [*cuts, 300]:
-        state, found = advance(state, full[at : at + cut], RULES)
+        state, found = advance(state, full[at : at + cut], rules)
         if found.action != "wait":
             break
         at += cut
@@ -100,6 +111,55 @@ def test_missing_outcomes_must_not_matter_either_way() -> None:
     )
     assert without.action == with_gaps.action == "promote"
     assert with_gaps.episodes > without.episodes
+
+
+@pytest.mark.parametrize("canary", [0.4, 0.2])
+def test_a_burst_of_starts_by_one_token_decides_no_trial(canary: float) -> None:
+    """It begins its episodes in a row, and posts when many outcomes of others have arrived."""
+    rules = RULES.model_copy(update={"poster_share": 0.05})
+    full = posted(log(1400, canary), *(f"client {n}" for n in range(50)))
+    burst = slice(5, 65)
+    values, posters = full.values.copy(), list(full.posters)
+    values[burst] = full.arms[burst]  # the best return for the canary, the worst for the champion
+    posters[burst] = ["liar"] * 60
+    state, decision = advance(
+        begin(rules), replace(full, values=values, posters=tuple(posters)), rules
+    )
+    assert decision.action == "abort", decision.reason
+    assert state.posted["liar"] <= 0.05 * state.outcomes + 1
+    uncapped = replace(full, values=values, posters=())
+    assert advance(begin(rules), uncapped, rules)[1].action == "promote"
+
+
+def test_one_token_alone_ends_no_trial() -> None:
+    """Neither by harm, which needs no minimum where tokens have no cap, nor as the first."""
+    lies = log(500, 0.6)
+    lies = posted(replace(lies, values=1.0 - lies.arms), "liar")
+    assert advance(begin(RULES), lies, RULES)[1].episodes < 20
+    rules = RULES.model_copy(update={"poster_share": 0.3})
+    state, decision = advance(begin(rules), lies, rules)
+    assert (decision.action, state.outcomes) == ("wait", 6)
+    assert "no token may give more than 30% of them" in decision.reason
+
+
+def test_tokens_at_their_cap_go_on_in_turn() -> None:
+    rules = RULES.model_copy(update={"poster_share": 0.25, "margin": 0.001})
+    state, _ = advance(begin(rules), posted(log(400, 0.6), *"abcd"), rules)
+    assert state.posted == dict.fromkeys("abcd", 100)
+
+
+@pytest.mark.parametrize(("effect", "missing"), [(-0.12, 0.7), (-0.3, 0.9)])
+def test_episodes_that_nobody_ends_do_not_widen_the_accepted_loss(
+    effect: float, missing: float
+) -> None:
+    rules = RULES.model_copy(update={"margin": 0.1, "max_episodes": 6000, "missing": missing})
+    found = []
+    for seed in range(20):
+        full = log(6000, 0.6 + effect, seed=seed)
+        gone = np.random.default_rng(seed + 100).random(6000) < missing
+        values = np.where(gone, np.nan, full.values)
+        found.append(advance(begin(rules), replace(full, values=values), rules)[1].action)
+    assert found.count("promote") <= 2, found
 
 
 def test_outcomes_that_go_missing_in_one_arm_stop_a_promotion() -> None:

@@ -195,7 +195,6 @@ def _starts() -> None:
     op.create_index("starts_ended", "starts", ["policy", "arrived"])
     op.create_index("starts_arrived", "starts", ["arrived"], unique=True)
     op.create_index("starts_outcomes", "starts", ["policy", "version", "arrived"])
-    op.create_index("starts_poster", "starts", ["policy", "trial", "poster"])
     op.create_index("starts_started_at", "starts", ["started_at"])
 
 
