@@ -146,11 +146,13 @@ def _steps(
     yield env.reset(seed=seed)[0], 0.0, False, False
     for action in actions:
         observation, reward, terminated, truncated, _ = env.step(action)
-        if np.size(given := np.asarray(reward)) != 1:
+        if (given := np.asarray(reward)).ndim:
+            remedy = "give it as a float"
+            if given.size != 1:
+                remedy = "weight its components: env.wrappers: [{path: "
+                remedy += "srghn.envs.wrappers:WeightedReward, kwargs: {weights: [...]}}]"
             raise ValueError(
-                f"its reward is a vector of shape {given.shape}, expected one number; weight its "
-                "components: env.wrappers: "
-                "[{path: srghn.envs.wrappers:WeightedReward, kwargs: {weights: [...]}}]"
+                f"its reward is a vector of shape {given.shape}, expected one number; {remedy}"
             )
         yield observation, float(reward), bool(terminated), bool(truncated)
         if terminated or truncated:

@@ -161,17 +161,22 @@ def _fresh_mends(params: EnvParams, spec: WorldSpec, mode: str, interface: Inter
 def _normalised(interface: Interface, observations: NDArray[np.float32]) -> Interface:
     """The interface with each element's mean and standard deviation, to four digits.
 
-    Flags, only ever 0 or 1, are left as they are; an element that never changed is only shifted.
+    A mean has more of them where it is far larger than its deviation. Flags, only ever 0 or 1, are
+    left as they are; an element that never changed is only shifted.
     """
     values = observations.astype(np.float64)
     flags = np.isin(observations, (0.0, 1.0)).all(axis=0)
     means = np.where(flags, 0.0, values.mean(axis=0))
     spread = values.std(axis=0)
-    still = flags | (spread <= 1e-6 * np.maximum(1.0, np.abs(means)))
+    still = flags | (spread <= np.maximum(1e-6 * np.abs(means), 1e-12))
     deviations = np.where(still, 1.0, spread)
+    ratios = np.abs(means) / deviations
+    more = np.where(ratios > 10, np.ceil(np.log10(np.maximum(ratios, 1.0))), 0).astype(int)
     return replace(
         interface,
-        observation_mean=tuple(float(f"{mean:.4g}") for mean in means),
+        observation_mean=tuple(
+            float(f"{mean:.{4 + digits}g}") for mean, digits in zip(means, more, strict=True)
+        ),
         observation_deviation=tuple(float(f"{deviation:.4g}") for deviation in deviations),
     )
 

@@ -33,6 +33,12 @@ def read_interface(env: gym.Env[Any, Any], name: str) -> Interface:
             "wrapper that gives observations"
         )
     layout = Layout(leaves)
+    names = [leaf.name for leaf in leaves]
+    if twice := sorted({leaf for leaf in names if names.count(leaf) > 1}):
+        raise EnvVersionError(
+            f"{name} has two observations named {twice[0]!r}: keys within keys are joined by dots; "
+            "rename a key of its Dict space"
+        )
     assert layout.size == observations.shape[0]
     return Interface(
         observation_size=layout.size,
@@ -139,6 +145,8 @@ class FlatWorld(gym.Wrapper[Any, Any, Any, Any]):
         return self._flatten(observation), info
 
     def step(self, action: Any) -> tuple[Float32, Any, bool, bool, dict[str, Any]]:
+        if isinstance(action, np.ndarray):
+            action = action.copy()  # an environment may write to it, and a wrapper give it again
         if self._shape is not None:
             action = np.reshape(action, self._shape)
         if self._dtype is not None:

@@ -33,6 +33,8 @@ class Check:
     `value` with its interval [low, high] was held against `threshold`, all in the unit of the
     check; `sense` says how. `reason` says what was found, `remedy` what would have changed it. A
     check that is not `binding` is reported and decides nothing. `n` episodes were looked at.
+    `scale` is the width of the range of what was measured, by which checks of different units are
+    compared; verdicts of earlier versions have none, and are compared as they were.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Check:
     binding: bool = True
     sense: Sense = ""
     n: int | None = None
+    scale: float = 1.0
 
     @property
     def slack(self) -> float | None:
@@ -54,6 +57,11 @@ class Check:
         if end is None or self.threshold is None:
             return None
         return self.threshold - end if self.sense.startswith("high") else end - self.threshold
+
+    @property
+    def room(self) -> float | None:
+        """The slack as a share of the range of what was measured; None without a slack."""
+        return None if self.slack is None else self.slack / self.scale
 
     @property
     def cleared(self) -> bool | None:
@@ -119,8 +127,8 @@ class Verdict:
 def decide(checks: Sequence[Check]) -> tuple[Outcome, Check]:
     """The outcome of all checks, and the check that decided it.
 
-    Of several checks with the worst outcome the first binds; if all passed, the one that passed by
-    least. No binding check at all is an error, never a pass.
+    Of several checks with the worst outcome the first binds; if all passed, the one with the least
+    room. No binding check at all is an error, never a pass.
     """
     binding = [check for check in checks if check.binding]
     if not binding:
@@ -129,7 +137,7 @@ def decide(checks: Sequence[Check]) -> tuple[Outcome, Check]:
     worst = min((check.outcome for check in binding), key=PRECEDENCE.index)
     bound = [check for check in binding if check.outcome == worst]
     if worst == "passed":
-        bound.sort(key=lambda check: float("inf") if check.slack is None else check.slack)
+        bound.sort(key=lambda check: float("inf") if check.room is None else check.room)
     return worst, bound[0]
 
 
@@ -148,7 +156,7 @@ def contradiction(verdict: Mapping[str, Any]) -> str | None:
     try:
         checks = [_read(check) for check in verdict["checks"]]
         claimed, named = verdict["verdict"], verdict["bound_by"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         return f"it is not a verdict with checks: {str(error)[:_QUOTED]}"
     for check in checks:
         if problem := _contradicts(check):
@@ -170,9 +178,13 @@ def _read(data: Any) -> Check:
     check = Check(**data)
     if check.outcome not in PRECEDENCE or not isinstance(check.binding, bool):
         raise ValueError(f"not an outcome: {data!r}")
-    numbers = (check.value, check.threshold, check.low, check.high)
-    if not all(isinstance(v, int | float) or v is None for v in numbers):
+    given = (check.value, check.threshold, check.low, check.high)
+    numbers = [check.scale, *(v for v in given if v is not None)]
+    if not all(isinstance(v, int | float) for v in numbers):
         raise ValueError(f"not numbers: {data!r}")
+    finite = [math.isfinite(v) for v in numbers]  # raises for an int beyond all floats
+    if not (finite[0] and check.scale > 0):
+        raise ValueError(f"not a width: {data!r}")
     return check
 
 

@@ -309,3 +309,38 @@ class OneArray(Counter):
     def look(self) -> Any:
         self.seen[:] = super().look()
         return self.seen.copy() if self.copies else self.seen
+
+
+class WritesToItsAction(Counter):
+    """Doubles its action in place, and gives it as the reward."""
+
+    action_space = spaces.Box(-10.0, 10.0, (1,), np.float32)
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        action *= 2
+        return observation, float(action[0]), *rest
+
+
+class Pressure(Counter):
+    """Observes something far from 0 that moves by little, and something small that moves."""
+
+    def look(self) -> Any:
+        moved = self.np_random.normal(size=2)
+        return np.array([101_325 + 5 * moved[0], 1e-8 * moved[1], 101_325], dtype=np.float32)
+
+
+class SameNames(Counter):
+    """Observes two things whose keys, joined, are one name."""
+
+    observation_space = spaces.Dict(  # type: ignore[assignment]
+        {"a.b": spaces.Box(-1.0, 1.0, (1,)), "a": spaces.Dict({"b": spaces.Box(-1.0, 1.0, (1,))})}
+    )
+
+
+class RewardInAnArray(Counter):
+    """Gives its reward as an array of one."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, np.array([reward], dtype=np.float32), *rest

@@ -288,8 +288,13 @@ class FunctionForward(Forward):
         if np.isnan(kept).any():
             raise EvaluationError("an action is NaN")
         # a fast backend would play another action, or whatever lies beyond its memory
-        if self._after.size and ((kept < self._first) | (kept >= self._after)).any():
-            raise EvaluationError(f"actions must be of {self._first} to {self._after - 1}")
+        if (
+            self._after.size
+            and ((kept < self._first) | (kept >= self._after) | (kept % 1 != 0)).any()
+        ):
+            raise EvaluationError(
+                f"actions must be of {self._first} to {self._after - 1}, and whole numbers"
+            )
         return kept
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from srghn.config import EnvParams, Wrapper
 from srghn.envs import EnvVersion, Perturbation, default_cells, pin, verify
+from srghn.envs.perturb import parse
 from srghn.envs.registry import find
 from srghn.errors import EnvVersionError
 
@@ -126,6 +127,31 @@ def test_a_vector_of_rewards_is_refused_with_the_wrapper_that_weighs_it() -> Non
     assert env.step(0)[1] == 1.0
 
 
+def test_a_reward_in_an_array_is_refused_with_what_to_give() -> None:
+    with pytest.raises(EnvVersionError, match=r"vector of shape \(1,\), .* give it as a float"):
+        pin(world("RewardInAnArray", max_episode_steps=9))
+
+
+def test_observations_of_one_name_are_refused_by_it() -> None:
+    with pytest.raises(EnvVersionError, match=r"two observations named 'a\.b': .*rename a key"):
+        pin(world("SameNames", max_episode_steps=9))
+
+
+@pytest.mark.parametrize(
+    "perturbation", ["action_repeat:2", "action_delay:2", "action_drop:0.5", None]
+)
+def test_a_world_that_writes_to_its_action_is_given_what_was_chosen(
+    perturbation: str | None,
+) -> None:
+    version = pin(world("WritesToItsAction", max_episode_steps=20))
+    changed = None if perturbation is None else parse(perturbation)
+    env = version.make("normal", changed)
+    env.reset(seed=0)
+    chosen = np.array([0.25], dtype=np.float32)
+    assert [env.step(chosen)[1] for _ in range(3)][1:] == [0.5, 0.5]
+    assert chosen == 0.25
+
+
 def test_what_a_space_or_float32_does_not_hold_is_said_with_how_many() -> None:
     notes: list[str] = []
     pin(world("Offset", max_episode_steps=20), notes.append)
@@ -171,6 +197,15 @@ def test_normalising_is_measured_at_the_pin_and_part_of_the_version() -> None:
     flags = pin(world("OneHot", max_episode_steps=20, normalise=True)).interface
     assert set(flags.observation_mean) == {0.0}
     assert set(flags.observation_deviation) == {1.0}
+
+
+def test_elements_far_from_0_and_small_ones_are_normalised_too() -> None:
+    version = pin(world("Pressure", max_episode_steps=20, normalise=True))
+    face, env = version.interface, version.make("normal")
+    rows = np.float64([env.reset(seed=n)[0] for n in range(300)])
+    seen = (rows - face.observation_mean) / face.observation_deviation
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=0.3)
+    np.testing.assert_allclose(seen.std(axis=0), [1, 1, 0], atol=0.3)
 
 
 def test_a_world_that_writes_to_its_observations_is_pinned_like_one_that_copies() -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
@@ -76,14 +75,29 @@ class Start:
     lane: Any
     contacts: Records
     row: NDArray[np.float32]
-    noise: list[Float64]
-    more: Callable[[], Float64]
+    noise: list[_Block]
 
     def block(self, number: int) -> Float64:
         """The block of noise with that number, from 0 on."""
         while len(self.noise) <= number:
-            self.noise.append(self.more())
-        return self.noise[number]
+            self.noise.append(self.noise[-1].following())
+        return self.noise[number].values
+
+
+class _Block(NamedTuple):
+    """Some noise of the engines, and PCG64's state after it.
+
+    With that state what follows is the same however often, and wherever, drawing it is interrupted.
+    """
+
+    values: Float64
+    after: Any
+    worlds: Records
+
+    def following(self) -> _Block:
+        bits = np.random.PCG64(0)
+        bits.state = self.after
+        return _Block(draw(np.random.Generator(bits), self.worlds), bits.state, self.worlds)
 
 
 class Fleet:
@@ -145,5 +159,5 @@ def start_of(worlds: Records, seed: int) -> Start:
     fleet.noise[0] = draw(rng, worlds)
     kernel.begin(worlds, fleet.lanes, fleet.contacts)
     fleet.fly(np.zeros(1, dtype=np.int64), np.zeros((1, 3)))
-    noise = [fleet.noise[0]]
-    return Start(lane.copy(), fleet.contacts[0], fleet.rows[0], noise, partial(draw, rng, worlds))
+    noise = _Block(fleet.noise[0], rng.bit_generator.state, worlds)
+    return Start(lane.copy(), fleet.contacts[0], fleet.rows[0], [noise])

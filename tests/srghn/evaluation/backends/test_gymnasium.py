@@ -156,6 +156,7 @@ def test_functions_play_like_the_weights_they_hold(cartpole: EnvVersion) -> None
         (lambda o: np.full(len(o), np.nan), "NaN"),
         (lambda o: np.full(len(o), 2), "must be of"),
         (lambda o: np.full(len(o), -1), "must be of"),
+        (lambda o: np.full(len(o), 0.7), "whole numbers"),
         (lambda o: 1 / 0, "ZeroDivisionError"),
     ],
 )

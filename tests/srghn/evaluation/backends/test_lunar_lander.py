@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from srghn.config import EnvParams, NetworkParams
 from srghn.envs import EnvVersion, Perturbation, pin
-from srghn.evaluation.backends.lunar_lander.world import read_world
+from srghn.evaluation.backends.lunar_lander.world import draw, read_world
 from srghn.evaluation.base import (
     Evaluation,
     Float32,
@@ -92,6 +92,33 @@ def test_starts_are_kept_for_the_same_seeds_only() -> None:
         for chosen in (first, first, second, first, first[:2]):
             found = backend.evaluate(policies, Task(version, "normal", chosen))
             assert same(found, play("lunar-lander", version, policies, "normal", chosen, None))
+
+
+def test_an_interrupt_amid_a_draw_of_noise_changes_nothing_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The noise of a start is kept from call to call."""
+    version = pin(EnvParams(id="LunarLander-v3"))
+    task = Task(version, "normal", seeds(7, "test", 3))
+    pilots = heuristics(version)
+
+    drawn = 0
+
+    def stopped(*args: Any) -> Any:
+        nonlocal drawn
+        noise, drawn = draw(*args), drawn + 1
+        if drawn == len(task.seeds) + 1:  # the first that is not of a start
+            raise KeyboardInterrupt
+        return noise
+
+    with make_backend("lunar-lander", version, POLICY) as backend:
+        backend.evaluate(pilots, Task(version, "normal", seeds(8, "test", 1)))
+        monkeypatch.setattr("srghn.evaluation.backends.lunar_lander.world.draw", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            backend.evaluate(pilots, task)
+        found = backend.evaluate(pilots, task)
+    assert drawn > len(task.seeds) + 1
+    assert same(found, play("gymnasium", version, pilots, "normal", task.seeds, None))
 
 
 @pytest.mark.parametrize("mode", ["normal", "reversed"])
