@@ -76,8 +76,9 @@ def judge_again(
     told = [text for text in different if text]
     if told:
         reason = f"the environment is not reproducible: replayed in a fresh process, {told[0]}"
-        remedy = "Remove state that outlives an episode and randomness that ignores the seed; pin "
-        "again."
+        remedy = (
+            "Remove state that outlives an episode and randomness that ignores the seed; pin again."
+        )
         return Check(NAME, "error", reason, remedy=remedy, n=count)
     reason = f"{count} episodes replayed to identical bytes in a fresh process"
     return Check(NAME, "passed", reason, n=count)

@@ -22,6 +22,9 @@ from srghn.seeding import stream
 Float = NDArray[np.float64]
 #: Observations asked about, and how many of them are asked one at a time as well.
 SAMPLE, SINGLE = 2000, 64
+#: States that were met from which a policy that keeps one is shown other observations, and steps
+#: within which it must come to act otherwise.
+HELD, WITHIN = 4, 64
 #: Calls of one observation whose median is the latency.
 CALLS = 200
 #: Milliseconds that the reference network takes on the machine that budgets are written for.
@@ -33,7 +36,8 @@ class Behaviour:
     """Answers to the observations that the candidate met.
 
     `candidate` and `incumbent` are shares (rows, columns): a row for every block or dimension of
-    the action; columns are the choices, or for a box low bound, between, and high bound.
+    the action; columns are the choices, or for a box low bound, between, and high bound. `heeds`:
+    where it keeps a state, its actions depend on what it sees and not on that state alone.
     """
 
     rows: tuple[str, ...]
@@ -44,6 +48,7 @@ class Behaviour:
     repeatable: bool
     varied: bool
     observations: int
+    heeds: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -81,7 +86,27 @@ def observe(
         repeatable=_same(actions, again) and bool(interface.alike(actions[:SINGLE], alone).all()),
         varied=bool((actions != actions[0]).any()),
         observations=len(observations),
+        heeds=not states.shape[1] or _heeds(interface, seen, policy),
     )
+
+
+def _heeds(interface: Interface, seen: Seen, policy: PolicyFunction) -> bool:
+    """Whether a policy that is in one state comes to act otherwise where it sees something else.
+
+    One that counts its steps acts in many ways and heeds nothing. What it sees may show in its
+    actions only later, through its state, so it is shown one observation after another.
+    """
+    # equal rows of a batch may be rounded otherwise
+    bar = interface.box_rule.half * 1e-6 if interface.action_kind == "box" else 0.0
+    held = np.linspace(0, len(seen) - 1, HELD).astype(int)
+    for state in seen.states[held]:
+        states = np.repeat(state[None], len(seen), axis=0)
+        for step in range(WITHIN):
+            shown = np.roll(seen.observations, step, axis=0)
+            actions, states = answer(policy, shown, states)
+            if (np.abs(_rows(actions) - _rows(actions)[0]) > bar).any():
+                return True
+    return False
 
 
 def _few(seen: Seen) -> range:
@@ -103,12 +128,19 @@ def judge_behaviour(seen: Behaviour | None) -> list[Check]:
                 remedy="Remove randomness and hidden state from the policy.",
             )
         ]
-    if not seen.varied:
-        reason = f"one action for all {seen.observations:,} observations that it saw"
+    if not (seen.varied and seen.heeds):
+        reason = (
+            "from one and the same state it acts alike whatever it sees: its actions depend on its "
+            "state alone"
+            if seen.varied
+            else f"one action for all {seen.observations:,} observations that it saw"
+        )
         remedy = "A policy that ignores its observations is refused whatever its returns."
         return [Check("behaviour", "failed", reason, remedy=remedy)]
-    reason = f"answers {seen.observations:,} observations alike when repeated, and they are not "
-    "all equal"
+    reason = (
+        f"answers {seen.observations:,} observations alike when repeated, and they are not all "
+        "equal"
+    )
     return [Check("behaviour", "passed", reason)]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from regression_suite.bounds import Bound
-from regression_suite.estimates import CellEstimate
+from regression_suite.estimates import Arm, CellEstimate
 from regression_suite.suite import failure_of, width_of
 from srghn.config import GateParams
 from srghn.inference.verdict import Check, Outcome, Sense
@@ -40,7 +40,7 @@ def cell_checks(
     looked_at = [c for c in found if _metric(c) in cell.cell.metrics]
     if cell.tail is not None:
         looked_at.append(_no_worse(TAIL, cell.tail, params.tail_margin * width_of(params)))
-    return [_bound_to(check, cell) for check in looked_at]
+    return [_bound_to(check, cell, width_of(params)) for check in looked_at]
 
 
 def decided(checks: Sequence[Check]) -> bool:
@@ -61,10 +61,10 @@ def stopping_rules(params: GateParams, whole: bool) -> GateParams:
 
 
 def worst_first(cells: Sequence[Sequence[Check]]) -> list[Check]:
-    """Cells' checks: binding ones first, of them that which has the least slack, or no figure."""
+    """Cells' checks: binding ones first, of them that which has the least room, or no figure."""
 
     def room(checks: Sequence[Check]) -> float:
-        return min((-1e300 if c.slack is None else c.slack for c in checks), default=1e300)
+        return min((-1e300 if c.room is None else c.room for c in checks), default=1e300)
 
     ordered = sorted(cells, key=lambda checks: (not any(c.binding for c in checks), room(checks)))
     return [check for checks in ordered for check in checks]
@@ -84,7 +84,7 @@ def secondary_gains(
             outcome: Outcome = "passed" if bound.low > 0 else "failed"
             reason = f"gain of {written(bound)}, must be above 0"
             check = _check(f"gain: {name}", outcome, bound, 0.0, "low >", reason)
-            found.append(replace(check, binding=False))
+            found.append(replace(check, binding=False, scale=width_of(params)))
     return found
 
 
@@ -125,7 +125,7 @@ def _not_better(cell: CellEstimate, params: GateParams, served: str) -> Check:
     if gap.high < 0:
         reason = f"worse than the champion: mean of paired differences {written(gap)}"
         return _check(name, "failed", gap, needed, "low >", reason, remedy)
-    if gap.n >= KNOWN and _at_ceiling(cell.incumbent.mean, params):
+    if gap.n >= KNOWN and _at_ceiling(cell.incumbent, cell.candidate, params):
         reason = (
             f"the champion's mean of {cell.incumbent.mean:.1f} sits at the ceiling of "
             f"{params.ceiling:g} and the candidate is no better: {written(gap)}"
@@ -142,8 +142,15 @@ def _not_better(cell: CellEstimate, params: GateParams, served: str) -> Check:
     return _check(name, "inconclusive", gap, needed, "low >", reason, remedy)
 
 
-def _at_ceiling(mean: float, params: GateParams) -> bool:
-    return params.ceiling is not None and mean >= params.ceiling - AT_CEILING * width_of(params)
+def _at_ceiling(incumbent: Arm, candidate: Arm | None, params: GateParams) -> bool:
+    """Whether the highest possible return leaves nothing to gain.
+
+    A return above it shows that it is none: rules that never named one have CartPole's.
+    """
+    arms = [incumbent, *([candidate] if candidate else [])]
+    if params.ceiling is None or any(arm.best > params.ceiling for arm in arms):
+        return False
+    return incumbent.mean >= params.ceiling - AT_CEILING * width_of(params)
 
 
 def _gain(needed: float) -> str:
@@ -225,8 +232,10 @@ def _at_most(name: str, rate: Bound, limit: float, bar: float) -> Check:
 def _smaller(candidate: int, incumbent: int) -> Check:
     """A policy at least a tenth smaller is a gain; exact, so it needs no interval."""
     outcome: Outcome = "passed" if candidate <= 0.9 * incumbent else "failed"
-    reason = f"policy of {candidate:,} bytes against the champion's {incumbent:,}, at least 10% "
-    "less is needed"
+    reason = (
+        f"policy of {candidate:,} bytes against the champion's {incumbent:,}, at least 10% less is "
+        "needed"
+    )
     return Check("gain: size", outcome, reason, value=float(candidate), binding=False)
 
 
@@ -292,5 +301,7 @@ def _check(
     )
 
 
-def _bound_to(check: Check, cell: CellEstimate) -> Check:
-    return check if cell.cell.binding else replace(check, binding=False)
+def _bound_to(check: Check, cell: CellEstimate, width: float) -> Check:
+    """The check as its cell has it: whether it binds, and the range of what it measures."""
+    scale = width if _metric(check) == "returns" else 1.0
+    return replace(check, binding=cell.cell.binding, scale=scale)

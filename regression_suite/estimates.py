@@ -30,7 +30,7 @@ from srghn.config import GateParams
 class Arm:
     """One player in one cell, returns clipped to the declared range. `failures` is a share.
 
-    `outside` counts the episodes whose return lay outside the range.
+    `outside` counts the episodes whose return lay outside the range; `best` is the highest return.
     """
 
     mean: float
@@ -40,6 +40,7 @@ class Arm:
     length: float
     crashes: int
     outside: int = 0
+    best: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -163,4 +164,5 @@ def _arm(returns: Float, lengths: Int, params: GateParams, scale: Scale) -> Arm:
         length=float(lengths.mean()),
         crashes=int((~np.isfinite(returns)).sum()),
         outside=int((np.isfinite(returns) & (clipped != returns)).sum()),
+        best=float(clipped.max()),
     )

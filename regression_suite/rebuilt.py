@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from regression_suite.episodes import Seen
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
-from srghn.envs.interface import Interface
+from srghn.envs.interface import VAST, Interface
 from srghn.errors import SrghnError
 from srghn.inference.verdict import Check
 
 NAME = "policy of the genome"
 REMEDY = "Freeze the candidate again from its run: the genome is authoritative."
 #: A choice may differ where its network's two largest outputs are closer than this share of their
-#: size, an action of a box by this share of its range: two libraries round differently.
+#: size, an element of a box's action by this share of its own half range, one of a state by this
+#: much and this share of its size: two libraries round differently.
 TOLERANCE = 1e-4
 #: Largest share of observations with such ties: a network that ties everywhere excuses nothing.
 FEW = 0.01
@@ -36,30 +37,40 @@ def judge_rebuilt(candidate: Candidate, interface: Interface, seen: Seen) -> Che
         both = np.concatenate([golden, seen.observations]), np.concatenate([states, seen.states])
         asked = Seen(*both)
     try:
-        expected, near = remade(candidate, interface, asked)
-        actions, _ = candidate.policy().step(asked.observations, asked.states)
+        expected, after, allowed = remade(candidate, interface, asked)
+        actions, states = candidate.policy().step(asked.observations, asked.states)
     except (SrghnError, KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = f"the policy cannot be rebuilt from the genome: {_short(error)}"
         return Check(NAME, "failed", reason, remedy=REMEDY)
-    if expected.shape != actions.shape:
-        reason = f"its policy gives actions {expected.shape}, the served one {actions.shape}"
-        return Check(NAME, "failed", reason, remedy=REMEDY)
-    different = (_rows(np.abs(expected - actions.astype(np.float64))) > near[:, None]).any(axis=1)
-    if different.any():
-        reason = (
-            f"the served policy's actions differ from the genome's for {int(different.sum()):,} of "
-            f"{len(asked):,} observations"
-        )
-        return Check(NAME, "failed", reason, remedy=REMEDY)
-    reason = f"rebuilt from the genome, it gives the same {len(asked):,} actions as the served "
-    "policy"
+    # the states that were met are the served policy's own: how it came to them is asked, too
+    for what, own, served, (share, beside) in (
+        ("actions", expected, actions, allowed),
+        ("next states", after, states, (TOLERANCE, TOLERANCE)),
+    ):
+        if own.shape != served.shape:
+            reason = f"its policy gives {what} {own.shape}, the served one {served.shape}"
+            return Check(NAME, "failed", reason, remedy=REMEDY)
+        same = np.isclose(served, own, rtol=share, atol=beside, equal_nan=True)
+        different = ~same.reshape(len(asked), -1).all(axis=1)
+        if different.any():
+            reason = (
+                f"the served policy's {what} differ from the genome's for "
+                f"{int(different.sum()):,} of {len(asked):,} observations"
+            )
+            return Check(NAME, "failed", reason, remedy=REMEDY)
+    reason = (
+        f"rebuilt from the genome, it gives the same {len(asked):,} actions as the served policy"
+    )
     return Check(NAME, "passed", reason)
 
 
 def remade(
     candidate: Candidate, interface: Interface, seen: Seen
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Actions of the genome's own network, and how far each row (n,) may differ from them."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[Any, Any]]:
+    """Actions and next states (n, k) of the genome's own network.
+
+    Last, by which share of its size, and by how much beside it, each action may differ.
+    """
     import torch  # costs seconds, and only this check needs a network
 
     from srghn.candidates.freeze import ServedPolicy, load_weights
@@ -73,16 +84,27 @@ def remade(
         if seen.states.shape[1]:
             asked.append(torch.from_numpy(np.ascontiguousarray(seen.states, np.float32)))
         answered: Any = network(*asked)
-        outputs = (answered[0] if len(asked) > 1 else answered).numpy().astype(np.float64)
+        raw, after = answered if len(asked) > 1 else (answered, asked[0][:, :0])
+        outputs = raw.numpy().astype(np.float64)
         served = ServedPolicy(network, interface).eval()
         actions = served.decode(torch.from_numpy(outputs.astype(np.float32))).numpy()
-        actions = actions.astype(np.float64)
+        actions, states = actions.astype(np.float64), after.numpy().astype(np.float64)
     if interface.action_kind == "box":
-        rule = interface.box_rule
-        width = float(np.max(np.where(np.isfinite(rule.half), rule.half, 1.0)))
-        return actions, np.full(len(actions), max(TOLERANCE * width, 1e-5))
+        return actions, states, _rounding(interface)
     tied = _tied(outputs, interface)
-    return actions, np.where(tied & (tied.mean() <= FEW), np.inf, 0.0)
+    excused = np.where(tied & (tied.mean() <= FEW), max(interface.choices), 0)  # any other choice
+    return actions, states, (0.0, excused.reshape(-1, *(1,) * (actions.ndim - 1)))
+
+
+def _rounding(interface: Interface) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each element (k,) of a box's action: share of its size, and how much beside it.
+
+    That is by its own range, or by its size where it has none, or one that says nothing of it.
+    """
+    rule = interface.box_rule
+    ranged = np.isfinite(rule.low) & np.isfinite(rule.high) & (rule.half <= VAST)
+    steps = 2 * np.finfo(np.float32).eps  # a narrow range far from 0 has few numbers
+    return np.where(ranged, steps, TOLERANCE), TOLERANCE * np.where(ranged, rule.half, 1.0)
 
 
 def weights_of(candidate: Candidate, interface: Interface) -> NDArray[np.float32]:
@@ -110,10 +132,6 @@ def _tied(outputs: NDArray[np.float64], interface: Interface) -> NDArray[np.bool
             size = np.maximum(np.abs(block[:, -1]), 1e-12)
             tied |= block[:, -1] - block[:, -2] <= TOLERANCE * size
     return tied
-
-
-def _rows(values: NDArray[Any]) -> NDArray[Any]:
-    return values.reshape(len(values), -1)
 
 
 def _short(error: Exception) -> str:

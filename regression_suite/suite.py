@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,8 +167,9 @@ def suite_version(params: GateParams, version: EnvVersion) -> str:
 def plan(version: EnvVersion, mode: str, params: GateParams) -> tuple[Cell, ...]:
     """Every cell, the primary one first: the nominal world in `mode`, the mode it is in now.
 
-    Cells that would change nothing in this world are left out (`left_out`). Raises `ConfigError`
-    for a mode that the world does not have or a badly written perturbation.
+    Cells that would change nothing in this world are left out (`left_out`); what a suite says twice
+    of one cell holds both times (`_both`). Raises `ConfigError` for a mode that the world does not
+    have or a badly written perturbation.
     """
     version.check_mode(mode)
     suite = suite_of(params, version)
@@ -176,7 +177,8 @@ def plan(version: EnvVersion, mode: str, params: GateParams) -> tuple[Cell, ...]
     for group in suite.cells:
         for cell in _cells(group, mode, params):
             if not _useless(cell, version):
-                cells.setdefault(cell.name, cell)
+                known = cells.setdefault(cell.name, cell)
+                cells[cell.name] = _both(known, cell, params)
     n, bind = params.cell_episodes, params.modes_bind
     seen = n if bind else min(n, REPORTED)
     for m in (m for m in version.modes if m != mode):
@@ -253,6 +255,31 @@ def _cells(group: SuiteCell, mode: str, params: GateParams) -> Iterator[Cell]:
                 group.metrics,
                 own,
             )
+
+
+def _both(first: Cell, second: Cell, params: GateParams) -> Cell:
+    """One cell of two of one name, which must meet what either asks: no less is ever asked of it.
+
+    Beside one that binds, one that is only reported says nothing more. Of two bars of a metric the
+    stricter holds.
+    """
+    if first == second:
+        return first
+    if first.binding != second.binding:
+        return first if first.binding else second
+    own = {}
+    for rule in OWN.values():
+        metric = "failures" if "failure" in rule else "returns"
+        bars = [getattr(c.rules(params), rule) for c in (first, second) if metric in c.metrics]
+        stricter = max if rule == "min_cell_return" else min
+        if bars and (bar := stricter(bars)) != getattr(params, rule):
+            own[rule] = bar
+    return replace(
+        first,
+        episodes=max(first.episodes, second.episodes),
+        metrics=tuple(dict.fromkeys(first.metrics + second.metrics)),
+        own=tuple(own.items()),
+    )
 
 
 def _useless(cell: Cell, version: EnvVersion) -> str:

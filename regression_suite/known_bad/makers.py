@@ -192,6 +192,13 @@ def swapped(work: Work, folder: Path) -> None:
     shutil.rmtree(other)
 
 
+def other_memory(work: Work, folder: Path) -> None:
+    """Keeps what its genome's network does not; all that it declares and records is so."""
+    operation = surgery.with_other_memory if work.kept else surgery.with_undeclared_state
+    policy = operation(work.good.policy_bytes(), work.version.interface)
+    _copy(work, folder, policy, state_size=work.kept or 1)
+
+
 def slow(work: Work, folder: Path) -> None:
     """Answers as before, but takes twice the budget when it is asked alone."""
     good, face = work.good.policy_bytes(), work.version.interface
@@ -251,6 +258,7 @@ KNOWN_BAD = (
         needless=_one_action,
     ),
     KnownBad("swapped ONNX", "another network's policy beside its genome", (GENOME,), swapped),
+    KnownBad("other memory", "keeps what its genome's network does not", (GENOME,), other_memory),
     KnownBad("slow", "twice over the latency budget", ("latency",), slow),
     KnownBad(
         "undeclared state",

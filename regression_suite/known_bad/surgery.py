@@ -148,6 +148,15 @@ def with_undeclared_state(data: bytes, interface: Interface) -> bytes:
     return patient.finish(patient.choose(odd, patient.opposite(), patient.inner))
 
 
+def with_other_memory(data: bytes, interface: Interface) -> bytes:
+    """As it was in any state, but what it keeps for the next step is turned round and larger."""
+    patient = Patient(data, interface)
+    kept = patient.rename(NEXT)
+    after = patient.add("Mul", kept, patient.constant(-3.0))
+    patient.graph.node.append(helper.make_node("Identity", [after], [NEXT]))
+    return patient.finish(patient.inner)
+
+
 def slow_alone(data: bytes, interface: Interface, width: int) -> bytes:
     """As it was, after the product of two matrices (width, width) wherever it is asked alone."""
     patient = Patient(data, interface)

@@ -272,9 +272,9 @@ def heat(evidence: Evidence) -> list[HeatRow] | None:
         kind, severity = (
             ("mode", cell.cell.mode) if place is None else (place.name, _severity(cell, evidence))
         )
-        slack = -np.inf if check.slack is None else check.slack
-        groups.setdefault(kind, []).append((slack, _tile(cell, check, severity, evidence)))
-    rows = sorted(groups.items(), key=lambda item: min(slack for slack, _ in item[1]))
+        room = -np.inf if check.room is None else check.room
+        groups.setdefault(kind, []).append((room, _tile(cell, check, severity, evidence)))
+    rows = sorted(groups.items(), key=lambda item: min(room for room, _ in item[1]))
     return [HeatRow(kind.replace("_", " "), [t for _, t in tiles]) for kind, tiles in rows] or None
 
 
@@ -289,7 +289,7 @@ def _tile(cell: CellEstimate, check: Check, severity: str, evidence: Evidence) -
     names = (cell.cell.name, f"{cell.cell.name} failures")
     worst = min((c.outcome for c in evidence.checks if c.name in names), key=PRECEDENCE.index)
     style = plots.STYLES[worst] if check.binding else "muted"
-    clear = abs(check.slack or 0.0) / width_of(evidence.params)
+    clear = abs(check.room or 0.0)
     shade = 1 + int(clear > 0.1) + int(clear > 0.4)
     if cell.incumbent is None:
         note = f"{cell.candidate.failures:.0%} fail"

@@ -16,12 +16,14 @@ from safetensors.numpy import save
 
 from regression_suite import again
 from srghn.candidates.candidate import FORMAT, Candidate, OnnxPolicy
+from srghn.candidates.individual import freeze_founder
 from srghn.config import EnvParams, EvolutionParams, GateParams, NetworkParams, RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import make_backend
 from srghn.evolution import lineage
 from srghn.evolution.ancestry import Ancestry, genome_digest
 from srghn.evolution.loop import evolve
+from srghn.evolution.run import load_run
 from srghn.files import canonical_json, sha256_file
 
 #: Push to the side the pole falls to, and back to the middle of the track.
@@ -150,6 +152,15 @@ def evolved(version: EnvVersion, folder: Path) -> Path:
     with make_backend("gymnasium", version, params.network) as evaluator:
         evolve(params, version, evaluator, folder)
     return folder
+
+
+def founder_in(base: Path, version: EnvVersion, network: NetworkParams) -> Candidate:
+    """The founder of a short run in `base / "run"`, frozen as `base / "candidate"`."""
+    evolution = EvolutionParams(strategy="ga", generations=2, parents=2, children=2, episodes=2)
+    params = RunParams(env=version.params, network=network, evolution=evolution)
+    with make_backend("gymnasium", version, params.network) as evaluator:
+        evolve(params, version, evaluator, base / "run")
+    return freeze_founder(load_run(base / "run"), base / "candidate", version.modes[0])
 
 
 @pytest.fixture(autouse=True)

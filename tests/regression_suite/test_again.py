@@ -54,6 +54,7 @@ def test_another_byte_in_either_arm_is_an_error(
     found = judge_again([replace(played, **{column: changed})], *arms, version, "normal", ROOT)
     assert found.outcome == "error"
     assert named in found.reason
+    assert found.remedy.endswith("ignores the seed; pin again.")
     assert f"on seed {first}" in found.reason
 
 

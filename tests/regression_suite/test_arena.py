@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
-from regression_suite.arena import Arena, Decided
+from regression_suite.arena import BATCH, Arena, Decided, distinct_seeds
 from regression_suite.suite import Cell
+from srghn import seeding
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.config import EnvParams, NetworkParams, Returns
 from srghn.envs import EnvVersion, pin
@@ -89,3 +90,23 @@ def test_progress_counts_what_was_played_and_ends_with_the_last_undecided_cell(
             lambda done, total, note: told.append((done, total)),
         )
     assert told == [(50, 290), (170, 290), (220, 290), (270, 290), (290, 290), (290, 290)]
+
+
+def test_no_seed_is_drawn_twice_in_a_cell_and_all_others_are_as_they_were() -> None:
+    """Of this root's first 600 draws two are alike: that failed the candidate for good."""
+    drawn = seeding.seeds(15330, "gate", 601, "primary").tolist()
+    assert len(set(drawn[:600])) == 599
+    found = distinct_seeds(15330, "primary", 600).tolist()
+    assert found == list(dict.fromkeys(drawn))
+    batches = [distinct_seeds(15330, "primary", n + BATCH)[n:] for n in range(0, 600, BATCH)]
+    assert np.concatenate(batches).tolist() == found
+    plain = seeding.seeds(1, "gate", 600, "primary")
+    np.testing.assert_array_equal(distinct_seeds(1, "primary", 600), plain)
+
+
+def test_the_arena_plays_a_seed_once(version: EnvVersion) -> None:
+    policy = OnnxPolicy.from_bytes(linear_onnx((0.0, 0.0, 0.0, 0.0), 1.0), "falls at once")
+    with make_backend("gymnasium", version, NetworkParams()) as backend:
+        arena = Arena(policy, None, version, backend, root=15330)
+        played = arena.batch(Cell("primary", "primary", "normal", 600), 0, 600)
+    assert len(set(played.seeds.tolist())) == 600

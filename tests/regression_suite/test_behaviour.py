@@ -42,7 +42,9 @@ def test_shares_and_disagreement_of_discrete_actions() -> None:
     assert seen.candidate.sum() == pytest.approx(1)
     assert seen.candidate[0, 2] == 0
     assert seen.disagreement == pytest.approx(seen.candidate[0, 1])
-    assert judge_behaviour(seen)[0].outcome == "passed"
+    (check,) = judge_behaviour(seen)
+    assert check.outcome == "passed"
+    assert check.reason.endswith("and they are not all equal")
 
 
 def test_blocks_of_multidiscrete_actions_count_from_their_start() -> None:
@@ -172,3 +174,36 @@ def test_a_policy_with_a_declared_state_is_asked_in_that_state() -> None:
     assert found.varied
     assert found.disagreement is None
     assert measure_latency(policy, sign, seen).policy > 0
+    (check,) = judge_behaviour(found)
+    assert check.outcome == "failed"
+    assert "its actions depend on its state alone" in check.reason
+
+
+class Delayed(Counter):
+    """It keeps an observation and acts on it three steps later, and never on what it sees now."""
+
+    state_size = 3
+
+    def step(
+        self, observations: NDArray[np.float32], states: NDArray[np.float32]
+    ) -> tuple[Actions, NDArray[np.float32]]:
+        return sign(states), np.concatenate([states[:, 1:], observations[:, :1]], axis=1)
+
+
+class Deaf(Counter):
+    """What it sees moves its state a little, as dense weights do, and never its action."""
+
+    def step(
+        self, observations: NDArray[np.float32], states: NDArray[np.float32]
+    ) -> tuple[Actions, NDArray[np.float32]]:
+        actions, after = super().step(np.round(observations), np.round(states))
+        return actions, after + np.clip(observations[:, :1], -1, 1) * np.float32(1e-3)
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [(Delayed(), "passed"), (Deaf(), "failed")])
+def test_what_a_policy_sees_must_come_to_show_in_its_actions(policy: Counter, outcome: str) -> None:
+    states = np.random.default_rng(1).integers(0, 9, (200, policy.state_size))
+    seen = Seen(OBSERVATIONS, states.astype(np.float32) - 4)
+    found = observe(DISCRETE, seen, policy, None)
+    assert found.varied
+    assert judge_behaviour(found)[0].outcome == outcome

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -14,12 +16,17 @@ from regression_suite import checks
 from regression_suite.bounds import Bound
 from regression_suite.episodes import Played
 from regression_suite.estimates import Arm, CellEstimate, alpha_of, estimate, scale_of, spent
+from regression_suite.report import views
 from regression_suite.suite import Cell, resolved, trial_of
 from srghn.config import CanaryParams, GateParams, Returns, RunParams, parse_params
 from srghn.envs import EnvVersion
+from srghn.envs.perturb import Perturbation
 from srghn.errors import ConfigError
 from srghn.evaluation.base import Crash
-from srghn.inference.verdict import Check, Outcome, Verdict, decide, summarise
+from srghn.inference.verdict import Check, Outcome, Verdict, contradiction, decide, summarise
+
+if TYPE_CHECKING:
+    from regression_suite.evidence import Evidence
 
 PARAMS = GateParams(return_low=0.0, return_high=500.0, failure_return=100.0)
 ARM = Arm(mean=300, iqm=300, worst_tenth=100, failures=0.5, length=300, crashes=0)
@@ -93,6 +100,42 @@ def test_the_first_of_the_worst_binds_and_of_passes_the_closest() -> None:
     assert decide([Check("a", "passed", ""), wide, close])[1].name == "close"
 
 
+def test_of_returns_and_failures_the_closest_has_the_least_share_of_its_own_range() -> None:
+    """5.2 of 500 above a threshold of 5 is closer than 17 points of failures."""
+    near = cell(bound(5.2, 20), failures=bound(-0.12, -0.05))
+    outcome, closest = decide(checks.cell_checks(near, PARAMS))
+    assert (outcome, closest.name) == ("passed", "primary")
+    assert closest.slack == pytest.approx(0.2)
+    assert closest.room == pytest.approx(0.2 / 500)
+    tail = cell(bound(50, 60), tail=bound(-149.9, 0), failures=bound(-0.01, 0.04))
+    assert decide(checks.cell_checks(tail, PARAMS))[1].name == "worst tenth"
+
+
+def judged(*made: Check) -> dict[str, Any]:
+    outcome, by = decide(made)
+    told = (by.name, summarise(outcome, by), "c", "e", "normal", "3", "p", None, 1)
+    return Verdict(outcome, made, *told).to_dict()
+
+
+def test_a_verdict_of_an_earlier_version_is_compared_as_it_was() -> None:
+    """Its checks have no widths, and the one that it names as the closest stays it."""
+    made = checks.cell_checks(cell(bound(5.2, 20), failures=bound(-0.12, -0.05)), PARAMS)
+    old = judged(*(replace(check, scale=1.0) for check in made))
+    for check in old["checks"]:
+        del check["scale"]
+    assert old["bound_by"] == "primary failures"
+    assert contradiction(old) is None
+    assert Verdict.from_dict(old).bound_by == decide(Verdict.from_dict(old).checks)[1].name
+    assert contradiction(judged(*made)) is None
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), None, "1", 10**400])
+def test_a_range_without_a_width_is_refused(scale: Any) -> None:
+    data = judged(*checks.cell_checks(cell(bound(50, 60)), PARAMS))
+    data["checks"][0]["scale"] = scale
+    assert "it is not a verdict with checks" in str(contradiction(data))
+
+
 def test_a_verdict_reads_back_as_it_was_written() -> None:
     check = Check("primary", "passed", "why", value=1.0, low=0.5, high=1.5, threshold=0.0)
     verdict = Verdict(
@@ -131,6 +174,22 @@ def test_a_gain_that_is_sure_and_tiny_is_none() -> None:
         rules = once if gain is None else once.model_copy(update={"min_gain": gain})
         estimated = estimate(where, rules, scale_of(rules), tail=False)
         assert (found(estimated, rules)["primary"].outcome == "passed") is passed
+
+
+def test_a_return_above_the_ceiling_shows_that_there_is_none() -> None:
+    """The default is CartPole's, and other worlds go on beyond it."""
+    rules = GateParams(return_low=0.0, return_high=1000.0, failure_return=0.0)
+    assert rules.ceiling == 500
+    rng = np.random.default_rng(0)
+    theirs = rng.normal(600, 50, 120)
+    mine = theirs + rng.normal(37, 60, 120)
+    estimated = estimate(played(mine, theirs), rules, scale_of(rules), tail=False)
+    assert found(estimated, rules)["primary"].outcome == "inconclusive"
+    # the champion's own mean may lie below it
+    for best, outcome in ((500.0, "failed"), (500.5, "inconclusive")):
+        for arms in ((FULL, replace(FULL, best=best)), (replace(FULL, best=best), FULL)):
+            beside = replace(cell(bound(-5, 20), champion=arms[0]), candidate=arms[1])
+            assert found(beside)["primary"].outcome == outcome
 
 
 def test_a_world_without_a_ceiling_has_no_such_fail() -> None:
@@ -204,10 +263,32 @@ def test_cells_stand_worst_first_and_other_modes_do_not_bind() -> None:
         checks.cell_checks(cell(gap, kind="perturbed"), PARAMS)
         for gap in (bound(10, 20), bound(-80, -60))
     )
+    failing = checks.cell_checks(
+        cell(bound(10, 20), kind="perturbed", failures=bound(0.3, 0.4)), PARAMS
+    )  # 30 points of failures above the margin are more than 30 of 500
+    assert checks.worst_first([harsh, failing]) == [*failing, *harsh]
     other = checks.cell_checks(cell(bound(-400, -300), kind="mode", binding=False), PARAMS)
     ordered = checks.worst_first([other, mild, harsh])
     assert ordered == [*harsh, *mild, *other]
     assert not any(check.binding for check in other)
+
+
+def test_the_heat_map_compares_failures_with_returns() -> None:
+    """Most of the failures' range is clearer, and worse, than a fiftieth of the returns'."""
+    noise = Cell("noise", "perturbed", "normal", 300, Perturbation("observation_noise", 0.1))
+    lost = Perturbation("sensor_dropout", 0.1)
+    fail = replace(noise, name="lost", perturbation=lost, metrics=("failures",))
+    cells = (
+        cell(bound(5, 15)),
+        replace(cell(bound(-60, -55)), cell=noise),
+        replace(cell(bound(0, 0), failures=bound(0.5, 0.7)), cell=fail),
+    )
+    found_in = tuple(check for each in cells for check in checks.cell_checks(each, PARAMS))
+    evidence = SimpleNamespace(cells=cells, checks=found_in, mode="normal", params=PARAMS)
+    rows = views.heat(cast("Evidence", evidence))
+    assert rows is not None
+    told = [(row.name, row.tiles[0].style, row.tiles[0].shade) for row in rows]
+    assert told == [("sensor dropout", "fail", 3), ("observation noise", "fail", 1)]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +371,9 @@ def test_gains_are_measured_as_named() -> None:
         "gain: size": "passed",
     }
     assert not any(check.binding for check in made)
-    assert checks.secondary_gains(primary, params, None, (95, 100))[-1].outcome == "failed"
+    size = checks.secondary_gains(primary, params, None, (95, 100))[-1]
+    assert size.outcome == "failed"
+    assert size.reason.endswith("at least 10% less is needed")
 
 
 def test_alpha_is_shared_by_attempts_gains_and_candidates() -> None:

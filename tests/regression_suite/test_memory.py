@@ -4,37 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from regression_suite.gate import judge
-from srghn.candidates.individual import freeze_founder
-from srghn.config import EvolutionParams, NetworkParams, RunParams
+from regression_suite.known_bad import trial
+from regression_suite.known_bad.makers import KNOWN_BAD, Work
+from srghn.config import NetworkParams
 from srghn.envs import EnvVersion
-from srghn.evaluation.base import make_backend
-from srghn.evolution.loop import evolve
-from srghn.evolution.run import load_run
-from tests.regression_suite.conftest import QUICK
+from tests.regression_suite.conftest import QUICK, founder_in
+
+STACK = NetworkParams(stack=3, kwargs={"hidden": []})
+RECURRENT = NetworkParams(module="srghn.policies:GRU", kwargs={"width": 4})
+RULES = QUICK.model_copy(update={"min_return": 5.0, "min_cell_return": 5.0, "failure_return": 1.0})
 
 
 def test_its_memory_is_played_timed_filmed_and_made_again(
     tmp_path: Path, version: EnvVersion
 ) -> None:
     """It sees three observations at a time; a recurrent cell's state goes the same way."""
-    params = RunParams(
-        env=version.params,
-        network=NetworkParams(stack=3, kwargs={"hidden": []}),
-        evolution=EvolutionParams(strategy="ga", generations=2, parents=2, children=2, episodes=2),
-    )
-    with make_backend("gymnasium", version, params.network) as evaluator:
-        evolve(params, version, evaluator, tmp_path / "run")
-    candidate = freeze_founder(load_run(tmp_path / "run"), tmp_path / "candidate", "normal")
+    candidate = founder_in(tmp_path, version, STACK)
     assert candidate.policy().state_size > 0
-    rules = QUICK.model_copy(
-        update={"min_return": 5.0, "min_cell_return": 5.0, "failure_return": 1.0}
-    )
     verdict = judge(
         candidate.path,
         version,
         "normal",
-        rules,
+        RULES,
         tmp_path / "out",
         incumbent_dir=None,
         run_dir=tmp_path / "run",
@@ -42,3 +36,16 @@ def test_its_memory_is_played_timed_filmed_and_made_again(
     outcomes = {check.name: check.outcome for check in verdict.checks}
     for name in ("primary", "policy of the genome", "latency", "lineage", "same twice"):
         assert outcomes[name] == "passed", (name, verdict.summary)
+
+
+@pytest.mark.parametrize("network", [STACK, RECURRENT], ids=["stack", "recurrent"])
+def test_another_memory_beside_its_genome_is_refused(
+    tmp_path: Path, version: EnvVersion, network: NetworkParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each state that it was in, it acts as the genome's network would: it came to others."""
+    only = [bad for bad in KNOWN_BAD if bad.name == "other memory"]
+    monkeypatch.setattr(trial, "KNOWN_BAD", only)
+    work = Work(founder_in(tmp_path, version, network), version, "normal", RULES)
+    row = trial.try_gate(work, tmp_path / "run", tmp_path / "scratch")[1]
+    assert row.right, row
+    assert "next states differ from the genome's" in row.why

@@ -126,6 +126,42 @@ def test_what_this_world_does_not_know_is_refused(version: EnvVersion) -> None:
         plan(version, "normal", suite(worlds=["Crane-v0"]))
 
 
+NOISE = {"perturbation": "observation_noise", "severities": [0.05]}
+
+
+def test_what_a_suite_says_twice_of_one_cell_holds_both_times(version: EnvVersion) -> None:
+    returns = {**NOISE, "metrics": ["returns"], "margin": 0.2, "min_return": 200.0}
+    failures = {**NOISE, "metrics": ["failures"], "failure_margin": 0.02, "episodes": 400}
+    for cells in ((returns, failures), (failures, returns)):
+        _, cell, _ = plan(version, "normal", suite(*cells))
+        assert set(cell.metrics) == {"returns", "failures"}
+        assert cell.episodes == 400
+        assert dict(cell.own) == {
+            "cell_margin": 0.2,
+            "min_cell_return": 200.0,
+            "cell_failure_margin": 0.02,
+        }
+    # of two that look at returns the stricter holds: here what the rules say of every cell
+    _, cell, _ = plan(version, "normal", suite(returns, NOISE, failures))
+    assert dict(cell.own) == {"min_cell_return": 200.0, "cell_failure_margin": 0.02}
+    once, twice = suite(returns), suite(returns, returns)
+    assert plan(version, "normal", once) == plan(version, "normal", twice)
+
+
+def test_a_cell_that_binds_does_so_beside_one_that_is_reported(version: EnvVersion) -> None:
+    """The reported one names a mode: once that is served, both are the same cell."""
+    shown = {**NOISE, "modes": ["flipped"], "binding": False, "margin": 0.01}
+    params = suite(shown, NOISE)
+    found = [(c.name, c.binding) for c in plan(version, "normal", params)[1:3]]
+    assert found == [
+        ("observation_noise:0.05 in mode flipped", False),
+        ("observation_noise:0.05", True),
+    ]
+    for cells in ((shown, NOISE), (NOISE, shown)):
+        (cell,) = chosen_cells(version, "flipped", suite(*cells)) or ()
+        assert (cell.name, cell.episodes, cell.own) == ("observation_noise:0.05", 300, ())
+
+
 def test_what_does_nothing_is_left_out_and_said(version: EnvVersion) -> None:
     params = suite(
         {"perturbation": "action_repeat", "severities": [1, 2]},
