@@ -47,7 +47,7 @@ class PolicyService:
         self.watch = Watch(ledger, name, remembered=limits.pin_seconds)
         self.shadow = Shadow(ledger, store.folder, self.metrics.counts, limits, name)
         self.samples = Samples(ledger, name, samples)
-        self.follower.looks.append(self._copies)
+        self.follower.looks += [self.shadow.look, self._end_shadow, self._show]
         self.follower.surveys += [self._watch, self.samples.flush]
         self.episodes = Episodes(ledger, self.follower, self.metrics, limits, name)
 
@@ -64,16 +64,17 @@ class PolicyService:
     @property
     def problem(self) -> str | None:
         """Why the policy is not ready, or None."""
-        return self.follower.served.problem
+        return self.follower.problem
 
     def _watch(self) -> None:
         self.watch.look()
         self.metrics.ledger.watch = seen = self.watch.view()
         self.watch.tell_silence(seen)
 
-    def _copies(self) -> None:
-        self.shadow.look()
+    def _end_shadow(self) -> None:
         end_shadow(self._ledger, self._store, self.name)
+
+    def _show(self) -> None:
         self.metrics.ledger.tried = views(self._ledger, self.name)
         self.metrics.ledger.holdback = self._ledger.holdback(self.name)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from serving.client.deadline import Deadline, bound
 from serving.client.rules import (
     AGAIN,
     Progress,
@@ -103,6 +104,8 @@ class Client:
     ) -> None:
         self._deadline, self._base = deadline, base_of(policy)
         self._http = httpx.Client(base_url=url, headers=_headers(token))
+        self._call = Deadline()
+        bound(self._http, self._call)
 
     def close(self) -> None:
         self._http.close()
@@ -138,6 +141,7 @@ class Client:
         """Post until it is answered; raises `NotAnswered` and `Refused`."""
         seconds = self._deadline if deadline is None else deadline
         until, attempt = time.monotonic() + seconds, 0
+        self._call.until = until
         last: Exception | httpx.Response | None = None
         while (left := until - time.monotonic()) > 0:
             try:
@@ -252,8 +256,9 @@ class AsyncClient:
         last: Exception | httpx.Response | None = None
         while (left := until - time.monotonic()) > 0:
             try:
-                answer = await self._http.post(path, json=body, timeout=left)
-            except httpx.TransportError as error:
+                async with asyncio.timeout(left):  # httpx's own is for each operation
+                    answer = await self._http.post(path, json=body, timeout=left)
+            except (httpx.TransportError, TimeoutError) as error:
                 last = error
             else:
                 if answer.status_code not in AGAIN:

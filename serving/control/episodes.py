@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any, overload
 
 from serving.control.follower import Follower
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until the ledger is told again that an episode is no evidence, if it could not be.
 AGAIN = 1.0
+#: Most episodes that are told at once, so that no transaction is long.
+TOLD = 256
 #: Tokens of this worker's last answers whose episodes it remembers, so that it need not open them.
 REMEMBERED = 4096
 
@@ -89,7 +92,7 @@ class Episodes:
         self._known: OrderedDict[str, Episode] = OrderedDict()
         self._sealed: dict[str, Episode] = {}
         self._spoilt: OrderedDict[str, None] = OrderedDict()
-        self._untold: set[str] = set()  # those that the ledger does not know yet
+        self._untold: dict[str, None] = {}  # those that the ledger does not know yet, in order
         self._telling = False
         # One writer for all: a second one would wait for the first one's commits.
         self._writer: GroupWriter[Start | Spoilt | Ended, StartRow | Outcome | None] = GroupWriter(
@@ -98,11 +101,14 @@ class Episodes:
 
     def close(self) -> None:
         self._writer.close()
-        if self._untold:
+        while self._untold:
+            spoilt = self._some_untold()
             try:
-                self._write([Spoilt(self._policy, tuple(self._untold))])
+                self._write([spoilt])
             except LedgerError as error:
                 logger.error("%d episodes may count that should not: %s", len(self._untold), error)
+                return
+            self._forget(spoilt)
 
     def knows(self, name: str) -> bool:
         """Whether this worker remembers the episode, so that `begin` writes no start."""
@@ -268,12 +274,24 @@ class Episodes:
         self._spoilt[episode.name] = None
         if len(self._spoilt) > self._limits.pins:
             self._spoilt.popitem(last=False)
-        self._untold.add(episode.name)
+        self._untold[episode.name] = None
+        if len(self._untold) > self._limits.pins:
+            lost = next(iter(self._untold))
+            del self._untold[lost]
+            self._counts.add("ledger_errors")
+            logger.error("episode %s may count that should not: too many wait to be told", lost)
         if not self._telling:
             self._tell()
 
+    def _some_untold(self) -> Spoilt:
+        return Spoilt(self._policy, tuple(islice(self._untold, TOLD)))
+
+    def _forget(self, spoilt: Spoilt) -> None:
+        for name in spoilt.names:
+            self._untold.pop(name, None)
+
     def _tell(self) -> None:
-        self._telling, spoilt = True, Spoilt(self._policy, tuple(self._untold))
+        self._telling, spoilt = True, self._some_untold()
         self._writer.post(spoilt).add_done_callback(partial(self._told, spoilt))
 
     def _told(self, spoilt: Spoilt, written: asyncio.Future[Any]) -> None:
@@ -281,7 +299,7 @@ class Episodes:
         if failed:
             self._counts.add("ledger_errors")
         else:
-            self._untold.difference_update(spoilt.names)
+            self._forget(spoilt)
         self._telling = bool(self._untold)
         if self._telling:
             written.get_loop().call_later(AGAIN if failed else 0, self._tell)

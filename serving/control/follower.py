@@ -146,7 +146,8 @@ class Follower:
             return work()
         except (*UNWRITABLE, ArtefactError) as error:
             logger.error("%sserving goes on without a part of the work: %s", self._of, error)
-            self._metrics.counts.add("ledger_errors")
+            artefact = isinstance(error, ArtefactError)
+            self._metrics.counts.add("load_failures" if artefact else "ledger_errors")
             return None
 
     def _blind(self, problem: str) -> None:

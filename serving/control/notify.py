@@ -91,7 +91,6 @@ def send(sink: Sink, message: Message, timestamp: int) -> None:
 
     A redirect is not followed; it counts as a failure like any answer other than 2xx.
     """
-    parts = urlsplit(sink.url)
     headers = {
         "Content-Type": "application/cloudevents+json",
         "User-Agent": "srghn",
@@ -99,23 +98,33 @@ def send(sink: Sink, message: Message, timestamp: int) -> None:
         "webhook-timestamp": str(timestamp),
         "webhook-signature": sign(sink.secret, message, timestamp),
     }
-    assert parts.hostname is not None
+    try:
+        status = _post(sink.url, message.body, headers)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        late = isinstance(error, TimeoutError)
+        why = f"did not answer in {TIMEOUT:g} s" if late else f"cannot be reached: {error!r}"
+        raise ServiceError(f"{sink.url} {why}") from error
+    if not 200 <= status < 300:
+        raise ServiceError(f"{sink.url} answered {status}")
+
+
+def _post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """The status of the answer. A URL that nothing can be sent to raises `ValueError`."""
+    parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = _connection(parts.scheme, parts.hostname, parts.port)
+    connection = _connection(parts.scheme, parts.hostname or "", parts.port)
     timer = threading.Timer(TIMEOUT, connection.hang_up)
     timer.start()
     try:
-        connection.request("POST", path, message.body, headers)
-        status = connection.getresponse().status
+        connection.request("POST", path, body, headers)
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        late = connection.late or isinstance(error, TimeoutError)
-        why = f"did not answer in {TIMEOUT:g} s" if late else f"cannot be reached: {error!r}"
-        raise ServiceError(f"{sink.url} {why}") from error
+        if connection.late:
+            raise TimeoutError from error
+        raise
     finally:
         timer.cancel()
         connection.close()
-    if not 200 <= status < 300:
-        raise ServiceError(f"{sink.url} answered {status}")
 
 
 class _Line(http.client.HTTPConnection):
@@ -191,7 +200,7 @@ class Sender:
                 return
             try:
                 send(delivery.sink, message(delivery.event), int(self._clock()))
-            except ServiceError as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, the sink says it
                 pause = min(FIRST * 2 ** min(delivery.attempts, 32), LAST)
                 logger.warning("sink %s: %s; next attempt in %g s", name, error, pause)
                 self._sinks.failed(delivery, str(error), self._clock() + pause)

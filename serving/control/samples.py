@@ -12,6 +12,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -23,8 +24,9 @@ from srghn.errors import LedgerError
 
 logger = logging.getLogger(__name__)
 
-#: Kept steps are below 2 ** OCTAVES; at most `WAITING` samples wait to be written.
-OCTAVES, WAITING = 9, 4000
+#: Kept steps are below 2 ** OCTAVES; at most `WAITING` samples wait to be written, and no more
+#: bytes of them than `WAITING_BYTES`, which is one transaction.
+OCTAVES, WAITING, WAITING_BYTES = 9, 4000, 16 * 2**20
 
 
 @lru_cache(maxsize=1024)  # asked for at every step of an episode
@@ -65,6 +67,9 @@ class Samples:
         if episode.moved or episode.loose:  # two versions, or an unknown number of steps
             return
         data = np.asarray(observation, "<f4").tobytes()
+        if (len(self._waiting) + 1) * len(data) > WAITING_BYTES:
+            with suppress(IndexError):  # they are being written
+                self._waiting.popleft()
         self._waiting.append(
             Sample(episode.version, episode.generation, episode.name, episode.steps,
                    time.time(), data)
@@ -75,11 +80,12 @@ class Samples:
 
         If that fails, they are dropped and a warning is logged; serving goes on.
         """
-        count = len(self._waiting)
-        if not count:
+        found: list[Sample] = []
+        with suppress(IndexError):  # `offer` may drop some meanwhile
+            found += (self._waiting.popleft() for _ in range(len(self._waiting)))
+        if not found:
             return
-        found = [self._waiting.popleft() for _ in range(count)]
         try:
             keep(self._database, self._policy, found, self._most)
         except LedgerError as error:
-            logger.warning("%d observations were not kept: %s", count, error)
+            logger.warning("%d observations were not kept: %s", len(found), error)

@@ -142,8 +142,10 @@ class Watch:
         running = self._ledger.watch_state(self._policy)
         state = self._state(running.state if running else {}, champion)
         if state is None:
-            why = f"the gate's verdict on version {champion.version} has no range of returns and "
-            "no promised mean"
+            why = (
+                f"the gate's verdict on version {champion.version} has no range of returns and no "
+                "promised mean"
+            )
             return WatchView("unwatched", f"{why}; gate a candidate with this version of srghn")
         terms = self._ledger.deployment_rules(self._policy).watch
         now = self._clock()

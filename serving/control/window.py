@@ -43,8 +43,8 @@ class Window:
         of = Counting(window.policy, window.epoch, window.rules, held=True)
         _, decision = count(self._ledger, of, now)
         self.latest = (window, decision)
-        if decision.action == "abort":
-            return self._roll_back(window, decision)
+        if decision.action == "abort" and self._roll_back(window, decision):
+            return True
         why = self._over(window, decision, now)
         return why is not None and self._end(window, decision, why)
 
@@ -54,14 +54,20 @@ class Window:
             return f"it is not worse than version {window.predecessor} by {margin} or more"
         if decision.action == "expire":
             return f"{decision.episodes} episodes passed without harm shown"
-        return "its time passed without harm shown" if now >= window.until else None
+        if now < window.until:
+            return None
+        if decision.action == "abort":
+            return "its time passed; harm was shown, but the rollback was refused"
+        return "its time passed without harm shown"
 
     def _roll_back(self, window: Holdback, decision: Decision) -> bool:
         why = f"worse than version {window.predecessor}: {worded(decision)}"
         try:
             back = self._ledger.rollback_held(who=Who(ACTOR, why), policy=self._policy)
         except TransitionRefused as error:
-            logger.info("the holdback did not roll back: %s", error)
+            still = self._ledger.holdback(self._policy)  # or another worker was first
+            level = logging.INFO if still is None else logging.ERROR
+            logger.log(level, "the holdback did not roll back: %s", error)
             return False
         logger.warning(
             "holdback: version %s is rolled back to version %s by itself: %s",

@@ -48,7 +48,7 @@ class ArtefactStore:
     # -------------------------------------------------------------------------- candidates
 
     def put(self, source: Path) -> str:
-        """Store a candidate; returns its digest. Storing it again changes nothing.
+        """Store a candidate; returns its digest. Storing it again mends it, if it is damaged here.
 
         Raises `ArtefactError` if a file is missing or was changed, or if a store cannot be written.
         """
@@ -211,12 +211,7 @@ class ArtefactStore:
             with _aside(target.parent) as aside:
                 for name, data in files.items():
                     atomic_write(aside / name, data)
-                aside.chmod(0o755)
-                damaged = aside.with_name(f"{aside.name}.old")
-                if target.is_dir():
-                    os.rename(target, damaged)
-                os.rename(aside, target)
-                shutil.rmtree(damaged, ignore_errors=True)
+                _replace(target, aside)
             sync_folder(target.parent)
         except OSError as error:
             if target.is_dir():
@@ -238,9 +233,11 @@ class ArtefactStore:
             aside.chmod(0o755)
             os.rename(aside, self.folder / digest)
         except OSError:
-            if not (self.folder / digest).is_dir():
+            if not self.has_here(digest):
                 raise
-            self.load(digest)  # stored before: check it; an error names the bad file
+            if not self.is_whole_here(digest):
+                logger.warning("candidate %s… was damaged here; it is stored again", digest[:16])
+                _replace(self.folder / digest, aside)
         sync_folder(self.folder)
         return digest
 
@@ -264,6 +261,16 @@ def _aside(folder: Path) -> Iterator[Path]:
         yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace(target: Path, aside: Path) -> None:
+    """Put a folder that was written aside in its place, and in the place of a damaged one."""
+    aside.chmod(0o755)
+    damaged = aside.with_name(f"{aside.name}.old")
+    if target.is_dir():
+        os.rename(target, damaged)
+    os.rename(aside, target)
+    shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -51,15 +51,19 @@ def approve(step: Step, version: int, report_digest: str, home: Path | None) -> 
     If there is a home, the report's files are compared with the verdict once more.
     """
     found = step.version(version)
-    if found.state is State.PASSED and found.report_digest != report_digest:
+    if found.state is not State.PASSED:  # of a shadow it is the step that ends it
+        raise TransitionRefused(
+            f"version {version} is {found.state} and cannot become APPROVED; only a version that "
+            f"is PASSED is approved"
+        )
+    if found.report_digest != report_digest:
         raise TransitionRefused(
             f"the report of version {version} is {guards.short(found.report_digest)}, the approval "
             f"names {guards.short(report_digest)}; read the current report"
         )
-    if found.state is State.PASSED:
-        guards.check_approver(step, found, current_rules(step.connection, step.policy))
-        if home is not None:
-            guards.check_files(reports.folder(home, report_digest), _verdict(step, version))
+    guards.check_approver(step, found, current_rules(step.connection, step.policy))
+    if home is not None:
+        guards.check_files(reports.folder(home, report_digest), _verdict(step, version))
     evidence = {"report_digest": report_digest}
     step.move(version, State.APPROVED, evidence=evidence, deadline=None)
 
@@ -106,12 +110,14 @@ def rollback(step: Step, to_version: int | None, expected_generation: int | None
 
 
 def rollback_held(step: Step) -> Champion:
-    """Bring back the predecessor that a holdback shows to be better; this ends the window."""
+    """Bring back the predecessor that a holdback shows to be better; this ends the window.
+
+    In whichever environment it passed: it answers its share in the present one.
+    """
     window, decision = holdbacks.check_harm(step)
     champion = step.champion()
     assert champion is not None  # without a champion there is no window
-    target = guards.rollback_target(step, champion, window.predecessor)
-    return _bring_back(step, champion, target, {"decision": decision.to_json()})
+    return _bring_back(step, champion, window.predecessor, {"decision": decision.to_json()})
 
 
 def _bring_back(step: Step, champion: Champion, target: int, evidence: dict[str, Any]) -> Champion:

@@ -31,6 +31,17 @@ from srghn.errors import LedgerError
 
 #: Seconds that a writer waits for another one. A server waits less, because its callers wait too.
 WAIT_SECONDS = 5.0
+#: Seconds that one statement may take on PostgreSQL. The longest ones read or mark the whole
+#: history. An upgrade rebuilds tables and has no such limit; a backup's connection is `pg_dump`'s.
+STATEMENT_SECONDS = 300.0
+#: For connections whose packets are lost: a server is given up 10 s after the last sign of it.
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _ADVISORY_LOCK = 0x5247484E
 
 
@@ -152,7 +163,7 @@ class Database:
 
     def _open(self, url: URL) -> Engine:
         if self.file is None:
-            return postgres_engine(url, self.wait)
+            return postgres_engine(url, self.wait, STATEMENT_SECONDS)
         sqlite_file.refuse_lost(self.file, self.home or self.file.parent)
         if not self.file.exists():
             sqlite_file.create(self.file)
@@ -264,8 +275,13 @@ def sqlite_path(url: URL) -> Path | None:
     return Path(url.database).absolute()
 
 
-def postgres_engine(url: URL, wait: float) -> Engine:
-    """An engine whose sessions wait at most `wait` seconds for a lock."""
+def postgres_engine(url: URL, wait: float, longest: float = 0.0) -> Engine:
+    """An engine whose sessions wait at most `wait` seconds for a lock.
+
+    `longest`: seconds for a statement; 0: no limit. What the URL says of keepalives is kept.
+    """
+    kept = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
+    settings = {"lock_timeout": wait, "statement_timeout": longest}
     try:
         return create_engine(
             url,
@@ -274,8 +290,9 @@ def postgres_engine(url: URL, wait: float) -> Engine:
             max_overflow=16,
             pool_timeout=wait,
             connect_args={
+                **kept,
                 "connect_timeout": max(2, round(wait)),
-                "options": f"-c lock_timeout={round(wait * 1000)}",
+                "options": " ".join(f"-c {k}={round(v * 1000)}" for k, v in settings.items()),
             },
         )
     except ModuleNotFoundError as error:

@@ -34,6 +34,9 @@ class LedgerGone(LedgerError):
     """The database file no longer exists, or was replaced by another."""
 
 
+#: Faults of a ledger that can still be read.
+UNWRITABLE = (LedgerFull, LedgerReadOnly, LedgerLocked)
+
 _SAME = "nothing was changed"
 _ADVICE: dict[type[LedgerError], str] = {
     LedgerFull: f"{_SAME}: make room on its disk, then do it again. Room for a rollback is kept",
@@ -80,6 +83,11 @@ def fault(name: str, kind: type[LedgerError], cause: str) -> LedgerError:
     return kind(f"cannot use the ledger {name}: {cause}; {_ADVICE[kind]}")
 
 
+def unadvised(error: Exception) -> str:
+    """An error without its advice, which would mislead after a step that was taken."""
+    return str(error).partition(f"; {_SAME}")[0]
+
+
 def translated(name: str, error: SQLAlchemyError) -> LedgerError:
     """A driver's error as the matching `LedgerError`."""
     cause = getattr(error, "orig", None) or error
@@ -98,8 +106,9 @@ def kind_of(cause: BaseException, error: BaseException | None = None) -> type[Le
     state = getattr(cause, "sqlstate", None)
     if state in _POSTGRES:
         return _POSTGRES[state]
+    named = type(cause).__name__  # without a state it is psycopg that refuses a value, or the line
     if type(cause).__module__.startswith("psycopg") and (
-        state is None or str(state).startswith(("08", "28", "3D", "57P"))
+        (state is None and named != "DataError") or str(state).startswith(("08", "28", "3D", "57P"))
     ):
         return LedgerUnreachable
     return LedgerError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,7 @@ def check_trial(step: Step, running: Canary) -> dict[str, Any]:
 def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
     """The version to bring back: `wanted`, or the last champion that was not rolled back."""
     if wanted is None:
-        wanted = _previous(step)
+        return _previous(step)
     found = step.version(wanted)
     if found.policy != step.policy:
         raise TransitionRefused(
@@ -287,8 +287,7 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
         raise TransitionRefused(
             f"version {wanted} is {found.state}; only a retired champion can be brought back"
         )
-    back = replaced(step.version(champion.version).manifest, found.manifest)
-    if found.env_fingerprint != champion.env_fingerprint and not back:
+    if not _fits(step.version(champion.version), found):
         raise TransitionRefused(
             f"version {wanted} passed in environment {short(found.env_fingerprint)}, served is "
             f"{short(champion.env_fingerprint)}; gate it again in the current environment"
@@ -297,19 +296,46 @@ def rollback_target(step: Step, champion: Champion, wanted: int | None) -> int:
 
 
 def _previous(step: Step) -> int:
-    """The last champion that may come back, by the order of events, not by time or number."""
-    table = schema.events
-    query = select(table.c.version).where(
-        table.c.policy == step.policy, table.c.to_state == State.CHAMPION
-    )
-    for version in step.connection.execute(query.order_by(table.c.seq.desc())).scalars():
-        assert version is not None
-        found = step.version(version)
-        if found.state is State.RETIRED and not found.quarantined:
-            return int(version)
+    for found in former(step.connection, step.policy):
+        return found.version
     raise TransitionRefused(
-        "no retired champion is left to roll back to; evolve and promote another candidate"
+        "no retired champion is left to roll back to in the current environment; evolve and "
+        "promote another candidate"
     )
+
+
+def former(connection: Connection, policy: str) -> Iterator[Version]:
+    """The champions that a rollback may bring back, the last first.
+
+    By the order of events, not by time or number.
+    """
+    champion = rows.find_champion(connection, policy)
+    if champion is None:
+        return
+    versions, events = schema.versions, schema.events
+    query = (
+        select(versions)
+        .join(events, events.c.version == versions.c.version)
+        .where(
+            versions.c.policy == policy,
+            versions.c.state == State.RETIRED,
+            ~versions.c.quarantined,
+            events.c.to_state == State.CHAMPION,
+        )
+        .group_by(versions.c.version)
+        .order_by(func.max(events.c.seq).desc())
+    )
+    current = rows.find_version(connection, champion.version)
+    for row in connection.execute(query).mappings():
+        found = rows.to_version(row)
+        if _fits(current, found):
+            yield found
+
+
+def _fits(current: Version, found: Version) -> bool:
+    """Whether a former champion passed in the present one's world, or that one succeeded it."""
+    same = found.env_fingerprint == current.env_fingerprint
+    return same or replaced(current.manifest, found.manifest)
 
 
 def check_interface(step: Step, manifest: Mapping[str, Any]) -> None:

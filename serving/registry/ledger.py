@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, exists, select, update
 
 from serving.registry import champions, holdbacks, judging, rows, schema, trials
 from serving.registry.database import Database
@@ -37,6 +37,7 @@ from srghn.errors import TransitionRefused
 POLICY = schema.POLICY
 #: Steps that take a version out of service: they also work on a full disk.
 LIFELINES = ("rollback", holdbacks.ROLLBACK, "revoke", "abort_canary", "set_trial_status")
+REDELIVER = "redeliver"
 
 
 class Ledger:
@@ -108,6 +109,8 @@ class Ledger:
         """Run `work` in one transaction, once per idempotency key; returns its JSON result."""
         if not who.actor.strip() or not who.reason.strip():
             raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
+        if "\0" in who.actor + who.reason:
+            raise TransitionRefused(f"{action} needs an actor and a reason without NUL characters")
         lifeline = action in LIFELINES
         if lifeline:
             self._with_room(self.expire)
@@ -415,15 +418,19 @@ class Ledger:
     # ------------------------------------------------------------------------ bookkeeping
 
     def ack(self, seq: int) -> None:
-        """Mark every event up to `seq` as delivered."""
-        table = schema.outbox
+        """Mark every event up to `seq` as delivered, unless all were asked for again since.
+
+        `redeliver` may come while a delivery is under way, which does not hold all of them.
+        """
+        table, events = schema.outbox, schema.events
+        again = exists().where(events.c.seq > seq, events.c.action == REDELIVER)
         with self._database.write() as connection:
-            change = update(table).where(table.c.seq <= seq, ~table.c.delivered)
+            change = update(table).where(table.c.seq <= seq, ~table.c.delivered, ~again)
             connection.execute(change.values(delivered=True))
 
     def redeliver(self, *, who: Who) -> None:
         """Mark every event as undelivered, so that the next delivery sends all to MLflow."""
-        self._take("redeliver", who, {}, lambda step: step.deliver_again())
+        self._take(REDELIVER, who, {}, lambda step: step.deliver_again())
 
     def verify(self) -> int:
         """Check storage, chain, evidence, rows and witness; returns the number of events.

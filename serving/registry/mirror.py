@@ -12,9 +12,10 @@ import logging
 from typing import Any
 
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.faults import unadvised
 from serving.registry.heads import KEPT, Head, of_tags
 from serving.registry.ledger import POLICY, Ledger
-from serving.registry.published import publish
+from serving.registry.published import find, publish
 from serving.registry.records import Version, Who
 from srghn.errors import LedgerError
 
@@ -50,21 +51,26 @@ class Mirror:
     def deliver(self) -> int:
         """Write the pending events; returns the number delivered.
 
-        If MLflow cannot be used, the events stay pending, the reason is logged and kept in
-        `failure`, and 0 is returned. Nothing else waits for the mirror.
+        If MLflow or the ledger cannot be used, the events stay pending, the reason is logged and
+        kept in `failure`, and 0 is returned. Nothing else waits for the mirror: the step that the
+        caller took before is committed, whatever happens here.
         """
-        pending = self._ledger.pending()
-        if not pending:
-            return 0
         try:
-            self._write(sorted({e.version for e in pending if e.version is not None}))
+            pending = self._ledger.pending()
+            if pending:
+                self._write(sorted({e.version for e in pending if e.version is not None}))
+                self._ledger.ack(pending[-1].seq)
         except Exception as error:  # noqa: BLE001  MLflow raises errors of many types
-            self.failure = f"MLflow at {self._uri} refused the delivery: {_first_line(error)}"
+            self.failure = self._why(error)
             logger.warning("%s; it stays pending", self.failure)
             return 0
         self.failure = None
-        self._ledger.ack(pending[-1].seq)
         return len(pending)
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, LedgerError):
+            return f"nothing is delivered to MLflow: {unadvised(error)}"
+        return f"MLflow at {self._uri} refused the delivery: {_first_line(error)}"
 
     def reconcile(self, who: Who) -> int:
         """Write every version and alias again, even those delivered before.
@@ -153,7 +159,7 @@ class Mirror:
         return str(created.version)
 
     def _has(self, version: Version) -> bool:
-        return self._store is not None and self._store.path(version.digest).is_dir()
+        return self._store is not None and find(self._store, version) is not None
 
 
 def _ensure_model(client: Any, model: str) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from serving.registry import chain, explain, holdbacks, rows, schema
+from serving.registry import chain, explain, guards, holdbacks, rows, schema
 from serving.registry.database import Database
-from serving.registry.interfaces import replaced
 from serving.registry.records import Canary, Champion, Event, Holdback, Policy, Version
 from serving.registry.rules import DeploymentRules, current_rules
 from serving.registry.states import State
@@ -79,33 +78,9 @@ class Reader:
 
     def former(self, policy: str = schema.POLICY, most: int = 20) -> list[int]:
         """Champions that a rollback may bring back; the first, the last in time, is the default."""
-        versions, events = schema.versions, schema.events
-        crowned = func.max(events.c.seq)
         with self._database.read() as connection:
-            champion = rows.find_champion(connection, policy)
-            if champion is None:
-                return []
-            query = (
-                select(versions)
-                .join(events, events.c.version == versions.c.version)
-                .where(
-                    versions.c.policy == policy,
-                    versions.c.state == State.RETIRED,
-                    ~versions.c.quarantined,
-                    events.c.to_state == State.CHAMPION,
-                )
-                .group_by(versions.c.version)
-                .order_by(crowned.desc())
-            )
-            current = rows.find_version(connection, champion.version).manifest
-            found = map(rows.to_version, connection.execute(query).mappings())
-            same = (
-                version.version
-                for version in found
-                if version.env_fingerprint == champion.env_fingerprint
-                or replaced(current, version.manifest)
-            )
-            return list(islice(same, most))
+            found = guards.former(connection, policy)
+            return [version.version for version in islice(found, most)]
 
     def interface(self, policy: str = schema.POLICY) -> Mapping[str, Any] | None:
         """The interface of a policy's clients; None before its first champion."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -38,6 +39,10 @@ COUNTED = (
     "slower",
 )  # fmt: skip
 TIMED = ("seconds", "champion_seconds")
+
+#: Numbers of episodes, which 32 bits do not hold for ever. SQLite's integers have 64 bits anyway,
+#: and only this name of them counts up by itself.
+Count = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
 
@@ -156,7 +161,7 @@ trial_state = Table(
     metadata,
     Column("policy", String(100), primary_key=True),
     Column("trial", Integer, primary_key=True, autoincrement=False),
-    Column("n", Integer, nullable=False),
+    Column("n", Count, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("state", Text, nullable=False),
 )
@@ -189,7 +194,7 @@ Index("outbox_pending", outbox.c.delivered, outbox.c.seq)
 starts = Table(
     "starts",
     metadata,
-    Column("n", Integer, primary_key=True, autoincrement=True),
+    Column("n", Count, primary_key=True, autoincrement=True),
     Column("policy", String(100), nullable=False),
     Column("trial", Integer),  # seq of the event that began it; NULL outside a trial
     Column("episode", String(200), nullable=False),
@@ -201,7 +206,7 @@ starts = Table(
     Column("deadline", Float, nullable=False),
     # The version changed, or a request lacked the token: evidence for neither arm.
     Column("moved", Boolean, nullable=False),
-    Column("arrived", Integer),  # order of outcomes; NULL while the episode runs
+    Column("arrived", Count),  # order of outcomes; NULL while the episode runs
     Column("ended_at", Float),
     Column("return", Float),
     Column("length", Integer),
@@ -224,7 +229,7 @@ watch = Table(
     "watch",
     metadata,
     Column("policy", String(100), primary_key=True),
-    Column("n", Integer, nullable=False),  # the last outcome counted, by `starts.arrived`
+    Column("n", Count, nullable=False),  # the last outcome counted, by `starts.arrived`
     Column("generation", Integer, nullable=False),
     Column("state", Text, nullable=False),
 )
@@ -232,7 +237,7 @@ watch = Table(
 samples = Table(
     "samples",
     metadata,
-    Column("n", Integer, primary_key=True, autoincrement=True),
+    Column("n", Count, primary_key=True, autoincrement=True),
     Column("policy", String(100), nullable=False),
     Column("version", Integer, nullable=False),
     Column("generation", Integer, nullable=False),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ NOTABLE = (
     "drift", "drift_over", "blind", "diagnosis", "adapt", "run_failed", "record_verdict", "promote",
     "abort_canary", "expire_canary", "rollback", "rollback_by_holdback", "revoke",
 )  # fmt: skip
+_PRINTED = re.compile("[!-~]+")
 #: A claimed delivery without a result is sent again after this many seconds.
 CLAIM_SECONDS = 60.0
 
@@ -170,10 +172,29 @@ def _sink(connection: Connection, row: RowMapping) -> Sink:
     return Sink(row["name"], row["url"], kinds, row["secret"], pending, failure)
 
 
+def _wrong_with(url: str) -> str | None:
+    """Why nothing could ever be sent to a URL, or None."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it checks it
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return "it names no host of these two schemes"
+        host = parts.hostname.encode("idna").decode()
+    except UnicodeError:
+        host = " "
+    except ValueError as error:
+        return str(error)
+    if not _PRINTED.fullmatch(host):
+        return "no host has such a name"
+    if not _PRINTED.fullmatch(f"{parts.path}?{parts.query}"):
+        return "spaces and letters beyond ASCII in its path are written as %XX of their UTF-8 bytes"
+    return None
+
+
 def _check(name: str, url: str, kinds: tuple[str, ...]) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"a sink is an http:// or https:// URL, got {url!r}")
+    wrong = _wrong_with(url)
+    if wrong is not None:
+        raise ConfigError(f"a sink is an http:// or https:// URL, got {url!r}: {wrong}")
     if not name or len(name) > 100:
         raise ConfigError(f"a sink's name has 1 to 100 letters, got {name!r}")
     unknown = sorted(set(kinds) - set(NOTABLE))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from serving.registry import chain, explain, holdbacks, reports, rows, schema
 from serving.registry.database import Database
+from serving.registry.faults import unadvised
 from serving.registry.heads import Head
 from serving.registry.records import Event, Who
 from serving.registry.states import State
@@ -40,20 +41,24 @@ class Testimony:
         self._witness = None if home is None else Witness(home, key)
 
     def head(self, kind: Kind, who: Who) -> None:
-        """Append the signed head of the chain. A failure is logged; the next step signs again."""
+        """Append the signed head of the chain. A failure is logged; the next step signs again.
+
+        The step is committed by now, so not even a failure to read the head may make it an error.
+        """
         if self._witness is None:
             return
-        with self._database.read() as connection:
-            last = next(chain.read_events(connection, limit=1, newest=True), None)
-        at = rows.iso(self._clock())
-        seq, digest = (last.seq, last.hash) if last else (0, chain.GENESIS)
-        entry = Entry(kind, seq, digest, at, who.actor, who.reason, "", "", "")
         try:
+            with self._database.read() as connection:
+                last = next(chain.read_events(connection, limit=1, newest=True), None)
+            at = rows.iso(self._clock())
+            seq, digest = (last.seq, last.hash) if last else (0, chain.GENESIS)
+            entry = Entry(kind, seq, digest, at, who.actor, who.reason, "", "", "")
             self._witness.append(entry)
         except (OSError, LedgerError) as error:
             if kind == "restore":
                 raise
-            logger.warning("the witness %s could not be written: %s", self._witness.file, error)
+            said = "the witness %s could not be written: %s"
+            logger.warning(said, self._witness.file, unadvised(error))
 
     def last(self) -> Entry | None:
         entries = self._entries(recent=True)

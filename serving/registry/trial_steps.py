@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from serving.registry import champions, holdbacks, trials
+from serving.registry import champions, guards, holdbacks, trials
 from serving.registry.judging import PASS_SECONDS
 from serving.registry.reader import Reader
 from serving.registry.records import Canary, Champion, Who
@@ -73,11 +73,16 @@ class TrialSteps:
         instead of the steps in the rules.
         """
 
+        begun: list[Canary] = []
+
         def work(step: Step) -> None:
             trials.start(step, version, params, loaded, weight)
+            begun.append(guards.running_canary(step))
 
         request = {"version": version, "weight": weight, "params": params.model_dump(mode="json")}
         self._take("start_canary", who, request, work, version=version)
+        if begun:
+            return begun[-1]  # a read after the commit could fail
         running = self._reader.canary(self._reader.version(version).policy)
         if running is None or running.version != version:
             raise TransitionRefused(f"the trial of version {version} is over already")

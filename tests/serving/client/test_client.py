@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -106,6 +109,74 @@ def test_a_deadline_ends_all_attempts() -> None:
     with pytest.raises(NotAnswered, match=r"within 0\.1 s; it answered 503: .*draining"):
         client_of(answer).act([0.0], deadline=0.1)
     assert time.monotonic() - begun < 0.5
+
+
+class Dripping:
+    """Answers a byte at a time: each comes before httpx's timeouts, the whole answer does not."""
+
+    def __init__(self, head: bytes) -> None:
+        self.answer = head + b"x" * 1000
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                line, _ = self.socket.accept()
+                threading.Thread(target=self._drip, args=(line,), daemon=True).start()
+
+    def _drip(self, line: socket.socket) -> None:
+        with suppress(OSError), line:
+            line.recv(65_536)
+            for at in range(len(self.answer)):
+                line.sendall(self.answer[at : at + 1])
+                time.sleep(0.02)
+
+
+def asked(url: str) -> None:
+    with Client(url, deadline=0.2) as client:
+        client.act([0.0])
+
+
+def asked_in_asyncio(url: str) -> None:
+    async def ask() -> None:
+        async with AsyncClient(url, deadline=0.2) as client:
+            await client.act([0.0])
+
+    asyncio.run(ask())
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [HEAD, b"HTTP/1.1 200 OK\r\nname: "])
+@pytest.mark.parametrize("ask", [asked, asked_in_asyncio])
+def test_a_deadline_ends_a_call_whose_answer_drips(ask: Callable[[str], None], head: bytes) -> None:
+    dripping = Dripping(head)
+    begun = time.monotonic()
+    with pytest.raises(NotAnswered, match=r"not answered within 0\.2 s; .*Timeout"):
+        ask(dripping.url)
+    assert time.monotonic() - begun < 2.0
+    dripping.socket.close()
+
+
+def test_a_deadline_ends_a_call_whose_request_is_taken_slowly() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        def read() -> None:
+            line, _ = server.accept()
+            with suppress(OSError), line:
+                while line.recv(65_536):
+                    time.sleep(0.02)
+
+        threading.Thread(target=read, daemon=True).start()
+        begun = time.monotonic()
+        with Client(url) as client, pytest.raises(NotAnswered, match="Timeout"):
+            client.act_batch(["x" * 2**20] * 16, deadline=1.0)
+        assert time.monotonic() - begun < 3.0
 
 
 def test_a_refusal_is_said_and_not_repeated() -> None:

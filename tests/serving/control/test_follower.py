@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.control import follower as following
 from serving.control.follower import SURVEY_POLLS, Follower
 from serving.limits import Limits
 from serving.metrics import Metrics
+from serving.policy import PolicyService
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.faults import LedgerFull, LedgerLocked, LedgerReadOnly
+from serving.registry.faults import LedgerFull, LedgerLocked, LedgerReadOnly, fault
 from serving.registry.ledger import Ledger
+from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules, HoldbackTerms
 from serving.registry.schema import POLICY
+from serving.registry.states import State
+from serving.trial.compared import Compared
+from srghn.config import CanaryParams
 from srghn.errors import LedgerError
+from tests.serving.registry.test_holdbacks import play
+
+ANN = Who("ann", "because")
 
 
 def test_surveys_are_rarer_than_looks(ledger: Ledger, tmp_path: Path) -> None:
@@ -70,4 +83,161 @@ def test_where_nothing_can_be_written_the_champion_is_still_followed(
     assert follower.served.problem is None
     assert follower.served.champion is not None
     assert follower.served.champion.version == version
+    follower.close()
+
+
+def polled(service: PolicyService, seconds: float) -> None:
+    """Polls for longer than a blind follower stays ready."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        service.follower.poll()
+        time.sleep(0.05)
+
+
+def closed(service: PolicyService) -> None:
+    service.follower.close()
+    service.episodes.close()
+
+
+def refusing(kind: type[LedgerError]) -> Callable[[], AbstractContextManager[Any]]:
+    @contextmanager
+    def write() -> Iterator[Any]:
+        raise fault("ledger.db", kind, "it cannot be written")
+        yield
+
+    return write
+
+
+@pytest.mark.parametrize("kind", [LedgerFull, LedgerReadOnly])
+def test_a_ledger_that_can_be_read_but_not_written_leaves_the_server_ready(
+    home: Any, monkeypatch: pytest.MonkeyPatch, kind: type[LedgerError]
+) -> None:
+    """Whatever is to be written: old starts to delete, a trial's state, counts of copies."""
+    home.first()
+    canary = home.steps.canary(home.approved(bias=0.2))
+    limits = Limits(blind_seconds=0.1, prune_seconds=0.01)
+    service = PolicyService(POLICY, home.ledger, home.store, limits, unblind=False)
+    service.follower.poll()
+    home.steps.play(canary, 10.0, 12.0, 3)
+    service.shadow._keep({canary.epoch: Compared(copies=1)})
+    told: list[str] = []
+    service.follower.looks.append(lambda: told.append("look"))
+    monkeypatch.setattr(home.ledger.database(), "write", refusing(kind))
+    polled(service, 0.4)
+    assert service.problem is None
+    assert len(told) >= 3  # a look that fails takes no other with it
+    assert service.metrics.counts.total().counter("ledger_errors") >= 3
+    monkeypatch.undo()
+    service.follower.poll()
+    assert home.ledger.compared(POLICY, canary.version)[1].copies == 1
+    assert home.ledger.trial_state().n == 6
+    closed(service)
+
+
+class FullDisk:
+    """A database without room, but for one transaction for each slice of its reserve."""
+
+    def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._room, self.spent, self._write = 0, 0, ledger.database().write
+        monkeypatch.setattr(ledger.database(), "write", self.write)
+        monkeypatch.setattr(ledger.database(), "spend_reserve", self.spend)
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        if not self._room:
+            raise fault("ledger.db", LedgerFull, "database or disk is full")
+        self._room -= 1
+        with self._write() as connection:
+            yield connection
+
+    def spend(self) -> bool:
+        self._room, self.spent = 1, self.spent + 1
+        return True
+
+
+def test_on_a_full_disk_a_harmful_canary_is_aborted(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.first()
+    version = home.approved(bias=0.2)
+    canary = home.steps.canary(version)
+    follower = Follower(home.ledger, home.store, Metrics(POLICY), Limits())
+    follower.poll()
+    home.steps.play(canary, 490.0, 10.0, 40)
+    full = FullDisk(home.ledger, monkeypatch)
+    follower.poll()
+    assert home.ledger.version(version).state is State.ABORTED
+    assert full.spent == 1
+    assert follower.served.canary is None
+    follower.close()
+
+
+def test_on_a_full_disk_a_holdback_that_shows_harm_rolls_back(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = DeploymentRules(holdback=HoldbackTerms(share=0.3))
+    home.ledger.set_deployment_rules(rules, who=ANN)
+    first, second = home.first(), home.second(bias=0.2)
+    follower = Follower(home.ledger, home.store, Metrics(POLICY), Limits())
+    follower.poll()
+    play(home.ledger, 200, champion=100.0, predecessor=400.0)
+    FullDisk(home.ledger, monkeypatch)
+    follower.poll()
+    assert home.ledger.version(second).quarantined
+    assert follower.served.champion is not None
+    assert follower.served.champion.version == first
+    follower.close()
+
+
+def test_a_shadow_whose_artefact_is_damaged_leaves_the_server_ready(home: Any) -> None:
+    """Its trial would begin by itself."""
+    home.first()
+    rules = DeploymentRules(shadow_first=True, shadow_copies=10, shadow_then="trial")
+    home.ledger.set_deployment_rules(rules, who=ANN)
+    digest = home.candidate(bias=0.4)
+    params = CanaryParams(min_episodes=5, return_low=0.0, return_high=500.0)
+    manifest = {**home.store.load(digest).manifest, "canary": params.model_dump(mode="json")}
+    version = home.steps.approved(digest=digest, manifest=manifest)
+    home.ledger.start_shadow(version, loaded={"digest": digest, "golden": 8}, who=ANN)
+    limits = Limits(blind_seconds=0.1)
+    service = PolicyService(POLICY, home.ledger, home.store, limits, unblind=False)
+    epoch, _ = home.ledger.compared(POLICY, version)
+    home.ledger.add_compared(POLICY, epoch, Compared(copies=50))
+    file = home.store.folder / digest / "policy.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    polled(service, 0.4)
+    assert service.problem is None
+    assert home.ledger.version(version).state is State.SHADOW
+    assert [view.version for view in service.metrics.ledger.tried] == [version]
+    file.write_bytes(whole)
+    service.follower.poll()
+    assert home.ledger.version(version).state is State.CANARY
+    closed(service)
+
+
+def test_a_ledger_that_does_not_answer_makes_the_server_unready(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look that hangs raises no error, so the time since the last one tells it."""
+    monkeypatch.setattr(following, "SLACK", 0.2)
+    home.first()
+    limits = Limits(poll_seconds=0.02, blind_seconds=0.1)
+    follower = Follower(home.ledger, home.store, Metrics(POLICY), limits)
+    follower.poll()
+    goes_on, served = threading.Event(), home.ledger.served
+
+    def hangs(policy: str) -> Any:
+        goes_on.wait(20)
+        return served(policy)
+
+    monkeypatch.setattr(home.ledger, "served", hangs)
+    look = threading.Thread(target=follower.poll)
+    look.start()
+    time.sleep(0.6)
+    assert "it does not answer" in str(follower.problem)
+    assert follower.served.champion is not None  # which still answers
+    goes_on.set()
+    look.join()
+    assert follower.problem is None
     follower.close()

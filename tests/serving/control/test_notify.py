@@ -335,6 +335,14 @@ def test_the_server_sends(
     [
         ("ftp://example.org", (), "http:// or https:// URL"),
         ("http:///hook", (), "http:// or https:// URL"),
+        ("http://127.0.0.1:99999/hook", (), "Port out of range"),
+        ("http://example.org:80a/hook", (), "Port could not be cast"),
+        ("http://[::1/hook", (), "Invalid IPv6 URL"),
+        (f"http://{'a' * 70}.org/", (), "no host has such a name"),
+        ("http://a..b/", (), "no host has such a name"),
+        ("http://exa mple/", (), "no host has such a name"),
+        ("http://example.org/hö", (), r"written as %XX"),
+        ("http://example.org/hook?a b", (), r"written as %XX"),
         ("http://example.org", ("drfit",), "unknown kinds of events: drfit"),
     ],
 )
@@ -343,6 +351,52 @@ def test_what_is_no_sink_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         Sinks(ledger).add("ops", url, kinds, ANN)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://münchen.example/hook", "https://[::1]:8443/a%C3%B6?b=1", "http://example.org"]
+)
+def test_an_unusual_url_that_can_be_sent_to_is_taken(ledger: Ledger, url: str) -> None:
+    assert Sinks(ledger).add("ops", url, (), ANN).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999/hook", f"http://{'a' * 70}.org/", "http://127.0.0.1:9/hö"]
+)
+def test_a_sink_of_before_that_nothing_can_be_sent_to_says_so(ledger: Ledger, url: str) -> None:
+    sinks = Sinks(ledger)
+    sinks.add("ops", "http://example.org", (), ANN)
+    with ledger.database().write() as connection:
+        connection.execute(update(schema.sinks).values(url=url))
+    tell(ledger, "one")
+    sends, clock = sender(ledger)
+    sends.drain("ops")
+    assert f"{url} cannot be reached" in str(sinks.find("ops").failure)
+    assert not sinks.due(clock.now)
+    assert sinks.due(clock.now + 1.0)
+    [event] = ledger.events(newest=True, limit=1)
+    with pytest.raises(ServiceError, match="cannot be reached"):  # as srghn notify test sends
+        send(sinks.find("ops"), message(event), 1)
+
+
+def test_a_failure_of_the_sender_itself_is_an_attempt_that_failed(
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks = Sinks(ledger)
+    sinks.add("ops", receiver.url, ("drift",), ANN)
+    tell(ledger, "one")
+
+    def broken(event: Any) -> None:
+        raise KeyError("a bug")
+
+    sends, clock = sender(ledger)
+    with monkeypatch.context() as patch:
+        patch.setattr(notify, "message", broken)
+        sends.drain("ops")
+    assert "a bug" in str(sinks.find("ops").failure)
+    clock.now += 2
+    sends.drain("ops")
+    assert len(receiver.events()) == 1
 
 
 def test_a_name_is_given_once(ledger: Ledger) -> None:

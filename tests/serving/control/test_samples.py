@@ -57,6 +57,19 @@ def test_the_latest_stay(ledger: Ledger) -> None:
     ]
 
 
+def test_samples_that_wait_are_bounded_by_their_bytes_too(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.control.samples.WAITING_BYTES", 10 * 4000)
+    samples = Samples(ledger, "policy", 100)
+    for n in range(25):
+        samples.offer(episode(f"e{n}", step_of(f"e{n}")), [float(n)] * 1000)
+    samples.flush()
+    assert [each.episode for each in kept(ledger.database(), "policy")] == [
+        f"e{n}" for n in range(15, 25)
+    ]
+
+
 def test_none_is_kept_where_the_setting_says_so(ledger: Ledger) -> None:
     samples = Samples(ledger, "policy", 0)
     samples.offer(episode("e", step_of("e")), [1.0])

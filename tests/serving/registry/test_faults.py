@@ -9,12 +9,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from serving.registry import database as opening
 from serving.registry.database import Database
 from serving.registry.faults import (
     LedgerCorrupt,
@@ -97,6 +99,32 @@ def test_a_lock_held_on_postgresql_likewise(cluster: str, tmp_path: Path) -> Non
     assert one.start_episodes([Start("a", 1)]) == [1]
     other.close()
     one.close()
+
+
+@pytest.mark.services
+@pytest.mark.skipif(not postgres.BINARIES, reason="PostgreSQL is not installed")
+def test_on_postgresql_no_statement_and_no_dead_connection_is_waited_for_without_end(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{postgres.new_database(cluster)}?keepalives_idle=77"
+    Database(url, home=tmp_path).close()  # which makes the tables
+    monkeypatch.setattr(opening, "STATEMENT_SECONDS", 0.3)
+    database = Database(url, home=tmp_path)
+    with database.read() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        said = raw.info.get_parameters()
+    assert (said["tcp_user_timeout"], said["keepalives_count"]) == ("10000", "3")
+    assert said["keepalives_idle"] == "77"  # the URL's own
+    began = time.monotonic()
+    with pytest.raises(LedgerLocked, match="statement timeout"), database.read() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(20)")
+    assert time.monotonic() - began < 10
+    database.close()
+    engine = opening.postgres_engine(opening.parse_url(url), 1.0)  # as an upgrade's
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "1s"
+    engine.dispose()
 
 
 # ------------------------------------------------------------------------------ lost files
@@ -262,6 +290,48 @@ def test_on_a_full_disk_a_rollback_works_and_nothing_else(
     Ledger(f"sqlite:///{file}").close()
     assert reserve_of(file).stat().st_size == RESERVE_BYTES
     ledger.close()
+
+
+# ---------------------------------------------------------------------- after the commit
+
+
+class Dropped(Database):
+    """A server that closes the connection once, when a step of `steps` has been committed."""
+
+    steps = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with super().write() as connection:
+            yield connection
+        self.steps += 1
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        if self.steps:
+            self.steps = 0
+            raise LedgerUnreachable("cannot use the ledger; nothing was changed: do it again")
+        with super().read() as connection:
+            yield connection
+
+
+def test_a_read_that_fails_after_the_commit_does_not_undo_the_step(
+    steps: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Done again, a second rollback would bring back the version before."""
+    ledger = steps.ledger
+    first = steps.first()
+    second, third = steps.second(), steps.approved()
+    ledger.database().__class__ = Dropped
+    canary = steps.canary(third)
+    assert (canary.version, ledger.database().steps) == (third, 0)
+    ledger.abort_canary(who=ANN)
+    assert ledger.rollback(who=ANN).version == first
+    assert "could not be written: cannot use the ledger" in caplog.text
+    assert "do it again" not in caplog.text
+    ledger.database().__class__ = Database
+    assert [v.version for v in ledger.versions() if v.quarantined] == [second, third]
+    ledger.verify()
 
 
 # ------------------------------------------------------------------------ two operators

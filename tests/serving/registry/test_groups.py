@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.control.episodes import Ended
-from serving.registry import groups
+from serving.registry import groups, samples, schema
 from serving.registry.episodes import UnknownEpisode
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Outcome, Start, StartRow
@@ -16,6 +17,7 @@ from serving.trial.tokens import Episode
 from srghn.errors import LedgerError, TransitionRefused
 
 BOTH_DATABASES = True
+SAMPLE = samples.Sample(1, 1, "a", 0, 1.5, b"\0\0\0\0")
 
 
 def start(name: str, version: int = 1) -> Start:
@@ -44,6 +46,40 @@ def test_the_rows_that_hold_are_what_the_ledger_keeps(ledger: Ledger) -> None:
     assert [row.version for row in rows] == [1, 1, 1]  # the first start of an episode holds
     assert rows[0].n < rows[1].n
     assert (rows[0].moved, rows[0].arrived, rows[0].terminated) == (False, None, None)
+
+
+def test_numbers_go_on_beyond_32_bits(ledger: Ledger) -> None:
+    last = 2**31 - 1
+    begin(ledger, start("a"))
+    end(ledger, ended("a", 1.0))
+    samples.keep(ledger.database(), POLICY, [SAMPLE], 9)
+    with ledger.database().write() as connection:
+        connection.execute(update(schema.starts).values(n=last, arrived=last))
+        connection.execute(update(schema.samples).values(n=last))
+        for table in ("starts", "samples"):
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT setval('{table}_n_seq', {last})")
+            else:
+                change = f"UPDATE sqlite_sequence SET seq = {last} WHERE name = '{table}'"
+                connection.exec_driver_sql(change)
+    assert begin(ledger, start("b"))[0].n == last + 1
+    (stored,) = end(ledger, ended("b", 1.0))
+    assert isinstance(stored, Outcome)
+    assert stored.n == last + 1
+    assert ledger.advance_trial(POLICY, 7, 0, last + 1, {})
+    assert ledger.advance_watch(POLICY, 0, last + 1, {})
+    samples.keep(ledger.database(), POLICY, [SAMPLE], 9)
+    assert samples.newest(ledger.database(), POLICY) == last + 1
+
+
+def test_a_name_that_the_database_cannot_hold_is_no_server_that_is_away(ledger: Ledger) -> None:
+    if ledger.database().file is not None:
+        assert ledger.find_episode("a\0b") is None
+        return
+    with pytest.raises(LedgerError, match="NUL") as told:
+        ledger.find_episode("a\0b")
+    assert type(told.value) is LedgerError
+    assert ledger.find_episode("a") is None
 
 
 def test_outcomes_are_numbered_as_they_arrive_and_count_once(ledger: Ledger) -> None:

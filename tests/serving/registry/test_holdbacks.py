@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.control.window import Window
 from serving.registry import schema
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import CHAMPION_ARM, HELD_ARM, Start, Who
@@ -89,6 +90,48 @@ def test_harm_brings_the_predecessor_back_once(ledger: Ledger, steps: Any) -> No
         ledger.rollback_held(who=ANN)
     ledger.verify()
     ledger.verify_served()
+
+
+def test_harm_brings_the_predecessor_back_from_another_environment(
+    ledger: Ledger, steps: Any
+) -> None:
+    """It answers its share in the present one; for a person it stays refused."""
+    rules = DeploymentRules(holdback=HoldbackTerms(share=0.3))
+    ledger.set_deployment_rules(rules, who=ANN)
+    first, second = steps.first(), steps.second(fingerprint="f" * 64)
+    play(ledger, 200, champion=100.0, predecessor=400.0)
+    with pytest.raises(TransitionRefused, match="in the current environment"):
+        ledger.rollback(who=ANN)
+    assert Window(ledger).judge()
+    assert ledger.champion().version == first  # type: ignore[union-attr]
+    assert ledger.version(second).quarantined
+    assert ledger.holdback() is None
+    ledger.verify()
+    ledger.verify_served()
+
+
+def test_a_window_whose_rollback_is_refused_ends_by_its_time(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh(ledger, steps, share=0.3)
+    play(ledger, 200, champion=100.0, predecessor=400.0)
+
+    def refused(**_: Any) -> None:
+        raise TransitionRefused("it cannot come back")
+
+    monkeypatch.setattr(ledger, "rollback_held", refused)
+    window = ledger.holdback()
+    assert window is not None
+    clock = [window.until - 1]
+    judges = Window(ledger, clock=lambda: clock[0])
+    assert not judges.judge()
+    assert ledger.holdback() is not None
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "the holdback did not roll back: it cannot come back" in caplog.text
+    clock[0] = window.until
+    assert judges.judge()
+    assert ledger.holdback() is None
+    assert "harm was shown, but the rollback was refused" in ledger.events()[-1].reason
 
 
 def test_a_common_fall_is_no_harm(ledger: Ledger, steps: Any) -> None:

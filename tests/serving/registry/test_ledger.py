@@ -10,6 +10,7 @@ import pytest
 
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules
 from serving.registry.states import State
 from srghn.errors import LedgerError, StaleGeneration, TransitionRefused
 
@@ -328,6 +329,51 @@ def test_rollback_stays_in_its_world_and_generation(ledger: Ledger, steps: Any) 
     steps.second(fingerprint="f" * 64)
     with pytest.raises(StaleGeneration):
         ledger.rollback(who=Who("ann", "back"), expected_generation=2)
+
+
+@pytest.mark.parametrize("step", ["rollback", "revoke"])
+def test_the_previous_champion_is_the_last_one_that_may_come_back(
+    ledger: Ledger, steps: Any, step: str
+) -> None:
+    first, other = steps.first(), steps.second(fingerprint="f" * 64)
+    third = steps.second()
+    assert ledger.former() == [first]
+    if step == "rollback":
+        ledger.rollback(who=Who("ann", "it fell"))
+    else:
+        ledger.revoke(third, who=Who("ann", "leak"))
+    assert ledger.champion().version == first  # type: ignore[union-attr]
+    with pytest.raises(TransitionRefused, match=f"version {other} passed in environment f"):
+        ledger.rollback(who=Who("ann", "back"), to_version=other)
+    ledger.verify()
+
+
+@pytest.mark.parametrize("who", [Who("ann", "a\0b"), Who("a\0b", "because")])
+def test_a_reason_that_postgresql_cannot_hold_is_refused_on_both(ledger: Ledger, who: Who) -> None:
+    with pytest.raises(TransitionRefused, match="without NUL characters"):
+        ledger.note("drift", {}, who=who)
+    assert ledger.count() == 0
+
+
+def test_only_a_pass_is_approved_and_a_shadow_stays_one(ledger: Ledger, steps: Any) -> None:
+    """Unchecked, the step would end the shadow and throw its counts away."""
+    ledger.set_deployment_rules(DeploymentRules(two_persons=True), who=Who("ann", "careful"))
+    steps.first()
+    version = steps.register(submitter="bob")
+    steps.begin(version)
+    steps.judge(version)
+    steps.approve(version)
+    loaded = {"digest": ledger.version(version).digest, "golden": 8}
+    for state in (State.APPROVED, State.SHADOW):
+        said = f"version {version} is {state} and cannot become APPROVED; only a version that is"
+        for digest, name in (("0" * 64, "ann"), (ledger.version(version).report_digest, "bob")):
+            with pytest.raises(TransitionRefused, match=said):
+                ledger.approve(version, report_digest=str(digest), who=Who(name, "mine"))
+        assert ledger.version(version).state is state
+        if state is State.APPROVED:
+            ledger.start_shadow(version, loaded=loaded, who=Who("ann", "try it"))
+    ledger.stop_shadow(version, who=Who("ann", "seen enough"))
+    assert ledger.version(version).state is State.APPROVED
 
 
 def test_a_revoked_champion_gives_way_and_never_returns(ledger: Ledger, steps: Any) -> None:

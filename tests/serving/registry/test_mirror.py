@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from serving.registry import backup
+from serving.registry.faults import LedgerLocked, fault
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import MODEL, Mirror
 from serving.registry.records import Who
@@ -87,6 +88,74 @@ def test_the_mirror_follows_the_ledger(
     tags, aliases = shown(uri)
     assert aliases == {"champion": str(trial)}
     assert len(tags) == before
+
+
+@pytest.mark.parametrize("fails", ["pending", "ack"])
+def test_a_ledger_that_fails_in_a_delivery_makes_the_step_before_no_error(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Whoever reads that nothing was changed rolls back a second time."""
+    steps.first()
+    mirror = Mirror(ledger, "http://mlflow")
+    monkeypatch.setattr(mirror, "_write", lambda versions: None)
+
+    def locked(*_: Any) -> None:
+        raise fault("ledger.db", LedgerLocked, "database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, fails, locked)
+        assert mirror.deliver() == 0
+    assert mirror.failure == (
+        "nothing is delivered to MLflow: cannot use the ledger ledger.db: database is locked"
+    )
+    assert len(ledger.pending()) == 5
+    assert (mirror.deliver(), mirror.failure) == (5, None)
+    assert ledger.pending() == []
+
+
+def test_a_sync_that_is_asked_for_during_a_delivery_is_not_lost(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror, written = Mirror(ledger, "http://mlflow"), []
+
+    def write(versions: list[int]) -> None:
+        written.append(versions)
+        if len(written) == 2:
+            ledger.redeliver(who=Who("ann", "MLflow was emptied"))
+
+    monkeypatch.setattr(mirror, "_write", write)
+    steps.first()
+    mirror.deliver()
+    steps.register()
+    mirror.deliver()
+    assert len(ledger.pending()) == ledger.count()
+    mirror.deliver()
+    assert written == [[1], [2], [1, 2]]
+    assert ledger.pending() == []
+
+
+def test_a_missing_or_damaged_artefact_stops_no_other_version(home: Any, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    missing, damaged, whole = home.first(), home.second(bias=0.3), home.second(bias=0.6)
+    folders = {v: home.store.folder / home.ledger.version(v).digest for v in (1, 2)}
+    kept = tmp_path / "kept"
+    folders[missing].rename(kept)
+    (folders[damaged] / "policy.onnx").write_bytes(b"no policy")
+    name = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mirror = Mirror(home.ledger, name, store=home.store, artifacts=str(tmp_path / "files"))
+    assert mirror.deliver() == home.ledger.count()
+    assert mirror.failure is None
+    assert shown(name)[1] == {"champion": str(whole)}
+
+    def sources() -> dict[str, bool]:
+        entries = MlflowClient(name, name).search_model_versions(f"name='{MODEL}'")
+        return {e.tags["srghn.version"]: not e.source.startswith("srghn:") for e in entries}
+
+    assert sources() == {str(missing): False, str(damaged): False, str(whole): True}
+    kept.rename(folders[missing])
+    mirror.reconcile(Who("ann", "it is back"))
+    assert sources() == {str(missing): True, str(damaged): False, str(whole): True}
 
 
 def test_a_home_that_cannot_be_written_stays_pending(

@@ -22,6 +22,8 @@ down_revision = None
 POLICY = "policy"
 #: Seconds after which version 0.2.0 counted an episode as lost.
 EPISODE_SECONDS = 3600.0
+#: Numbers of episodes; see `schema`.
+_COUNT = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _NAMES = {"uq": "%(table_name)s_%(column_0_name)s_key"}
 
 
@@ -152,7 +154,7 @@ def _served(
         "trial_state",
         sa.Column("policy", sa.String(100), primary_key=True),
         sa.Column("trial", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("n", sa.Integer, nullable=False),
+        sa.Column("n", _COUNT, nullable=False),
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
     )
@@ -169,7 +171,7 @@ def _served(
 def _starts() -> None:
     op.create_table(
         "starts",
-        sa.Column("n", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("n", _COUNT, primary_key=True, autoincrement=True),
         sa.Column("policy", sa.String(100), nullable=False),
         sa.Column("trial", sa.Integer),
         sa.Column("episode", sa.String(200), nullable=False),
@@ -180,7 +182,7 @@ def _starts() -> None:
         sa.Column("started_at", sa.Float, nullable=False),
         sa.Column("deadline", sa.Float, nullable=False),
         sa.Column("moved", sa.Boolean, nullable=False),
-        sa.Column("arrived", sa.Integer),
+        sa.Column("arrived", _COUNT),
         sa.Column("ended_at", sa.Float),
         sa.Column("return", sa.Float),
         sa.Column("length", sa.Integer),
@@ -268,13 +270,13 @@ def _loop() -> None:
     op.create_table(
         "watch",
         sa.Column("policy", sa.String(100), primary_key=True),
-        sa.Column("n", sa.Integer, nullable=False),
+        sa.Column("n", _COUNT, nullable=False),
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
     )
     op.create_table(
         "samples",
-        sa.Column("n", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("n", _COUNT, primary_key=True, autoincrement=True),
         sa.Column("policy", sa.String(100), nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("generation", sa.Integer, nullable=False),
