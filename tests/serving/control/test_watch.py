@@ -152,7 +152,9 @@ def test_without_a_promise_nothing_is_claimed(ledger: Ledger, steps: Any) -> Non
     served = Served(ledger, steps, promise=None)
     served.play(0.1, 30)
     served.watch.look()
-    assert served.watch.view().status == "unwatched"
+    view = served.watch.view()
+    assert view.status == "unwatched"
+    assert "no range of returns and no promised mean; gate a candidate" in view.why
 
 
 def test_the_state_is_plain_json(served: Served) -> None:
