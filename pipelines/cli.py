@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pipelines.commands import (
     check,
@@ -35,6 +37,7 @@ from pipelines.commands import (
     watch,
 )
 from pipelines.services.processes import extend_import_path
+from pipelines.stdout import kept_stdout
 from srghn import __version__
 from srghn.errors import ConfigError, SrghnError
 from srghn.extras import MissingExtra, needed
@@ -96,19 +99,42 @@ suite.add_to(app)
 lab.add_to(app)
 
 
-def _unwrap(group: typer.Typer) -> None:
-    """Make each paragraph of help one line: a terminal breaks it where it is full, not twice."""
+class _Command(TyperCommand):
+    """A command that has stdout to itself, and whose numbers are finite.
+
+    The least that an option takes lets nan through, and infinity.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{param.opts[0]} takes a finite number, got {value}; give one")
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        with kept_stdout():
+            return super().invoke(ctx)
+
+
+def _complete(group: typer.Typer) -> None:
+    """Give each command what all have, and make each paragraph of its help one line.
+
+    A terminal breaks a line where it is full; the source's own breaks would come on top.
+    """
     for command in group.registered_commands:
+        command.cls = _Command
         text = inspect.getdoc(command.callback) or ""
         command.help = command.help or "\n\n".join(
             " ".join(part.split("\n")) for part in text.split("\n\n")
         )
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
-            _unwrap(inner.typer_instance)
+            _complete(inner.typer_instance)
 
 
-_unwrap(app)
+_complete(app)
 
 
 def main() -> None:

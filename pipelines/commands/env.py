@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import complete
-from pipelines.commands.output import JsonOption, load_settings, out, print_json, short, table
+from pipelines.commands.output import (
+    JsonOption,
+    load_settings,
+    out,
+    print_json,
+    say,
+    short,
+    table,
+)
 
 Pinned = Annotated[
     str, typer.Argument(help="A pinned version: the start of its fingerprint, or a file.")
@@ -108,7 +116,7 @@ def show(pinned: Pinned, json: JsonOption = False) -> None:
 
     version = find(load_settings(), pinned)
     if json:
-        typer.echo(version.to_json(), nl=False)
+        say(version.to_json(), nl=False)
         return
     rows = table("", "field", "value")
     rows.add_row("id", version.id)

@@ -14,6 +14,7 @@ from pipelines.commands.output import (
     load_settings,
     out,
     print_json,
+    say,
     table,
     who,
 )
@@ -90,7 +91,7 @@ def backup(
     if json:
         print_json({"file": file})
     else:
-        typer.echo(file)
+        say(file)
 
 
 def restore(

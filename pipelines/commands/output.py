@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from pipelines.stdout import stdout
 from pipelines.versions.people import actor
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class _Output:
     def print(self, *objects: Any, **how: Any) -> None:
         from pipelines.commands.records import write
 
+        self._console.file = stdout()
         write(self._console, *objects, **how)
 
 
@@ -78,7 +81,21 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, default=str))
+    """One JSON document; numbers that JSON does not have, such as NaN, are null."""
+    say(json.dumps(_finite(data), indent=2, default=str, allow_nan=False))
+
+
+def say(text: Any, *, nl: bool = True) -> None:
+    """Write to stdout what a command was asked for, as it is."""
+    typer.echo(text, file=stdout(), nl=nl)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def table(title: str, *columns: str) -> Records:

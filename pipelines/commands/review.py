@@ -20,6 +20,7 @@ from pipelines.commands.output import (
     load_settings,
     out,
     print_json,
+    say,
     short,
     table,
     who,
@@ -204,7 +205,7 @@ def report(
     if json:
         print_json({"version": version, "report": str(path), "digest": found.report_digest})
     else:
-        typer.echo(path)
+        say(path)
     if open_:
         webbrowser.open(path.absolute().as_uri())
 
@@ -227,7 +228,7 @@ def approve(version: Version, reason: ReasonOption, json: JsonOption = False) ->
     release = _release()
     state = release.approve(version, actor(), reason)
     running = release.ledger.canary(release.ledger.version(version).policy)
-    release.mirror().deliver()
+    release.deliver()
     _told(version, str(state), json)
     if state == "APPROVED" and running is not None and not json:
         out.print(
@@ -254,7 +255,7 @@ def promote(version: Version, reason: ReasonOption, json: JsonOption = False) ->
     """
     release = _release()
     release.promote(version, actor(), reason)
-    release.mirror().deliver()
+    release.deliver()
     _told(version, str(release.ledger.version(version).state), json)
 
 
@@ -292,7 +293,7 @@ def rollback(
     back = release.ledger.rollback(
         who=who(reason), to_version=to, expected_generation=seen, policy=of
     )
-    release.mirror().deliver()
+    release.deliver()
     _told(back.version, "CHAMPION", json)
 
 
@@ -305,7 +306,7 @@ def revoke(version: Version, reason: ReasonOption, json: JsonOption = False) -> 
     """
     release = _release()
     release.ledger.revoke(version, who=who(reason))
-    release.mirror().deliver()
+    release.deliver()
     _told(version, "REVOKED", json)
 
 
@@ -316,7 +317,7 @@ def stale(version: Version, reason: ReasonOption, json: JsonOption = False) -> N
     """
     release = _release()
     release.ledger.mark_stale(version, who=who(reason))
-    release.mirror().deliver()
+    release.deliver()
     _told(version, "STALE", json)
 
 
@@ -332,7 +333,7 @@ def canary_start(
     """
     release = _release()
     release.start_canary(version, actor(), reason, weight)
-    release.mirror().deliver()
+    release.deliver()
     _told(version, "CANARY", json)
 
 
@@ -362,7 +363,7 @@ def canary_abort(version: Version, reason: ReasonOption, json: JsonOption = Fals
     release = _release()
     of = release.ledger.version(version).policy
     release.ledger.abort_canary(version=version, who=who(reason), policy=of)
-    release.mirror().deliver()
+    release.deliver()
     _told(version, "ABORTED", json)
 
 

@@ -19,11 +19,20 @@ from pipelines.commands.output import (
     print_json,
     table,
 )
+from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.runs.workspaces import Workspace
     from srghn.config import RunParams
 
+#: Options that a run is begun with, and that its workspace holds from then on.
+BEGUN_WITH = {
+    "preset": "--preset",
+    "set_": "--set",
+    "start": "--from",
+    "policy": "--policy",
+    "successor": "--successor",
+}
 VERDICT_EXIT = {"passed": 0, "failed": 1, "inconclusive": 2, "error": 3}
 
 
@@ -66,6 +75,7 @@ def demo(
 
 
 def run(
+    context: typer.Context,
     preset: Annotated[
         str,
         typer.Option(
@@ -110,6 +120,8 @@ def run(
 
       srghn run --resume cartpole-switch-20260101-120000-ab12
     """
+    if resume is not None:
+        _refuse_to_change(context, resume)
     from pipelines.runs.presets import load_preset
     from srghn.config import with_overrides
 
@@ -189,6 +201,20 @@ def _self_test(version: int, json: bool) -> None:
         out.print(shown)
     if not right:
         raise typer.Exit(1)
+
+
+def _refuse_to_change(context: typer.Context, run_id: str) -> None:
+    """Raise `ConfigError` for what was given beside `--resume` and would have no effect."""
+    given = [
+        option
+        for name, option in BEGUN_WITH.items()
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise ConfigError(
+            f"--resume goes on with what run {run_id} was begun with, got {', '.join(given)} too; "
+            "leave that out, or leave --resume out to begin a new run"
+        )
 
 
 def _offer(workspace: Workspace, params: RunParams, ask: bool) -> bool:

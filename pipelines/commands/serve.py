@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.commands import home
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, table, who
+from pipelines.stdout import stdout
 from srghn.errors import ServiceError
 from srghn.parents import die_with_parent
 
@@ -50,7 +51,7 @@ def serve(
         chosen = chosen.model_copy(update={"without_tokens": True})
     die_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes over
-    with suppress(KeyboardInterrupt):
+    with redirect_stdout(stdout()), suppress(KeyboardInterrupt):  # no environment runs in it
         run_server(chosen, workers)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands import complete
-from pipelines.commands.output import JsonOption, out, print_json, table
+from pipelines.commands.output import JsonOption, out, print_json, say, table
 
 if TYPE_CHECKING:
     from srghn.config import RunParams
@@ -57,7 +57,7 @@ def show(
     if json:
         print_json({**data, "digest": suite_digest(suite)})
     else:
-        typer.echo(f"# digest {suite_digest(suite)}\n{dump_yaml(data)}", nl=False)
+        say(f"# digest {suite_digest(suite)}\n{dump_yaml(data)}", nl=False)
 
 
 def check(

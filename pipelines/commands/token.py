@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from serving.tokens import Tokens
 
 Owner = Annotated[str, typer.Argument(help="Its owner, as recorded in the ledger.")]
-Days = Annotated[float | None, typer.Option(help="Days until it expires.", min=0.001)]
+#: A hundred years: what expires later has no date that a table could show.
+MOST_DAYS = 36_500
+Days = Annotated[
+    float | None, typer.Option(help="Days until it expires.", min=0.001, max=MOST_DAYS)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,7 +71,8 @@ def rotate(
     owner: Owner,
     days: Days = None,
     overlap_hours: Annotated[
-        float, typer.Option(help="Hours for which the old tokens stay valid.", min=0)
+        float,
+        typer.Option(help="Hours for which the old tokens stay valid.", min=0, max=24 * MOST_DAYS),
     ] = 24.0,
     json: JsonOption = False,
 ) -> None:
@@ -108,5 +113,8 @@ def _show(token: str, json: bool) -> None:
 def _moment(expires: float | None, now: float) -> str:
     if expires is None:
         return "never"
-    moment = datetime.fromtimestamp(expires, UTC).isoformat()[:16]
+    try:
+        moment = datetime.fromtimestamp(expires, UTC).isoformat()[:16]
+    except (OverflowError, ValueError, OSError):  # made before days had a limit
+        return "never"
     return moment if expires > now else f"{moment} (over)"

@@ -117,17 +117,23 @@ def simulate(
     if scenario not in SCENARIOS:
         raise ConfigError(f"--scenario takes one of {', '.join(SCENARIOS)}; got {scenario!r}")
 
-    found = summary(
-        scenario,
-        weight=weight,
-        trials=trials,
-        effect=effect,
-        deviation=sd,
-        clients=clients,
-        seed=seed,
-        margin=margin,
-        max_episodes=max_episodes,
-    )
+    try:
+        found = summary(
+            scenario,
+            weight=weight,
+            trials=trials,
+            effect=effect,
+            deviation=sd,
+            clients=clients,
+            seed=seed,
+            margin=margin,
+            max_episodes=max_episodes,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"--effect {effect:g} takes the returns of scenario {scenario} out of their range, 0 "
+            "to 1; give one nearer to 0"
+        ) from error
     if json:
         print_json(found)
         return

@@ -178,7 +178,7 @@ class _Demo:
                 for mode in version.modes
             }
         report = str(self.release.report_page(champion.version))
-        self.release.mirror().deliver()
+        self.release.deliver()
         rows = Table(title="champion", title_justify="left", show_header=False)
         rows.add_row("version", f"{champion.version}, generation {champion.generation}")
         rows.add_row("since, by", f"{champion.since}, {champion.by}")

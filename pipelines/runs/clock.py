@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,7 +55,7 @@ def _fire(
     if going and schedule.overlap == "queue":
         waits = f"the firing of {at} waits for run {going[0].name} to end"
         if schedule.note != waits:
-            schedules.save(settings, replace(schedule, note=waits))
+            schedules.note(settings, schedule.name, waits)
             say(f"schedule {schedule.name}: {waits}")
         return
     if going:

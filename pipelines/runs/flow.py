@@ -20,6 +20,7 @@ from pipelines.runs.prepare import resolved
 from pipelines.runs.presets import preset_name
 from pipelines.runs.target import Target
 from pipelines.runs.work import Request, begin, carry_out, traced
+from pipelines.runs.workspaces import new_run_id
 from pipelines.services.processes import extend_import_path
 from pipelines.versions.release import Approval
 from serving import runs
@@ -44,16 +45,19 @@ def evolve_and_gate(
     """Evolve, freeze, judge and record one candidate, in an isolated workspace of its own.
 
     Parameters are given whole (`params`), or as a preset with overrides. A `run_id` that exists
-    goes on in its workspace, and its parameters stay as they are. `firing` is the scheduled time
-    that the seed is made of. `policy` is what the candidate is for; a `successor` may see other
-    observations than its champion.
+    goes on in its workspace, and its parameters stay as they are; without one, as in Prefect's own
+    form, the flow run is named at once, and the clock finds its trace by that name. `firing` is the
+    scheduled time that the seed is made of. `policy` is what the candidate is for; a `successor`
+    may see other observations than its champion.
     """
     die_with_parent()  # a worker that was killed cannot stop what it started
     extend_import_path()
     settings = load_settings()
-    if params is None and run_id is None:
-        params = resolved(preset, overrides)
     name, target = schedule or preset_name(preset), Target(policy, successor)
+    if run_id is None:
+        params = params or resolved(preset, overrides)
+        run_id = new_run_id(name)
+        shown.name_flow_run(run_id)
     request = Request(params, start, name, run_id, schedule, firing, target)
     return run_here(settings, request, approve)
 

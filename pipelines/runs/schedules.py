@@ -166,10 +166,20 @@ def resume(settings: Settings, name: str, now: datetime | None = None) -> Schedu
 
 def mark(settings: Settings, name: str, firing: datetime, note: str) -> None:
     """Note what became of a firing; nothing where the schedule was removed meanwhile."""
+    moment = firing.astimezone(UTC).isoformat(timespec="seconds")
+    _change(settings, name, handled=moment, note=note)
+
+
+def note(settings: Settings, name: str, text: str) -> None:
+    """Note what a firing waits for; nothing where the schedule was removed meanwhile."""
+    _change(settings, name, note=text)
+
+
+def _change(settings: Settings, name: str, **fields: str) -> None:
+    """Change these fields of the file as it is now, whatever was read of it before."""
     path = _folder(settings) / f"{name}.json"
     if path.is_file():
-        moment = firing.astimezone(UTC).isoformat(timespec="seconds")
-        save(settings, replace(_read(path), handled=moment, note=note))
+        save(settings, replace(_read(path), **fields))  # type: ignore[arg-type]
 
 
 def remove(settings: Settings, name: str) -> None:

@@ -75,10 +75,13 @@ def open_run(settings: Settings, request: Request) -> Workspace | dict[str, Any]
         return open_workspace(settings, request.run_id)
     if request.params is None:
         return open_workspace(settings, str(request.run_id))  # raises, naming those there are
+    from srghn.evolution.registry import make_strategy
+
     target = request.target
     params = prepared(settings, request.params, request.start, request.firing, target)
     version = check(settings, params, target)
-    before = made_before(Release(settings), params, version.fingerprint, target.policy)
+    now = make_strategy(params, version.interface).digest
+    before = made_before(Release(settings), params, version.fingerprint, now, target.policy)
     if before is not None:
         return {
             "nothing_new": True,
@@ -199,7 +202,7 @@ def _conclude(
     release = Release(settings)
     with spinner("recording the run in MLflow"):
         delivery = tracking.deliver(workspace, settings, finished=True)
-        release.mirror().deliver()
+        release.deliver()
     candidate = Candidate.load(workspace.candidate)
     found = release.ledger.version(version)
     result = {

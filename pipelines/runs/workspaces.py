@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -213,6 +214,12 @@ def workspaces(settings: Settings) -> Path:
 
 
 def new_run_id(name: str) -> str:
+    """An id that every tool takes which is told of it: letters, digits, '.', '_' and '-'.
+
+    `name` may be that of any file. What is left of it begins with no dot, which would hide the
+    workspace, and with no dash, which `--resume` would take for an option.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".-")[:100] or "run"
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return f"{name}-{stamp}-{secrets.token_hex(2)}"
 

@@ -75,7 +75,9 @@ def _try(what: str, look: Callable[[], Finding]) -> Finding:
         return look()
     except SrghnError as error:
         said = str(error)
-        return Finding(what, said, ok=False, remedy="see the message")
+    except Exception as error:  # noqa: BLE001  MLflow's and others': what is broken is shown
+        said = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return Finding(what, said, ok=False, remedy="see the message")
 
 
 def _home(settings: Settings) -> Finding:

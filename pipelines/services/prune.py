@@ -10,6 +10,7 @@ for stays, so nothing that a run at work has just written is touched.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -31,6 +32,8 @@ from srghn.yaml_files import read_yaml
 #: States after which nothing reads a version's workspace again.
 OVER = frozenset({State.FAILED, State.REJECTED, State.ABORTED, State.REVOKED})
 DAY = 86_400.0
+#: The workspace of a recall, whose run folder is a copy; with a dot where making it was cut off.
+RECALL = re.compile(r"\.?recall-\d+")
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,14 @@ def _over(workspace: Workspace, judged: bool) -> bool:
 
 
 def _delivered(workspace: Workspace) -> bool:
-    """Whether MLflow has all that this run left, or the run never had anything for it."""
+    """Whether MLflow has all that this run left, or there is nothing for it: a recall has no run.
+
+    A run without a note was never delivered, as where MLflow was away all the time.
+    """
     note = workspace.root / "tracking.json"
-    return not note.exists() or bool(json.loads(note.read_text(encoding="utf-8"))["finished"])
+    if note.exists():
+        return bool(json.loads(note.read_text(encoding="utf-8"))["finished"])
+    return not workspace.run.exists() or bool(RECALL.fullmatch(workspace.name))
 
 
 def _cache(settings: Settings, stay: Sequence[Workspace], before: float) -> Iterator[Item]:
@@ -202,7 +210,11 @@ def _forget(settings: Settings, runs: Sequence[str]) -> None:
     """Delete runs of the embedded MLflow and their artifacts; raises `ServiceError` if it fails."""
     from pipelines.tracking.mlflow_run import connect
 
-    client = connect(settings)
+    try:
+        client = connect(settings)
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ServiceError(f"MLflow could not remove {len(runs)} runs: {said}") from error
     known = []
     for run in runs:
         with suppress(Exception):  # removed by hand before

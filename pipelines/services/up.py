@@ -149,7 +149,7 @@ def _recover(settings: Settings) -> None:
 def _mirror(settings: Settings) -> None:
     release = Release(settings)
     if release.ledger.pending():  # the HTTP server moves champions and has no MLflow
-        release.mirror().deliver()
+        release.deliver()
 
 
 def _adapt(settings: Settings) -> None:

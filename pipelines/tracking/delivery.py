@@ -98,10 +98,12 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
     """Every run's delivery that is still to be made, and the ledger's outbox.
 
     Where somebody wants it `again`, every version and alias is written, whatever was delivered
-    before. A run that is at work delivers for itself.
+    before. A run that is at work delivers for itself. Raises `ServiceError` where an embedded store
+    cannot be used.
     """
     from pipelines.versions.release import Release
 
+    mirror = Release(settings).mirror()
     failure, runs = None, 0
     for folder in sorted(workspaces(settings).glob("*")):
         workspace = Workspace(folder)
@@ -113,7 +115,6 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
             close(workspace, settings, "KILLED")
         failure = failure or delivery.failure
         runs += delivery.failure is None
-    mirror = Release(settings).mirror()
     events = mirror.deliver() if again is None else mirror.reconcile(again)
     return {"runs": runs, "events": events, "failure": failure or mirror.failure}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.runs.workspaces import Workspace
 from pipelines.tracking.store import artifacts, prepare_store
+from serving.registry.published import made_by
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.files import sha256_bytes, sha256_file
@@ -157,9 +158,7 @@ def _find(client: MlflowClient, workspace: Workspace) -> str | None:
     """The run of this workspace if an earlier delivery made it and died before noting it."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    found = client.search_runs(
-        [experiment.experiment_id], f"tags.`{RUN_TAG}` = '{workspace.name}'", max_results=1
-    )
+    found = client.search_runs([experiment.experiment_id], made_by(workspace.name), max_results=1)
     return str(found[0].info.run_id) if found else None
 
 

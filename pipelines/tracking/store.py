@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from serving.settings import Settings
+from srghn.errors import ServiceError
 
 #: Table -> the column that holds a location.
 LOCATIONS = {"runs": "artifact_uri", "logged_models": "artifact_location"}
@@ -22,13 +23,23 @@ def artifacts(settings: Settings) -> str:
 
 
 def prepare_store(settings: Settings) -> None:
-    """Make the embedded store's folder, and point what it recorded elsewhere to this home."""
+    """Make the embedded store's folder, and point what it recorded elsewhere to this home.
+
+    Raises `ServiceError` where the folder or the database in it cannot be used.
+    """
     if not settings.mlflow_is_embedded:
         return
-    settings.mlflow.mkdir(parents=True, exist_ok=True)
     database = settings.mlflow / "mlflow.db"
-    if database.is_file() and settings.mlflow_uri == f"sqlite:///{database}":
-        _mend(database, artifacts(settings))
+    try:
+        settings.mlflow.mkdir(parents=True, exist_ok=True)
+        if database.is_file() and settings.mlflow_uri == f"sqlite:///{database}":
+            _mend(database, artifacts(settings))
+    except (OSError, sqlite3.Error) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ServiceError(
+            f"MLflow's database {database} cannot be used: {said}; mend it, or move it away and "
+            "run srghn sync --all, which writes every version into a new one"
+        ) from error
 
 
 def _mend(database: Path, root: str) -> None:

@@ -66,7 +66,7 @@ def judge(release: Release, number: int, approve: Approval) -> Verdict:
             verdict = judge_version(release, number, workspace, f"{workspace.name}:again:{attempt}")
     if approve == "auto" and verdict.passed:
         release.release(number, f"{_name(found)}:{found.attempt}")
-    release.mirror().deliver()
+    release.deliver()
     return verdict
 
 

@@ -6,6 +6,7 @@ crash repeats none of them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,8 +32,10 @@ from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import CanaryParams, RunParams
 from srghn.envs import EnvVersion, verify
-from srghn.errors import FingerprintMismatch, TransitionRefused
+from srghn.errors import FingerprintMismatch, ServiceError, TransitionRefused
 from srghn.inference.verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 Approval = Literal["auto", "manual"]
 PIPELINE, POLICY = "pipeline", "policy:auto"
@@ -56,10 +59,25 @@ class Release:
         return store_of(self.settings)
 
     def mirror(self) -> Mirror:
-        """MLflow as a window on the ledger; an embedded store's folder is made."""
+        """MLflow as a window on the ledger; an embedded store's folder is made.
+
+        Raises `ServiceError` where an embedded store cannot be used.
+        """
         prepare_store(self.settings)
         root = artifacts(self.settings) if self.settings.mlflow_is_embedded else None
         return Mirror(self.ledger, self.settings.mlflow_uri, store=self.store, artifacts=root)
+
+    def deliver(self) -> None:
+        """Show in MLflow what the ledger has. Where that fails, one line says why.
+
+        It follows steps that were taken, so it stops nobody.
+        """
+        try:
+            mirror = self.mirror()
+        except ServiceError as error:
+            logger.warning("what was done stands, and is not shown in MLflow yet: %s", error)
+        else:
+            mirror.deliver()  # tells the same of any other failure
 
     def reports(self, digest: str) -> Path:
         return self.settings.reports / digest
@@ -248,16 +266,23 @@ def trial_rules(params: RunParams, world: EnvVersion) -> dict[str, Any]:
 
 
 def made_before(
-    release: Release, params: RunParams, fingerprint: str, policy: str = DEFAULT
+    release: Release,
+    params: RunParams,
+    fingerprint: str,
+    architecture: str,
+    policy: str = DEFAULT,
 ) -> Version | None:
     """The version that a run of these parameters made in this environment; None where none did.
 
-    Gate and canary rules do not matter, but for the cells by which its finalist was chosen. One
-    that was made by another version of srghn is not looked at.
+    `architecture` is the digest of the strategy that they name now: own code may have changed under
+    the same name. Gate and canary rules do not matter, but for the cells by which its finalist was
+    chosen. One that was made by another version of srghn is not looked at.
     """
+    here = (fingerprint, architecture)
     for found in reversed(release.ledger.versions(policy)):
         manifest = found.manifest
-        if found.env_fingerprint != fingerprint or "params" not in manifest:
+        there = (found.env_fingerprint, manifest.get("architecture_digest"))
+        if here != there or "params" not in manifest:
             continue
         same_code = manifest.get("packages", {}).get("srghn") == package_version("srghn")
         before = RunParams.model_validate(manifest["params"])

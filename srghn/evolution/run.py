@@ -275,7 +275,11 @@ def _row_of(ids: I64, individual: int) -> int:
 
 
 def load_run(run_dir: Path | str) -> Run:
-    """Read a run that has at least one checkpoint; raises `CheckpointError` otherwise."""
+    """Read a run that has at least one checkpoint; raises `CheckpointError` otherwise.
+
+    Raises `ArchitectureMismatch` where the parameters now make another network than the run's: its
+    genomes fit one of the same shapes, and would be another policy in it.
+    """
     run_dir = Path(run_dir)
     record = read_record(run_dir)
     params = RunParams.model_validate(record["params"])
@@ -286,6 +290,12 @@ def load_run(run_dir: Path | str) -> Run:
             f"{record['fingerprint']}; restore the file (dvc pull)"
         )
     strategy = make_strategy(params, version.interface)
+    if strategy.digest != record["architecture"]:
+        raise ArchitectureMismatch(
+            f"{run_dir} was evolved with architecture {record['architecture']}, network "
+            f"{params.network.module} and strategy {strategy.name} now make {strategy.digest}; "
+            "put the network's code back as it was, or start a new run"
+        )
     progress = restore(run_dir, strategy)
     if progress is None:
         raise CheckpointError(f"{run_dir} has no checkpoint yet: nothing was evolved in it so far")

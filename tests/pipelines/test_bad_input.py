@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.registry.database import Database
+from serving.tokens import Tokens
 from tests.conftest import Srghn
 
 RUN = ("run", "--preset", "cartpole-switch")
@@ -32,10 +34,20 @@ UNKNOWN = (
         ((*RUN, "--set", "gate.min_return=501"), "gate.min_return: 501 lies outside"),
         ((*RUN, "--set", "canary.return_low=-9"), "the gate judges in a range of [0, 500]"),
         ((*RUN, "--from", "yesterday"), "--from takes champion, champions, scratch"),
-        ((*RUN, "--resume", "no-such-run"), "no run 'no-such-run'"),
+        (("run", "--resume", "no-such-run"), "no run 'no-such-run'"),
+        ((*RUN, "--resume", "one"), "run one was begun with, got --preset too"),
+        (("run", "--resume", "one", "--set", "evolution.seed=1"), "got --set too"),
+        (
+            ("run", "--resume", "one", "--from", "scratch", "--policy", "arm", "--successor"),
+            "got --from, --policy, --successor too",
+        ),
         (("report", "4"), "there is no version 4"),
         (("approve", "4", "--reason", "because"), "there is no version 4"),
         (("env", "verify", "0000"), "no single version"),
+        (("bench", "solve", "--limit", "inf"), "--limit takes a finite number, got inf"),
+        (("watch", "set", "--run-length", "inf", "--reason", "x"), "--run-length takes a finite"),
+        (("canary", "simulate", "--effect", "0.5"), "--effect 0.5 takes the returns of scenario"),
+        (("canary", "simulate", "--effect", "nan"), "--effect takes a finite number, got nan"),
     ],
 )
 def test_a_bad_argument_is_one_line_on_stderr(
@@ -48,6 +60,25 @@ def test_a_bad_argument_is_one_line_on_stderr(
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stdout == ""
     assert not list(tmp_path.glob(".srghn/workspaces/*"))
+
+
+@pytest.mark.parametrize("days", ["inf", "nan", "4000000", "1e308"])
+@pytest.mark.parametrize("command", ["add", "rotate"])
+def test_a_token_expires_at_a_date(srghn_here: Srghn, command: str, days: str) -> None:
+    done = srghn_here("token", command, "ann", "--days", days)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "36500" in done.stderr
+
+
+@pytest.mark.parametrize("days", [4e6, 1e308])
+def test_a_token_of_no_date_from_before_is_listed(
+    srghn_here: Srghn, tmp_path: Path, days: float
+) -> None:
+    tokens = Tokens(Database(f"sqlite:///{tmp_path / 'ledger.db'}"))
+    tokens.add("ann", ["review"], days)
+    done = srghn_here("token", "list", env={"SRGHN_HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\t")[-1].strip() == "never"
 
 
 def test_a_home_that_cannot_be_written(srghn_here: Srghn, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from typer.main import get_command
 
 from pipelines.cli import app
+from pipelines.commands.output import print_json
 from pipelines.lab.names import EXPERIMENTS
 from pipelines.runs.presets import load_preset, presets
 from srghn.config import RunParams, load_params
@@ -143,3 +145,60 @@ def test_help_imports_nothing_slow() -> None:
         [sys.executable, "-c", check], capture_output=True, text=True, check=False
     )
     assert done.stderr.strip() == ""
+
+
+def test_json_has_no_number_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"best": [math.nan, (-math.inf, 1.5)], "name": Path("a"), "on": True})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "best": [None, [None, 1.5]],
+        "name": "a",
+        "on": True,
+    }
+
+
+LOUD = """
+import ctypes
+import os
+
+import gymnasium as gym
+
+print("imported")
+
+
+class Loud(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        print("made")
+        os.write(1, b"written\\n")
+        ctypes.CDLL(None).puts(b"kept by C until the process ends")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.low, {}
+
+    def step(self, action):
+        return self.observation_space.low, 1.0, False, False, {}
+"""
+LOUD_PARAMS = """
+env: {id: 'loud:Loud', max_episode_steps: 9, returns: {low: 0, high: 9}}
+gate: {failure_return: 1.0, max_failure_rate: 0.1, min_return: 1.0, min_cell_return: 1.0}
+"""
+
+
+def test_an_environment_that_prints_does_not_print_into_the_result(
+    srghn: Srghn, tmp_path: Path
+) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    (tmp_path / "loud.yaml").write_text(LOUD_PARAMS)
+    done = srghn("env", "pin", "loud.yaml", "--json")
+    assert json.loads(done.stdout)["id"] == "loud:Loud"
+    for said in ("imported", "made", "written", "kept by C"):
+        assert said in done.stderr
+    done = srghn("suite", "show", "loud.yaml")
+    assert done.stdout.startswith("# digest ")
+    assert "made" not in done.stdout
+    when = ("--cron", "0 3 * * *", "--from", "9")
+    refused = srghn("schedule", "add", "a", *when, "--preset", "loud.yaml", "--json")
+    assert "no version 9" in json.loads(refused.stdout)["error"]["message"]

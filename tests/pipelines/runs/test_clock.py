@@ -137,6 +137,32 @@ def test_an_overlap_waits_and_then_one_run_stands_for_all(
     assert server.launched == ["hourly-20260101-030000"]
 
 
+@pytest.mark.parametrize("overlap", ["queue", "skip"])
+@pytest.mark.parametrize("meanwhile", ["paused", "removed", "replaced"])
+def test_what_a_person_does_to_a_schedule_during_a_tick_stays(
+    settings: Settings, tiny: Tiny, said: list[str], overlap: str, meanwhile: str
+) -> None:
+    class Slow(Server):
+        def going(self, schedule: str | None = None) -> list[Any]:
+            if meanwhile == "paused":
+                schedules.pause(settings, "hourly", "holidays")
+            else:
+                schedules.remove(settings, "hourly")
+            if meanwhile == "replaced":
+                schedules.add(settings, replace(asked, preset="another"), MIDNIGHT)
+            return super().going(schedule)
+
+    asked = hourly(settings, tiny, overlap)
+    server = Slow([run_of("before", "RUNNING", "hourly")])
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    found = schedules.listed(settings)
+    assert [(each.paused, each.preset) for each in found] == {
+        "paused": [(True, "tiny")],
+        "removed": [],
+        "replaced": [(False, "another")],
+    }[meanwhile]
+
+
 def test_an_overlap_is_skipped_where_the_schedule_says_so(
     settings: Settings, tiny: Tiny, server: Server, said: list[str]
 ) -> None:

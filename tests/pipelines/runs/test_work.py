@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
+from torch import nn
 
-from pipelines.runs import runner, work, workspaces
+from pipelines.runs import flow, runner, work, workspaces
 from pipelines.runs.flow import run_here
+from pipelines.runs.prepare import prepared, resolved
 from pipelines.runs.runner import start_run
 from pipelines.runs.stages import STAGES
 from pipelines.runs.work import Request, open_run, traced
@@ -22,6 +25,7 @@ from pipelines.tracking import delivery
 from pipelines.versions.release import made_before
 from serving import runs
 from serving.settings import Settings
+from srghn import policies
 from srghn.errors import SrghnError
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home, Tiny, home_at
@@ -81,10 +85,20 @@ def test_what_decides_a_candidate_decides_whether_it_is_new(
     for section, values in change.items():
         data[section].update(values)
     params = type(tiny()).model_validate(data)
-    fingerprint = home.release.ledger.version(1).env_fingerprint
-    found = made_before(home.release, params, fingerprint)
+    first = home.release.ledger.version(1)
+    world, network = first.env_fingerprint, first.manifest["architecture_digest"]
+    found = made_before(home.release, params, world, network)
     assert (found is not None) is known
-    assert made_before(home.release, params, "0" * 64) is None
+    assert made_before(home.release, params, "0" * 64, network) is None
+
+
+def test_a_network_that_was_edited_is_new(
+    home: Home, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parameters name it as before, and its tensors have the same shapes."""
+    monkeypatch.setitem(policies.ACTIVATIONS, "tanh", nn.ReLU)
+    params = prepared(home.settings, resolved(preset, ()), "scratch")
+    assert isinstance(open_run(home.settings, Request(params)), Workspace)
 
 
 def test_finalists_are_chosen_by_the_gates_own_suite(home: Home, tiny: Tiny) -> None:
@@ -96,12 +110,13 @@ def test_finalists_are_chosen_by_the_gates_own_suite(home: Home, tiny: Tiny) -> 
     played = json.loads(home.workspace.evaluation_metrics.read_text())
     assert played["cells"] == ["action_drop:0.2", "force:0.9"]
     version = home.release.register(home.workspace.candidate, "tiny", home.workspace.params())
-    fingerprint = home.release.ledger.version(1).env_fingerprint
-    found = made_before(home.release, home.workspace.params(), fingerprint)
+    first = home.release.ledger.version(1)
+    made = first.env_fingerprint, first.manifest["architecture_digest"]
+    found = made_before(home.release, home.workspace.params(), *made)
     assert found is not None
     assert found.version == version
     data["gate"]["perturbations"] = ["force:0.9"]  # another choice, maybe: nothing like it yet
-    assert made_before(home.release, type(tiny()).model_validate(data), fingerprint) is None
+    assert made_before(home.release, type(tiny()).model_validate(data), *made) is None
 
 
 def test_a_run_that_exists_is_gone_on_with(home: Home) -> None:
@@ -110,7 +125,48 @@ def test_a_run_that_exists_is_gone_on_with(home: Home) -> None:
     assert opened.root == home.workspace.root
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("cartpole-switch", "cartpole-switch"),
+        ("a.b_C-", "a.b_C-"),
+        ("ann's net", "ann-s-net"),
+        ("caf\udce9", "caf-"),
+        ("-.hidden", "hidden"),
+        ("...", "run"),
+        ("x" * 240, "x" * 100),
+    ],
+)
+def test_a_run_is_named_after_any_file(name: str, kept: str) -> None:
+    assert re.fullmatch(re.escape(kept) + r"-\d{8}-\d{6}-[0-9a-f]{4}", workspaces.new_run_id(name))
+
+
 # ------------------------------------------------------------------------------- how it ended
+
+
+def test_a_run_of_prefects_form_has_its_trace_before_its_world_is_loaded(
+    tmp_path: Path, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A world may take minutes to load; without a trace the clock takes the run for dead."""
+    named: list[str] = []
+
+    def load(settings: Settings, request: Request) -> Workspace:
+        assert request.run_id is not None
+        trace = runs.find(settings.home, request.run_id)
+        assert trace is not None
+        assert trace.alive
+        assert named == [request.run_id]
+        raise SrghnError("loaded")
+
+    monkeypatch.setattr(flow.shown, "name_flow_run", named.append)
+    monkeypatch.setattr(flow, "die_with_parent", lambda: None)
+    monkeypatch.setattr(work, "open_run", load)
+    monkeypatch.setenv("SRGHN_HOME", str(tmp_path / "home"))
+    with pytest.raises(SrghnError, match="loaded"):
+        flow.evolve_and_gate.fn(preset=preset)
+    (trace,) = runs.recent(tmp_path / "home")
+    assert (trace.run_id, trace.state) == (named[0], "failed")
+    assert trace.run_id.startswith("tiny-")
 
 
 @pytest.mark.usefixtures("here")

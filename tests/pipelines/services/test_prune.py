@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.services import doctor
+from pipelines.services.doctor import Finding
 from pipelines.services.prune import DAY, human, plan, prune
 from pipelines.tracking.delivery import deliver
 from pipelines.versions.release import Release
 from serving.registry.records import Who
+from serving.settings import Settings
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home
 
@@ -39,6 +42,10 @@ def lock(*names: str) -> str:
 
 
 def rejected(home: Home) -> Home:
+    """Its version is rejected, and MLflow has all of its run."""
+    path = home.workspace.root / "tracking.json"
+    if not path.exists():
+        path.write_text(json.dumps({"mlflow_run_id": None, "generations": 7, "finished": True}))
     release = home.release
     release.ledger.reject(home.version, who=BY)
     release.ledger.close()
@@ -83,7 +90,7 @@ def test_a_report_of_an_earlier_attempt_is_cited_too(home: Home) -> None:
     assert names(home) == set()
 
 
-@pytest.mark.parametrize("reason", ["young", "busy", "undelivered"])
+@pytest.mark.parametrize("reason", ["young", "busy", "undelivered", "never delivered"])
 def test_a_run_that_is_over_may_still_be_needed(home: Home, reason: str) -> None:
     rejected(home)
     assert ("workspace", "tiny") in names(home)
@@ -96,6 +103,12 @@ def test_a_run_that_is_over_may_still_be_needed(home: Home, reason: str) -> None
     elif reason == "busy":
         with home.workspace.held():
             assert names(home) == set()
+    elif reason == "never delivered":
+        (home.workspace.root / "tracking.json").unlink()
+        assert names(home) == set()
+        home.workspace.root.rename(home.settings.workspaces / "recall-2")  # has no run of its own
+        (home.settings.workspaces / "recall-2" / "outcome.json").write_text("{}")
+        assert ("workspace", "recall-2") in names(home)
     else:
         note = {"mlflow_run_id": "r", "generations": 3, "finished": False, "failure": None}
         (home.workspace.root / "tracking.json").write_text(json.dumps(note))
@@ -157,6 +170,28 @@ def test_the_command_shows_first_and_removes_when_told(srghn_here: Srghn, home: 
     assert said["bytes"] == sum(item["bytes"] for item in said["items"]) > 0
     assert not home.workspace.root.exists()
     assert shutil.disk_usage(home.settings.home)
+
+
+def test_a_broken_mlflow_is_one_line_and_nothing_goes(home: Home, srghn_here: Srghn) -> None:
+    note = {"mlflow_run_id": "r", "generations": 7, "finished": True, "failure": None}
+    (home.workspace.root / "tracking.json").write_text(json.dumps(note))
+    rejected(home)
+    home.settings.mlflow.mkdir()
+    (home.settings.mlflow / "mlflow.db").write_bytes(bytes(range(256)) * 20)
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    done = srghn_here("prune", "--days", "0", "--yes", "--json", env=place)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "file is not a database" in done.stderr
+    assert home.workspace.params_file.exists()
+
+
+def test_doctor_shows_what_a_look_failed_of(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    def fail(settings: Settings) -> Finding:
+        raise RuntimeError("of MLflow's own\nand more")
+
+    monkeypatch.setattr(doctor, "_mlflow", fail)
+    (found,) = (each for each in doctor.examine(home.settings) if each.what == "MLflow")
+    assert (found.ok, found.found) == (False, "RuntimeError: of MLflow's own")
 
 
 def test_doctor_shows_what_grows(srghn_here: Srghn, home: Home) -> None:

@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.runs.stages import STAGES
-from pipelines.runs.workspaces import create_workspace
+from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.services.processes import free_port
 from pipelines.tracking import delivery as tracking
 from pipelines.tracking import mlflow_run
 from pipelines.tracking.delivery import deliver, deliver_all, delivering
+from serving.registry import published
 from serving.settings import Settings
 from srghn.config import load_params
 from srghn.envs import pin
@@ -90,6 +91,22 @@ def test_a_run_is_delivered_whole(alive: Home) -> None:
     assert run.data.tags["mlflow.source.git.commit"]
     kept = {found.path for found in client(settings).list_artifacts(run.info.run_id)}
     assert {"params.yaml", "dvc.lock", "generations.csv", "report", "candidate"} <= kept
+
+
+def test_a_run_with_an_apostrophe_in_its_id_is_found_again(alive: Home) -> None:
+    """Earlier versions named runs so after a parameter file; each is told from the other."""
+    settings, made = alive.settings, []
+    for name in ("ann's-1", "bob's-1", "both'\"-1"):
+        workspace = Workspace(settings.workspaces / name)
+        shutil.copytree(alive.workspace.root, workspace.root)
+        first = deliver(workspace, settings)
+        (workspace.root / "tracking.json").unlink()
+        again = deliver(workspace, settings)
+        assert first.failure is again.failure is None
+        assert first.mlflow_run_id == again.mlflow_run_id
+        made.append(published._run(client(settings), name, None).info.run_id)
+        assert made[-1] == first.mlflow_run_id
+    assert len(set(made)) == len(runs(settings)) == 3
 
 
 def test_delivering_again_changes_nothing(alive: Home) -> None:

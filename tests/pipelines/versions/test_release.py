@@ -182,6 +182,26 @@ def test_the_registry_can_be_written_anew(home: Home, run: Srghn) -> None:
     assert client.get_model_version(name, "1").tags["srghn.state"] == "PASSED"
 
 
+def test_a_broken_mlflow_changes_no_step_and_is_told_in_one_line(
+    home: Home, run: Srghn, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = home.settings.mlflow / "mlflow.db"
+    database.parent.mkdir()
+    database.write_bytes(bytes(range(256)) * 20)
+    done = run("approve", "1", "--reason", "read it", "--json")
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "CHAMPION")
+    (warning,) = caplog.messages
+    assert f"MLflow's database {database} cannot be used: file is not a database" in warning
+    findings = {found["what"]: found for found in json.loads(run("doctor", "--json").stdout)}
+    assert not findings["MLflow"]["ok"]
+    assert "file is not a database" in findings["MLflow"]["found"]
+    done = run("sync")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 1)
+    assert "srghn sync --all" in done.stderr
+    database.unlink()
+    assert run("sync", "--all").returncode == 0
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_loads_the_champion_by_its_alias(home: Home) -> None:
     """As what it is, with its signature, and under the run that made it; both give its actions."""

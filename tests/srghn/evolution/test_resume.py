@@ -8,15 +8,23 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from srghn.config import EngineSettings, EnvParams, NetworkParams, RunParams
 from srghn.envs import pin
-from srghn.errors import CheckpointError, ConfigError, EvaluationError, FingerprintMismatch
+from srghn.errors import (
+    ArchitectureMismatch,
+    CheckpointError,
+    ConfigError,
+    EvaluationError,
+    FingerprintMismatch,
+)
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import evolve, load_run, loop
 from srghn.evolution.checkpoint import CheckpointWarning
@@ -299,6 +307,37 @@ def test_a_run_is_read_up_to_its_last_checkpoint(
     assert shown["generation"].to_pylist() == [*range(6)]
     play(params, tmp_path)
     assert np.array_equal(later.lineage.id, run.lineage.id)
+
+
+OWN_NETWORK = """
+import torch
+from torch import nn
+
+bent = torch.tanh
+
+class Own(nn.Module):
+    def __init__(self, observation_size, action_size):
+        super().__init__()
+        self.first, self.last = nn.Linear(observation_size, 2), nn.Linear(2, action_size)
+
+    def forward(self, obs):
+        return self.last(bent(self.first(obs)))
+"""
+
+
+def test_a_run_is_not_read_with_another_network_of_the_same_shapes(
+    small_run: Any, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An own network that was edited meanwhile: the finalists would be other policies in it."""
+    (tmp_path / "edited_network.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = NetworkParams(module="edited_network:Own", kwargs={})
+    play(small_run().model_copy(update={"network": own}), tmp_path / "run")
+    assert load_run(tmp_path / "run").progress.done == 7
+    monkeypatch.setattr(import_module("edited_network"), "bent", torch.relu)
+    with pytest.raises(ArchitectureMismatch, match="put the network's code back") as refused:
+        load_run(tmp_path / "run")
+    assert "\n" not in str(refused.value)
 
 
 def test_before_the_first_checkpoint_there_is_nothing_to_read(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from rich.table import Table
 from pipelines.lab.bench.http import clients
 from pipelines.lab.bench.http.contestants import save_for_mlflow
 from pipelines.lab.bench.http.load import Client, Rate, children_of, load, resident_mib
+from pipelines.stdout import stdout
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import Ledger
 from serving.settings import Settings
@@ -248,7 +249,7 @@ def _await(url: str, process: subprocess.Popen[str]) -> None:
 
 def show(found: dict[str, Any], as_json: bool) -> None:
     """Print the table, or all figures as JSON."""
-    console = Console(highlight=False, width=100)
+    console = Console(file=stdout(), highlight=False, width=100)
     if as_json:
         console.print_json(json.dumps(found))
         return
