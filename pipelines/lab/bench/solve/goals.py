@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 #: srghn's settings, unless a goal overrides them.
@@ -18,8 +18,6 @@ _OURS: Mapping[str, Any] = {
 class Goal:
     """`bar` is the mean return over fresh episodes; `ours` changes `_OURS`, section by section.
 
-    `adapting` changes evolution for the strategy whose mutation rates evolve alone.
-
     `ppo` are Stable-Baselines3's published settings: those of RL Baselines3 Zoo,
     hyperparams/ppo.yml (an `lin_` value falls to 0 over `n_timesteps`).
     """
@@ -28,7 +26,6 @@ class Goal:
     bar: float
     ours: Mapping[str, Mapping[str, Any]]
     ppo: Mapping[str, Any]
-    adapting: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hidden(self) -> int:
@@ -48,8 +45,6 @@ class Goal:
 
     def params(self, strategy: str, seed: int) -> dict[str, Any]:
         merged = {name: self._section(name) for name in _OURS}
-        if strategy == "self-referential":
-            merged["evolution"] |= self.adapting
         merged["evolution"] |= {"strategy": strategy, "seed": seed}
         return {"env": {"id": self.env, **self.ours.get("env", {})}, **merged}
 
@@ -111,12 +106,14 @@ GOALS = {
         Goal(
             "LunarLander-v3",
             200.0,
-            {"ghn": {"rate_min": 0.03, "hidden": 64}},
+            {
+                "ghn": {"rate_min": 0.03, "hidden": 64},
+                "evolution": {"selection": "comma"},
+            },
             {
                 "n_timesteps": 1_000_000, "n_envs": 16, "n_steps": 1024, "batch_size": 64,
                 "gae_lambda": 0.98, "gamma": 0.999, "n_epochs": 4, "ent_coef": 0.01,
             },
-            {"selection": "comma"},
         ),
         Goal(
             "BipedalWalker-v3",
