@@ -89,7 +89,8 @@ def test_a_worker_that_stops_tells_the_rest_in_short_transactions(
     asyncio.run(away.begin(count))
     away.back = True
     away.close()
-    assert [len(names) for names in away.told] == [TOLD, TOLD, 1]
+    assert max(map(len, away.told)) == TOLD  # a name that was on its way may be told twice
+    assert {name for names in away.told for name in names} == {f"e{n}" for n in range(count)}
     assert moved(home, count) == count
 
 
