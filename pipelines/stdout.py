@@ -27,6 +27,7 @@ def kept_stdout() -> Iterator[None]:
     try:
         with redirect_stdout(sys.stderr):
             yield
+        _kept.flush()  # a pipe that nobody reads any more is then met where it can be handled
     finally:
         sys.stdout, _kept = _kept, None
 

@@ -258,7 +258,9 @@ class AsyncClient:
             try:
                 async with asyncio.timeout(left):  # httpx's own is for each operation
                     answer = await self._http.post(path, json=body, timeout=left)
-            except (httpx.TransportError, TimeoutError) as error:
+            except TimeoutError:
+                last = httpx.ReadTimeout("the deadline has passed")
+            except httpx.TransportError as error:
                 last = error
             else:
                 if answer.status_code not in AGAIN:

@@ -69,6 +69,7 @@ class Follower:
         self._retired: dict[int, float] = {}  # draining version -> until
         self._seen = self._pruned = time.monotonic()
         self._surveyed = self._seen
+        self._loading: float | None = None  # since when a version is being loaded
         self._moment: int | None = None
 
     async def run(self) -> None:
@@ -82,7 +83,7 @@ class Follower:
     def problem(self) -> str | None:
         """Why the policy is not ready, or None. A look that hangs cannot say so itself."""
         idle = (IDLE_POLLS + 1) * self._limits.poll_seconds
-        unread = time.monotonic() - self._seen
+        unread = (self._loading or time.monotonic()) - self._seen
         if self.served.problem is None and unread > self._limits.blind_seconds + idle + SLACK:
             return f"the ledger was not read for {unread:.0f} s: it does not answer"
         return self.served.problem
@@ -279,6 +280,7 @@ class Follower:
         failed = self._failed.get(version)
         if failed is not None and time.monotonic() - failed[0] < self._limits.retry_seconds:
             return None
+        self._loading = time.monotonic()
         try:
             done = work(version)
         except (ArtefactError, LedgerError, PredictionError) as error:
@@ -286,6 +288,9 @@ class Follower:
             self._failed[version] = (time.monotonic(), str(error))
             logger.error("version %s did not load: %s", version, error)
             return None
+        finally:  # the time that the store takes is no silence of the ledger
+            self._seen += time.monotonic() - self._loading
+            self._loading = None
         self._failed.pop(version, None)
         return done
 

@@ -31,6 +31,7 @@ class Window:
         self, ledger: Ledger, policy: str = POLICY, clock: Callable[[], float] = time.time
     ) -> None:
         self.latest: tuple[Holdback, Decision] | None = None
+        self._refused: tuple[int, str] | None = None  # said once as an error
         self._ledger, self._policy, self._clock = ledger, policy, clock
 
     def judge(self) -> bool:
@@ -66,7 +67,9 @@ class Window:
             back = self._ledger.rollback_held(who=Who(ACTOR, why), policy=self._policy)
         except TransitionRefused as error:
             still = self._ledger.holdback(self._policy)  # or another worker was first
-            level = logging.INFO if still is None else logging.ERROR
+            new = still is not None and self._refused != (window.epoch, str(error))
+            self._refused = (window.epoch, str(error))
+            level = logging.ERROR if new else logging.INFO
             logger.log(level, "the holdback did not roll back: %s", error)
             return False
         logger.warning(

@@ -72,7 +72,7 @@ _POSTGRES = {
     "25006": LedgerReadOnly,
     "42501": LedgerReadOnly,
     "55P03": LedgerLocked,
-    "57014": LedgerLocked,
+    "57014": LedgerUnreachable,  # a statement took longer than `statement_timeout`
     "XX001": LedgerCorrupt,
     "XX002": LedgerCorrupt,
 }

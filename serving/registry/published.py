@@ -14,6 +14,7 @@ from typing import Any
 
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.records import Version
+from serving.registry.remote import StoreAway
 from srghn.candidates.candidate import Candidate
 from srghn.errors import ArtefactError
 
@@ -55,6 +56,8 @@ def find(store: ArtefactStore, version: Version) -> Candidate | None:
     """The version's candidate; None if it is missing or damaged, which stops no other version."""
     try:
         return store.load(version.digest)
+    except StoreAway:  # for a while: it stays to be delivered
+        raise
     except ArtefactError as error:
         logger.warning("version %s has no model in MLflow: %s", version.version, error)
         return None

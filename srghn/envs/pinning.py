@@ -168,7 +168,7 @@ def _normalised(interface: Interface, observations: NDArray[np.float32]) -> Inte
     flags = np.isin(observations, (0.0, 1.0)).all(axis=0)
     means = np.where(flags, 0.0, values.mean(axis=0))
     spread = values.std(axis=0)
-    still = flags | (spread <= np.maximum(1e-6 * np.abs(means), 1e-12))
+    still = flags | (spread <= np.maximum(1e-6 * np.abs(means), 1e-10))
     deviations = np.where(still, 1.0, spread)
     ratios = np.abs(means) / deviations
     more = np.where(ratios > 10, np.ceil(np.log10(np.maximum(ratios, 1.0))), 0).astype(int)

@@ -114,6 +114,24 @@ def test_a_reader_that_leaves_is_no_error(home: Home) -> None:
         assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_reader_that_was_never_there_takes_no_traceback(
+    more: tuple[str, ...], unbuffered: str, home: Home
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "policies", *more],
+        env={**os.environ, **environment(home), "PYTHONUNBUFFERED": unbuffered},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("command", ["srghn candidates >&-", "srghn status --json >&-"])
 def test_a_closed_stdout_takes_no_traceback(command: str, home: Home) -> None:
     done = shell(command, home.settings.home)

@@ -155,7 +155,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
 def test_a_deadline_ends_a_call_whose_answer_drips(ask: Callable[[str], None], head: bytes) -> None:
     dripping = Dripping(head)
     begun = time.monotonic()
-    with pytest.raises(NotAnswered, match=r"not answered within 0\.2 s; .*Timeout"):
+    with pytest.raises(NotAnswered, match=r"not answered within 0\.2 s; ReadTimeout: \w"):
         ask(dripping.url)
     assert time.monotonic() - begun < 2.0
     dripping.socket.close()

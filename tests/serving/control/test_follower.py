@@ -216,6 +216,35 @@ def test_a_shadow_whose_artefact_is_damaged_leaves_the_server_ready(home: Any) -
     closed(service)
 
 
+def test_a_store_that_does_not_answer_is_no_silence_of_the_ledger(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "SLACK", 0.2)
+    home.first()
+    limits = Limits(poll_seconds=0.02, blind_seconds=0.1)
+    follower = Follower(home.ledger, home.store, Metrics(POLICY), limits)
+    follower.poll()
+    home.second(bias=0.3)
+    goes_on, load = threading.Event(), home.store.load
+
+    def hangs(digest: str) -> Any:
+        goes_on.wait(20)
+        return load(digest)
+
+    monkeypatch.setattr(home.store, "load", hangs)
+    look = threading.Thread(target=follower.poll)
+    look.start()
+    time.sleep(0.6)
+    assert look.is_alive()
+    assert follower.problem is None
+    goes_on.set()
+    look.join()
+    assert follower.problem is None
+    assert follower.served.champion is not None
+    assert follower.served.champion.version == 2
+    follower.close()
+
+
 def test_a_ledger_that_does_not_answer_makes_the_server_unready(
     home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

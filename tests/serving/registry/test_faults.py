@@ -116,7 +116,7 @@ def test_on_postgresql_no_statement_and_no_dead_connection_is_waited_for_without
     assert (said["tcp_user_timeout"], said["keepalives_count"]) == ("10000", "3")
     assert said["keepalives_idle"] == "77"  # the URL's own
     began = time.monotonic()
-    with pytest.raises(LedgerLocked, match="statement timeout"), database.read() as connection:
+    with pytest.raises(LedgerUnreachable, match="statement timeout"), database.read() as connection:
         connection.exec_driver_sql("SELECT pg_sleep(20)")
     assert time.monotonic() - began < 10
     database.close()

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from serving.registry import backup
+from serving.registry import backup, published
 from serving.registry.faults import LedgerLocked, fault
 from serving.registry.ledger import Ledger
 from serving.registry.mirror import MODEL, Mirror
 from serving.registry.records import Who
+from serving.registry.remote import StoreAway
 from srghn.errors import LedgerError
 
 pytestmark = pytest.mark.slow
@@ -211,3 +212,16 @@ def test_a_history_that_mlflow_saw_otherwise_is_found(
     with pytest.raises(LedgerError, match="knows of 1 restores, the witness of 0"):
         lawful.compare_heads(Mirror(lawful, name).heads())
     lawful.close()
+
+
+def test_a_store_that_is_away_for_a_while_is_not_a_missing_artefact(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = home.ledger.version(home.first())
+
+    def away(digest: str) -> Any:
+        raise StoreAway("the store is away")
+
+    monkeypatch.setattr(home.store, "load", away)
+    with pytest.raises(StoreAway):  # so the delivery fails, and the event stays pending
+        published.find(home.store, version)
