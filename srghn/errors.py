@@ -105,6 +105,11 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's words, where the rest is detail; without any, its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _place(error: BaseException) -> str:
     """Where an exception that says nothing was raised, such as a bare assertion's."""
     frames = traceback.extract_tb(error.__traceback__)

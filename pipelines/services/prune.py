@@ -26,7 +26,7 @@ from pipelines.services.processes import child_environment
 from pipelines.versions.release import Release
 from serving.registry.states import State
 from serving.settings import Settings
-from srghn.errors import ConfigError, ServiceError
+from srghn.errors import ConfigError, ServiceError, first_line
 from srghn.yaml_files import read_yaml
 
 #: States after which nothing reads a version's workspace again.
@@ -213,7 +213,7 @@ def _forget(settings: Settings, runs: Sequence[str]) -> None:
     try:
         client = connect(settings)
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise ServiceError(f"MLflow could not remove {len(runs)} runs: {said}") from error
     known = []
     for run in runs:

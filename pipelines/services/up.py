@@ -38,7 +38,7 @@ from pipelines.services.processes import (
 from pipelines.services.supervisor import LOOK_SECONDS, Part, Supervisor, is_up
 from pipelines.versions.release import Release
 from serving.settings import Settings, url_of
-from srghn.errors import ConfigError
+from srghn.errors import ConfigError, first_line
 
 logger = logging.getLogger(__name__)
 HTTP, SERVER, WORK = "HTTP server", "Prefect server", "worker"
@@ -123,7 +123,7 @@ def _again(name: str, work: Callable[[Settings], None], settings: Settings, paus
             work(settings)
             told = ""
         except Exception as error:  # noqa: BLE001  servers go and come: it is tried again
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            said = first_line(error)
             if said != told:
                 _say(f"the {name} waits: {said}")
             told = said

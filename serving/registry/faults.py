@@ -7,7 +7,7 @@ import errno
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from srghn.errors import LedgerError
+from srghn.errors import LedgerError, first_line
 
 
 class LedgerFull(LedgerError):
@@ -91,8 +91,7 @@ def unadvised(error: Exception) -> str:
 def translated(name: str, error: SQLAlchemyError) -> LedgerError:
     """A driver's error as the matching `LedgerError`."""
     cause = getattr(error, "orig", None) or error
-    said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-    return fault(name, kind_of(cause, error), said)
+    return fault(name, kind_of(cause, error), first_line(cause))
 
 
 def kind_of(cause: BaseException, error: BaseException | None = None) -> type[LedgerError]:

@@ -17,7 +17,7 @@ from serving.registry.heads import KEPT, Head, of_tags
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.published import find, publish
 from serving.registry.records import Version, Who
-from srghn.errors import LedgerError
+from srghn.errors import LedgerError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Mirror:
     def _why(self, error: Exception) -> str:
         if isinstance(error, LedgerError):
             return f"nothing is delivered to MLflow: {unadvised(error)}"
-        return f"MLflow at {self._uri} refused the delivery: {_first_line(error)}"
+        return f"MLflow at {self._uri} refused the delivery: {first_line(error)}"
 
     def reconcile(self, who: Who) -> int:
         """Write every version and alias again, even those delivered before.
@@ -127,7 +127,7 @@ class Mirror:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise LedgerError(
-                        f"cannot read the heads in MLflow at {self._uri}: {_first_line(error)}"
+                        f"cannot read the heads in MLflow at {self._uri}: {first_line(error)}"
                     ) from error
         return found
 
@@ -201,7 +201,3 @@ def _tags(version: Version) -> dict[str, str]:
         "srghn.report": version.report_digest or "none",
         "srghn.quarantined": str(version.quarantined).lower(),
     }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

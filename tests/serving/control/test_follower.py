@@ -216,27 +216,26 @@ def test_a_shadow_whose_artefact_is_damaged_leaves_the_server_ready(home: Any) -
     closed(service)
 
 
-def test_a_store_that_does_not_answer_is_no_silence_of_the_ledger(
-    home: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def hanging(home: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A follower whose second look hangs in that method of `owner` until the block ends."""
     monkeypatch.setattr(following, "SLACK", 0.2)
-    home.first()
     limits = Limits(poll_seconds=0.02, blind_seconds=0.1)
     follower = Follower(home.ledger, home.store, Metrics(POLICY), limits)
     follower.poll()
-    home.second(bias=0.3)
-    goes_on, load = threading.Event(), home.store.load
+    goes_on, work = threading.Event(), getattr(owner, name)
 
-    def hangs(digest: str) -> Any:
+    def hangs(asked: str) -> Any:
         goes_on.wait(20)
-        return load(digest)
+        return work(asked)
 
-    monkeypatch.setattr(home.store, "load", hangs)
+    home.second(bias=0.3)
+    monkeypatch.setattr(owner, name, hangs)
     look = threading.Thread(target=follower.poll)
     look.start()
     time.sleep(0.6)
     assert look.is_alive()
-    assert follower.problem is None
+    yield follower
     goes_on.set()
     look.join()
     assert follower.problem is None
@@ -245,28 +244,19 @@ def test_a_store_that_does_not_answer_is_no_silence_of_the_ledger(
     follower.close()
 
 
+def test_a_store_that_does_not_answer_is_no_silence_of_the_ledger(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.first()
+    with hanging(home, home.store, "load", monkeypatch) as follower:
+        assert follower.problem is None
+
+
 def test_a_ledger_that_does_not_answer_makes_the_server_unready(
     home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look that hangs raises no error, so the time since the last one tells it."""
-    monkeypatch.setattr(following, "SLACK", 0.2)
     home.first()
-    limits = Limits(poll_seconds=0.02, blind_seconds=0.1)
-    follower = Follower(home.ledger, home.store, Metrics(POLICY), limits)
-    follower.poll()
-    goes_on, served = threading.Event(), home.ledger.served
-
-    def hangs(policy: str) -> Any:
-        goes_on.wait(20)
-        return served(policy)
-
-    monkeypatch.setattr(home.ledger, "served", hangs)
-    look = threading.Thread(target=follower.poll)
-    look.start()
-    time.sleep(0.6)
-    assert "it does not answer" in str(follower.problem)
-    assert follower.served.champion is not None  # which still answers
-    goes_on.set()
-    look.join()
-    assert follower.problem is None
-    follower.close()
+    with hanging(home, home.ledger, "served", monkeypatch) as follower:
+        assert "it does not answer" in str(follower.problem)
+        assert follower.served.champion is not None  # which still answers

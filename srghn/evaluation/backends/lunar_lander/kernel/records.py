@@ -12,7 +12,8 @@ import numpy as np
 BODIES, LEGS, EDGES, CORNERS = 3, 2, 11, 6
 CONTACTS = BODIES * EDGES
 LANDER = 0
-#: Landers in a batch, and contacts that each may have there for the vector unit.
+#: Landers in a batch, and contacts that each may have there for the vector unit (`islands.iterate`
+#: solves each by its number).
 WIDTH, SLOTS = 32, 4
 
 _f4, _f8, _i8, _u1, _b1 = np.float32, np.float64, np.int64, np.uint8, np.bool_
