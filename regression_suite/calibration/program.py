@@ -250,13 +250,15 @@ Made by `make calibration` (`regression_suite/calibration`). It runs the gate's 
 and default budgets on known distributions. In `null` rows the candidate must not pass: `passed` is
 the share of false passes, and `alpha` is its limit. Shares are of `gates` simulated cells. A whole
 gate passes only if all its cells do. In a real gate, undecided cells get the episodes that decided
-cells saved; the simulation leaves this out. It draws both arms independently, so it does not count
-on common seeds, which narrow differences. Coverage is of each end at every look. `median` and
-`p90` are the paired episodes that were played.
+cells saved; the simulation leaves this out, and the worst tenth, which the primary cell must also
+meet. It draws both arms independently, so it does not count on common seeds, which narrow
+differences. Coverage is of each end at every look; in *Coverage*, that of means and worst tenths is
+after `n` episodes. `median` and `p90` are the paired episodes that were played.
 
 In the last table one candidate is judged each night. `false_pass_a_year` is the share of years in
 which at least one of them passed, though none exceeds the smallest gain that counts.
 `passes_of_better` is how often a candidate that is better by two margins passes on the last night.
+Only the primary mean is tested there, with Gaussian returns: a whole gate passes less often.
 `gate.spending` divides alpha among the candidates.
 
 """

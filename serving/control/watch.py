@@ -1,9 +1,9 @@
 """Does the champion still keep the gate's promise? An e-detector over the outcomes in service.
 
 Returns are clipped and scaled as in a trial. The promise is the lower bound of the gate's primary
-mean, minus a margin. While the mean in service keeps it, `run_length` outcomes pass on average
-before a false alarm (`srghn.inference.detect`). After an alarm the mirrored detector looks for
-recovery. There is one alarm per champion's generation; recovery or a promotion restarts the watch.
+mean, minus a margin. While the mean in service keeps it, at least `run_length` outcomes pass on
+average before a false alarm (`srghn.inference.detect`). After an alarm the mirrored detector looks
+for recovery. An alarm lasts until recovery or a promotion restarts the watch.
 
 The state is in the ledger. It is updated by compare-and-set on the number of the last outcome, so
 several workers count each outcome once. Alarm and recovery are events of the policy.
