@@ -140,12 +140,13 @@ def grow_again(
 ) -> tuple[NDArray[np.float32], list[Finding]]:
     """The policy's weights (parameters,) from founder and mutation seeds; the genome compared."""
     from srghn.evolution.ancestry import Ancestry, genome_digest, grow
+    from srghn.evolution.base import same_architecture
     from srghn.evolution.registry import make_strategy
 
     params = RunParams.model_validate(candidate.manifest["params"])
     ancestry = Ancestry.from_json(candidate.ancestry)
     strategy = make_strategy(params, world.interface)
-    if strategy.encoding is None or strategy.digest != ancestry.architecture:
+    if strategy.encoding is None or not same_architecture(ancestry.architecture, strategy.digest):
         raise ReplayMismatch(
             f"the lineage was made under architecture {ancestry.architecture}, this installation "
             f"builds {strategy.digest} from the same parameters; install the version of srghn "

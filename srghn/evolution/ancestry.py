@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from srghn.errors import ArtefactError, ReplayMismatch
-from srghn.evolution.base import F32, Encoding
+from srghn.evolution.base import F32, Encoding, same_architecture
 from srghn.files import canonical_json, sha256_bytes
 
 FORMAT = 1
@@ -95,7 +95,7 @@ def rebuild(ancestry: Ancestry, encoding: Encoding) -> F32:
 
     Raises `ReplayMismatch` if the encoding or the resulting genome differs.
     """
-    if encoding.digest != ancestry.architecture:
+    if not same_architecture(ancestry.architecture, encoding.digest):
         raise ReplayMismatch(
             f"this lineage has architecture {ancestry.architecture}, got {encoding.digest}; use "
             "the parameters it was evolved with"

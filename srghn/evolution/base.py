@@ -170,6 +170,11 @@ def told(strategy: Strategy[S], state: S, population: Population, fitness: F64) 
     return after
 
 
+def same_architecture(recorded: str, digest: str) -> bool:
+    """Whether a strategy's digest is the one on record, which before 0.3 might have no graph."""
+    return recorded in (digest, digest.partition("+")[0])
+
+
 def check_told(population: Population, fitness: F64) -> None:
     """Raise `ValueError` unless fitness is an array with one number per individual."""
     if not isinstance(fitness, np.ndarray):

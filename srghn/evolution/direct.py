@@ -11,8 +11,11 @@ from torch import nn
 
 from srghn.config import NetworkParams
 from srghn.envs.interface import Interface
+from srghn.errors import GraphError
 from srghn.evolution.base import F32, I64
+from srghn.evolution.self_referential import example
 from srghn.files import canonical_json, sha256_bytes
+from srghn.graph import trace
 from srghn.graph.frozen import evolved_parameters, frozen_digest
 from srghn.networks import build_network
 from srghn.seeding import stream
@@ -51,7 +54,11 @@ class PolicyWeights:
         return np.where(spread > 0, drawn, weights)
 
     def digest(self, strategy: str, **constants: float) -> str:
-        """Of the strategy's name, the policy, and the constants that a mutation depends on."""
+        """Of all that a genome depends on, and after a `+` of the policy's graph, if it has one.
+
+        The first is of the strategy's name, the policy, and the constants that a mutation depends
+        on. A module that cannot be traced has no graph: its edits are not noticed.
+        """
         facts: dict[str, object] = {
             "strategy": strategy,
             "policy": self.network.model_dump(mode="json"),
@@ -60,7 +67,11 @@ class PolicyWeights:
         }
         if frozen := frozen_digest(self._module):
             facts["frozen"] = frozen
-        return sha256_bytes(canonical_json(facts))
+        try:
+            graph = trace(self._module, *example(self._module, self.interface)).digest
+        except GraphError:
+            return sha256_bytes(canonical_json(facts))
+        return f"{sha256_bytes(canonical_json(facts))}+{graph}"
 
 
 @dataclass(frozen=True)

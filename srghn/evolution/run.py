@@ -19,7 +19,7 @@ from srghn.errors import ArchitectureMismatch, CheckpointError, FingerprintMisma
 from srghn.evolution import checkpoint as checkpoints
 from srghn.evolution import lineage, plot, tables
 from srghn.evolution.ancestry import Ancestry, genome_digest
-from srghn.evolution.base import F32, F64, I64, Population, Strategy
+from srghn.evolution.base import F32, F64, I64, Population, Strategy, same_architecture
 from srghn.evolution.ending import FINALISTS, End, ended
 from srghn.evolution.progress import CHECKPOINTS, TABLES, Progress, restore
 from srghn.evolution.registry import make_strategy
@@ -121,7 +121,7 @@ def check_founder(params: RunParams, strategy: Strategy[Any], founder: Founder |
             "give the candidates that the parameters name"
         )
     for each in (founder, *founder.companions):
-        if each.ancestry.architecture != strategy.digest:
+        if not same_architecture(each.ancestry.architecture, strategy.digest):
             raise ArchitectureMismatch(
                 f"the ancestor was evolved under architecture {each.ancestry.architecture}, this "
                 f"run has {strategy.digest}; keep its policy and ghn parameters, or start a new "
@@ -152,6 +152,8 @@ def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> N
             "other. Pin the new environment (srghn env pin) and start a new lineage in it "
             "(srghn run --from scratch)"
         )
+    if same_architecture(old["architecture"], record["architecture"]):
+        old["architecture"] = record["architecture"]
     if moved := list(_differences(old, record)):
         raise CheckpointError(
             f"{run_dir} cannot be resumed: {'; '.join(moved)}. Resume it with its own parameters, "
@@ -290,7 +292,7 @@ def load_run(run_dir: Path | str) -> Run:
             f"{record['fingerprint']}; restore the file (dvc pull)"
         )
     strategy = make_strategy(params, version.interface)
-    if strategy.digest != record["architecture"]:
+    if not same_architecture(record["architecture"], strategy.digest):
         raise ArchitectureMismatch(
             f"{run_dir} was evolved with architecture {record['architecture']}, network "
             f"{params.network.module} and strategy {strategy.name} now make {strategy.digest}; "

@@ -30,7 +30,8 @@ from srghn.evolution import evolve, load_run, loop
 from srghn.evolution.checkpoint import CheckpointWarning
 from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import rows
-from srghn.evolution.run import locked
+from srghn.evolution.run import RECORD, locked, read_record
+from srghn.files import seal
 from srghn.interrupt import interruptible
 
 Play = Callable[..., None]
@@ -325,19 +326,34 @@ class Own(nn.Module):
 """
 
 
+@pytest.mark.parametrize("strategy", ["self-referential", "ga", "self-adaptive-ga", "snes"])
 def test_a_run_is_not_read_with_another_network_of_the_same_shapes(
-    small_run: Any, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy: str, small_run: Any, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An own network that was edited meanwhile: the finalists would be other policies in it."""
     (tmp_path / "edited_network.py").write_text(OWN_NETWORK)
     monkeypatch.syspath_prepend(tmp_path)
     own = NetworkParams(module="edited_network:Own", kwargs={})
-    play(small_run().model_copy(update={"network": own}), tmp_path / "run")
+    params = small_run(strategy=strategy).model_copy(update={"network": own})
+    play(params, tmp_path / "run")
     assert load_run(tmp_path / "run").progress.done == 7
     monkeypatch.setattr(import_module("edited_network"), "bent", torch.relu)
     with pytest.raises(ArchitectureMismatch, match="put the network's code back") as refused:
         load_run(tmp_path / "run")
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_from_before_digests_had_a_graph_goes_on(
+    small_run: Any, play: Play, tmp_path: Path
+) -> None:
+    params = small_run(strategy="ga")
+    stopped(params, tmp_path, 5)
+    record = read_record(tmp_path)
+    record["architecture"], _, graph = record["architecture"].partition("+")
+    assert len(record["architecture"]) == len(graph) == 64
+    (tmp_path / RECORD).write_bytes(seal(record))
+    play(params, tmp_path)
+    assert load_run(tmp_path).progress.done == 7
 
 
 def test_before_the_first_checkpoint_there_is_nothing_to_read(tmp_path: Path) -> None:
