@@ -131,11 +131,18 @@ def _ancestors(release: Release, start: str, target: Target, mode: str | None) -
 
 def _former(release: Release, champion: Champion, mode: str | None) -> list[str]:
     """Former champions of the champion's own world and architecture, latest first."""
-    kin = _kin(release.store.load(champion.digest))
+    from srghn.evolution.base import same_architecture
+
+    own = release.store.load(champion.digest)
     digests = [found.digest for found in former_champions(release, champion.policy, mode)]
     others = [release.store.load(each) for each in digests if each != champion.digest]
-    return [candidate.digest for candidate in others if _kin(candidate) == kin]
+    return [
+        candidate.digest
+        for candidate in others
+        if candidate.env_fingerprint == own.env_fingerprint
+        and same_architecture(_architecture(candidate), _architecture(own))
+    ]
 
 
-def _kin(candidate: Candidate) -> tuple[str, str]:
-    return candidate.env_fingerprint, str(candidate.manifest["architecture_digest"])
+def _architecture(candidate: Candidate) -> str:
+    return str(candidate.manifest["architecture_digest"])

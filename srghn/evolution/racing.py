@@ -43,7 +43,8 @@ def race(
     """
     first = evaluator.evaluate(policies, replace(task, seeds=task.seeds[: heats.first]))
     before = clean(first.fitness)
-    last = np.sort(before)[::-1][max(math.ceil(heats.share * len(before)), 1) - 1]
+    on = max(math.ceil(heats.share * len(before) - 1e-9), 1)  # 0.07 of 100 is 7, in floats more
+    last = np.sort(before)[::-1][on - 1]
     rows = np.flatnonzero(before >= last)
     rest = evaluator.evaluate(policies.part(rows), replace(task, seeds=task.seeds[heats.first :]))
     networks = len(policies.parts) if isinstance(policies, SeveralPolicies) else 1

@@ -123,8 +123,9 @@ class Search:
                 f"{type(state).__name__}; give the state of a search by {self.strategy.name}"
             )
         try:
+            _check_shapes(state, self.strategy.init(0))
             self._points(state)
-        except ValueError as error:  # arrays that do not fit together
+        except (ValueError, IndexError) as error:  # arrays that do not fit together
             raise ConfigError(
                 f"search.state: not the state of a search by {self.strategy.name} in "
                 f"{self.dimensions} dimensions: {error}; give one with the same parameters"
@@ -226,8 +227,24 @@ def _check_used(strategy: Strategy[Any], evolution: Any, ghn: Any) -> None:
         raise ConfigError(f"Search: {strategy.name} has no use for {', '.join(idle)}; leave it out")
 
 
+def _check_shapes(state: State, first: State) -> None:
+    """Raise `ValueError` for an array of another size than a search's first state has.
+
+    How many individuals there are may differ, and only their numbers are one-dimensional integers.
+    """
+    for name, wanted in vars(first).items():
+        if not isinstance(wanted, np.ndarray):
+            continue
+        given = getattr(state, name)
+        free = wanted.ndim > 1 or wanted.dtype.kind != "f"
+        if given.ndim != wanted.ndim or given.shape[free:] != wanted.shape[free:]:
+            raise ValueError(f"{name} has shape {given.shape}, expected {wanted.shape}")
+
+
 def _numbers(fitness: Any, count: int) -> F64:
     try:
+        if isinstance(fitness, np.ma.MaskedArray):  # a masked value is none
+            fitness = np.ma.filled(fitness.astype(np.float64), np.nan)
         given = np.asarray(fitness)
         if np.iscomplexobj(given):
             raise TypeError("complex numbers have no order; give their real part or magnitude")

@@ -74,6 +74,13 @@ def test_equals_of_the_last_to_go_on_go_on_too(version: EnvVersion) -> None:
     assert not np.isnan(played.returns).any()
 
 
+def test_the_share_that_goes_on_is_not_rounded_up_by_an_error_of_floats(
+    version: EnvVersion,
+) -> None:
+    evaluator, *_ = raced(version, [[float(k), 0.0] for k in range(100)], Heats(1, 0.07))
+    assert evaluator.asked[1][0] == [*range(93, 100)]
+
+
 def test_who_crashes_does_not_go_on_unless_all_do(version: EnvVersion) -> None:
     returns = [[-np.inf, 5.0], [3.0, 4.0], [-np.inf, 1.0]]
     _, _, fitness = raced(version, returns, Heats(1, 0.34))

@@ -159,6 +159,36 @@ def test_the_state_of_a_search_in_other_dimensions_is_refused(name: str) -> None
     assert search.ask().tobytes() == before.tobytes()
 
 
+@pytest.mark.parametrize("name", ["ga", "immigrants", "restart", "openes", "snes"])
+def test_the_state_of_a_search_in_one_dimension_is_refused(name: str) -> None:
+    """NumPy would give its one value to every dimension."""
+    search = Search(5, strategy=name)
+    with pytest.raises(ConfigError, match=r"has shape .* expected"):
+        search.state = Search(1, strategy=name).state
+
+
+def test_the_state_of_a_search_with_fewer_groups_is_refused() -> None:
+    search = Search(3, strategy="gesmr", options={"groups": 4})
+    with pytest.raises(ConfigError, match=r"sigmas has shape \(2,\), expected \(4,\)"):
+        search.state = Search(3, strategy="gesmr", options={"groups": 2}).state
+
+
+@pytest.mark.parametrize("name", ["openes", "snes"])
+def test_a_generation_of_two_is_too_small_for_a_mean_and_its_samples(name: str) -> None:
+    wrong = rf"{name} needs a generation of at least 3 individuals, .* got 2; set more parents"
+    with pytest.raises(ConfigError, match=wrong):
+        Search(3, strategy=name, parents=1, children=1)
+    assert len(Search(3, strategy=name, parents=1, children=2).ask()) == 3
+
+
+def test_a_masked_fitness_is_none() -> None:
+    search = Search(2, strategy="ga")
+    points = search.ask()
+    values = np.arange(len(points), dtype=float)
+    search.tell(np.ma.masked_greater(values, 3))
+    assert search.best_fitness == 3.0
+
+
 def test_the_state_of_another_encoding_is_refused() -> None:
     search = Search(3)
     with pytest.raises(ConfigError, match="not the state of a search by self-referential"):
