@@ -13,10 +13,12 @@ import httpx
 from serving.client.deadline import Deadline, bound
 from serving.client.rules import (
     AGAIN,
+    JSON,
     Progress,
     base_of,
     batch_of,
     body_of,
+    encoded,
     given_up,
     pause,
     read,
@@ -141,11 +143,11 @@ class Client:
         """Post until it is answered; raises `NotAnswered` and `Refused`."""
         seconds = self._deadline if deadline is None else deadline
         until, attempt = time.monotonic() + seconds, 0
-        self._call.until = until
+        self._call.until, content = until, encoded(body)
         last: Exception | httpx.Response | None = None
         while (left := until - time.monotonic()) > 0:
             try:
-                answer = self._http.post(path, json=body, timeout=left)
+                answer = self._http.post(path, content=content, headers=JSON, timeout=left)
             except httpx.TransportError as error:
                 last = error
             else:
@@ -253,11 +255,13 @@ class AsyncClient:
         """Post until it is answered; raises `NotAnswered` and `Refused`."""
         seconds = self._deadline if deadline is None else deadline
         until, attempt = time.monotonic() + seconds, 0
+        content = encoded(body)
         last: Exception | httpx.Response | None = None
         while (left := until - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):  # httpx's own is for each operation
-                    answer = await self._http.post(path, json=body, timeout=left)
+                    sent = self._http.post(path, content=content, headers=JSON, timeout=left)
+                    answer = await sent
             except TimeoutError:
                 last = httpx.ReadTimeout("the deadline has passed")
             except httpx.TransportError as error:

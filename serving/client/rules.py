@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from serving.client.errors import NotAnswered, Refused
 
 #: Status codes of temporary refusals: the request is repeated until its deadline.
 AGAIN = frozenset({408, 429, 502, 503, 504})
+#: What a body is.
+JSON = {"content-type": "application/json"}
 #: First and longest pause before a repetition, in seconds; it doubles each time.
 PAUSES = (0.01, 0.5)
 
@@ -98,6 +101,11 @@ def batch_of(observations: Any, others: Mapping[str, Any] | None = None) -> dict
     if others:
         said["forms"] = {str(name): plain_batch(value) for name, value in others.items()}
     return said
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """A body as JSON. NaN and infinity are sent as they are: the server names them and refuses."""
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def pause(attempt: int, answer: httpx.Response | None) -> float:

@@ -32,17 +32,21 @@ SUITE = "1"
 
 
 def write_policy(path: Path, weights: np.ndarray, brittle: bool = False) -> None:
-    """argmax(obs @ weights) with weights (4, n); brittle: obs / obs, which is NaN at zero."""
+    """argmax(obs @ weights) with weights (4, n); brittle: thirds, and NaN at zero."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     if brittle:
         shape = ["batch", weights.shape[0]]
         graph = helper.make_graph(
-            [helper.make_node("Div", ["obs", "obs"], ["action"])],
+            [
+                helper.make_node("Div", ["obs", "obs"], ["one"]),
+                helper.make_node("Mul", ["one", "third"], ["action"]),
+            ],
             "policy",
             [helper.make_tensor_value_info("obs", TensorProto.FLOAT, shape)],
             [helper.make_tensor_value_info("action", TensorProto.FLOAT, shape)],
+            [numpy_helper.from_array(np.float32([1 / 3]), "third")],
         )
         onnx.save(
             helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -325,6 +326,15 @@ def test_a_champion_that_fails_says_so(home: Any) -> None:
         answer = client.post("/v1/act", json={"observation": OBSERVATION})
         assert answer.status_code == 503
         assert "not finite" in answer.json()["error"]
+
+
+def test_one_action_and_a_batch_have_the_same_digits(home: Any) -> None:
+    home.first(brittle=True)
+    third = float(np.float32(1 / 3))
+    with client_of(home) as client:
+        one = client.post("/v1/act", json={"observation": [1, 2, 3, 4]}).json()["action"]
+        many = client.post("/v1/act/batch", json={"observations": [[1, 2, 3, 4]]}).json()
+        assert [one] == many["actions"] == [[third] * 4]
 
 
 def test_a_rollback_is_followed(client: TestClient, home: Any) -> None:

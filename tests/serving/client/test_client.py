@@ -192,11 +192,11 @@ def test_a_refusal_is_said_and_not_repeated() -> None:
     assert (caught.value.status, caught.value.field, len(count)) == (422, "observation", 1)
 
 
-@pytest.mark.services
 def test_however_often_it_has_tried_a_client_waits_no_longer_than_its_longest_pause() -> None:
     assert [pause(attempt, None) for attempt in (0, 1, 100, 5000)] == [0.01, 0.02, 0.5, 0.5]
 
 
+@pytest.mark.services
 def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, running: Any) -> None:
     home.first()
     with running(home) as (url, _):
@@ -209,6 +209,10 @@ def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, runn
                 except NotAnswered:
                     assert time.monotonic() < deadline
             assert client.act_batch([[0, 0, 1, 0], [0, 0, -1, 0]]) == [1, 0]
+            for bad in (float("nan"), -float("inf")):  # one bad reading ends no control loop
+                with pytest.raises(Refused, match=r"observation\[2\]") as refused:
+                    client.act([0, 0, bad, 0])
+                assert refused.value.status == 422
             with client.episode("sync") as episode:
                 for _ in range(3):
                     episode.reward(episode.act(np.array([0, 0, 1, 0])))
@@ -221,6 +225,8 @@ def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, runn
                     episode.reward(await episode.act([0, 0, 1, 0]))
                 assert await client.act([0, 0, -1, 0]) == 0
                 assert await client.act_batch([[0, 0, 1, 0]]) == [1]
+                with pytest.raises(Refused, match=r"observation\[0\]"):
+                    await episode.act([float("nan"), 0, 1, 0])
 
         asyncio.run(play())
         assert home.ledger.find_episode("async").length == 2
