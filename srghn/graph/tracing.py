@@ -10,41 +10,41 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
-from srghn.errors import GraphError, expect
+from srghn.errors import FAILURES, GraphError, expect, one_line
 from srghn.graph.building import build, parameters_used
+from srghn.graph.checking import check_edges, check_runs, check_takes
 from srghn.graph.comp_graph import CompGraph
 from srghn.graph.frozen import evolved_parameters
-
-_FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)
 
 
 def trace(module: nn.Module, *example: Tensor) -> CompGraph:
     """The computational graph of `module`, every parameter to be evolved in it exactly once.
 
     `example` is one valid input, such as float32 (1, observation_size), and the state of a module
-    that keeps one; the module is run on it to check that the traced graph computes what the module
-    computes. Parameters are laid out in
+    that keeps one; the module is run on it, and on other values of its shape, to check that the
+    traced graph computes what the module computes. Parameters are laid out in
     `module.named_parameters()` order. Those with `requires_grad=False` are constants, and with the
     buffers make up the graph's `frozen` digest.
 
     Raises `GraphError` naming the module path: control flow that depends on data, a parameter that
-    is shared, unused or empty, NaN or infinite weights, or an input the module does not take;
-    `ConfigError` for what is no module, or no tensor.
+    is shared, unused, empty or changed, NaN or infinite weights, a change in place that no graph
+    shows, or an input the module does not take; `ConfigError` for what is no module, or no tensor.
     """
     hint = "call trace(module, example), where example is such as torch.zeros(1, 4)"
     expect(module, nn.Module, "module", hint)
     for each in example or (None,):
         expect(each, Tensor, "example", hint)
     _check_parameters(module)
-    traced = _symbolic(module, example)
-    uses = parameters_used(traced.graph, module)
-    graph = build(traced.graph, module, uses, _check_runs(module, traced, example))
+    traced, is_tensor = _traced(module, example)
+    graph = build(traced.graph, module, parameters_used(traced.graph, module), is_tensor)
     missing = [n for n, _ in evolved_parameters(module) if n not in graph.layout]
     if missing:
         raise GraphError(
@@ -74,35 +74,61 @@ class _Tracer(fx.Tracer):
         return result
 
 
-def _symbolic(module: nn.Module, example: tuple[Tensor, ...]) -> fx.GraphModule:
-    """The module's operations: by torch.fx or, where Python decides by sizes, by torch.export."""
+def _traced(
+    module: nn.Module, example: tuple[Tensor, ...]
+) -> tuple[fx.GraphModule, dict[str, bool]]:
+    """The module's operations, and which of them give tensors.
+
+    By torch.fx or, where Python decides by sizes or types or goes round an edge, by torch.export.
+    """
+    try:
+        traced = _symbolic(module)
+        check_edges(module, traced, example)
+        traced.graph.eliminate_dead_code()  # a parameter whose result is dropped is not used
+        return traced, check_runs(module, traced, example)
+    except GraphError:  # which is the one to tell
+        check_takes(module, example)
+        for traced in _exported(module, example):
+            with suppress(GraphError):
+                check_edges(module, traced, example)
+                return traced, check_runs(module, traced, example)
+        raise
+
+
+def _symbolic(module: nn.Module) -> fx.GraphModule:
     tracer = _Tracer()
     try:
-        traced = fx.GraphModule(module, tracer.trace(module, _defaults(module)))
-    except (fx.proxy.TraceError, NotImplementedError, *_FAILURES) as error:
-        if (exported := _exported(module, example)) is not None:
-            return exported
+        return fx.GraphModule(module, tracer.trace(module, _defaults(module)))
+    except FAILURES as error:
         where = tracer.path[-1] if tracer.path else ""
         owner = module.get_submodule(where)
         raise GraphError(
-            f"module {_path(where)} ({_name(owner)}) cannot be traced: {error}; write its "
-            "forward() without control flow or conversions that depend on tensor values or sizes"
+            f"module {_path(where)} ({_name(owner)}) cannot be traced: {one_line(error)}; write "
+            "its forward() without control flow or conversions that depend on tensor values, "
+            "sizes or types"
         ) from error
-    traced.graph.eliminate_dead_code()  # a parameter whose result is dropped is not used
-    return traced
 
 
-def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> fx.GraphModule | None:
-    """The same by torch.export, whose graph holds every parameter by name; None where it fails."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            traced = torch.export.export(module, example, strict=False).module()
-    except Exception:  # noqa: BLE001  it has errors of many kinds; torch.fx's is the one to tell
-        return None
+def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> Iterator[fx.GraphModule]:
+    """The same by torch.export, whose graph holds every parameter by name; none where it fails.
+
+    First as forward() says it, then with every change in place as an operation with a result.
+    """
+    for functional in (False, True):
+        with suppress(*FAILURES):  # it has errors of many kinds; torch.fx's is the one to tell
+            yield _export(module, example, functional)
+
+
+def _export(module: nn.Module, example: tuple[Tensor, ...], functional: bool) -> fx.GraphModule:
+    with warnings.catch_warnings(), torch.set_grad_enabled(not functional):
+        warnings.simplefilter("ignore")  # with gradients some changes in place are forbidden
+        program = torch.export.export(module, example, strict=False)
+        traced = (program.run_decompositions({}) if functional else program).module()
     assert isinstance(traced, fx.GraphModule)
-    for node in traced.graph.nodes:
-        if node.target == "_guards_fn":  # checks its inputs, and is no part of the network
+    for node in reversed(traced.graph.nodes):
+        guard = node.target == "_guards_fn"  # checks its inputs, and is no part of the network
+        unused = not node.users and node.op not in ("placeholder", "output")
+        if guard or (functional and unused):  # such as what writes the input's new values back
             traced.graph.erase_node(node)
     traced.recompile()
     return traced
@@ -125,6 +151,11 @@ def _check_parameters(module: nn.Module) -> None:
                 "give each its own tensor: a hypernetwork generates every tensor once"
             )
         owners[id(parameter)] = name
+        if is_lazy(parameter):
+            raise GraphError(
+                f"parameter {name!r} of {_name(module)} has no shape yet; call the module once, "
+                "then trace it"
+            )
         if parameter.numel() == 0:
             raise GraphError(
                 f"parameter {name!r} of {_name(module)} has shape {list(parameter.shape)} and "
@@ -143,53 +174,6 @@ def _check_parameters(module: nn.Module) -> None:
         frozen = any(True for _ in module.parameters())
         what = "only frozen parameters (requires_grad=False)" if frozen else "no parameters"
         raise GraphError(f"{_name(module)} has {what}: there is nothing to evolve")
-
-
-class _TensorFinder(fx.Interpreter):
-    """Runs the graph and notes which nodes give tensors rather than sizes or other plain values."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.is_tensor: dict[str, bool] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        parts = result if isinstance(result, tuple | list) else (result,)
-        self.is_tensor[n.name] = any(isinstance(p, Tensor) for p in parts)
-        return result
-
-
-def _check_runs(
-    module: nn.Module, traced: fx.GraphModule, example: tuple[Tensor, ...]
-) -> dict[str, bool]:
-    finder = _TensorFinder(traced)
-    modes = {part: part.training for part in module.modules()}
-    module.eval()  # dropout must not make two equal runs differ
-    try:
-        with torch.no_grad():
-            expected, actual = module(*example), finder.run(*example)
-    except _FAILURES as error:
-        raise GraphError(
-            f"{_name(module)} fails on an example of shape {list(example[0].shape)}: {error}; pass "
-            "an input that the module takes"
-        ) from error
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    if not _equal(expected, actual):
-        raise GraphError(
-            f"the traced graph of {_name(module)} and the module give different outputs: forward() "
-            "depends on more than its input; make it a pure function"
-        )
-    return finder.is_tensor
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and torch.allclose(a, b, equal_nan=True)
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return bool(a == b)
 
 
 def _path(target: str) -> str:
