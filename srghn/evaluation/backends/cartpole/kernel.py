@@ -90,7 +90,7 @@ def _activate(rows, first, end, activation):
         for row in range(first, end):
             x = load(rows, row)
             t = _tanh(mul(x, half))
-            gate = mul(add(one, t), half)
+            gate = larger(mul(add(one, t), half), zero)  # t may be an ulp below -1
             y = gate if activation == 2 else mul(x, gate)
             if activation == 4:
                 y = above(x, zero, x, div(add(t, t), sub(one, t)))

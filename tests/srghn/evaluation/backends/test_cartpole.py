@@ -16,11 +16,11 @@ from srghn.envs import EnvVersion, Perturbation, pin
 from srghn.errors import EvaluationError
 from srghn.evaluation.backends.cartpole import compiled as cartpole
 from srghn.evaluation.backends.cartpole.compiled import CompiledCartPole, mlp_widths
-from srghn.evaluation.backends.cartpole.kernel import ACTIVATIONS, packing, play
+from srghn.evaluation.backends.cartpole.kernel import ACTIVATIONS, _activate, packing, play
 from srghn.evaluation.backends.cartpole.world import World, start_states
 from srghn.evaluation.base import WeightedPolicies, choose_backend, make_backend
 from srghn.evaluation.task import Task
-from srghn.policies import build_policy
+from srghn.policies import build_policy, make_activation
 from srghn.seeding import seeds, stream
 
 POLICY = NetworkParams(kwargs={"hidden": [8], "activation": "tanh"})
@@ -118,6 +118,32 @@ def test_the_network_is_pytorchs(
         clear = (outputs[:, 1] - outputs[:, 0]).abs() > 1e-5
         assert clear.any()
         assert torch.equal(outputs.argmax(dim=1)[clear], steps[:, 4].long()[clear])
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_an_activation_is_pytorchs_wherever_its_input_lies(activation: str) -> None:
+    sizes = np.geomspace(1e-9, 1e8, 4000)
+    inputs = np.concatenate([-sizes, sizes, np.linspace(-40, 40, 8000)]).astype(np.float32)
+    rows = inputs.reshape(-1, 16).copy()
+    _activate(rows, 0, len(rows), ACTIVATIONS[activation])
+    expected = make_activation(activation)(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(rows.ravel(), expected, rtol=1e-6, atol=2e-6)
+    if activation in ("sigmoid", "silu"):
+        gate = rows.ravel() / inputs if activation == "silu" else rows.ravel()
+        assert gate.min() >= 0
+        assert gate.max() <= 1
+
+
+def test_silu_of_what_is_far_below_zero_is_zero(version: EnvVersion) -> None:
+    """The bias before it is -1e8, and the second output is 1 below it: the first is chosen."""
+    network = NetworkParams(kwargs={"hidden": [1], "activation": "silu"})
+    weights = np.array([[0, 0, 0, 0, -1e8, 0, 1, 0, -1]], dtype=np.float32)
+    policies = WeightedPolicies(network, version.interface, weights)
+    task, found = Task(version, "normal", seeds(0, "test", 4)), []
+    for name in ("cartpole-mlp", "gymnasium"):
+        with make_backend(name, version, network) as backend:
+            found.append(backend.evaluate(policies, task).returns.tolist())
+    assert found[0] == found[1]
 
 
 def test_fitness_does_not_depend_on_company(version: EnvVersion) -> None:
