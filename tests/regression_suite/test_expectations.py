@@ -238,6 +238,12 @@ def test_data_docs_stand_alone_and_are_the_same_bytes_again(run: RunTables) -> N
     broken = validate(run, [played(seeds=np.r_[0, np.arange(29)])], 500)
     assert "a seed is played once in a cell" in broken.docs
     assert broken.docs != first.docs
+    passed, failed = 'aria-label="passed">✓<', 'aria-label="failed">✕<'
+    assert first.docs.count(passed) > 10  # its icons are of a font from elsewhere
+    assert failed not in first.docs
+    assert broken.docs.count(failed) == 2  # the expectation, and its table
+    for leftover in ("<i ", "Actions", "Show more", "newsletter", " id="):
+        assert leftover not in broken.docs
 
 
 def test_suites_are_kept_as_great_expectations_reads_them(run: RunTables, tmp_path: Path) -> None:
