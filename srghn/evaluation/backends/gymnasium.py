@@ -25,6 +25,7 @@ from srghn.evaluation.base import (
 )
 from srghn.evaluation.policies.forward import IDLE, Forward, describe, make_forward
 from srghn.evaluation.task import Task
+from srghn.interrupt import interruptible, raise_interrupt
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -58,7 +59,7 @@ class GymnasiumBackend(Backend):
     ) -> Evaluation:
         check_call(self.version, self.network, policies, task)
         worlds = self._open(task)
-        with make_forward(policies, task.version.interface, LANES) as forward:
+        with interruptible(), make_forward(policies, task.version.interface, LANES) as forward:
             return _Play(worlds, forward, len(policies), task, progress).run()
 
     def close(self) -> None:
@@ -100,6 +101,7 @@ def _close(env: Env) -> None:
     try:
         env.close()
     except FAILURES as error:  # a broken one may fail to close, and is gone anyway
+        raise_interrupt(error)
         _log.debug("an environment failed to close: %s", describe(error))
 
 
@@ -162,6 +164,7 @@ class _Play:
             try:
                 self.observations[lane], _ = env.reset(seed=int(self._seed(lane)))
             except FAILURES as error:  # the episode is lost
+                raise_interrupt(error)
                 self._broken(lane, describe(error))
                 continue
             if np.isnan(self.observations[lane]).any():
@@ -190,6 +193,7 @@ class _Play:
                 # in float64, and without a call for what most worlds give
                 sums[lane] += reward if type(reward) is float else float(reward)
             except FAILURES as error:  # the episode is lost
+                raise_interrupt(error)
                 broken[lane] = describe(error)
                 continue
             if terminated or truncated:

@@ -25,6 +25,7 @@ from srghn.evaluation.base import (
     SeveralPolicies,
     WeightedPolicies,
 )
+from srghn.interrupt import raise_interrupt
 
 if TYPE_CHECKING:
     from srghn.evaluation.policies.mapped import MappedModule
@@ -258,6 +259,7 @@ class FunctionForward(Forward):
                 try:
                     actions[part] = self._ask(individual, observations[part], part)
                 except FAILURES as error:  # its episodes are lost
+                    raise_interrupt(error)
                     failed |= {int(lane): f"policy: {describe(error)}" for lane in part}
         return actions, failed
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from srghn.config import EnvParams, NetworkParams
@@ -207,6 +212,69 @@ def test_crash_costs_its_episode_and_no_other(way: str, message: str, step: int)
         (i, seeds[j]) for i, j in np.argwhere(lost)
     }
     assert all(message in c.message and c.step == step for c in found.crashes)
+
+
+def interrupted() -> None:
+    """As where Ctrl-C lands while numba passes arguments."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise SystemError("returned a result with an exception set") from error
+
+
+class Compiled(gym.Env[Any, Any]):
+    """Calls compiled code, in which it is interrupted at one `place`, or broken at its step."""
+
+    observation_space = spaces.Box(-1, 1, (4,), np.float32)
+    action_space: gym.Space[Any] = spaces.Discrete(2)
+    place = ""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if self.place == "reset":
+            interrupted()
+        return np.zeros(4, dtype=np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        if self.place == "step":
+            interrupted()
+        if self.place in ("broken", "close"):
+            raise SystemError("a bug of numba's")
+        return np.zeros(4, dtype=np.float32), 1.0, False, False, {}
+
+    def close(self) -> None:
+        if self.place == "close":
+            interrupted()
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> EnvVersion:
+    module = ModuleType("compiled_worlds")
+    vars(module).update(Compiled=Compiled)
+    monkeypatch.setitem(sys.modules, "compiled_worlds", module)
+    return pin(EnvParams(id="compiled_worlds:Compiled", max_episode_steps=5))
+
+
+@pytest.mark.parametrize("place", ["reset", "step", "close", "policy", "linear"])
+def test_ctrl_c_in_compiled_code_is_no_crash(
+    place: str, compiled: EnvVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies: Any = population(MLP, compiled, 1)
+    if place == "policy":
+        policies = [lambda rows: interrupted()]
+    if place == "linear":
+        where = "srghn.evaluation.policies.linear.linear"
+        monkeypatch.setattr(where, lambda *_: interrupted())
+    monkeypatch.setattr(Compiled, "place", place)
+    with pytest.raises(KeyboardInterrupt):
+        GymnasiumBackend(compiled, MLP).evaluate(policies, Task(compiled, "normal", np.arange(3)))
+
+
+def test_an_error_of_compiled_code_is_a_crash(
+    compiled: EnvVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Compiled, "place", "broken")
+    found = play(population(MLP, compiled, 1), compiled, [1, 2])
+    assert [c.message for c in found.crashes] == ["SystemError: a bug of numba's"] * 2
 
 
 def test_nan_weights_lose_every_episode_of_that_individual_only(cartpole: EnvVersion) -> None:
