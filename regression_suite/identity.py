@@ -10,9 +10,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
+from regression_suite.rebuilt import REMEDY, weights_of
 from srghn.candidates.candidate import MANIFEST, Candidate
 from srghn.config import GateParams
 from srghn.envs import EnvVersion, diff, verify
+from srghn.envs.interface import Interface
 from srghn.errors import ArtefactError, FingerprintMismatch, SrghnError
 from srghn.files import sha256_file
 from srghn.inference.verdict import Check
@@ -51,7 +53,7 @@ def identify(
     checks.append(Check("integrity", "passed", "every file has the digest its manifest names"))
     for check in (
         _environment(candidate, own, version, recalled),
-        _finite(candidate),
+        _finite(candidate, own.interface),
         _serving(candidate),
         _size(candidate, params),
     ):
@@ -149,8 +151,28 @@ def _environment(
     )
 
 
-def _finite(candidate: Candidate) -> Check:
-    bad = [name for name, values in _tensors(candidate) if not np.isfinite(values).all()]
+def _finite(candidate: Candidate, interface: Interface) -> Check:
+    """What evolution made is finite; infinite numbers are the network's own, or the actions'.
+
+    Such are a mask of attention, and the open side of a box that actions are clipped to. No
+    genome's numbers are among them if every weight that it generates is finite.
+    """
+    tensors = list(_tensors(candidate))
+    bad = [name for name, values in tensors if not np.isfinite(values).all()]
+    broken = [name for name, values in tensors if np.isnan(values).any()]
+    genome = candidate.load_genome()
+    if bad and not broken and np.isfinite(genome).all():
+        try:
+            weights = weights_of(candidate, interface)
+        except (SrghnError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = f"the weights cannot be made from the genome: {say(error)}"
+            return Check("finite weights", "failed", reason, remedy=REMEDY)
+        if np.isfinite(weights).all():
+            reason = (
+                "genome and evolved weights hold only finite numbers; infinite are constants "
+                f"alone: {', '.join(bad[:4])}"
+            )
+            return Check("finite weights", "passed", reason)
     if not bad:
         return Check("finite weights", "passed", "genome and policy hold only finite numbers")
     reason = f"NaN or infinite numbers in {', '.join(bad[:4])}"
@@ -169,12 +191,15 @@ def _tensors(candidate: Candidate) -> Sequence[tuple[str, np.ndarray[tuple[int, 
 def _serving(candidate: Candidate) -> Check:
     """The ONNX policy answers the recorded observations as the evolved torch network did."""
     try:
-        observations, _ = candidate.golden
+        observations, actions = candidate.golden
     except (ValueError, KeyError, TypeError) as error:
         return Check("serving artefact", "failed", f"golden.json cannot be read: {error!r}")
     if len(observations) < LEAST_GOLDEN or not np.isfinite(observations).all():
         reason = f"{len(observations)} usable golden observations, at least {LEAST_GOLDEN} needed"
         return Check("serving artefact", "failed", reason, remedy="Freeze the candidate again.")
+    if not np.isfinite(actions).all():
+        reason = "its golden actions are not all finite"
+        return Check("serving artefact", "failed", reason, remedy="Discard this individual.")
     if undeclared := _undeclared(candidate):
         return Check("serving artefact", "failed", undeclared, remedy="Freeze the candidate again.")
     try:

@@ -190,8 +190,8 @@ def freeze(
     golden inputs; `states` (n, state_size) are those it had then, where it keeps one. `manifest`
     adds to what is recorded here (run, generation, mode, fingerprint).
 
-    Raises `ArtefactError` if the weights are not finite, or if the exported policy does not answer
-    the golden observations as the network does.
+    Raises `ArtefactError` if the weights are not finite, or its answers to the golden observations,
+    or if the exported policy does not answer these as the network does.
     """
     if not np.isfinite(weights).all() or not np.isfinite(genome).all():
         raise ArtefactError("the individual has NaN or infinite weights; it cannot be frozen")
@@ -202,6 +202,11 @@ def freeze(
     given = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (observations, before)]
     with torch.no_grad():
         answers = served(*given) if kept else (served(given[0]),)
+    if not all(torch.isfinite(answer).all() for answer in answers):
+        raise ArtefactError(
+            "the individual's actions or states are not all finite for observations that it met; "
+            "it cannot be frozen: give its outputs a bound, such as tanh, or choose another"
+        )
     golden = dict(zip(("actions", "next_states"), (a.tolist() for a in answers), strict=False))
     golden |= {"states": before.tolist()} if kept else {}
     files = {

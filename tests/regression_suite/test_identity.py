@@ -1,0 +1,167 @@
+"""Infinite constants that no evolution made: the open side of a box, a mask of attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import onnx
+import pytest
+import torch
+from gymnasium import spaces
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from regression_suite.gate import judge
+from regression_suite.identity import identify
+from srghn.candidates.candidate import Candidate
+from srghn.config import EnvParams, GateParams, NetworkParams, Returns
+from srghn.envs import EnvVersion, pin
+from tests.regression_suite.conftest import founder_in, seal
+
+HERE = "tests.regression_suite.test_identity"
+RULES = GateParams(
+    episodes=60,
+    cell_episodes=20,
+    perturbations=(),
+    min_return=0.0,
+    min_cell_return=0.0,
+    max_failure_rate=0.2,
+    ceiling=None,
+)
+MASKED = NetworkParams(module=f"{HERE}:Masked", kwargs={})
+LINEAR = NetworkParams(kwargs={"hidden": []})
+
+
+class Tank(gym.Env[Any, Any]):
+    """Pump as much as is missing; nothing says how much a pump can do."""
+
+    observation_space = spaces.Box(-5, 5, (2,), np.float32)
+
+    def __init__(
+        self, low: tuple[float, ...] = (0.0,), high: tuple[float, ...] = (np.inf,)
+    ) -> None:
+        self.action_space = spaces.Box(np.float32(low), np.float32(high), dtype=np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.level = self.np_random.normal(size=2).clip(-5, 5).astype(np.float32)
+        return self.level, {}
+
+    def step(self, action: Any) -> Any:
+        reward = 1.1 - min(abs(float(action[0]) - abs(float(self.level[0]))), 1.0)
+        self.level = self.np_random.normal(size=2).clip(-5, 5).astype(np.float32)
+        return self.level, reward, False, False, {}
+
+
+class Open(Tank):
+    """No bound at all, and one whose elements are bound on other sides."""
+
+    def __init__(self, elements: int = 1) -> None:
+        ends = ((-np.inf, -np.inf, 0.0, -1.0)[:elements], (np.inf, 2.0, np.inf, 1.0)[:elements])
+        super().__init__(*ends)
+
+
+class Masked(nn.Module):
+    """Attention over the elements, under the usual causal mask."""
+
+    def __init__(self, observation_size: int, action_size: int) -> None:
+        super().__init__()
+        self.up, self.query, self.key = nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.last = nn.Linear(4 * observation_size, action_size)
+        mask = nn.Transformer.generate_square_subsequent_mask(observation_size)
+        self.mask = nn.Buffer(mask)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        inner = self.up(obs.unsqueeze(-1))
+        weights = torch.softmax(self.query(inner) @ self.key(inner).mT + self.mask, -1)
+        outputs: Tensor = self.last((weights @ inner).flatten(1))
+        return outputs
+
+
+def world(name: str = "Tank", **kwargs: Any) -> EnvVersion:
+    returns = Returns(low=0, high=33)
+    return pin(
+        EnvParams(
+            id=f"{HERE}:{name}",
+            kwargs=kwargs,
+            max_episode_steps=30,
+            returns=returns,
+            failure_return=0,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "network"),
+    [
+        (("Tank", {"low": [-3.0]}), LINEAR),
+        (("Open", {}), LINEAR),
+        (("Open", {"elements": 4}), LINEAR),
+        (("Tank", {"high": [1.0]}), MASKED),
+    ],
+    ids=["above", "both", "some", "mask"],
+)
+def test_infinite_constants_do_not_fail_a_candidate(
+    tmp_path: Path, version: tuple[str, dict[str, Any]], network: NetworkParams
+) -> None:
+    pinned = world(version[0], **version[1])
+    candidate = founder_in(tmp_path, pinned, network)
+    verdict = judge(
+        candidate.path,
+        pinned,
+        pinned.modes[0],
+        RULES,
+        tmp_path / "out",
+        incumbent_dir=None,
+        run_dir=tmp_path / "run",
+    )
+    outcomes = {check.name: check for check in verdict.checks}
+    assert outcomes["finite weights"].outcome == "passed", verdict.summary
+    assert "infinite are constants alone" in outcomes["finite weights"].reason
+    for name in ("serving artefact", "policy of the genome", "same twice", "lineage"):
+        assert outcomes[name].outcome == "passed", (name, verdict.summary)
+    assert verdict.verdict == "passed", verdict.summary
+
+
+def test_nan_beside_an_infinite_constant_is_refused(tmp_path: Path) -> None:
+    version = world(high=[1.0])
+    candidate = founder_in(tmp_path, version, MASKED)
+    found = _spoilt(candidate, version, "mask", np.float32(np.nan))
+    assert _finite(found, version).outcome == "failed"
+    assert "network.mask" in _finite(found, version).reason
+
+
+def test_weights_that_a_genome_makes_infinite_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The genome may be finite where what it generates is not."""
+    version = world(high=[1.0])
+    candidate = founder_in(tmp_path, version, MASKED)
+    spoilt = _spoilt(candidate, version, "last.weight", np.float32(np.inf))
+    monkeypatch.setattr(
+        "regression_suite.identity.weights_of", lambda *_: np.array([1.0, np.inf], np.float32)
+    )
+    check = _finite(spoilt, version)
+    assert (check.outcome, check.remedy) == ("failed", "Discard this individual.")
+    assert "last.weight" in check.reason
+
+
+def _finite(candidate: Candidate, version: EnvVersion) -> Any:
+    checks = identify(candidate.path, version, RULES).checks
+    return next(check for check in checks if check.name == "finite weights")
+
+
+def _spoilt(candidate: Candidate, version: EnvVersion, name: str, value: Any) -> Candidate:
+    """The candidate with one number of its policy's file replaced, and sealed again."""
+    path = candidate.path / "policy.onnx"
+    model = onnx.load_model(path)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(name):
+            values = numpy_helper.to_array(tensor).copy()
+            values.flat[0] = value
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return seal(candidate.path, version, {})
