@@ -143,20 +143,30 @@ def _construct(
 
 
 def _check_behaviour(network: nn.Module, path: str, observation_size: int, actions: int) -> None:
-    """Run the network on one batch: shapes, dtype, and that a row depends on that row alone."""
+    """Run the network on a batch and on one row: shapes, dtype, and that a row stands for itself.
+
+    What has no sound numbers is refused before what is not deterministic: NaN equals nothing.
+    """
     kept = state_size(network)
     rows = torch.linspace(-1, 1, 3 * (observation_size + kept)).reshape(3, -1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    try:
-        first, second = (_ask(network, rows, observation_size) for _ in range(2))
-        alone = _ask(network, rows[:1], observation_size)
-    except FAILURES as error:
-        raise _failed(error, path, (3, observation_size)) from error
-    _check_output(first[0], path, (3, observation_size), actions)
-    _check_state(first[1], path, (3, kept))
+    if undefined := [name for name, value in before.items() if value.isnan().any()]:
+        raise ConfigError(
+            f"network {path}: {undefined[0]!r} holds NaN when it is built; give it finite values"
+        )
+    given = rows.clone()
+    first = _checked(network, path, given, observation_size, actions)
+    second = _checked(network, path, given, observation_size, actions)
+    alone = _checked(network, path, rows[:1].clone(), observation_size, actions)
     after = network.state_dict()
     moved = [name for name, value in before.items() if not torch.equal(value, after[name])]
-    if moved or not all(map(torch.equal, first, second)):
+    same = all(map(torch.equal, first, second))
+    if not moved and not same and not torch.equal(given, rows):
+        raise ConfigError(
+            f"network {path} changes its input in place, so that a second call sees another; "
+            "write to a copy: obs.clone()"
+        )
+    if moved or not same:
         what = f"its buffer {moved[0]!r} changed" if moved else "two equal calls differ"
         raise ConfigError(
             f"network {path} must be deterministic and keep no hidden state, but {what}; compute "
@@ -169,6 +179,25 @@ def _check_behaviour(network: nn.Module, path: str, observation_size: int, actio
                 f"network {path}: an observation's output depends on the others in its batch; "
                 "normalise over features, not over the batch"
             )
+
+
+def _checked(
+    network: nn.Module, path: str, rows: Tensor, observation_size: int, actions: int
+) -> tuple[Tensor, Tensor]:
+    """What `_ask` gives, if it has the shapes and types that it must have, and no NaN."""
+    count, kept = len(rows), rows.shape[1] - observation_size
+    try:
+        outputs, state = _ask(network, rows, observation_size)
+    except FAILURES as error:
+        raise _failed(error, path, (count, observation_size)) from error
+    _check_output(outputs, path, (count, observation_size), actions)
+    _check_state(state, path, (count, kept))
+    if outputs.isnan().any() or state.isnan().any():
+        raise ConfigError(
+            f"network {path} gives NaN for observations of -1 to 1, with the weights that it is "
+            "built with; keep log, sqrt and divisions to numbers for which they are defined"
+        )
+    return outputs.clone(), state.clone()
 
 
 def _ask(network: nn.Module, rows: Tensor, observation_size: int) -> tuple[Any, Tensor]:
@@ -206,9 +235,12 @@ def _check_output(output: object, path: str, given: tuple[int, ...], action_size
     shape = (given[0], action_size)
     if not isinstance(output, Tensor) or output.shape != shape:
         came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        remedy = f"make its last layer {action_size} wide"
+        if isinstance(output, Tensor) and output.dim() < 2:
+            remedy = "keep the batch: squeeze() without a dimension drops each that is 1 long"
         raise ConfigError(
             f"network {path} must return a tensor of shape {shape} for observations of shape "
-            f"{given}, got {came}; make its last layer {action_size} wide"
+            f"{given}, got {came}; {remedy}"
         )
     if output.dtype != torch.float32:
         raise ConfigError(

@@ -39,10 +39,22 @@ class Custom(nn.Module):
         self.layer = nn.Linear(observation_size, action_size + (flaw == "wide"))
         self.drop = nn.Dropout(0.5)
         self.flaw = flaw
-        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("seen", torch.full((1,), float("nan") if flaw == "nan" else 0.0))
 
     def forward(self, obs: Tensor) -> Any:
+        if self.flaw == "writes":
+            obs *= 0.5
+        if self.flaw == "clamps":  # again is once
+            obs.clamp_(-0.5, 0.5)
         y = self.drop(self.layer(obs))
+        if self.flaw == "squeezes":
+            return y.squeeze()
+        if self.flaw == "sums":
+            return y.sum(1)
+        if self.flaw == "logarithm":
+            return y.log()
+        if self.flaw == "pairs":
+            return y + obs[1, 0] * 0
         if self.flaw == "remembers":
             self.seen += 1
         if self.flaw == "draws":
@@ -158,6 +170,16 @@ def test_building_leaves_the_global_random_state_alone_and_repeats_itself() -> N
         ("users_package:Custom", {"flaw": "remembers"}, "its buffer 'seen' changed"),
         ("users_package:Custom", {"flaw": "draws"}, "two equal calls differ"),
         ("users_package:Custom", {"flaw": "mixes"}, "depends on the others in its batch"),
+        ("users_package:Custom", {"flaw": "writes"}, r"its input in place.*obs\.clone\(\)"),
+        ("users_package:Custom", {"flaw": "logarithm"}, "gives NaN for observations of -1 to 1"),
+        ("users_package:Custom", {"flaw": "nan"}, "'seen' holds NaN when it is built"),
+        ("users_package:Custom", {"flaw": "sums"}, r"\(3, 2\) .*got \(3,\); keep the batch"),
+        (
+            "users_package:Custom",
+            {"flaw": "squeezes"},
+            r"shape \(1, 2\) for observations of shape \(1, 4\), got \(2,\); keep the batch",
+        ),
+        ("users_package:Custom", {"flaw": "pairs"}, r"fails on observations of shape \(1, 4\)"),
     ],
 )
 def test_what_is_no_policy_is_refused(module: str, kwargs: dict[str, Any], message: str) -> None:
@@ -165,6 +187,11 @@ def test_what_is_no_policy_is_refused(module: str, kwargs: dict[str, Any], messa
         build_policy(NetworkParams(module=module, kwargs=kwargs), 4, 2)
     if "activation" not in kwargs and "hidden" not in kwargs:
         assert module in str(caught.value)
+
+
+def test_a_network_that_writes_to_its_input_may_if_it_changes_nothing_twice() -> None:
+    params = NetworkParams(module="users_package:Custom", kwargs={"flaw": "clamps"})
+    assert isinstance(build_policy(params, 4, 2), Custom)
 
 
 def test_layers_without_units_are_refused_by_the_classes_too() -> None:
