@@ -55,27 +55,35 @@ class Leaf:
     def flatten(self, values: NDArray[Any]) -> Float32:
         """Values (batch, *shape) -> (batch, size).
 
-        Raises `ObservationError` for a value out of range.
+        Raises `ObservationError` for a value out of range, and for true and false as a choice.
         """
         rows = values.reshape(len(values), -1)
         if not self.counts:
-            self._check_whole(rows)
+            if self.kind == "multibinary":
+                self._check_bits(rows)
+            else:
+                self._check_whole(rows)
             return self._checked(rows)
+        if rows.dtype.kind == "b" and rows.size:
+            raise self._no_choice(0, _spelt(rows.flat[0]))
         with np.errstate(invalid="ignore"):  # what is no whole number is refused below
             choices = rows.astype(np.int64) - np.array(self.starts)
         wrong = (choices != rows - np.array(self.starts)) | (choices < 0)
         wrong |= choices >= np.array(self.counts)
         if wrong.any():
             at = np.argwhere(wrong)[0]
-            low, count = self.starts[at[1]], self.counts[at[1]]
-            raise ObservationError(
-                f"observation {self.name}: expected a whole number of {low} to {low + count - 1}, "
-                f"got {rows[tuple(at)]}"
-            )
+            raise self._no_choice(int(at[1]), rows[tuple(at)])
         flat = np.zeros((len(rows), self.size), dtype=np.float32)
         offsets = np.cumsum([0, *self.counts[:-1]])
         np.put_along_axis(flat, choices + offsets, 1.0, axis=1)
         return flat
+
+    def _no_choice(self, at: int, got: object) -> ObservationError:
+        low, count = self.starts[at], self.counts[at]
+        return ObservationError(
+            f"observation {self.name}: expected a whole number of {low} to {low + count - 1}, "
+            f"got {got}"
+        )
 
     def _checked(self, rows: NDArray[Any]) -> Float32:
         """Rows as float32; refuses what is not finite there."""
@@ -88,6 +96,14 @@ class Leaf:
                 f"got {rows[wrong][0]}"
             )
         return found
+
+    def _check_bits(self, rows: NDArray[Any]) -> None:
+        """A leaf of bits takes 0 and 1 alone, or false and true."""
+        wrong = (rows != 0) & (rows != 1)
+        if wrong.any():
+            raise ObservationError(
+                f"observation {self.name}: expected 0 or 1, got {rows[wrong][0]}"
+            )
 
     def _check_whole(self, rows: NDArray[Any]) -> None:
         """A leaf of whole numbers takes nothing else, and nothing beyond its type."""
@@ -271,11 +287,24 @@ def _numbers(leaf: Leaf, value: Any) -> NDArray[Any]:
             found = as_numbers(value)
             if found.dtype.kind not in "biuf":
                 raise ValueError("it does not hold numbers")
+            if leaf.counts and found.dtype.kind != "b" and (truths := _truths(value)):
+                raise ValueError(f"it holds {_spelt(truths[0])}")
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
         raise ObservationError(
             f"observation {leaf.name}: expected {_expected(leaf)}: {error}"
         ) from error
     return found
+
+
+def _truths(value: Any) -> list[Any]:
+    """The booleans among numbers in nested lists: as an array, all would be numbers."""
+    if not isinstance(value, list | tuple):
+        return []
+    return [each for each in np.asarray(value, dtype=object).flat if isinstance(each, bool)]
+
+
+def _spelt(truth: Any) -> str:
+    return "true" if truth else "false"
 
 
 def as_numbers(value: Any) -> NDArray[Any]:
@@ -315,6 +344,8 @@ def _leaf_schema(leaf: Leaf) -> dict[str, Any]:
         return {"type": "integer", "minimum": low, "maximum": low + leaf.counts[0] - 1}
     whole = leaf.kind != "box" or np.dtype(leaf.dtype).kind in "biu"
     nested: dict[str, Any] = {"type": "integer" if whole else "number"}
+    if leaf.kind == "multibinary":
+        nested |= {"minimum": 0, "maximum": 1}
     for count in reversed(leaf.shape):
         nested = {"type": "array", "items": nested, "minItems": count, "maxItems": count}
     encoded = {

@@ -100,6 +100,12 @@ def test_an_array_may_come_as_base64_of_its_bytes() -> None:
         ({"camera": [[1, 2], [3]]}, "camera: expected an array"),
         ({"gearr": 1}, "has no 'gearr'; it has camera, gear, pair"),
         ({"pair": [[0, 0]]}, r"pair\.1 is missing"),
+        ({"pair": [[1, 2], [0, 5]]}, r"pair\.1: expected 0 or 1, got 5"),
+        ({"pair": [[1, 2], [0, 0.5]]}, r"pair\.1: expected 0 or 1, got 0.5"),
+        ({"pair": [[1, 3], [0, 1]]}, r"pair\.0: expected a whole number of 0 to 2, got 3"),
+        ({"gear": True}, "gear: expected a whole number of 1 to 3, got true"),
+        ({"pair": [[True, False], [0, 1]]}, r"pair\.0: expected a whole number of 0 to 1, got tr"),
+        ({"pair": [[1, False], [0, 1]]}, r"pair\.0: expected an array.*it holds false"),
     ],
 )
 def test_a_wrong_observation_is_refused_by_the_name_of_its_part(
@@ -119,6 +125,20 @@ def test_a_wrong_observation_is_refused_by_the_name_of_its_part(
     with pytest.raises(ObservationError, match=message) as caught:
         layout.flatten({**right, **changed})
     assert "\n" not in str(caught.value)
+
+
+def test_bits_may_be_truths_and_a_choice_in_base64_may_not() -> None:
+    bits = layout_of(spaces.MultiBinary(3))
+    np.testing.assert_array_equal(bits.flatten([True, False, True]), [1, 0, 1])
+    np.testing.assert_array_equal(bits.flatten([1, 0, 1.0]), [1, 0, 1])
+    items = bits.json_schema()["anyOf"][0]["items"]
+    assert items == {"type": "integer", "minimum": 0, "maximum": 1}
+    choices = layout_of(spaces.MultiDiscrete([2, 2]))
+    sent = {"b64": base64.b64encode(b"\1\0").decode(), "shape": [2], "dtype": "bool"}
+    with pytest.raises(ObservationError, match="expected a whole number of 0 to 1, got true"):
+        choices.flatten(sent)
+    with pytest.raises(ObservationError, match="obs: expected 0 or 1, got 5"):
+        bits.flatten_leaves({"obs": np.array([[0, 1, 1], [0, 1, 5]])})
 
 
 def test_the_schema_says_names_ranges_and_shapes() -> None:
