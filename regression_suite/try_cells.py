@@ -15,6 +15,7 @@ from srghn.config import GateParams
 from srghn.envs import EnvVersion
 from srghn.envs.perturb import GENERIC
 from srghn.errors import FAILURES, SrghnError
+from srghn.interrupt import raise_interrupt
 
 #: Episodes played of each cell, and steps of each.
 SEEDS, STEPS = 3, 100
@@ -49,6 +50,7 @@ def _try(cell: Cell, version: EnvVersion) -> Tried:
         first, again = _play(cell, version), _play(cell, version)
         plain = _play(replace(cell, perturbation=None), version) if cell.perturbation else None
     except FAILURES as error:
+        raise_interrupt(error)
         said = str(error) if isinstance(error, SrghnError) else f"{type(error).__name__}: {error}"
         return replace(told, verdict="broken", why=" ".join(said.split()))
     if not _same(first, again):

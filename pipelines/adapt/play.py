@@ -15,6 +15,7 @@ from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.candidates.play import play_candidate
 from srghn.envs import EnvVersion, Perturbation
 from srghn.errors import FAILURES
+from srghn.interrupt import raise_interrupt
 
 Float = NDArray[np.float64]
 Seen = NDArray[np.floating[Any]]
@@ -111,7 +112,8 @@ class Played:
         """Reset; returns the first observation, or None if the environment crashes."""
         try:
             return env.reset(seed=seed)[0]
-        except FAILURES:
+        except FAILURES as error:
+            raise_interrupt(error)
             self.total, self.over = -np.inf, True
             return None
 
@@ -120,7 +122,8 @@ class Played:
         try:
             chosen = action if action.ndim else action.item()
             observation, reward, terminated, truncated, _ = env.step(chosen)
-        except FAILURES:
+        except FAILURES as error:
+            raise_interrupt(error)
             self.total, self.over = -np.inf, True
             return None
         self.total, self.length = self.total + float(reward), self.length + 1

@@ -19,6 +19,7 @@ from srghn.envs import EnvVersion
 from srghn.errors import FAILURES, EvaluationError
 from srghn.evaluation.base import PolicyFunction
 from srghn.evaluation.policies.forward import describe
+from srghn.interrupt import raise_interrupt
 
 Frame = NDArray[np.float32]
 FRAMES = 8
@@ -60,6 +61,7 @@ def record(policy: PolicyFunction, version: EnvVersion, mode: str, seed: int) ->
         try:
             _play(policy, env, seed, rewards)
         except FAILURES as error:
+            raise_interrupt(error)
             crash = describe(error)
     seen = [frame for frame in seen if np.isfinite(frame).all()]
     if not seen:

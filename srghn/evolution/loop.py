@@ -41,11 +41,13 @@ from srghn.evolution.registry import make_strategy
 from srghn.evolution.run import Founder
 from srghn.evolution.self_referential import BirthRecipe, policies_of
 from srghn.files import sweep
+from srghn.interrupt import interruptible
 
 #: Between two checkpoints, where no part of the tables ends sooner.
 SECONDS = 5.0
 
 
+@interruptible()
 @one_thread()  # set once, not in every generation
 def evolve(
     params: RunParams,
