@@ -17,7 +17,7 @@ from srghn import seeding
 from srghn.config import EvaluateParams
 from srghn.envs import Perturbation, default_cells
 from srghn.errors import EvaluationError, expect, expect_function
-from srghn.evaluation.base import Evaluator, WeightedPolicies
+from srghn.evaluation.base import Crash, Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution.run import Run
 
@@ -78,11 +78,11 @@ def choose_finalist(
     places = _own(run) if cells is None else cells
     count = min(rules.finalists, len(run.finalists))
     weights = run.finalists.take(np.arange(count)).weights
-    mean, worst = _play(run, weights, evaluator, rules, places, progress)
+    mean, worst, crash = _play(run, weights, evaluator, rules, places, progress)
     if not np.isfinite(mean.max()):
         raise EvaluationError(
-            f"each of {count} finalists crashed in one of its {rules.episodes} fresh episodes; see "
-            "the run's log for what the environment raised"
+            f"each of {count} finalists crashed in one of its {rules.episodes} fresh episodes"
+            + _told(crash)
         )
     equals = np.flatnonzero(mean >= mean.max() - rules.tolerance * abs(mean.max()))
     # where all crashed in some cell, the mean decides
@@ -106,13 +106,17 @@ def _play(
     rules: EvaluateParams,
     places: Sequence[Place],
     progress: Progress | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean returns (finalists,) on nominal episodes and in each one's worst place."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Crash | None]:
+    """Mean returns (finalists,) on nominal episodes and in each one's worst place.
+
+    Last, the first crash on nominal episodes; None without one.
+    """
     tell = progress or (lambda done, total, note: None)
     root, version, mode = run.params.evolution.seed, run.version, run.mode
     policies = WeightedPolicies(run.params.network, version.interface, weights)
     seeds = seeding.seeds(root, "finalist", rules.episodes)
-    mean = evaluator.evaluate(policies, Task(version, mode, seeds)).fitness
+    nominal = evaluator.evaluate(policies, Task(version, mode, seeds))
+    mean = nominal.fitness
     tell(1, 1 + len(places), f"best {mean.max():.1f}")
     worst = np.full(len(weights), np.inf)
     for index, place in enumerate(places):
@@ -121,4 +125,12 @@ def _play(
         played = evaluator.evaluate(policies, task)
         worst = np.minimum(worst, played.fitness)
         tell(2 + index, 1 + len(places), place.name)
-    return mean, worst
+    return mean, worst, next(iter(nominal.crashes), None)
+
+
+def _told(crash: Crash | None) -> str:
+    """A crash in words that end a message, in one line."""
+    if crash is None:
+        return ""
+    said = " ".join(crash.message.split())
+    return f"; the first: seed {crash.seed}, step {crash.step}: {said}"

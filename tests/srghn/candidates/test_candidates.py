@@ -30,7 +30,14 @@ from srghn.candidates.play import LEAST_GOLDEN
 from srghn.config import EnvParams, EvaluateParams, NetworkParams, RunParams
 from srghn.envs import Perturbation, default_cells, pin
 from srghn.errors import ArtefactError, ConfigError, EvaluationError, ObservationError
-from srghn.evaluation.base import Evaluator, choose_backend, make_backend
+from srghn.evaluation.base import (
+    Crash,
+    Evaluation,
+    Evaluator,
+    WeightedPolicies,
+    choose_backend,
+    make_backend,
+)
 from srghn.evaluation.task import Task
 from srghn.evolution import Run, evolve, load_run
 from srghn.networks import build_network
@@ -153,7 +160,7 @@ def test_who_crashes_in_a_cell_is_still_chosen_among_the_best_alone(
     row: int,
     validation: dict[str, float],
 ) -> None:
-    played = np.array(mean), np.array(worst)
+    played = np.array(mean), np.array(worst), None
     monkeypatch.setattr("srghn.candidates.choose._play", lambda *_: played)
     choice = choose_finalist(run, evaluator, EvaluateParams(finalists=3, episodes=4))
     assert choice.row == row
@@ -164,16 +171,31 @@ def test_what_crashed_is_frozen_without_figures_that_there_are_not(
     run: Run, evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = min(2, len(run.finalists))
-    played = np.full(count, 9.0), np.full(count, -np.inf)
+    played = np.full(count, 9.0), np.full(count, -np.inf), None
     monkeypatch.setattr("srghn.candidates.choose._play", lambda *_: played)
     choice = choose_finalist(run, evaluator, RULES)
     monkeypatch.setattr(Run, "fitness", np.full_like(run.fitness, -np.inf))
     frozen = freeze_finalist(run, choice, tmp_path / "candidate")
     assert frozen.manifest["validation"] == {"mean": 9.0, "episodes": 4}
     assert frozen.manifest["training_fitness"] is None
-    played = np.full(count, -np.inf), np.full(count, np.inf)
-    with pytest.raises(EvaluationError, match="each of 2 finalists crashed in one of its 4 fresh"):
-        choose_finalist(run, evaluator, RULES)
+
+
+def test_where_all_finalists_crash_the_first_crash_is_told(run: Run, evaluator: Evaluator) -> None:
+    class Crashing:
+        """An evaluator whose every episode crashes."""
+
+        def evaluate(self, policies: WeightedPolicies, task: Task) -> Evaluation:
+            played = evaluator.evaluate(policies, task)
+            crash = Crash(0, int(task.seeds[0]), 300, "ValueError: motor\nstalled")
+            lost = np.full_like(played.returns, -np.inf)
+            return replace(played, returns=lost, crashes=(crash, replace(crash, step=7)))
+
+    said = (
+        r"^each of 2 finalists crashed in one of its 4 fresh episodes; the first: seed \d+, "
+        r"step 300: ValueError: motor stalled$"
+    )
+    with pytest.raises(EvaluationError, match=said):
+        choose_finalist(run, cast(Evaluator, Crashing()), RULES)
 
 
 def test_actions_of_a_wide_range_are_compared_in_its_unit(
