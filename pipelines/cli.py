@@ -17,7 +17,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from pipelines.commands import (
     check,
@@ -49,8 +49,22 @@ EPILOG = (
     "Begin with: srghn demo"
 )
 
+
+class Stopped(BaseException):
+    """Ctrl-C, by a name that typer lets through: of its own it would exit without a word."""
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped(str(error)) from error
+
+
 app = typer.Typer(
     name="srghn",
+    cls=_Group,
     help="Policies that evolve safely in production: evolve in a sandbox, judge, try as a canary, "
     "serve.",
     epilog=EPILOG,
@@ -165,22 +179,23 @@ def main() -> None:
         if debug or error.filename is None:
             raise
         _refuse(ConfigError(f"cannot use {error.filename}: {error.strerror or error}"))
-    except KeyboardInterrupt:
-        typer.echo(
-            "srghn: stopped; nothing is lost: run the same command again to resume", err=True
-        )
-        sys.exit(130)
+    except (Stopped, KeyboardInterrupt) as error:
+        how = f"; {error}" if str(error) else ""
+        _end("Stopped", f"stopped{how}", 130)
 
 
 def _refuse(error: SrghnError) -> None:
-    """One line on stderr; a script that asked for JSON gets the refusal as JSON too."""
+    _end(type(error).__name__, str(error), error.exit_code)
+
+
+def _end(kind: str, message: str, code: int) -> None:
+    """One line on stderr; a script that asked for JSON gets it as JSON too."""
     from pipelines.commands.output import print_json
 
-    typer.echo(f"srghn: {error}", err=True)
+    typer.echo(f"srghn: {message}", err=True)
     if "--json" in sys.argv[1:]:
-        said = {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-        print_json({"error": said})
-    sys.exit(error.exit_code)
+        print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+    sys.exit(code)
 
 
 def _mend_streams() -> None:

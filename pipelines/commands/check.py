@@ -30,6 +30,7 @@ def check(
 
       srghn check cartpole --set network.module=my_package:Net --json
     """
+    from pipelines.runs.elsewhere import elsewhere
     from pipelines.runs.prepare import check_judged
     from pipelines.runs.presets import load_preset
     from srghn.candidates.check import check as try_run
@@ -40,7 +41,9 @@ def check(
     try:
         params = with_overrides(load_preset(preset), tuple(set_ or ()))
         tell = (lambda step, found: None) if json else _say
-        found = try_run(params, load_settings(), tell)
+        settings = load_settings()
+        with elsewhere():
+            found = try_run(params, settings, tell)
         known = found.to_dict()
         if not json:
             _tell(found)

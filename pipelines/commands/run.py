@@ -62,14 +62,17 @@ def demo(
 
       srghn demo --shift
     """
-    if shift:
-        from pipelines.demo.shift import run_shift
+    try:
+        if shift:
+            from pipelines.demo.shift import run_shift
 
-        result = run_shift(load_settings(), seed)
-    else:
-        from pipelines.demo.story import run_demo
+            result = run_shift(load_settings(), seed)
+        else:
+            from pipelines.demo.story import run_demo
 
-        result = run_demo(load_settings(), seed)
+            result = run_demo(load_settings(), seed)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("the same command again goes on") from error
     if json:
         print_json(result)
 

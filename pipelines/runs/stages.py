@@ -6,8 +6,11 @@ the same through DVC. Each may be killed at any moment and started again.
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import math
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -16,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pipelines.progress import REFRESH_SECONDS, bar, share_bar, spinner
+from pipelines.runs.elsewhere import explained
 from pipelines.runs.prepare import find_founder
 from pipelines.runs.workspaces import Workspace
 from pipelines.services.processes import extend_import_path
@@ -24,7 +28,7 @@ from serving.settings import Settings, load_settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
 from srghn.envs import EnvVersion, verify
-from srghn.errors import SrghnError
+from srghn.errors import SrghnError, one_line
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 from srghn.parents import die_with_parent
 from srghn.quiet import be_quiet
@@ -72,10 +76,14 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
         make_run_evaluator(settings, version, params) as evaluator,
         bar("evolve", params.evolution.generations) as update,
     ):
-        first, shown = founder.generation + 1 if founder else 0, 0.0
+        first, shown, warned = founder.generation + 1 if founder else 0, 0.0, False
 
         def tell(record: GenerationRecord) -> None:
-            nonlocal shown
+            nonlocal shown, warned
+            if record.best == -math.inf and record.first_crash and not warned:
+                said = " ".join(record.first_crash.split())
+                _say(f"warning: all of generation {record.generation} crashed; the first: {said}")
+                warned = True
             done, now = record.generation - first + 1, time.monotonic()
             if now - shown >= REFRESH_SECONDS or done == record.total:
                 note = f"{record.mode}  best {record.best:.1f}  rate {record.rate:.3f}"
@@ -187,26 +195,47 @@ STAGES: dict[str, Callable[[Workspace, Settings], None]] = {
 
 
 def main(name: str) -> int:
-    """Run one stage in the current folder; a user's error is one line, left for the flow too."""
+    """Run one stage in the current folder; an error is one line, left for the flow too.
+
+    What stdout is given to, a workspace's log, gets the traceback of an error that is none of a
+    user's, and where the process stood when native code ended it. Ctrl-C gives 130 and no word: who
+    started the stage got it, too.
+    """
+    faulthandler.enable(sys.stdout)
     be_quiet()
     die_with_parent()
     extend_import_path()
     workspace = Workspace(Path.cwd())
-    with spinner(f"{name}: loading"):
-        for module in HEAVY[name]:
-            import_module(module)
     try:
+        signal.signal(signal.SIGINT, _stop)
+        with spinner(f"{name}: loading"):
+            for module in HEAVY[name]:
+                import_module(module)
         STAGES[name](workspace, load_settings())
     except SrghnError as error:
-        sys.stderr.write(f"{name}: {error}\n")
-        if workspace.error.parent.is_dir():
-            atomic_write(workspace.error, str(error))
+        _leave(workspace, name, explained(str(error), str(workspace.root)))
         return error.exit_code
-    except Exception:
-        if workspace.error.parent.is_dir():
-            atomic_write(workspace.error, traceback.format_exc())
-        raise
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  a bug, of srghn or of code that it was given
+        traceback.print_exc(file=sys.stdout)
+        where = f"; its traceback is in {workspace.log}" if workspace.isolated else ""
+        _leave(workspace, name, f"{type(error).__name__}: {one_line(error)}{where}")
+        return 1
     return 0
+
+
+def _stop(number: int, frame: object) -> None:
+    """Ctrl-C, once: a second one would cut off what the first one ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _leave(workspace: Workspace, name: str, said: str) -> None:
+    """Say why a stage ends: in a run's workspace in its log, for who started it tells the rest."""
+    (sys.stdout if workspace.isolated else sys.stderr).write(f"{name}: {said}\n")
+    if workspace.error.parent.is_dir():
+        atomic_write(workspace.error, said)
 
 
 if __name__ == "__main__":

@@ -158,10 +158,12 @@ def _telling(
     except Exception as error:
         failed(settings, runs.ended(trace, "failed", repr(error)), workspace)
         raise
-    except BaseException:
-        how = f"stopped; resume it: srghn run --resume {trace.run_id}"
-        why = "stopped before it began" if workspace is None else how
+    except BaseException as error:
+        how = f"go on with: srghn run --resume {trace.run_id}"
+        why = "stopped before it began" if workspace is None else f"stopped; {how}"
         failed(settings, runs.ended(trace, "cancelled", why), workspace)
+        if isinstance(error, KeyboardInterrupt) and workspace is not None:
+            error.args = (how,)  # the command line says it
         raise
 
 

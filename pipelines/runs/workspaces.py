@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from pathlib import Path
 
 import yaml
 
+from pipelines.progress import console
+from pipelines.runs.repro import killed_by
 from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.services.processes import IMPORTS, child_environment
 from pipelines.versions.lease import Lease
@@ -31,7 +34,12 @@ from srghn.files import atomic_write
 from srghn.yaml_files import read_yaml
 
 STAGES = ("pin", "evolve", "evaluate", "gate")
-
+#: Signals by which a process ends itself, and none that a person sends.
+CRASHES = frozenset(
+    {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
+)
+#: How long a stage that Ctrl-C reached, too, has to end by itself.
+STOP_SECONDS = 3.0
 
 #: The cache all workspaces of a home share, named from the folder this is in: a home may move.
 DVC_CONFIG = """\
@@ -191,22 +199,48 @@ class Workspace:
             self.dvc_config.read_text(encoding="utf-8") != DVC_CONFIG
         ):  # written before 0.3: with an absolute path
             write_dvc_config(self)
-        command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
+        command = [sys.executable, "-m", "pipelines.runs.repro", stage, str(self.error)]
         if stage == "pin":
             command.append("--no-run-cache")
         environment = child_environment(settings)
         with self.log.open("ab") as log:
-            code = subprocess.run(
-                command,
-                cwd=self.root,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                check=False,
-            ).returncode
+            process = subprocess.Popen(
+                command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log
+            )
+            code = _ended(process)
         if code != 0:
             said = self.error.read_text(encoding="utf-8").strip() if self.error.exists() else ""
-            raise StageFailed(said or f"stage {stage} ended with {code}; its log is {self.log}")
+            raise StageFailed(said or f"stage {stage} {_end(stage, code)}; its log is {self.log}")
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a stage; its exit code. On Ctrl-C it has a moment to end, too, and then must."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()  # the stage itself sees that, and ends
+            process.wait()
+        console.show_cursor()  # which a bar hides, whose process was killed
+
+
+def _end(stage: str, code: int) -> str:
+    """How a stage ended that left no word, and what to do."""
+    sign = killed_by(code)
+    if sign is None:
+        return f"ended with {code}"
+    said = f"was killed ({sign.name})"
+    if sign in CRASHES:
+        said += ", probably by native code of the environment"
+        if stage in ("evolve", "evaluate"):
+            said += "; SRGHN_ENGINE=processes isolates that"
+    elif sign == signal.SIGKILL:
+        said += ", probably for want of memory"
+    return said
 
 
 def workspaces(settings: Settings) -> Path:
@@ -237,7 +271,7 @@ def unfinished(
             same = workspace.params() == params and workspace.target == target
             if same and not workspace.busy:
                 found.append(workspace)
-    return sorted(found, key=lambda workspace: workspace.params_file.stat().st_mtime)
+    return sorted(found, key=_begun)
 
 
 def create_workspace(
@@ -277,12 +311,18 @@ def find_workspace(settings: Settings, run_id: str) -> Workspace | None:
     return workspace if workspace.params_file.is_file() else None
 
 
+def _begun(workspace: Workspace) -> float:
+    """When a run began: its parameters are written last, and never again."""
+    return workspace.params_file.stat().st_mtime
+
+
 def open_workspace(settings: Settings, run_id: str) -> Workspace:
     """The workspace of an earlier run; raises `ConfigError` naming those there are."""
     workspace = Workspace(workspaces(settings) / run_id)
     if not workspace.params_file.is_file():
-        known = sorted(p.name for p in workspaces(settings).glob("*") if p.is_dir())
-        recent = ", ".join(known[-3:]) or "none yet"
+        known = (Workspace(folder) for folder in workspaces(settings).glob("*"))
+        begun = sorted((each for each in known if each.params_file.is_file()), key=_begun)
+        recent = ", ".join(each.name for each in begun[-3:]) or "none yet"
         raise ConfigError(f"no run {run_id!r} under {workspaces(settings)}; latest: {recent}")
     _add_lease(workspace)
     return workspace

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.progress import spinner
 from pipelines.runs.workspaces import Workspace, workspaces
 from pipelines.tracking.mlflow_run import MlflowRun, connect, rows_per_call
 from serving.registry.records import Who
@@ -34,6 +35,8 @@ SYNC_SECONDS, MOST_SECONDS = 5.0, 60.0
 #: CPU seconds that a generation costs, the share of a run's time they may take, and how many
 #: generations are delivered in any case.
 ROW_SECONDS, SHARE, ALWAYS = 0.003, 0.01, 100
+#: What takes longer than this to end is told.
+TOLD_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,10 @@ def delivering(workspace: Workspace, settings: Settings) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join()
+        thread.join(TOLD_SECONDS)
+        if thread.is_alive():  # a store that is new takes a while
+            with spinner("recording the run in MLflow"):
+                thread.join()
 
 
 def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,13 @@ def test_the_command_names_the_command_that_goes_on(
     assert executed != ["begun"]
     CliRunner().invoke(app, ["run", "--resume", "begun", "--json"])
     assert executed[-1] == "begun"
+
+
+def test_the_latest_runs_are_named_by_time(settings: Settings, tiny: Tiny) -> None:
+    """Names say nothing of it: they begin with the preset's."""
+    for age, name in enumerate(("a", "z", "m", "b")):
+        begun = create_workspace(settings, name, tiny()).params_file.stat().st_mtime
+        os.utime(settings.workspaces / name / "params.yaml", (begun, begun - 100 * age))
+    (settings.workspaces / "zz-never-begun").mkdir()
+    with pytest.raises(ConfigError, match=r"no run 'nope' under .*; latest: m, z, a$"):
+        open_workspace(settings, "nope")

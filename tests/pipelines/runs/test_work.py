@@ -221,8 +221,10 @@ def test_a_run_that_ends_badly_says_so_and_can_go_on(home: Home, tiny: Tiny, why
     assert noted.failure is None, noted.failure
     assert status(settings, str(noted.mlflow_run_id)) == "RUNNING"
     error = make()
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) as raised:
         end_with(error, settings, workspace)
+    if why == "control-c":  # what the command line says
+        assert str(raised.value) == "go on with: srghn run --resume other"
     found = runs.find(settings.home, "other")
     assert found is not None
     assert (found.state, found.alive) == (state, False)
