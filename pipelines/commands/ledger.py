@@ -14,6 +14,7 @@ from pipelines.commands.output import (
     load_settings,
     out,
     print_json,
+    reading,
     say,
     table,
     who,
@@ -123,7 +124,7 @@ def policies(json: JsonOption = False) -> None:
 
     Example: srghn policies --json
     """
-    ledger = _ledger()
+    ledger = reading().ledger
     found: list[dict[str, Any]] = []
     for policy in ledger.policies():
         champion, canary = ledger.served(policy.name)
@@ -179,7 +180,7 @@ def rules_show(policy: PolicyOption = "policy", json: JsonOption = False) -> Non
 
     Example: srghn deploy rules show
     """
-    rules = _ledger().deployment_rules(policy)
+    rules = reading().ledger.deployment_rules(policy)
     if json:
         print_json(rules.model_dump(mode="json"))
         return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
+import shutil
+import tempfile
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +18,7 @@ from pipelines.versions.people import actor
 
 if TYPE_CHECKING:
     from pipelines.commands.records import Records
+    from pipelines.versions.release import Release
     from serving.registry.records import Who
     from serving.settings import Settings
 
@@ -78,6 +82,23 @@ def load_settings(**overrides: Any) -> Settings:
     for said in unknown_variables():
         typer.echo(f"srghn: {said}", err=True)
     return load_settings(**overrides)
+
+
+def reading() -> Release:
+    """What the home holds, for a command that only reads: a home that is not there is not made.
+
+    An empty ledger stands in for the one that it would have, until the process ends.
+    """
+    from pipelines.versions.release import Release
+
+    settings = load_settings()
+    own = settings.database_url == f"sqlite:///{settings.home / 'ledger.db'}"
+    if settings.home.exists() or not own:
+        return Release(settings)
+    scratch = tempfile.mkdtemp(prefix="srghn-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    stand_in = f"sqlite:///{scratch}/ledger.db"
+    return Release(settings.model_copy(update={"database_url": stand_in}))
 
 
 def print_json(data: Any) -> None:

@@ -20,6 +20,7 @@ from pipelines.commands.output import (
     load_settings,
     out,
     print_json,
+    reading,
     say,
     short,
     table,
@@ -66,7 +67,7 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
 
     Example: srghn status --json
     """
-    release = _release()
+    release = reading()
     ledger = release.ledger
     ledger.policy(policy)  # refuses a name that no policy has
     champion, canary = ledger.champion(policy), ledger.canary(policy)
@@ -83,7 +84,9 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     if champion is None:
         demo = "srghn run --approve auto, or srghn demo"
         named = f"srghn run --policy {policy} --approve auto"
-        out.print(f"no champion yet: {demo if policy == 'policy' else named}")
+        how = demo if policy == "policy" else named
+        said = f"no champion yet in {release.settings.home}: {how}"
+        out.print(said, markup=False, soft_wrap=True)
     else:
         out.print(
             f"[bold]champion[/bold]  version {champion.version}, generation "
@@ -103,7 +106,7 @@ def candidates(policy: AnyPolicy = None, json: JsonOption = False) -> None:
 
     Example: srghn candidates --json
     """
-    ledger = _release().ledger
+    ledger = reading().ledger
     if policy is not None:
         ledger.policy(policy)
     versions = ledger.versions(policy)
@@ -138,7 +141,7 @@ def history(
 
     Example: srghn history 2
     """
-    ledger = _release().ledger
+    ledger = reading().ledger
     ledger.verify()
     if version is not None:
         ledger.version(version)  # refuses a number that no version has
@@ -169,7 +172,7 @@ def lineage(
     from pipelines.versions.lineage_view import draw
     from srghn.evolution.ancestry import Ancestry
 
-    release = _release()
+    release = reading()
     found = release.ledger.version(version)
     text = (release.store.path(found.digest) / "ancestry.json").read_text(encoding="utf-8")
     if json:
@@ -193,7 +196,7 @@ def report(
 
       srghn report 2 --out report.html
     """
-    release = _release()
+    release = reading()
     found, path = release.ledger.version(version), release.report_page(version)
     if path is None:
         raise LedgerError(

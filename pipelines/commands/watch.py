@@ -16,6 +16,7 @@ from pipelines.commands.output import (
     load_settings,
     out,
     print_json,
+    reading,
     who,
 )
 
@@ -52,7 +53,7 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
     from serving.control.watch import Watch
     from serving.limits import load_limits
 
-    ledger = _ledger()
+    ledger = reading().ledger
     seen = Watch(ledger, policy, remembered=load_limits().pin_seconds).view()
     if json:
         print_json(asdict(seen))

@@ -16,6 +16,7 @@ import pytest
 from typer.main import get_command
 
 from pipelines.cli import app
+from pipelines.commands import review
 from pipelines.commands.output import print_json
 from pipelines.lab.names import EXPERIMENTS
 from pipelines.runs.presets import load_preset, presets
@@ -75,10 +76,47 @@ def test_json_is_one_document_even_when_there_is_nothing(
     json.loads(done.stdout)
 
 
-def test_status_of_an_empty_home_says_how_to_begin(srghn_here: Srghn) -> None:
+def test_status_of_an_empty_home_says_how_to_begin(srghn_here: Srghn, tmp_path: Path) -> None:
     said = srghn_here("status").stdout
-    assert "no champion yet" in said
+    assert f"no champion yet in {tmp_path / '.srghn'}: " in said
     assert "srghn demo" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("status",), ("candidates",), ("history",), ("policies",), ("watch",), ("env", "list")),
+        *(("deploy", "rules", "show"), ("report", "1"), ("lineage", "1")),
+    ],
+    ids=" ".join,
+)
+def test_what_only_reads_makes_no_home(
+    srghn_here: Srghn, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    srghn_here(*command)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "stopped"),
+        (KeyboardInterrupt("go on with: srghn status"), "stopped; go on with: srghn status"),
+    ],
+)
+def test_control_c_is_one_line(
+    srghn_here: Srghn, monkeypatch: pytest.MonkeyPatch, error: KeyboardInterrupt, said: str
+) -> None:
+    def stop() -> None:
+        raise error
+
+    monkeypatch.setattr(review, "reading", stop)
+    done = srghn_here("status", "--json")
+    assert (done.returncode, done.stderr) == (130, f"srghn: {said}\n")
+    told = {"kind": "Stopped", "message": said, "exit_code": 130}
+    assert json.loads(done.stdout) == {"error": told}
+    done = srghn_here("status")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"srghn: {said}\n")
 
 
 def test_doctor_finds_a_fresh_home_in_order(srghn_here: Srghn) -> None:
