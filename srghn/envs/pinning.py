@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srghn.config import EnvParams
-from srghn.envs.build import flatten, native, time_limit
+from srghn.envs.build import Env, flatten, native, time_limit
 from srghn.envs.cells import idle_cells
 from srghn.envs.fingerprint import Behaviour, Irreproducible, first_difference, observe
 from srghn.envs.interface import Interface
+from srghn.envs.overdue import Overdue
 from srghn.envs.probe import Probe
 from srghn.envs.registry import WorldSpec, find
 from srghn.envs.spaces import read_interface
@@ -36,6 +37,7 @@ def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None
 
     Raises `ConfigError` for a schedule with a mode that the world does not have, `EnvVersionError`
     where it cannot be built, is endless, or does not answer the same to the same seed and actions.
+    A call of the environment that does not return for seconds is named on stderr.
     """
     if isinstance(params, str):
         params = EnvParams(id=params)
@@ -43,13 +45,14 @@ def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None
     spec = find(params.id)
     _check(params, spec)
     packages = spec.moving_packages(params.backend)
-    interface, limit = _shape(params, spec)
     behaviour, seen = {}, []
-    for mode in spec.modes:
-        behaviour[mode], observations, notes = _watch(params, spec, mode, interface)
-        seen.append(observations)
-        for note in notes:
-            tell(f"{spec.id} in mode {mode}: {note}")
+    with Overdue(f"pin {spec.id}") as overdue:
+        interface, limit = _shape(params, spec, overdue)
+        for mode in spec.modes:
+            behaviour[mode], observations, notes = _watch(params, spec, mode, interface, overdue)
+            seen.append(observations)
+            for note in notes:
+                tell(f"{spec.id} in mode {mode}: {note}")
     everything = np.concatenate(seen)
     version = EnvVersion(
         id=params.id,
@@ -112,8 +115,14 @@ def _check(params: EnvParams, spec: WorldSpec) -> None:
         raise ConfigError(f"env.kwargs must be plain JSON values: {error}") from error
 
 
-def _shape(params: EnvParams, spec: WorldSpec) -> tuple[Interface, int]:
-    env = native(spec, spec.modes[0], params)
+def _built(params: EnvParams, spec: WorldSpec, mode: str, overdue: Overdue) -> Env:
+    with overdue.during(f"building it in mode {mode}"):
+        env = native(spec, mode, params)
+    return overdue.watched(env)
+
+
+def _shape(params: EnvParams, spec: WorldSpec, overdue: Overdue) -> tuple[Interface, int]:
+    env = _built(params, spec, spec.modes[0], overdue)
     try:
         return read_interface(env, spec.id), time_limit(env, spec.id)
     finally:
@@ -121,10 +130,11 @@ def _shape(params: EnvParams, spec: WorldSpec) -> tuple[Interface, int]:
 
 
 def _watch(
-    params: EnvParams, spec: WorldSpec, mode: str, interface: Interface
+    params: EnvParams, spec: WorldSpec, mode: str, interface: Interface, overdue: Overdue
 ) -> tuple[Behaviour, NDArray[np.float32], list[str]]:
     """Its behaviour on the fixed seeds, the observations (steps, size), and notes on them."""
-    env, other = Probe(native(spec, mode, params)), native(spec, mode, params)
+    first, other = (_built(params, spec, mode, overdue) for _ in range(2))
+    env = Probe(first, interface.layout)
     name = f"{spec.id} in mode {mode}"
     try:
         if read_interface(env, name) != interface:
@@ -134,7 +144,7 @@ def _watch(
         behaviour, seen = observe(flatten(env, name), flatten(other, name), interface, name)
         return behaviour, seen, env.notes()
     except Irreproducible as error:
-        if params.fresh or not _fresh_mends(params, spec, mode, interface):
+        if params.fresh or not _fresh_mends(params, spec, mode, interface, overdue):
             raise
         raise EnvVersionError(
             f"{error}. With a new instance for each episode it is reproducible: set env.fresh=true"
@@ -144,10 +154,12 @@ def _watch(
         other.close()
 
 
-def _fresh_mends(params: EnvParams, spec: WorldSpec, mode: str, interface: Interface) -> bool:
+def _fresh_mends(
+    params: EnvParams, spec: WorldSpec, mode: str, interface: Interface, overdue: Overdue
+) -> bool:
     """Whether an irreproducible environment is reproducible with a new instance per episode."""
     fresh = params.model_copy(update={"fresh": True})
-    env, other = (flatten(native(spec, mode, fresh), spec.id) for _ in range(2))
+    env, other = (flatten(_built(fresh, spec, mode, overdue), spec.id) for _ in range(2))
     try:
         observe(env, other, interface, spec.id)
     except EnvVersionError:

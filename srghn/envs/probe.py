@@ -1,4 +1,4 @@
-"""Compares actual observations with the declared space and with what float32 can hold."""
+"""Compares actual observations with the declared space, and with what float32 and a server take."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ import numpy as np
 from gymnasium.spaces.utils import flatten
 from numpy.typing import NDArray
 
-from srghn.errors import FAILURES
+from srghn.envs.layout import Layout
+from srghn.errors import FAILURES, ObservationError
 
 #: Steps of float32 that an element must span to be told apart; fewer, and rounding hides it.
 LEAST_STEPS = 100
 
 
 class Probe(gym.Wrapper[Any, Any, Any, Any]):
-    """Passes everything through and counts observations that violate the declared space."""
+    """Passes everything through and counts observations that violate the declared space.
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
+    By `layout`, if there is one, a server reads observations in the environment's own form. The
+    first, and those outside the space, are read so here.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], layout: Layout | None = None) -> None:
         super().__init__(env)
         self.seen = self.outside = 0
-        self.example = ""
+        self.example = self.refused = ""
+        self._layout = layout
         self._rows: list[NDArray[Any]] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -39,6 +45,8 @@ class Probe(gym.Wrapper[Any, Any, Any, Any]):
         space = self.env.observation_space
         try:
             inside = space.contains(observation)
+            if self.seen == 1 or not inside:
+                self._serve(observation)
             flat = np.asarray(flatten(space, observation)).ravel()
         except FAILURES:  # the error is reported where the space is used
             return
@@ -48,13 +56,28 @@ class Probe(gym.Wrapper[Any, Any, Any, Any]):
         if flat.dtype.kind in "fiu" and flat.dtype.itemsize > 4:
             self._rows.append(flat)
 
+    def _serve(self, observation: Any) -> None:
+        if self._layout is None or self.refused:
+            return
+        try:
+            self._layout.flatten(observation)
+        except ObservationError as error:
+            self.refused = str(error)
+
     def notes(self) -> list[str]:
         """One sentence for each kind of trouble, with how many."""
         found = []
         if self.outside:
             found.append(
                 f"{self.outside} of {self.seen} observations lie outside the declared observation "
-                f"space ({self.example}); correct the space, or clip them with a wrapper"
+                f"space ({self.example}); correct the space, or clip or change them with a "
+                "wrapper"
+            )
+        if self.refused:
+            found.append(
+                f"a server would refuse such observations in their own form: {self.refused}; make "
+                "space and observations agree, in the environment or with a wrapper, before "
+                "anything is served"
             )
         if blurred := self._blurred():
             listed = ", ".join(map(str, blurred[:5])) + (", ..." if len(blurred) > 5 else "")
@@ -84,6 +107,16 @@ def _why_outside(space: gym.Space[Any], observation: Any) -> str:
                 return f"{name} is missing"
             if not part.contains(observation[name]):
                 return f"{name}: {_why_outside(part, observation[name])}"
+        if surplus := sorted(str(name) for name in observation if name not in space.spaces):
+            return f"{surplus[0]!r} is not declared"
+    if isinstance(space, gym.spaces.Tuple) and isinstance(observation, tuple | list):
+        if len(observation) != len(space.spaces):
+            return f"{len(observation)} parts, declared {len(space.spaces)}"
+        for place, (part, value) in enumerate(zip(space.spaces, observation, strict=True)):
+            if not part.contains(value):
+                return f"{place}: {_why_outside(part, value)}"
+    if isinstance(space, gym.spaces.Discrete) and np.shape(observation):
+        return f"shape {np.shape(observation)}, declared one whole number"
     if not isinstance(space, gym.spaces.Box):
         return f"{type(observation).__name__} in a {type(space).__name__}"
     values = np.asarray(observation)

@@ -24,12 +24,16 @@ Space = gym.Space[Any]
 
 
 def read_interface(env: gym.Env[Any, Any], name: str) -> Interface:
-    """The interface of a policy for `env`; `EnvVersionError` if it cannot be flattened."""
-    leaves = tuple(_leaves(env.observation_space, (), name, env.observation_space))
-    observations = flatten_space(env.observation_space) if leaves else None
+    """The interface of a policy for `env`.
+
+    Raises `EnvVersionError` if it has no spaces of Gymnasium's, or some that cannot be flattened.
+    """
+    observed, taken = (_space(env, f"{what}_space", name) for what in ("observation", "action"))
+    leaves = tuple(_leaves(observed, (), name, observed))
+    observations = flatten_space(observed) if leaves else None
     if not isinstance(observations, spaces.Box) or not observations.shape[0]:
         raise EnvVersionError(
-            f"{name} observes {_short(env.observation_space)}, which has no elements; add a "
+            f"{name} observes {_short(observed)}, which has no elements; add a "
             "wrapper that gives observations"
         )
     layout = Layout(leaves)
@@ -44,9 +48,22 @@ def read_interface(env: gym.Env[Any, Any], name: str) -> Interface:
         observation_size=layout.size,
         observation_low=_bounds(observations.low),
         observation_high=_bounds(observations.high),
-        layout=None if _is_flat(env.observation_space) else layout,
-        **_actions(env.action_space, name),
+        layout=None if _is_flat(observed) else layout,
+        **_actions(taken, name),
     )
+
+
+def _space(env: gym.Env[Any, Any], which: str, name: str) -> Space:
+    missing = f"{name} has no {which}"
+    remedy = f"give it one of gymnasium.spaces: self.{which} = ..., in its constructor"
+    try:
+        space: object = getattr(env, which)
+    except AttributeError as error:
+        raise EnvVersionError(f"{missing}; {remedy}") from error
+    if not isinstance(space, gym.Space):
+        kind = type(space)
+        raise EnvVersionError(f"{missing} but a {kind.__module__}.{kind.__name__}; {remedy}")
+    return space
 
 
 def _is_flat(space: Space) -> bool:

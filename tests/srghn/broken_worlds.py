@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -344,3 +345,46 @@ class RewardInAnArray(Counter):
     def step(self, action: Any) -> Any:
         observation, reward, *rest = super().step(action)
         return observation, np.array([reward], dtype=np.float32), *rest
+
+
+class Keyed(Counter):
+    """Observes a Dict; `flaw` is how its observations differ from what it declares."""
+
+    observation_space = spaces.Dict(  # type: ignore[assignment]
+        {"left": spaces.Box(0.0, 20.0, (1,)), "gear": spaces.Discrete(3)}
+    )
+    FLAWS: ClassVar[dict[str, dict[str, Any]]] = {
+        "surplus": {"wind": 3.0},
+        "array": {"gear": np.array([1])},
+        "truth": {"gear": True},
+        "": {},
+    }
+
+    def __init__(self, flaw: str = "") -> None:
+        self.flaw = flaw
+
+    def look(self) -> Any:
+        left = np.array([self.left], dtype=np.float32)
+        return {"left": left, "gear": self.left % 3, **self.FLAWS[self.flaw]}
+
+
+class Bare(gym.Env[Any, Any]):
+    """Has no spaces."""
+
+
+class Sleeps(Counter):
+    """Takes its time in the third step or the second reset, as `at` says."""
+
+    def __init__(self, at: str, seconds: float) -> None:
+        self.at, self.seconds, self.resets = at, seconds, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.resets += 1
+        if self.at == "reset" and self.resets == 2:
+            time.sleep(self.seconds)
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        if self.at == "step" and self.resets == 1 and self.length - self.left == 2:
+            time.sleep(self.seconds)
+        return super().step(action)

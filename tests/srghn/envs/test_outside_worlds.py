@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from srghn.config import EnvParams, Wrapper
-from srghn.envs import EnvVersion, Perturbation, default_cells, pin, verify
+from srghn.envs import EnvVersion, Perturbation, default_cells, overdue, pin, verify
 from srghn.envs.perturb import parse
 from srghn.envs.registry import find
+from srghn.envs.spaces import read_interface
 from srghn.errors import EnvVersionError
 
 
@@ -162,6 +167,60 @@ def test_what_a_space_or_float32_does_not_hold_is_said_with_how_many() -> None:
     quiet: list[str] = []
     pin(EnvParams(id="CartPole-v1"), quiet.append)
     assert quiet == []
+
+
+@pytest.mark.parametrize(
+    ("flaw", "outside", "refused"),
+    [
+        ("surplus", "'wind' is not declared", "the observation has no 'wind'; it has gear, left"),
+        ("array", r"gear: shape \(1,\), declared one whole number", r"0 to 2, got shape \[1\]"),
+        ("truth", "", "gear: expected a whole number of 0 to 2, got true"),
+    ],
+)
+def test_what_a_server_would_refuse_is_said_at_the_pin(
+    flaw: str, outside: str, refused: str
+) -> None:
+    """The sandbox flattens by the space: it takes no notice of a surplus key."""
+    notes: list[str] = []
+    pin(world("Keyed", max_episode_steps=20, kwargs={"flaw": flaw}), notes.append)
+    assert len(notes) == 1 + bool(outside)
+    assert re.search(outside, notes[0])
+    assert re.search(f"a server would refuse such .*{refused}", notes[-1])
+    quiet: list[str] = []
+    pin(world("Keyed", max_episode_steps=20), quiet.append)
+    assert quiet == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "Bare has no observation_space; give it one of gymnasium.spaces"),
+        ({"observation_space": spaces.Discrete(2)}, "Bare has no action_space; give it one"),
+        ({"observation_space": 3}, "Bare has no observation_space but a builtins.int; give it one"),
+    ],
+)
+def test_a_world_without_spaces_is_refused_by_their_name(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EnvVersionError, match=message) as caught:
+        read_interface(type("Bare", (gym.Env,), given)(), "Bare")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(EnvVersionError, match="broken_worlds:Bare has no observation_space"):
+        pin(world("Bare", max_episode_steps=9))
+
+
+@pytest.mark.parametrize(
+    ("at", "call"),
+    [("reset", r"reset\(seed=1\)"), ("step", r"step 3 after reset\(seed=0\)")],
+)
+def test_a_call_that_does_not_return_is_named_while_it_lasts(
+    at: str, call: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(overdue, "SECONDS", 0.2)
+    pin(world("Sleeps", max_episode_steps=20, kwargs={"at": at, "seconds": 0.5}))
+    told = capsys.readouterr().err
+    assert re.search(f"pin broken_worlds:Sleeps: {call} has not returned for 0 s", told)
+    assert not [t for t in threading.enumerate() if t.name == "srghn-overdue"]
 
 
 def test_perturbations_that_do_nothing_are_left_out_and_said() -> None:
