@@ -17,7 +17,7 @@ from srghn.errors import ConfigError
 from srghn.old_params import by_hand, modern_gate, modernised
 from srghn.params import EVERY_FIELD as EVERY_FIELD
 from srghn.params import Params as Params
-from srghn.params import Worded, unknown
+from srghn.params import Worded, set_otherwise, unknown
 from srghn.params import explain as explain
 from srghn.suites import Suite
 from srghn.yaml_files import dump_yaml, parse_yaml, read_yaml
@@ -106,18 +106,30 @@ class EnvParams(Params):
         return tuple(w.path if isinstance(w, Wrapper) and not w.kwargs else w for w in wrappers)
 
 
+#: The network where none is named. The default arguments are its own.
+MLP = "srghn.policies:MLP"
+
+
 class NetworkParams(Params):
     """Which network the genome generates. Any `torch.nn.Module` by import path."""
 
     late = frozenset({"stack"})
 
-    module: str = Field("srghn.policies:MLP", description="import path module:Class or module:make")
+    module: str = Field(MLP, description="import path module:Class or module:make")
     stack: int = Field(
         1, ge=1, le=64, description="how many of the latest observations the network sees at once"
     )
     kwargs: dict[str, Any] = Field(
         {"hidden": [8], "activation": "tanh"}, description="arguments of the module's constructor"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_arguments(cls, data: Any) -> Any:
+        """Another module named without arguments gets none: the default's are the MLP's."""
+        if isinstance(data, Mapping) and "kwargs" not in data and data.get("module", MLP) != MLP:
+            return {**data, "kwargs": {}}
+        return data
 
 
 class GHNParams(Params):
@@ -478,8 +490,14 @@ def load_params(path: Path | str, *, recorded: bool = False) -> RunParams:
 
 
 def with_overrides(params: RunParams, assignments: Iterable[str]) -> RunParams:
-    """Apply `section.key=value` strings (values are YAML); unknown keys name the nearest known."""
+    """Apply `section.key=value` strings (values are YAML); unknown keys name the nearest known.
+
+    Where they name a module in place of the MLP, the MLP's arguments do not go to it.
+    """
     data = params.model_dump(mode="json", context=EVERY_FIELD)
+    assignments = tuple(assignments)
+    if params.network.module == MLP and set_otherwise(assignments, "module", MLP):
+        data["network"]["kwargs"] = {}
     for assignment in assignments:
         path, sign, text = assignment.partition("=")
         if not sign:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, get_args
 
 from pydantic import (
@@ -39,6 +39,16 @@ def unknown(path: str, node: Any) -> str:
     near = difflib.get_close_matches(path.rsplit(".", 1)[-1], known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
     return f"unknown parameter {path!r}; {hint}"
+
+
+def set_otherwise(assignments: Iterable[str], key: str, value: str) -> bool:
+    """Whether `section.key=value` strings give this key of the network another value."""
+    for assignment in assignments:
+        path, _, text = assignment.partition("=")
+        named = path.strip() in (f"network.{key}", f"policy.{key}")  # its name until 0.2
+        if named and text.strip(" '\"") != value:
+            return True
+    return False
 
 
 def explain(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 import srghn
-from srghn.config import Returns, parse_params
+from srghn.config import NetworkParams, Returns, RunParams, parse_params, with_overrides
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,56 @@ def test_validation_of_data_is_pydantics_and_tells_the_errors_of_every_part() ->
         srghn.RunParams.model_validate(bad)
     with pytest.raises(srghn.SrghnError, match=r"^here: ghn.hidden: .*; evolution.parents: "):
         parse_params(bad, "here")
+
+
+MLPS = {"hidden": [8], "activation": "tanh"}
+
+
+@pytest.mark.parametrize(
+    ("given", "kwargs"),
+    [
+        ({}, MLPS),
+        ({"module": "srghn.policies:MLP"}, MLPS),
+        ({"stack": 2}, MLPS),
+        ({"module": "mine:Net"}, {}),
+        ({"module": "mine:Net", "stack": 2}, {}),
+        ({"module": "mine:Net", "kwargs": MLPS}, MLPS),
+    ],
+)
+def test_another_module_without_arguments_does_not_get_the_defaults_ones(
+    given: dict[str, Any], kwargs: dict[str, Any]
+) -> None:
+    assert NetworkParams(**given).kwargs == kwargs
+    params = parse_params({"network": given}, "mine.yaml")
+    assert params.network.kwargs == kwargs
+    assert parse_params({"policy": given}, "old.yaml").network == params.network
+    record = params.model_dump(mode="json")
+    assert record["network"]["kwargs"] == kwargs  # so that it reads as it was written
+    assert RunParams.model_validate(record) == params
+
+
+@pytest.mark.parametrize(
+    ("module", "sets", "kwargs"),
+    [
+        ("srghn.policies:MLP", ["network.module=mine:Net"], {}),
+        ("srghn.policies:MLP", ["policy.module=mine:Net"], {}),
+        ("srghn.policies:MLP", ["network.module= srghn.policies:MLP"], {"hidden": [16]}),
+        ("srghn.policies:MLP", ["network.stack=2"], {"hidden": [16]}),
+        (
+            "srghn.policies:MLP",
+            ["network.kwargs.width=4", "network.module=mine:Net"],
+            {"width": 4},
+        ),
+        (
+            "srghn.policies:MLP",
+            ["network.kwargs={hidden: [2]}", "network.module=mine:Net"],
+            {"hidden": [2]},
+        ),
+        ("mine:Net", ["network.module=mine:Other"], {"hidden": [16]}),
+    ],
+)
+def test_a_module_set_in_place_of_the_mlp_does_not_get_its_arguments(
+    module: str, sets: list[str], kwargs: dict[str, Any]
+) -> None:
+    preset = {"network": {"module": module, "kwargs": {"hidden": [16]}}}
+    assert with_overrides(parse_params(preset, "preset"), iter(sets)).network.kwargs == kwargs
