@@ -25,10 +25,11 @@ from srghn.candidates import (
     play_candidate,
 )
 from srghn.candidates.check import check_network
-from srghn.candidates.freeze import load_weights
+from srghn.candidates.freeze import freeze, load_weights
 from srghn.candidates.play import LEAST_GOLDEN
 from srghn.config import EnvParams, EvaluateParams, NetworkParams, RunParams
 from srghn.envs import Perturbation, default_cells, pin
+from srghn.envs.interface import Interface
 from srghn.errors import ArtefactError, ConfigError, EvaluationError, ObservationError
 from srghn.evaluation.base import (
     Crash,
@@ -297,3 +298,24 @@ def _refuses_in_words(candidate: Candidate) -> None:
 def test_reading_a_candidate_imports_no_torch() -> None:
     code = "import sys, srghn.candidates as c; c.load_candidate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_actions_beyond_every_number_are_not_frozen(tmp_path: Path) -> None:
+    """A box without a bound takes any output; JSON has no infinity."""
+    face = Interface(2, (None,), (None,), "box", action_shape=(1,), action_low=(0.0,))
+    face = replace(face, action_high=(None,))
+    network = torch.nn.Linear(2, 1)
+    huge = np.array([3e38, 3e38, 0.0], dtype=np.float32)
+    with pytest.raises(ArtefactError, match="not all finite for observations that it met"):
+        freeze(
+            tmp_path / "candidate",
+            network=network,
+            weights=huge,
+            genome=huge,
+            interface=face,
+            env_version="{}",
+            ancestry="{}",
+            observations=np.full((8, 2), 2.0, np.float32),
+            manifest={},
+        )
+    assert not (tmp_path / "candidate").exists()
