@@ -10,6 +10,8 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
+from serving.registry.texts import control_in
+
 #: Ends with `\Z`, because to Python `$` also matches before a last line break.
 EPISODE_PATTERN = r"^[A-Za-z0-9._:@=+-]{1,200}\Z"
 EpisodeId = Annotated[str, Meta(pattern=EPISODE_PATTERN)]
@@ -141,6 +143,14 @@ def check_one(observation: list[float], size: int, field: str = "observation") -
         raise BadRequest(422, field, f"{size} numbers", f"{len(observation)}")
     if not (min(observation) >= -FLOAT32_MAX and max(observation) <= FLOAT32_MAX):
         within(numbers(observation)[None], field)
+
+
+def check_text(field: str, text: str) -> None:
+    """Raise `BadRequest` if what a person wrote has control characters: terminals show it."""
+    found = control_in(text)
+    if found is not None:
+        expected = "no control characters but tabs and line breaks"
+        raise BadRequest(422, field, expected, found)
 
 
 def shown(value: Any) -> str:

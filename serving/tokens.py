@@ -17,6 +17,7 @@ from sqlalchemy import insert, select, update
 from serving.registry import schema
 from serving.registry.database import Database
 from serving.registry.rows import find_policy, iso
+from serving.registry.texts import control_in
 from srghn.errors import ConfigError
 from srghn.files import sha256_bytes
 
@@ -72,9 +73,12 @@ class Tokens:
     ) -> str:
         """A new token, which cannot be shown again. It expires after `days`; None: never.
 
-        `policy`: the only policy that it is for. Raises `ConfigError` for an empty owner or an
-        unknown scope, `LedgerError` for an unknown policy.
+        `policy`: the only policy that it is for. Raises `ConfigError` for an empty owner, one with
+        control characters, or an unknown scope, `LedgerError` for an unknown policy.
         """
+        control = control_in(owner)
+        if control is not None:
+            raise ConfigError(f"a token's owner has no control characters, got {control}")
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes or not owner.strip():
             raise ConfigError(

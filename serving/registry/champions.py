@@ -11,9 +11,9 @@ from sqlalchemy import insert, select, update
 
 from serving.registry import guards, holdbacks, judging, reports, rows, schema, trials
 from serving.registry.names import check_name
-from serving.registry.records import Champion
+from serving.registry.records import Champion, Version
 from serving.registry.rules import current_rules
-from serving.registry.states import State
+from serving.registry.states import TRANSITIONS, State
 from serving.registry.steps import Step
 from srghn.errors import ConfigError, TransitionRefused
 
@@ -81,10 +81,7 @@ def promote(step: Step, version: int, expected_generation: int) -> Champion:
     """Promote a version: the first champion from APPROVED, every later one from a won trial."""
     evidence, champion = None, step.champion()
     if champion is not None and step.version(version).state is not State.CANARY:
-        raise TransitionRefused(
-            f"version {version} is {step.version(version).state}; only the first champion "
-            f"skips the trial: approve it, then srghn canary start {version}"
-        )
+        raise TransitionRefused(_no_promotion(step.version(version)))
     running = step.canary()
     if running is not None and running.version == version:
         evidence = guards.check_trial(step, running)
@@ -97,6 +94,26 @@ def promote(step: Step, version: int, expected_generation: int) -> Champion:
         why = f"version {version} was promoted, which passed in this mode"
         _write_mode(step.by_ledger("set_mode", why), judged)
     return crowned
+
+
+def _no_promotion(found: Version) -> str:
+    """Why a version that is not on trial is not promoted over a champion, and what to do."""
+    number, said = found.version, f"version {found.version} is {found.state}"
+    if found.state is State.CHAMPION:
+        return f"{said} already"
+    only = f"{said}; only the first champion skips the trial"
+    if found.state is State.PASSED:
+        return f'{only}: approve it, and its trial begins (srghn approve {number} --reason "...")'
+    if found.state in (State.APPROVED, State.SHADOW, State.EXPIRED):
+        return f'{only}: begin it with srghn canary start {number} --reason "..."'
+    if found.state is State.RETIRED:
+        return (
+            f"{only}. It was champion before: bring it back with srghn rollback --to {number}, or "
+            f"have it judged again with srghn recall {number}"
+        )
+    if State.EVALUATING in TRANSITIONS[found.state] or found.state is State.EVALUATING:
+        return f"{only}, and it has not passed the gate: srghn gate {number} judges it"
+    return f"{only}, and it cannot go on trial any more; evolve another candidate: srghn run"
 
 
 def rollback(step: Step, to_version: int | None, expected_generation: int | None) -> Champion:

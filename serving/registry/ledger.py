@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from serving.registry.rules import DeploymentRules, set_rules
 from serving.registry.states import DATED, State
 from serving.registry.steps import Step, once
 from serving.registry.testimony import Testimony
+from serving.registry.texts import control_in, written_out
 from serving.registry.trial_steps import TrialSteps
 from serving.registry.witness import Entry
 from srghn.errors import TransitionRefused
@@ -109,8 +110,7 @@ class Ledger:
         """Run `work` in one transaction, once per idempotency key; returns its JSON result."""
         if not who.actor.strip() or not who.reason.strip():
             raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
-        if "\0" in who.actor + who.reason:
-            raise TransitionRefused(f"{action} needs an actor and a reason without NUL characters")
+        _check_texts(action, "an actor and a reason", who.actor, who.reason)
         lifeline = action in LIFELINES
         if lifeline:
             self._with_room(self.expire)
@@ -158,6 +158,8 @@ class Ledger:
         another mode ends as ERROR.
         """
 
+        _check_texts("set_mode", "a mode", mode)
+
         def work(step: Step) -> None:
             champions.set_mode(step, mode)
 
@@ -185,8 +187,10 @@ class Ledger:
     ) -> str:
         """Write an event that changes no version (drift, a diagnosis); returns its hash.
 
-        `also` writes what belongs to it, after the event and in its transaction.
+        `also` writes what belongs to it, after the event and in its transaction. Control characters
+        in the reason are written out: a program quotes what others raised, and must not lose it.
         """
+        who = replace(who, reason=written_out(who.reason))
 
         def work(step: Step) -> str:
             noted = step.record(None, None, None, evidence).hash
@@ -215,6 +219,7 @@ class Ledger:
         `submitter` is the person for whom `who` registers it. Under the rule of two persons,
         another person must approve it.
         """
+        _check_texts("register", "a mode, a run and a submitter", mode, run_id, submitter or "")
 
         def work(step: Step) -> int:
             asked = (digest, env_fingerprint, mode, run_id, manifest)
@@ -310,6 +315,7 @@ class Ledger:
         least one check, name the report at `report_path`, and be recorded before the lease runs
         out. If the champion has changed since, a pass is recorded and becomes stale at once.
         """
+        who = replace(who, reason=written_out(who.reason))  # it quotes the names of checks
 
         def work(step: Step) -> str:
             return judging.record_verdict(step, version, verdict, Path(report_path), report_digest)
@@ -470,3 +476,15 @@ class Ledger:
         """
         self._witness.head("restore", who)
         self.note("restore", evidence, who=who)
+
+
+def _check_texts(action: str, what: str, *texts: str) -> None:
+    """Refuse control characters in what people wrote; a history that has some is still read."""
+    found = control_in(*texts)
+    if found is None:
+        return
+    name = "NUL" if found == "\\x00" else "control"
+    raise TransitionRefused(
+        f"{action} needs {what} without {name} characters, got {found}; tabs and line breaks are "
+        f"allowed"
+    )

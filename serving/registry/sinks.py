@@ -21,6 +21,7 @@ from serving.registry import rows, schema
 from serving.registry.chain import read_events
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Who
+from serving.registry.texts import control_in
 from srghn.errors import ConfigError
 
 #: The events that sinks get; all other actions are internal to the ledger.
@@ -195,7 +196,7 @@ def _check(name: str, url: str, kinds: tuple[str, ...]) -> None:
     wrong = _wrong_with(url)
     if wrong is not None:
         raise ConfigError(f"a sink is an http:// or https:// URL, got {url!r}: {wrong}")
-    if not name or len(name) > 100:
+    if not name or len(name) > 100 or control_in(name):
         raise ConfigError(f"a sink's name has 1 to 100 letters, got {name!r}")
     unknown = sorted(set(kinds) - set(NOTABLE))
     if unknown:

@@ -64,9 +64,10 @@ def start(
             f"abort it (srghn canary abort {running.version})"
         )
     if step.champion() is None:
+        how = "approve" if found.state is State.PASSED else "promote"
         raise TransitionRefused(
-            f"there is no champion to try version {version} against; promote it "
-            f"(srghn promote {version})"
+            f"there is no champion to try version {version} against; {how} it "
+            f'(srghn {how} {version} --reason "...")'
         )
     holdbacks.check_none(step)
     from serving.registry import trial_log  # numpy, which few steps need

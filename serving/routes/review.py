@@ -23,7 +23,7 @@ from serving.http import answer, read_body
 from serving.registry.records import Who
 from serving.routes.act import body_of
 from serving.routes.versions import find, summary
-from serving.schemas import BadRequest, Body
+from serving.schemas import BadRequest, Body, check_text
 from serving.service import policy_of, service_of
 from serving.tokens import Token
 from srghn.errors import ConfigError, StaleGeneration, TransitionRefused
@@ -184,6 +184,7 @@ async def mode(request: Request) -> Response:
     """Set the environment's present mode; later evaluations use it (scope admin)."""
     service, said = service_of(request), await _read(request, Mode)
     ledger, store, name = service.ledger, service.store, policy_of(request).name
+    check_text("mode", said.mode)
 
     def step(who: Who) -> None:
         try:
@@ -277,7 +278,11 @@ def _after(request: Request, version: int | None) -> dict[str, Any]:
 
 
 def _who(request: Request, reason: str) -> Who:
-    """The actor, reason, key and generation, from the token and the headers."""
+    """The actor, reason, key and generation, from the token and the headers.
+
+    Raises `BadRequest` (422, 428).
+    """
+    check_text("reason", reason)
     token: Token = request.state.token
     key, match = request.headers.get("idempotency-key"), request.headers.get("if-match")
     if not key or len(key) > 200:

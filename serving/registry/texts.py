@@ -1,0 +1,19 @@
+"""Texts that people write: reasons and names. Terminals show them, so none may steer a terminal."""
+
+from __future__ import annotations
+
+import re
+
+#: All of C0 and C1 but tab and line break; a carriage return writes over what stands in its line.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def control_in(*texts: str) -> str | None:
+    """The first control character in texts, as Python writes it, such as `\\x1b`; None without."""
+    found = next(filter(None, map(_CONTROL.search, texts)), None)
+    return None if found is None else repr(found[0])[1:-1]
+
+
+def written_out(text: str) -> str:
+    """A text with its control characters as Python writes them; PostgreSQL's NUL is left."""
+    return _CONTROL.sub(lambda m: m[0] if m[0] == "\0" else repr(m[0])[1:-1], text)

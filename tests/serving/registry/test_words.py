@@ -1,0 +1,95 @@
+"""Words that people write to the ledger, and those with which it refuses a promotion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serving.registry.ledger import Ledger
+from serving.registry.records import Who
+from serving.registry.sinks import Sinks
+from serving.tokens import Tokens
+from srghn.errors import ConfigError, TransitionRefused
+
+
+@pytest.mark.parametrize("control", ["\x1b[31m", "\r", "\x07", "\x7f", "\x9b2J"])
+def test_what_would_steer_a_terminal_is_refused_in_words(
+    ledger: Ledger, steps: Any, control: str
+) -> None:
+    version = steps.approved()
+    count, why = ledger.count(), f"it was{control} wrong"
+    with pytest.raises(TransitionRefused, match=r"without control characters, got \\[xr]"):
+        ledger.reject(version, who=Who("ann", why))
+    with pytest.raises(TransitionRefused, match="reject needs an actor and a reason without"):
+        ledger.reject(version, who=Who(f"ann{control}", "wrong"))
+    with pytest.raises(TransitionRefused, match="set_mode needs a mode without"):
+        ledger.set_mode("policy", f"flipped{control}", who=Who("ann", "rewired"))
+    with pytest.raises(TransitionRefused, match="register needs a mode, a run and a submitter"):
+        steps.register(submitter=f"bob{control}")
+    with pytest.raises(ConfigError, match="owner has no control characters"):
+        Tokens(ledger.database()).add(f"ann{control}", ["review"])
+    with pytest.raises(ConfigError, match="a sink's name"):
+        Sinks(ledger).add(f"chat{control}", "https://a.example/", (), Who("ann", "tell us"))
+    assert ledger.count() == count
+    ledger.note("run_failed", {}, who=Who("pipeline", why))  # a program's word must not get lost
+    reason = ledger.events(newest=True, limit=1)[0].reason
+    assert control not in reason
+    assert reason == f"it was{repr(control)[1:-1]} wrong"
+    ledger.reject(version, who=Who("ann", "two\n\tlines"))
+
+
+def test_a_history_with_control_characters_is_still_read(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = steps.approved()
+    with monkeypatch.context() as before:
+        before.setattr("serving.registry.ledger.control_in", lambda *texts: None)
+        ledger.reject(version, who=Who("ann", "an old \x1b[31m reason"))
+    assert ledger.events(newest=True, limit=1)[0].reason == "an old \x1b[31m reason"
+    assert ledger.verify()
+
+
+@pytest.mark.parametrize(
+    ("state", "says", "not_this"),
+    [
+        ("PASSED", r"srghn approve 2 --reason", "canary start"),
+        ("APPROVED", r"srghn canary start 2 --reason", "approve it"),
+        ("FAILED", r"evolve another candidate: srghn run", "srghn canary start"),
+        ("REGISTERED", r"srghn gate 2", "srghn canary start"),
+        ("CHAMPION", r"version 2 is CHAMPION already", "canary"),
+        ("RETIRED", r"srghn rollback --to 2", "canary start"),
+    ],
+)
+def test_a_refused_promotion_advises_what_is_possible(
+    ledger: Ledger, steps: Any, state: str, says: str, not_this: str
+) -> None:
+    steps.first()
+    if state in ("CHAMPION", "RETIRED"):
+        steps.second()
+        if state == "RETIRED":
+            steps.second()
+    elif state == "APPROVED":
+        steps.approved()
+    else:
+        version = steps.register()
+        if state != "REGISTERED":
+            steps.begin(version)
+            steps.judge(version, state.lower())
+    assert ledger.version(2).state == state
+    with pytest.raises(TransitionRefused, match=says) as told:
+        ledger.promote(2, expected_generation=ledger.champion().generation, who=Who("ann", "now"))  # type: ignore[union-attr]
+    assert not_this not in str(told.value)
+
+
+@pytest.mark.parametrize(("state", "how"), [("PASSED", "approve"), ("APPROVED", "promote")])
+def test_a_trial_without_a_champion_advises_what_is_possible(
+    steps: Any, state: str, how: str
+) -> None:
+    version = steps.register()
+    steps.begin(version)
+    steps.judge(version)
+    if state == "APPROVED":
+        steps.approve(version)
+    with pytest.raises(TransitionRefused, match=f"{how} it .srghn {how} {version} --reason"):
+        steps.canary(version)
