@@ -88,6 +88,7 @@ LOOKED_UP = frozenset(
         ("GET", "/versions"),
         ("GET", "/versions/{version}"),
         ("GET", "/compare"),
+        ("GET", "/episode"),
     }
 )
 _PATTERNS = [(method, compile_path(path)[0], path) for method, path in ACCESS]

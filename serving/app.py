@@ -18,12 +18,14 @@ from serving.description import describe
 from serving.door import Auth
 from serving.eager import in_task
 from serving.hot import HotPath
-from serving.http import RequestIds, answer, host_of, refusal, without_body
+from serving.http import RequestIds, host_of, without_body
 from serving.limits import Limits
+from serving.pages.refusals import fail, refuse
 from serving.policy import PolicyService
+from serving.registry.texts import written_out
 from serving.routes import act, decide, docs, health, home, oip, policies, review, versions
 from serving.schemas import BadRequest
-from serving.service import ASKED, OF, Service
+from serving.service import ASKED, OF, Service, service_of
 from serving.settings import Settings, load_settings
 from serving.tracing import Tracing, tracing_of
 from srghn.errors import ArtefactError, LedgerError
@@ -51,12 +53,12 @@ class Application(FastAPI):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.hosts and host_of(scope) not in self.hosts:
             error = BadRequest(421, "Host", "one that is served here", repr(host_of(scope)[:80]))
-            await refusal(error, Request(scope))(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
             return
         try:
             scope = self.service.direct(scope)
         except BadRequest as error:
-            await refusal(error, Request(scope))(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
             return
         hot = self._hot_of(scope.get(OF) or self.service.default)
         handler = hot.find(scope)
@@ -67,6 +69,10 @@ class Application(FastAPI):
             await in_task(super().__call__(scope, receive, without_body(send)))
         else:
             await in_task(super().__call__(scope, receive, send))
+
+    async def _refuse(self, error: BadRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        said = await refuse(Request(scope), error, self.service.sessions)
+        await said(scope, receive, send)
 
     def _hot_of(self, policy: PolicyService) -> HotPath:
         found = self._hot.get(policy.name)
@@ -137,34 +143,32 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, BadRequest)
-    return refusal(error, request)
+    return await refuse(request, error, service_of(request).sessions)
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     logger.error("%s %s: %s", request.method, _asked(request), error)
-    return answer({"error": f"the ledger cannot be used now: {error}"}, 503)
+    said = f"the ledger cannot be used now: {error}"
+    return await fail(request, 503, said, service_of(request).sessions)
 
 
 async def _unstored(request: Request, error: Exception) -> Response:
     """The answer if a candidate or report is damaged, or its store does not answer."""
     logger.error("%s %s: %s", request.method, _asked(request), error)
-    return answer({"error": str(error)}, 503)
+    return await fail(request, 503, str(error), service_of(request).sessions)
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    said = f"{request.method} {_asked(request)}: {error.detail}"
     headers = dict(error.headers or {})
-    return answer(
-        {"error": f"{request.method} {_asked(request)}: {error.detail}"},
-        error.status_code,
-        headers,
-    )
+    return await fail(request, error.status_code, said, service_of(request).sessions, headers)
 
 
 def _asked(request: Request) -> str:
-    """The path as the caller wrote it."""
-    return str(request.scope.get(ASKED, request.url.path))
+    """The path as the caller wrote it, without what would steer the terminal that shows the log."""
+    return written_out(str(request.scope.get(ASKED, request.url.path)))
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return answer({"error": "an error of the server; its log has the cause"}, 500)
+    return await fail(request, 500, "an error of the server; its log has the cause", None)

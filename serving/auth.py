@@ -32,6 +32,7 @@ class Unauthorised(BadRequest):
             status, "Authorization", expected, got,
             hint="make a token with: srghn token add OWNER --scopes SCOPE",
         )  # fmt: skip
+        self.needed = needed
         self.headers.append((b"www-authenticate", f'Bearer scope="{needed}"'.encode()))
 
 

@@ -7,8 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.access import about
 from serving.auth import Keeper, Unauthorised, caller_of, check_policy
-from serving.http import answer, refusal
-from serving.pages.rendering import browses, sign_in
+from serving.pages.refusals import fail, refuse
 from serving.service import policy_of
 from serving.sessions import Sessions
 from serving.tokens import Token
@@ -19,8 +18,8 @@ class Auth:
     """ASGI: checks the scope that a path needs, and passes the token on as `request.state.token`.
 
     A browser that is signed in to the pages may use its session to read whatever its token may
-    read. The session does not allow changes here. A browser that is not signed in gets a link to
-    the sign-in page.
+    read. The session does not allow changes here. A browser that is not signed in gets the sign-in
+    page, and so does one whose session is not enough, with the reason.
     """
 
     def __init__(self, app: ASGIApp, keeper: Keeper, sessions: Sessions) -> None:
@@ -33,12 +32,10 @@ class Auth:
             try:
                 request.state.token = await self._admit(request, needed)
             except Unauthorised as error:
-                page = browses(request) and error.status == 401
-                said = sign_in(request, self._sessions) if page else refusal(error, request)
-                await said(scope, receive, send)
+                await (await refuse(request, error, self._sessions))(scope, receive, send)
                 return
             except LedgerError as error:
-                await answer({"error": str(error)}, 503)(scope, receive, send)
+                await (await fail(request, 503, str(error), None))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -56,4 +53,7 @@ class Auth:
             session = await self._sessions.find(request)
             if session is not None and session.token.may(needed):
                 return session.token
+            if session is not None:
+                got = f"a session with {', '.join(sorted(session.token.scopes))}"
+                raise Unauthorised(403, f"a token with scope {needed!r}", got, needed)
         return await self._keeper.identify(given, needed, caller_of(request.scope))

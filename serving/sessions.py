@@ -84,8 +84,15 @@ class Sessions:
         Raises `LedgerError`.
         """
         sealed = request.cookies.get(self.cookie)
-        content = self._open(sealed) if sealed else None
-        if sealed is None or content is None:
+        return await self.of(sealed, request) if sealed else None
+
+    async def of(self, sealed: str, request: Request) -> Session | None:
+        """The session of a cookie that this request has, or will have; None if it is invalid.
+
+        Raises `LedgerError`.
+        """
+        content = self._open(sealed)
+        if content is None:
             return None
         if content:
             token = await self._keeper.known_by(content)

@@ -7,14 +7,15 @@ done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from serving.control import release
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.ledger import POLICY, Ledger
-from serving.registry.records import Who
+from serving.registry.records import Canary, Champion, Version, Who
+from serving.registry.states import TRANSITIONS, State
 from srghn.errors import TransitionRefused
 
 #: The version that a step is about: one named by the link, the one on trial, a former champion.
@@ -175,3 +176,49 @@ STEPS: dict[str, Step] = {
         harsh=True,
     ),
 }
+
+#: Steps that a trial of this status has behind it.
+_STATUS = {"pause": "paused", "hold": "held", "resume": "running"}
+
+
+def hindrance(
+    name: str,
+    version: Version | None,
+    champion: Champion | None,
+    canary: Canary | None,
+    former: Sequence[int],
+) -> str:
+    """Why a step cannot be taken now, in words; empty if the ledger has to say it.
+
+    `version` is None only if the step is about a trial or a former champion, and there is none.
+    """
+    about = STEPS[name].about
+    if about == "former":
+        return "" if former else "There is no former champion that could be brought back."
+    if about == "trial":
+        if canary is None:
+            return "No version is on trial now."
+        done = _STATUS.get(name) == canary.status
+        return f"The trial of version {canary.version} is {canary.status} already." if done else ""
+    assert version is not None  # a named version is there
+    said = f"Version {version.version} is {version.state}"
+    if name == "approve" and version.state is not State.PASSED:
+        return f"{said}. Only a version that is PASSED can be approved."
+    if name == "reject" and State.REJECTED not in TRANSITIONS[version.state]:
+        trial = ": its trial can be aborted" if version.state is State.CANARY else ""
+        return f"{said} and cannot be rejected{trial}."
+    return _no_start(version, said, champion, canary) if name == "start" else ""
+
+
+def _no_start(version: Version, said: str, champion: Champion | None, canary: Canary | None) -> str:
+    """Why no trial of a version can begin now; without a champion it becomes the first."""
+    if version.state is State.CANARY:
+        return f"{said}: it is on trial already."
+    if version.state is State.PASSED:
+        return f"{said}. Approve it first: then its trial begins."
+    to = State.CHAMPION if champion is None else State.CANARY
+    if version.state is State.RETIRED or to not in TRANSITIONS[version.state]:
+        return f"{said}. Only a version that is approved can go on trial."
+    if canary is not None:
+        return f"Version {canary.version} is on trial, one at a time: wait, or abort it."
+    return ""

@@ -37,6 +37,10 @@ IDLE_POLLS = 4
 SURVEY_POLLS = 4
 #: Seconds that a look may take beyond `blind_seconds`, before it counts as one that hangs.
 SLACK = 5.0
+NO_CHAMPION = (
+    "there is no champion yet: approve a version that passed the gate "
+    '(srghn approve VERSION --reason "...")'
+)
 
 
 class Follower:
@@ -258,7 +262,7 @@ class Follower:
     def _champion(self, wanted: Champion | None) -> tuple[Predictor | None, str | None]:
         """The champion to serve, and the problem with it, if any."""
         if wanted is None:
-            return None, "there is no champion yet: promote a version that passed the gate"
+            return None, NO_CHAMPION
         found = self._find(wanted.version)
         if found is not None:
             return found, None
@@ -333,7 +337,7 @@ class Follower:
             version = now.champion.version if now.champion else None
             logger.info("%sserving version %s, generation %s", self._of, version, now.generation)
         if now.canary is not before.canary:
-            share = f"version {canary.version} on {now.weight:.0%}" if canary else "none"
+            share = f"version {canary.version} on {100 * now.weight:g}%" if canary else "none"
             logger.info("%scanary: %s", self._of, share)
         if now.problem and now.problem != before.problem:
             logger.warning("%snot ready: %s", self._of, now.problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.registry.names import page_of
 from serving.registry.schema import POLICY
 from serving.registry.states import State
+from serving.service import ASKED
 
 if TYPE_CHECKING:
     from serving.sessions import Session, Sessions
@@ -30,8 +33,18 @@ _TONES = {
     **dict.fromkeys([State.INCONCLUSIVE, State.STALE, State.CANARY, State.EVALUATING], "wait"),
     State.REJECTED: "bad",
 }
-#: Pages to which a person may return after signing in.
-_NEXT = re.compile(r"(?:decide|versions|episode|compare|history)(?:/\w+)*(?:\?[\w=&-]*)?")
+#: Pages to which a person may return after signing in: a path below ours without empty parts or
+#: parts that begin with a dot, so that it leads nowhere else, and a query that ends no header.
+_NEXT = re.compile(
+    r"(?:(?:decide|versions|episode|compare|history|policies|v1|v2)(?:/\w[\w.~:@+=-]*)*"
+    r"|docs|metrics|openapi\.json)(?:\?[\w.~:@!$'()*+,;=&%/?-]*)?",
+    re.ASCII,
+)
+#: What the page of a refusal is called; the others have HTTP's own name.
+_TITLES = {403: "Not allowed", 404: "Not found", 413: "Too long", 422: "Not understood"}
+_TITLES |= {500: "An error of the server", 503: "Not now"}
+#: Addresses that take a browser's forms.
+_FORMS = re.compile(r"/(?:sign-in|sign-out|decide/[^/]*)")
 
 
 def base_of(policy: str) -> str:
@@ -49,26 +62,63 @@ _templates = Environment(
 _templates.filters["moment"] = lambda at: at[:16].replace("T", " ")
 _templates.filters["tone"] = lambda state: _TONES.get(State(state), "")
 _templates.filters["api"] = base_of
+_templates.filters["outcome"] = lambda check: (
+    check["outcome"] if check.get("binding", True) else "reported"
+)
+_templates.filters["percent"] = lambda share: f"{100 * share:g}"
 _templates.filters["number"] = lambda value: "–" if value is None else f"{value:.4g}"
 
 
 def page(
     request: Request, name: str, status: int = 200, *, session: Session | None, **content: Any
 ) -> Response:
-    """An answer from the template `name`; `session` None means that nobody is signed in."""
+    """An answer from the template `name`; `session` None means that nobody is signed in.
+
+    `policy` is the one that the page is about; without it, the one of the session's token.
+    """
+    own = (session and session.token.policy) or POLICY
+    content = {"policy": own, "signing": name == "sign_in", **content}
     text = _templates.get_template(f"{name}.html.j2").render(
         root=root(request),
         session=session,
-        signing=name == "sign_in",
-        **{"policy": POLICY, **content},
+        home=page_of(own)[1:],
+        came=lawful(here(request)),
+        of="" if content["policy"] == POLICY else f"?policy={content['policy']}",
+        **content,
     )
     return Response(text, status, HEADERS, "text/html")
 
 
+def refused(
+    request: Request, status: int, said: str, *, session: Session | None, known: bool = True
+) -> Response:
+    """The page of a refusal, with a way back and what the person had written.
+
+    `known` False: whether a person is signed in cannot be found out now.
+    """
+    title = _TITLES.get(status, HTTPStatus(status).phrase)
+    wrote = getattr(request.state, "wrote", "")
+    return page(
+        request, "refused", status, session=session, signing=not known, title=title, said=said,
+        wrote=wrote, unchanged=request.method == "POST" and status < 500,
+    )  # fmt: skip
+
+
 def root(request: Request) -> str:
     """The relative path from a request's page to `/`, independent of a proxy's prefix."""
-    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    return "../" * (path.count("/") - 1) or "./"
+    return "../" * (_path(request).count("/") - 1) or "./"
+
+
+def _path(request: Request) -> str:
+    """The path that the caller wrote, without a proxy's prefix."""
+    asked: str = request.scope.get(ASKED, request.scope["path"])
+    return asked.removeprefix(request.scope.get("root_path", ""))
+
+
+def here(request: Request) -> str:
+    """The address of a request's page, relative to `/`."""
+    query = request.url.query
+    return _path(request).lstrip("/") + (f"?{query}" if query else "")
 
 
 def go(to: str, cookie: str | None = None) -> Response:
@@ -78,21 +128,46 @@ def go(to: str, cookie: str | None = None) -> Response:
 
 
 def browses(request: Request) -> bool:
-    """Whether a person's browser asks for a page."""
-    return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
+    """Whether a person's browser asks for a page, or sends a form of ours."""
+    form = request.method == "POST" and _FORMS.fullmatch(_path(request)) is not None
+    page = form or request.method in ("GET", "HEAD")
+    return page and "text/html" in request.headers.get("accept", "")
 
 
 def sign_in(
-    request: Request, sessions: Sessions, status: int = 401, problem: str = "", to: str = ""
+    request: Request,
+    sessions: Sessions,
+    status: int = 401,
+    problem: str = "",
+    to: str = "",
+    *,
+    session: Session | None = None,
+    reason: str = "",
 ) -> Response:
-    """The sign-in page; it leads to `to` afterwards, by default back to this page."""
-    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    query = request.url.query
-    back = to or path.lstrip("/") + (f"?{query}" if query else "")
+    """The sign-in page; it leads to `to` afterwards, by default back to this page.
+
+    `session` is the present one, if it is not enough. `reason` was written for a step, and comes
+    back with the step's page.
+    """
     return page(
-        request, "sign_in", status, session=None, problem=problem, here=sessions.here(request),
-        next=lawful(back), user=sessions.user,
+        request, "sign_in", status, session=session, problem=problem, here=sessions.here(request),
+        next=lawful(to or here(request)), user=sessions.user, reason=reason,
     )  # fmt: skip
+
+
+def lacks(session: Session, needed: str, what: str) -> str:
+    """Why a session may not have a page or take a step (`what`) that needs this scope."""
+    token = session.token
+    if token.may(needed):
+        return (
+            f"The token of {session.owner} is good for policy {token.policy} alone, "
+            f"and this {what} is about another policy, or about all."
+        )
+    alone = f" for policy {token.policy} alone" if token.policy else ""
+    return (
+        f"The token of {session.owner} has scope {', '.join(sorted(token.scopes))}{alone}; "
+        f"this {what} needs {needed}."
+    )
 
 
 def lawful(to: str) -> str:

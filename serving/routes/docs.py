@@ -10,11 +10,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.pages.rendering import HEADERS
+
 router = APIRouter(include_in_schema=False)
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color-scheme:light dark}code,pre{font:14px ui-monospace,monospace}"
+    ":root{color-scheme:light dark}"
+    "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "code,pre{font:14px ui-monospace,monospace}"
     "pre{overflow-x:auto;padding:.6rem;border:1px solid #8884}h2{margin:2rem 0 .2rem;"
     "overflow-wrap:anywhere}"
 )
@@ -23,7 +26,7 @@ _STYLE = (
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """Every route, with its body and the scope that it needs."""
-    return Response(page(request.app.openapi()), media_type="text/html")
+    return Response(page(request.app.openapi()), headers=HEADERS, media_type="text/html")
 
 
 def page(description: dict[str, Any]) -> str:
@@ -32,7 +35,7 @@ def page(description: dict[str, Any]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>srghn API</title>"
         "<meta name=viewport content='width=device-width'><link rel=icon href='data:,'>"
         f"<style>{_STYLE}</style><h1>srghn API</h1>"
-        "<p>As JSON: <a href=openapi.json>openapi.json</a></p>"
+        "<p>As JSON: <a href=openapi.json>openapi.json</a>. Back to <a href=./>the start</a>.</p>"
     ]
     for path, methods in sorted(description["paths"].items()):
         for method, operation in methods.items():

@@ -21,6 +21,7 @@ from serving.policy import PolicyService
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Event, Version
 from serving.registry.states import State
+from serving.registry.told import values
 from serving.registry.trial_view import WindowView, window_view
 from serving.routes.policies import listed
 from serving.routes.versions import find_any
@@ -73,7 +74,8 @@ async def versions(request: Request) -> Response:
     service, (before, policy) = service_of(request), _asked(request)
     require_policy(request, policy)
     found = await asyncio.to_thread(_versions_before, service.ledger, before, policy)
-    return await _list(request, "versions", found, [version.version for version in found])
+    numbers = [version.version for version in found]
+    return await _list(request, "versions", numbers, versions=found[:PAGE])
 
 
 @router.get("/history")
@@ -82,22 +84,24 @@ async def history(request: Request) -> Response:
     service, (before, policy) = service_of(request), _asked(request)
     require_policy(request, policy)
     found = await asyncio.to_thread(_events_before, service.ledger, before, policy)
-    return await _list(request, "history", found, [event.seq for event in found])
+    told = await asyncio.to_thread(values, service.ledger, found)
+    numbers = [event.seq for event in found]
+    return await _list(request, "history", numbers, events=found[:PAGE], values=told)
 
 
-async def _list(request: Request, name: str, rows: list[Any], numbers: list[int]) -> Response:
+async def _list(request: Request, name: str, numbers: list[int], **content: Any) -> Response:
+    """A page of a list; of the `numbers` of its rows, one more than a page says that it goes on."""
     session = await service_of(request).sessions.find(request)
     policy = request.query_params.get("policy")
-    more = f"{name}?before={numbers[-1]}" if len(rows) == PAGE else ""
+    more = f"{name}?before={numbers[PAGE - 1]}" if len(numbers) > PAGE else ""
     if more and policy:
         more += f"&policy={policy}"
+    if policy:
+        content["policy"] = policy
+    if "before" in request.query_params:
+        content["end"] = "There are no earlier ones."
     table = {"versions": "versions", "history": "events"}[name]
-    content: dict[str, Any] = {
-        "heading": name,
-        "table": f"{table}_table.html.j2",
-        "next": more,
-        table: rows,
-    }
+    content |= {"heading": name, "table": f"{table}_table.html.j2", "next": more}
     return page(request, "list", session=session, **content)
 
 
@@ -109,6 +113,7 @@ async def version(request: Request, version: str) -> Response:
     found = await asyncio.to_thread(find_any, service.ledger, version)
     require_policy(request, found.policy)
     content = await asyncio.to_thread(_version, service, found)
+    content["policy"] = found.policy
     return page(request, "version", session=session, version=found, **content)
 
 
@@ -121,20 +126,42 @@ async def compare(request: Request) -> Response:
     for one in both:
         require_policy(request, one.policy)
     content = await asyncio.to_thread(_compare, service.ledger, *both)
+    if both[0].policy == both[1].policy:
+        content["policy"] = both[0].policy
     return page(request, "compare", session=session, a=both[0], b=both[1], **content)
 
 
 @router.get("/episode")
 async def episode(request: Request) -> Response:
-    """The ledger's record of an episode, with its arm (scope review)."""
-    service, name = service_of(request), request.query_params.get("id", "").strip()[:200]
-    session = await service.sessions.find(request)
-    found = await asyncio.to_thread(service.ledger.find_episode, name) if name else None
-    times: dict[str, Any] = {
-        "began": _clock(found.started_at) if found else "",
-        "ended": _clock(found.ended_at) if found and found.ended_at else "",
-    }
-    return page(request, "episode", session=session, id=name, episode=found, **times)
+    """The ledger's record of an episode, with its arm (scope review).
+
+    Without a policy, those of all policies for which the token is good: each names its episodes.
+    """
+    service, asked = service_of(request), request.query_params
+    name, wanted = asked.get("id", "").strip()[:200], asked.get("policy", "")
+    if wanted:
+        require_policy(request, service.find(wanted, "policy").name)
+    session, token = await service.sessions.find(request), request.state.token
+    known = [policy for policy in sorted(service.policies) if token.good_for(policy)]
+    searched = [wanted] if wanted else known
+    found = await asyncio.to_thread(_episodes, service.ledger, name, searched) if name else []
+    content: dict[str, Any] = {"policy": wanted} if wanted else {}
+    return page(
+        request, "episode", session=session, id=name, found=found, known=known, wanted=wanted,
+        **content,
+    )  # fmt: skip
+
+
+def _episodes(ledger: Ledger, name: str, policies: list[str]) -> list[dict[str, Any]]:
+    """The episode of this name of each policy that has one."""
+    found = []
+    for policy in policies:
+        episode = ledger.find_episode(name, policy)
+        if episode is not None:
+            ended = _clock(episode.ended_at) if episode.ended_at else ""
+            began = _clock(episode.started_at)
+            found.append({"policy": policy, "episode": episode, "began": began, "ended": ended})
+    return found
 
 
 def _limited(request: Request) -> bool:
@@ -156,7 +183,6 @@ def _home(service: Service, of: PolicyService) -> dict[str, Any]:
         "policy": policy,
         "policies": [] if len(service.policies) == 1 else listed(service),
         "option": "" if policy == POLICY else f" --policy {policy}",
-        "of": "" if policy == POLICY else f"?policy={policy}",
         "problem": service.problem() if policy == POLICY else service.stopping or of.problem,
         "champion": champion,
         "former": ledger.former(policy, most=1),
@@ -174,6 +200,7 @@ def _home(service: Service, of: PolicyService) -> dict[str, Any]:
         "more_versions": len(shown) > SHOWN_VERSIONS,
         "reported": {v.version for v in seen if v is not None and v.report_path is not None},
         "events": events,
+        "values": values(ledger, events),
         "older": ledger.count(policy) - len(events),
     }
 
@@ -227,21 +254,23 @@ def _asked(request: Request) -> tuple[int, str | None]:
 
 
 def _versions_before(ledger: Ledger, before: int, policy: str | None) -> list[Version]:
-    return ledger.versions(policy, before=before, newest=True, limit=PAGE)
+    return ledger.versions(policy, before=before, newest=True, limit=PAGE + 1)
 
 
 def _events_before(ledger: Ledger, before: int, policy: str | None) -> list[Event]:
-    return ledger.events(before=before, newest=True, limit=PAGE, policy=policy)
+    return ledger.events(before=before, newest=True, limit=PAGE + 1, policy=policy)
 
 
 def _version(service: Service, found: Version) -> dict[str, Any]:
     ledger = service.ledger
+    events = ledger.events(found.version)[::-1]
     return {
         "champion": ledger.champion(found.policy),
         "incumbent": _of_digest(ledger, found),
         "verdict": ledger.verdict(found.version),
         "lineage": _lineage(service, found),
-        "events": ledger.events(found.version)[::-1],
+        "events": events,
+        "values": values(ledger, events),
     }
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from serving.control.episodes import NotReady
+from serving.control.follower import NO_CHAMPION
 from serving.http import answer
 from serving.pages.rendering import HEADERS
 from serving.registry import reports
@@ -32,7 +33,7 @@ async def champion(request: Request) -> Response:
     ledger, policy = service_of(request).ledger, policy_of(request).name
     found, canary = await asyncio.to_thread(ledger.served, policy)
     if found is None:
-        raise NotReady("there is no champion yet: promote a version that passed the gate")
+        raise NotReady(NO_CHAMPION)
     content: dict[str, Any] = asdict(found) | {"canary": None}
     served = policy_of(request).follower.served.find(found.version)
     content["interface"] = served.interface if served is not None else None

@@ -30,7 +30,9 @@ def page(home: Any) -> str:
 def test_an_empty_home_says_how_to_begin(home: Any) -> None:
     text = page(home)
     assert "not ready" in text
-    assert "srghn promote VERSION" in text
+    assert 'srghn approve VERSION --reason "..."' in text
+    assert "srghn promote" not in text
+    assert "The champion answers every request" not in text
     assert "Nothing happened yet." in text
 
 

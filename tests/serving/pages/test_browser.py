@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from serving.pages import rendering
+from serving.pages.intervals import draw
 from serving.registry.database import Database
+from serving.registry.records import Who
 from serving.tokens import Tokens
+from srghn.config import CanaryParams
+from tests.serving.pages.test_shown import RANGES, trial
 from tests.serving.test_serving_process import ready, wait_for
 from tests.serving.test_serving_review import passed
 
@@ -87,6 +93,58 @@ def test_a_person_approves_pauses_and_rolls_back(home: Any, running: Any, chromi
     assert {urlsplit(asked).netloc for asked in visit.asked if not asked.startswith("data:")} == {
         origin
     }
+
+
+WORDS = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
+  const words = [...svg.querySelectorAll("text")].map(e => [e.textContent, e.getBBox()]);
+  const cut = words.filter(([, b]) => b.x < -.5 || b.x + b.width > svg.viewBox.baseVal.width + .5);
+  const over = words.filter(([w, a]) => words.some(([v, b]) => w < v && Math.abs(a.y - b.y) < 8
+    && a.x < b.x + b.width && b.x < a.x + a.width));
+  return [...cut, ...over].map(([word]) => word);
+})"""
+
+
+def test_the_letters_of_a_drawing_have_room(chromium: Any) -> None:
+    """As the browser measures them; `LETTER` is only an estimate."""
+    base = (Path(rendering.__file__).parent / "base.html.j2").read_text(encoding="utf-8")
+    style = base[base.index("<style>") : base.index("</style>")] + "</style>"
+    page = chromium.new_page(viewport={"width": 700, "height": 800})
+    for low, high in RANGES:
+        for outcomes in (9, 130, 100_000):
+            drawings = [draw(trial(low, high, outcomes), width) for width in (360, 640)]
+            page.set_content(style + "".join(drawings))
+            assert page.evaluate(WORDS) == [], (low, high, outcomes)
+
+
+def test_long_words_push_nothing_out_of_sight(home: Any, running: Any, chromium: Any) -> None:
+    home.first()
+    new = home._new(bias=5.0)
+    rules = CanaryParams().model_dump(mode="json")
+    version = home.ledger.register(
+        new["digest"],
+        env_fingerprint="e" * 64,
+        mode="normal",
+        run_id="r" * 150,
+        manifest={**new["manifest"], "canary": rules},
+        who=Who("pipeline" * 12, "frozen " + "x" * 300),
+    )
+    home.steps.begin(version)
+    home.steps.judge(version, summary="passed by " + "y" * 300)
+    with running(home) as (url, _):
+        wait_for(ready(url))
+        for width in (1280, 390):
+            visit = Visit(chromium, url, width, "light")
+            for path in ("/", f"/versions/{version}", "/versions", "/history"):
+                visit.open(path)
+                html = visit.page.locator("html")
+                assert html.evaluate("e => e.scrollWidth") <= width, (path, width)
+                for box in visit.page.locator(".scroll").all():
+                    hidden = box.evaluate("e => e.scrollWidth - e.clientWidth")
+                    assert hidden <= 0, (path, width, box.inner_text()[:80])
+            visit.open("/")
+            for name in ("Approve…", "Reject…"):
+                place = visit.page.get_by_role("link", name=name).bounding_box()
+                assert place["x"] + place["width"] <= width
 
 
 def test_no_page_is_wider_than_a_phone(home: Any, running: Any, chromium: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from html import unescape
 from typing import Any
@@ -18,6 +19,7 @@ from serving.registry.records import Who
 from serving.registry.rules import DeploymentRules
 from serving.tokens import Tokens
 from serving.trial.rules import TrialTerms
+from srghn.errors import LedgerError
 from tests.serving.pages.test_sessions import HERE, fields, sign_in
 from tests.serving.test_serving_review import passed
 
@@ -94,15 +96,39 @@ def test_an_approved_version_that_waited_is_started_and_a_pass_is_rejected(
     version = passed(home)
     assert take(client, "approve", form(client, "approve", version)).status_code == 303
     assert home.ledger.version(version).state == "APPROVED"
-    refused = take(client, "start", form(client, "start", version))
+    other = {**form(client, "abort"), "version": str(version)}  # its own page has no form now
+    refused = take(client, "start", other)
     assert (refused.status_code, "one canary at a time" in refused.text) == (409, True)
     assert take(client, "abort", form(client, "abort")).status_code == 303
     assert take(client, "start", form(client, "start", version)).status_code == 303
     assert home.ledger.canary().version == version
-    assert take(client, "reject", form(client, "reject", version)).status_code == 409
+    assert take(client, "reject", form(client, "abort")).status_code == 409
     other = home.approved(bias=3.0)
     assert take(client, "reject", form(client, "reject", other)).status_code == 303
     assert home.ledger.version(other).state == "REJECTED"
+
+
+def test_a_step_that_is_impossible_by_now_has_no_form(client: TestClient, home: Any) -> None:
+    """The button stood there for a trial that was over, and led to a refusal."""
+    version = home.approved(bias=1.0)
+    home.steps.canary(version)
+    for step in ("resume", "start", "reject", "approve"):
+        text = client.get(f"/decide/{step}?version={version}").text
+        assert "<textarea" not in text, step
+        said = "is running already" if step == "resume" else "CANARY"
+        assert said in text, step
+    assert "<textarea" in client.get(f"/decide/pause?version={version}").text
+    take(client, "abort", form(client, "abort"))
+    for step in ("pause", "hold", "resume", "weight", "abort"):
+        shown = client.get(f"/decide/{step}?version={version}")
+        assert (shown.status_code, "<textarea" in shown.text) == (200, False), step
+        assert "No version is on trial now." in shown.text
+        assert client.get(f"/decide/{step}").status_code == 422  # and none is named
+    for version in (None, 1):
+        shown = client.get("/decide/rollback" + (f"?version={version}" if version else ""))
+        assert shown.status_code == (200 if version else 422)
+        assert "<textarea" not in shown.text
+        assert "no former champion" in shown.text
 
 
 def test_of_two_operators_one_wins(client: TestClient, home: Any) -> None:
@@ -238,6 +264,19 @@ def test_what_is_not_there_is_said(client: TestClient, home: Any) -> None:
     [
         ("decide/rollback", "./decide/rollback"),
         ("versions/3", "./versions/3"),
+        ("policies/arm.2-b_c", "./policies/arm.2-b_c"),
+        ("versions?before=100&policy=a.b", "./versions?before=100&policy=a.b"),
+        ("episode?id=client.1:2%20x", "./episode?id=client.1:2%20x"),
+        ("v1/policies/arm/versions/3/report", "./v1/policies/arm/versions/3/report"),
+        ("docs", "./docs"),
+        ("v1//evil.example", "./"),
+        ("policies/.hidden", "./"),
+        ("docs/../../x", "./"),
+        ("evil.example", "./"),
+        ("javascript:alert(1)", "./"),
+        ("versions?a=\\\\evil", "./"),
+        ('versions?a="><script>', "./"),
+        ("versions/\u0663", "./"),
         ("//evil.example", "./"),
         ("https://evil.example", "./"),
         ("decide/../../x", "./"),
@@ -267,3 +306,105 @@ def test_every_link_stays_behind_a_proxys_path_prefix(client: TestClient, home: 
     assert seen > 50
     done = take(client, "abort", form(client, "abort")).headers["location"]
     assert urljoin(f"{prefix}/decide/abort", done).startswith(f"{prefix}/?done=")
+
+
+def test_a_locked_ledger_is_said_on_the_page_and_the_reason_kept(
+    client: TestClient, home: Any
+) -> None:
+    home.steps.canary(home.approved(bias=1.0))
+    said, count = form(client, "weight"), home.ledger.count()
+    other = sqlite3.connect(home.settings.home / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    answer = take(client, "weight", said, weight="0.25", reason="too much load")
+    other.execute("ROLLBACK")
+    other.close()
+    assert answer.status_code == 503
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "Nothing was changed." in answer.text
+    assert "too much load</textarea>" in answer.text
+    assert 'value="0.25"' in answer.text
+    assert home.ledger.count() == count
+
+
+def test_it_is_said_if_only_a_part_was_done(
+    client: TestClient, home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = passed(home)
+    said = form(client, "approve", version)
+
+    def full(*given: Any, **named: Any) -> None:
+        raise LedgerError("no space is left")
+
+    monkeypatch.setattr("serving.control.release.start_canary", full)
+    answer = take(client, "approve", said)
+    assert answer.status_code == 503
+    event = home.ledger.events(newest=True, limit=1)[0]
+    assert event.to_state == "APPROVED"
+    assert f"Only a part was done, which event {event.seq} of the history records." in answer.text
+    assert "Nothing was changed." not in answer.text
+
+
+def test_a_form_of_another_session_is_shown_again_with_its_reason(
+    client: TestClient, home: Any, tokens: Tokens
+) -> None:
+    home.second(bias=2.0)
+    said = form(client, "rollback")
+    sign_in(client, tokens.add("bob", ["admin"]))
+    answer = take(client, "rollback", said, reason="the arm shakes")
+    assert answer.status_code == 403
+    assert "Nothing was changed." in answer.text
+    assert "the arm shakes</textarea>" in answer.text
+    assert take(client, "rollback", fields(answer.text), version="1").status_code == 303
+
+
+def test_a_session_that_ended_loses_no_reason(
+    client: TestClient, home: Any, tokens: Tokens
+) -> None:
+    home.steps.canary(home.approved(bias=1.0))
+    written = "the load\r\nis too high <b>"
+    said = {**form(client, "weight"), "weight": "0.25", "reason": written}
+    client.cookies.clear()
+    asked = client.post("/decide/weight", data=said)
+    assert asked.status_code == 401
+    assert "Your session ended, and nothing was changed." in asked.text
+    kept = fields(asked.text)
+    assert kept["reason"] == written.replace("\r\n", "\n")
+    wrong = client.post("/sign-in", data={**kept, "token": "srghn_guess"})
+    assert fields(wrong.text) == kept
+    back = client.post("/sign-in", data={**kept, "token": tokens.add("cleo", ["admin"])})
+    assert back.status_code == 200
+    assert "Nothing was changed yet" in back.text
+    assert "the load\nis too high &lt;b&gt;</textarea>" in back.text
+    assert 'value="0.25"' in back.text
+    done = take(client, "weight", fields(back.text), weight="0.25", reason=written)
+    assert done.status_code == 303
+    event = home.ledger.events(newest=True, limit=1)[0]
+    assert (event.actor, event.reason) == ("cleo", "the load\nis too high <b>")
+    back = client.post("/sign-in", data={**kept, "token": tokens.add("rea", ["review"])})
+    assert back.status_code == 403
+    assert "this step needs admin" in back.text
+
+
+def test_a_line_break_counts_once_and_nothing_is_cut(client: TestClient, home: Any) -> None:
+    """A browser counts it as one character, and sends two."""
+    home.steps.canary(home.approved(bias=1.0))
+    long = "\r\n".join(["x" * 49] * 40)
+    assert take(client, "pause", form(client, "pause"), reason=long).status_code == 303
+    reason = home.ledger.events(newest=True, limit=1)[0].reason
+    assert reason == long.replace("\r\n", "\n")
+    assert len(reason) == 1999
+    refused = take(client, "resume", form(client, "resume"), reason="x" * 2005 + "the end")
+    assert refused.status_code == 422
+    assert "the end</textarea>" in refused.text
+
+
+@pytest.mark.parametrize("control", ["\x1b[2J", "\r", "\x9b31m", "\0"])
+def test_a_reason_that_would_steer_a_terminal_is_refused(
+    client: TestClient, home: Any, control: str
+) -> None:
+    home.steps.canary(home.approved(bias=1.0))
+    count = home.ledger.count()
+    answer = take(client, "pause", form(client, "pause"), reason=f"a storm{control} comes")
+    assert answer.status_code == 422
+    assert "no control characters but tabs and line breaks" in answer.text
+    assert home.ledger.count() == count

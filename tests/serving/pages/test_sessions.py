@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import pytest
@@ -41,7 +42,8 @@ def browse(home: Any) -> Iterator[Any]:
 
 def fields(text: str) -> dict[str, str]:
     """The hidden fields of a page's last form."""
-    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', text))
+    found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', text)
+    return {name: unescape(value) for name, value in found}
 
 
 def sign_in(client: TestClient, token: str) -> Any:
