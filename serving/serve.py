@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import resource
@@ -127,17 +128,29 @@ def _raise_file_limit(wanted: int) -> None:
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; raises `ServiceError` that says what to change."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
         bound.listen(2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name with parts that are too long
         bound.close()
-        raise ServiceError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; stop what uses it, or "
-            f"choose another with --port (0 takes a free one)"
-        ) from error
+        said = getattr(error, "strerror", None) or error
+        raise ServiceError(f"cannot listen on {host}:{port}: {said}; {_remedy(error)}") from error
     bound.set_inheritable(True)
     return bound
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a socket that could not be bound."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, socket.gaierror | UnicodeError) or number == errno.EADDRNOTAVAIL:
+        return (
+            "give --host an address of this machine (127.0.0.1: for this machine alone, 0.0.0.0: "
+            "for others, too) or a name that leads to one"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return "choose a port above 1023 with --port: lower ones need rights"
+    return "stop what uses it, or choose another with --port (0 takes a free one)"

@@ -16,6 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.serve import _bind
+from srghn.errors import ServiceError
+
 pytestmark = pytest.mark.services
 
 RIGHT, LEFT = [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, -1.0, 0.0]
@@ -149,6 +152,20 @@ def test_a_busy_port_is_one_clear_line(home: Any) -> None:
     assert done.stderr.count("\n") == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("nohost.invalid", "give --host an address of this machine"),
+        ("x" * 70, "give --host an address of this machine"),
+        ("192.0.2.1", "give --host an address of this machine"),  # of no machine at all
+    ],
+)
+def test_a_host_that_is_not_this_machine_is_no_busy_port(host: str, words: str) -> None:
+    with pytest.raises(ServiceError, match=f"cannot listen on {host}:0: .*; {words}") as told:
+        _bind(host, 0)
+    assert "stop what uses it" not in str(told.value)
 
 
 def test_a_corrupted_ledger_is_one_clear_line(home: Any) -> None:
