@@ -126,9 +126,9 @@ def test_a_drop_is_noticed_however_badly_founders_did() -> None:
 def test_a_drop_is_noticed_where_most_children_fail_before_it() -> None:
     """As on LunarLander under racing: the median was -118, the next best in another world -116."""
     alarm = Alarm()
-    for best in (221.0, 205.0):
+    for best in [221.0, 205.0] * 30:
         alarm = alarm.after(np.array([best, *[180.0] * 40, *[-118.0] * 70]))
-    assert not alarm.on
+        assert not alarm.on
     assert alarm.after(np.array([-116.0, *[-674.0] * 110])).on
 
 
