@@ -8,7 +8,7 @@ done.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from serving.control import release
@@ -176,6 +176,14 @@ STEPS: dict[str, Step] = {
         harsh=True,
     ),
 }
+
+#: How the step `start` is shown while there is no champion.
+FIRST = replace(
+    STEPS["start"],
+    title="Promote version {version}",
+    effect="There is no champion yet: it becomes the first, and answers every request.",
+    button="Promote",
+)
 
 #: Steps that a trial of this status has behind it.
 _STATUS = {"pause": "paused", "hold": "held", "resume": "running"}

@@ -24,7 +24,8 @@ async def refuse(request: Request, error: BadRequest, sessions: Sessions) -> Res
         return refusal(error, request)
     session, known = await _session(request, sessions)
     if isinstance(error, Unauthorised):
-        problem = "" if session is None else lacks(session, error.needed, "page")
+        own = session is not None and "authorization" not in request.headers
+        problem = lacks(session, error.needed, "page") if session and own else ""
         return sign_in(request, sessions, error.status, problem, session=session)
     said = str(error)
     response = rendering.refused(request, error.status, said, session=session, known=known)

@@ -18,9 +18,10 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from serving.auth import Unauthorised
-from serving.control.decisions import STEPS, Seen, Step, hindrance
+from serving.control.decisions import FIRST, STEPS, Seen, Step, hindrance
 from serving.control.release import CANARY, canary_rules
 from serving.pages.rendering import go, lacks, lawful, page, sign_in
 from serving.registry.ledger import POLICY, Ledger
@@ -209,11 +210,12 @@ def _is_about(request: Request, to: str, policy: str) -> bool:
     path, _, query = to.partition("?")
     parts, asked = path.split("/"), dict(parse_qsl(query))
     service = service_of(request)
-    scope = {**request.scope, "method": "GET", "path": f"/{path}", "root_path": ""}
+    scope: Scope = {**request.scope, "method": "GET", "path": f"/{path}", "root_path": ""}
     try:
+        scope = service.direct(scope)
         if parts[0] not in ("", "decide", "episode") and service.keeper.closed(scope) is None:
             return True
-        of = service.direct(scope).get(OF)
+        of = scope.get(OF)
         if of is not None:  # the path of one of its routes
             return bool(of.name == policy)
         if parts[0] == "policies":
@@ -265,6 +267,8 @@ def _situation(ledger: Ledger, asked: Asked) -> dict[str, Any]:
         wanted = str(former[0])
     version = find_any(ledger, wanted) if wanted or step.about == "named" else None
     hindered = hindrance(asked.step, version, champion, canary, former)
+    if asked.step == "start" and champion is None:
+        step = FIRST
     shown = champion and not hindered and asked.step in ("approve", "start")
     return {
         "step": step,

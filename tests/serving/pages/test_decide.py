@@ -131,6 +131,18 @@ def test_a_step_that_is_impossible_by_now_has_no_form(client: TestClient, home: 
         assert "no former champion" in shown.text
 
 
+def test_the_first_champion_is_promoted_and_has_no_trial(client: TestClient, home: Any) -> None:
+    arm = home.of("arm")
+    version = passed(arm)
+    arm.steps.approve(version)
+    client.app.state.service.discover()
+    shown = client.get(f"/decide/start?version={version}").text
+    assert f"Promote version {version}?" in shown
+    assert "trial" not in shown.partition("<dl>")[0].partition("<h2>")[2]
+    assert take(client, "start", {**fields(shown)}).status_code == 303
+    assert home.ledger.champion("arm").version == version
+
+
 def test_of_two_operators_one_wins(client: TestClient, home: Any) -> None:
     home.second(bias=2.0)
     mine, theirs = form(client, "rollback"), form(client, "rollback")

@@ -72,6 +72,7 @@ def lead(client: TestClient, path: str, token: str) -> str:
         ("/episode?id=client.1:2", True),
         ("/v1/policies/arm/versions/2/report", True),
         ("/v1/versions/1/report", False),
+        ("/v1/policies/policy/versions/1/report", False),
         ("/decide/reject?version=2", True),
         ("/decide/reject?version=1&policy=policy", False),
         ("/docs", False),
