@@ -5,6 +5,7 @@ Written to stderr, so that `--json` leaves stdout to the result.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,22 @@ def spinner(title: str) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task(title, total=None)
         yield
+
+
+@contextmanager
+def patient(title: str) -> Iterator[None]:
+    """A spinner for what is mostly quick: in a log, a line once it has taken long."""
+    if console.is_terminal:
+        with spinner(title):
+            yield
+        return
+    late = threading.Timer(LOG_EVERY_SECONDS, console.print, (f"  {title} ...",))
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _log_lines(title: str, total: int) -> Update:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.output import JsonOption, load_settings, out, print_json
+from pipelines.commands.output import JsonOption, PolicyOption, out, print_json, reading
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,6 +19,10 @@ def check(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override: section.key=value. Repeatable.")
     ] = None,
+    policy: PolicyOption = "policy",
+    successor: Annotated[
+        bool, typer.Option("--successor", help="It is to run as a successor; see run.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Try each step of a run in seconds, estimate its time, and read the gate's rules as it would.
@@ -30,9 +35,11 @@ def check(
 
       srghn check cartpole --set network.module=my_package:Net --json
     """
+    from pipelines.progress import spinner
     from pipelines.runs.elsewhere import elsewhere
-    from pipelines.runs.prepare import check_judged
+    from pipelines.runs.prepare import check_judged, check_served_mode
     from pipelines.runs.presets import load_preset
+    from pipelines.runs.target import Target
     from srghn.candidates.check import check as try_run
     from srghn.config import with_overrides
     from srghn.errors import SrghnError
@@ -40,14 +47,21 @@ def check(
     known: dict[str, Any] = {}
     try:
         params = with_overrides(load_preset(preset), tuple(set_ or ()))
-        tell = (lambda step, found: None) if json else _say
-        settings = load_settings()
-        with elsewhere():
-            found = try_run(params, settings, tell)
+        release = reading()
+        with elsewhere(), ExitStack() as pinning:
+            pinning.enter_context(spinner(f"pin {params.env.id}"))
+
+            def tell(step: str, found: str) -> None:
+                pinning.close()  # the environment is pinned once there is a step to tell
+                if not json:
+                    _say(step, found)
+
+            found = try_run(params, release.settings, tell)
         known = found.to_dict()
         if not json:
             _tell(found)
         check_judged(params, found.version)
+        check_served_mode(release, found.version, Target(policy, successor))
     except SrghnError as error:
         if json:
             print_json({**known, "ok": False, "error": str(error)})

@@ -7,11 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pipelines.progress import patient
 from pipelines.runs.calendar import seed_of
 from pipelines.runs.presets import load_preset
 from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.versions.recall import former_champions
 from pipelines.versions.release import Release
+from serving.registry.interfaces import difference
 from serving.registry.records import Champion
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
@@ -61,9 +63,12 @@ def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
     from srghn.envs import pin
     from srghn.evolution.registry import check_lineage, make_strategy
 
-    version = pin(params.env)
+    with patient(f"pin {params.env.id}"):
+        version = pin(params.env)
     check_judged(params, version)
-    Release(settings).require_interface(target, version.interface.to_dict())
+    release = Release(settings)
+    release.require_interface(target, version.interface.to_dict())
+    check_served_mode(release, version, target)
     if params.evolution.mode is not None:
         version.check_mode(params.evolution.mode)
     check_lineage(make_strategy(params, version.interface))
@@ -77,6 +82,31 @@ def check_judged(params: RunParams, version: EnvVersion) -> None:
 
     plan(version, params.evolution.mode or version.modes[0], params.gate)
     trial_of(params, version)
+
+
+def check_served_mode(
+    release: Release, version: EnvVersion, target: Target = DEFAULT_TARGET
+) -> None:
+    """Raise `ConfigError` where candidates would be judged in a mode that their world lacks.
+
+    They are judged in the mode that their policy serves; a successor is judged in its own.
+    """
+    ledger, policy = release.ledger, target.policy
+    if policy not in {known.name for known in ledger.policies()}:
+        return
+    served = ledger.interface(policy)
+    if target.successor and difference(served, version.interface.to_dict()) is not None:
+        return
+    mode = ledger.service_mode(policy)
+    if mode is None or mode in version.modes:
+        return
+    own = "; or give it a policy of its own: srghn run --policy NAME"
+    other = "" if ledger.champion(policy) is None else own
+    raise ConfigError(
+        f"policy {policy!r} is in mode {mode!r}, in which candidates are judged, and {version.id} "
+        f"has no such mode; modes: {', '.join(version.modes)}; set the one it is in: srghn mode "
+        f"set {version.modes[0]}{target.option} --reason ...{other}"
+    )
 
 
 def prepare(settings: Settings, preset: str, overrides: Sequence[str], start: str) -> RunParams:
