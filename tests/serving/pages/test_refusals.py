@@ -238,3 +238,20 @@ def test_an_episode_is_found_in_each_policy_that_the_token_is_good_for(
     sign_in(client, tokens.add("pol", ["review"], policy="policy"))
     assert none in client.get("/episode?id=arm-1").text
     assert client.get("/episode?id=arm-1&policy=arm").status_code == 403
+
+
+@pytest.mark.parametrize("control", ["\x1b[2J", "\r", "\x9b31m", "\0"])
+def test_programs_may_not_steer_a_terminal_either(
+    browse: Any, home: Any, tokens: Tokens, control: str
+) -> None:
+    client, count = browse(), home.ledger.count()
+    token = tokens.add("bot", ["review", "admin"])
+    headers = {"Authorization": f"Bearer {token}", "If-Match": "1", "Idempotency-Key": "k"}
+    for path, body, field in (
+        ("/v1/versions/1/stale", {"reason": f"a{control}b"}, "reason"),
+        ("/v1/mode", {"reason": "rewired", "mode": f"flipped{control}"}, "mode"),
+    ):
+        answer = client.post(path, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["field"]) == (422, field)
+        assert "no control characters but tabs and line breaks" in answer.json()["expected"]
+    assert home.ledger.count() == count
