@@ -16,6 +16,7 @@ from pipelines.adapt import diagnose as diagnosis
 from pipelines.adapt.former import Former, best_former
 from pipelines.adapt.launch import Launch
 from pipelines.adapt.request import request_of
+from pipelines.runs.target import Target
 from pipelines.runs.work import open_run
 from pipelines.runs.worlds import find
 from pipelines.versions.recall import judge, recall
@@ -254,7 +255,9 @@ def require_alarm(adaptation: Adaptation) -> Alarm:
     """The standing alarm; raises `TransitionRefused` if there is none."""
     found = adaptation.alarm()
     if found is None:
+        option = Target(adaptation.policy).option
         raise TransitionRefused(
-            f"the watch over policy {adaptation.policy!r} does not alarm; srghn watch shows it"
+            f"the watch over policy {adaptation.policy!r} does not alarm; srghn watch{option} "
+            "shows it"
         )
     return found

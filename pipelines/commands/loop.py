@@ -40,6 +40,7 @@ def diagnose(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     """
     from pipelines.adapt.diagnose import ENOUGH
     from pipelines.adapt.steps import require_alarm
+    from pipelines.runs.target import Target
     from srghn.errors import TransitionRefused
 
     adaptation = _adaptation(policy)
@@ -48,7 +49,7 @@ def diagnose(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     if found is None:
         raise TransitionRefused(
             f"too few episodes that began after the alarm have an outcome, {ENOUGH} are needed; "
-            "wait, srghn watch shows how many come"
+            f"wait, srghn watch{Target(policy).option} shows how many come"
         )
     adaptation.record(alarm, found)
     if json:

@@ -8,6 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from serving.registry.texts import written_out
+
+
+def safe(text: str) -> str:
+    """A text with its control characters written out, for it may be another's: a reason, a name.
+
+    Tabs and line breaks stay; no other one may steer the terminal that shows it.
+    """
+    return written_out(text).replace("\0", "\\x00")
+
 
 class Records(Table):
     """A table that remembers its rows. A cell that is a plain string is shown as it is."""
@@ -19,13 +29,14 @@ class Records(Table):
             self.add_column(column, overflow="fold")
 
     def add_row(self, *cells: Any, **how: Any) -> None:
-        texts = [cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells]
+        texts = [cell if isinstance(cell, Text) else Text(safe(str(cell))) for cell in cells]
         self.records.append([" ".join(text.plain.split()) for text in texts])
         super().add_row(*texts, **how)
 
 
 def write(console: Console, *objects: Any, **how: Any) -> None:
     """Print for a person where there is a terminal, else lines that nothing wrapped."""
+    objects = tuple(safe(each) if isinstance(each, str) else each for each in objects)
     if console.is_terminal:
         console.print(*objects, **how)
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from pipelines.commands import complete, trial
 from pipelines.commands.output import (
@@ -31,6 +32,7 @@ from srghn.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
     from pipelines.versions.release import Release
+    from serving.registry.records import Canary
 
 Version = Annotated[
     int,
@@ -90,10 +92,11 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     else:
         out.print(
             f"[bold]champion[/bold]  version {champion.version}, generation "
-            f"{champion.generation}, mode {champion.mode}, since {champion.since} by {champion.by}"
+            f"{champion.generation}, mode {champion.mode}, since {champion.since} by "
+            f"{escape(champion.by)}"
         )
     if canary is not None:
-        out.print(f"[bold]canary[/bold]    version {canary.version} at {canary.weight:.0%}")
+        out.print(f"[bold]canary[/bold]    version {canary.version} at {_share(canary)}")
     for version in waiting:
         out.print(f"[bold]waiting[/bold]   version {version}: srghn report {version} --open")
     others = [other.name for other in ledger.policies() if other.name != policy]
@@ -106,6 +109,8 @@ def candidates(policy: AnyPolicy = None, json: JsonOption = False) -> None:
 
     Example: srghn candidates --json
     """
+    from pipelines.runs.target import Target
+
     ledger = reading().ledger
     if policy is not None:
         ledger.policy(policy)
@@ -116,7 +121,7 @@ def candidates(policy: AnyPolicy = None, json: JsonOption = False) -> None:
         )
         return
     if not versions:
-        out.print("no version yet: srghn run")
+        out.print(f"no version yet: srghn run{Target(policy).option if policy else ''}")
         return
     rows = table("", "version", "policy", "state", "mode", "run", "digest", "registered")
     for found in versions:
@@ -141,6 +146,8 @@ def history(
 
     Example: srghn history 2
     """
+    from serving.registry.told import values
+
     ledger = reading().ledger
     ledger.verify()
     if version is not None:
@@ -152,8 +159,11 @@ def history(
         print_json([vars(event) for event in events])
         return
     rows = table("", "seq", "at", "version", "step", "by", "reason")
+    told = values(ledger, events)
     for event in events:
-        step = f"{event.from_state or ''} -> {event.to_state}" if event.to_state else event.action
+        step = f"{event.from_state or ''} -> {event.to_state}"
+        if event.from_state == event.to_state:  # a trial's share or status, a policy's mode
+            step = f"{event.action}: {told[event.seq]}" if told[event.seq] else event.action
         rows.add_row(
             str(event.seq), event.at, str(event.version or "-"), step, event.actor, event.reason
         )
@@ -355,7 +365,7 @@ def canary_weight(
     release.ledger.set_canary_weight(weight, who=who(reason), version=version, policy=policy)
     running = release.ledger.canary(policy)
     assert running is not None
-    _told(running.version, f"CANARY at {running.weight:.0%}", json)
+    _told(running.version, f"CANARY at {_share(running)}", json)
 
 
 def canary_abort(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:
@@ -442,6 +452,10 @@ def _release() -> Release:
     from pipelines.versions.release import Release
 
     return Release(load_settings())
+
+
+def _share(canary: Canary) -> str:
+    return f"{100 * canary.weight:g}%"
 
 
 def _told(version: int, state: str, json: bool) -> None:

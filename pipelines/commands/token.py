@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from serving.tokens import Tokens
@@ -88,11 +89,18 @@ def revoke(owner: Owner, json: JsonOption = False) -> None:
 
     Example: srghn token revoke reviewer
     """
-    count = _tokens().revoke(owner)
+    tokens = _tokens()
+    owners = {token.owner for token in tokens.list()}
+    if owner not in owners:
+        known = ", ".join(sorted(owners)) or "nobody"
+        raise ConfigError(
+            f"{owner!r} has no token to revoke; tokens are of {known}; srghn token list shows all"
+        )
+    count = tokens.revoke(owner)
     if json:
         print_json({"owner": owner, "revoked": count})
     else:
-        out.print(f"{count} tokens revoked")
+        out.print("1 token revoked" if count == 1 else f"{count} tokens revoked")
 
 
 def _tokens() -> Tokens:

@@ -78,5 +78,7 @@ def find(settings: Settings, name: str) -> EnvVersion:
     found = [p for p in (settings.home / "envs").glob("*.json") if p.stem.startswith(name)]
     if len(found) == 1:
         return EnvVersion.load(found[0])
-    said = "none is pinned" if not found else f"{len(found)} begin so"
-    raise EnvVersionError(f"no single version {name!r} in {settings.home / 'envs'}: {said}")
+    said = f"{len(found)} begin so" if found else "none begins so"
+    known = [f"{version.fingerprint[:12]} ({version.id})" for version in pinned_versions(settings)]
+    there = f"; pinned: {', '.join(known)}" if known else "; none is pinned: srghn env pin PRESET"
+    raise EnvVersionError(f"no single version {name!r} in {settings.home / 'envs'}: {said}{there}")

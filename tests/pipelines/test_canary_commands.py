@@ -1,20 +1,27 @@
-"""`srghn canary shadow|pause|hold|resume|holdback`: what a person does around a trial."""
+"""`srghn canary ...`: what a person does around a trial, and what is shown of it and of others."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.commands.records import Records, write
 from pipelines.versions.release import Release
+from serving.registry.database import Database
 from serving.registry.ledger import POLICY
+from serving.registry.records import Who
+from serving.tokens import Tokens
 from serving.trial.compared import Compared
 from srghn.config import CanaryParams
+from tests.conftest import Srghn
 from tests.serving.conftest import Home, maker
 
 Run = Callable[..., Any]
@@ -87,3 +94,69 @@ def test_guards_are_set_by_path(home: Home, run: Run) -> None:
     assert home.ledger.deployment_rules().guards.latency == 3
     assert home.ledger.events()[-1].reason == "slower machine"
     assert home.ledger.events()[-1].actor.startswith("cli:")
+
+
+def test_the_history_tells_what_changed_in_a_trial(home: Home, run: Run) -> None:
+    """Not that it led from CANARY to CANARY, nor a share of 0.4% that is 0%."""
+    version = home.approved(bias=1.0)
+    home.steps.canary(version, params=CanaryParams(return_low=0.0, return_high=500.0))
+    share = CliRunner().invoke(app, ["canary", "weight", "0.004", "--reason", "a small one"])
+    assert share.stdout == f"version {version} is CANARY at 0.4%\n"
+    assert f"version {version} at 0.4%" in CliRunner().invoke(app, ["status"]).stdout
+    run("canary", "pause", "--reason", "a pause")
+    run("mode", "set", "normal", "--reason", "as it was")
+    rows = CliRunner().invoke(app, ["history"]).stdout.splitlines()
+    steps = {fields[-1]: fields[3] for fields in (row.split("\t") for row in rows)}
+    assert steps["a small one"] == "set_canary_weight: 0.4%"
+    assert steps["a pause"] == "set_trial_status: paused"
+    assert steps["as it was"] == "set_mode: normal"
+    assert "APPROVED -> CANARY" in steps.values()
+
+
+STEER = "\x1b]0;owned\x07 \x9b2J \x00 [red]ann[/red]"
+SHOWN = "\\x1b]0;owned\\x07 \\x9b2J \\x00 [red]ann[/red]"
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger may hold reasons from before they were refused, and another's database any."""
+    monkeypatch.setattr("serving.registry.ledger.control_in", lambda *texts: None)
+    monkeypatch.setattr("serving.tokens.control_in", lambda *texts: None)
+    home.ledger.note("seen", {}, who=Who(STEER, STEER))
+    Tokens(Database(home.settings.database_url)).add(STEER, ["review"])
+    for command in (("history",), ("token", "list")):
+        done = CliRunner().invoke(app, command)
+        assert SHOWN in done.stdout
+        assert not set(done.stdout) & {"\x1b", "\x07", "\x9b", "\0"}
+
+
+def test_a_terminal_gets_texts_and_tables_without_their_control_characters() -> None:
+    sink = io.StringIO()
+    console = Console(file=sink, force_terminal=True, color_system=None, width=200)
+    rows = Records("", "by")
+    rows.add_row(STEER)
+    write(console, rows)
+    write(console, STEER, markup=False)
+    assert sink.getvalue().count(SHOWN) == 2
+    assert not set(sink.getvalue()) & {"\x07", "\x9b", "\0"}
+    assert "\x1b]" not in sink.getvalue()
+
+
+def test_revoking_the_tokens_of_nobody_is_refused(home: Home, srghn_here: Srghn) -> None:
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    assert srghn_here("token", "add", "ann", env=place).returncode == 0
+    refused = srghn_here("token", "revoke", "anne", env=place)
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "'anne' has no token to revoke; tokens are of ann;" in refused.stderr
+    assert srghn_here("token", "revoke", "ann", env=place).stdout == "1 token revoked\n"
+    assert srghn_here("token", "revoke", "ann", env=place).stdout == "0 tokens revoked\n"
+
+
+def test_hints_name_the_policy(home: Home, srghn_here: Srghn) -> None:
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    home.ledger.add_policy("arm", who=Who("ann", "another"))
+    said = srghn_here("candidates", "--policy", "arm", env=place).stdout
+    assert said == "no version yet: srghn run --policy arm\n"
+    refused = srghn_here("diagnose", "--policy", "arm", env=place)
+    assert "srghn watch --policy arm shows it" in refused.stderr

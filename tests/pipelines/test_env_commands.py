@@ -142,3 +142,12 @@ def test_cells_of_a_preset_are_the_worlds_own() -> None:
     params = load_preset("cartpole")
     assert params.gate.perturbations is None
     assert len(default_cells(pin(params.env))) >= 4
+
+
+def test_a_name_that_no_fingerprint_begins_with_lists_those_there_are(env: Env) -> None:
+    with pytest.raises(EnvVersionError, match="none is pinned: srghn env pin PRESET"):
+        env("show", "cartpole")
+    fingerprint = pinned(env, "cartpole")
+    with pytest.raises(EnvVersionError) as refused:
+        env("show", "cartpole")
+    assert str(refused.value).endswith(f"none begins so; pinned: {fingerprint[:12]} (CartPole-v1)")
