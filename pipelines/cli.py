@@ -74,6 +74,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 debug = False
+#: Whether a command runs; before it does, only stdout can fail.
+begun = False
+#: What the parser raises, of typer's own copy of click, which has no public name.
+USAGE: Any = typer.BadParameter.__mro__[2]
 
 
 def _print_version(wanted: bool) -> None:
@@ -128,24 +132,32 @@ class _Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
+        global begun
+        begun = True
         with kept_stdout():
             return super().invoke(ctx)
 
 
 def _complete(group: typer.Typer) -> None:
-    """Give each command what all have, and make each paragraph of its help one line.
-
-    A terminal breaks a line where it is full; the source's own breaks would come on top.
-    """
+    """Give each command what all have, and make each paragraph of its help one line."""
     for command in group.registered_commands:
         command.cls = _Command
-        text = inspect.getdoc(command.callback) or ""
-        command.help = command.help or "\n\n".join(
-            " ".join(part.split("\n")) for part in text.split("\n\n")
-        )
+        command.help = command.help or _unwrapped(command.callback)
+    own = group.registered_callback
+    if own is not None and (text := _unwrapped(own.callback)):
+        own.help = own.help or text
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
             _complete(inner.typer_instance)
+
+
+def _unwrapped(callback: Any) -> str:
+    """A function's documentation with each paragraph in one line.
+
+    A terminal breaks a line where it is full; the source's own breaks would come on top.
+    """
+    text = inspect.getdoc(callback) or ""
+    return "\n\n".join(" ".join(part.split("\n")) for part in text.split("\n\n"))
 
 
 _complete(app)
@@ -153,15 +165,19 @@ _complete(app)
 
 def main() -> None:
     """Entry point: errors meant for users become one line on stderr and an exit code."""
+    global begun
+    begun = False
     _mend_streams()
     be_quiet()
     extend_import_path()
-    # Usage errors exit with 3 like any other error: 2 is an inconclusive gate's alone.
-    usage_error = typer.BadParameter.__bases__[0]
-    usage_error.exit_code = 3  # type: ignore[attr-defined]
     try:
-        app()
+        code = app(standalone_mode=False)
         sys.stdout.flush()
+        sys.exit(code)
+    except USAGE as error:
+        _refuse_usage(error)
+    except typer.Abort:
+        _end("Stopped", "stopped", 130)
     except SrghnError as error:
         if debug:
             raise
@@ -176,12 +192,26 @@ def main() -> None:
         _hush()
         sys.exit(1)
     except OSError as error:
-        if debug or error.filename is None:
+        lost = not _is_written() or not begun
+        if debug or not (lost or error.filename):
             raise
-        _refuse(ConfigError(f"cannot use {error.filename}: {error.strerror or error}"))
+        what = "write the output" if lost else f"use {error.filename}"
+        _refuse(ConfigError(f"cannot {what}: {error.strerror or error}"))
     except (Stopped, KeyboardInterrupt) as error:
         how = f"; {error}" if str(error) else ""
         _end("Stopped", f"stopped{how}", 130)
+
+
+def _refuse_usage(error: Any) -> None:
+    """What the parser refuses, as any other error: 2 is an inconclusive gate's alone.
+
+    A group of commands without one has shown its help, which says it all.
+    """
+    kind, said = type(error).__name__, " ".join(error.format_message().split())
+    if kind == "NoArgsIsHelpError":
+        sys.exit(3)
+    where = "" if error.ctx is None else f"; see {error.ctx.command_path} --help"
+    _end(kind, f"{said.rstrip('.')}{where}", 3)
 
 
 def _refuse(error: SrghnError) -> None:
@@ -191,10 +221,14 @@ def _refuse(error: SrghnError) -> None:
 def _end(kind: str, message: str, code: int) -> None:
     """One line on stderr; a script that asked for JSON gets it as JSON too."""
     from pipelines.commands.output import print_json
+    from pipelines.commands.records import safe
 
-    typer.echo(f"srghn: {message}", err=True)
+    typer.echo(safe(f"srghn: {message}"), err=True)
     if "--json" in sys.argv[1:]:
-        print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+        try:
+            print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+        except OSError:  # stderr has it
+            _hush()
     sys.exit(code)
 
 
@@ -208,8 +242,18 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _is_written() -> bool:
+    """Whether stdout takes what it was given; where it does not, it is hushed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _hush()
+        return False
+    return True
+
+
 def _hush() -> None:
-    """Nobody reads stdout any more: what is still to be flushed must not raise at the end."""
+    """Nobody gets stdout any more: what is still to be flushed must not raise at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -63,6 +63,9 @@ def test_paragraphs_of_help_are_broken_by_the_terminal_alone() -> None:
     """Broken where the source is, a line that is a little too long leaves a word to itself."""
     for called, command in commands("srghn", get_command(app)):
         assert not [part for part in command.help.split("\n\n") if "\n" in part], called
+    group: Any = get_command(app)
+    for called, inner in group.commands.items():
+        assert not [part for part in inner.help.split("\n\n") if "\n" in part], called
 
 
 @pytest.mark.parametrize(

@@ -246,3 +246,46 @@ def test_every_command_for_scripts_has_json() -> None:
 
     assert isinstance(app, typer.Typer)
     assert set(without(get_command(app), ())) <= {"serve", "up", "worker"}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("approve", "2"), "Missing option '--reason'; see "),
+        (("approve", "abc"), "Invalid value for 'version'"),
+        (("status", "--nope"), "No such option: --nope; see "),
+        (("nope",), "No such command 'nope'; see "),
+    ],
+)
+def test_a_usage_error_is_an_error_as_any_other(
+    srghn_here: Srghn, command: tuple[str, ...], said: str
+) -> None:
+    done = srghn_here(*command, "--json")
+    told = json.loads(done.stdout)["error"]
+    assert done.returncode == told["exit_code"] == 3
+    assert said in told["message"]
+    assert done.stderr == f"srghn: {told['message']}\n"
+    done = srghn_here(*command)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert said in done.stderr
+
+
+def test_a_group_without_a_command_shows_its_help_alone(srghn_here: Srghn) -> None:
+    done = srghn_here("canary")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "Try an approved version" in done.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["status", "status --json", "--version", "--help"])
+def test_a_full_disk_is_one_line(command: str, unbuffered: str, tmp_path: Path) -> None:
+    done = shell(f"PYTHONUNBUFFERED={unbuffered} srghn {command} > /dev/full", tmp_path / "home")
+    assert done.returncode == 3
+    assert done.stderr == "srghn: cannot write the output: No space left on device\n"
+
+
+def test_a_refusal_is_told_though_stdout_takes_nothing(tmp_path: Path) -> None:
+    done = shell("srghn approve --json > /dev/full", tmp_path / "home")
+    assert done.returncode == 3
+    assert done.stderr.startswith("srghn: Missing argument 'version'")
+    assert done.stderr.count("\n") == 1
