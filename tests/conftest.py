@@ -46,6 +46,7 @@ FIRST = (
     "pipelines/runs/test_kills.py",
     "pipelines/runs/test_work.py",
     "pipelines/runs/test_cut_off.py",
+    "pipelines/runs/test_ends.py",
 )
 #: Folder in memory, and what must be free there: many times what is there at once.
 MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30

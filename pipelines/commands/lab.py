@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelines.commands import complete
-from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, say, table
 from pipelines.lab.names import EXPERIMENTS
 
 
@@ -63,8 +64,11 @@ def experiment(
     check_experiment(name)
     from pipelines.lab.experiments import run_experiment
 
-    folder = to or load_settings().home / "experiments" / (f"{name}-quick" if quick else name)
     chosen = [*(arm or ()), *(a.strip() for a in (arms or "").split(",") if a.strip())]
+    if "?" in chosen:
+        _tell_arms(name, quick, sets or (), json)
+        return
+    folder = to or load_settings().home / "experiments" / (f"{name}-quick" if quick else name)
     result = run_experiment(
         name,
         seeds=seeds,
@@ -78,6 +82,16 @@ def experiment(
         print_json(result)
     else:
         out.print(f"page: {folder / 'index.html'}", markup=False)
+
+
+def _tell_arms(name: str, quick: bool, sets: Sequence[str], json: bool) -> None:
+    from pipelines.lab.experiments.runner import find
+
+    known = list(find(name, quick, sets).arms)
+    if json:
+        print_json({"experiment": name, "arms": known})
+    else:
+        say("\n".join(known))
 
 
 def bench(

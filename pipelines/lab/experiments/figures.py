@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 #: No date and no random ids in the SVG, so the same numbers give the same bytes.
 _SAME: Any = {"svg.hashsalt": "srghn", "svg.fonttype": "none", "font.size": 9.0}
@@ -80,6 +81,7 @@ def draw_wear(frame: pd.DataFrame, arms: Sequence[str], bins: int = 8) -> str:
         right.set_ylabel("phases lost, %")
         for axes in (left, right):
             axes.set_xlabel("switch")
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             axes.set_ylim(bottom=0)
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", alpha=0.25)

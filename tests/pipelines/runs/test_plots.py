@@ -62,6 +62,37 @@ def test_the_page_draws_every_revision_and_column_offline(tmp_path: Path) -> Non
     assert [url for url in asked if not url.startswith("file:")] == []
 
 
+@pytest.mark.browser
+def test_on_a_phone_text_is_large_enough_and_ticks_are_round(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        shown = browser.new_page(viewport={"width": 390, "height": 800}, offline=True)
+        shown.goto(page(tmp_path).as_uri())
+        across = shown.locator("svg text[text-anchor=middle]").all_text_contents()
+        up = shown.locator("svg text[text-anchor=end]").all_text_contents()
+        high = shown.evaluate("document.querySelector('svg text').getBoundingClientRect().height")
+        spans = "[[0, 99], [3, 302], [0.2, 0.9], [-2, 2], [5, 5.0004], [10000, 12000]]"
+        drawn = shown.evaluate(f"{spans}.map(each => ticks(each).map(number))")
+        few = shown.evaluate("ticks([0, 2], 1)")
+        browser.close()
+    assert across == ["0", "5", "10", "15", "generation"]
+    assert up == ["10", "20", "30"]
+    assert high >= 10
+    assert drawn == [
+        ["0", "20", "40", "60", "80"],
+        ["100", "200", "300"],
+        ["0.2", "0.4", "0.6", "0.8"],
+        ["-2", "-1", "0", "1", "2"],
+        ["5", "5.0001", "5.0002", "5.0003", "5.0004"],
+        ["10000", "10500", "11000", "11500", "12000"],
+    ]
+    assert few == [0, 1, 2]
+
+
 def test_a_workspace_has_the_page(home: Home) -> None:
     """One that was made before has it from its next stage on."""
     folder = home.workspace.root / ".dvc"

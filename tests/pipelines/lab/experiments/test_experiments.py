@@ -39,6 +39,7 @@ from srghn.config import EnvParams
 from srghn.envs import EnvVersion, pin
 from srghn.errors import ConfigError
 from srghn.evolution.registry import make_strategy
+from tests.conftest import Srghn
 
 
 def phase(number: int, generations: int | None, peak: float = 0.2, rest: float = 0.01) -> Recovery:
@@ -200,6 +201,15 @@ def test_a_question_mark_names_every_arm(name: str, tmp_path: Path) -> None:
     assert str(told.value).endswith(f"; known: {', '.join(arms)}")
 
 
+def test_a_question_mark_on_the_command_line_prints_the_names(srghn_here: Srghn) -> None:
+    arms = list(catalogue.EXPERIMENTS["static"](False).arms)
+    done = srghn_here("experiment", "static", "--arms", "?")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == arms
+    done = srghn_here("experiment", "static", "--arms", "?", "--json")
+    assert json.loads(done.stdout) == {"experiment": "static", "arms": arms}
+
+
 def small(quick: bool = True) -> Experiment:
     """Two arms and 24 generations of a real experiment, with a small population."""
     full = catalogue.cartpole_switch(quick)
@@ -253,6 +263,9 @@ def test_an_experiment_ends_in_a_page_two_tables_and_a_report(
     assert all(row["score_normal"] and row["score_flipped"] for row in rows)
     text = (tmp_path / "index.html").read_text()
     assert text.count("<svg") == 3
+    # on a phone a figure keeps its width and is scrolled: its text would shrink with it
+    assert len(re.findall(r'<figure><div class="scroll"[^>]*><svg', text)) == 3
+    assert ".scroll > svg { min-width: 760px; }" in text
     assert not re.search(r'(src|href)="(https?:)?//', text)
     for target in report["targets"]:
         assert target["wanted"] in text
@@ -588,6 +601,12 @@ def test_lasting_is_missed_by_loss_by_wear_and_by_a_faster_constant() -> None:
     assert hits == [True, True, False]
     lost = lasting("self-referential", 6, None, 6, 5)
     assert not targets.lasting(lost + held, 0.01, "constant-rate")[0].hit
+
+
+def test_a_switch_is_never_counted_in_parts() -> None:
+    rows = [{"arm": "one", "seed": 0, "phase": phase, "generations": 5.0} for phase in range(3)]
+    said = re.findall(r"<text[^>]*>(.*?)</text>", figures.draw_wear(pd.DataFrame(rows), ["one"]))
+    assert said[:3] == ["1", "2", "switch"]
 
 
 def test_many_switches_are_one_table_and_a_figure_of_their_own(tmp_path: Path) -> None:
