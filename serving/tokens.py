@@ -73,11 +73,11 @@ class Tokens:
     ) -> str:
         """A new token, which cannot be shown again. It expires after `days`; None: never.
 
-        `policy`: the only policy that it is for. Raises `ConfigError` for an empty owner, one with
-        control characters, or an unknown scope, `LedgerError` for an unknown policy.
+        `policy`: the only policy that it is for. Raises `ConfigError` for an empty owner, a new
+        one with control characters, or an unknown scope, `LedgerError` for an unknown policy.
         """
         control = control_in(owner)
-        if control is not None:
+        if control is not None and all(known.owner != owner for known in self.list()):
             raise ConfigError(f"a token's owner has no control characters, got {control}")
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes or not owner.strip():

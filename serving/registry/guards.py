@@ -15,6 +15,7 @@ from serving.registry.records import Canary, Champion, Version
 from serving.registry.rules import DeploymentRules
 from serving.registry.states import VERDICTS, State
 from serving.registry.steps import Step
+from serving.registry.texts import written_out
 from serving.trial.compared import Compared
 from srghn.errors import TransitionRefused
 from srghn.inference.verdict import contradiction
@@ -456,5 +457,8 @@ def _submitters(connection: Connection, version: int) -> set[str]:
 
 
 def _person(actor: str) -> str:
-    """The person behind an actor: `cli:ann` at the command line and `ann` by a token are ann."""
-    return actor.removeprefix("cli:")
+    """The person behind an actor: `cli:ann` at the command line and `ann` by a token are ann.
+
+    Older events hold a name's control characters, newer ones have them written out.
+    """
+    return written_out(actor.removeprefix("cli:"))

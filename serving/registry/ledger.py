@@ -110,6 +110,7 @@ class Ledger:
         """Run `work` in one transaction, once per idempotency key; returns its JSON result."""
         if not who.actor.strip() or not who.reason.strip():
             raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
+        who = replace(who, actor=written_out(who.actor))  # an old owner's name may have some
         _check_texts(action, "an actor and a reason", who.actor, who.reason)
         lifeline = action in LIFELINES
         if lifeline:

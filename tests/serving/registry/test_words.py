@@ -8,6 +8,7 @@ import pytest
 
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
+from serving.registry.rules import DeploymentRules
 from serving.registry.sinks import Sinks
 from serving.tokens import Tokens
 from srghn.errors import ConfigError, TransitionRefused
@@ -21,8 +22,6 @@ def test_what_would_steer_a_terminal_is_refused_in_words(
     count, why = ledger.count(), f"it was{control} wrong"
     with pytest.raises(TransitionRefused, match=r"without control characters, got \\[xr]"):
         ledger.reject(version, who=Who("ann", why))
-    with pytest.raises(TransitionRefused, match="reject needs an actor and a reason without"):
-        ledger.reject(version, who=Who(f"ann{control}", "wrong"))
     with pytest.raises(TransitionRefused, match="set_mode needs a mode without"):
         ledger.set_mode("policy", f"flipped{control}", who=Who("ann", "rewired"))
     with pytest.raises(TransitionRefused, match="register needs a mode, a run and a submitter"):
@@ -37,6 +36,40 @@ def test_what_would_steer_a_terminal_is_refused_in_words(
     assert control not in reason
     assert reason == f"it was{repr(control)[1:-1]} wrong"
     ledger.reject(version, who=Who("ann", "two\n\tlines"))
+
+
+def test_an_owner_of_before_the_check_still_works(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.first()
+    second, tokens, owner = steps.second(), Tokens(ledger.database()), "ann\x1b[31m"
+    with monkeypatch.context() as before:
+        before.setattr("serving.tokens.control_in", lambda *texts: None)
+        tokens.add(owner, ["admin"])
+    found = tokens.find(tokens.rotate(owner))
+    assert found is not None
+    assert found.owner == owner
+    ledger.rollback(who=Who(owner, "it drifts"))
+    assert ledger.events(newest=True, limit=1)[0].actor == "ann\\x1b[31m"
+    ledger.revoke(second, who=Who(owner, "it is wrong"))
+    assert ledger.version(second).state == "REVOKED"
+    assert ledger.verify()
+
+
+def test_two_persons_are_told_apart_by_names_written_out(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.first()
+    ledger.set_deployment_rules(DeploymentRules(two_persons=True), who=Who("ann", "careful"))
+    owner = "bob\x07"
+    with monkeypatch.context() as before:
+        before.setattr("serving.registry.ledger.control_in", lambda *texts: None)
+        version = steps.register(submitter=owner)
+    steps.begin(version)
+    steps.judge(version)
+    digest = ledger.version(version).report_digest
+    with pytest.raises(TransitionRefused, match=r"two persons: bob\\x07 submitted"):
+        ledger.approve(version, report_digest=str(digest), who=Who(owner, "mine"))
 
 
 def test_a_history_with_control_characters_is_still_read(
