@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import math
+import os
 import shutil
 import signal
 import sys
@@ -22,7 +23,7 @@ from pipelines.progress import REFRESH_SECONDS, bar, share_bar, spinner
 from pipelines.runs.elsewhere import explained
 from pipelines.runs.prepare import find_founder
 from pipelines.runs.workspaces import Workspace
-from pipelines.services.processes import extend_import_path
+from pipelines.services.processes import IGNORES_STOP, extend_import_path
 from pipelines.versions.lease import Lease
 from serving.settings import Settings, load_settings
 from srghn.candidates.candidate import Candidate
@@ -199,7 +200,8 @@ def main(name: str) -> int:
 
     What stdout is given to, a workspace's log, gets the traceback of an error that is none of a
     user's, and where the process stood when native code ended it. Ctrl-C gives 130 and no word: who
-    started the stage got it, too.
+    started the stage got it, too. A command that ignores it, as one in the background of a script
+    does, has stages that ignore it.
     """
     faulthandler.enable(sys.stdout)
     be_quiet()
@@ -207,7 +209,8 @@ def main(name: str) -> int:
     extend_import_path()
     workspace = Workspace(Path.cwd())
     try:
-        signal.signal(signal.SIGINT, _stop)
+        if IGNORES_STOP not in os.environ:
+            signal.signal(signal.SIGINT, _stop)
         with spinner(f"{name}: loading"):
             for module in HEAVY[name]:
                 import_module(module)

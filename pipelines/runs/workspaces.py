@@ -25,7 +25,7 @@ import yaml
 from pipelines.progress import console
 from pipelines.runs.repro import killed_by
 from pipelines.runs.target import DEFAULT_TARGET, Target
-from pipelines.services.processes import IMPORTS, child_environment
+from pipelines.services.processes import IGNORES_STOP, IMPORTS, child_environment
 from pipelines.versions.lease import Lease
 from serving.settings import Settings
 from srghn.config import RunParams, load_params
@@ -203,6 +203,9 @@ class Workspace:
         if stage == "pin":
             command.append("--no-run-cache")
         environment = child_environment(settings)
+        environment.pop(IGNORES_STOP, None)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            environment[IGNORES_STOP] = "1"
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Where users' own worlds and networks are imported from; the folder a command was given in.
 IMPORTS = "SRGHN_IMPORT_PATH"
+#: Tells a stage that its command ignores Ctrl-C. No setting, so it does not begin like one.
+IGNORES_STOP = "_SRGHN_IGNORES_SIGINT"
 #: Tells a flow run the address of the HTTP server that stands beside its worker.
 PAGES = "SRGHN_PAGES_URL"
 _PR_SET_PDEATHSIG = 1

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
@@ -20,7 +21,7 @@ from pipelines.runs.elsewhere import explained
 from pipelines.runs.repro import killed_by
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import StageFailed, Workspace, create_workspace
-from pipelines.services.processes import IMPORTS, child_environment
+from pipelines.services.processes import IGNORES_STOP, IMPORTS, child_environment
 from pipelines.tracking import delivery
 from serving.settings import Settings
 from srghn.config import RunParams, with_overrides
@@ -168,6 +169,42 @@ def test_a_stage_that_is_stopped_says_nothing(settings: Settings, tiny: Tiny) ->
     assert (done.returncode, workspace.log.read_text()) == (130, "")
     assert "Traceback" not in done.stderr
     assert not workspace.error.exists()
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_stage_ignores_control_c_where_its_command_does(
+    settings: Settings, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, *, ignored: bool
+) -> None:
+    """As a run in the background of a script does, `sh -c 'srghn run ... & wait'`."""
+    workspace = create_workspace(settings, "one", tiny())
+    seen: dict[str, str] = {}
+
+    def started(*_: object, env: dict[str, str], **__: object) -> NoReturn:
+        seen.update(env)
+        raise StageFailed
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setenv(IGNORES_STOP, "from another command")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        with pytest.raises(StageFailed):
+            workspace.run_stage("pin", settings)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (IGNORES_STOP in seen) == ignored
+
+
+def test_a_stage_that_is_to_ignore_control_c_goes_on(
+    settings: Settings, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = create_workspace(settings, "one", tiny())
+    monkeypatch.setenv(IGNORES_STOP, "1")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, as from `repro`
+    try:
+        done = stage_that("os.kill(os.getpid(), signal.SIGINT)", workspace)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, workspace.log.read_text()) == (0, "")
 
 
 @pytest.mark.slow
