@@ -30,7 +30,7 @@ from serving.registry.rules import DeploymentRules, set_rules
 from serving.registry.states import DATED, State
 from serving.registry.steps import Step, once
 from serving.registry.testimony import Testimony
-from serving.registry.texts import control_in, written_out
+from serving.registry.texts import control_in, unix_lines, written_out
 from serving.registry.trial_steps import TrialSteps
 from serving.registry.witness import Entry
 from srghn.errors import TransitionRefused
@@ -110,7 +110,8 @@ class Ledger:
         """Run `work` in one transaction, once per idempotency key; returns its JSON result."""
         if not who.actor.strip() or not who.reason.strip():
             raise TransitionRefused(f"{action} needs an actor and a reason, and one is empty")
-        who = replace(who, actor=written_out(who.actor))  # an old owner's name may have some
+        # an old owner's name may have control characters
+        who = replace(who, actor=written_out(who.actor), reason=unix_lines(who.reason))
         _check_texts(action, "an actor and a reason", who.actor, who.reason)
         lifeline = action in LIFELINES
         if lifeline:
@@ -191,7 +192,7 @@ class Ledger:
         `also` writes what belongs to it, after the event and in its transaction. Control characters
         in the reason are written out: a program quotes what others raised, and must not lose it.
         """
-        who = replace(who, reason=written_out(who.reason))
+        who = replace(who, reason=written_out(unix_lines(who.reason)))
 
         def work(step: Step) -> str:
             noted = step.record(None, None, None, evidence).hash
@@ -316,7 +317,8 @@ class Ledger:
         least one check, name the report at `report_path`, and be recorded before the lease runs
         out. If the champion has changed since, a pass is recorded and becomes stale at once.
         """
-        who = replace(who, reason=written_out(who.reason))  # it quotes the names of checks
+        # it quotes the names of checks
+        who = replace(who, reason=written_out(unix_lines(who.reason)))
 
         def work(step: Step) -> str:
             return judging.record_verdict(step, version, verdict, Path(report_path), report_digest)

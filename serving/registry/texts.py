@@ -14,6 +14,11 @@ def control_in(*texts: str) -> str | None:
     return None if found is None else repr(found[0])[1:-1]
 
 
+def unix_lines(text: str) -> str:
+    """A text with `\\n` at the ends of its lines where Windows and forms write `\\r\\n`."""
+    return text.replace("\r\n", "\n")
+
+
 def written_out(text: str) -> str:
     """A text with its control characters as Python writes them; PostgreSQL's NUL is left."""
     return _CONTROL.sub(lambda m: m[0] if m[0] == "\0" else repr(m[0])[1:-1], text)

@@ -26,6 +26,7 @@ from serving.control.release import CANARY, canary_rules
 from serving.pages.rendering import go, lacks, lawful, page, sign_in
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Version, Who
+from serving.registry.texts import unix_lines
 from serving.routes.home import summary_of
 from serving.routes.versions import find_any
 from serving.schemas import BadRequest, check_text
@@ -343,7 +344,7 @@ async def _form(request: Request) -> dict[str, str]:
     if len(fields) != len(pairs):
         raise BadRequest(400, "body", "each field once", "one of them twice")
     # a form sends each line break as two characters, which the browser counts as one
-    fields = {name: value.replace("\r\n", "\n") for name, value in fields.items()}
+    fields = {name: unix_lines(value) for name, value in fields.items()}
     request.state.wrote = fields.get("reason", "")
     return fields
 

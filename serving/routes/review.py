@@ -21,6 +21,7 @@ from serving.control import release
 from serving.explain import parse
 from serving.http import answer, read_body
 from serving.registry.records import Who
+from serving.registry.texts import unix_lines
 from serving.routes.act import body_of
 from serving.routes.versions import find, summary
 from serving.schemas import BadRequest, Body, check_text
@@ -282,6 +283,7 @@ def _who(request: Request, reason: str) -> Who:
 
     Raises `BadRequest` (422, 428).
     """
+    reason = unix_lines(reason)
     check_text("reason", reason)
     token: Token = request.state.token
     key, match = request.headers.get("idempotency-key"), request.headers.get("if-match")

@@ -255,3 +255,13 @@ def test_programs_may_not_steer_a_terminal_either(
         assert (answer.status_code, answer.json()["field"]) == (422, field)
         assert "no control characters but tabs and line breaks" in answer.json()["expected"]
     assert home.ledger.count() == count
+
+
+def test_programs_may_end_lines_as_windows_does(browse: Any, home: Any, tokens: Tokens) -> None:
+    home.steps.canary(home.approved(bias=1.0))
+    client, token = browse(), tokens.add("bot", ["admin"])
+    headers = {"Authorization": f"Bearer {token}", "If-Match": "1", "Idempotency-Key": "k"}
+    said = {"reason": "a\r\nb", "status": "paused"}
+    answer = client.post("/v1/canary/status", json=said, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert home.ledger.events(newest=True, limit=1)[0].reason == "a\nb"

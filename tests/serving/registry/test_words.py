@@ -38,6 +38,13 @@ def test_what_would_steer_a_terminal_is_refused_in_words(
     ledger.reject(version, who=Who("ann", "two\n\tlines"))
 
 
+def test_line_ends_of_windows_become_ours(ledger: Ledger, steps: Any) -> None:
+    ledger.reject(steps.approved(), who=Who("ann", "two\r\nlines"))
+    ledger.note("run_failed", {}, who=Who("pipeline", "two\r\nlines"))
+    found = ledger.events(newest=True, limit=2)
+    assert [event.reason for event in found] == ["two\nlines"] * 2
+
+
 def test_an_owner_of_before_the_check_still_works(
     ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
