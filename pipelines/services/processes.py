@@ -34,11 +34,15 @@ START_SECONDS, ANSWER_SECONDS = 120.0, 5.0
 def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment, all settings said outright, wherever the child will run.
 
-    Its Python is first on PATH, for DVC's `python -m ...`.
+    Its Python is first on PATH, for DVC's `python -m ...`. PYTHONPATH names the same folders from
+    whatever folder the child works in.
     """
     environment = dict(os.environ)
     folder = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", "")])
+    if paths := environment.get("PYTHONPATH"):
+        found = map(os.path.abspath, paths.split(os.pathsep))  # an empty one is this folder, too
+        environment["PYTHONPATH"] = os.pathsep.join(found)
     environment[PARENT] = mark()
     return {**environment, **settings.environment(), **(extra or {})}
 
