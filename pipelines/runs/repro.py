@@ -11,6 +11,7 @@ import logging
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 #: A process that a signal ended has this and the signal's number as its exit code, as in a shell.
@@ -40,7 +41,9 @@ def main(stage: str, said: Path, *, run_cache: bool) -> int:
         except Exception as error:  # noqa: BLE001  whatever it is, it is told in one line
             code = _code_of_stage(error)
             if code is None:
-                said.write_text(f"DVC: {_words(error)}", encoding="utf-8")
+                with suppress(OSError):  # the exit code tells that it failed, at least
+                    said.parent.mkdir(parents=True, exist_ok=True)
+                    said.write_text(f"DVC: {_words(error)}", encoding="utf-8")
             return 255 if code is None else code
     return 0
 
