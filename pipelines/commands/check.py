@@ -64,7 +64,12 @@ def check(
         check_served_mode(release, found.version, Target(policy, successor))
     except SrghnError as error:
         if json:
-            print_json({**known, "ok": False, "error": str(error)})
+            told = {
+                "kind": type(error).__name__,
+                "message": str(error),
+                "exit_code": error.exit_code,
+            }
+            print_json({**known, "ok": False, "error": told})
             raise typer.Exit(error.exit_code) from error
         raise
     if json:

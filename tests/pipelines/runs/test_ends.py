@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.runs.elsewhere import explained
-from pipelines.runs.repro import killed_by
+from pipelines.runs.repro import killed_by, main
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import StageFailed, Workspace, create_workspace
 from pipelines.services.processes import IGNORES_STOP, IMPORTS, child_environment
@@ -118,6 +118,34 @@ def test_what_dvc_fails_of_is_told(settings: Settings, tiny: Tiny) -> None:
     workspace = create_workspace(settings, "one", tiny())
     with pytest.raises(StageFailed, match=r"^DVC: .*env_version\.json"):
         workspace.run_stage("evolve", settings)
+
+
+def test_what_dvc_fails_of_is_told_where_its_folder_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[damaged")
+    monkeypatch.chdir(tmp_path)
+    said = tmp_path / ".dvc" / "gone" / "stage-error.txt"
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main("pin", said, run_cache=True) == 255
+        assert said.read_text().startswith("DVC: ")
+        (tmp_path / "file").touch()
+        assert main("pin", tmp_path / "file" / "error.txt", run_cache=True) == 255
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_child_imports_from_the_same_folders(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "src:/opt/worlds:")
+    found = child_environment(settings)["PYTHONPATH"]
+    assert found == f"{tmp_path}/src:/opt/worlds:{tmp_path}"
+    monkeypatch.delenv("PYTHONPATH")
+    assert "PYTHONPATH" not in child_environment(settings)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +309,7 @@ def test_check_works_in_another_folder_as_a_run_does(
     Path("reads.yaml").write_text(params_of(tiny, "Reads").to_yaml())
     refused = CliRunner().invoke(app, ["check", "reads.yaml", "--json"])
     assert refused.exit_code == 3
-    said = json.loads(refused.stdout)["error"]
+    said = json.loads(refused.stdout)["error"]["message"]
     assert "No such file or directory: 'table.txt'" in said
     assert said.endswith("; runs work in a folder of their own: open files relative to __file__")
     fine = CliRunner().invoke(

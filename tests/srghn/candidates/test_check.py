@@ -86,10 +86,10 @@ def test_the_command_has_the_exit_codes_of_all() -> None:
     assert json.loads(fine.stdout)["proposed_returns"] is None
     late = runner.invoke(app, ["check", "cartpole", "--set", "gate.min_return=501", "--json"])
     assert late.exit_code == 3  # or it would fail after the evolution
-    assert "gate.min_return: 501 lies outside" in json.loads(late.stdout)["error"]
+    assert "gate.min_return: 501 lies outside" in json.loads(late.stdout)["error"]["message"]
     assert "play" in [step["step"] for step in json.loads(late.stdout)["steps"]]
     bad = ["check", "cartpole", "--set", "network.module=no_such:Net"]
     refused = runner.invoke(app, [*bad, "--json"])
     assert refused.exit_code == 3
-    assert "cannot import 'no_such'" in json.loads(refused.stdout)["error"]
+    assert "cannot import 'no_such'" in json.loads(refused.stdout)["error"]["message"]
     assert isinstance(runner.invoke(app, bad).exception, SrghnError)
