@@ -91,10 +91,10 @@ async def _consider(
     known = STEPS[asked.step]
     if not session.token.may(known.scope):
         return _not_allowed(request, service, session, known, asked)
-    asked = await asyncio.to_thread(_with_policy, service.ledger, asked)
-    if not await _good_for(service, session, asked):
+    about = await asyncio.to_thread(_with_policy, service.ledger, asked)
+    if not await _good_for(service, session, about):  # the answer does not name another policy
         return _not_allowed(request, service, session, known, asked)
-    return await _show(request, service, session, asked, notice=notice)
+    return await _show(request, service, session, about, notice=notice)
 
 
 @router.post("/decide/{step}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from serving.app import create_app
 from serving.registry.database import Database
 from serving.tokens import Tokens
 from srghn.errors import ConfigError, LedgerError
-from tests.serving.pages.test_sessions import HERE, sign_in
+from tests.serving.pages.test_sessions import HERE, fields, sign_in
 
 SCOPES = ["infer", "outcome", "review", "admin"]
 #: The default policy's champion is version 1, arm's is 2.
@@ -101,8 +102,10 @@ def test_the_browser_decides_about_its_own_policy_alone(home: Any, tokens: Token
             for name, query in asked.items()
         }
         assert found == {"own": 200, "other": 403, "through own": 403}
-        from tests.serving.pages.test_sessions import fields
-
+        hidden = client.get(f"/decide/reject?version={OTHER}")
+        assert hidden.status_code == 403
+        assert f"decide/reject?version={OTHER}" in hidden.text
+        assert "policy=policy" not in unescape(hidden.text)
         form = fields(client.get(f"/decide/reject?version={OWN}&policy=arm").text)
         for change in ({"policy": "policy"}, {"version": OTHER}):
             sent = client.post("/decide/reject", data={**form, "reason": "no", **change})
