@@ -8,6 +8,7 @@ anything: the cookie is SameSite=Strict, every form holds a proof of its session
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from starlette.types import Scope
 from serving.auth import Unauthorised
 from serving.control.decisions import FIRST, STEPS, Seen, Step, hindrance
 from serving.control.release import CANARY, canary_rules
+from serving.pages.refusals import fail, refuse
 from serving.pages.rendering import go, lacks, lawful, page, sign_in
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Version, Who
@@ -35,6 +37,7 @@ from serving.sessions import SECONDS, Session
 from serving.trial.plan import plan
 from srghn.errors import ArtefactError, LedgerError, StaleGeneration, TransitionRefused
 
+logger = logging.getLogger(__name__)
 router = APIRouter(include_in_schema=False)
 
 _FORM = "application/x-www-form-urlencoded"
@@ -183,27 +186,39 @@ async def _good_for(service: Service, session: Session, asked: Asked) -> bool:
 
 
 async def _lead(request: Request, sealed: str, to: str, reason: str) -> Response:
-    """The answer to a person who has signed in: the wanted page, or that of the token's policy.
+    """The answer to a person who has signed in, who stays so if the wanted page is refused."""
+    sessions = service_of(request).sessions
+    request.cookies[sessions.cookie] = sealed  # a page of a refusal is one of this session
+    try:
+        response = await _wanted(request, sealed, to, reason)
+    except BadRequest as error:
+        response = await refuse(request, error, sessions)
+    except LedgerError as error:
+        logger.error("%s %s: %s", request.method, request.url.path, error)
+        response = await fail(request, 503, f"the ledger cannot be used now: {error}", sessions)
+    response.headers["Set-Cookie"] = _cookie(request, sessions.cookie, sealed)
+    return response
+
+
+async def _wanted(request: Request, sealed: str, to: str, reason: str) -> Response:
+    """The page that a person wanted before signing in, or that of the token's policy.
 
     The page of a step comes with the reason that was written before the last session ended.
     """
     service = service_of(request)
-    cookie = _cookie(request, service.sessions.cookie, sealed)
     session = await service.sessions.of(sealed, request)
     if session is None:  # it was revoked just now; the next page says so
-        return go(f"./{to}", cookie)
+        return go(f"./{to}")
     path, _, query = to.partition("?")
     step = path.removeprefix("decide/")
     if reason and step != path and step in STEPS:
         asked = replace(Asked.of(step, dict(parse_qsl(query))), reason=reason)
         notice = "You are signed in again. Nothing was changed yet: read this page, then decide."
-        response = await _consider(request, service, session, asked, notice)
-        response.headers["Set-Cookie"] = cookie
-        return response
+        return await _consider(request, service, session, asked, notice)
     own = session.token.policy
     if own is not None and not await asyncio.to_thread(_is_about, request, to, own):
         to = service.find(own, "policy").page[1:]
-    return go(f"./{to}", cookie)
+    return go(f"./{to}")
 
 
 def _is_about(request: Request, to: str, policy: str) -> bool:

@@ -303,6 +303,29 @@ def test_signing_in_leads_back_to_our_own_pages_alone(
     assert answer.headers["location"] == leads
 
 
+@pytest.mark.parametrize("accept", ["text/html", "*/*"])
+@pytest.mark.parametrize("status", [404, 503])
+def test_signing_in_counts_even_if_the_wanted_page_is_refused(
+    client: TestClient, tokens: Tokens, monkeypatch: pytest.MonkeyPatch, accept: str, status: int
+) -> None:
+    def broken(*args: Any) -> Any:
+        raise LedgerError("the disk is gone")
+
+    token = tokens.add("bob", ["review"])
+    said = {"token": token, "next": "decide/reject?version=99", "reason": "it is wrong"}
+    client.cookies.clear()
+    with monkeypatch.context() as now:
+        if status == 503:
+            now.setattr("serving.routes.decide.find_any", broken)
+        answer = client.post("/sign-in", data=said, headers={"Accept": accept})
+    assert answer.status_code == status, answer.text
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    if accept == "text/html":
+        assert "it is wrong" in answer.text
+        assert "<span>bob</span>" in answer.text
+    assert client.get("/decide/reject?version=1").status_code == 200
+
+
 def test_every_link_stays_behind_a_proxys_path_prefix(client: TestClient, home: Any) -> None:
     """Nobody told the server of the prefix: links are relative, and the cookie has no path."""
     home.second(bias=2.0)
