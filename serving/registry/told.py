@@ -11,19 +11,23 @@ from serving.registry.ledger import Ledger
 from serving.registry.records import Event
 from srghn.errors import LedgerError
 
+#: The steps whose value is told, and its name in their evidence.
+_TOLD = {"set_canary_weight": "weight", "set_trial_status": "status", "set_mode": "mode"}
+
 
 def value(ledger: Ledger, event: Event) -> str:
     """What an event set, such as `5%` or `paused`; empty if it set nothing that is told so."""
-    if event.from_state != event.to_state or event.evidence_sha256 is None:
+    if event.action not in _TOLD or event.from_state != event.to_state:
+        return ""
+    if event.evidence_sha256 is None:
         return ""
     try:
         said = ledger.evidence(event.evidence_sha256)
     except LedgerError:  # `verify` names it; the history is still shown
         return ""
     if event.action == "set_canary_weight":
-        return f"{100 * said['weight']:g}%"
-    name = {"set_trial_status": "status", "set_mode": "mode"}.get(event.action)
-    return str(said.get(name, "")) if name else ""
+        return f"{100 * said[_TOLD[event.action]]:g}%"
+    return str(said.get(_TOLD[event.action], ""))
 
 
 def values(ledger: Ledger, events: Iterable[Event]) -> dict[int, str]:

@@ -84,7 +84,7 @@ async def history(request: Request) -> Response:
     service, (before, policy) = service_of(request), _asked(request)
     require_policy(request, policy)
     found = await asyncio.to_thread(_events_before, service.ledger, before, policy)
-    told = await asyncio.to_thread(values, service.ledger, found)
+    told = await asyncio.to_thread(values, service.ledger, found[:PAGE])
     numbers = [event.seq for event in found]
     return await _list(request, "history", numbers, events=found[:PAGE], values=told)
 

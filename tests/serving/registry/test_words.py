@@ -10,6 +10,7 @@ from serving.registry.ledger import Ledger
 from serving.registry.records import Who
 from serving.registry.rules import DeploymentRules
 from serving.registry.sinks import Sinks
+from serving.registry.told import values
 from serving.tokens import Tokens
 from srghn.errors import ConfigError, TransitionRefused
 
@@ -133,3 +134,16 @@ def test_a_trial_without_a_champion_advises_what_is_possible(
         steps.approve(version)
     with pytest.raises(TransitionRefused, match=f"{how} it .srghn {how} {version} --reason"):
         steps.canary(version)
+
+
+def test_only_the_evidence_of_steps_that_are_told_is_read(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        ledger.note("drift", {"number": number}, who=Who("watch", "it drifts"))
+    ledger.set_mode("policy", "flipped", who=Who("ann", "rewired"))
+    read, asked = ledger.evidence, []
+    monkeypatch.setattr(ledger, "evidence", lambda digest: asked.append(digest) or read(digest))
+    told = values(ledger, ledger.events())
+    assert [said for said in told.values() if said] == ["flipped"]
+    assert len(asked) == 1
