@@ -28,7 +28,8 @@ _FOREIGN = re.compile(
 )
 _LINK = re.compile(r"</?a\b[^>]*>")
 #: What opens on a click of a script, and names that each section has again.
-_IDLE = re.compile(r"<p [^>]*>\s*Show more info\.\.\.\s*</p>|\sid=(?:\"[^\"]*\"|[^\s>]+)")
+_IDLE = re.compile(r"<p [^>]*>\s*Show more info\.\.\.\s*</p>")
+_NAMED = re.compile(r"(<[a-z][^<>]*?)\sid=(?:\"[^\"]*\"|[^\s>]+)")
 _ICON = re.compile(r"<i\b[^>]*\bfa-([a-z-]+)[^>]*>\s*</i>")
 #: The icons that say something, and what is said to those who do not see them.
 _SIGNS = {
@@ -63,7 +64,8 @@ def page(results: Sequence[tuple[str, Any]]) -> str:
 
 def alone(text: str) -> str:
     """Sections without what loads something, leads away, or is new every time."""
-    inner = _ICON.sub(_sign, _IDLE.sub("", _LINK.sub("", _FOREIGN.sub("", text))))
+    kept = _NAMED.sub(r"\1", _IDLE.sub("", _LINK.sub("", _FOREIGN.sub("", text))))
+    inner = _ICON.sub(_sign, kept)
     still = _TIME.sub("", _RANDOM.sub("", inner))
     return "\n".join(line.strip() for line in still.splitlines() if line.strip())
 

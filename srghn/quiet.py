@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 
 #: What keeps every tool underneath quiet, offline and quick to give up, unless the user chose.
 QUIET = {
@@ -35,3 +40,16 @@ def be_quiet() -> None:
     for name in ("NO_PROXY", "no_proxy"):
         given = [each for each in os.environ.get(name, "").split(",") if each.strip()]
         os.environ[name] = ",".join([*given, *(each for each in LOOPBACK if each not in given)])
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without torch's own words: a failed export prints the whole graph beside our one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -170,7 +170,10 @@ def _former(release: Release, champion: Champion, mode: str | None) -> list[str]
         candidate.digest
         for candidate in others
         if candidate.env_fingerprint == own.env_fingerprint
-        and same_architecture(_architecture(candidate), _architecture(own))
+        and (
+            same_architecture(_architecture(candidate), _architecture(own))
+            or same_architecture(_architecture(own), _architecture(candidate))
+        )
     ]
 
 

@@ -7,15 +7,11 @@ neither torch nor this package.
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
 from importlib.metadata import version as package_version
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +29,7 @@ from srghn.files import atomic_write, canonical_json, sha256_bytes, sync_folder
 from srghn.graph.frozen import evolved_parameters, evolved_size, frozen_digest
 from srghn.memory import state_size
 from srghn.provenance import platform_note
+from srghn.quiet import hushed
 
 #: torch's error where control flow depends on values.
 _BRANCHES = "GuardOnDataDependentSymNode"
@@ -103,7 +100,7 @@ def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
     """
     kept = state_size(policy.network)
     example = (torch.zeros(2, observation_size), *([torch.zeros(2, kept)] if kept else []))
-    with _hushed():
+    with hushed():
         try:
             program = _program(unrolled(policy), example)
         except FAILURES as first:
@@ -120,19 +117,6 @@ def export_onnx(policy: ServedPolicy, observation_size: int) -> bytes:
         del part.metadata_props[:]
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Without torch's own words: a failed export prints the whole graph beside our one line."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _program(policy: nn.Module, example: tuple[Tensor, ...]) -> Any:

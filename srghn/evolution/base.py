@@ -170,9 +170,9 @@ def told(strategy: Strategy[S], state: S, population: Population, fitness: F64) 
     return after
 
 
-def same_architecture(one: str, other: str) -> bool:
-    """Whether two digests of strategies are the same; before 0.3 one might have no graph."""
-    return one in (other, other.partition("+")[0]) or other == one.partition("+")[0]
+def same_architecture(recorded: str, now: str) -> bool:
+    """Whether a strategy's digest is the one on record, which before 0.3 had no graph."""
+    return recorded in (now, now.partition("+")[0])
 
 
 def check_told(population: Population, fitness: F64) -> None:

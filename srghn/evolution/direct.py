@@ -33,6 +33,14 @@ class PolicyWeights:
         return build_network(self.network, self.interface)
 
     @cached_property
+    def _graph(self) -> str:
+        """The digest of the module's graph; '' for one that cannot be traced."""
+        try:
+            return trace(self._module, *example(self._module, self.interface)).digest
+        except GraphError:
+            return ""
+
+    @cached_property
     def _reference(self) -> tuple[F32, F32]:
         """The module's own initial weights (P,), and the spread (P,) that founders have there.
 
@@ -43,9 +51,17 @@ class PolicyWeights:
         spreads = np.array([_spread(t) for t in tensors], dtype=np.float32)
         return np.concatenate(tensors), np.repeat(spreads, [t.size for t in tensors])
 
-    @property
+    @cached_property
     def size(self) -> int:
         return len(self._reference[0])
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the module, which need not pickle; it is built again where it is needed.
+
+        A size that is known goes along, for to mutate a genome needs no more.
+        """
+        built = ("_module", "_reference")
+        return {name: value for name, value in vars(self).items() if name not in built}
 
     def initial(self, seed: int) -> F32:
         """A founder's weights (P,), normal with the spread of the module's own initialisation."""
@@ -67,11 +83,8 @@ class PolicyWeights:
         }
         if frozen := frozen_digest(self._module):
             facts["frozen"] = frozen
-        try:
-            graph = trace(self._module, *example(self._module, self.interface)).digest
-        except GraphError:
-            return sha256_bytes(canonical_json(facts))
-        return f"{sha256_bytes(canonical_json(facts))}+{graph}"
+        known = sha256_bytes(canonical_json(facts))
+        return f"{known}+{self._graph}" if self._graph else known
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from srghn.evolution.base import (
 )
 from srghn.evolution.direct import PolicyWeights, normal
 from srghn.evolution.one_thread import one_thread
-from srghn.evolution.options import individuals_allowed, options
+from srghn.evolution.options import options
 from srghn.evolution.selection import clean
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants (Kingma and Ba 2015)
@@ -138,5 +138,5 @@ def centered_ranks(fitness: F64) -> F64:
 def openes(params: RunParams, interface: Interface) -> OpenES:
     """Plays as many individuals as `parents * (1 + children)` allows: the mean and whole pairs."""
     chosen = options(OpenESOptions, params.evolution)
-    pairs = (individuals_allowed(params.evolution, 3) - 1) // 2
+    pairs = max((params.evolution.parents * (1 + params.evolution.children) - 1) // 2, 1)
     return OpenES(PolicyWeights(params.network, interface), chosen, pairs)

@@ -25,17 +25,6 @@ def options(model: type[P], params: EvolutionParams) -> P:
         raise ConfigError("; ".join(_explain(model, params, e) for e in error.errors())) from error
 
 
-def individuals_allowed(evolution: EvolutionParams, least: int) -> int:
-    """Individuals of a generation; raises `ConfigError` where they are fewer than `least`."""
-    allowed = evolution.parents * (1 + evolution.children)
-    if allowed < least:
-        raise ConfigError(
-            f"evolution: {evolution.strategy} needs a generation of at least {least} individuals, "
-            f"parents * (1 + children), got {allowed}; set more parents or children"
-        )
-    return allowed
-
-
 def _explain(model: type[Params], params: EvolutionParams, item: object) -> str:
     assert isinstance(item, dict)
     path = ".".join(["evolution.options", *map(str, item["loc"])])

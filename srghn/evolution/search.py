@@ -98,7 +98,8 @@ class Search:
         free = (None,)
         line = Interface(1, free, free, "box", (dimensions,), action_low=free, action_high=free)
         self.strategy: Strategy[Any] = make_strategy(self.params, line)
-        _check_used(self.strategy, evolution, ghn)
+        size = self.params.evolution.parents * (1 + self.params.evolution.children)
+        _check_used(self.strategy, evolution, ghn, size)
         self._state: State = self.strategy.init(seed)
         self.best: F32 | None = None
         self.last_best: F32 | None = None
@@ -216,7 +217,7 @@ def _check_known(evolution: dict[str, Any]) -> None:
             )
 
 
-def _check_used(strategy: Strategy[Any], evolution: Any, ghn: Any) -> None:
+def _check_used(strategy: Strategy[Any], evolution: Any, ghn: Any, size: int) -> None:
     """Raise for parameters that would say nothing; of a strategy of one's own nobody knows."""
     if strategy.name not in STRATEGIES:
         return
@@ -225,6 +226,11 @@ def _check_used(strategy: Strategy[Any], evolution: Any, ghn: Any) -> None:
         idle.append("ghn")
     if idle:
         raise ConfigError(f"Search: {strategy.name} has no use for {', '.join(idle)}; leave it out")
+    if strategy.name in ("openes", "snes") and size < 3:  # a mean and two samples
+        raise ConfigError(
+            f"Search: {strategy.name} needs a generation of at least 3 points, parents * "
+            f"(1 + children), got {size}; give more parents or children"
+        )
 
 
 def _check_shapes(state: State, first: State) -> None:
@@ -235,16 +241,15 @@ def _check_shapes(state: State, first: State) -> None:
     for name, wanted in vars(first).items():
         if not isinstance(wanted, np.ndarray):
             continue
-        given = getattr(state, name)
+        shape = np.shape(getattr(state, name))
         free = wanted.ndim > 1 or wanted.dtype.kind != "f"
-        if given.ndim != wanted.ndim or given.shape[free:] != wanted.shape[free:]:
-            raise ValueError(f"{name} has shape {given.shape}, expected {wanted.shape}")
+        if len(shape) != wanted.ndim or shape[free:] != wanted.shape[free:]:
+            raise ValueError(f"{name} has shape {shape}, expected {wanted.shape}")
 
 
 def _numbers(fitness: Any, count: int) -> F64:
+    hidden = np.ma.getmaskarray(fitness) if isinstance(fitness, np.ma.MaskedArray) else None
     try:
-        if isinstance(fitness, np.ma.MaskedArray):  # a masked value is none
-            fitness = np.ma.filled(fitness.astype(np.float64), np.nan)
         given = np.asarray(fitness)
         if np.iscomplexobj(given):
             raise TypeError("complex numbers have no order; give their real part or magnitude")
@@ -253,6 +258,8 @@ def _numbers(fitness: Any, count: int) -> F64:
         if given.dtype.kind == "O":  # None would become NaN
             given = np.array([float(value) for value in given.ravel()]).reshape(given.shape)
         values: F64 = given.astype(np.float64)
+        if hidden is not None:  # a masked value is none
+            values[hidden] = np.nan
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(
             f"tell takes {count} numbers, one for each point, got a {type(fitness).__name__} of "

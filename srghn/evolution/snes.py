@@ -19,7 +19,7 @@ from srghn.envs.interface import Interface
 from srghn.evolution.base import F32, F64, NO_PARENT, Population, State, check_genome, check_told
 from srghn.evolution.direct import PolicyWeights, normal
 from srghn.evolution.one_thread import one_thread
-from srghn.evolution.options import individuals_allowed, options
+from srghn.evolution.options import options
 from srghn.evolution.selection import clean
 
 #: Steps stay within these, in which float32 can still tell a sample from the mean.
@@ -120,5 +120,5 @@ def utilities(fitness: F64) -> F64:
 def snes(params: RunParams, interface: Interface) -> SNES:
     """Plays `parents * (1 + children)` individuals: the mean and its samples, two at least."""
     chosen = options(SNESOptions, params.evolution)
-    samples = individuals_allowed(params.evolution, 3) - 1
+    samples = max(params.evolution.parents * (1 + params.evolution.children) - 1, 2)
     return SNES(PolicyWeights(params.network, interface), chosen, samples)

@@ -95,26 +95,37 @@ class _Watch(fx.Interpreter):
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
         self.misled: dict[fx.Node, fx.Node] = {}
-        self._writer: dict[int, fx.Node] = {}  # who wrote last, by memory
-        # each node's tensors, and who had written last when it gave them; kept, lest memory be
-        # given out twice
-        self._given: dict[fx.Node, list[tuple[Tensor, fx.Node | None]]] = {}
+        # who wrote what, by memory, in the order of `_count`
+        self._writes: dict[int, list[tuple[int, fx.Node, Tensor]]] = {}
+        self._count = 0
+        # each node's tensors, and how many writes there had been when it gave them; kept, lest
+        # memory be given out twice
+        self._given: dict[fx.Node, list[tuple[Tensor, int]]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         taken = [pair for source in n.all_input_nodes for pair in self._given[source]]
-        if (n.args[1] if n.target is getattr else n.target) not in _SIZES:
-            for tensor, writer in taken:
-                last = self._writer.get(_memory(tensor))
-                if last is not None and last is not writer:
-                    self.misled[n] = last
-        versions = [_version(tensor) for tensor, _ in taken]
+        versions, known = [_version(tensor) for tensor, _ in taken], self._count
         result = super().run_node(n)
+        tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+        seen: dict[int, int] = {}
+        for tensor, before in taken:
+            seen[_memory(tensor)] = min(before, seen.get(_memory(tensor), before))
+        same = versions == [_version(tensor) for tensor, _ in taken]
+        if same and n.op != "output" and tensors and all(_memory(t) in seen for t in tensors):
+            # a view: nothing was read, and it is as old as what it is a view of
+            self._given[n] = [(tensor, seen[_memory(tensor)]) for tensor in tensors]
+            return result
+        if (n.args[1] if n.target is getattr else n.target) not in _SIZES:
+            for tensor, before in taken:
+                for count, writer, written in self._writes.get(_memory(tensor), ()):
+                    if before < count <= known and _overlap(tensor, written):
+                        self.misled[n] = writer
         for (tensor, _), version in zip(taken, versions, strict=True):
             if _version(tensor) != version:
-                self._writer[_memory(tensor)] = n
-        tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+                self._count += 1
+                self._writes.setdefault(_memory(tensor), []).append((self._count, n, tensor))
         fresh = n.op == "get_attr"  # no edge leads to it, whoever wrote to the buffer
-        self._given[n] = [(t, None if fresh else self._writer.get(_memory(t))) for t in tensors]
+        self._given[n] = [(tensor, 0 if fresh else self._count) for tensor in tensors]
         return result
 
 
@@ -122,6 +133,18 @@ def _memory(tensor: Tensor) -> int:
     """The same number for all views of one memory."""
     strided = tensor.layout is torch.strided
     return int(tensor.untyped_storage()._cdata) if strided else id(tensor)
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one memory share an element: the halves of a chunk do not."""
+    if one.layout is not torch.strided or one.dtype != other.dtype:
+        return True
+    places = torch.arange(one.untyped_storage().nbytes() // one.element_size())
+    own, others = (
+        torch.as_strided(places, each.size(), each.stride(), each.storage_offset()).flatten()
+        for each in (one, other)
+    )
+    return bool(torch.isin(own, others).any())
 
 
 def _version(tensor: Tensor) -> int:

@@ -9,7 +9,6 @@ traced through. A parameter-free operation becomes one node named for what it do
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -23,6 +22,7 @@ from srghn.graph.building import build, parameters_used
 from srghn.graph.checking import check_edges, check_runs, check_takes
 from srghn.graph.comp_graph import CompGraph
 from srghn.graph.frozen import evolved_parameters
+from srghn.quiet import hushed
 
 
 def trace(module: nn.Module, *example: Tensor) -> CompGraph:
@@ -120,8 +120,8 @@ def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> Iterator[fx.Gra
 
 
 def _export(module: nn.Module, example: tuple[Tensor, ...], functional: bool) -> fx.GraphModule:
-    with warnings.catch_warnings(), torch.set_grad_enabled(not functional):
-        warnings.simplefilter("ignore")  # with gradients some changes in place are forbidden
+    # with gradients some changes in place are forbidden
+    with hushed(), torch.set_grad_enabled(not functional):
         program = torch.export.export(module, example, strict=False)
         traced = (program.run_decompositions({}) if functional else program).module()
     assert isinstance(traced, fx.GraphModule)

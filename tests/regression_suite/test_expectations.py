@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from regression_suite.data_docs import alone
 from regression_suite.episodes import Played
 from regression_suite.expectations import (
     DataQuality,
@@ -244,6 +245,11 @@ def test_data_docs_stand_alone_and_are_the_same_bytes_again(run: RunTables) -> N
     assert broken.docs.count(failed) == 2  # the expectation, and its table
     for leftover in ("<i ", "Actions", "Show more", "newsletter", " id="):
         assert leftover not in broken.docs
+
+
+def test_words_that_look_like_an_attribute_stay() -> None:
+    text = '<td id="a" class="b">rows with id=42 in</td>'
+    assert alone(text) == '<td class="b">rows with id=42 in</td>'
 
 
 def test_suites_are_kept_as_great_expectations_reads_them(run: RunTables, tmp_path: Path) -> None:

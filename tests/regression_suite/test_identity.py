@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from regression_suite.gate import judge
 from regression_suite.identity import identify
 from srghn.candidates.candidate import Candidate
+from srghn.candidates.freeze import ServedPolicy, export_onnx, load_weights
 from srghn.config import EnvParams, GateParams, NetworkParams, Returns
 from srghn.envs import EnvVersion, pin
+from srghn.networks import build_network
 from tests.regression_suite.conftest import founder_in, seal
 
 HERE = "tests.regression_suite.test_identity"
@@ -43,7 +45,8 @@ class Tank(gym.Env[Any, Any]):
     def __init__(
         self, low: tuple[float, ...] = (0.0,), high: tuple[float, ...] = (np.inf,)
     ) -> None:
-        self.action_space = spaces.Box(np.float32(low), np.float32(high), dtype=np.float32)
+        ends = np.array(low, np.float32), np.array(high, np.float32)
+        self.action_space = spaces.Box(*ends, dtype=np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -120,7 +123,7 @@ def test_infinite_constants_do_not_fail_a_candidate(
     )
     outcomes = {check.name: check for check in verdict.checks}
     assert outcomes["finite weights"].outcome == "passed", verdict.summary
-    assert "infinite are constants alone" in outcomes["finite weights"].reason
+    assert "the network's own constants" in outcomes["finite weights"].reason
     for name in ("serving artefact", "policy of the genome", "same twice", "lineage"):
         assert outcomes[name].outcome == "passed", (name, verdict.summary)
     assert verdict.verdict == "passed", verdict.summary
@@ -134,19 +137,39 @@ def test_nan_beside_an_infinite_constant_is_refused(tmp_path: Path) -> None:
     assert "network.mask" in _finite(found, version).reason
 
 
-def test_weights_that_a_genome_makes_infinite_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_a_genome_makes_infinite_are_refused(tmp_path: Path) -> None:
     """The genome may be finite where what it generates is not."""
     version = world(high=[1.0])
     candidate = founder_in(tmp_path, version, MASKED)
     spoilt = _spoilt(candidate, version, "last.weight", np.float32(np.inf))
-    monkeypatch.setattr(
-        "regression_suite.identity.weights_of", lambda *_: np.array([1.0, np.inf], np.float32)
-    )
     check = _finite(spoilt, version)
     assert (check.outcome, check.remedy) == ("failed", "Discard this individual.")
     assert "last.weight" in check.reason
+    assert "mask" not in check.reason
+
+
+class Scaled(nn.Module):
+    """Outputs scaled by e to an evolved power, which the exporter computes beforehand."""
+
+    def __init__(self, observation_size: int, action_size: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(observation_size, action_size)
+        self.log = nn.Parameter(torch.zeros(1))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self.last(obs) * self.log.exp())
+
+
+def test_finite_weights_whose_power_is_infinite_are_refused(tmp_path: Path) -> None:
+    version = world(low=[-1.0], high=[1.0])
+    network = NetworkParams(module=f"{HERE}:Scaled", kwargs={})
+    candidate = founder_in(tmp_path, version, network)
+    module = build_network(network, version.interface)
+    weights = np.where(candidate.load_genome() == 0, 200, candidate.load_genome())
+    served = ServedPolicy(load_weights(module, weights.astype(np.float32)), version.interface)
+    (candidate.path / "policy.onnx").write_bytes(export_onnx(served, 2))
+    check = _finite(seal(candidate.path, version, {}), version)
+    assert check.outcome == "failed", check.reason
 
 
 def _finite(candidate: Candidate, version: EnvVersion) -> Any:

@@ -27,6 +27,7 @@ from srghn.errors import (
 )
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution import evolve, load_run, loop
+from srghn.evolution.base import same_architecture
 from srghn.evolution.checkpoint import CheckpointWarning
 from srghn.evolution.metrics import GenerationRecord
 from srghn.evolution.progress import rows
@@ -354,6 +355,13 @@ def test_a_run_from_before_digests_had_a_graph_goes_on(
     (tmp_path / RECORD).write_bytes(seal(record))
     play(params, tmp_path)
     assert load_run(tmp_path).progress.done == 7
+
+
+def test_a_record_with_a_graph_is_not_of_a_network_that_has_none() -> None:
+    assert same_architecture("policy", "policy+graph")
+    assert same_architecture("policy+graph", "policy+graph")
+    assert not same_architecture("policy+graph", "policy")
+    assert not same_architecture("policy+graph", "policy+other")
 
 
 def test_before_the_first_checkpoint_there_is_nothing_to_read(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_state_of_a_search_with_fewer_groups_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["openes", "snes"])
 def test_a_generation_of_two_is_too_small_for_a_mean_and_its_samples(name: str) -> None:
-    wrong = rf"{name} needs a generation of at least 3 individuals, .* got 2; set more parents"
+    wrong = rf"{name} needs a generation of at least 3 points, .* got 2; give more parents"
     with pytest.raises(ConfigError, match=wrong):
         Search(3, strategy=name, parents=1, children=1)
     assert len(Search(3, strategy=name, parents=1, children=2).ask()) == 3
@@ -187,6 +187,14 @@ def test_a_masked_fitness_is_none() -> None:
     values = np.arange(len(points), dtype=float)
     search.tell(np.ma.masked_greater(values, 3))
     assert search.best_fitness == 3.0
+
+
+@pytest.mark.parametrize("dtype", [complex, str, "datetime64[D]"])
+def test_a_masked_fitness_is_numbers_too(dtype: Any) -> None:
+    search = Search(2, strategy="ga")
+    values = np.ma.masked_array(np.zeros(len(search.ask()), int).astype(dtype), False)
+    with pytest.raises(ValueError, match="tell takes"):
+        search.tell(values)
 
 
 def test_the_state_of_another_encoding_is_refused() -> None:

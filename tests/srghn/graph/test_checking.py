@@ -145,6 +145,17 @@ def test_an_edge_comes_from_who_changed_the_tensor_last() -> None:
     assert {a for a, b in graph.edges if b in after} == {relu}
 
 
+def halves(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    one, other = y.chunk(2, -1)
+    return torch.cat([one, other.sigmoid_()], -1)
+
+
+def gates(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """Changes in place of parts that share no element mislead nobody."""
+    gated = torch.sigmoid_(y[:, :2]) * torch.tanh_(y[:, 2:])
+    return torch.cat([gated, gated], -1)
+
+
 #: By versions that did not look at what is changed in place.
 ALWAYS = {
     "chained": (lambda net, x, y: torch.relu_(y), "66e13ff81aefff43"),
@@ -153,6 +164,8 @@ ALWAYS = {
     "sizes": (lambda net, x, y: net.relu(y).view(y.size(0), y.shape[1]), "2d0a010b9b17f712"),
     "unused": (lambda net, x, y: (torch.tanh(y), y.mul_(3))[0], "5f4135ff257d00d8"),
     "copied": (lambda net, x, y: y + x.clone().mul_(2), "488baee5f431e94d"),
+    "halves": (halves, "836d498a6963c45a"),
+    "gates": (gates, "9826c77243cf1742"),
     "exported": (lambda net, x, y: torch.relu_(y) if len(y) else y, "bf09148e18b93af3"),
 }
 
