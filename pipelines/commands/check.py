@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.commands.output import JsonOption, PolicyOption, out, print_json, reading
+
+if TYPE_CHECKING:
+    from pipelines.runs.target import Target
+    from srghn.envs import EnvVersion
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,9 +42,10 @@ def check(
     """
     from pipelines.progress import spinner
     from pipelines.runs.elsewhere import elsewhere
-    from pipelines.runs.prepare import check_judged, check_served_mode
+    from pipelines.runs.prepare import check_judged
     from pipelines.runs.presets import load_preset
     from pipelines.runs.target import Target
+    from serving.settings import load_settings
     from srghn.candidates.check import check as try_run
     from srghn.config import with_overrides
     from srghn.errors import SrghnError
@@ -47,7 +53,7 @@ def check(
     known: dict[str, Any] = {}
     try:
         params = with_overrides(load_preset(preset), tuple(set_ or ()))
-        release = reading()
+        settings, target = load_settings(), Target(policy, successor)
         with elsewhere(), ExitStack() as pinning:
             pinning.enter_context(spinner(f"pin {params.env.id}"))
 
@@ -56,12 +62,15 @@ def check(
                 if not json:
                     _say(step, found)
 
-            found = try_run(params, release.settings, tell)
+            found = try_run(params, settings, tell)
         known = found.to_dict()
         if not json:
             _tell(found)
         check_judged(params, found.version)
-        check_served_mode(release, found.version, Target(policy, successor))
+        noted = _served(target, found.version)
+        known["notes"] += noted
+        if not json:
+            _note(noted)
     except SrghnError as error:
         if json:
             told = {
@@ -76,13 +85,41 @@ def check(
         print_json(known)
 
 
+def _served(target: Target, version: EnvVersion) -> list[str]:
+    """What to note about the policy that the run is for.
+
+    Raises where the run would be refused for it, and where a ledger that was asked for, by the name
+    of a policy or as a successor's, cannot be read.
+    """
+    from pipelines.runs.prepare import check_served_mode
+    from serving.registry.names import DEFAULT
+    from srghn.errors import LedgerError
+
+    asked = target.successor or target.policy != DEFAULT
+    try:
+        release = reading()
+        check_served_mode(release, version, target)
+        known = {policy.name for policy in release.ledger.policies()} if asked else {target.policy}
+    except LedgerError as error:
+        if asked:
+            raise
+        return [f"the mode in service was not checked: {error}"]
+    if target.policy in known | {DEFAULT}:
+        return []
+    return [f"there is no policy {target.policy!r} yet; a run with this name makes it"]
+
+
 def _say(step: str, found: str) -> None:
     out.print(f"{step:8} {found}", markup=False, soft_wrap=True)
 
 
+def _note(notes: Iterable[str]) -> None:
+    for note in notes:
+        _say("note", note)
+
+
 def _tell(found: Any) -> None:
-    for note in found.notes:
-        out.print(f"note     {note}", markup=False, soft_wrap=True)
+    _note(found.notes)
     if found.returns is not None:
         low, high = found.returns
         out.print(

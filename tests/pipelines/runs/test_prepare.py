@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from pipelines import progress
+from pipelines.cli import app
 from pipelines.runs import prepare, runner
 from pipelines.runs.prepare import check_served_mode
 from pipelines.runs.target import Target
@@ -37,7 +39,25 @@ def test_a_mode_of_service_that_the_world_lacks_is_refused_by_run_and_check(
     assert not list(tmp_path.glob(".srghn/workspaces/*"))
     assert srghn_here("mode", "set", "normal", "--reason", "mended").returncode == 0
     assert srghn_here("check", "cartpole").returncode == 0
-    assert srghn_here("check", "cartpole", "--policy", "arm").returncode == 0
+    other = srghn_here("check", "cartpole", "--policy", "arm")
+    assert other.returncode == 0
+    assert "note     there is no policy 'arm' yet" in other.stdout
+
+
+def test_a_ledger_that_nobody_asked_for_does_not_fail_a_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRGHN_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    done = CliRunner().invoke(app, ["check", "cartpole", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["ok"]
+    assert found["notes"][-1].startswith("the mode in service was not checked: cannot use the ledg")
+    for asked in (("--policy", "arm"), ("--successor",)):
+        done = CliRunner().invoke(app, ["check", "cartpole", "--json", *asked])
+        assert done.exit_code == 3
+        assert json.loads(done.stdout)["error"]["kind"] == "LedgerUnreachable"
 
 
 def test_a_champion_of_another_world_leaves_a_policy_of_its_own(home: Home, tiny: Tiny) -> None:
