@@ -1,7 +1,7 @@
 """Says which call of an environment has not returned: one that hangs is told from one that is slow.
 
-Nothing ends such a call, which runs in this process: a person can, who knows which it is. Native code
-that keeps Python's lock while it hangs cannot be told of.
+Nothing ends such a call, which runs in this process: a person can, who knows which it is. Native
+code that keeps Python's lock while it hangs cannot be told of.
 """
 
 from __future__ import annotations
