@@ -142,8 +142,13 @@ def test_only_the_evidence_of_steps_that_are_told_is_read(
     for number in range(3):
         ledger.note("drift", {"number": number}, who=Who("watch", "it drifts"))
     ledger.set_mode("policy", "flipped", who=Who("ann", "rewired"))
-    read, asked = ledger.evidence, []
-    monkeypatch.setattr(ledger, "evidence", lambda digest: asked.append(digest) or read(digest))
+    read, asked = ledger.evidence, list[str]()
+
+    def counted(digest: str) -> Any:
+        asked.append(digest)
+        return read(digest)
+
+    monkeypatch.setattr(ledger, "evidence", counted)
     told = values(ledger, ledger.events())
     assert [said for said in told.values() if said] == ["flipped"]
     assert len(asked) == 1
