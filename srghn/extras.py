@@ -31,6 +31,11 @@ class MissingExtra(SrghnError, ImportError):
             f"{what} needs the package {_top(error)}, which is not installed; "
             f"pip install 'srghn[{extra}]'"
         )
+        self._given = what, error, extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """An exception is copied from its message alone, unless it says what made it."""
+        return type(self), self._given, vars(self)
 
 
 def needed(error: ModuleNotFoundError) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
@@ -89,6 +91,15 @@ def test_a_name_of_the_library_that_lacks_its_extra_says_which() -> None:
     assert "MissingExtra: srghn.GHN needs the package" in done.stderr
     assert "pip install 'srghn[evolve]'" in done.stderr
     assert issubclass(MissingExtra, ImportError)
+
+
+def test_the_error_of_a_missing_extra_comes_back_whole_from_another_process() -> None:
+    error = MissingExtra("srghn.GHN", ModuleNotFoundError("...", name="torch.nn"), "evolve")
+    error.add_note("on a worker")
+    sent = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+    for each in (sent, copy.copy(error), copy.deepcopy(error)):
+        assert type(each) is MissingExtra
+        assert (str(each), each.__notes__) == (str(error), ["on a worker"])
 
 
 def test_a_module_that_is_no_extras_is_told_as_it_is() -> None:
