@@ -1,13 +1,13 @@
 """The engine over a Dask cluster, by the scheduler's address.
 
-Dask itself plays a dead worker's shards elsewhere; a shard that has ended several workers comes
-back as failed and is halved. A shard that exceeds its deadline ends its worker process, which
-cannot be interrupted otherwise; Dask's nanny starts a new one.
+A Dask worker plays its shards in a process of its own, as the process pool does: an individual that
+ends or hangs it costs that process and not the Dask worker, and its shard comes back as failed. If
+a Dask worker itself is lost, Dask plays its shards elsewhere.
 """
 
 from __future__ import annotations
 
-import faulthandler
+import atexit
 import pickle
 import threading
 from collections.abc import Collection
@@ -32,8 +32,8 @@ from srghn.evaluation.base import (
     check_call,
     make_backend,
 )
-from srghn.evaluation.engines.shards import Board, Shard, Work
-from srghn.evaluation.engines.worker import Player
+from srghn.evaluation.engines.processes import Pool
+from srghn.evaluation.engines.shards import Alone, Board, Shard, Work
 from srghn.evaluation.task import Task
 
 if TYPE_CHECKING:
@@ -171,8 +171,10 @@ class DaskEvaluator(Evaluator):
             board.failed(shard, f"{type(error).__name__}: {error}")
         elif future.status != "finished":
             board.failed(shard, f"Dask calls it {future.status}")
+        elif isinstance(answer := future.result(), str):
+            board.failed(shard, answer)
         else:
-            board.done(shard, future.result())
+            board.done(shard, answer)
         return worker
 
     def close(self) -> None:
@@ -181,21 +183,22 @@ class DaskEvaluator(Evaluator):
             del self.client
 
 
-def _play(work: Work, indices: Int64, weights: Float32 | None, deadline: float) -> Evaluation:
-    """One shard, on a worker; beyond its deadline the worker process ends itself."""
+def _play(work: Work, indices: Int64, weights: Float32 | None, deadline: float) -> Evaluation | str:
+    """One shard, on a Dask worker: its result, or why it has none."""
+    board = Alone(indices, weights)
     with _playing:
-        faulthandler.dump_traceback_later(deadline, exit=True)
-        try:
-            return _player().play(work, indices, weights)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        _pool().play(work, board, deadline)
+    assert board.answer is not None
+    return board.answer
 
 
 @lru_cache(maxsize=1)
-def _player() -> Player:
-    """This worker process's own, kept from shard to shard."""
-    return Player()
+def _pool() -> Pool:
+    """The one process of this Dask worker, kept from shard to shard; it ends with the worker."""
+    pool = Pool(1)
+    atexit.register(pool.close)
+    return pool
 
 
-#: A worker with several threads still plays one shard at a time.
+#: A Dask worker with several threads still plays one shard at a time.
 _playing = threading.Lock()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -63,6 +64,50 @@ class Shard:
         return tuple(Shard(part, ATTEMPTS - 1 if len(part) > 1 else 0) for part in parts)
 
 
+class Shards(Protocol):
+    """What workers are dealt shards from, and where their answers go."""
+
+    waiting: deque[Shard]
+
+    @property
+    def size(self) -> int:
+        """Individuals."""
+
+    @property
+    def finished(self) -> bool: ...
+
+    def weights(self, shard: Shard) -> Float32 | None: ...
+
+    def done(self, shard: Shard, result: Evaluation) -> None: ...
+
+    def failed(self, shard: Shard, reason: str) -> None: ...
+
+
+class Alone:
+    """A shard of another process's board, tried once: `answer` is its result, or why it has none.
+
+    `weights`: what came with it, if anything.
+    """
+
+    def __init__(self, indices: Int64, weights: Float32 | None) -> None:
+        self.waiting, self.size = deque([Shard(indices)]), len(indices)
+        self.answer: Evaluation | str | None = None
+        self._weights = weights
+
+    @property
+    def finished(self) -> bool:
+        return self.answer is not None
+
+    def weights(self, shard: Shard) -> Float32 | None:
+        return self._weights
+
+    def done(self, shard: Shard, result: Evaluation) -> None:
+        self.answer = result
+
+    def failed(self, shard: Shard, reason: str) -> None:
+        self.answer = reason
+
+
 @dataclass
 class Board:
     """The state of one call: shards still waiting, results received."""
@@ -96,6 +141,10 @@ class Board:
             half, rest = np.split(rest, [size * workers])
             board.waiting.extend(map(Shard, np.split(half, range(size, len(half), size))))
         return board
+
+    @property
+    def size(self) -> int:
+        return len(self.policies)
 
     @property
     def finished(self) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+#: What a worker says when it has imported what it needs, and when it has prepared.
+HERE, READY = "here", "ready"
 #: One thread a worker: there are as many workers as cores, and sums must not depend on threads.
 SINGLE_THREADED = {
     name: "1"
@@ -63,12 +65,14 @@ class Player:
 def serve(connection: Connection) -> None:
     """Answer until the other side hangs up.
 
-    The first message is the `Work`, answered by "ready"; a `Work` that comes later replaces it. Any
-    other message is (indices, weights), answered by their `Evaluation` or by what went wrong.
+    It says `HERE` first. The first message is the `Work`, answered by `READY`; a `Work` that comes
+    later replaces it. Any other message is (indices, weights), answered by their `Evaluation` or by
+    what went wrong.
     """
+    connection.send(HERE)
     player, work = Player(), connection.recv()
     failure = _attempt(partial(player.prepare, work))
-    connection.send(failure if isinstance(failure, Exception) else "ready")
+    connection.send(failure if isinstance(failure, Exception) else READY)
     while True:
         message = connection.recv()
         if isinstance(message, tuple):

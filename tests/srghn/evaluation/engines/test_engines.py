@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from srghn.config import EngineSettings, EnvParams, NetworkParams
+from srghn.config import EngineSettings, EnvParams, NetworkParams, RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.errors import ConfigError, EvaluationError, ServiceError
 from srghn.evaluation.base import (
@@ -30,8 +32,13 @@ from srghn.evaluation.base import (
     WeightedPolicies,
     make_evaluator,
 )
-from srghn.evaluation.engines.shards import Board, Shard
+from srghn.evaluation.engines import processes
+from srghn.evaluation.engines.processes import Pool, ProcessEvaluator, WorkerProcess
+from srghn.evaluation.engines.shards import Board, Shard, Work
 from srghn.evaluation.task import Task
+from srghn.evolution.genetic import Genetic
+from srghn.evolution.registry import make_strategy
+from srghn.evolution.self_referential import BirthRecipe
 from srghn.graph.frozen import evolved_size
 from srghn.networks import build_network
 from srghn.seeding import seeds, stream
@@ -41,6 +48,8 @@ POLICY = NetworkParams(kwargs={"hidden": [3], "activation": "tanh"})
 SEEDS = seeds(4, "test", 3)
 #: The individual whose actions are above 0.9, and that no other comes near.
 GUILTY = 5
+#: More than a socket takes that nobody reads.
+BALLAST = bytes(4_000_000)
 RECURRENT = NetworkParams(module="srghn.policies:GRU", kwargs={"width": 4})
 DASK = [sys.executable, "-m", "dask"]
 
@@ -66,6 +75,7 @@ class Seeded:
     """A recipe: each individual is a seed."""
 
     count: int
+    ballast: bytes = b""
 
     def __len__(self) -> int:
         return self.count
@@ -77,8 +87,10 @@ class Seeded:
         return weights
 
 
-def population(version: EnvVersion, count: int = 12, recipe: bool = True) -> WeightedPolicies:
-    seeded = Seeded(count)
+def population(
+    version: EnvVersion, count: int = 12, recipe: bool = True, ballast: bytes = b""
+) -> WeightedPolicies:
+    seeded = Seeded(count, ballast)
     if recipe:
         return WeightedPolicies(POLICY, version.interface, recipe=seeded)
     weights = seeded.rebuild(np.arange(count))
@@ -272,8 +284,10 @@ class Cluster:
     workers: list[subprocess.Popen[bytes]]
 
 
-def start_worker(address: str, folder: Path, **process: Any) -> subprocess.Popen[bytes]:
-    options = ["--nthreads", "1", "--host", "127.0.0.1", "--no-nanny", "--no-dashboard"]
+def start_worker(
+    address: str, folder: Path, nanny: str = "--no-nanny", **process: Any
+) -> subprocess.Popen[bytes]:
+    options = ["--nthreads", "1", "--host", "127.0.0.1", nanny, "--no-dashboard"]
     return subprocess.Popen(
         [*DASK, "worker", address, *options, "--local-directory", str(folder)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **process,
@@ -281,7 +295,7 @@ def start_worker(address: str, folder: Path, **process: Any) -> subprocess.Popen
 
 
 @contextmanager
-def running(folder: Path, workers: int) -> Iterator[Cluster]:
+def running(folder: Path, workers: int, nanny: str = "--no-nanny") -> Iterator[Cluster]:
     """A scheduler and workers, each a process of its own, on loopback."""
     file = folder / "scheduler.json"
     options = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
@@ -295,7 +309,7 @@ def running(folder: Path, workers: int) -> Iterator[Cluster]:
             assert scheduler.poll() is None
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
-        started += [start_worker(address, folder / str(n)) for n in range(workers)]
+        started += [start_worker(address, folder / str(n), nanny) for n in range(workers)]
         yield Cluster(address, scheduler, started)
     finally:
         for process in (*started, scheduler):
@@ -321,6 +335,160 @@ def test_workers_that_died_between_two_calls_are_replaced(
             worker.kill()
             worker.wait()
         assert same(pool.evaluate(population(version), Task(version, "normal", SEEDS)), expected)
+
+
+def ready(pool: Evaluator, version: EnvVersion) -> list[WorkerProcess]:
+    """The workers of a pool, when all of them have said that they are ready."""
+    assert isinstance(pool, ProcessEvaluator)
+    while not (pool.workers and all(worker.ready for worker in pool.workers)):
+        pool.evaluate(population(version, 4), Task(version, "normal", SEEDS))
+    return list(pool.workers)
+
+
+@pytest.mark.parametrize("strikes", ["before the call", "before the shard is read"])
+def test_an_individual_is_not_blamed_for_workers_that_were_killed_idle(
+    version: EnvVersion, expected: Evaluation, monkeypatch: pytest.MonkeyPatch, strikes: str
+) -> None:
+    with evaluator(version, "processes", workers=2) as pool:
+        workers = ready(pool, version)
+        for worker in workers:
+            worker.process.send_signal(signal.SIGSTOP)  # it reads no more
+
+        def kill() -> None:
+            for worker in workers:
+                worker.process.kill()
+                worker.process.wait()
+
+        collect = Pool._collect
+
+        def collected(self: Pool, *args: Any) -> None:
+            kill()
+            collect(self, *args)
+
+        if strikes == "before the call":
+            kill()
+        else:
+            monkeypatch.setattr(Pool, "_collect", collected)
+        found = pool.evaluate(population(version, 1), Task(version, "normal", SEEDS))
+    assert np.array_equal(found.returns, expected.returns[:1])
+    assert (found.retries, found.crashes) == (0, ())
+
+
+def test_a_worker_that_is_stuck_holds_up_no_large_message(
+    version: EnvVersion, expected: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "STALL", 1)
+    with evaluator(version, "processes", workers=2) as pool:
+        stuck, _ = ready(pool, version)
+        stuck.process.send_signal(signal.SIGSTOP)
+        policies = population(version, ballast=BALLAST)
+        found = pool.evaluate(policies, Task(version, "normal", SEEDS))
+        assert stuck.process.poll() is not None
+    assert same(found, expected)
+    assert found.retries == 0
+
+
+def program(path: Path, code: str) -> str:
+    """A program that takes a worker's place; `connection` is its socket."""
+    path.write_text(
+        f"#!{sys.executable}\nimport os, sys, time\n"
+        "from multiprocessing.connection import Connection\n"
+        f"connection = Connection(int(sys.argv[-1]))\n{code}"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_worker_that_is_stuck_in_its_answer_is_ended(
+    version: EnvVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = "for word in 'here', 'ready':\n    connection.send(word)\n    connection.recv_bytes()\n"
+    begins = "os.write(connection.fileno(), bytes([0, 0, 1, 0]))\ntime.sleep(60)\n"
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "stuck", says + begins))
+    monkeypatch.setattr(processes, "STALL", 1)
+    begun = time.monotonic()
+    with evaluator(version, "processes", workers=1) as pool:
+        found = pool.evaluate(population(version, 1), Task(version, "normal", SEEDS))
+    assert time.monotonic() - begun < 30
+    assert np.isneginf(found.returns).all()
+
+
+@pytest.mark.parametrize("ballast", [b"", BALLAST])
+def test_workers_that_do_not_start_are_given_up_in_every_call(
+    version: EnvVersion, expected: Evaluation, monkeypatch: pytest.MonkeyPatch, ballast: bytes
+) -> None:
+    starts: list[WorkerProcess] = []
+    start = WorkerProcess.__init__
+
+    def started(self: WorkerProcess, *args: Any) -> None:
+        starts.append(self)
+        assert len(starts) < 20, "it would try for ever"
+        start(self, *args)
+
+    monkeypatch.setattr(WorkerProcess, "__init__", started)
+    policies, task = population(version, ballast=ballast), Task(version, "normal", SEEDS)
+    with evaluator(version, "processes", workers=2) as pool:
+        for broken in ("/bin/false", "/bin/false", "/nowhere/python"):
+            starts.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "executable", broken)
+                with pytest.raises(EvaluationError, match="3 worker processes in a row"):
+                    pool.evaluate(policies, task)
+            assert 3 <= len(starts) <= 4
+        starts.clear()
+        assert same(pool.evaluate(policies, task), expected)
+
+
+@pytest.mark.parametrize("says", ["", "connection.send('here')\n"])
+def test_workers_that_never_get_ready_are_given_up_by_their_deadline(
+    version: EnvVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    """However much there is to send them, and all at once."""
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "idle", says + "time.sleep(60)\n"))
+    monkeypatch.setattr(processes, "START_DEADLINE", 2.0)
+    monkeypatch.setattr(processes, "STALL", 1)
+    policies, begun = population(version, ballast=BALLAST), time.monotonic()
+    with (
+        evaluator(version, "processes", workers=3) as pool,
+        pytest.raises(EvaluationError, match="3 worker processes in a row"),
+    ):
+        pool.evaluate(policies, Task(version, "normal", SEEDS))
+    assert time.monotonic() - begun < 30
+
+
+def breeding(strategy: str, module: str) -> tuple[EnvVersion, NetworkParams, WeightedPolicies]:
+    """CartPole, a network, and a population of it as a recipe."""
+    world = pin(EnvParams(id="CartPole-v1", max_episode_steps=60))
+    network = NetworkParams(module=module, kwargs={})
+    evolution = {"strategy": strategy, "parents": 3, "children": 5, "newcomers": 0, "memory": 0}
+    params = RunParams.model_validate({"network": network, "evolution": evolution})
+    genetic = make_strategy(params, world.interface)
+    assert isinstance(genetic, Genetic)
+    state = genetic.init(3)
+    born = genetic.ask(state)
+    state = genetic.tell(state, born, np.arange(len(born), dtype=np.float64))
+    recipe = BirthRecipe.of(genetic.encoding, state, genetic.ask(state))
+    return world, network, WeightedPolicies(network, world.interface, recipe=recipe)
+
+
+@pytest.mark.parametrize("module", ["closed:Squashed", "closed:local", "closed:normed"])
+@pytest.mark.parametrize("strategy", ["ga", "self-adaptive-ga"])
+def test_recipes_of_networks_that_do_not_pickle_do(here: None, strategy: str, module: str) -> None:
+    world, _, policies = breeding(strategy, module)
+    work = Work.of("cartpole", policies, Task(world, "normal", SEEDS))
+    sent = pickle.loads(pickle.dumps(work))  # noqa: S301  our own bytes
+    everyone = np.arange(len(policies))
+    assert sent.recipe.rebuild(everyone).tobytes() == policies.take(everyone).tobytes()
+
+
+def test_networks_that_do_not_pickle_are_played_in_processes(here: None) -> None:
+    world, network, policies = breeding("ga", "closed:Squashed")
+    task, found = Task(world, "normal", SEEDS), []
+    for settings in (EngineSettings(), EngineSettings(engine="processes", workers=2)):
+        with make_evaluator(settings, world, network) as each:
+            found.append(each.evaluate(policies, task))
+    assert same(*found)
+    assert len(np.unique(found[0].lengths)) > 2
 
 
 def test_no_seeds_are_no_episodes(version: EnvVersion) -> None:
@@ -378,8 +546,9 @@ def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
     with evaluator(version, "inprocess") as one:
         undisturbed = one.evaluate(policies, Task(version, "normal", SEEDS))
     with evaluator(version, "dask", dask_address=cluster.address) as dask:
-        calm = dask.evaluate(policies, Task(version, "normal", SEEDS))
         dask.client.wait_for_workers(3, timeout=60)  # type: ignore[attr-defined]
+        calm = dask.evaluate(policies, Task(version, "normal", SEEDS))
+        (playing,) = psutil.Process(cluster.workers[1].pid).children()
         killer = threading.Timer(0.3, cluster.workers[1].send_signal, [signal.SIGKILL])
         killer.start()
         begun = time.monotonic()
@@ -387,9 +556,39 @@ def test_dask_survives_a_killed_worker(cluster: Cluster, here: None) -> None:
         took = time.monotonic() - begun
         killer.join()
         assert len(dask.client.nthreads()) == 2  # type: ignore[attr-defined]
+    playing.wait(4)  # it ends with the worker that started it
     assert took > 0.3, "the worker was to die in the middle"
     assert same(calm, undisturbed)
     assert same(result, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+@pytest.mark.parametrize(
+    ("nanny", "peril", "reason"),
+    [("--nanny", "die", "exit code -9"), ("--no-nanny", "hang", "no answer within 5 s")],
+)
+def test_an_individual_ends_or_hangs_no_dask_worker(
+    expected: Evaluation, here: None, tmp_path: Path, nanny: str, peril: str, reason: str
+) -> None:
+    version, others = perilous(peril), np.arange(6) != GUILTY
+    with running(tmp_path, 2, nanny) as cluster:
+        with evaluator(version, "dask", dask_address=cluster.address, shard_deadline=5.0) as dask:
+            client = dask.client  # type: ignore[attr-defined]
+            client.wait_for_workers(2, timeout=60)
+            before = client.run(os.getpid)
+            found = dask.evaluate(population(version, 6), Task(version, "normal", SEEDS))
+            assert client.run(os.getpid) == before
+        assert np.array_equal(found.returns[others], expected.returns[:6][others])
+        assert np.isneginf(found.returns[GUILTY]).all()
+        assert {crash.individual for crash in found.crashes} == {GUILTY}
+        assert all(reason in crash.message for crash in found.crashes)
+        players = [one for pid in before.values() for one in psutil.Process(pid).children()]
+        for worker in cluster.workers:
+            worker.terminate()
+            worker.wait(60)
+        for player in players:
+            player.wait(10)
 
 
 @pytest.mark.slow
