@@ -17,3 +17,8 @@ class Refused(ClientError):
     def __init__(self, status: int, message: str, field: str | None) -> None:
         super().__init__(f"the server refused ({status}): {message}")
         self.status, self.field = status, field
+        self._given = status, message, field
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copied from what made it, so that it may cross processes."""
+        return type(self), self._given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -190,6 +191,8 @@ def test_a_refusal_is_said_and_not_repeated() -> None:
     with pytest.raises(Refused, match="expected 4 numbers") as caught:
         client_of(answer).act([0.0])
     assert (caught.value.status, caught.value.field, len(count)) == (422, "observation", 1)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.status, again.field) == (str(caught.value), 422, "observation")
 
 
 def test_however_often_it_has_tried_a_client_waits_no_longer_than_its_longest_pause() -> None:
