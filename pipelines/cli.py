@@ -220,13 +220,13 @@ def _refuse(error: SrghnError) -> None:
 
 def _end(kind: str, message: str, code: int) -> None:
     """One line on stderr; a script that asked for JSON gets it as JSON too."""
-    from pipelines.commands.output import print_json
+    from pipelines.commands.output import print_json, told
     from pipelines.commands.records import safe
 
     typer.echo(safe(f"srghn: {message}"), err=True)
     if "--json" in sys.argv[1:]:
         try:
-            print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+            print_json({"error": told(kind, message, code)})
         except OSError:  # stderr has it
             _hush()
     sys.exit(code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands.output import JsonOption, PolicyOption, out, print_json, reading
+from pipelines.commands.output import JsonOption, PolicyOption, out, print_json, reading, told
 
 if TYPE_CHECKING:
     from pipelines.runs.target import Target
@@ -73,12 +73,8 @@ def check(
             _note(noted)
     except SrghnError as error:
         if json:
-            told = {
-                "kind": type(error).__name__,
-                "message": str(error),
-                "exit_code": error.exit_code,
-            }
-            print_json({**known, "ok": False, "error": told})
+            said = told(type(error).__name__, str(error), error.exit_code)
+            print_json({**known, "ok": False, "error": said})
             raise typer.Exit(error.exit_code) from error
         raise
     if json:

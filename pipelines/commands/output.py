@@ -106,6 +106,11 @@ def print_json(data: Any) -> None:
     say(json.dumps(_finite(data), indent=2, default=str, allow_nan=False))
 
 
+def told(kind: str, message: str, exit_code: int) -> dict[str, Any]:
+    """An error as every command's JSON has it."""
+    return {"kind": kind, "message": message, "exit_code": exit_code}
+
+
 def say(text: Any, *, nl: bool = True) -> None:
     """Write to stdout what a command was asked for, as it is."""
     typer.echo(text, file=stdout(), nl=nl)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -227,6 +228,33 @@ class Backend(Evaluator):
 
     def describe(self) -> str:
         return f"{self.name}, in process"
+
+
+class Remote(Evaluator):
+    """An engine: it plays in other processes, but callables, which need not pickle, in this one."""
+
+    remote = True
+    backend: str
+    version: EnvVersion
+    network: NetworkParams
+
+    def evaluate(
+        self, policies: Policies, task: Task, progress: Progress | None = None
+    ) -> Evaluation:
+        check_call(self.version, self.network, policies, task)
+        if isinstance(policies, WeightedPolicies):
+            return self._elsewhere(policies, task, progress)
+        return self._local.evaluate(policies, task, progress)
+
+    @abstractmethod
+    def _elsewhere(
+        self, policies: WeightedPolicies, task: Task, progress: Progress | None
+    ) -> Evaluation:
+        """`evaluate` for what other processes can play."""
+
+    @cached_property
+    def _local(self) -> Backend:
+        return make_backend(self.backend, self.version, self.network)
 
 
 #: Name -> import path of a `Backend`, fastest first: 'auto' takes the first that supports the work.

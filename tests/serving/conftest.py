@@ -19,10 +19,12 @@ import pytest
 from safetensors.numpy import save
 
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.reports import NUMBERS
 from serving.settings import Settings
+from serving.tokens import Tokens
 from srghn.candidates.candidate import Candidate, OnnxPolicy
 from srghn.errors import TransitionRefused
 from srghn.files import canonical_json, sha256_bytes, sha256_file
@@ -348,6 +350,14 @@ def home(tmp_path: Path, make_candidate: Callable[..., Candidate]) -> Iterator[H
     made = Home(tmp_path / "home", make_candidate)
     yield made
     made.ledger.close()
+
+
+@pytest.fixture
+def tokens(home: Home) -> Tokens:
+    """Of a ledger with two policies: the default one's champion is version 1, arm's is 2."""
+    home.first()
+    home.of("arm").first(more=2, flip=True)
+    return Tokens(Database(home.settings.database_url))
 
 
 @pytest.fixture(scope="module")

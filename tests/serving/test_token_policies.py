@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 
 from serving.access import ACCESS, OPEN, SESSION, SHARED
 from serving.app import create_app
-from serving.registry.database import Database
 from serving.tokens import Tokens
 from srghn.errors import ConfigError, LedgerError
 from tests.serving.pages.test_sessions import HERE, fields, sign_in
@@ -19,13 +18,6 @@ from tests.serving.pages.test_sessions import HERE, fields, sign_in
 SCOPES = ["infer", "outcome", "review", "admin"]
 #: The default policy's champion is version 1, arm's is 2.
 OTHER, OWN = "1", "2"
-
-
-@pytest.fixture
-def tokens(home: Any) -> Tokens:
-    home.first()
-    home.of("arm").first(more=2, flip=True)
-    return Tokens(Database(home.settings.database_url))
 
 
 @pytest.fixture

@@ -21,16 +21,12 @@ from distributed.comm.addressing import get_address_host_port
 from srghn.config import EngineSettings, NetworkParams
 from srghn.errors import ConfigError, ServiceError, SrghnError
 from srghn.evaluation.base import (
-    Backend,
     Evaluation,
-    Evaluator,
     Float32,
     Int64,
-    Policies,
     Progress,
+    Remote,
     WeightedPolicies,
-    check_call,
-    make_backend,
 )
 from srghn.evaluation.engines.processes import Pool
 from srghn.evaluation.engines.shards import Alone, Board, Shard, Work
@@ -48,13 +44,11 @@ wait: Any = distributed.wait
 PATIENCE = 60.0
 
 
-class DaskEvaluator(Evaluator):
+class DaskEvaluator(Remote):
     """Every worker of the cluster at `settings.dask_address`, each with the named backend.
 
     Workers need this package installed, and one thread each: `dask worker ADDRESS --nthreads 1`.
     """
-
-    remote = True
 
     def __init__(
         self, settings: EngineSettings, backend: str, version: EnvVersion, network: NetworkParams
@@ -85,12 +79,9 @@ class DaskEvaluator(Evaluator):
                 "or set SRGHN_DASK_ADDRESS to the one that runs"
             ) from error
 
-    def evaluate(
-        self, policies: Policies, task: Task, progress: Progress | None = None
+    def _elsewhere(
+        self, policies: WeightedPolicies, task: Task, progress: Progress | None
     ) -> Evaluation:
-        check_call(self.version, self.network, policies, task)
-        if not isinstance(policies, WeightedPolicies):  # callables need not pickle
-            return self._local.evaluate(policies, task, progress)
         try:
             return self._evaluate(policies, task, progress)
         except (CancelledError, OSError) as error:
@@ -122,10 +113,6 @@ class DaskEvaluator(Evaluator):
         finally:
             self.client.cancel([shared, *running])
         return board.result()
-
-    @cached_property
-    def _local(self) -> Backend:
-        return make_backend(self.backend, self.version, self.network)
 
     def _workers(self) -> list[str]:
         """The addresses of those there are now; waits for a first one."""

@@ -16,22 +16,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from srghn.config import EngineSettings, NetworkParams
 from srghn.errors import EvaluationError, SrghnError, one_line
-from srghn.evaluation.base import (
-    Backend,
-    Evaluation,
-    Evaluator,
-    Policies,
-    Progress,
-    WeightedPolicies,
-    check_call,
-    make_backend,
-)
+from srghn.evaluation.base import Evaluation, Progress, Remote, WeightedPolicies
 from srghn.evaluation.engines.shards import Board, Shard, Shards, Work
 from srghn.evaluation.engines.worker import HERE, READY, SINGLE_THREADED
 from srghn.evaluation.task import Task
@@ -221,10 +211,8 @@ class Pool:
         self._failed_starts = 0
 
 
-class ProcessEvaluator(Evaluator):
+class ProcessEvaluator(Remote):
     """`settings.workers` processes (0: one a core), each with the named backend."""
-
-    remote = True
 
     def __init__(
         self, settings: EngineSettings, backend: str, version: EnvVersion, network: NetworkParams
@@ -240,19 +228,12 @@ class ProcessEvaluator(Evaluator):
     def describe(self) -> str:
         return f"{self.backend}, {self._pool.count} processes"
 
-    def evaluate(
-        self, policies: Policies, task: Task, progress: Progress | None = None
+    def _elsewhere(
+        self, policies: WeightedPolicies, task: Task, progress: Progress | None
     ) -> Evaluation:
-        check_call(self.version, self.network, policies, task)
-        if not isinstance(policies, WeightedPolicies):  # callables need not pickle
-            return self._local.evaluate(policies, task, progress)
         board = Board.plan(policies, task.seeds, progress, self._pool.count)
         self._pool.play(Work.of(self.backend, policies, task), board, self.deadline)
         return board.result()
-
-    @cached_property
-    def _local(self) -> Backend:
-        return make_backend(self.backend, self.version, self.network)
 
     def close(self) -> None:
         self._pool.close()

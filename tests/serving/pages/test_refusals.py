@@ -10,7 +10,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.registry.database import Database
 from serving.tokens import Tokens
 from srghn.errors import LedgerError
 from tests.serving.pages.test_sessions import HERE, fields, sign_in
@@ -18,14 +17,6 @@ from tests.serving.test_serving_review import passed
 
 #: What a browser says that it takes.
 PAGE = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-@pytest.fixture
-def tokens(home: Any) -> Tokens:
-    """The default policy's champion is version 1, arm's is 2."""
-    home.first()
-    home.of("arm").first(more=2, flip=True)
-    return Tokens(Database(home.settings.database_url))
 
 
 @pytest.fixture
