@@ -13,6 +13,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ CRASHES = frozenset(
 )
 #: How long a stage that Ctrl-C reached, too, has to end by itself.
 STOP_SECONDS = 3.0
+#: How long whoever would work in a workspace waits for another process that only looks.
+LOOK_SECONDS = 1.0
 
 #: The cache all workspaces of a home share, named from the folder this is in: a home may move.
 DVC_CONFIG = """\
@@ -152,24 +155,35 @@ class Workspace:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Work here, alone; raises `ConfigError` while another process does."""
+        end = time.monotonic() + LOOK_SECONDS
         with (self.root / ".lock").open("w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConfigError(
-                    f"another process is working on run {self.name}; wait for it, then see srghn "
-                    "status"
-                ) from error
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > end:
+                        raise ConfigError(
+                            f"another process is working on run {self.name}; wait for it, then see "
+                            "srghn status"
+                        ) from error
+                time.sleep(0.01)
             yield
 
     @property
     def busy(self) -> bool:
-        """Whether a process is at work here now."""
+        """Whether a process is at work here now.
+
+        Two that look at once see the same, and `held` waits for them.
+        """
         try:
-            with self.held():
-                return False
-        except ConfigError:
+            with (self.root / ".lock").open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
+        return False
 
     @property
     def generations_done(self) -> int:
@@ -199,6 +213,9 @@ class Workspace:
             self.dvc_config.read_text(encoding="utf-8") != DVC_CONFIG
         ):  # written before 0.3: with an absolute path
             write_dvc_config(self)
+        # What a killed process left there blocks DVC while another process has its pid, or for good
+        # where it is torn. Nothing else that writes is at work here: whoever runs a stage holds it.
+        (self.root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
         command = [sys.executable, "-m", "pipelines.runs.repro", stage, str(self.error)]
         if stage == "pin":
             command.append("--no-run-cache")

@@ -120,6 +120,19 @@ def test_what_dvc_fails_of_is_told(settings: Settings, tiny: Tiny) -> None:
         workspace.run_stage("evolve", settings)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("left", ["another process has the pid", "torn"])
+def test_what_a_killed_process_left_of_dvcs_lock_blocks_nothing(
+    settings: Settings, tiny: Tiny, left: str
+) -> None:
+    workspace = create_workspace(settings, "one", tiny())
+    killed = {"pid": os.getppid(), "cmd": "python -m pipelines.runs.repro pin"}
+    noted = json.dumps({"write": {str(workspace.env_version): killed}, "read": {}})
+    (workspace.root / ".dvc" / "tmp" / "rwlock").write_text("" if left == "torn" else noted)
+    workspace.run_stage("pin", settings)
+    assert workspace.env_version.is_file()
+
+
 def test_what_dvc_fails_of_is_told_where_its_folder_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

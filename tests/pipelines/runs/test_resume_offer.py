@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,20 @@ def test_two_processes_never_work_on_one_run(settings: Settings, tiny: Tiny) -> 
     with workspace.held():
         assert workspace.busy
     assert not workspace.busy
+
+
+def test_who_only_looks_whether_a_run_is_at_work_stands_in_nobodys_way(
+    settings: Settings, tiny: Tiny
+) -> None:
+    workspace = create_workspace(settings, "one", tiny())
+    with (workspace.root / ".lock").open() as looks:
+        fcntl.flock(looks, fcntl.LOCK_SH)
+        assert not workspace.busy
+        ends = threading.Timer(0.2, fcntl.flock, (looks, fcntl.LOCK_UN))
+        ends.start()
+        with workspace.held():
+            assert workspace.busy
+        ends.join()
 
 
 def test_the_command_names_the_command_that_goes_on(
