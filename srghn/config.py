@@ -246,14 +246,14 @@ class EvolutionParams(Params):
         ge=0,
         le=64,
         description="former best individuals, stored when fitness drops, that then compete once; "
-        "None: 8 in strategies with lineages",
+        "None: 8 in strategies with lineages, but for restart",
     )
     newcomers: float | None = Field(
         None,
         ge=0,
         lt=1,
         description="share of births that are new founders, from a drop of fitness until it has "
-        "recovered; None: 0.5 in strategies with lineages",
+        "recovered; None: 0.5 in strategies with lineages, but for restart",
     )
     architectures: tuple[dict[str, Any], ...] = Field(
         (),
@@ -354,7 +354,9 @@ class GateParams(Params):
         "none", description="candidates: divide alpha among all candidates against one champion"
     )
     salt: str = Field(
-        "srghn-gate-1", description="part of the seed of the gate's episodes, with the digest"
+        "srghn-gate-1",
+        description="part of the seed of the gate's episodes, with the ledger's lease; without a "
+        "ledger with the candidate's digest",
     )
 
     @model_validator(mode="after")

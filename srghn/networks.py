@@ -6,7 +6,6 @@ weights get in. Parameters with `requires_grad=False` and buffers stay as they a
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from importlib import import_module
@@ -20,6 +19,7 @@ from srghn.config import NetworkParams
 from srghn.envs.interface import Interface
 from srghn.errors import FAILURES, ConfigError, one_line
 from srghn.memory import Normalise, Stacked, Stateful, keeps_state, recurrent, state_size
+from srghn.params import nearest
 
 
 def build_network(params: NetworkParams, interface: Interface) -> nn.Module:
@@ -95,7 +95,7 @@ def _resolve(path: str) -> Callable[..., nn.Module]:
     found = getattr(module, name, None)
     if found is None:
         classes = [n for n, v in vars(module).items() if _is_policy(v)]
-        raise ConfigError(f"network.module {path!r}: no such class; {_hint(name, classes)}")
+        raise ConfigError(f"network.module {path!r}: no such class; {nearest(name, classes)}")
     if not (_is_policy(found) or inspect.isfunction(found)):
         raise ConfigError(
             f"network.module {path!r} must be a subclass of torch.nn.Module, or a function that "
@@ -246,8 +246,3 @@ def _check_output(output: object, path: str, given: tuple[int, ...], action_size
         raise ConfigError(
             f"network {path} must return float32, got {output.dtype}; cast its output"
         )
-
-
-def _hint(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

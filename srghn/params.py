@@ -33,12 +33,17 @@ def told(item: Mapping[str, Any]) -> str:
     return words if isinstance(given, Mapping | BaseModel) else f"{words}, got {given!r}"
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say where `name` is none of `known`: the one most like it, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
 def unknown(path: str, node: Any) -> str:
     """Says so of a key, and which of `node` is the nearest to it."""
-    known = list(node) if isinstance(node, dict) else []
-    near = difflib.get_close_matches(path.rsplit(".", 1)[-1], known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return f"unknown parameter {path!r}; {hint}"
+    known = node if isinstance(node, dict) else ()
+    return f"unknown parameter {path!r}; {nearest(path.rsplit('.', 1)[-1], known)}"
 
 
 def set_otherwise(assignments: Iterable[str], key: str, value: str) -> bool:

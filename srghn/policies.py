@@ -7,7 +7,6 @@ gives (outputs, state).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -18,6 +17,7 @@ from srghn.config import NetworkParams
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
 from srghn.networks import build_network
+from srghn.params import nearest
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -154,7 +154,7 @@ class _Block(nn.Module):
 def make_activation(name: str) -> nn.Module:
     """A fresh activation by name; raises `ConfigError` naming the nearest known one."""
     if name not in ACTIVATIONS:
-        raise ConfigError(f"unknown activation {name!r}; {_hint(name, list(ACTIVATIONS))}")
+        raise ConfigError(f"unknown activation {name!r}; {nearest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]()
 
 
@@ -171,8 +171,3 @@ def _sizes(sizes: list[int]) -> list[int]:
         if size < 1:
             raise ConfigError(f"every layer needs at least one unit, got sizes {sizes}")
     return sizes
-
-
-def _hint(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

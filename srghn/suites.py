@@ -18,7 +18,6 @@ What a suite's `rules` leave out, the gate rules say.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +25,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from srghn.errors import ConfigError
-from srghn.params import Params, explain
+from srghn.params import Params, explain, nearest
 from srghn.yaml_files import read_yaml
 
 #: What of the gate rules is the suite's: budgets, margins, bars, and what returns mean.
@@ -110,9 +109,7 @@ class Suite(Params):
     def _known(self) -> Suite:
         for name in self.rules:
             if name not in RULES:
-                near = difflib.get_close_matches(name, RULES, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(RULES)}"
-                raise ValueError(f"rules.{name} is no rule of a suite; {hint}")
+                raise ValueError(f"rules.{name} is no rule of a suite; {nearest(name, RULES)}")
         return self
 
     @classmethod

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from srghn.extras import EXTRAS, MissingExtra, needed
+from tests.test_import_map import imports
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,6 +53,15 @@ def test_the_server_starts_with_nothing_but_the_extra_serve(tmp_path: Path) -> N
     done = only("serve", "-m", "srghn.start", *words, cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr.startswith("srghn: cannot listen on 203.0.113.1:8000: "), done.stderr
+
+
+def test_each_package_that_the_server_imports_is_of_the_base_or_of_a_known_extra() -> None:
+    """So that one which is missing is named with its extra, after an update too."""
+    base = {"numpy", "pydantic", "pydantic_settings", "yaml", "typer", "rich"}
+    files = sorted((ROOT / "serving").rglob("*.py"))
+    tops = {name.partition(".")[0] for file in files for name in imports(file.read_text())}
+    tracing = {"opentelemetry"}  # which says itself what to install
+    assert tops - sys.stdlib_module_names - {"srghn", "serving"} <= base | tracing | {*EXTRAS}
 
 
 def test_a_blocked_package_is_not_found() -> None:

@@ -267,7 +267,7 @@ BACKENDS: dict[str, str] = {
     "envpool": "srghn.evaluation.backends.envpool:EnvPoolBackend",
     "gymnasium": "srghn.evaluation.backends.gymnasium:GymnasiumBackend",
 }
-#: Names that backends had before 0.3, which older records and scripts may state -> today's.
+#: Names that backends had before 0.3, which scripts may state -> today's.
 FORMER_NAMES = {
     "compiled": "cartpole-mlp",
     "vectorised": "cartpole",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -24,6 +23,7 @@ from srghn.evolution.self_adaptive_ga import self_adaptive_ga
 from srghn.evolution.self_referential import self_referential
 from srghn.evolution.snes import snes
 from srghn.ghn import GHN
+from srghn.params import nearest
 
 Factory = Callable[[RunParams, Interface], Strategy[Any]]
 
@@ -112,11 +112,9 @@ def _factory(name: str) -> Factory:
         return STRATEGIES[name]
     module, _, attribute = name.partition(":")
     if not attribute:
-        near = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f"did you mean {near[0]!r}" if near else f"known: {', '.join(STRATEGIES)}"
         raise ConfigError(
-            f"evolution.strategy: there is no strategy {name!r}; {hint}; your own: an import path "
-            "module:factory"
+            f"evolution.strategy: there is no strategy {name!r}; {nearest(name, STRATEGIES)}; your "
+            "own: an import path module:factory"
         )
     try:
         found: Factory = getattr(import_module(module), attribute)
@@ -144,8 +142,8 @@ def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
         asked = [name for name in ("memory", "newcomers") if getattr(evolution, name)]
         if asked:
             raise ConfigError(
-                f"evolution.{asked[0]}: {strategy.name} has no survivors to store; set it to 0, or "
-                "use a strategy with lineages, such as self-referential"
+                f"evolution.{asked[0]}: {strategy.name} has none; set it to 0, or use "
+                "self-referential, constant-rate, ga, self-adaptive-ga or immigrants"
             )
         return strategy
     memory = MEMORY if evolution.memory is None else evolution.memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, as_completed
@@ -21,6 +20,7 @@ from pipelines.lab.workers import worker_pool
 from pipelines.progress import bar
 from srghn.errors import ConfigError
 from srghn.files import atomic_write
+from srghn.params import nearest
 
 #: Called with (runs done, name of the last one); by default it is a bar on stderr.
 Progress = Callable[[int, str], None]
@@ -85,9 +85,7 @@ def only(experiment: Experiment, arms: Sequence[str]) -> Experiment:
 
 def _check_known(what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise ConfigError(f"there is no {what} {name!r}; {hint}")
+        raise ConfigError(f"there is no {what} {name!r}; {nearest(name, known)}")
 
 
 def run_one(

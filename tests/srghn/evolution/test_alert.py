@@ -222,9 +222,11 @@ def test_a_checkpointed_alarm_and_memory_go_on_identically(alert: Alert) -> None
 
 
 def test_memory_without_survivors_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"evolution\.memory: cmaes has no survivors"):
+    with pytest.raises(ConfigError, match=r"evolution\.memory: cmaes has none; set it to 0"):
         make_strategy(run_params("cmaes"), LINE)
-    with pytest.raises(ConfigError, match=r"evolution\.newcomers: cmaes has no survivors"):
+    with pytest.raises(ConfigError, match=r"evolution\.memory: restart has none; set it to 0"):
+        make_strategy(run_params("restart"), LINE)  # which has its own response to a drop
+    with pytest.raises(ConfigError, match=r"evolution\.newcomers: cmaes has none"):
         make_strategy(run_params("cmaes", memory=0, newcomers=0.5), LINE)
     plain = {"memory": None, "newcomers": None}  # left to the strategy, which has none
     assert not isinstance(make_strategy(run_params("cmaes", **plain), LINE), Alert)

@@ -270,7 +270,7 @@ def play(weights, order, widths, activation, starts, physics, forces, limit, sou
     """Every individual plays every start; returns `lengths` and `broken`, both (n, e).
 
     `weights` (n, parameters) float32; `order` from `packing`; `widths` (layers + 1,) int64;
-    `starts` (e, 4) float64; `physics` to `signs` as in `cartpole_world.World`. `broken`
+    `starts` (e, 4) float64; `physics` to `signs` as in `world.World`. `broken`
     marks episodes that met a NaN. `trace` float32 (n, e, limit, 5) receives each step's
     observation and action, or has size 0.
     """
