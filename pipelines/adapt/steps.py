@@ -189,9 +189,9 @@ class Adaptation:
         who = Who(ACTOR, f"{world.id} is in mode {mode} by the diagnosis")
         try:
             number = recall(self.release, of, world, mode, who)
-        except TransitionRefused as error:  # for example, the tables of its run are gone
+            verdict = judge(self.release, number, terms.approve)
+        except TransitionRefused as error:  # the tables of its run are gone, or no attempt is left
             return self._note(alarm, "recalled", str(error), version=None, verdict="refused")
-        verdict = judge(self.release, number, terms.approve)
         why = f"version {number}, recall of {of}: {verdict.summary}"
         self._note(alarm, "recalled", why, version=number, verdict=verdict.verdict)
         if verdict.passed:

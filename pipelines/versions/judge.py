@@ -7,24 +7,30 @@ evaluation that was killed goes on as the same attempt, on the same episodes.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.lease import Lease
 from pipelines.versions.release import PIPELINE, Release
-from serving.registry.judging import PASS_SECONDS
+from serving.registry.guards import EXPIRE
+from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
 from serving.registry.records import Event, Version, Who
 from serving.registry.reports import CLOCK, TIMINGS
 from serving.registry.states import TRANSITIONS, State
 from serving.settings import Settings
 from srghn.config import GateParams
-from srghn.errors import TransitionRefused
+from srghn.errors import SrghnError, TransitionRefused
 from srghn.files import sha256_file, sync_folder
 from srghn.inference.verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 #: Runs the gate stage in a workspace.
 Sit = Callable[[Workspace, Settings], None]
@@ -41,14 +47,40 @@ def judge_version(
 ) -> Verdict:
     """Judge a version by its workspace's gate rules, against the current champion.
 
-    With the `key` of an evaluation that was cut off before its verdict, that one goes on. Raises
-    `TransitionRefused` where the version's state or its number of attempts allows no evaluation,
-    `FingerprintMismatch` where its environment is no longer the pinned one.
+    With the `key` of an evaluation that was cut off before its verdict, that one goes on. With any
+    key the last one does, if its lease ran out. Raises `TransitionRefused` where the version's
+    state or its number of attempts allows no evaluation, `FingerprintMismatch` where its
+    environment is no longer the pinned one.
     """
     lease = begin(release, version, workspace.params().gate, key)
     lease.save(workspace.lease)
-    sit(workspace, release.settings)
+    with _renewed(release, version, lease.attempt):
+        sit(workspace, release.settings)
     return record(release, version, workspace.report, key)
+
+
+@contextmanager
+def _renewed(release: Release, version: int, attempt: int) -> Iterator[None]:
+    """Keep the lease while the block runs: a gate may take longer than a lease."""
+    over, who = threading.Event(), Who(PIPELINE, "judging is at work")
+    ledger = release.ledger
+
+    def renew() -> None:
+        while not over.wait(LEASE_SECONDS / 3):
+            try:
+                ledger.renew_evaluation(
+                    version, attempt=attempt, who=who, lease_seconds=LEASE_SECONDS
+                )
+            except SrghnError as error:  # away for a while; the next time may succeed
+                logger.warning("cannot renew the lease of version %s: %s", version, error)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def require_judgeable(found: Version) -> None:
@@ -73,8 +105,12 @@ def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
         "suite_version": suite_version(rules, world),
         "policy_digest": policy_digest(rules),
         "incumbent_digest": champion.digest if champion else None,
+        "lease_seconds": LEASE_SECONDS,
     }
-    attempt = _begun(release.ledger.events(version), key)
+    found, events = release.ledger.version(version), release.ledger.events(version)
+    attempt = _begun(events, key)
+    if attempt is None and found.state is State.ERROR and events[-1].action == EXPIRE:
+        attempt = found.attempt  # its lease ran out: no verdict yet, and DVC may have the result
     if attempt is not None:
         who = Who(PIPELINE, "resume judging: the process that held the lease has ended")
         release.ledger.resume_evaluation(version, attempt=attempt, who=who, **frozen)

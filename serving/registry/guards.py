@@ -22,6 +22,8 @@ from srghn.inference.verdict import contradiction
 
 #: The ledger's step that ends an evaluation because the tuple of its lease has changed.
 CUT_OFF = "cut_off"
+#: The ledger's step that ends a lease, or a pass, whose time ran out.
+EXPIRE = "expire"
 
 
 def short(digest: str | None) -> str:
@@ -63,17 +65,24 @@ def check_unjudged(connection: Connection, found: Version, attempt: int) -> None
 
     Its lease may have run out, or the ledger may have ended it.
     """
-    table = schema.events
-    last = (
-        select(table.c.action).where(table.c.version == found.version).order_by(table.c.seq.desc())
-    )
-    ended = connection.execute(last.limit(1)).scalar()
-    lost = found.state is State.ERROR and ended in ("expire", CUT_OFF)
+    lost = found.state is State.ERROR and _ended(connection, found) in (EXPIRE, CUT_OFF)
     if found.attempt != attempt or not (lost or found.state is State.EVALUATING):
         raise TransitionRefused(
             f"attempt {attempt} of version {found.version} is over: the version is {found.state} "
             f"after attempt {found.attempt}; srghn report {found.version} shows its outcome"
         )
+
+
+def ran_out(connection: Connection, found: Version) -> bool:
+    """Whether the lease of the version's last evaluation ran out, and nothing came after."""
+    return found.state is State.ERROR and _ended(connection, found) == EXPIRE
+
+
+def _ended(connection: Connection, found: Version) -> str:
+    """The step that the version's last event is of."""
+    table = schema.events
+    last = select(table.c.action).where(table.c.version == found.version)
+    return str(connection.execute(last.order_by(table.c.seq.desc()).limit(1)).scalar())
 
 
 def check_attempts(connection: Connection, found: Version, mode: str, allowed: int) -> None:

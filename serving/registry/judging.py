@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 
 from serving.registry import guards, rows, schema, trials
-from serving.registry.guards import CUT_OFF
+from serving.registry.guards import CUT_OFF, EXPIRE
 from serving.registry.records import Evaluation, Version
 from serving.registry.states import VERDICTS, WON, State
 from serving.registry.steps import Step
@@ -147,10 +147,23 @@ def resume(
     return _lease(step, version, attempt, lease_seconds, frozen)
 
 
+def renew(step: Step, version: int, attempt: int, seconds: float) -> None:
+    """Keep the lease of an evaluation that is at work; one that is over is left as it is."""
+    found = step.version(version)
+    if found.attempt != attempt:
+        return
+    if found.state is State.EVALUATING:
+        change = update(schema.versions).where(schema.versions.c.version == version)
+        step.connection.execute(change.values(deadline=step.now + seconds))
+    else:
+        _take_again(step, found, seconds)
+
+
 def record_verdict(
     step: Step, version: int, verdict: Mapping[str, Any], report_path: Path, report_digest: str
 ) -> str:
     """End an evaluation. If the champion has changed since, a pass becomes stale at once."""
+    _take_again(step, step.version(version), LEASE_SECONDS)
     found = step.version(version)
     guards.check_leased(step.connection, found)
     mode = rows.leased_mode(step.connection, version) or _mode(step, found)
@@ -205,8 +218,23 @@ def overdue(step: Step, found: Version) -> None:
     """Write the end of a lease, of a pass, or of the time in which a trial may be repeated."""
     lease = found.state is State.EVALUATING
     why = "the lease of its evaluation ran out" if lease else "its pass expired"
-    move = step.by_ledger("expire", why)
+    move = step.by_ledger(EXPIRE, why)
     move.move(found.version, State.ERROR if lease else State.STALE, deadline=None)
+
+
+def _take_again(step: Step, found: Version, seconds: float) -> None:
+    """Take the lease again that ran out while its evaluation was at work, if its tuple holds.
+
+    The host slept, or another host's clock is ahead. No other evaluation has begun since.
+    """
+    if not guards.ran_out(step.connection, found) or (
+        step.generation() != found.incumbent_generation
+        or rows.leased_mode(step.connection, found.version) != _mode(step, found)
+    ):
+        return
+    frozen = {"suite_version": found.suite_version, "policy_digest": found.policy_digest}
+    again = step.by_ledger("resume_evaluation", "its lease ran out while it was at work")
+    _lease(again, found.version, found.attempt, seconds, frozen)
 
 
 def _lease(

@@ -23,6 +23,7 @@ from serving.registry import champions, holdbacks, judging, rows, schema, trials
 from serving.registry.database import Database
 from serving.registry.episode_log import EpisodeLog
 from serving.registry.faults import LedgerFull
+from serving.registry.guards import EXPIRE
 from serving.registry.judging import LEASE_SECONDS
 from serving.registry.reader import Reader
 from serving.registry.records import Champion, Evaluation, Who
@@ -302,6 +303,19 @@ class Ledger:
 
         return Evaluation(**self._take("resume_evaluation", who, {}, work, version=version))
 
+    def renew_evaluation(
+        self, version: int, *, attempt: int, who: Who, lease_seconds: float = LEASE_SECONDS
+    ) -> None:
+        """Keep the lease of an attempt that is at work; without effect on one that is over.
+
+        A lease that ran out is taken again, if nothing of its tuple has changed since.
+        """
+
+        def work(step: Step) -> None:
+            judging.renew(step, version, attempt, lease_seconds)
+
+        self._take("renew_evaluation", who, {}, work, version=version)
+
     def record_verdict(
         self,
         version: int,
@@ -314,8 +328,9 @@ class Ledger:
         """End an evaluation with the gate's verdict; returns the version's new state.
 
         The verdict must be about the tuple that was frozen when the evaluation began, have at
-        least one check, name the report at `report_path`, and be recorded before the lease runs
-        out. If the champion has changed since, a pass is recorded and becomes stale at once.
+        least one check, and name the report at `report_path`. One that comes after the lease ran
+        out is recorded if nothing of that tuple has changed since. If the champion has changed
+        since, a pass is recorded and becomes stale at once.
         """
         # it quotes the names of checks
         who = replace(who, reason=written_out(unix_lines(who.reason)))
@@ -338,7 +353,7 @@ class Ledger:
             for number in found:
                 version = rows.find_version(connection, number)
                 who = Who("ledger", "its time ran out")
-                judging.overdue(Step(connection, "expire", who, now, version.policy), version)
+                judging.overdue(Step(connection, EXPIRE, who, now, version.policy), version)
         return found
 
     # ------------------------------------------------------------------------------ review

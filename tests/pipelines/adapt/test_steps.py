@@ -281,6 +281,26 @@ def test_a_recall_that_is_refused_leads_to_a_run(
     assert len(workspace.params().evolution.companions) == 1  # founded on both
 
 
+def test_a_recall_that_may_not_be_judged_leads_to_a_run(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attempts are used up."""
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    served.first(bias=0.3)
+    served.second(flip=True, bias=0.1)
+    served.ledger.set_mode("policy", "flipped", who=ANN)
+    recalls(served, monkeypatch, passes=True)
+
+    def refused(*_: object) -> None:
+        raise TransitionRefused("version 3 was evaluated 3 times, 3 are allowed")
+
+    monkeypatch.setattr("pipelines.adapt.steps.judge", refused)
+    adaptation, launched = alarmed(served, mode="normal", act="run")
+    assert "3 are allowed" in str(adaptation.step())
+    assert "evolves" in str(adaptation.step())
+    assert len(launched.runs) == 1
+
+
 def test_a_genome_that_was_rolled_back_founds_nothing(served: Served) -> None:
     """Its first version is a retired champion; what was rolled back has the same genome."""
     first = served.first(bias=0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from serving.registry.states import State
 from srghn.errors import LedgerError, StaleGeneration, TransitionRefused
 
 BOTH_DATABASES = True
+WHO = Who("pipeline", "at work")
 
 
 def test_a_version_goes_from_registration_to_champion(ledger: Ledger, steps: Any) -> None:
@@ -183,8 +185,7 @@ def test_an_expired_lease_is_an_error(tmp_path: Any, steps: Any) -> None:
     now[0] = 1018
     assert ledger.expire() == []
     now[0] = 1020
-    with pytest.raises(TransitionRefused, match="no evaluation holds its lease"):
-        steps.judge(version)
+    assert ledger.expire() == [version]
     assert ledger.version(version).state is State.ERROR
     assert steps.resume(version, lease_seconds=10).attempt == 1
     now[0] = 1031
@@ -194,6 +195,63 @@ def test_an_expired_lease_is_an_error(tmp_path: Any, steps: Any) -> None:
     with pytest.raises(TransitionRefused, match="STALE"):
         steps.approve(version)
     ledger.close()
+
+
+def test_a_verdict_after_its_lease_ran_out_is_recorded_if_nothing_changed(
+    ledger: Ledger, steps: Any
+) -> None:
+    """The host slept, or another host's clock is an hour ahead."""
+    version, ahead = steps.register(), ahead_of(ledger)
+    steps.begin(version)
+    assert ahead.expire() == [version]
+    assert steps.judge(version) is State.PASSED
+    moves = [(event.action, event.to_state) for event in ledger.events(version)]
+    assert moves[2:] == [
+        ("expire", "ERROR"), ("resume_evaluation", "EVALUATING"), ("record_verdict", "PASSED")
+    ]  # fmt: skip
+    ledger.verify()
+
+
+def test_a_lease_that_ran_out_is_renewed_for_its_own_attempt_alone(
+    ledger: Ledger, steps: Any
+) -> None:
+    version, ahead = steps.register(), ahead_of(ledger)
+    steps.begin(version)
+    ahead.expire()
+    ledger.renew_evaluation(version, attempt=1, who=WHO, lease_seconds=9000)
+    assert ledger.version(version).state is State.EVALUATING
+    assert ahead.expire() == []
+    ledger.renew_evaluation(version, attempt=1, who=WHO)
+    assert ahead.expire() == [version]
+    steps.begin(version)
+    ahead.expire()
+    ledger.renew_evaluation(version, attempt=1, who=WHO)
+    assert ledger.version(version).state is State.ERROR
+
+
+@pytest.mark.parametrize("changed", ["champion", "mode", "judged"])
+def test_a_lease_that_ran_out_is_not_taken_again_for_another_tuple(
+    ledger: Ledger, steps: Any, changed: str
+) -> None:
+    version = steps.register()
+    steps.begin(version)
+    if changed == "judged":
+        steps.judge(version, "error")
+    else:
+        ahead_of(ledger).expire()
+    if changed == "champion":
+        steps.first()
+    if changed == "mode":
+        ledger.set_mode("policy", "flipped", who=WHO)
+    ledger.renew_evaluation(version, attempt=1, who=WHO)
+    with pytest.raises(TransitionRefused, match="no evaluation holds its lease"):
+        steps.judge(version)
+    assert ledger.version(version).state is State.ERROR
+
+
+def ahead_of(ledger: Ledger) -> Ledger:
+    """The same ledger on a host whose clock is 61 minutes ahead."""
+    return Ledger(ledger.database(), clock=lambda: time.time() + 3660)
 
 
 def test_an_approval_names_the_report_that_was_read(steps: Any) -> None:

@@ -1,0 +1,57 @@
+"""A lease outlasts the gate stage that works under it, however long that takes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pipelines.runs.runner import judge_again
+from pipelines.runs.stages import STAGES
+from pipelines.runs.workspaces import Workspace
+from pipelines.versions import judge
+from serving.registry.ledger import Ledger
+from serving.registry.records import Who
+from serving.registry.states import State
+from serving.settings import Settings
+from tests.pipelines.conftest import Home
+
+ANN = Who("ann", "the suite changed")
+
+
+def test_a_gate_that_takes_longer_than_a_lease_keeps_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every server ends leases that ran out, again and again."""
+    release = home.release
+    release.ledger.mark_stale(1, who=ANN)
+    monkeypatch.setattr(judge, "LEASE_SECONDS", 1.0)
+    ended = []
+
+    def slow(workspace: Workspace, settings: Settings) -> None:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            ended.extend(home.release.ledger.expire())
+            time.sleep(0.1)
+        STAGES["gate"](workspace, settings)
+
+    verdict = judge.judge_version(release, 1, home.workspace, "slow", sit=slow)
+    assert (verdict.passed, verdict.attempt, ended) == (True, 2, [])
+    assert release.ledger.version(1).state is State.PASSED
+    actions = [event.action for event in release.ledger.events(1)]
+    assert actions[-2:] == ["begin_evaluation", "record_verdict"]  # to renew is no event
+
+
+def test_an_attempt_that_was_killed_and_whose_lease_ran_out_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate of the same lease gives the same result, which DVC has."""
+    release = home.release
+    release.ledger.mark_stale(1, who=ANN)
+    lease = judge.begin(release, 1, home.workspace.params().gate, "tiny:again:2")  # and killed
+    later = Ledger(release.ledger.database(), clock=lambda: time.time() + 3660)
+    assert later.expire() == [1]
+    monkeypatch.setattr(Workspace, "run_stage", lambda at, stage, given: STAGES[stage](at, given))
+    verdict, _ = judge_again(home.settings, 1)
+    assert (verdict.attempt, verdict.lease) == (lease.attempt, lease.lease)
+    assert release.ledger.version(1).state is State.PASSED
