@@ -41,7 +41,7 @@ def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = 
     """Fire what is due. An overlap waits or is skipped, as its schedule says, and says so."""
     moment = now or datetime.now(UTC)
     fire = partial(_fire, settings, prefect, say, moment)
-    schedules.for_each(schedules.listed(settings), fire)
+    schedules.for_each(settings, fire)
 
 
 def _fire(
@@ -55,7 +55,7 @@ def _fire(
     if going and schedule.overlap == "queue":
         waits = f"the firing of {at} waits for run {going[0].name} to end"
         if schedule.note != waits:
-            schedules.note(settings, schedule.name, waits)
+            schedules.note(settings, schedule, waits)
             say(f"schedule {schedule.name}: {waits}")
         return
     if going:
@@ -65,7 +65,7 @@ def _fire(
         note = f"the firing of {at} is run {schedule.run_id(due.firing)}"
     if due.missed:
         note += f"; {due.missed} earlier firings were missed and are not repeated"
-    schedules.mark(settings, schedule.name, due.firing, note)
+    schedules.mark(settings, schedule, due.firing, note)
     say(f"schedule {schedule.name}: {note}")
 
 
@@ -146,7 +146,7 @@ def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[s
             runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
     if not settings.work_pool:  # there the trace may be on the host that took the run
         without = partial(_without_trace, settings, prefect, say)
-        schedules.for_each(schedules.listed(settings), without)
+        schedules.for_each(settings, without)
 
 
 def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Schedule) -> None:

@@ -80,18 +80,16 @@ class Prefect:
         if self._shared:
             with suppress(ObjectAlreadyExists):
                 self.client.create_work_queue(self._home, work_pool_name=self._pool)
-        known = {self._name(found.name): found for found in schedules.listed(self.settings)}
+        known = {self._name(name) for name in schedules.names(self.settings)}
         for deployment in self.client.read_deployments():
             if TAG not in deployment.tags or deployment.name in {ANY, self._any, *known}:
                 continue
             if self._of_another_home(deployment):
                 continue
-            taken = _taken_over(self.settings, deployment)
-            if taken is not None:
-                known[self._name(taken.name)] = taken
+            _take_over(self.settings, deployment)
             self.client.delete_deployment(deployment.id)
         self._deploy(self._any, {}, "Any run. Parameters: `params`, or a preset.")
-        schedules.for_each(known.values(), self.deploy)
+        schedules.for_each(self.settings, self.deploy)
 
     def deploy(self, schedule: Schedule) -> UUID:
         """What Prefect shows of a schedule; its parameters are those of each of its runs.
@@ -260,12 +258,12 @@ class Prefect:
         self.client.set_flow_run_state(found.id, state, force=True)
 
 
-def _taken_over(settings: Settings, deployment: Any) -> Schedule | None:
+def _take_over(settings: Settings, deployment: Any) -> None:
     """A schedule of 0.2, which was a deployment and nothing else, as a file."""
     crons = [each for each in deployment.schedules if hasattr(each.schedule, "cron")]
     asked = deployment.parameters
     if not crons or "preset" not in asked:
-        return None
+        return
     cron, preset = crons[0], str(asked["preset"])
     schedule = Schedule(
         name=deployment.name,
@@ -281,13 +279,12 @@ def _taken_over(settings: Settings, deployment: Any) -> Schedule | None:
     )
     try:
         params = resolved(preset, _texts(asked.get("overrides", ()))).model_dump(mode="json")
-        whole = schedules.add(settings, replace(schedule, params=params))
+        schedules.add(settings, replace(schedule, params=params))
     except SrghnError as error:  # a preset by a relative path, most of all: it failed every time
         why = f"its preset {preset} could not be read: {error}; add it again"
         params = resolved("cartpole-switch", ()).model_dump(mode="json")
         broken = replace(schedule, params=params, paused=True, reason=why)
-        whole = schedules.add(settings, broken)
-    return whole
+        schedules.add(settings, broken)
 
 
 def _texts(values: Iterable[Any]) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ later changes nothing. Files can be read, paused and removed while no server is 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +89,8 @@ def add(settings: Settings, schedule: Schedule, now: datetime | None = None) -> 
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     imports = schedule.imports or os.environ.get(IMPORTS, os.getcwd())
     whole = replace(schedule, added=moment, handled=moment, imports=imports)
-    save(settings, whole)
+    with _locked(settings):
+        save(settings, whole)
     return whole
 
 
@@ -100,15 +102,24 @@ def save(settings: Settings, schedule: Schedule) -> None:
 
 def listed(settings: Settings) -> list[Schedule]:
     """All schedules by name; raises `ConfigError` naming a file that cannot be read."""
-    return [_read(path) for path in sorted(_folder(settings).glob("*.json"))]
+    return [_read(path) for path in _files(settings)]
 
 
-def for_each(found: Iterable[Schedule], do: Callable[[Schedule], object]) -> None:
-    """Do it for each schedule, though it fails for others; raises the first failure at the end."""
+def names(settings: Settings) -> list[str]:
+    """Names of all schedules, of those that cannot be read as well."""
+    return [path.stem for path in _files(settings)]
+
+
+def for_each(settings: Settings, do: Callable[[Schedule], object]) -> None:
+    """Do it for each schedule, though others cannot be read, or it fails for them.
+
+    Raises the first failure at the end.
+    """
     failures: list[Exception] = []
-    for schedule in found:
+    for path in _files(settings):
         try:
-            do(schedule)
+            if path.is_file():  # else it was removed meanwhile
+                do(_read(path))
         except Exception as error:  # noqa: BLE001  raised below
             failures.append(error)
     if failures:
@@ -120,7 +131,7 @@ def find(settings: Settings, name: str) -> Schedule:
     path = _folder(settings) / f"{name}.json"
     if _NAME.fullmatch(name) and path.is_file():
         return _read(path)
-    known = ", ".join(path.stem for path in sorted(_folder(settings).glob("*.json"))) or "none"
+    known = ", ".join(names(settings)) or "none"
     raise ConfigError("; ".join([f"no schedule {name!r}; there are: {known}", *old_note(settings)]))
 
 
@@ -148,43 +159,65 @@ def old_note(settings: Settings) -> list[str]:
 
 def pause(settings: Settings, name: str, reason: str) -> Schedule:
     """Fire no more until it is resumed; the reason is shown meanwhile."""
-    paused = replace(find(settings, name), paused=True, reason=reason)
-    save(settings, paused)
-    return paused
+    return _edit(settings, name, lambda found: replace(found, paused=True, reason=reason))
 
 
 def resume(settings: Settings, name: str, now: datetime | None = None) -> Schedule:
     """Fire again, from the next firing on: those of the pause are not made up for."""
-    found = find(settings, name)
-    if not found.paused:
-        return found
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    resumed = replace(found, paused=False, reason="", handled=max(found.handled, moment))
-    save(settings, resumed)
-    return resumed
+
+    def resumed(found: Schedule) -> Schedule:
+        if not found.paused:
+            return found
+        return replace(found, paused=False, reason="", handled=max(found.handled, moment))
+
+    return _edit(settings, name, resumed)
 
 
-def mark(settings: Settings, name: str, firing: datetime, note: str) -> None:
+def _edit(settings: Settings, name: str, change: Callable[[Schedule], Schedule]) -> Schedule:
+    find(settings, name)  # a name that is mistyped makes no folder for the lock
+    with _locked(settings):
+        changed = change(find(settings, name))
+        save(settings, changed)
+    return changed
+
+
+def mark(settings: Settings, schedule: Schedule, firing: datetime, note: str) -> None:
     """Note what became of a firing; nothing where the schedule was removed meanwhile."""
     moment = firing.astimezone(UTC).isoformat(timespec="seconds")
-    _change(settings, name, handled=moment, note=note)
+    _change(settings, schedule, handled=moment, note=note)
 
 
-def note(settings: Settings, name: str, text: str) -> None:
+def note(settings: Settings, schedule: Schedule, text: str) -> None:
     """Note what a firing waits for; nothing where the schedule was removed meanwhile."""
-    _change(settings, name, note=text)
+    _change(settings, schedule, note=text)
 
 
-def _change(settings: Settings, name: str, **fields: str) -> None:
-    """Change these fields of the file as it is now, whatever was read of it before."""
-    path = _folder(settings) / f"{name}.json"
-    if path.is_file():
-        save(settings, replace(_read(path), **fields))  # type: ignore[arg-type]
+def _change(settings: Settings, schedule: Schedule, **fields: str) -> None:
+    """Change these fields of the file as it is now, unless another schedule took its place."""
+    path = _folder(settings) / f"{schedule.name}.json"
+    with _locked(settings):
+        if path.is_file() and (found := _read(path)).added == schedule.added:
+            save(settings, replace(found, **fields))  # type: ignore[arg-type]
 
 
 def remove(settings: Settings, name: str) -> None:
     find(settings, name)
-    (_folder(settings) / f"{name}.json").unlink()
+    with _locked(settings):
+        (_folder(settings) / f"{name}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(settings: Settings) -> Iterator[None]:
+    """One writer at a time: the clock notes firings while people change schedules."""
+    _folder(settings).mkdir(parents=True, exist_ok=True)
+    with (_folder(settings) / ".lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _files(settings: Settings) -> list[Path]:
+    return sorted(_folder(settings).glob("*.json"))
 
 
 def _folder(settings: Settings) -> Path:

@@ -23,6 +23,7 @@ from pipelines.runs.schedules import Schedule
 from pipelines.runs.workspaces import create_workspace
 from serving import runs
 from serving.settings import Settings
+from srghn.errors import ConfigError
 from tests.pipelines.conftest import Tiny, home_at
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -175,6 +176,16 @@ def test_an_overlap_is_skipped_where_the_schedule_says_so(
     assert server.launched == []
     tick(settings, server, said.append, MIDNIGHT.replace(hour=2))  # type: ignore[arg-type]
     assert server.launched == ["hourly-20260101-020000"]
+
+
+def test_a_file_that_cannot_be_read_stops_no_other_schedule(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    (settings.home / "schedules" / "a.json").write_text('{"name": "a", "cro')
+    with pytest.raises(ConfigError, match=r"a\.json is not a schedule"):
+        tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260101-010000"]
 
 
 def test_a_paused_schedule_fires_nothing(

@@ -116,6 +116,18 @@ def test_a_schedule_that_is_refused_stops_no_other(
     assert client.deployed["b"] is theirs
 
 
+def test_a_file_that_cannot_be_read_stops_no_other_deployment(
+    pair: tuple[Settings, Settings], client: Client, tiny: Tiny
+) -> None:
+    """And keeps its own."""
+    first, _ = pair
+    add(first, tiny, "z")
+    (first.home / "schedules" / "b.json").write_text("{")
+    with Prefect(first) as prefect, pytest.raises(ConfigError, match=r"b\.json is not a schedule"):
+        prefect.sync()
+    assert {"b", "z"} <= set(client.deployed)
+
+
 def test_removing_a_refused_schedule_leaves_the_other_hosts_alone(
     pair: tuple[Settings, Settings], client: Client
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,10 +143,51 @@ def replace_seed(params: object) -> str:
 
 def test_a_mark_outlives_a_schedule_that_was_removed(settings: Settings, nightly: Schedule) -> None:
     firing = datetime(2026, 1, 2, 3, tzinfo=UTC)
-    schedules.mark(settings, "nightly", firing, "run")
+    schedules.mark(settings, nightly, firing, "run")
     assert schedules.find(settings, "nightly") == replace(
         nightly, handled="2026-01-02T03:00:00+00:00", note="run"
     )
     schedules.remove(settings, "nightly")
-    schedules.mark(settings, "nightly", firing, "run")
+    schedules.mark(settings, nightly, firing, "run")
     assert schedules.listed(settings) == []
+
+
+@pytest.mark.parametrize("does", ["pause", "remove", "add"])
+def test_what_a_person_does_while_a_firing_is_noted_stays(
+    settings: Settings, nightly: Schedule, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    """The clock has read the file, and writes it once the person's command had time to end."""
+
+    def person() -> None:
+        if does == "pause":
+            schedules.pause(settings, "nightly", "holidays")
+        elif does == "remove":
+            schedules.remove(settings, "nightly")
+        else:
+            schedules.add(settings, replace(nightly, preset="another"), NOON)
+
+    save, thread = schedules.save, threading.Thread(target=person)
+
+    def slow(settings: Settings, schedule: Schedule) -> None:
+        if threading.current_thread() is not thread:
+            thread.start()
+            thread.join(0.3)
+        save(settings, schedule)
+
+    monkeypatch.setattr(schedules, "save", slow)
+    schedules.mark(settings, nightly, datetime(2026, 1, 2, 3, tzinfo=UTC), "run")
+    thread.join()
+    found = schedules.listed(settings)
+    assert [(each.paused, each.preset) for each in found] == {
+        "pause": [(True, "tiny.yaml")],
+        "remove": [],
+        "add": [(False, "another")],
+    }[does]
+
+
+def test_a_firing_of_a_schedule_that_was_replaced_is_not_noted_on_the_new_one(
+    settings: Settings, nightly: Schedule
+) -> None:
+    new = schedules.add(settings, nightly, datetime(2026, 1, 2, 4, tzinfo=UTC))
+    schedules.mark(settings, nightly, datetime(2026, 1, 2, 3, tzinfo=UTC), "run")
+    assert schedules.listed(settings) == [new]
