@@ -111,8 +111,8 @@ def simulate(
 
       srghn canary simulate --scenario long-bad --effect -0.05
     """
-    from serving.trial.scenarios import SCENARIOS
-    from serving.trial.simulate import summary
+    from pipelines.lab.trials.scenarios import SCENARIOS
+    from pipelines.lab.trials.simulate import summary
 
     if scenario not in SCENARIOS:
         raise ConfigError(f"--scenario takes one of {', '.join(SCENARIOS)}; got {scenario!r}")

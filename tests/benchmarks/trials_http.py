@@ -26,6 +26,8 @@ from typing import Any
 import httpx
 import numpy as np
 
+from pipelines.lab.trials.scenarios import LONGEST, SCENARIOS, Scenario
+from pipelines.lab.trials.simulate import Traffic, draw_returns, replay
 from serving.client.http import AGAIN
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Who
@@ -34,8 +36,6 @@ from serving.registry.trial_log import began_with, to_log
 from serving.trial.assignment import arm_of, trial_key
 from serving.trial.decision import Decision
 from serving.trial.rules import TrialTerms, WeightStep
-from serving.trial.scenarios import LONGEST, SCENARIOS, Scenario
-from serving.trial.simulate import Traffic, draw_returns, replay
 from srghn.config import CanaryParams
 from srghn.quiet import be_quiet
 from srghn.seeding import stream

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from serving.trial.scenarios import HONEST, SCENARIOS
-from serving.trial.simulate import summary
+from pipelines.lab.trials.scenarios import HONEST, SCENARIOS
+from pipelines.lab.trials.simulate import summary
 
 TRIALS, CLIENTS, SEED, MARGIN = 400, 50, 0, 0.05
 KEYS = ("scenario", "weight", "effect", "sd", "max_episodes")

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.lab.trials.scenarios import HONEST, SCENARIOS
+from pipelines.lab.trials.simulate import rules_for, summary
 from serving.trial.plan import plan
-from serving.trial.scenarios import HONEST, SCENARIOS
-from serving.trial.simulate import rules_for, summary
 
 TRIALS = 30
 

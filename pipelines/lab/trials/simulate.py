@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.lab.trials.scenarios import LONGEST, SCENARIOS, Scenario
 from serving.trial.decision import Decision, advance, decide, weight_now
 from serving.trial.evidence import Log, TrialState, begin
 from serving.trial.plan import plan
 from serving.trial.rules import TrialRules, WeightStep
-from serving.trial.scenarios import LONGEST, SCENARIOS, Scenario
 from srghn.seeding import stream
 
 Generator = np.random.Generator
