@@ -47,11 +47,20 @@ def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = 
 def _fire(
     settings: Settings, prefect: Prefect, say: Say, moment: datetime, schedule: Schedule
 ) -> None:
+    if schedule.ahead(moment) and datetime.fromisoformat(schedule.added) <= moment:
+        # Else this clock is the wrong one, as before a machine without a battery has asked for the
+        # time. Should a firing come again, it has the id of its run, and makes no other.
+        note = f"the clock was wrong, at {schedule.handled}; from now on it fires again"
+        schedules.mark(settings, schedule, moment, note)
+        say(f"schedule {schedule.name}: {note}")
+        return
     due = schedule.due(moment)
     if due is None:
         return
     at = f"{due.firing:%Y-%m-%d %H:%M} UTC"
-    going = [run for run in prefect.going(schedule.name) if run.name != schedule.name]
+    # A process that was killed may have launched this very firing, and not noted it.
+    own = (schedule.name, schedule.run_id(due.firing))
+    going = [run for run in prefect.going(schedule.name) if run.name not in own]
     if going and schedule.overlap == "queue":
         waits = f"the firing of {at} waits for run {going[0].name} to end"
         if schedule.note != waits:

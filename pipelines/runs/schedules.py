@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ from srghn.files import atomic_write
 Overlap = Literal["queue", "skip"]
 #: Prefect's deployment of single runs; no schedule may have its name.
 ANY = "run"
+#: A firing that was handled so long before its time was handled by a clock that was wrong.
+AHEAD = timedelta(days=1)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -66,7 +68,13 @@ class Schedule:
         return calendar.due(self.cron, self.timezone, handled, now)
 
     def following(self, now: datetime) -> datetime:
-        return calendar.following(self.cron, self.timezone, now)
+        """The next firing, which nothing has handled yet."""
+        since = max(now, datetime.fromisoformat(self.handled))
+        return calendar.following(self.cron, self.timezone, since)
+
+    def ahead(self, now: datetime) -> bool:
+        """Whether a clock that was wrong handled what lies ahead: nothing would fire until then."""
+        return datetime.fromisoformat(self.handled) - now > AHEAD
 
     def run_id(self, firing: datetime) -> str:
         """The id of the run of one firing: the same firing never runs twice."""
@@ -163,10 +171,16 @@ def pause(settings: Settings, name: str, reason: str) -> Schedule:
 
 
 def resume(settings: Settings, name: str, now: datetime | None = None) -> Schedule:
-    """Fire again, from the next firing on: those of the pause are not made up for."""
-    moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    """Fire again, from the next firing on: those of the pause are not made up for.
+
+    That holds for one that a wrong clock had handled far ahead, too, whether paused or not.
+    """
+    clock = now or datetime.now(UTC)
+    moment = clock.isoformat(timespec="seconds")
 
     def resumed(found: Schedule) -> Schedule:
+        if found.ahead(clock):
+            return replace(found, paused=False, reason="", handled=moment)
         if not found.paused:
             return found
         return replace(found, paused=False, reason="", handled=max(found.handled, moment))

@@ -191,3 +191,16 @@ def test_a_firing_of_a_schedule_that_was_replaced_is_not_noted_on_the_new_one(
     new = schedules.add(settings, nightly, datetime(2026, 1, 2, 4, tzinfo=UTC))
     schedules.mark(settings, nightly, datetime(2026, 1, 2, 3, tzinfo=UTC), "run")
     assert schedules.listed(settings) == [new]
+
+
+def test_one_that_a_wrong_clock_handled_far_ahead_is_resumed(
+    settings: Settings, nightly: Schedule
+) -> None:
+    """It was added then, too: the clock of schedules leaves it to a person, who sees it."""
+    late, now = datetime(2036, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    wrong = schedules.add(settings, nightly, late)
+    assert wrong.following(now) == datetime(2036, 1, 2, 3, tzinfo=UTC)
+    schedules.resume(settings, "nightly", now)
+    found = schedules.find(settings, "nightly")
+    assert found.following(now) == datetime(2026, 1, 2, 3, tzinfo=UTC)
+    assert found.due(datetime(2026, 1, 2, 3, tzinfo=UTC)) is not None
