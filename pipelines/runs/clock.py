@@ -94,23 +94,29 @@ def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) 
 
 def _recover(settings: Settings, prefect: Prefect, say: Say, no_worker: bool) -> None:
     going = prefect.going()
-    for run in going:
-        kind = _kind(run)
-        trace = runs.find(settings.home, run.name)
-        if kind == "SCHEDULED" or (trace is not None and trace.alive):
-            continue
-        if trace is None and settings.prefect_api_url and not _ours(settings, run, kind):
-            continue
-        lost = trace is None and bool(settings.work_pool)
-        died = no_worker and not _by_hand(run)
-        if kind == "PENDING" and not died and not lost:
-            continue
-        if _between_two_notes(run, trace, died):
-            continue
-        prefect.crashed(run, "its process is gone")
-        _gone(settings, prefect, run, trace, say)
+    try:
+        schedules.apart(going, partial(_look_at, settings, prefect, say, no_worker))
+    finally:
+        _told_by_worker(settings, prefect, say, {run.name for run in going})
 
-    _told_by_worker(settings, prefect, say, {run.name for run in going})
+
+def _look_at(settings: Settings, prefect: Prefect, say: Say, no_worker: bool, run: Any) -> None:
+    kind = _kind(run)
+    trace = runs.find(settings.home, run.name)
+    if kind == "SCHEDULED" or (trace is not None and trace.alive):
+        return
+    if trace is None and settings.prefect_api_url and not _ours(settings, run, kind):
+        return
+    lost = trace is None and bool(settings.work_pool)
+    died = no_worker and not _by_hand(run)
+    if kind == "PENDING" and not died and not lost:
+        return
+    if _between_two_notes(run, trace, died):
+        return
+    # In this order: killed in between, the next look finds it again, and what it asks for then has
+    # the same key, and makes no other flow run.
+    _gone(settings, prefect, run, trace, say)
+    prefect.crashed(run, "its process is gone")
 
 
 def _between_two_notes(run: Any, trace: runs.RunTrace | None, died: bool) -> bool:

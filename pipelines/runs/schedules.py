@@ -11,12 +11,12 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pipelines.runs import calendar
 from pipelines.services.processes import IMPORTS
@@ -24,6 +24,7 @@ from serving.settings import Settings
 from srghn.errors import ConfigError
 from srghn.files import atomic_write
 
+T = TypeVar("T")
 Overlap = Literal["queue", "skip"]
 #: Prefect's deployment of single runs; no schedule may have its name.
 ANY = "run"
@@ -119,15 +120,21 @@ def names(settings: Settings) -> list[str]:
 
 
 def for_each(settings: Settings, do: Callable[[Schedule], object]) -> None:
-    """Do it for each schedule, though others cannot be read, or it fails for them.
+    """Do it `apart` for each schedule, though others cannot be read."""
 
-    Raises the first failure at the end.
-    """
+    def read(path: Path) -> None:
+        if path.is_file():  # else it was removed meanwhile
+            do(_read(path))
+
+    apart(_files(settings), read)
+
+
+def apart(found: Iterable[T], do: Callable[[T], object]) -> None:
+    """Do it for each, though it fails for others; raises the first failure at the end."""
     failures: list[Exception] = []
-    for path in _files(settings):
+    for each in found:
         try:
-            if path.is_file():  # else it was removed meanwhile
-                do(_read(path))
+            do(each)
         except Exception as error:  # noqa: BLE001  raised below
             failures.append(error)
     if failures:

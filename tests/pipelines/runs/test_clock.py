@@ -23,7 +23,6 @@ from pipelines.runs.schedules import Schedule
 from pipelines.runs.workspaces import create_workspace
 from serving import runs
 from serving.settings import Settings
-from srghn.errors import ConfigError
 from tests.pipelines.conftest import Tiny, home_at
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -176,54 +175,6 @@ def test_an_overlap_is_skipped_where_the_schedule_says_so(
     assert server.launched == []
     tick(settings, server, said.append, MIDNIGHT.replace(hour=2))  # type: ignore[arg-type]
     assert server.launched == ["hourly-20260101-020000"]
-
-
-@pytest.mark.parametrize("overlap", ["queue", "skip"])
-def test_a_firing_that_was_launched_and_not_noted_is_not_its_own_overlap(
-    settings: Settings, tiny: Tiny, server: Server, said: list[str], overlap: str
-) -> None:
-    """The clock was killed in between."""
-    hourly(settings, tiny, overlap)
-    server.runs = [run_of("hourly-20260101-010000", "RUNNING", "hourly")]
-    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
-    note = "the firing of 2026-01-01 01:00 UTC is run hourly-20260101-010000"
-    assert schedules.find(settings, "hourly").note == note
-
-
-def test_a_clock_that_was_far_ahead_for_a_tick_stops_no_schedule(
-    settings: Settings, tiny: Tiny, server: Server, said: list[str]
-) -> None:
-    hourly(settings, tiny)
-    tick(settings, server, said.append, MIDNIGHT.replace(year=2036))  # type: ignore[arg-type]
-    for hour, minute in ((1, 30), (1, 31), (2, 0), (2, 1)):
-        moment = MIDNIGHT.replace(hour=hour, minute=minute)
-        tick(settings, server, said.append, moment)  # type: ignore[arg-type]
-    assert server.launched == ["hourly-20360101-000000", "hourly-20260101-020000"]
-    assert said[1] == (
-        "schedule hourly: the clock was wrong, at 2036-01-01T00:00:00+00:00; from now on it fires "
-        "again"
-    )
-
-
-@pytest.mark.parametrize("wrong", [datetime(1970, 1, 1, tzinfo=UTC), MIDNIGHT])
-def test_a_clock_that_is_behind_for_a_tick_fires_nothing_again(
-    settings: Settings, tiny: Tiny, server: Server, said: list[str], wrong: datetime
-) -> None:
-    """By years, as at the start of a machine without a battery, or by hours."""
-    hourly(settings, tiny)
-    for moment in (MIDNIGHT.replace(hour=5), wrong, MIDNIGHT.replace(hour=5, minute=1)):
-        tick(settings, server, said.append, moment)  # type: ignore[arg-type]
-    assert (server.launched, len(said)) == (["hourly-20260101-050000"], 1)
-
-
-def test_a_file_that_cannot_be_read_stops_no_other_schedule(
-    settings: Settings, tiny: Tiny, server: Server, said: list[str]
-) -> None:
-    hourly(settings, tiny)
-    (settings.home / "schedules" / "a.json").write_text('{"name": "a", "cro')
-    with pytest.raises(ConfigError, match=r"a\.json is not a schedule"):
-        tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
-    assert server.launched == ["hourly-20260101-010000"]
 
 
 def test_a_paused_schedule_fires_nothing(

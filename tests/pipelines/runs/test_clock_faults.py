@@ -1,0 +1,130 @@
+"""What the clock does after it was killed or was wrong, and where one thing fails of many."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.runs import schedules
+from pipelines.runs.clock import recover, tick
+from pipelines.runs.workspaces import create_workspace
+from serving.settings import Settings
+from srghn.errors import ConfigError
+from tests.pipelines.conftest import Tiny, home_at
+from tests.pipelines.runs.test_clock import MIDNIGHT, Server, gone, hourly, run_of
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return home_at(tmp_path / "home")
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.mark.parametrize("overlap", ["queue", "skip"])
+def test_a_firing_that_was_launched_and_not_noted_is_not_its_own_overlap(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str], overlap: str
+) -> None:
+    """The clock was killed in between."""
+    hourly(settings, tiny, overlap)
+    server.runs = [run_of("hourly-20260101-010000", "RUNNING", "hourly")]
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    note = "the firing of 2026-01-01 01:00 UTC is run hourly-20260101-010000"
+    assert schedules.find(settings, "hourly").note == note
+
+
+def test_a_clock_that_was_far_ahead_for_a_tick_stops_no_schedule(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    tick(settings, server, said.append, MIDNIGHT.replace(year=2036))  # type: ignore[arg-type]
+    for hour, minute in ((1, 30), (1, 31), (2, 0), (2, 1)):
+        moment = MIDNIGHT.replace(hour=hour, minute=minute)
+        tick(settings, server, said.append, moment)  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20360101-000000", "hourly-20260101-020000"]
+    assert said[1] == (
+        "schedule hourly: the clock was wrong, at 2036-01-01T00:00:00+00:00; from now on it fires "
+        "again"
+    )
+
+
+@pytest.mark.parametrize("wrong", [datetime(1970, 1, 1, tzinfo=UTC), MIDNIGHT])
+def test_a_clock_that_is_behind_for_a_tick_fires_nothing_again(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str], wrong: datetime
+) -> None:
+    """By years, as at the start of a machine without a battery, or by hours."""
+    hourly(settings, tiny)
+    for moment in (MIDNIGHT.replace(hour=5), wrong, MIDNIGHT.replace(hour=5, minute=1)):
+        tick(settings, server, said.append, moment)  # type: ignore[arg-type]
+    assert (server.launched, len(said)) == (["hourly-20260101-050000"], 1)
+
+
+def test_a_file_that_cannot_be_read_stops_no_other_schedule(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    (settings.home / "schedules" / "a.json").write_text('{"name": "a", "cro')
+    with pytest.raises(ConfigError, match=r"a\.json is not a schedule"):
+        tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260101-010000"]
+
+
+@pytest.mark.parametrize("workspace", [True, False])
+def test_a_clock_that_is_killed_while_it_resumes_a_run_resumes_it_later(
+    settings: Settings, tiny: Tiny, said: list[str], workspace: bool
+) -> None:
+    """In a pool nobody looks again at a run that has no trace here and is over in Prefect."""
+
+    class Killed(Server):
+        def go_on(self, *asked: Any) -> Any:
+            raise KeyboardInterrupt
+
+        def anew(self, *asked: Any, **more: Any) -> Any:
+            raise KeyboardInterrupt
+
+        def crashed(self, run: Any, why: str) -> None:
+            self.runs.remove(run)
+
+    if workspace:
+        create_workspace(settings, "one", tiny())
+    run = run_of("one", "RUNNING", "hourly")
+    run.parameters["params"] = {}
+    server = Killed([run])
+    with pytest.raises(KeyboardInterrupt):
+        recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
+    again = Server(server.runs)
+    recover(settings, again, said.append, no_worker=True)  # type: ignore[arg-type]
+    resumed = [("one", "hourly", "auto", 1)], [("one", 1)]
+    assert (again.gone_on, again.begun_anew) == (
+        (resumed[0], []) if workspace else ([], resumed[1])
+    )
+
+
+def test_a_run_that_cannot_be_resumed_stops_no_other(
+    settings: Settings, tiny: Tiny, said: list[str]
+) -> None:
+    class Refuses(Server):
+        def go_on(self, run_id: str, *asked: Any) -> Any:
+            if run_id == "one":
+                raise ConfigError("it cannot be resumed")
+            return super().go_on(run_id, *asked)
+
+    for name in ("one", "two", "three"):
+        create_workspace(settings, name, tiny())
+    gone(settings, "three")
+    server = Refuses([run_of(name, "RUNNING", "hourly") for name in ("one", "two")])
+    server.ended = {"three": run_of("three", "CRASHED", "hourly")}
+    with pytest.raises(ConfigError, match="it cannot be resumed"):
+        recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
+    assert ([asked[0] for asked in server.gone_on], server.crashes) == (["two", "three"], ["two"])
