@@ -6,6 +6,7 @@ file says running and the process is gone, the process was killed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
 from dataclasses import asdict, dataclass, replace
@@ -46,8 +47,8 @@ class RunTrace:
 
     @property
     def alive(self) -> bool:
-        """Whether its process exists; a process on another host is assumed to."""
-        if self.over:
+        """Whether its process exists; under another host's name, what `find` said of it."""
+        if self.state != "running":
             return False
         return self.host != socket.gethostname() or alive(self.process)
 
@@ -80,10 +81,27 @@ def find(home: Path, run_id: str) -> RunTrace | None:
         trace = RunTrace(**json.loads(text))
     except (OSError, ValueError, TypeError):
         return None
-    if not trace.over and not trace.alive:
+    if not trace.over and not _at_work(home, trace):
         why = f"its process is gone; resume it with: srghn run --resume {run_id}"
         return replace(trace, state="stopped", message=why)
     return trace
+
+
+def _at_work(home: Path, trace: RunTrace) -> bool:
+    """Whether its process exists, by its id; under another host's name, by the workspace's lock.
+
+    A home is of one host, but that may have been renamed, or be several containers.
+    """
+    if trace.host == socket.gethostname():
+        return trace.alive
+    try:
+        with (home / "workspaces" / trace.run_id / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # it is held, or cannot be looked at
+        return True
+    return False
 
 
 def recent(home: Path, most: int = 50) -> list[RunTrace]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from serving import runs
+from srghn.parents import mark
 
 
 def test_a_run_that_goes_on_is_running(tmp_path: Path) -> None:
@@ -26,11 +31,24 @@ def test_one_whose_process_is_gone_is_stopped_and_says_how_to_go_on(tmp_path: Pa
     assert found.state in runs.TROUBLE
 
 
-def test_one_on_another_host_is_taken_to_be_at_work(tmp_path: Path) -> None:
-    runs.write(tmp_path, replace(runs.begun("one"), process="999999999:1", host="elsewhere"))
-    found = runs.find(tmp_path, "one")
-    assert found is not None
-    assert (found.state, found.alive) == ("running", True)
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [("held", ("running", True)), ("free", ("stopped", False)), (None, ("stopped", False))],
+)
+def test_one_under_another_hosts_name_works_while_its_workspace_is_locked(
+    tmp_path: Path, lock: str | None, said: tuple[str, bool]
+) -> None:
+    """A container made anew has another name, and process ids of its own."""
+    runs.write(tmp_path, replace(runs.begun("one"), process=mark(), host="elsewhere"))
+    with ExitStack() as stack:
+        if lock is not None:
+            place = tmp_path / "workspaces" / "one"
+            place.mkdir(parents=True)
+            file = stack.enter_context((place / ".lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX if lock == "held" else fcntl.LOCK_UN)
+        found = runs.find(tmp_path, "one")
+        assert found is not None
+        assert (found.state, found.alive) == said
 
 
 def test_an_end_keeps_what_it_said(tmp_path: Path) -> None:
