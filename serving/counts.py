@@ -68,7 +68,8 @@ class Counts:
         """The sum over all workers. Of dead ones it includes counts, but not requests in flight."""
         if self._folder is None:
             return Total([(os.getpid(), True, self._values)])
-        return Total(list(_siblings(self._folder, self._policy)))
+        others = [each for each in _siblings(self._folder, self._policy) if each[0] != os.getpid()]
+        return Total([(os.getpid(), True, self._values), *others])
 
 
 class Total:
@@ -128,6 +129,7 @@ def _map(file: Path | None) -> Numbers:
     """The numbers, in a shared file or, without one, in this process's own memory."""
     if file is None:
         return _doubles(bytearray(_SIZE))
+    file.parent.mkdir(mode=0o700, exist_ok=True)  # a cleaner of /tmp may have removed it
     aside = file.with_name(f"{file.name}.new")
     aside.write_bytes(bytes(_SIZE))
     with aside.open("r+b") as opened:

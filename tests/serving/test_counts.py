@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,13 @@ def test_a_code_that_is_not_listed_counts_as_a_failure(tmp_path: Path) -> None:
     counts = Counts()
     counts.request("none", 418, 0.1)
     assert list(counts.total().requests()) == [("none", 500, 1.0)]
+
+
+def test_a_folder_that_a_cleaner_removed_is_made_again(tmp_path: Path) -> None:
+    """Workers that run go on counting, and others can start."""
+    folder = tmp_path / "srghn-counts-x"
+    for _ in range(2):
+        counts = Counts(folder)
+        shutil.rmtree(folder)
+        counts.request("champion", 200, 0.1)
+        assert list(counts.total().requests()) == [("champion", 200, 1.0)]
