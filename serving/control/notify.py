@@ -27,14 +27,14 @@ from urllib.parse import urlsplit
 from serving.registry.ledger import Ledger
 from serving.registry.names import base_of, page_of
 from serving.registry.records import Event
-from serving.registry.sinks import Sink, Sinks
+from serving.registry.sinks import MOST_SECONDS, Sink, Sinks
 from srghn.errors import LedgerError, ServiceError
 
 logger = logging.getLogger(__name__)
 
 #: A receiver must have answered within `TIMEOUT` seconds, even one that sends a byte at a time. The
 #: pause after a failed attempt doubles each time, from `FIRST` to `LAST` seconds.
-TIMEOUT, FIRST, LAST = 15.0, 1.0, 3600.0
+TIMEOUT, FIRST, LAST = 15.0, 1.0, MOST_SECONDS
 LOOK_SECONDS = 1.0
 TEST = "test"
 
@@ -191,6 +191,7 @@ class Sender:
         for name in self._sinks.due(self._clock()):
             if name not in self._busy or self._busy[name].done():
                 self._busy[name] = self._pool.submit(self.drain, name)
+                self._busy[name].add_done_callback(_tell)
 
     def drain(self, name: str) -> None:
         """Send a sink its due events, in order, until none is left or an attempt fails."""
@@ -211,7 +212,17 @@ class Sender:
         while not self._over.wait(LOOK_SECONDS):
             try:
                 self.look()
-            except LedgerError as error:
-                logger.error("cannot deliver to sinks: %s", error)
-            except Exception:
-                logger.exception("cannot deliver to sinks")  # a bug; the next look may succeed
+            except Exception as error:  # noqa: BLE001  the next look may succeed
+                _log(error)
+
+
+def _tell(ended: Future[None]) -> None:
+    """Log how sending to a sink failed, which nobody else looks at."""
+    error = None if ended.cancelled() else ended.exception()
+    if error is not None:
+        _log(error)
+
+
+def _log(error: BaseException) -> None:
+    bug = None if isinstance(error, LedgerError) else error
+    logger.error("cannot deliver to sinks: %s", error, exc_info=bug)

@@ -32,6 +32,8 @@ NOTABLE = (
 _PRINTED = re.compile("[!-~]+")
 #: A claimed delivery without a result is sent again after this many seconds.
 CLAIM_SECONDS = 60.0
+#: The longest pause before another attempt.
+MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ class Sinks:
     # ----------------------------------------------------------------------------- delivery
 
     def due(self, now: float) -> list[str]:
-        """Names of sinks whose head may be sent at `now` (Unix seconds)."""
+        """Names of sinks whose head may be sent at `now` (Unix seconds).
+
+        One that would wait for longer than the longest pause is due: the clock was put back.
+        """
         table = schema.deliveries
         heads = (
             select(table.c.sink, func.min(table.c.seq).label("seq"))
@@ -120,7 +125,7 @@ class Sinks:
         query = (
             select(table.c.sink)
             .join(heads, (table.c.sink == heads.c.sink) & (table.c.seq == heads.c.seq))
-            .where(table.c.next_at <= now)
+            .where((table.c.next_at <= now) | (table.c.next_at > now + MOST_SECONDS))
         )
         with self._database.read() as connection:
             return list(connection.execute(query).scalars())
@@ -131,7 +136,7 @@ class Sinks:
         with self._database.write() as connection:
             query = select(table).where(table.c.sink == name, ~table.c.delivered)
             head = connection.execute(query.order_by(table.c.seq).limit(1)).one_or_none()
-            if head is None or head.next_at > now:
+            if head is None or now < head.next_at <= now + MOST_SECONDS:
                 return None
             change = update(table).where(
                 table.c.sink == name,

@@ -399,6 +399,39 @@ def test_a_failure_of_the_sender_itself_is_an_attempt_that_failed(
     assert len(receiver.events()) == 1
 
 
+def test_a_clock_that_was_put_back_holds_nothing_up(ledger: Ledger) -> None:
+    """One event was told while it was a year ahead."""
+    sinks, year = Sinks(ledger), 365 * 86_400
+    ahead = Ledger(ledger.database(), clock=lambda: time.time() + year)
+    sinks.add("team", "http://127.0.0.1:9", (), ANN)
+    tell(ahead, "a year ahead")
+    tell(ledger, "now")
+    now = time.time()
+    assert sinks.due(now) == ["team"]
+    delivery = sinks.claim("team", now)
+    assert delivery is not None
+    assert delivery.event.reason == "a year ahead"
+    sinks.failed(delivery, "away", now + LAST)
+    assert sinks.due(now) == []
+
+
+def test_a_ledger_that_cannot_be_written_while_sending_is_said(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Sinks(ledger).add("team", "http://127.0.0.1:9", (), ANN)
+    tell(ledger, "one")
+
+    def locked(*_: Any) -> None:
+        raise LedgerError("the ledger is locked")
+
+    monkeypatch.setattr(Sinks, "claim", locked)
+    sending, _ = sender(ledger)
+    sending.look()
+    sending.close()
+    sending._pool.shutdown()
+    assert "cannot deliver to sinks: the ledger is locked" in caplog.text
+
+
 def test_a_name_is_given_once(ledger: Ledger) -> None:
     sinks = Sinks(ledger)
     sinks.add("ops", "http://127.0.0.1:1/", (), ANN)
