@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,8 @@ GENESIS = "0" * 64
 #: Most bytes of a line; this much is read from the end to find the last one.
 _LINE_BYTES = 16_384
 _REASON_CHARACTERS = 2000
+#: How long a step waits for the process that appends to the witness.
+LOCK_SECONDS = 5.0
 #: Bytes that a server reads at its start: some hundred lines. `srghn doctor` reads all.
 _RECENT_BYTES = 131_072
 
@@ -179,7 +182,7 @@ class Witness:
     def _locked(self) -> Iterator[BinaryIO]:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             _drop_torn_line(file)
             yield file
 
@@ -188,6 +191,24 @@ def valid(entries: list[Entry]) -> list[Entry]:
     """The entries that are still valid: from the last restore on."""
     restores = [n for n, entry in enumerate(entries) if entry.kind == "restore"]
     return entries[restores[-1] :] if restores else entries
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock the witness; raises `LedgerError` if another process has it for too long.
+
+    One that was stopped while it appended (Ctrl-Z, docker pause) would hold up every step.
+    """
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise LedgerError(
+                    f"another process has locked {file.name} for {LOCK_SECONDS:g} s; it may have "
+                    f"been stopped: let it go on, or end it"
+                ) from error
+        time.sleep(0.01)
 
 
 def _make_key(path: Path, secret: bytes) -> None:
