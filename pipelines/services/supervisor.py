@@ -1,7 +1,7 @@
 """Keeps processes up: each that dies is started again by itself, and none stops another.
 
 Call everything here from the main thread: on Linux the kernel ends a child with the thread that
-started it.
+started it. What comes before a restart may wait for a server, and has a thread of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -30,7 +31,7 @@ Say = Callable[[str], None]
 class Part:
     """One process to be kept up. `before` is called before each restart, when the old one is gone.
 
-    `log` is where its output goes, for people.
+    The part is started when it has ended, however. `log` is where its output goes, for people.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Part:
     since: float = 0.0
     pause: float = 0.0
     due: float | None = field(default=None)
+    waits: threading.Thread | None = None
 
 
 class Supervisor:
@@ -91,10 +93,11 @@ class Supervisor:
 
     def _restart(self, part: Part, now: float) -> None:
         try:
-            if part.before is not None:
-                part.before()
+            if not _ready(part):
+                return
             self._start(part)
-        except OSError as error:  # a full disk, or no process to be had: the other parts go on
+        # a full disk, or no process or thread to be had: the other parts go on
+        except (OSError, subprocess.SubprocessError, RuntimeError) as error:
             self._put_off(part, now, f"could not be started: {error}")
             return
         part.due = None
@@ -112,6 +115,21 @@ class Supervisor:
         with suppress(OSError):
             atomic_write(self._note, json.dumps(noted))
             self._noted = True
+
+
+def _ready(part: Part) -> bool:
+    """Whether what comes before a restart is done; begins it, and waits a moment for it."""
+    if part.before is None:
+        return True
+    if part.waits is None:
+        waits = threading.Thread(target=part.before, daemon=True, name=f"before {part.name}")
+        waits.start()
+        part.waits = waits
+    part.waits.join(LOOK_SECONDS)
+    if part.waits.is_alive():
+        return False
+    part.waits = None
+    return True
 
 
 def is_up(note: Path, name: str) -> bool:

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -109,6 +111,40 @@ def test_what_cannot_be_started_is_tried_again_and_stops_nothing(stage: Stage) -
     stage.parts.watch(now)
     assert stage.said[-1] == "the worker is started again"
     assert is_up(stage.note, "worker")
+
+
+def test_what_comes_before_a_restart_keeps_no_other_part_waiting(stage: Stage) -> None:
+    """As a Prefect server that hangs, while the runs of a worker are looked after."""
+    worker, server = stage.add("worker"), stage.add("server")
+    ends, part = threading.Event(), stage.parts.parts[0]
+    part.before = lambda: ends.wait(20) and None
+    for process in (worker, server):
+        process.kill()
+        process.wait()
+    now = time.monotonic()
+    stage.parts.watch(now)
+    stage.parts.watch(now + FIRST_SECONDS)
+    assert stage.said[2:] == ["the server is started again"]
+    ends.set()
+    stage.parts.watch(now + FIRST_SECONDS)
+    assert stage.said[3:] == ["the worker is started again"]
+
+
+def test_what_cannot_be_prepared_to_start_is_tried_again(stage: Stage) -> None:
+    """`subprocess` says so by an error that is no `OSError`."""
+    stage.add("worker")
+    part, now = stage.parts.parts[0], time.monotonic()
+    worker, part.due = part.process, now
+
+    def refuse() -> NoReturn:
+        raise subprocess.SubprocessError("Exception occurred in preexec_fn.")
+
+    part.start = refuse
+    stage.parts.watch(now)
+    assert "could not be started: Exception occurred in preexec_fn.; it" in stage.said[-1]
+    assert worker is not None
+    worker.kill()
+    worker.wait()
 
 
 def test_what_dies_for_days_is_started_again(stage: Stage) -> None:
