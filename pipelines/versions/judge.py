@@ -19,6 +19,7 @@ from typing import Any
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.lease import Lease
 from pipelines.versions.release import PIPELINE, Release
+from serving.registry.artefacts import sync_tree, touch
 from serving.registry.guards import EXPIRE
 from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
 from serving.registry.records import Event, Version, Who
@@ -126,7 +127,9 @@ def record(release: Release, version: int, report_dir: Path, key: str) -> Verdic
     """Keep the report under its digest, then the verdict that cites it in the ledger."""
     verdict = Verdict.from_json((report_dir / "verdict.json").read_bytes())
     kept = release.reports(verdict.report_digest)
-    if not kept.exists():
+    if kept.exists():
+        touch(kept / "report.html")
+    else:
         _copy_whole(report_dir, kept)
     release.store.push_report(verdict.report_digest)
     release.ledger.record_verdict(
@@ -215,6 +218,7 @@ def _copy_whole(source: Path, target: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix=".report.", dir=target.parent))
     shutil.copytree(source, aside, dirs_exist_ok=True)
     aside.chmod(0o755)
+    sync_tree(aside)  # a server whose report a power cut damaged does not start
     try:
         aside.rename(target)
     except OSError:

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +211,7 @@ class ArtefactStore:
             with _aside(target.parent) as aside:
                 for name, data in files.items():
                     atomic_write(aside / name, data)
-                _replace(target, aside)
+                replace(target, aside)
             sync_folder(target.parent)
         except OSError as error:
             if target.is_dir():
@@ -226,8 +226,7 @@ class ArtefactStore:
             if not (source / name).is_file():
                 raise ArtefactError(f"{source / name} is missing from the candidate")
             shutil.copyfile(source / name, aside / name)
-            _sync(aside / name)
-        sync_folder(aside)
+        sync_tree(aside)
         digest = Candidate.load(aside).digest
         try:
             aside.chmod(0o755)
@@ -235,9 +234,11 @@ class ArtefactStore:
         except OSError:
             if not self.has_here(digest):
                 raise
-            if not self.is_whole_here(digest):
+            if self.is_whole_here(digest):
+                touch(self.folder / digest / MANIFEST)
+            else:
                 logger.warning("candidate %s… was damaged here; it is stored again", digest[:16])
-                _replace(self.folder / digest, aside)
+                replace(self.folder / digest, aside)
         sync_folder(self.folder)
         return digest
 
@@ -263,7 +264,7 @@ def _aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _replace(target: Path, aside: Path) -> None:
+def replace(target: Path, aside: Path) -> None:
     """Put a folder that was written aside in its place, and in the place of a damaged one."""
     aside.chmod(0o755)
     damaged = aside.with_name(f"{aside.name}.old")
@@ -273,6 +274,13 @@ def _replace(target: Path, aside: Path) -> None:
     shutil.rmtree(damaged, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def touch(path: Path) -> None:
+    """Date a file now: `srghn prune` leaves what is young, and the ledger is about to cite it."""
+    with suppress(OSError):  # another user's
+        os.utime(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder with all that is in it last through a power cut, before it is renamed."""
+    for path in (*folder.rglob("*"), folder):
+        sync_folder(path)  # a file is synced by the same call

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import yaml
 from pipelines.runs.runner import judge_again
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import create_workspace, open_workspace, pipeline_definition
+from pipelines.versions import judge
 from pipelines.versions.judge import begin, judge_version, recorded
 from pipelines.versions.lease import Lease
 from serving.control import release as steps
@@ -48,6 +51,37 @@ def test_a_workspace_that_is_gone_is_not_missed(home: Home, run: Srghn) -> None:
     assert (done.returncode, done.stdout) == (0, "version 1 is CHAMPION\n")
     moves = [e.to_state for e in home.release.ledger.events(1)]
     assert moves[-2:] == ["APPROVED", "CHAMPION"]
+
+
+def test_a_report_lasts_through_a_power_cut(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is synced, and its folder, before the folder gets its name."""
+    synced, fsync, rename = set(), os.fsync, Path.rename
+    before: set[str] = set()
+
+    def seen(handle: int) -> None:
+        synced.add(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        before.update(str(each.relative_to(path)) for each in synced if each.is_relative_to(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(Path, "rename", renamed)
+    judge._copy_whole(home.workspace.report, tmp_path / "kept")
+    assert before == {".", *(path.name for path in (tmp_path / "kept").iterdir())}
+
+
+def test_a_report_that_is_recorded_again_is_young_again(home: Home) -> None:
+    """Killed between report and verdict, and resumed a month later: `srghn prune` leaves it."""
+    report = home.release.report_page(1)
+    assert report is not None
+    for file in report.parent.iterdir():
+        os.utime(file, (0, 0))
+    judge.record(home.release, 1, home.workspace.report, "tiny")
+    assert report.stat().st_mtime > time.time() - 60
 
 
 def test_what_an_old_version_lacks_is_read_from_its_workspace_or_refused_first(home: Home) -> None:

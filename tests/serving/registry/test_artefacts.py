@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,18 @@ def test_a_candidate_comes_back_whole(
     assert stored.name == candidate.digest
     assert {file.name for file in stored.iterdir()} == {MANIFEST, *FILES}
     assert [entry.name for entry in store.folder.iterdir()] == [candidate.digest]
+
+
+def test_a_candidate_that_is_stored_again_is_young_again(
+    store: ArtefactStore, make_candidate: Callable[..., Candidate]
+) -> None:
+    """A run that was cut off for a month goes on: `srghn prune` must leave what it will cite."""
+    candidate = make_candidate()
+    stored = store.folder / store.put(candidate.path)
+    for file in stored.iterdir():
+        os.utime(file, (0, 0))
+    store.put(candidate.path)
+    assert max(file.stat().st_mtime for file in stored.iterdir()) > time.time() - 60
 
 
 @pytest.mark.parametrize("name", [MANIFEST, *FILES])
