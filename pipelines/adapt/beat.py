@@ -13,8 +13,8 @@ from srghn.errors import SrghnError
 def beat(settings: Settings, launch: Launch) -> list[str]:
     """Take the next step of every policy with an alarm; returns the steps taken, as text.
 
-    An error of one policy, such as a world that is no longer as pinned, does not stop the others.
-    It is raised at the end, as `SrghnError`.
+    An error of one policy, such as a world that is no longer as pinned, or a full disk, does not
+    stop the others. It is raised at the end, as `SrghnError`.
     """
     release, told, failed = Release(settings), [], []
     for policy in _alarmed(release):
@@ -22,7 +22,7 @@ def beat(settings: Settings, launch: Launch) -> list[str]:
 
         try:
             done = Adaptation(release, policy, launch).step()
-        except SrghnError as error:
+        except (SrghnError, OSError) as error:
             failed.append(f"policy {policy}: {error}")
             continue
         if done is not None:

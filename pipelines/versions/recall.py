@@ -7,16 +7,19 @@ hours, and a world that returns is met by who was good in it.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
+from pathlib import Path
 from typing import Any
 
 from pipelines.runs.target import Target
 from pipelines.runs.workspaces import Workspace, create_workspace, find_workspace, open_workspace
 from pipelines.versions.judge import judge_version, recorded
 from pipelines.versions.release import Approval, Release, trial_rules
+from serving.registry.artefacts import replace, sync_tree
 from serving.registry.records import Version, Who
 from serving.registry.states import State
-from srghn.candidates.candidate import Candidate
+from srghn.candidates.candidate import MANIFEST, Candidate
 from srghn.envs import EnvVersion
 from srghn.errors import ConfigError, TransitionRefused
 from srghn.files import atomic_write
@@ -106,8 +109,7 @@ def workspace_of(release: Release, found: Version) -> Workspace:
     """Where a version is judged: in its run's workspace, or a recall in one of its own."""
     if found.recall_of is None:
         return open_workspace(release.settings, found.run_id)
-    workspace = find_workspace(release.settings, _name(found))
-    return workspace or _lay_out(release, found, release.world(found))
+    return _laid_out(release, found) or _lay_out(release, found, release.world(found))
 
 
 def _name(found: Version) -> str:
@@ -138,22 +140,43 @@ def _tables(release: Release, found: Version) -> Workspace:
     return workspace
 
 
+def _laid_out(release: Release, found: Version) -> Workspace | None:
+    """The workspace of a recall; None if there is none, or no whole one."""
+    workspace = find_workspace(release.settings, _name(found))
+    whole = workspace and (workspace.candidate / MANIFEST).is_file() and workspace.run.is_dir()
+    return workspace if whole else None
+
+
 def _lay_out(release: Release, found: Version, world: EnvVersion) -> Workspace:
     """A workspace with the candidate, the tables of its run, and the world it is recalled to."""
-    known = find_workspace(release.settings, _name(found))
+    known = _laid_out(release, found)
     if known is not None:
         return known
     origin = _tables(release, found)
     candidate = Candidate.load(release.store.path(found.digest))
-    aside = release.settings.workspaces / f".{_name(found)}"
-    shutil.rmtree(aside, ignore_errors=True)
-    workspace = create_workspace(
-        release.settings, aside.name, origin.params(), Target(found.policy)
-    )
-    world.save(workspace.env_version)
-    shutil.copytree(candidate.path, workspace.candidate)
-    shutil.copytree(origin.run, workspace.run)
-    told = {"version": found.version, "recall_of": found.recall_of, "run_id": found.run_id}
-    atomic_write(workspace.outcome, json.dumps(told, indent=1))  # no run to be resumed
-    aside.rename(release.settings.workspaces / _name(found))
-    return Workspace(release.settings.workspaces / _name(found))
+    target = release.settings.workspaces / _name(found)
+    # each process has its own; of digits, by which `srghn prune` knows one that was cut off
+    aside = target.with_name(f".{target.name}{secrets.randbelow(10**12):012}")
+    try:
+        workspace = create_workspace(
+            release.settings, aside.name, origin.params(), Target(found.policy)
+        )
+        world.save(workspace.env_version)
+        shutil.copytree(candidate.path, workspace.candidate)
+        shutil.copytree(origin.run, workspace.run)
+        told = {"version": found.version, "recall_of": found.recall_of, "run_id": found.run_id}
+        atomic_write(workspace.outcome, json.dumps(told, indent=1))  # no run to be resumed
+        sync_tree(aside)
+        _put_in_place(release, found, aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Workspace(target)
+
+
+def _put_in_place(release: Release, found: Version, aside: Path, target: Path) -> None:
+    """Rename a workspace to its name, unless another process was first; replace one not whole."""
+    try:
+        aside.rename(target)
+    except OSError:
+        if _laid_out(release, found) is None:
+            replace(target, aside)

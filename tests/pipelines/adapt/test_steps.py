@@ -332,6 +332,23 @@ def test_what_fails_is_raised_for_whoever_beats(
         beat(served.settings, Launched())
 
 
+def test_a_full_disk_in_one_policy_stops_no_other(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+
+    def step(adaptation: Adaptation) -> str:
+        looked.append(adaptation.policy)
+        if adaptation.policy == "arm":
+            raise OSError(28, "No space left on device")
+        return "evolves"
+
+    monkeypatch.setattr(Adaptation, "step", step)
+    monkeypatch.setattr("pipelines.adapt.beat._alarmed", lambda release: ["arm", "policy"])
+    assert beat(served.settings, Launched()) == ["policy policy: evolves"]
+    assert looked == ["arm", "policy"]
+
+
 def test_a_promotion_or_a_recovery_ends_it(served: Served) -> None:
     served.first(bias=0.3)
     adaptation, _ = alarmed(served)

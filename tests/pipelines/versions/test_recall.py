@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import create_workspace
 from pipelines.versions.compare import compare
 from pipelines.versions.recall import former_champions, judge, recall, served_world
+from pipelines.versions.release import Release
 from pipelines.versions.replay import replay
 from serving.control.loading import load
 from serving.registry.records import Who
@@ -75,6 +81,51 @@ def test_a_recall_is_gated_approved_and_served_as_any_candidate(retired: Home, r
     assert release.ledger.canary().version == 3  # type: ignore[union-attr]
     assert load(release.ledger, release.store, 3).digest == found.digest
     assert release.ledger.verify()
+
+
+def whole(home: Home, number: int) -> bool:
+    """Whether a recall's workspace has all of its run and its candidate, and nothing lies about."""
+    found = home.settings.workspaces / f"recall-{number}"
+    pairs = (
+        (home.workspace.run, found / "data" / "run"),
+        (home.release.store.path(home.release.ledger.version(1).digest), found / "data/candidate"),
+    )
+    names = [[{str(p.relative_to(at)) for p in at.rglob("*")} for at in pair] for pair in pairs]
+    left = list(home.settings.workspaces.glob(".recall*"))
+    return all(one == other for one, other in names) and not left
+
+
+def test_two_recalls_at_once_give_one_workspace(
+    retired: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand and by the watch: each has copied all of it before the other gives it its name."""
+    world, both = served_world(retired.release, "policy"), threading.Barrier(2, timeout=60)
+    module = sys.modules["pipelines.versions.recall"]
+    write = module.atomic_write
+
+    def together(path: Path, data: str) -> None:
+        write(path, data)
+        both.wait()
+
+    monkeypatch.setattr(module, "atomic_write", together)
+    release = [Release(retired.settings) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        numbers = list(pool.map(lambda each: recall(each, 1, world, "normal", ANN), release))
+    assert numbers == [3, 3]
+    assert whole(retired, 3)
+
+
+@pytest.mark.parametrize("lacks", ["params.yaml", "data/candidate/manifest.json", "data/run"])
+def test_what_two_recalls_left_that_fell_over_each_other_is_replaced(
+    retired: Home, lacks: str
+) -> None:
+    world = served_world(retired.release, "policy")
+    number = recall(retired.release, 1, world, "normal", ANN)
+    found = retired.settings.workspaces / f"recall-{number}" / lacks
+    shutil.rmtree(found) if found.is_dir() else found.unlink()
+    assert recall(retired.release, 1, world, "normal", ANN) == number
+    assert found.exists()
+    assert whole(retired, number)
 
 
 def test_what_was_withdrawn_or_is_served_is_not_recalled(retired: Home) -> None:
