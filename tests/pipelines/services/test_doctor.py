@@ -1,0 +1,57 @@
+"""What `srghn doctor` says of a ledger that cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipelines.services.doctor import Finding, examine
+from serving.registry.database import Database
+from tests.serving.conftest import Home, maker
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path / "home", maker(tmp_path))
+    made.first()
+    yield made
+    made.ledger.close()
+
+
+def look(home: Home) -> dict[str, Finding]:
+    return {finding.what: finding for finding in examine(home.settings)}
+
+
+def test_a_ledger_that_another_process_holds_is_found(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home.settings.home / "ledger.db"
+    assert look(home)["ledger"].ok
+    before = file.read_bytes(), home.ledger.count()
+    monkeypatch.setitem(Database.__init__.__kwdefaults__, "wait", 0.1)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = look(home)
+        other.execute("ROLLBACK")
+    assert not found["ledger"].ok
+    assert "database is locked" in found["ledger"].found
+    assert found["champion"].ok  # which can still be read
+    assert look(home)["ledger"].ok
+    assert (file.read_bytes(), home.ledger.count()) == before
+
+
+def test_one_fault_of_the_ledger_is_told_once(home: Home) -> None:
+    home.ledger.close()
+    for suffix in ("-wal", "-shm"):
+        (home.settings.home / f"ledger.db{suffix}").unlink(missing_ok=True)
+    (home.settings.home / "ledger.db").write_bytes(b"no database" * 1000)
+    found = look(home)
+    told = [each.what for each in found.values() if "file is not a database" in each.found]
+    assert told == ["ledger"]
+    others = [each.what for each in found.values() if each.remedy == "see the ledger"]
+    assert others == ["champion", "reports", "MLflow mirror", "MLflow"]
+    assert not any(found[what].ok for what in others)
