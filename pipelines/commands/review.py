@@ -73,6 +73,7 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     ledger = release.ledger
     ledger.policy(policy)  # refuses a name that no policy has
     champion, canary = ledger.champion(policy), ledger.canary(policy)
+    mode = ledger.service_mode(policy)
     waiting = [v.version for v in ledger.versions(policy) if v.state in ("PASSED", "APPROVED")]
     if json:
         print_json(
@@ -80,6 +81,7 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
                 "champion": vars(champion) if champion else None,
                 "canary": {**vars(canary), "rules": canary.rules.to_json()} if canary else None,
                 "waiting": waiting,
+                "mode": mode,
             }
         )
         return
@@ -95,8 +97,12 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
             f"{champion.generation}, mode {champion.mode}, since {champion.since} by "
             f"{escape(champion.by)}"
         )
+        if mode != champion.mode:
+            out.print(f"[bold]mode[/bold]      service is in {mode}")
     if canary is not None:
-        out.print(f"[bold]canary[/bold]    version {canary.version} at {_share(canary)}")
+        out.print(
+            f"[bold]canary[/bold]    version {canary.version} at {_share(canary)}, {canary.status}"
+        )
     for version in waiting:
         out.print(f"[bold]waiting[/bold]   version {version}: srghn report {version} --open")
     others = [other.name for other in ledger.policies() if other.name != policy]
@@ -213,6 +219,11 @@ def report(
             f"version {version} has no report yet, it is {found.state}; judge it: "
             f"srghn gate {version}"
         )
+    if not path.is_file():
+        raise LedgerError(
+            f"the report of version {version} is missing: there is no {path}; restore "
+            f"{path.parent} from a backup"
+        )
     if to is not None:
         path = _copied(path, to)
     if json:
@@ -299,15 +310,23 @@ def rollback(
     """
     release = _release()
     of = policy or ("policy" if to is None else release.ledger.version(to).policy)
-    seen = generation
+    seen, champion = generation, release.ledger.champion(of)
     if seen is None:
-        champion = release.ledger.champion(of)
         seen = champion.generation if champion else 0
+    mode = release.ledger.service_mode(of)
     back = release.ledger.rollback(
         who=who(reason), to_version=to, expected_generation=seen, policy=of
     )
     release.deliver()
-    _told(back.version, "CHAMPION", json)
+    assert champion is not None  # without one the ledger refuses
+    if json:
+        told = {"version": back.version, "state": "CHAMPION", "mode": back.mode}
+        print_json({**told, "service_mode": mode, "quarantined": champion.version})
+        return
+    other = f"; it was judged in mode {back.mode}, service was in {mode}"
+    said = f"version {back.version} is CHAMPION{other if mode != back.mode else ''}"
+    gone = f"version {champion.version} is quarantined"
+    out.print(f"{said}\n{gone}", markup=False, soft_wrap=True)
 
 
 def revoke(version: Version, reason: ReasonOption, json: JsonOption = False) -> None:

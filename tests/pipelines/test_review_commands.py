@@ -1,0 +1,75 @@
+"""What `srghn status`, `rollback` and `report` tell a person who decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.versions.release import Release
+from serving.registry.ledger import POLICY
+from serving.registry.records import Who
+from tests.conftest import Done, Srghn
+from tests.serving.conftest import Home, maker
+
+ANN = Who("ann", "because")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    made = Home(tmp_path / "home", maker(tmp_path))
+    # these candidates were evolved in no world that could be pinned again
+    monkeypatch.setattr(Release, "require_world", lambda self, version: None)
+    monkeypatch.setattr(Release, "deliver", lambda self: None)
+    made.first()
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture
+def run(home: Home, srghn_here: Srghn) -> Callable[..., Done]:
+    return lambda *words: srghn_here(*words, env={"SRGHN_HOME": str(home.settings.home)})
+
+
+def test_a_rollback_says_in_which_mode_its_champion_was_judged(
+    home: Home, run: Callable[..., Done]
+) -> None:
+    home.second(bias=1.0)
+    home.ledger.set_mode(POLICY, "flipped", who=ANN)
+    assert run("status").stdout.splitlines()[1] == "mode      service is in flipped"
+    back = run("rollback", "--reason", "it shakes")
+    assert back.stdout == (
+        "version 1 is CHAMPION; it was judged in mode normal, service was in flipped\n"
+        "version 2 is quarantined\n"
+    )
+    home.ledger.set_mode(POLICY, "normal", who=ANN)
+    assert "service is in" not in run("status").stdout
+    home.second(bias=2.0)
+    said = json.loads(run("rollback", "--reason", "it shakes", "--json").stdout)
+    assert said == {
+        "version": 1,
+        "state": "CHAMPION",
+        "mode": "normal",
+        "service_mode": "normal",
+        "quarantined": 3,
+    }
+
+
+def test_status_tells_a_trial_that_stands_still(home: Home, run: Callable[..., Done]) -> None:
+    version = home.approved(bias=1.0)
+    home.steps.canary(version)
+    assert run("status").stdout.splitlines()[-1].endswith("%, running")
+    home.ledger.set_trial_status("held", who=ANN)
+    assert run("status").stdout.splitlines()[-1].endswith("%, held")
+
+
+def test_a_report_that_is_missing_is_said_to_be(home: Home, run: Callable[..., Done]) -> None:
+    page = Path(run("report", "1").stdout.strip())
+    page.unlink()
+    for words in ((), ("--out", "here.html")):
+        done = run("report", "1", *words)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert f"the report of version 1 is missing: there is no {page}" in done.stderr
+        assert f"restore {page.parent} from a backup" in done.stderr
