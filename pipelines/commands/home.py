@@ -56,8 +56,11 @@ def prune(
         names = ("kind", "name", "why", "bytes")
         shown = [{name: getattr(item, name) for name in names} for item in items]
         print_json({"removed": agreed, "bytes": total, "items": shown})
-    elif agreed:
+    elif agreed and items:
         typer.echo(f"{human(total)} removed", err=True)
+    elif not items:
+        less = "; try --days 1" if days > 1 else ""
+        typer.echo(f"nothing that can go is older than {days:g} days{less}", err=True)
     else:
         typer.echo(f"{human(total)} could go: srghn prune --days {days:g} --yes", err=True)
 

@@ -34,9 +34,10 @@ def outcomes(
     if json:
         print_json(found.to_dict())
     else:
-        rows = table("", "expectation", "failing", "rows")
+        rows = table("", "expectation", "found", "rows")
         for each in found.quality.expectations:
-            rows.add_row(each.name, str(each.failing), "; ".join(each.rows))
+            said = f"{each.failing} failing" if each.failing else "holds"
+            rows.add_row(each.name, said, "; ".join(each.rows))
         out.print(rows)
         out.print(f"page: {found.page}", markup=False, soft_wrap=True)
     if not found.quality.success:

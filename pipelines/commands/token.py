@@ -59,7 +59,7 @@ def list_(json: JsonOption = False) -> None:
     if json:
         print_json([{**vars(token), "scopes": sorted(token.scopes)} for token in found])
         return
-    rows = table("", "owner", "scopes", "policy", "made", "expires")
+    rows = table("", "owner", "scopes", "policy", "made (UTC)", "expires (UTC)")
     now = datetime.now(UTC).timestamp()
     for token in found:
         state = "revoked" if token.revoked else ",".join(sorted(token.scopes))

@@ -6,6 +6,7 @@ write into the folder it had before, so they are mended before the store is used
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -36,10 +37,16 @@ def prepare_store(settings: Settings) -> None:
             _mend(database, artifacts(settings))
     except (OSError, sqlite3.Error) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        raise ServiceError(
-            f"MLflow's database {database} cannot be used: {said}; mend it, or move it away and "
-            "run srghn sync --all, which writes every version into a new one"
-        ) from error
+        full = getattr(error, "errno", None) == errno.ENOSPC or (
+            getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        )
+        how = (
+            "it is not damaged: make room on its disk"
+            if full
+            else "mend it, or move it away and run srghn sync --all, which writes every version "
+            "into a new one"
+        )
+        raise ServiceError(f"MLflow's database {database} cannot be used: {said}; {how}") from error
 
 
 def _mend(database: Path, root: str) -> None:

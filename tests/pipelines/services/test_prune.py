@@ -185,6 +185,14 @@ def test_a_broken_mlflow_is_one_line_and_nothing_goes(home: Home, srghn_here: Sr
     assert home.workspace.params_file.exists()
 
 
+def test_it_says_that_nothing_is_old_enough(home: Home, srghn_here: Srghn) -> None:
+    rejected(home)
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    for words in ((), ("--yes",)):
+        said = srghn_here("prune", *words, env=place).stderr
+        assert said == "nothing that can go is older than 30 days; try --days 1\n"
+
+
 def test_doctor_shows_what_a_look_failed_of(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     def fail(settings: Settings) -> Finding:
         raise RuntimeError("of MLflow's own\nand more")

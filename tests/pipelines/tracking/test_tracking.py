@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.services.processes import free_port
 from pipelines.tracking import delivery as tracking
-from pipelines.tracking import mlflow_run
+from pipelines.tracking import mlflow_run, store
 from pipelines.tracking.delivery import deliver, deliver_all, delivering
 from serving.registry import published
 from serving.settings import Settings
@@ -307,3 +308,20 @@ def test_the_commit_says_when_there_is_none(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert mlflow_run._commit() == "none"
+
+
+def test_a_full_disk_is_no_damage_of_mlflows_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorname = "SQLITE_FULL"
+
+    def fail(*_: object) -> None:
+        raise full
+
+    settings = Settings(home=tmp_path).resolved()
+    settings.mlflow.mkdir()
+    (settings.mlflow / "mlflow.db").touch()
+    monkeypatch.setattr(store, "_mend", fail)
+    with pytest.raises(ServiceError, match="full; it is not damaged: make room on its disk"):
+        store.prepare_store(settings)

@@ -30,9 +30,11 @@ def test_outcomes_are_checked_by_row(home: Home, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 0
     assert told["success"]
     assert (home.settings.home / "expectations" / "outcomes.json").is_file()
+    done = CliRunner().invoke(app, ["outcomes"])
+    assert {line.split("\t")[1] for line in done.stdout.splitlines()[:-1]} == {"holds"}
     posted.append(outcome(3, length=501))
     done = CliRunner().invoke(app, ["outcomes"])
     assert done.exit_code == 1
-    assert "n 3, episode e3" in done.stdout
+    assert "1 failing\tn 3, episode e3" in done.stdout
     page = home.settings.home / "data_docs" / "outcomes-policy.html"
     assert "an episode has 1 to 500 steps" in page.read_text()
