@@ -23,6 +23,7 @@ from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from serving.registry.ledger import Ledger
+    from serving.registry.records import Event
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,6 +68,7 @@ def upgrade(
         out.print(f"schema {done.after} is up to date; {done.events} events, hash chain whole")
     else:
         kept = f"; backup: {done.backup}" if done.backup else ""
+        kept += "; bring MLflow up to it: srghn sync"
         out.print(
             f"schema {done.before} is now {done.after}; {done.events} events, hash chain whole"
             f"{kept}",
@@ -82,6 +84,8 @@ def backup(
     json: JsonOption = False,
 ) -> None:
     """Copy the whole ledger to a file, consistently, even while it is in use.
+
+    Artefacts, reports, envs and the witness are plain files of the home: copy them with any tool.
 
     Example: srghn backup --to /mnt/backups
     """
@@ -102,21 +106,60 @@ def restore(
 ) -> None:
     """Replace the ledger by a backup; the old one is moved aside, never deleted.
 
-    Stop the servers first. The history and the witness record it, by whom and why.
+    Stop the servers first, and start them again afterwards. Steps that were taken after the backup
+    are undone, even a rollback. The history and the witness record it, by whom and why.
 
     Example: srghn restore .srghn/backups/ledger-20270101T030000.000000Z.db --reason "disk died"
     """
     from serving.registry.backup import restore as put_back
 
     settings = load_settings()
-    ledger = put_back(settings.database_url, file, settings.home, who(reason), settings.witness_key)
+    done = put_back(settings.database_url, file, settings.home, who(reason), settings.witness_key)
+    ledger, undone = done.ledger, done.undone
     champion, count = ledger.champion(), ledger.verify()
+    champions = [ledger.champion(policy.name) for policy in ledger.policies()]
     ledger.close()
+    absent = [
+        found
+        for found in champions
+        if found and not settings.store_url and not (settings.artefacts / found.digest).is_dir()
+    ]
     if json:
-        print_json({"events": count, "champion": champion.version if champion else None})
-    else:
-        served = f"version {champion.version} is champion" if champion else "no champion"
-        out.print(f"restored: {count} events, hash chain whole; {served}")
+        print_json(
+            {
+                "events": count,
+                "champion": champion.version if champion else None,
+                "kept": done.kept,
+                "undone": None if undone is None else [vars(event) for event in undone],
+                "without_files": [found.version for found in absent],
+            }
+        )
+        return
+    served = f"version {champion.version} is champion" if champion else "no champion"
+    lines = [f"restored: {count} events, hash chain whole; {served}"]
+    if done.kept is not None:
+        lines += [_undone(undone), f"the ledger before it is kept: {done.kept}"]
+    lines += [
+        f"version {found.version} is champion and its files are not in {settings.artefacts}: copy "
+        f"{found.digest} from a backup"
+        for found in absent
+    ]
+    lines.append("now start the servers again, and bring MLflow up to this ledger: srghn sync")
+    out.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _undone(events: list[Event] | None) -> str:
+    """What a restore has undone; of many steps the last ones, those of champions first."""
+    if events is None:
+        return "undone: not known, the ledger before it cannot be read"
+    if not events:
+        return "undone: nothing"
+    moved = [event for event in events if event.to_state != event.from_state]
+    moved.sort(key=lambda event: ("CHAMPION" not in (event.from_state, event.to_state), -event.seq))
+    told = ", ".join(f"{one.action} (version {one.version} to {one.to_state})" for one in moved[:5])
+    among = f", among them {told}" if told else ""
+    count = f"{len(events)} event{'s' * (len(events) > 1)}"
+    return f"undone: {count} from {events[0].at} on{among}"
 
 
 def policies(json: JsonOption = False) -> None:

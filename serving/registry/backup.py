@@ -7,18 +7,42 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from serving.registry.database import Database, parse_url, sqlite_path
-from serving.registry.faults import LedgerGone, fault, kind_of, of_os_error
+from serving.registry import chain
+from serving.registry.database import (
+    WAIT_SECONDS,
+    Database,
+    parse_url,
+    postgres_engine,
+    sqlite_path,
+)
+from serving.registry.faults import LedgerFull, LedgerGone, fault, kind_of, of_os_error
 from serving.registry.ledger import Ledger
-from serving.registry.records import Who
-from srghn.errors import LedgerError
+from serving.registry.records import Event, Who
+from srghn.errors import LedgerError, first_line
 from srghn.files import sha256_file, sync_folder
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A ledger that a backup has replaced.
+
+    `kept` is where the one before it is now; None if there was none. `undone` are the events that
+    it had and the backup has not; None if it could not be read.
+    """
+
+    ledger: Ledger
+    kept: Path | None
+    undone: list[Event] | None
 
 
 def save(url: str, stem: Path) -> Path:
@@ -51,7 +75,9 @@ def save(url: str, stem: Path) -> Path:
     return target
 
 
-def restore(url: str, copy: Path, home: Path, who: Who, witness_key: Path | None = None) -> Ledger:
+def restore(
+    url: str, copy: Path, home: Path, who: Who, witness_key: Path | None = None
+) -> Restored:
     """Replace the ledger by a copy, and record that in the history and in the witness.
 
     The present ledger is moved aside and never deleted (PostgreSQL: saved to `home/backups`
@@ -62,13 +88,41 @@ def restore(url: str, copy: Path, home: Path, who: Who, witness_key: Path | None
     file = sqlite_path(parsed)
     if not copy.is_file():
         raise LedgerError(f"there is no backup {copy}; srghn backup makes one")
+    kept: Path | None
     if file is None:
-        _restore_dump(parsed, url, copy, home)
+        before = _history(parsed, None)
+        kept = _restore_dump(parsed, url, copy, home)
     else:
-        _restore_file(file, copy)
+        kept = _restore_file(file, copy)
+        before = None if kept is None else _history(parsed, kept)
     ledger = Ledger(Database(url, home=home), witness_key=witness_key)
     ledger.restored({"backup_sha256": sha256_file(copy)}, who=who)
-    return ledger
+    return Restored(ledger, kept, None if before is None else _without(before, ledger.events()))
+
+
+def _history(url: URL, file: Path | None) -> list[Event] | None:
+    """Every event of a ledger, which is only read; None if that cannot be done."""
+    engine = (
+        postgres_engine(url, WAIT_SECONDS)
+        if file is None
+        else create_engine("sqlite://", creator=lambda: _reading(file))
+    )
+    try:
+        with engine.connect() as connection:
+            return list(chain.read_events(connection))
+    except (SQLAlchemyError, TypeError, ValueError):  # a damaged page can hold any value
+        return None
+    finally:
+        engine.dispose()
+
+
+def _without(before: Iterable[Event], now: Iterable[Event]) -> list[Event]:
+    known = {event.hash for event in now}
+    return [event for event in before if event.hash not in known]
+
+
+def _reading(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -76,9 +130,7 @@ def _copy(source: Path, target: Path) -> None:
         raise fault(str(source), LedgerGone, "there is no such file")
     try:
         with (
-            contextlib.closing(
-                sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)
-            ) as old,
+            contextlib.closing(_reading(source)) as old,
             contextlib.closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)
@@ -95,7 +147,8 @@ def _dump(url: URL, target: Path) -> None:
     _run("pg_dump", ["--format=custom", "--no-owner", f"--file={target}"], url, said)
 
 
-def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> None:
+def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> Path:
+    """Restore PostgreSQL's database; returns the backup of what was there."""
     said = f"pg_restore --clean --if-exists --single-transaction --dbname=... {copy}"
     before = save(url, home / "backups" / "before-restore")
     arguments = ["--clean", "--if-exists", "--no-owner", "--single-transaction"]
@@ -105,6 +158,7 @@ def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> None:
     except LedgerError as error:
         _run("pg_restore", [*arguments, str(before)], parsed, said)
         raise LedgerError(f"{copy} is not restored, what was there is back: {error}") from error
+    return before
 
 
 def _run(program: str, arguments: list[str], url: URL, said: str) -> None:
@@ -140,14 +194,14 @@ def _target(url: URL) -> str:
         ) from error
 
 
-def _restore_file(file: Path, copy: Path) -> None:
+def _restore_file(file: Path, copy: Path) -> Path | None:
+    """Put a copy in a file's place; returns where that file is now, None if there was none."""
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     aside = file.with_name(f".{file.name}.restore.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         aside.unlink(missing_ok=True)
-        _copy(copy, aside)
-        _check(aside)
+        _take(copy, aside)
         with contextlib.closing(sqlite3.connect(aside)) as raw:
             raw.execute("PRAGMA journal_mode=WAL")
         for suffix in ("", "-wal", "-shm"):
@@ -156,6 +210,8 @@ def _restore_file(file: Path, copy: Path) -> None:
                 old.rename(file.with_name(f"{file.name}.before-{moment}{suffix}"))
         os.replace(aside, file)
         sync_folder(file.parent)
+        kept = file.with_name(f"{file.name}.before-{moment}")
+        return kept if kept.exists() else None
     except OSError as error:
         raise of_os_error(str(file), error) from error
     finally:
@@ -163,9 +219,19 @@ def _restore_file(file: Path, copy: Path) -> None:
             aside.with_name(aside.name + suffix).unlink(missing_ok=True)
 
 
-def _check(copy: Path) -> None:
-    """Verify a copy before it is restored; raises `LedgerError`."""
-    _verify(Database(f"sqlite:///{copy}", home=copy.with_suffix(".home")))
+def _take(copy: Path, aside: Path) -> None:
+    """Copy a backup and verify the copy; raises `LedgerError` that names the backup at fault."""
+    try:
+        _copy(copy, aside)
+        _verify(Database(f"sqlite:///{aside}", home=aside.with_suffix(".home")))
+    except LedgerFull:
+        raise  # the disk's fault, not the backup's
+    except LedgerError as error:
+        cause = first_line(error.__cause__ or error).split("; ")[0].replace(str(aside), str(copy))
+        raise LedgerError(
+            f"the backup {copy} cannot be restored: {cause}; the ledger was not changed: take "
+            "another backup"
+        ) from error
 
 
 def _verify(database: Database) -> None:

@@ -48,7 +48,8 @@ _ADVICE: dict[type[LedgerError], str] = {
     ),
     LedgerUnreachable: f"{_SAME}: see that the server runs and that SRGHN_DATABASE_URL names it",
     LedgerGone: (
-        "no new one was made: put it back, or restore a backup with srghn restore FILE --reason ..."
+        "no new one was made: put it back, or restore a backup with srghn restore FILE --reason "
+        "..., then restart the servers"
     ),
     LedgerError: f"{_SAME}: srghn doctor checks all of it",
 }

@@ -116,8 +116,9 @@ class Testimony:
             if not self._witness.signed(head.signed(), head.signature, head.key):
                 raise LedgerError(
                     f"MLflow's head of event {head.seq} is signed with key {head.key[:16]}…, "
-                    f"this home's is {self._witness.public[:16]}…, or was changed: the witness key "
-                    "was exchanged, or somebody wrote to MLflow"
+                    f"this home's is {self._witness.public[:16]}…, or was changed: put the right "
+                    "key back. If it was lost for good, delete the tags srghn.head.* of the models "
+                    "in MLflow and run srghn sync --all; if not, somebody wrote to MLflow"
                 )
         restores = sum(entry.kind == "restore" for entry in self._entries())
         most = max(head.restores for head in heads)

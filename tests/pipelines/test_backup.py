@@ -41,10 +41,16 @@ def test_a_lost_ledger_is_restored(
     assert version["state"] == "PASSED"  # as it was when the backup was made
     events = json.loads(srghn_here("history", "--json", env=place).stdout)
     assert (events[-1]["action"], events[-1]["reason"]) == ("restore", "the disk died")
-    assert said == {"events": len(events), "champion": None}
+    [aside] = home.settings.home.glob("ledger.db.before-*Z")
+    assert said == {
+        "events": len(events),
+        "champion": None,
+        "kept": str(aside),
+        "undone": None,  # nobody can read what the disk left
+        "without_files": [],
+    }
     approved = srghn_here("approve", "1", "--reason", "go on", env=place)
     assert approved.returncode == 0, approved.stderr
-    [aside] = home.settings.home.glob("ledger.db.before-*Z")
     assert aside.read_bytes() == lost
     settings = Settings(home=home.settings.home, witness_key=key if own_key else None).resolved()
     found = {finding.what: finding for finding in examine(settings)}
@@ -53,6 +59,37 @@ def test_a_lost_ledger_is_restored(
     assert (home.settings.home / "witness.key").exists() is not own_key
     witness = Witness(settings.home, settings.witness_key)
     assert [entry.kind for entry in witness.entries()].count("restore") == 1
+
+
+def test_a_restore_says_which_steps_it_undoes_and_what_is_left_to_do(
+    srghn_here: Srghn, home: Home, tmp_path: Path
+) -> None:
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    copy = json.loads(srghn_here("backup", "--json", env=place).stdout)["file"]
+    assert srghn_here("approve", "1", "--reason", "good", env=place).returncode == 0
+    later = json.loads(srghn_here("history", "--json", env=place).stdout)[-2:]
+
+    told = srghn_here("restore", copy, "--reason", "by mistake", env=place).stdout.splitlines()
+    [kept] = home.settings.home.glob("ledger.db.before-*Z")
+    assert told[0].endswith("; no champion")
+    assert told[1:] == [
+        f"undone: 2 events from {later[0]['at']} on, among them promote (version 1 to CHAMPION), "
+        "approve (version 1 to APPROVED)",
+        f"the ledger before it is kept: {kept}",
+        "now start the servers again, and bring MLflow up to this ledger: srghn sync",
+    ]
+    [folder] = home.settings.artefacts.iterdir()
+    folder.rename(tmp_path / folder.name)
+    back = ("restore", str(kept), "--reason", "it was right")
+    told = srghn_here(*back, env=place).stdout.splitlines()
+    assert told[0].endswith("; version 1 is champion")
+    assert told[3] == (
+        f"version 1 is champion and its files are not in {home.settings.artefacts}: copy "
+        f"{folder.name} from a backup"
+    )
+    said = json.loads(srghn_here(*back, "--json", env=place).stdout)
+    assert [event["action"] for event in said["undone"]] == ["restore"]
+    assert said["without_files"] == [1]
 
 
 @pytest.mark.parametrize(

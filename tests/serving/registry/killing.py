@@ -224,7 +224,7 @@ class Yard:
         upgrade(self.url, self.folder / "backups")
 
     def put_back(self, copy: Path) -> None:
-        backup.restore(self.url, copy, self.folder, WRITER).close()
+        backup.restore(self.url, copy, self.folder, WRITER).ledger.close()
 
     # -------------------------------------------------------------------------- lawful
 

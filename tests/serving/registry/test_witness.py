@@ -245,7 +245,7 @@ def test_restore_is_the_lawful_way_back(
     copy = backup.save(f"sqlite:///{file}", tmp_path / "b" / "ledger")
     steps.second()
     ledger.close()
-    again = backup.restore(f"sqlite:///{file}", copy, tmp_path, Who("ann", "the disk died"))
+    again = backup.restore(f"sqlite:///{file}", copy, tmp_path, Who("ann", "the disk died")).ledger
     assert again.verify() == 6
     assert again.verify_served() == 0
     assert again.champion().version == first  # type: ignore[union-attr]
@@ -276,8 +276,12 @@ def test_a_backup_that_is_damaged_is_not_restored(
     with pytest.raises(LedgerError, match="pointer"):
         backup.restore(f"sqlite:///{file}", copy, tmp_path, ANN)
     copy.write_bytes(b"no database at all" * 1000)
-    with pytest.raises(LedgerError, match="not a database"):
+    with pytest.raises(LedgerError) as refused:
         backup.restore(f"sqlite:///{file}", copy, tmp_path, ANN)
+    assert str(refused.value) == (
+        f"the backup {copy} cannot be restored: file is not a database; the ledger was not "
+        "changed: take another backup"
+    )
     with pytest.raises(LedgerError, match="there is no backup"):
         backup.restore(f"sqlite:///{file}", tmp_path / "none.db", tmp_path, ANN)
     assert ledger.verify() == 5
@@ -334,7 +338,7 @@ def test_backup_wind_back_and_restore_on_postgresql(
     forged = backup.save(url, tmp_path / "b" / "forged")
     ledger.close()
 
-    again = backup.restore(url, copy, tmp_path, Who("ann", "the disk died"))
+    again = backup.restore(url, copy, tmp_path, Who("ann", "the disk died")).ledger
     assert again.verify() == 6
     assert again.champion().version == first  # type: ignore[union-attr]
     assert again.events()[-1].action == "restore"
