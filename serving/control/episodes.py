@@ -14,7 +14,7 @@ from typing import Any, overload
 
 from serving.control.follower import Follower
 from serving.control.routing import Served
-from serving.control.writer import GroupWriter
+from serving.control.writer import GroupWriter, Late
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import Predictor
@@ -169,6 +169,8 @@ class Episodes:
             try:
                 stored = await self._put(ended, until - time.monotonic())
                 break
+            except Late:
+                raise Late(self._limits.outcome_seconds) from None  # not only the last try's wait
             except LedgerLocked:
                 if time.monotonic() >= until:
                     raise

@@ -25,7 +25,12 @@ APART = 0.003
 
 
 class Late(LedgerError):
-    """The ledger took longer than the request may wait."""
+    """The ledger took longer than the request may wait, in seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the ledger took longer than {seconds:g} s: another process may hold it (locked)"
+        )
 
 
 class GroupWriter(Generic[Item, Result]):
@@ -77,7 +82,7 @@ class GroupWriter(Generic[Item, Result]):
         if entry in self._waiting:
             self._waiting.remove(entry)
         if not entry[1].done():
-            entry[1].set_exception(Late(f"the ledger took longer than {seconds:g} s"))
+            entry[1].set_exception(Late(seconds))
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]

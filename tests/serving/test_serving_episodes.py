@@ -350,6 +350,7 @@ def test_a_held_lock_delays_a_new_episode_by_a_second_at_most_and_no_step(home: 
         assert client.get("/v1/champion").status_code == 200
         refused = end(client, "begun", token)
         assert refused.status_code == 503
+        assert "longer than 0.3 s: another process may hold it (locked)" in refused.text
         lock.execute("ROLLBACK")
         lock.close()
         assert end(client, "begun", token).json()["length"] == 21
