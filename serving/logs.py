@@ -9,7 +9,22 @@ from datetime import UTC, datetime
 
 #: Id and trace of the current request; empty outside a request.
 REQUEST: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))
-_TEXT = "%(levelname)s %(name)s: %(message)s"
+
+
+class TextLines(logging.Formatter):
+    """A line for people: time in UTC, level, logger, message, and a request's id."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatTime(  # noqa: N802  logging's name
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        return _moment(record).replace("+00:00", "Z")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        name, _ = REQUEST.get()
+        return super().formatMessage(record) + (f" (request {name})" if name else "")
 
 
 class JsonLines(logging.Formatter):
@@ -18,7 +33,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         name, trace = REQUEST.get()
         said = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _moment(record),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -32,8 +47,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(said, ensure_ascii=False)
 
 
+def _moment(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
 def begin_logging(form: str) -> None:
     """Log to stderr as `text` or `json`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

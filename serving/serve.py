@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import os
 import resource
 import socket
+import ssl
 import sys
 import tempfile
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,30 +27,36 @@ from serving.settings import Settings, url_of
 from serving.workers import supervise
 from srghn.errors import ConfigError, ServiceError
 
+logger = logging.getLogger(__name__)
+
 
 def serve(settings: Settings, workers: int = 1) -> None:
     """Serve until SIGTERM or SIGINT, then finish the open requests.
 
     Writes one line with the server's URL to stdout once its socket is bound (port 0 takes a free
-    one). Raises `ServiceError` if the port is taken, `LedgerError` if the ledger cannot be opened.
+    one). Raises `ServiceError` if the port is taken, `LedgerError` if the ledger cannot be opened,
+    `ConfigError` if TLS cannot begin with the files that are named.
     """
     from serving.registry.database import Database
     from serving.registry.ledger import Ledger
 
     settings, limits = settings.resolved(), load_limits()
     begin_logging(settings.log)
-    ledger = Ledger(
-        Database(settings.database_url, home=settings.home), witness_key=settings.witness_key
-    )
+    database = Database(settings.database_url, home=settings.home)
+    ledger = Ledger(database, witness_key=settings.witness_key)
     ledger.verify_served()  # a broken ledger is reported once here, not by each worker
     ledger.close()
     require_tokens(settings)
+    if settings.tls_certificate is not None:
+        _require_pair(settings.tls_certificate, settings.tls_key)
     bound = _bind(settings.host, settings.port)
     url = url_of(settings.host, bound.getsockname()[1])
     if settings.tls_certificate is not None:
         url = url.replace("http://", "https://", 1)
     sys.stdout.write(f"srghn serves {url}\n")
     sys.stdout.flush()
+    # a wrong home looks like a lost champion
+    logger.info("home folder %s, ledger %s", settings.home, database.name)
     _raise_file_limit(workers * 64 + 2 * limits.connections)
     try:
         if workers > 1:
@@ -71,6 +80,31 @@ def require_tokens(settings: Settings) -> None:
             "(srghn token add NAME --scopes infer,outcome), serve on 127.0.0.1, or give "
             "--without-tokens"
         )
+
+
+def _require_pair(certificate: Path, key: Path | None) -> None:
+    """Raise `ConfigError` unless TLS can begin with a certificate and its key."""
+    for name, file in (("CERTIFICATE", certificate), ("KEY", key)):
+        if file is None:
+            continue
+        try:
+            pem = b"-----BEGIN " in file.read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read SRGHN_TLS_{name} {file}: {error.strerror or error}; name a PEM file "
+                "that this user can read"
+            ) from error
+        if not pem:
+            raise ConfigError(f"SRGHN_TLS_{name} {file} is no PEM file; name one that is")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        both = f"SRGHN_TLS_CERTIFICATE {certificate} and SRGHN_TLS_KEY {key or 'in the same file'}"
+        cause = {"KEY_VALUES_MISMATCH": "the key is that of another certificate"}
+        raise ConfigError(
+            f"TLS cannot begin with {both}: {cause.get(error.reason, error)}; name a certificate "
+            "and its own key"
+        ) from error
 
 
 def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:

@@ -16,7 +16,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.logs import REQUEST, JsonLines
+from serving.logs import REQUEST, JsonLines, TextLines
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "monitoring"
@@ -103,3 +103,15 @@ def test_a_log_line_is_json_and_names_its_request() -> None:
     except ValueError:
         record.exc_info = sys.exc_info()
     assert "ValueError: why" in json.loads(JsonLines().format(record))["exception"]
+
+
+def test_a_log_line_for_people_has_its_time_and_names_its_request() -> None:
+    record = logging.LogRecord("serving", logging.ERROR, "f.py", 1, "lost %s", ("it",), None)
+    record.created, record.msecs = 0.5, 500.0
+    token = REQUEST.set(("r-1", ""))
+    try:
+        said = TextLines().format(record)
+    finally:
+        REQUEST.reset(token)
+    assert said == "1970-01-01T00:00:00.500Z ERROR serving: lost it (request r-1)"
+    assert TextLines().format(record).endswith("lost it")

@@ -148,11 +148,16 @@ def report_file(ledger: Ledger, store: ArtefactStore, version: int, name: str) -
         return None
     where = store.report(verdict)
     if not (where / name).is_file():
-        return None
+        if name not in reports.digests(verdict):
+            return None
+        raise _not_the_one(version, "no such file", where)
     checked = name if verdict.get("evidence") else reports.PAGE
     if reports.problem(where, verdict, checked) is not None:
-        raise BadRequest(
-            503, "report", f"the one that the verdict on version {version} names", "a changed file",
-            hint="restore it from a backup, or judge the version again",
-        )  # fmt: skip
+        raise _not_the_one(version, "a changed file", where)
     return where / name
+
+
+def _not_the_one(version: int, got: str, where: Path) -> BadRequest:
+    hint = f"restore {where.parent.name}/{where.name} from a backup"
+    named = f"the one that the verdict on version {version} names"
+    return BadRequest(503, "report", named, got, hint=hint)

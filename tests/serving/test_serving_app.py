@@ -180,7 +180,10 @@ def test_a_report_is_shown_as_its_verdict_names_it(client: TestClient, home: Any
         assert changed.status_code == 503
         assert "a changed file" in changed.json()["error"]
         file.unlink()
-        assert client.get(f"/v1/versions/{version}/{path}").status_code == 404
+        missing = client.get(f"/v1/versions/{version}/{path}")
+        assert (missing.status_code, "no such file" in missing.text) == (503, True)
+        assert f"restore reports/{page.parent.name} from a backup" in missing.text
+    assert client.get(f"/v1/versions/{version}/data_docs.html").status_code == 404  # it has none
 
 
 def start_canary(home: Any, version: int, **params: Any) -> Any:

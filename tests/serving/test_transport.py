@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -19,7 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from serving.limits import Limits
+from serving.serve import serve
 from serving.tokens import Tokens
+from srghn.errors import ConfigError
 from tests.serving.conftest import run_server
 from tests.serving.test_serving_process import RIGHT, wait_for
 
@@ -87,6 +90,43 @@ def test_it_speaks_tls_itself(home: Any, running: Any, tmp_path: Path) -> None:
         host, port = url.removeprefix("https://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as silent:
             assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("crt", "key", "said"),
+    [
+        ("none.crt", "tls.key", "cannot read SRGHN_TLS_CERTIFICATE .*none.crt: No such file"),
+        ("tls.crt", "none.key", "cannot read SRGHN_TLS_KEY .*none.key: No such file"),
+        ("text", "tls.key", "SRGHN_TLS_CERTIFICATE .*text is no PEM file"),
+        ("tls.crt", "other/tls.key", "tls.key: the key is that of another certificate"),
+        ("tls.key", "tls.key", "TLS cannot begin with SRGHN_TLS_CERTIFICATE .*tls.key"),
+    ],
+)
+def test_files_that_are_no_pair_are_refused_before_it_serves(
+    shared_home: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    crt: str,
+    key: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr("serving.serve.begin_logging", lambda form: None)
+    (tmp_path / "other").mkdir()
+    certificate(tmp_path)
+    certificate(tmp_path / "other")
+    (tmp_path / "text").write_text("no certificate")
+    files = {"tls_certificate": tmp_path / crt, "tls_key": tmp_path / key}
+    with pytest.raises(ConfigError, match=said):
+        serve(shared_home.settings.model_copy(update={**files, "port": 0}))
+    assert capsys.readouterr().out == ""
+
+
+def test_its_log_names_the_home_at_a_time(plain: str, shared_home: Any) -> None:
+    home = shared_home.settings.home
+    first = (home / "server.log").read_text().splitlines()[0]
+    assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z INFO serving.serve: home folder ", first)
+    assert first.endswith(f" {home}, ledger {home / 'ledger.db'}")
 
 
 def signed_in(url: str, token: str) -> str:
