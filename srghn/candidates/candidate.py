@@ -258,5 +258,6 @@ def _digest(path: Path) -> str:
 def _tampered(path: Path, expected: str, actual: str) -> ArtefactError:
     return ArtefactError(
         f"{path} was changed: its manifest says sha256 {expected[:16]}…, the file has "
-        f"{actual[:16]}…; restore it (dvc pull) or freeze the candidate again"
+        f"{actual[:16]}…; restore {path.parent} from a backup; if it is served, srghn rollback "
+        "brings an earlier champion back"
     )

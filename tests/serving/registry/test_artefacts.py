@@ -51,7 +51,7 @@ def test_tampering_is_found_when_it_is_asked_for(
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(ArtefactError, match=f"{name} was changed"):
         store.path(digest)
-    assert store.put(make_candidate().path) == digest  # as the error advises
+    assert store.put(make_candidate().path) == digest  # which mends it
     assert store.load(digest).digest == digest
     assert [entry.name for entry in store.folder.iterdir()] == [digest]
 
