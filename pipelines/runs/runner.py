@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +12,7 @@ from pipelines.progress import spinner
 from pipelines.runs.prepare import prepared, resolved
 from pipelines.runs.presets import preset_name
 from pipelines.runs.target import DEFAULT_TARGET, Target
-from pipelines.runs.work import Request, carry_out, open_run, traced
+from pipelines.runs.work import Request, carry_out, concluded, open_run, traced
 from pipelines.runs.workspaces import (
     Workspace,
     open_workspace,
@@ -21,9 +23,16 @@ from pipelines.services.prefect_server import running_server, use_server
 from pipelines.versions.judge import judge_version, require_judgeable
 from pipelines.versions.recall import workspace_of
 from pipelines.versions.release import Approval, Release
+from serving import runs
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.config import RunParams
+from srghn.errors import first_line
+from srghn.parents import mark
+
+logger = logging.getLogger(__name__)
+#: How often a request is repeated to a Prefect server that only shows a run: for some 14 seconds.
+RETRIES = "3"
 
 if TYPE_CHECKING:
     from srghn.inference.verdict import Verdict
@@ -62,15 +71,24 @@ def start_run(
 def execute(settings: Settings, run_id: str, approve: Approval) -> dict[str, Any]:
     """Work on a workspace that exists; a Prefect server that is up shows it.
 
-    None is started for a run by hand: nothing of it waits for a clock or a worker.
+    None is started for a run by hand: nothing of it waits for a clock or a worker. One that is
+    stopped meanwhile takes no result away.
     """
     url = running_server(settings)
+    workspace = open_workspace(settings, run_id)
     if url is not None:
         use_server(settings, url)
+        os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", RETRIES)
         with spinner("loading Prefect"):
             from pipelines.runs.flow import evolve_and_gate
-        return cast(dict[str, Any], evolve_and_gate(approve=approve, run_id=run_id))
-    workspace = open_workspace(settings, run_id)
+        try:
+            return cast(dict[str, Any], evolve_and_gate(approve=approve, run_id=run_id))
+        except Exception as error:
+            trace = runs.find(settings.home, run_id)
+            if trace is None or trace.state != "finished" or trace.process != mark():
+                raise
+            logger.warning("Prefect does not show how it ended: %s", first_line(error))
+            return concluded(settings, workspace)
     with traced(settings, workspace) as done:
         result = carry_out(settings, workspace, approve)
         done(result)

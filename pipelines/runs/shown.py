@@ -29,6 +29,8 @@ from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 EVERY_SECONDS = 5.0
+#: How long a run that ends waits for its bar: a server that is gone must not keep its result.
+LAST_SECONDS = 5.0
 
 
 def name_flow_run(run_id: str) -> None:
@@ -53,7 +55,9 @@ def progress(workspace: Workspace) -> Iterator[None]:
         )
 
     def work(shown: UUID) -> None:
-        while not stop.wait(EVERY_SECONDS):
+        ends = False
+        while not ends:
+            ends = stop.wait(EVERY_SECONDS)
             with _for_people():
                 update_progress_artifact(shown, _share(workspace, total))
 
@@ -65,10 +69,8 @@ def progress(workspace: Workspace) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        if thread is not None and isinstance(artifact, UUID):
-            thread.join()
-            with _for_people():
-                update_progress_artifact(artifact, _share(workspace, total))
+        if thread is not None:
+            thread.join(LAST_SECONDS)
 
 
 def verdict(settings: Settings, result: dict[str, Any]) -> None:

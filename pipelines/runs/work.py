@@ -7,6 +7,7 @@ be repeated: what was done before is found and kept.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from srghn.inference.verdict import Verdict
 T = TypeVar("T")
 #: Event of a run that ended without a verdict, by an error of its own.
 RUN_FAILED = "run_failed"
+#: Entries of a result that name a place in the home.
+PLACES = ("workspace", "report")
 #: Runs one named step and gives what it gives.
 Step = Callable[[str, Callable[[], Any]], Any]
 
@@ -137,34 +140,45 @@ def traced(
         trace = runs.begun(workspace.name, schedule=schedule, resumed=resumed)
         runs.write(settings.home, trace)
 
+        finished = threading.Event()
+
         def done(result: dict[str, Any]) -> None:
             told = runs.ended(trace, "finished", result["summary"], result["version"])
             runs.write(settings.home, told)
+            finished.set()
 
-        with _telling(settings, trace, workspace):
+        with _telling(settings, trace, workspace, finished):
             yield done
 
 
 @contextmanager
 def _telling(
-    settings: Settings, trace: runs.RunTrace, workspace: Workspace | None
+    settings: Settings,
+    trace: runs.RunTrace,
+    workspace: Workspace | None,
+    finished: threading.Event | None = None,
 ) -> Iterator[None]:
-    """Record how what is done here fails, and raise it again."""
+    """Record how what is done here fails, unless it has finished, and raise it again."""
     try:
         yield
-    except SrghnError as error:
-        failed(settings, runs.ended(trace, "failed", str(error)), workspace)
-        raise
-    except Exception as error:
-        failed(settings, runs.ended(trace, "failed", repr(error)), workspace)
-        raise
     except BaseException as error:
-        how = f"go on with: srghn run --resume {trace.run_id}"
-        why = "stopped before it began" if workspace is None else f"stopped; {how}"
-        failed(settings, runs.ended(trace, "cancelled", why), workspace)
-        if isinstance(error, KeyboardInterrupt) and workspace is not None:
-            error.args = (how,)  # the command line says it
+        if finished is None or not finished.is_set():
+            _tell(settings, trace, workspace, error)
         raise
+
+
+def _tell(
+    settings: Settings, trace: runs.RunTrace, workspace: Workspace | None, error: BaseException
+) -> None:
+    if isinstance(error, Exception):
+        why = str(error) if isinstance(error, SrghnError) else repr(error)
+        failed(settings, runs.ended(trace, "failed", why), workspace)
+        return
+    how = f"go on with: srghn run --resume {trace.run_id}"
+    why = "stopped before it began" if workspace is None else f"stopped; {how}"
+    failed(settings, runs.ended(trace, "cancelled", why), workspace)
+    if isinstance(error, KeyboardInterrupt) and workspace is not None:
+        error.args = (how,)  # the command line says it
 
 
 def failed(settings: Settings, trace: runs.RunTrace, workspace: Workspace | None) -> None:
@@ -216,7 +230,14 @@ def _conclude(
     return result
 
 
+def concluded(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """What a run that has finished gave, as `carry_out` did."""
+    result: dict[str, Any] = json.loads(workspace.outcome.read_text(encoding="utf-8"))
+    paths = {k: str(settings.home / result[k]) for k in PLACES if result[k] is not None}
+    return {**result, **paths}
+
+
 def _within(home: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """The result with its paths counted from the home, which may move."""
-    paths = {name: result[name] for name in ("workspace", "report") if result[name] is not None}
+    paths = {name: result[name] for name in PLACES if result[name] is not None}
     return {**result, **{k: Path(v).relative_to(home).as_posix() for k, v in paths.items()}}

@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 from torch import nn
 
-from pipelines.runs import flow, runner, work, workspaces
+from pipelines.runs import flow, runner, shown, work, workspaces
 from pipelines.runs.flow import run_here
 from pipelines.runs.prepare import prepared, resolved
 from pipelines.runs.runner import start_run
@@ -235,6 +238,73 @@ def test_a_run_that_ends_badly_says_so_and_can_go_on(home: Home, tiny: Tiny, why
     again = delivery.deliver(workspace, settings)
     assert again.mlflow_run_id == noted.mlflow_run_id
     assert status(settings, str(noted.mlflow_run_id)) == "RUNNING"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no server")])
+def test_a_run_that_has_finished_stays_finished_whatever_comes_after(
+    home: Home, error: BaseException
+) -> None:
+    """As Ctrl-C, while a Prefect server that is gone is told of it."""
+
+    def run() -> None:
+        with traced(home.settings, home.workspace) as done:
+            done({"summary": "passed", "version": 1})
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        run()
+    assert "--resume" not in str(raised.value)
+    found = runs.find(home.settings.home, home.workspace.name)
+    assert found is not None
+    assert (found.state, found.message, found.version) == ("finished", "passed", 1)
+    assert home.release.ledger.notes("policy", "run_failed") == []
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_prefect_server_that_is_gone_takes_no_result_away(
+    home: Home, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    def gone(**_: object) -> None:
+        with traced(home.settings, home.workspace) as done:
+            if ended:
+                made.append(work.carry_out(home.settings, home.workspace, "manual"))
+                done(made[0])
+        raise ConnectionError("no server")
+
+    monkeypatch.setattr(Workspace, "run_stage", lambda *_: None)
+    monkeypatch.setattr(runner, "running_server", lambda *_: "url")
+    monkeypatch.setattr(runner, "use_server", lambda *_: None)
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "1")
+    monkeypatch.setattr(flow, "evolve_and_gate", gone)
+    if ended:
+        assert runner.execute(home.settings, "tiny", "manual") == made[0]
+    else:
+        with pytest.raises(ConnectionError):
+            runner.execute(home.settings, "tiny", "manual")
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_progress_bar_that_no_server_takes_keeps_nothing_waiting(
+    home: Home, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """One that is there is told the end at once."""
+    answers, told = threading.Event(), []
+
+    def update(_: UUID, share: float) -> None:
+        if gone:
+            answers.wait(10)
+        told.append(share)
+
+    monkeypatch.setattr(shown, "create_progress_artifact", lambda *_, **__: uuid4())
+    monkeypatch.setattr(shown, "update_progress_artifact", update)
+    if gone:
+        monkeypatch.setattr(shown, "LAST_SECONDS", 0.1)
+    with shown.progress(home.workspace):
+        pass
+    assert told == ([] if gone else [100.0])
+    answers.set()
 
 
 def fired(tiny: Tiny) -> Request:
