@@ -209,7 +209,7 @@ class Adaptation:
             return f"run {run_id} is {trace.state}"
         if begun is not None and trace is not None and trace.alive:
             return None
-        if begun is None and (why := self._over_budget(alarm, terms)) is not None:
+        if begun is None and (why := self._over_budget(terms)) is not None:
             return None if alarm.done("budget") else self._note(alarm, "budget", why)
         until = self._promised(alarm)
         request = request_of(self.release, alarm.champion, *self.world(alarm), terms, until, run_id)
@@ -229,7 +229,7 @@ class Adaptation:
         promise = float(ledger.passed(alarm.champion.version)[1]["promise"])
         return rules.low + promise * (rules.high - rules.low)
 
-    def _over_budget(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
+    def _over_budget(self, terms: AdaptTerms) -> str | None:
         now, ledger = self.clock(), self.release.ledger
         begun = [
             event.moment

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from serving.registry.artefacts import ArtefactStore
-from srghn.candidates.candidate import Candidate, OnnxPolicy
+from srghn.candidates.candidate import OnnxPolicy
 from srghn.config import GateParams
 from srghn.envs import EnvVersion
 from srghn.errors import ArtefactError
@@ -79,11 +79,7 @@ class Episodes:
 
 
 def play_again(
-    report: KeptReport,
-    candidate: Candidate,
-    policy: OnnxPolicy,
-    world: EnvVersion,
-    store: ArtefactStore,
+    report: KeptReport, policy: OnnxPolicy, world: EnvVersion, store: ArtefactStore
 ) -> dict[str, tuple[Episodes, Episodes]]:
     """Play the recorded attempt's episodes: side -> (as recorded, as played now).
 

@@ -92,7 +92,7 @@ def replay(settings: Settings, what: str) -> Replayed:
 
     width = width_of(resolved(report.params, judged_in)) if moved else 0.0
     with spinner("replaying the gate's episodes"):
-        played = play_again(report, candidate, policy, judged_in, Release(settings).store)
+        played = play_again(report, policy, judged_in, Release(settings).store)
     episodes = [
         _bytes(what, recorded.digest, again.digest)
         if not moved

@@ -58,7 +58,6 @@ def approve(
     *,
     report_digest: str,
     who: Who,
-    expected_generation: int | None = None,
 ) -> State:
     """Approve a pass; the first champion is promoted at once, a later one goes on trial.
 
@@ -68,12 +67,7 @@ def approve(
     """
     proof(store.load(ledger.version(version).digest))
     _fetch_report(ledger, store, version)
-    ledger.approve(
-        version,
-        report_digest=report_digest,
-        expected_generation=expected_generation,
-        who=_part(who, "approve"),
-    )
+    ledger.approve(version, report_digest=report_digest, who=_part(who, "approve"))
     if ledger.version(version).state is State.APPROVED:
         introduce(ledger, store, version, rules, who)
     return ledger.version(version).state

@@ -358,28 +358,19 @@ class Ledger:
 
     # ------------------------------------------------------------------------------ review
 
-    def approve(
-        self,
-        version: int,
-        *,
-        report_digest: str,
-        who: Who,
-        expected_generation: int | None = None,
-    ) -> None:
+    def approve(self, version: int, *, report_digest: str, who: Who) -> None:
         """Approve a pass, by the digest of the report that was read."""
 
         def work(step: Step) -> None:
-            step.expect(expected_generation)
             champions.approve(step, version, report_digest, self._database.home)
 
         request = {"version": version, "report": report_digest}
         self._take("approve", who, request, work, version=version)
 
-    def reject(self, version: int, *, who: Who, expected_generation: int | None = None) -> None:
+    def reject(self, version: int, *, who: Who) -> None:
         """Reject a passed or approved version for good."""
 
         def work(step: Step) -> None:
-            step.expect(expected_generation)
             trials.withdraw(step, version, State.REJECTED, quarantined=True)
 
         self._take("reject", who, {"version": version}, work, version=version)

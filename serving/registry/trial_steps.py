@@ -116,13 +116,11 @@ class TrialSteps:
         who: Who,
         version: int | None = None,
         evidence: Mapping[str, Any] | None = None,
-        expected_generation: int | None = None,
         policy: str = POLICY,
     ) -> int:
         """End the trial as harmful, and quarantine the version, whose number is returned."""
 
         def work(step: Step) -> int:
-            step.expect(expected_generation)
             return trials.end(step, State.ABORTED, version, evidence)
 
         request = {"version": version}
