@@ -19,7 +19,8 @@ from pipelines.adapt.request import request_of
 from pipelines.runs.target import Target
 from pipelines.runs.work import open_run
 from pipelines.runs.worlds import find
-from pipelines.versions.recall import judge, recall
+from pipelines.versions.judge import recorded
+from pipelines.versions.recall import JUDGED_AGAIN, judge, recall
 from pipelines.versions.release import Release
 from serving import runs
 from serving.control.release import canary_rules
@@ -29,7 +30,8 @@ from serving.registry.rules import AdaptTerms
 from serving.registry.states import WON, State
 from serving.trial.rules import terms_of
 from srghn.envs import EnvVersion
-from srghn.errors import TransitionRefused
+from srghn.errors import StaleGeneration, TransitionRefused
+from srghn.inference.verdict import Verdict
 
 ADAPT = ACTOR = "adapt"
 DAY = 24 * 3600.0
@@ -189,14 +191,34 @@ class Adaptation:
         who = Who(ACTOR, f"{world.id} is in mode {mode} by the diagnosis")
         try:
             number = recall(self.release, of, world, mode, who)
-            verdict = judge(self.release, number, terms.approve)
+            verdict = self._judged(number, terms)
         except TransitionRefused as error:  # the tables of its run are gone, or no attempt is left
+            if isinstance(error, StaleGeneration):
+                raise  # the next look judges it again, or finds the alarm over
             return self._note(alarm, "recalled", str(error), version=None, verdict="refused")
         why = f"version {number}, recall of {of}: {verdict.summary}"
         self._note(alarm, "recalled", why, version=number, verdict=verdict.verdict)
         if verdict.passed:
             self._note(alarm, "over", f"version {number} waits for its approval or trial")
         return why
+
+    def _judged(self, number: int, terms: AdaptTerms) -> Verdict:
+        """The verdict of a recall, also where its approval is refused: a person may approve it.
+
+        Raises `StaleGeneration` where it began and was cut off, `TransitionRefused` where it may
+        not be judged.
+        """
+        ledger = self.release.ledger
+        before = len(ledger.events(number))
+        try:
+            return judge(self.release, number, terms.approve)
+        except TransitionRefused as error:
+            verdict, state = recorded(self.release, number), ledger.version(number).state
+            if verdict is not None and verdict.passed and state not in JUDGED_AGAIN:
+                return verdict
+            if len(ledger.events(number)) > before:  # a mode was set meanwhile, say
+                raise StaleGeneration(str(error)) from error
+            raise
 
     def _evolve(self, alarm: Alarm, terms: AdaptTerms) -> str | None:
         begun, run_id = alarm.done("run"), f"adapt-{alarm.event.hash[:12]}"

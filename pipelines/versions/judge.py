@@ -20,7 +20,6 @@ from pipelines.runs.workspaces import Workspace
 from pipelines.versions.lease import Lease
 from pipelines.versions.release import PIPELINE, Release
 from serving.registry.artefacts import sync_tree, touch
-from serving.registry.guards import EXPIRE
 from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
 from serving.registry.records import Event, Version, Who
 from serving.registry.reports import CLOCK, TIMINGS
@@ -48,10 +47,9 @@ def judge_version(
 ) -> Verdict:
     """Judge a version by its workspace's gate rules, against the current champion.
 
-    With the `key` of an evaluation that was cut off before its verdict, that one goes on. With any
-    key the last one does, if its lease ran out. Raises `TransitionRefused` where the version's
-    state or its number of attempts allows no evaluation, `FingerprintMismatch` where its
-    environment is no longer the pinned one.
+    With the `key` of an evaluation that was cut off before its verdict, that one goes on. Raises
+    `TransitionRefused` where the version's state or its number of attempts allows no evaluation,
+    `FingerprintMismatch` where its environment is no longer the pinned one.
     """
     lease = begin(release, version, workspace.params().gate, key)
     lease.save(workspace.lease)
@@ -108,10 +106,7 @@ def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
         "incumbent_digest": champion.digest if champion else None,
         "lease_seconds": LEASE_SECONDS,
     }
-    found, events = release.ledger.version(version), release.ledger.events(version)
-    attempt = _begun(events, key)
-    if attempt is None and found.state is State.ERROR and events[-1].action == EXPIRE:
-        attempt = found.attempt  # its lease ran out: no verdict yet, and DVC may have the result
+    attempt = _begun(release.ledger.events(version), key)
     if attempt is not None:
         who = Who(PIPELINE, "resume judging: the process that held the lease has ended")
         release.ledger.resume_evaluation(version, attempt=attempt, who=who, **frozen)

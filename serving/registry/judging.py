@@ -144,6 +144,7 @@ def resume(
     if found.state is State.EVALUATING:
         why = "champion, suite or rules changed while its evaluation was cut off"
         step.by_ledger(CUT_OFF, why).move(version, State.ERROR, deadline=None)
+    guards.check_genome(step.connection, found, _mode(step, found))  # judged elsewhere meanwhile
     return _lease(step, version, attempt, lease_seconds, frozen)
 
 
@@ -227,11 +228,13 @@ def _take_again(step: Step, found: Version, seconds: float) -> None:
 
     The host slept, or another host's clock is ahead. No other evaluation has begun since.
     """
+    mode = _mode(step, found)
     if not guards.ran_out(step.connection, found) or (
         step.generation() != found.incumbent_generation
-        or rows.leased_mode(step.connection, found.version) != _mode(step, found)
+        or rows.leased_mode(step.connection, found.version) != mode
     ):
         return
+    guards.check_genome(step.connection, found, mode)  # a copy may have failed meanwhile
     frozen = {"suite_version": found.suite_version, "policy_digest": found.policy_digest}
     again = step.by_ledger("resume_evaluation", "its lease ran out while it was at work")
     _lease(again, found.version, found.attempt, seconds, frozen)

@@ -15,7 +15,7 @@ from pipelines.adapt.steps import Adaptation
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.recall import former_champions
 from serving import runs
-from srghn.errors import FingerprintMismatch, SrghnError, TransitionRefused
+from srghn.errors import FingerprintMismatch, SrghnError, StaleGeneration, TransitionRefused
 from tests.conftest import Srghn
 from tests.pipelines.adapt.conftest import ANN, Served
 
@@ -299,6 +299,39 @@ def test_a_recall_that_may_not_be_judged_leads_to_a_run(
     assert "3 are allowed" in str(adaptation.step())
     assert "evolves" in str(adaptation.step())
     assert len(launched.runs) == 1
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_recall_that_was_judged_and_then_refused_is_not_given_up(
+    served: Served, monkeypatch: pytest.MonkeyPatch, cut_off: bool
+) -> None:
+    """A person must approve what passed; what was cut off is judged at the next look."""
+    served.first(bias=0.3)
+    served.second(flip=True, bias=0.1)
+    served.ledger.set_mode("policy", "flipped", who=ANN)
+    recalls(served, monkeypatch, passes=True)
+    real = steps.judge
+
+    def refused(release: Any, number: int, approve: str) -> Any:
+        if cut_off:
+            served.steps.begin(number)
+            served.steps.judge(number, "error")
+        else:
+            passed.append(real(release, number, approve))
+        raise TransitionRefused("a person must approve it, or judge it again")
+
+    passed: list[Any] = []
+    monkeypatch.setattr(steps, "judge", refused)
+    monkeypatch.setattr(steps, "recorded", lambda *_: passed[-1] if passed else None)
+    adaptation, launched = alarmed(served, mode="normal", act="run")
+    if cut_off:
+        with pytest.raises(StaleGeneration, match="judge it again"):
+            adaptation.step()
+        assert "recalled" not in [each["step"] for each in said(served)]
+        monkeypatch.setattr(steps, "judge", real)
+    assert "recall of 1" in str(adaptation.step())
+    assert [each["step"] for each in said(served)][-2:] == ["recalled", "over"]
+    assert launched.runs == []
 
 
 def test_a_genome_that_was_rolled_back_founds_nothing(served: Served) -> None:

@@ -42,16 +42,20 @@ def test_a_gate_that_takes_longer_than_a_lease_keeps_it(
     assert actions[-2:] == ["begin_evaluation", "record_verdict"]  # to renew is no event
 
 
-def test_an_attempt_that_was_killed_and_whose_lease_ran_out_goes_on(
+def test_an_attempt_that_was_killed_and_whose_lease_ran_out_goes_on_with_its_own_key_alone(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate of the same lease gives the same result, which DVC has."""
-    release = home.release
+    """Another one begins anew, on episodes that nobody has seen, and counts."""
+    release, rules = home.release, home.workspace.params().gate
     release.ledger.mark_stale(1, who=ANN)
-    lease = judge.begin(release, 1, home.workspace.params().gate, "tiny:again:2")  # and killed
+    first = judge.begin(release, 1, rules, "run")  # and killed
     later = Ledger(release.ledger.database(), clock=lambda: time.time() + 3660)
+    assert later.expire() == [1]
+    again = judge.begin(release, 1, rules, "run")
+    assert (again.attempt, again.lease) == (first.attempt, first.lease)
     assert later.expire() == [1]
     monkeypatch.setattr(Workspace, "run_stage", lambda at, stage, given: STAGES[stage](at, given))
     verdict, _ = judge_again(home.settings, 1)
-    assert (verdict.attempt, verdict.lease) == (lease.attempt, lease.lease)
+    assert verdict.attempt == first.attempt + 1
+    assert verdict.lease != first.lease
     assert release.ledger.version(1).state is State.PASSED

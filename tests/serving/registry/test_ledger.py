@@ -249,6 +249,26 @@ def test_a_lease_that_ran_out_is_not_taken_again_for_another_tuple(
     assert ledger.version(version).state is State.ERROR
 
 
+@pytest.mark.parametrize("way", ["resume", "renew", "verdict"])
+def test_a_lease_that_ran_out_is_not_taken_again_after_a_copy_of_the_genome_failed(
+    ledger: Ledger, steps: Any, way: str
+) -> None:
+    genome = {"genome_digest": "a" * 64}
+    version, copy = (steps.register(manifest=genome | {"n": n}) for n in (1, 2))
+    steps.begin(version)
+    assert ahead_of(ledger).expire() == [version]
+    steps.begin(copy)
+    steps.judge(copy, "failed")
+    with pytest.raises(TransitionRefused, match=f"has the genome of version {copy}"):
+        if way == "resume":
+            steps.resume(version)
+        elif way == "renew":
+            ledger.renew_evaluation(version, attempt=1, who=WHO)
+        else:
+            steps.judge(version)
+    assert ledger.version(version).state is State.ERROR
+
+
 def ahead_of(ledger: Ledger) -> Ledger:
     """The same ledger on a host whose clock is 61 minutes ahead."""
     return Ledger(ledger.database(), clock=lambda: time.time() + 3660)
