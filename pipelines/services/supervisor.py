@@ -1,7 +1,7 @@
 """Keeps processes up: each that dies is started again by itself, and none stops another.
 
 Call everything here from the main thread: on Linux the kernel ends a child with the thread that
-started it. What comes before a restart may wait for a server, and has a thread of its own.
+started it. What comes before a start may wait for a server, and has a thread of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Part:
-    """One process to be kept up. `before` is called before each restart, when the old one is gone.
+    """One process to be kept up. `before` is called before `watch` starts it, while none is up.
 
     The part is started when it has ended, however. `log` is where its output goes, for people.
     """
@@ -57,6 +57,11 @@ class Supervisor:
         """Start a part and keep it up from now on."""
         self.parts.append(part)
         return self._start(part)
+
+    def add_due(self, part: Part) -> None:
+        """Keep a part up from now on; `watch` starts it, after what comes before."""
+        part.due = 0.0
+        self.parts.append(part)
 
     def watch(self, moment: float | None = None) -> None:
         """Look at every part once; start again what is due."""
@@ -101,7 +106,8 @@ class Supervisor:
             self._put_off(part, now, f"could not be started: {error}")
             return
         part.due = None
-        self._say(f"the {part.name} is started again")
+        if part.pause:  # else this is its first start
+            self._say(f"the {part.name} is started again")
 
     def _start(self, part: Part) -> subprocess.Popen[bytes]:
         part.process, part.since = part.start(), time.monotonic()
@@ -118,7 +124,7 @@ class Supervisor:
 
 
 def _ready(part: Part) -> bool:
-    """Whether what comes before a restart is done; begins it, and waits a moment for it."""
+    """Whether what comes before a start is done; begins it, and waits a moment for it."""
     if part.before is None:
         return True
     if part.waits is None:

@@ -95,10 +95,9 @@ def worker_is_up(settings: Settings) -> bool:
 def _keep_working(
     settings: Settings, parts: Supervisor, api_url: str, pages: str | None
 ) -> NoReturn:
-    _look_after_runs(settings, no_worker=True)
     start = lambda: _start_worker(settings, api_url, pages)  # noqa: E731
-    before = lambda: _look_after_runs(settings, no_worker=True)  # noqa: E731
-    parts.add(Part(WORK, start, settings.home / "worker.log", before))
+    before = lambda: _look_after_runs(settings)  # noqa: E731
+    parts.add_due(Part(WORK, start, settings.home / "worker.log", before))
     console.print("Ctrl-C stops everything.")
     for name, work, seconds in (
         ("clock", _tick, TICK_SECONDS),
@@ -161,8 +160,11 @@ def _adapt(settings: Settings) -> None:
         _say(line)
 
 
-def _look_after_runs(settings: Settings, *, no_worker: bool) -> None:
-    """Bring Prefect's deployments up to date, and resume runs whose process is gone."""
+def _look_after_runs(settings: Settings) -> None:
+    """Bring Prefect's deployments up to date, and resume runs whose process is gone.
+
+    No worker may be up.
+    """
     from pipelines.runs.clock import recover
     from pipelines.runs.deployments import Prefect
 
@@ -172,7 +174,7 @@ def _look_after_runs(settings: Settings, *, no_worker: bool) -> None:
                 prefect.sync()
             except Exception as error:  # noqa: BLE001  it is no reason to resume nothing
                 logger.warning("schedules could not be shown in Prefect: %s", error)
-            recover(settings, prefect, _say, no_worker=no_worker)
+            recover(settings, prefect, _say, no_worker=True)
     except Exception as error:  # noqa: BLE001  the clock tries again; the worker starts anyway
         logger.warning("runs could not be looked after: %s", error)
 

@@ -171,7 +171,7 @@ def test_runs_are_looked_after_though_a_schedule_is_refused(
         looked.append(no_worker)
 
     monkeypatch.setattr("pipelines.runs.clock.recover", recover)
-    up._look_after_runs(pair[1], no_worker=True)
+    up._look_after_runs(pair[1])
     assert looked == [True]
 
 

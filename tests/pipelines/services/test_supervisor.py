@@ -130,6 +130,35 @@ def test_what_comes_before_a_restart_keeps_no_other_part_waiting(stage: Stage) -
     assert stage.said[3:] == ["the worker is started again"]
 
 
+def test_a_server_that_hangs_at_the_first_look_keeps_no_other_part_waiting(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The HTTP server is up by then; no worker starts before runs were looked after."""
+    server, ends = stage.add("server"), threading.Event()
+    server.kill()
+    server.wait()
+    sleeper = stage.parts.parts[0].start
+    monkeypatch.setattr(up, "_look_after_runs", lambda settings: ends.wait(20) and None)
+    monkeypatch.setattr(up, "_start_worker", lambda *_: sleeper())
+    monkeypatch.setattr(up, "_again", lambda *_: None)
+    watch, told = stage.parts.watch, []
+
+    def looks() -> None:
+        watch(time.monotonic() + FIRST_SECONDS)
+        told.append((stage.said[1:], is_up(stage.note, up.WORK)))
+        if told[-1][1]:
+            raise KeyboardInterrupt
+        if stage.said[1:]:
+            ends.set()
+
+    monkeypatch.setattr(stage.parts, "watch", looks)
+    with pytest.raises(KeyboardInterrupt):
+        up._keep_working(home_at(tmp_path / "home"), stage.parts, "", None)
+    again = ["the server is started again"]
+    assert (again, False) in told
+    assert told[-1] == (again, True)
+
+
 def test_what_cannot_be_prepared_to_start_is_tried_again(stage: Stage) -> None:
     """`subprocess` says so by an error that is no `OSError`."""
     stage.add("worker")
