@@ -154,7 +154,11 @@ class Workspace:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Work here, alone; raises `ConfigError` while another process does."""
+        """Work here, alone; raises `ConfigError` while another process does.
+
+        `srghn prune` may have removed the folder while this waited: the lock is then that of a file
+        that is gone, and keeps nobody out.
+        """
         end = time.monotonic() + LOOK_SECONDS
         with (self.root / ".lock").open("w", encoding="utf-8") as file:
             while True:
@@ -168,6 +172,11 @@ class Workspace:
                             "srghn status"
                         ) from error
                 time.sleep(0.01)
+            if not _is_at(file.fileno(), self.root / ".lock"):
+                raise ConfigError(
+                    f"the workspace of run {self.name} was removed meanwhile; start another run: "
+                    "srghn run"
+                )
             yield
 
     @property
@@ -231,6 +240,14 @@ class Workspace:
         if code != 0:
             said = self.error.read_text(encoding="utf-8").strip() if self.error.exists() else ""
             raise StageFailed(said or f"stage {stage} {_end(stage, code)}; its log is {self.log}")
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:

@@ -6,6 +6,7 @@ hours, and a world that returns is met by who was good in it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import secrets
 import shutil
@@ -174,9 +175,11 @@ def _lay_out(release: Release, found: Version, world: EnvVersion) -> Workspace:
 
 
 def _put_in_place(release: Release, found: Version, aside: Path, target: Path) -> None:
-    """Rename a workspace to its name, unless another process was first; replace one not whole."""
-    try:
-        aside.rename(target)
-    except OSError:
+    """Rename a workspace to its name, unless another process was first; replace one not whole.
+
+    One at a time: of two that find one wreck, the second would remove what the first put there.
+    """
+    with (target.parent / ".lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         if _laid_out(release, found) is None:
             replace(target, aside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -117,6 +118,28 @@ def test_who_only_looks_whether_a_run_is_at_work_stands_in_nobodys_way(
         ends.start()
         with workspace.held():
             assert workspace.busy
+        ends.join()
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_nobody_works_in_a_workspace_that_was_removed_while_they_waited(
+    settings: Settings, tiny: Tiny, anew: bool
+) -> None:
+    workspace = create_workspace(settings, "one", tiny())
+    with (workspace.root / ".lock").open() as prunes:
+        fcntl.flock(prunes, fcntl.LOCK_EX)
+
+        def removed() -> None:
+            shutil.rmtree(workspace.root)
+            if anew:
+                workspace.root.mkdir()
+                (workspace.root / ".lock").touch()
+            fcntl.flock(prunes, fcntl.LOCK_UN)
+
+        ends = threading.Timer(0.2, removed)
+        ends.start()
+        with pytest.raises(ConfigError, match="run one was removed meanwhile"), workspace.held():
+            pass
         ends.join()
 
 

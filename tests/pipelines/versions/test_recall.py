@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,6 +114,34 @@ def test_two_recalls_at_once_give_one_workspace(
         numbers = list(pool.map(lambda each: recall(each, 1, world, "normal", ANN), release))
     assert numbers == [3, 3]
     assert whole(retired, 3)
+
+
+def test_two_that_replace_one_wreck_remove_nothing_whole(
+    retired: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, both = served_world(retired.release, "policy"), threading.Barrier(2, timeout=60)
+    number = recall(retired.release, 1, world, "normal", ANN)
+    (retired.settings.workspaces / f"recall-{number}" / "params.yaml").unlink()
+    module = sys.modules["pipelines.versions.recall"]
+    sync, replace, replaced = module.sync_tree, module.replace, []
+
+    def together(folder: Path) -> None:
+        sync(folder)
+        both.wait()
+
+    def slowly(target: Path, aside: Path) -> None:
+        replaced.append(target)
+        time.sleep(0.5)
+        replace(target, aside)
+
+    monkeypatch.setattr(module, "sync_tree", together)
+    monkeypatch.setattr(module, "replace", slowly)
+    release = [Release(retired.settings) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        numbers = list(pool.map(lambda each: recall(each, 1, world, "normal", ANN), release))
+    assert numbers == [number, number]
+    assert len(replaced) == 1
+    assert whole(retired, number)
 
 
 @pytest.mark.parametrize("lacks", ["params.yaml", "data/candidate/manifest.json", "data/run"])
