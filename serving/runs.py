@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import socket
+import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -19,6 +20,8 @@ from srghn.parents import alive, mark
 
 #: States a run ends in; `running` is the only other one.
 ENDED = ("finished", "nothing new", "failed", "cancelled", "crashed")
+#: A firing is prepared for so long before its run has a workspace, and a lock to be seen by.
+PREPARES_SECONDS = 180.0
 #: States that need a person's attention.
 TROUBLE = ("failed", "crashed", "stopped")
 
@@ -90,7 +93,8 @@ def find(home: Path, run_id: str) -> RunTrace | None:
 def _at_work(home: Path, trace: RunTrace) -> bool:
     """Whether its process exists, by its id; under another host's name, by the workspace's lock.
 
-    A home is of one host, but that may have been renamed, or be several containers.
+    A home is of one host, but that may have been renamed, or be several containers. While there is
+    no lock yet, a trace that was just written counts.
     """
     if trace.host == socket.gethostname():
         return trace.alive
@@ -98,7 +102,8 @@ def _at_work(home: Path, trace: RunTrace) -> bool:
         with (home / "workspaces" / trace.run_id / ".lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return False
+        age = time.time() - _written(home / "runs" / f"{trace.run_id}.json")
+        return abs(age) < PREPARES_SECONDS  # a clock may have been put back since
     except OSError:  # it is held, or cannot be looked at
         return True
     return False

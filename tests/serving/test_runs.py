@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,14 +34,24 @@ def test_one_whose_process_is_gone_is_stopped_and_says_how_to_go_on(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("lock", "said"),
-    [("held", ("running", True)), ("free", ("stopped", False)), (None, ("stopped", False))],
+    ("lock", "age", "said"),
+    [
+        ("held", 900, ("running", True)),
+        ("free", 0, ("stopped", False)),
+        (None, 900, ("stopped", False)),
+        (None, -900, ("stopped", False)),
+        (None, 60, ("running", True)),
+    ],
 )
 def test_one_under_another_hosts_name_works_while_its_workspace_is_locked(
-    tmp_path: Path, lock: str | None, said: tuple[str, bool]
+    tmp_path: Path, lock: str | None, age: float, said: tuple[str, bool]
 ) -> None:
-    """A container made anew has another name, and process ids of its own."""
+    """A container made anew has another name, and process ids of its own.
+
+    A firing that is prepared has no workspace yet.
+    """
     runs.write(tmp_path, replace(runs.begun("one"), process=mark(), host="elsewhere"))
+    os.utime(tmp_path / "runs" / "one.json", (time.time() - age,) * 2)
     with ExitStack() as stack:
         if lock is not None:
             place = tmp_path / "workspaces" / "one"
