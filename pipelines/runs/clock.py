@@ -47,11 +47,14 @@ def tick(settings: Settings, prefect: Prefect, say: Say, now: datetime | None = 
 def _fire(
     settings: Settings, prefect: Prefect, say: Say, moment: datetime, schedule: Schedule
 ) -> None:
+    if schedule.paused:
+        return
     if schedule.ahead(moment) and datetime.fromisoformat(schedule.added) <= moment:
         # Else this clock is the wrong one, as before a machine without a battery has asked for the
-        # time. Should a firing come again, it has the id of its run, and makes no other.
+        # time. It may be wrong by days as well, which looks the same: so what was handled is kept,
+        # and counts once the clock is past it. A firing that comes again has the id of its run.
         note = f"the clock was wrong, at {schedule.handled}; from now on it fires again"
-        schedules.mark(settings, schedule, moment, note)
+        schedules.put_back(settings, schedule, moment, note)
         say(f"schedule {schedule.name}: {note}")
         return
     due = schedule.due(moment)

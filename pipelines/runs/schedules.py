@@ -40,6 +40,7 @@ class Schedule:
     overlap  what a firing does if the previous run is still running: wait for its end, or skip
     imports  folder that users' own environments and networks are imported from
     handled  the last firing that was run, skipped or missed; at first, when it was added
+    ahead_to what `handled` was before a clock seemed to have been ahead; counts once it is past
     note     what became of it
     policy     what its candidates are for
     successor  whether they may see other observations than the policy's champion
@@ -61,11 +62,14 @@ class Schedule:
     reason: str = ""
     policy: str = "policy"
     successor: bool = False
+    ahead_to: str = ""
 
     def due(self, now: datetime) -> calendar.Due | None:
         if self.paused:
             return None
         handled = datetime.fromisoformat(self.handled)
+        if self.ahead_to and (before := datetime.fromisoformat(self.ahead_to)) <= now:
+            handled = max(handled, before)
         return calendar.due(self.cron, self.timezone, handled, now)
 
     def following(self, now: datetime) -> datetime:
@@ -207,6 +211,15 @@ def mark(settings: Settings, schedule: Schedule, firing: datetime, note: str) ->
     """Note what became of a firing; nothing where the schedule was removed meanwhile."""
     moment = firing.astimezone(UTC).isoformat(timespec="seconds")
     _change(settings, schedule, handled=moment, note=note)
+
+
+def put_back(settings: Settings, schedule: Schedule, now: datetime, note: str) -> None:
+    """Fire again from now on, though a clock that was ahead, or this one is behind, handled more.
+
+    Once the clock is past what was handled, nothing up to there fires: it may have been skipped.
+    """
+    moment = now.astimezone(UTC).isoformat(timespec="seconds")
+    _change(settings, schedule, handled=moment, note=note, ahead_to=schedule.handled)
 
 
 def note(settings: Settings, schedule: Schedule, text: str) -> None:

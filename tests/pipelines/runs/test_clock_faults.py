@@ -59,15 +59,46 @@ def test_a_clock_that_was_far_ahead_for_a_tick_stops_no_schedule(
     )
 
 
-@pytest.mark.parametrize("wrong", [datetime(1970, 1, 1, tzinfo=UTC), MIDNIGHT])
-def test_a_clock_that_is_behind_for_a_tick_fires_nothing_again(
-    settings: Settings, tiny: Tiny, server: Server, said: list[str], wrong: datetime
+def test_a_wrong_clock_says_nothing_of_a_paused_schedule(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
 ) -> None:
-    """By years, as at the start of a machine without a battery, or by hours."""
     hourly(settings, tiny)
-    for moment in (MIDNIGHT.replace(hour=5), wrong, MIDNIGHT.replace(hour=5, minute=1)):
+    tick(settings, server, said.append, MIDNIGHT.replace(year=2036))  # type: ignore[arg-type]
+    paused = schedules.pause(settings, "hourly", "the rig is moved")
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    assert schedules.find(settings, "hourly") == paused
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("overlap", ["queue", "skip"])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(datetime(1970, 1, 1, tzinfo=UTC), 1), (MIDNIGHT.replace(day=9), 1), (MIDNIGHT, 2)],
+)
+def test_a_clock_that_is_behind_for_a_tick_fires_nothing_again(
+    settings: Settings,
+    tiny: Tiny,
+    server: Server,
+    said: list[str],
+    wrong: datetime,
+    told: int,
+    overlap: str,
+) -> None:
+    """By years, as at the start of a machine without a battery, by hours, or by days.
+
+    Nor does a firing run that was skipped.
+    """
+    hourly(settings, tiny, overlap)
+    right = MIDNIGHT.replace(day=9, hour=5)
+    if overlap == "skip":
+        server.runs = [run_of("hourly-20260109-040000", "RUNNING", "hourly")]
+    for moment in (right, wrong, right.replace(minute=1)):
         tick(settings, server, said.append, moment)  # type: ignore[arg-type]
-    assert (server.launched, len(said)) == (["hourly-20260101-050000"], 1)
+        server.runs = []
+    launched = ["hourly-20260109-050000"] if overlap == "queue" else []
+    assert (server.launched, len(said)) == (launched, told)
+    tick(settings, server, said.append, right.replace(hour=6))  # type: ignore[arg-type]
+    assert server.launched == [*launched, "hourly-20260109-060000"]
 
 
 def test_a_file_that_cannot_be_read_stops_no_other_schedule(
