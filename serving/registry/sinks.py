@@ -34,6 +34,8 @@ _PRINTED = re.compile("[!-~]+")
 CLAIM_SECONDS = 60.0
 #: The longest pause before another attempt.
 MOST_SECONDS = 3600.0
+#: What waits for longer was put off by a wrong clock, not by another host's that is a bit ahead.
+WRONG_SECONDS = 2 * MOST_SECONDS
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Sinks:
     def due(self, now: float) -> list[str]:
         """Names of sinks whose head may be sent at `now` (Unix seconds).
 
-        One that would wait for longer than the longest pause is due: the clock was put back.
+        One that would wait for longer than any pause is due: the clock was put back.
         """
         table = schema.deliveries
         heads = (
@@ -125,7 +127,7 @@ class Sinks:
         query = (
             select(table.c.sink)
             .join(heads, (table.c.sink == heads.c.sink) & (table.c.seq == heads.c.seq))
-            .where((table.c.next_at <= now) | (table.c.next_at > now + MOST_SECONDS))
+            .where((table.c.next_at <= now) | (table.c.next_at > now + WRONG_SECONDS))
         )
         with self._database.read() as connection:
             return list(connection.execute(query).scalars())
@@ -136,7 +138,7 @@ class Sinks:
         with self._database.write() as connection:
             query = select(table).where(table.c.sink == name, ~table.c.delivered)
             head = connection.execute(query.order_by(table.c.seq).limit(1)).one_or_none()
-            if head is None or now < head.next_at <= now + MOST_SECONDS:
+            if head is None or now < head.next_at <= now + WRONG_SECONDS:
                 return None
             change = update(table).where(
                 table.c.sink == name,

@@ -413,6 +413,8 @@ def test_a_clock_that_was_put_back_holds_nothing_up(ledger: Ledger) -> None:
     assert delivery.event.reason == "a year ahead"
     sinks.failed(delivery, "away", now + LAST)
     assert sinks.due(now) == []
+    assert sinks.due(now - 5) == []  # the clock of another host is a moment behind
+    assert sinks.claim("team", now - 5) is None
 
 
 def test_a_ledger_that_cannot_be_written_while_sending_is_said(
@@ -427,8 +429,8 @@ def test_a_ledger_that_cannot_be_written_while_sending_is_said(
     monkeypatch.setattr(Sinks, "claim", locked)
     sending, _ = sender(ledger)
     sending.look()
+    sending._pool.shutdown()  # `close` cancels what has not begun
     sending.close()
-    sending._pool.shutdown()
     assert "cannot deliver to sinks: the ledger is locked" in caplog.text
 
 
