@@ -259,13 +259,13 @@ def test_a_lease_that_ran_out_is_not_taken_again_after_a_copy_of_the_genome_fail
     assert ahead_of(ledger).expire() == [version]
     steps.begin(copy)
     steps.judge(copy, "failed")
+    ways = {
+        "resume": lambda: steps.resume(version),
+        "renew": lambda: ledger.renew_evaluation(version, attempt=1, who=WHO),
+        "verdict": lambda: steps.judge(version),
+    }
     with pytest.raises(TransitionRefused, match=f"has the genome of version {copy}"):
-        if way == "resume":
-            steps.resume(version)
-        elif way == "renew":
-            ledger.renew_evaluation(version, attempt=1, who=WHO)
-        else:
-            steps.judge(version)
+        ways[way]()
     assert ledger.version(version).state is State.ERROR
 
 
