@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pipelines.services.prefect_server import running_server
 from pipelines.services.processes import require_answer
 from pipelines.services.prune import human, sizes
 from pipelines.versions.release import Release
+from serving.registry.faults import LedgerReadOnly, fault
 from serving.registry.names import DEFAULT
 from serving.settings import Settings
 from srghn.errors import ServiceError, SrghnError
@@ -109,8 +111,14 @@ def _disk(settings: Settings) -> Finding:
 def _ledger(settings: Settings) -> Finding:
     ledger = Release(settings).ledger
     events, seen = ledger.verify(), ledger.checkpoint()
-    with ledger.database().write():
+    database = ledger.database()
+    with database.write():
         pass  # it changes nothing, and fails where another process holds the lock
+    # a file that cannot be written is opened for reading, and SQLite locks it all the same
+    places = (database.file, database.file.parent) if database.file else ()
+    for place in places:
+        if not os.access(place, os.W_OK):
+            raise fault(database.name, LedgerReadOnly, f"this user cannot write {place}")
     signed = f"signed up to event {seen.seq}" if seen else "nothing signed yet"
     return Finding("ledger", f"{events} events, hash chain whole, {signed}")
 

@@ -37,7 +37,7 @@ def prepare_store(settings: Settings) -> None:
             _mend(database, artifacts(settings))
     except (OSError, sqlite3.Error) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        full = getattr(error, "errno", None) == errno.ENOSPC or (
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or (
             getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
         )
         how = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -42,6 +43,19 @@ def test_a_ledger_that_another_process_holds_is_found(
     assert found["champion"].ok  # which can still be read
     assert look(home)["ledger"].ok
     assert (file.read_bytes(), home.ledger.count()) == before
+
+
+@pytest.mark.parametrize("name", ["ledger.db", "."])
+def test_a_ledger_that_cannot_be_written_is_found(
+    home: Home, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home.ledger.close()
+    place, real = home.settings.home / name, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != place and real(path, mode))
+    found = look(home)
+    assert not found["ledger"].ok
+    assert f"this user cannot write {place}; nothing was changed" in found["ledger"].found
+    assert found["champion"].ok  # which can still be read
 
 
 def test_one_fault_of_the_ledger_is_told_once(home: Home) -> None:

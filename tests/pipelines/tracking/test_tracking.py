@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 import time
@@ -310,11 +311,19 @@ def test_the_commit_says_when_there_is_none(
     assert mlflow_run._commit() == "none"
 
 
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        (sqlite3.OperationalError("database or disk is full"), "full"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded"),
+    ],
+)
 def test_a_full_disk_is_no_damage_of_mlflows_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: Exception, said: str
 ) -> None:
-    full = sqlite3.OperationalError("database or disk is full")
-    full.sqlite_errorname = "SQLITE_FULL"
+    if isinstance(full, sqlite3.Error):
+        full.sqlite_errorname = "SQLITE_FULL"
 
     def fail(*_: object) -> None:
         raise full
@@ -323,5 +332,5 @@ def test_a_full_disk_is_no_damage_of_mlflows_database(
     settings.mlflow.mkdir()
     (settings.mlflow / "mlflow.db").touch()
     monkeypatch.setattr(store, "_mend", fail)
-    with pytest.raises(ServiceError, match="full; it is not damaged: make room on its disk"):
+    with pytest.raises(ServiceError, match=f"{said}; it is not damaged: make room on its disk"):
         store.prepare_store(settings)
