@@ -29,9 +29,14 @@ def begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
 
 async def in_task(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which needs a current task; one is made if there is none."""
-    if asyncio.current_task() is None:
-        return await asyncio.get_running_loop().create_task(work)
-    return await work
+    if asyncio.current_task() is not None:
+        return await work
+    context = contextvars.copy_context()
+    try:
+        return await asyncio.get_running_loop().create_task(work, context=context)
+    finally:  # the server logs a failure with the request's id, which the work has set
+        for variable, value in context.items():
+            variable.set(value)
 
 
 async def _go_on(work: Coroutine[Any, Any, None], waits: Any) -> None:

@@ -24,7 +24,8 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         name, _ = REQUEST.get()
-        return super().formatMessage(record) + (f" (request {name})" if name else "")
+        said = super().formatMessage(record).rstrip()  # uvicorn ends some messages with a newline
+        return said + (f" (request {name})" if name else "")
 
 
 class JsonLines(logging.Formatter):
@@ -36,7 +37,7 @@ class JsonLines(logging.Formatter):
             "time": _moment(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": record.getMessage().rstrip(),
         }
         if name:
             said["request_id"] = name

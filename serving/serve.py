@@ -96,14 +96,18 @@ def _require_pair(certificate: Path, key: Path | None) -> None:
             ) from error
         if not pem:
             raise ConfigError(f"SRGHN_TLS_{name} {file} is no PEM file; name one that is")
+
+    def ask() -> str:  # without it OpenSSL asks the terminal
+        raise ConfigError(f"{key or certificate} has a passphrase: give a key without one")
+
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except ssl.SSLError as error:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, ask)
+    except OSError as error:
         both = f"SRGHN_TLS_CERTIFICATE {certificate} and SRGHN_TLS_KEY {key or 'in the same file'}"
         cause = {"KEY_VALUES_MISMATCH": "the key is that of another certificate"}
         raise ConfigError(
-            f"TLS cannot begin with {both}: {cause.get(error.reason, error)}; name a certificate "
-            "and its own key"
+            f"TLS cannot begin with {both}: {cause.get(getattr(error, 'reason', ''), error)}; "
+            "name a certificate and its own key"
         ) from error
 
 
@@ -115,6 +119,7 @@ def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         access_log=False,
+        log_config=None,  # its lines go to our handler, which gives them a time and a request's id
         log_level="warning",
         server_header=False,
         http=guarded(limits, app.state.service.metrics.counts),

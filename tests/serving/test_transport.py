@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -61,6 +65,18 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return files
 
 
+def lock_key(folder: Path) -> None:
+    """Write the key again under a passphrase, as `locked.key` and with the certificate."""
+    key = serialization.load_pem_private_key((folder / "tls.key").read_bytes(), None)
+    locked = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    (folder / "locked.key").write_bytes(locked)
+    (folder / "locked.pem").write_bytes((folder / "tls.crt").read_bytes() + locked)
+
+
 @pytest.fixture(scope="module")
 def plain(shared_home: Any) -> Iterator[str]:
     """A server with the settings that it has by itself."""
@@ -99,6 +115,8 @@ def test_it_speaks_tls_itself(home: Any, running: Any, tmp_path: Path) -> None:
         ("tls.crt", "none.key", "cannot read SRGHN_TLS_KEY .*none.key: No such file"),
         ("text", "tls.key", "SRGHN_TLS_CERTIFICATE .*text is no PEM file"),
         ("tls.crt", "other/tls.key", "tls.key: the key is that of another certificate"),
+        ("tls.crt", "locked.key", "locked.key has a passphrase: give a key without one"),
+        ("locked.pem", None, "locked.pem has a passphrase: give a key without one"),
         ("tls.key", "tls.key", "TLS cannot begin with SRGHN_TLS_CERTIFICATE .*tls.key"),
     ],
 )
@@ -108,7 +126,7 @@ def test_files_that_are_no_pair_are_refused_before_it_serves(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     crt: str,
-    key: str,
+    key: str | None,
     said: str,
 ) -> None:
     monkeypatch.setattr("serving.serve.begin_logging", lambda form: None)
@@ -116,7 +134,8 @@ def test_files_that_are_no_pair_are_refused_before_it_serves(
     certificate(tmp_path)
     certificate(tmp_path / "other")
     (tmp_path / "text").write_text("no certificate")
-    files = {"tls_certificate": tmp_path / crt, "tls_key": tmp_path / key}
+    lock_key(tmp_path)
+    files = {"tls_certificate": tmp_path / crt, "tls_key": key and tmp_path / key}
     with pytest.raises(ConfigError, match=said):
         serve(shared_home.settings.model_copy(update={**files, "port": 0}))
     assert capsys.readouterr().out == ""
@@ -127,6 +146,58 @@ def test_its_log_names_the_home_at_a_time(plain: str, shared_home: Any) -> None:
     first = (home / "server.log").read_text().splitlines()[0]
     assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z INFO serving.serve: home folder ", first)
     assert first.endswith(f" {home}, ledger {home / 'ledger.db'}")
+
+
+#: A server with a defect: it asks `None` for the champion.
+BROKEN = """
+import serving.app
+from serving.serve import serve
+from serving.settings import Settings
+
+whole = serving.app.create_app
+
+def create_app(*given):
+    app = whole(*given)
+    app.state.service.ledger.served = None
+    return app
+
+serving.app.create_app = create_app
+serve(Settings().resolved().model_copy(update={"port": 0}))
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_failure_is_logged_with_its_time_and_request(
+    shared_home: Any, tmp_path: Path, form: str
+) -> None:
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("SRGHN_")}
+    variables |= {"SRGHN_HOME": str(shared_home.settings.home), "SRGHN_LOG": form}
+    command, log = [sys.executable, "-c", BROKEN], tmp_path / "log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[-1]
+            wait_for(lambda: httpx.get(f"{url}/health/live").status_code == 200)
+            sent = {"X-Request-Id": "mine"}
+            assert httpx.get(f"{url}/v1/champion", headers=sent).status_code == 500
+        finally:
+            process.terminate()
+    [told] = [line for line in log.read_text().splitlines() if "Exception in ASGI" in line]
+    if form == "text":
+        said = "ERROR uvicorn.error: Exception in ASGI application (request mine)"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z " + re.escape(said), told)
+    else:
+        line = json.loads(told)
+        assert (line["logger"], line["request_id"]) == ("uvicorn.error", "mine")
+        assert line["message"] == "Exception in ASGI application"
+        assert datetime.fromisoformat(line["time"]).tzinfo is UTC
+        assert "TypeError" in line["exception"]
+    assert "GET /v1/champion" not in log.read_text()  # there is no log of accesses
 
 
 def signed_in(url: str, token: str) -> str:
