@@ -313,17 +313,17 @@ def rollback(
     seen, champion = generation, release.ledger.champion(of)
     if seen is None:
         seen = champion.generation if champion else 0
-    mode = release.ledger.service_mode(of)
     back = release.ledger.rollback(
         who=who(reason), to_version=to, expected_generation=seen, policy=of
     )
+    mode = release.ledger.service_mode(of)
     release.deliver()
     assert champion is not None  # without one the ledger refuses
     if json:
         told = {"version": back.version, "state": "CHAMPION", "mode": back.mode}
         print_json({**told, "service_mode": mode, "quarantined": champion.version})
         return
-    other = f"; it was judged in mode {back.mode}, service was in {mode}"
+    other = f"; it was judged in mode {back.mode}, service is in {mode}"
     said = f"version {back.version} is CHAMPION{other if mode != back.mode else ''}"
     gone = f"version {champion.version} is quarantined"
     out.print(f"{said}\n{gone}", markup=False, soft_wrap=True)

@@ -98,8 +98,9 @@ def execute(settings: Settings, run_id: str, approve: Approval) -> dict[str, Any
 def judge_again(settings: Settings, version: int) -> tuple[Verdict, Path]:
     """A new attempt at the gate, on fresh episodes, against the current champion.
 
-    An attempt of this kind that was killed goes on instead. Raises `TransitionRefused` when the
-    attempts are used up or the version cannot be judged, `ConfigError` while it is being judged.
+    An attempt of this kind that was killed goes on instead, while its lease runs. Raises
+    `TransitionRefused` when the attempts are used up or the version cannot be judged, `ConfigError`
+    while it is being judged.
     """
     release = Release(settings)
     require_judgeable(found := release.ledger.version(version))

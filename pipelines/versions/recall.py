@@ -59,7 +59,7 @@ def recall(release: Release, version: int, world: EnvVersion, mode: str, who: Wh
 def judge(release: Release, number: int, approve: Approval) -> Verdict:
     """Judge a recall, or tell its verdict; with `approve` auto, do with a pass what the rules say.
 
-    An evaluation that was killed goes on. Raises what judging raises.
+    An evaluation that was killed goes on while its lease runs. Raises what judging raises.
     """
     found = release.ledger.version(number)
     verdict = recorded(release, number)

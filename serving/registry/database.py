@@ -58,7 +58,7 @@ class Database:
         self.wait = wait
         self.file = sqlite_path(parsed)
         self.home = home or (self.file.parent if self.file else None)
-        self.name = str(self.file) if self.file else parsed.render_as_string(hide_password=True)
+        self.name = str(self.file) if self.file else without_passwords(parsed)
         self._turns = _Turns()
         self._asking = threading.Lock()
         self._asker: PoolProxiedConnection | None = None
@@ -264,6 +264,12 @@ def parse_url(url: str) -> URL:
             f"set SRGHN_DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/NAME"
         )
     return parsed
+
+
+def without_passwords(url: URL) -> str:
+    """The URL for logs and messages."""
+    shown = url.difference_update_query(("password", "sslpassword"))
+    return shown.render_as_string(hide_password=True)
 
 
 def sqlite_path(url: URL) -> Path | None:

@@ -133,6 +133,7 @@ def resume(
     found = step.version(version)
     guards.check_incumbent(step, version, incumbent_digest)
     guards.check_unjudged(step.connection, found, attempt)
+    guards.check_genome(step.connection, found, _mode(step, found))  # a copy may have failed
     frozen = {"suite_version": suite_version, "policy_digest": policy_digest}
     now = {**frozen, "incumbent_generation": step.generation()}
     same = all(getattr(found, name) == value for name, value in now.items())
@@ -144,7 +145,6 @@ def resume(
     if found.state is State.EVALUATING:
         why = "champion, suite or rules changed while its evaluation was cut off"
         step.by_ledger(CUT_OFF, why).move(version, State.ERROR, deadline=None)
-    guards.check_genome(step.connection, found, _mode(step, found))  # judged elsewhere meanwhile
     return _lease(step, version, attempt, lease_seconds, frozen)
 
 
@@ -173,6 +173,8 @@ def record_verdict(
     guards.check_lease(lease, written, verdict)
     guards.check_report(report_path.parent, report_digest, verdict, written)
     state = VERDICTS[str(verdict["verdict"])]
+    if state is State.PASSED:
+        guards.check_genome(step.connection, found, mode)  # a copy may have failed meanwhile
     step.move(
         version,
         state,
@@ -228,13 +230,11 @@ def _take_again(step: Step, found: Version, seconds: float) -> None:
 
     The host slept, or another host's clock is ahead. No other evaluation has begun since.
     """
-    mode = _mode(step, found)
     if not guards.ran_out(step.connection, found) or (
         step.generation() != found.incumbent_generation
-        or rows.leased_mode(step.connection, found.version) != mode
+        or rows.leased_mode(step.connection, found.version) != _mode(step, found)
     ):
         return
-    guards.check_genome(step.connection, found, mode)  # a copy may have failed meanwhile
     frozen = {"suite_version": found.suite_version, "policy_digest": found.policy_digest}
     again = step.by_ledger("resume_evaluation", "its lease ran out while it was at work")
     _lease(again, found.version, found.attempt, seconds, frozen)

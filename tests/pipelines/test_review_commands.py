@@ -41,7 +41,7 @@ def test_a_rollback_says_in_which_mode_its_champion_was_judged(
     assert run("status").stdout.splitlines()[1] == "mode      service is in flipped"
     back = run("rollback", "--reason", "it shakes")
     assert back.stdout == (
-        "version 1 is CHAMPION; it was judged in mode normal, service was in flipped\n"
+        "version 1 is CHAMPION; it was judged in mode normal, service is in flipped\n"
         "version 2 is quarantined\n"
     )
     home.ledger.set_mode(POLICY, "normal", who=ANN)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from serving.registry.database import Database
+from serving.registry.database import Database, parse_url, without_passwords
 from serving.registry.faults import LedgerLocked
 from serving.registry.ledger import Ledger
 from srghn.errors import LedgerError
@@ -248,3 +248,11 @@ def test_a_thread_that_holds_the_ledger_for_too_long_is_said(tmp_path: Path) -> 
 def _write(database: Database) -> None:
     with database.write():
         pass
+
+
+def test_the_name_of_a_database_has_no_passwords() -> None:
+    """It is logged at each start."""
+    url = "postgresql://ann:secret@h/db?password=secret&sslpassword=secret&sslmode=require"
+    shown = without_passwords(parse_url(url))
+    assert "secret" not in shown
+    assert (shown.startswith("postgresql"), shown.endswith("sslmode=require")) == (True, True)

@@ -249,24 +249,21 @@ def test_a_lease_that_ran_out_is_not_taken_again_for_another_tuple(
     assert ledger.version(version).state is State.ERROR
 
 
-@pytest.mark.parametrize("way", ["resume", "renew", "verdict"])
-def test_a_lease_that_ran_out_is_not_taken_again_after_a_copy_of_the_genome_failed(
-    ledger: Ledger, steps: Any, way: str
+@pytest.mark.parametrize("way", ["resume", "verdict"])
+@pytest.mark.parametrize("late", [True, False])
+def test_an_evaluation_does_not_pass_after_a_copy_of_its_genome_failed(
+    ledger: Ledger, steps: Any, way: str, late: bool
 ) -> None:
     genome = {"genome_digest": "a" * 64}
     version, copy = (steps.register(manifest=genome | {"n": n}) for n in (1, 2))
     steps.begin(version)
-    assert ahead_of(ledger).expire() == [version]
     steps.begin(copy)
     steps.judge(copy, "failed")
-    ways = {
-        "resume": lambda: steps.resume(version),
-        "renew": lambda: ledger.renew_evaluation(version, attempt=1, who=WHO),
-        "verdict": lambda: steps.judge(version),
-    }
+    if late:
+        assert ahead_of(ledger).expire() == [version]
     with pytest.raises(TransitionRefused, match=f"has the genome of version {copy}"):
-        ways[way]()
-    assert ledger.version(version).state is State.ERROR
+        steps.resume(version) if way == "resume" else steps.judge(version)
+    assert ledger.version(version).state is (State.ERROR if late else State.EVALUATING)
 
 
 def ahead_of(ledger: Ledger) -> Ledger:
