@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import sqlite3
@@ -25,11 +26,21 @@ from serving.registry.database import (
     postgres_engine,
     sqlite_path,
 )
-from serving.registry.faults import LedgerFull, LedgerGone, fault, kind_of, of_os_error
+from serving.registry.faults import (
+    UNWRITABLE,
+    LedgerFull,
+    LedgerGone,
+    fault,
+    kind_of,
+    of_os_error,
+)
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Who
 from srghn.errors import LedgerError, first_line
 from srghn.files import sha256_file, sync_folder
+
+#: The time in the name of a backup, and of a ledger that was moved aside; they sort by it.
+_MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ def save(url: str, stem: Path) -> Path:
     """
     parsed = parse_url(url)
     source = sqlite_path(parsed)
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    moment = datetime.now(UTC).strftime(_MOMENT)
     suffix = ".db" if source else ".dump"
     target = stem.with_name(f"{stem.name}-{moment}{suffix}")
     aside = target.with_name(f".{target.name}.tmp")
@@ -90,22 +101,40 @@ def restore(
         raise LedgerError(f"there is no backup {copy}; srghn backup makes one")
     kept: Path | None
     if file is None:
-        before = _history(parsed, None)
+        before = _history(parsed)
         kept = _restore_dump(parsed, url, copy, home)
     else:
-        kept = _restore_file(file, copy)
-        before = None if kept is None else _history(parsed, kept)
+        _restore_file(file, copy)
+        kept, before = _before(file)
     ledger = Ledger(Database(url, home=home), witness_key=witness_key)
     ledger.restored({"backup_sha256": sha256_file(copy)}, who=who)
     return Restored(ledger, kept, None if before is None else _without(before, ledger.events()))
 
 
-def _history(url: URL, file: Path | None) -> list[Event] | None:
+def _before(file: Path) -> tuple[Path | None, list[Event] | None]:
+    """The ledger that a restore has moved aside, and its events; None if there was none.
+
+    A restore that was cut off moved the ledger aside, too, and the next one its half-done work. A
+    restore that was finished has an event, which is later than what it moved aside.
+    """
+    kept: Path | None = None
+    events: list[Event] | None = None
+    begins = f"{file.name}.before-"
+    for older in sorted(file.parent.glob(f"{glob.escape(begins)}*Z"), reverse=True):
+        # compared as text: a damaged ledger can hold any
+        last = str(events[-1].at).replace("-", "").replace(":", "") if events else ""
+        if kept and (events is None or last > older.name.removeprefix(begins)):
+            break
+        kept, events = older, _history(older)
+    return kept, events
+
+
+def _history(of: URL | Path) -> list[Event] | None:
     """Every event of a ledger, which is only read; None if that cannot be done."""
     engine = (
-        postgres_engine(url, WAIT_SECONDS)
-        if file is None
-        else create_engine("sqlite://", creator=lambda: _reading(file))
+        create_engine("sqlite://", creator=lambda: _reading(of, still=True))
+        if isinstance(of, Path)
+        else postgres_engine(of, WAIT_SECONDS)
     )
     try:
         with engine.connect() as connection:
@@ -121,8 +150,12 @@ def _without(before: Iterable[Event], now: Iterable[Event]) -> list[Event]:
     return [event for event in before if event.hash not in known]
 
 
-def _reading(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)
+def _reading(file: Path, still: bool = False) -> sqlite3.Connection:
+    """A connection that reads; of a file that nobody writes (`still`) it leaves none beside it."""
+    log = file.with_name(f"{file.name}-wal")
+    whole = still and not (log.exists() and log.stat().st_size)
+    more = "&immutable=1" if whole else ""
+    return sqlite3.connect(f"file:{quote(str(file))}?mode=ro{more}", uri=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -194,13 +227,14 @@ def _target(url: URL) -> str:
         ) from error
 
 
-def _restore_file(file: Path, copy: Path) -> Path | None:
-    """Put a copy in a file's place; returns where that file is now, None if there was none."""
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+def _restore_file(file: Path, copy: Path) -> None:
+    """Put a copy in a file's place, and move that file aside."""
+    moment = datetime.now(UTC).strftime(_MOMENT)
     aside = file.with_name(f".{file.name}.restore.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         aside.unlink(missing_ok=True)
+        aside.touch()  # a folder that cannot be written is no fault of the backup
         _take(copy, aside)
         with contextlib.closing(sqlite3.connect(aside)) as raw:
             raw.execute("PRAGMA journal_mode=WAL")
@@ -210,8 +244,6 @@ def _restore_file(file: Path, copy: Path) -> Path | None:
                 old.rename(file.with_name(f"{file.name}.before-{moment}{suffix}"))
         os.replace(aside, file)
         sync_folder(file.parent)
-        kept = file.with_name(f"{file.name}.before-{moment}")
-        return kept if kept.exists() else None
     except OSError as error:
         raise of_os_error(str(file), error) from error
     finally:
@@ -224,13 +256,20 @@ def _take(copy: Path, aside: Path) -> None:
     try:
         _copy(copy, aside)
         _verify(Database(f"sqlite:///{aside}", home=aside.with_suffix(".home")))
-    except LedgerFull:
-        raise  # the disk's fault, not the backup's
     except LedgerError as error:
+        if isinstance(error, LedgerFull) or (
+            isinstance(error, UNWRITABLE) and str(aside) in str(error)
+        ):
+            raise  # the disk's or the folder's fault, not the backup's
+        remedy = "take another backup"
+        if str(error).endswith("srghn ledger upgrade"):
+            url = f"sqlite:///{copy.absolute()}"
+            remedy = f"upgrade a copy of it first: SRGHN_DATABASE_URL={url} srghn ledger upgrade"
+        elif str(error).endswith("srghn that wrote it"):
+            remedy = "use the version of srghn that wrote it"
         cause = first_line(error.__cause__ or error).split("; ")[0].replace(str(aside), str(copy))
         raise LedgerError(
-            f"the backup {copy} cannot be restored: {cause}; the ledger was not changed: take "
-            "another backup"
+            f"the backup {copy} cannot be restored: {cause}; the ledger was not changed: {remedy}"
         ) from error
 
 

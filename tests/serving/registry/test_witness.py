@@ -15,6 +15,7 @@ import pytest
 
 from serving.registry import backup, chain, schema
 from serving.registry.database import Database, parse_url
+from serving.registry.faults import LedgerLocked, LedgerReadOnly, fault
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Who
 from serving.registry.witness import Witness
@@ -263,6 +264,93 @@ def test_restore_is_the_lawful_way_back(
     old = Ledger(f"sqlite:///{kept}", witness_key=tmp_path / "witness.key")
     assert old.champion().version == 2  # type: ignore[union-attr]
     old.close()
+
+
+class Killed(BaseException):
+    pass
+
+
+BEFORE, AFTER = "os.replace", "serving.registry.backup.sync_folder"
+
+
+@pytest.mark.parametrize("cuts", [[BEFORE], [AFTER], [AFTER, BEFORE]])
+def test_a_restore_that_was_cut_off_still_says_what_it_undid(
+    ledger: Ledger,
+    steps: Any,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cuts: list[str],
+) -> None:
+    url = f"sqlite:///{file}"
+    steps.first()
+    copy = backup.save(url, tmp_path / "b" / "ledger")
+    ledger.close()
+    backup.restore(url, copy, tmp_path, ANN).ledger.close()  # this one was finished
+    [old] = tmp_path.glob("ledger.db.before-*Z")
+    later = Ledger(url)
+    later.note("rollback", {}, who=ANN)
+    undone = [event.action for event in later.events()][-2:]
+    later.close()
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    for cut in cuts:
+        with monkeypatch.context() as patch:
+            patch.setattr(cut, kill)
+            with pytest.raises(Killed):
+                backup.restore(url, copy, tmp_path, ANN)
+    done = backup.restore(url, copy, tmp_path, ANN)
+    done.ledger.close()
+    aside = sorted(tmp_path.glob("ledger.db.before-*"))
+    assert all(path.name.endswith("Z") for path in aside)  # to read one leaves no file beside it
+    assert done.undone is not None
+    assert [event.action for event in done.undone] == undone == ["restore", "rollback"]
+    assert (aside[0], done.kept) == (old, aside[1])
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        (1, "upgrade a copy of it first: SRGHN_DATABASE_URL=sqlite:///{} srghn ledger upgrade"),
+        (99, "use the version of srghn that wrote it"),
+    ],
+)
+def test_a_backup_of_another_schema_says_what_reads_it(
+    ledger: Ledger, steps: Any, file: Path, tmp_path: Path, version: int, remedy: str
+) -> None:
+    steps.first()
+    copy = backup.save(f"sqlite:///{file}", tmp_path / "b" / "ledger")
+    with closing(sqlite3.connect(copy)) as raw:
+        raw.execute("UPDATE srghn_meta SET schema_version = ?", (version,))
+        raw.commit()
+    with pytest.raises(LedgerError) as refused:
+        backup.restore(f"sqlite:///{file}", copy, tmp_path, ANN)
+    assert f"{copy} holds a ledger of schema {version}, this version" in str(refused.value)
+    assert str(refused.value).endswith(f"the ledger was not changed: {remedy.format(copy)}")
+    assert ledger.verify() == 5
+
+
+@pytest.mark.parametrize("kind", [LedgerReadOnly, LedgerLocked])
+def test_a_fault_of_the_ledgers_folder_is_not_the_backups(
+    ledger: Ledger,
+    steps: Any,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[LedgerError],
+) -> None:
+    steps.first()
+    copy = backup.save(f"sqlite:///{file}", tmp_path / "b" / "ledger")
+
+    def fail(database: Database) -> None:
+        raise fault(database.name, kind, "it failed")
+
+    monkeypatch.setattr(backup, "_verify", fail)
+    with pytest.raises(kind, match="it failed; nothing was changed: "):
+        backup.restore(f"sqlite:///{file}", copy, tmp_path, ANN)
+    assert ledger.verify() == 5
 
 
 def test_a_backup_that_is_damaged_is_not_restored(
