@@ -6,7 +6,6 @@ file says running and the process is gone, the process was killed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import socket
 import time
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from srghn.files import atomic_write
+from srghn.files import atomic_write, is_locked
 from srghn.parents import alive, mark
 
 #: States a run ends in; `running` is the only other one.
@@ -99,14 +98,12 @@ def _at_work(home: Path, trace: RunTrace) -> bool:
     if trace.host == socket.gethostname():
         return trace.alive
     try:
-        with (home / "workspaces" / trace.run_id / ".lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return is_locked(home / "workspaces" / trace.run_id / ".lock")
     except FileNotFoundError:
         age = time.time() - _written(home / "runs" / f"{trace.run_id}.json")
         return abs(age) < PREPARES_SECONDS  # a clock may have been put back since
-    except OSError:  # it is held, or cannot be looked at
+    except OSError:  # it cannot be looked at
         return True
-    return False
 
 
 def recent(home: Path, most: int = 50) -> list[RunTrace]:

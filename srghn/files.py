@@ -5,14 +5,22 @@ Torch-free: the server uses these too.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from srghn.errors import ConfigError
+
+#: How long a short change waits for another process that makes one.
+LOCK_SECONDS = 5.0
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -53,6 +61,47 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(aside)
         else:
             aside.unlink(missing_ok=True)
+
+
+def lock(file: IO[Any], seconds: float = 0.0) -> bool:
+    """Lock an open file until it is closed; False if another process has it for `seconds`.
+
+    There is always an end to waiting: whoever holds a lock may have been stopped (Ctrl-Z).
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+        time.sleep(0.01)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock file for a short change; raises `ConfigError` if another process keeps it."""
+    with path.open("w", encoding="utf-8") as file:
+        if not lock(file, LOCK_SECONDS):
+            raise ConfigError(
+                f"another process has locked {path} for {LOCK_SECONDS:g} s; it may have been "
+                "stopped: let it go on, or end it"
+            )
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has locked a file; raises `OSError` where it cannot be looked at.
+
+    The look is a shared lock: two that look at once see the same, and `lock` may wait for them.
+    """
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def sha256_bytes(data: bytes) -> str:

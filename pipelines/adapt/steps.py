@@ -192,9 +192,9 @@ class Adaptation:
         try:
             number = recall(self.release, of, world, mode, who)
             verdict = self._judged(number, terms)
+        except StaleGeneration:
+            raise  # the next look judges it again, or finds the alarm over
         except TransitionRefused as error:  # the tables of its run are gone, or no attempt is left
-            if isinstance(error, StaleGeneration):
-                raise  # the next look judges it again, or finds the alarm over
             return self._note(alarm, "recalled", str(error), version=None, verdict="refused")
         why = f"version {number}, recall of {of}: {verdict.summary}"
         self._note(alarm, "recalled", why, version=number, verdict=verdict.verdict)

@@ -50,9 +50,9 @@ def _fire(
     if schedule.paused:
         return
     if schedule.ahead(moment) and datetime.fromisoformat(schedule.added) <= moment:
-        # Else this clock is the wrong one, as before a machine without a battery has asked for the
-        # time. It may be wrong by days as well, which looks the same: so what was handled is kept,
-        # and counts once the clock is past it. A firing that comes again has the id of its run.
+        # A clock that is earlier than when the schedule was added is wrong itself: it does nothing.
+        # One that is days behind looks just as one that is right after another was ahead. So what
+        # was handled is kept, and counts again once the clock is past it.
         note = f"the clock was wrong, at {schedule.handled}; from now on it fires again"
         schedules.put_back(settings, schedule, moment, note)
         say(f"schedule {schedule.name}: {note}")

@@ -6,7 +6,6 @@ later changes nothing. Files can be read, paused and removed while no server is 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from pipelines.runs import calendar
 from pipelines.services.processes import IMPORTS
 from serving.settings import Settings
 from srghn.errors import ConfigError
-from srghn.files import atomic_write
+from srghn.files import atomic_write, one_at_a_time
 
 T = TypeVar("T")
 Overlap = Literal["queue", "skip"]
@@ -245,8 +244,7 @@ def remove(settings: Settings, name: str) -> None:
 def _locked(settings: Settings) -> Iterator[None]:
     """One writer at a time: the clock notes firings while people change schedules."""
     _folder(settings).mkdir(parents=True, exist_ok=True)
-    with (_folder(settings) / ".lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with one_at_a_time(_folder(settings) / ".lock"):
         yield
 
 

@@ -6,14 +6,12 @@ a run never touches a checked-out tree, and what lands is its `dvc.lock`.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ from pipelines.versions.lease import Lease
 from serving.settings import Settings
 from srghn.config import RunParams, load_params
 from srghn.errors import ConfigError, SrghnError
-from srghn.files import atomic_write
+from srghn.files import atomic_write, is_locked, lock
 from srghn.yaml_files import read_yaml
 
 STAGES = ("pin", "evolve", "evaluate", "gate")
@@ -159,19 +157,12 @@ class Workspace:
         `srghn prune` may have removed the folder while this waited: the lock is then that of a file
         that is gone, and keeps nobody out.
         """
-        end = time.monotonic() + LOOK_SECONDS
         with (self.root / ".lock").open("w", encoding="utf-8") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > end:
-                        raise ConfigError(
-                            f"another process is working on run {self.name}; wait for it, then see "
-                            "srghn status"
-                        ) from error
-                time.sleep(0.01)
+            if not lock(file, LOOK_SECONDS):
+                raise ConfigError(
+                    f"another process is working on run {self.name}; wait for it, then see srghn "
+                    "status"
+                )
             if not _is_at(file.fileno(), self.root / ".lock"):
                 raise ConfigError(
                     f"the workspace of run {self.name} was removed meanwhile; start another run: "
@@ -181,18 +172,11 @@ class Workspace:
 
     @property
     def busy(self) -> bool:
-        """Whether a process is at work here now.
-
-        Two that look at once see the same, and `held` waits for them.
-        """
+        """Whether a process is at work here now."""
         try:
-            with (self.root / ".lock").open(encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return is_locked(self.root / ".lock")
         except FileNotFoundError:
             return False
-        except BlockingIOError:
-            return True
-        return False
 
     @property
     def generations_done(self) -> int:

@@ -6,7 +6,6 @@ stops the HTTP server.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import signal
 import subprocess
@@ -39,6 +38,7 @@ from pipelines.services.supervisor import LOOK_SECONDS, Part, Supervisor, is_up
 from pipelines.versions.release import Release
 from serving.settings import Settings, url_of
 from srghn.errors import ConfigError, first_line
+from srghn.files import lock
 
 logger = logging.getLogger(__name__)
 HTTP, SERVER, WORK = "HTTP server", "Prefect server", "worker"
@@ -238,13 +238,11 @@ def _alone(settings: Settings) -> Iterator[None]:
     """One worker with its clock a home; raises `ConfigError` while there is another."""
     require_writable(settings.home)
     with (settings.home / "up.lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not lock(file):
             raise ConfigError(
                 f"srghn up or srghn worker is running already in {settings.home}; stop it first, "
                 "or set SRGHN_HOME to another folder"
-            ) from error
+            )
         yield
 
 

@@ -6,7 +6,6 @@ hours, and a world that returns is met by who was good in it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
 import shutil
@@ -23,7 +22,7 @@ from serving.registry.states import State
 from srghn.candidates.candidate import MANIFEST, Candidate
 from srghn.envs import EnvVersion
 from srghn.errors import ConfigError, TransitionRefused
-from srghn.files import atomic_write
+from srghn.files import atomic_write, one_at_a_time
 from srghn.inference.verdict import Verdict
 
 #: States in which a recall that was judged is judged once more.
@@ -179,7 +178,6 @@ def _put_in_place(release: Release, found: Version, aside: Path, target: Path) -
 
     One at a time: of two that find one wreck, the second would remove what the first put there.
     """
-    with (target.parent / ".lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with one_at_a_time(target.parent / ".lock"):
         if _laid_out(release, found) is None:
             replace(target, aside)

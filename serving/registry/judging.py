@@ -138,9 +138,7 @@ def resume(
     now = {**frozen, "incumbent_generation": step.generation()}
     same = all(getattr(found, name) == value for name, value in now.items())
     if found.state is State.EVALUATING and same:
-        until = step.now + lease_seconds
-        change = update(schema.versions).where(schema.versions.c.version == version)
-        step.connection.execute(change.values(deadline=until))
+        until = _put_off(step, version, lease_seconds)
         return asdict(_evaluation(step, version, attempt, until))
     if found.state is State.EVALUATING:
         why = "champion, suite or rules changed while its evaluation was cut off"
@@ -154,8 +152,7 @@ def renew(step: Step, version: int, attempt: int, seconds: float) -> None:
     if found.attempt != attempt:
         return
     if found.state is State.EVALUATING:
-        change = update(schema.versions).where(schema.versions.c.version == version)
-        step.connection.execute(change.values(deadline=step.now + seconds))
+        _put_off(step, version, seconds)
     else:
         _take_again(step, found, seconds)
 
@@ -223,6 +220,14 @@ def overdue(step: Step, found: Version) -> None:
     why = "the lease of its evaluation ran out" if lease else "its pass expired"
     move = step.by_ledger(EXPIRE, why)
     move.move(found.version, State.ERROR if lease else State.STALE, deadline=None)
+
+
+def _put_off(step: Step, version: int, seconds: float) -> float:
+    """Let a lease run for so long from now on; returns when it ends."""
+    until = step.now + seconds
+    change = update(schema.versions).where(schema.versions.c.version == version)
+    step.connection.execute(change.values(deadline=until))
+    return until
 
 
 def _take_again(step: Step, found: Version, seconds: float) -> None:

@@ -8,12 +8,10 @@ readable by its owner alone (0600), or in the file that `SRGHN_WITNESS_KEY` name
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from srghn.errors import LedgerError
-from srghn.files import canonical_json, sha256_bytes
+from srghn.files import canonical_json, lock, sha256_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -182,7 +180,11 @@ class Witness:
     def _locked(self) -> Iterator[BinaryIO]:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a+b") as file:
-            _lock(file)
+            if not lock(file, LOCK_SECONDS):
+                raise LedgerError(
+                    f"another process has locked {self.file} for {LOCK_SECONDS:g} s; it may have "
+                    "been stopped: let it go on, or end it"
+                )
             _drop_torn_line(file)
             yield file
 
@@ -191,24 +193,6 @@ def valid(entries: list[Entry]) -> list[Entry]:
     """The entries that are still valid: from the last restore on."""
     restores = [n for n, entry in enumerate(entries) if entry.kind == "restore"]
     return entries[restores[-1] :] if restores else entries
-
-
-def _lock(file: BinaryIO) -> None:
-    """Lock the witness; raises `LedgerError` if another process has it for too long.
-
-    One that was stopped while it appended (Ctrl-Z, docker pause) would hold up every step.
-    """
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > end:
-                raise LedgerError(
-                    f"another process has locked {file.name} for {LOCK_SECONDS:g} s; it may have "
-                    f"been stopped: let it go on, or end it"
-                ) from error
-        time.sleep(0.01)
 
 
 def _make_key(path: Path, secret: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from srghn.evolution.base import F32, F64, I64, Population, Strategy, same_archi
 from srghn.evolution.ending import FINALISTS, End, ended
 from srghn.evolution.progress import CHECKPOINTS, TABLES, Progress, restore
 from srghn.evolution.registry import make_strategy
-from srghn.files import atomic_write, seal, unseal
+from srghn.files import atomic_write, lock, seal, unseal
 from srghn.provenance import platform_note
 
 if TYPE_CHECKING:
@@ -62,12 +61,10 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run's folder; raises `CheckpointError` if another process does."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not lock(file):
             raise CheckpointError(
                 f"another process is evolving in {run_dir}; wait for it, or use another folder"
-            ) from error
+            )
         yield
 
 

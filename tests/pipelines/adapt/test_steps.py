@@ -194,13 +194,19 @@ def recalls(served: Served, monkeypatch: pytest.MonkeyPatch, passes: bool) -> li
     return found
 
 
+def in_the_flipped_mode(served: Served) -> int:
+    """The champion is good there alone; returns the former one, good in the normal mode."""
+    first = served.first(bias=0.3)
+    served.second(flip=True, bias=0.1)
+    served.ledger.set_mode("policy", "flipped", who=ANN)
+    return first
+
+
 def test_a_former_champion_that_is_good_there_is_recalled_first(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its world returned: no run is begun."""
-    first = served.first(bias=0.3)
-    served.second(flip=True, bias=0.1)
-    served.ledger.set_mode("policy", "flipped", who=ANN)
+    first = in_the_flipped_mode(served)
     found = recalls(served, monkeypatch, passes=True)
     adaptation, launched = alarmed(served, mode="normal", act="run")
     assert "recall of 1" in str(adaptation.step())
@@ -216,9 +222,7 @@ def test_a_recall_that_fails_leads_to_a_run(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
-    served.first(bias=0.3)
-    served.second(flip=True, bias=0.1)
-    served.ledger.set_mode("policy", "flipped", who=ANN)
+    in_the_flipped_mode(served)
     recalls(served, monkeypatch, passes=False)
     adaptation, launched = alarmed(served, mode="normal", act="run")
     adaptation.step()
@@ -271,9 +275,7 @@ def test_a_recall_that_is_refused_leads_to_a_run(
 ) -> None:
     """The run that made the former champion is not here any more, and its tables with it."""
     monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
-    served.first(bias=0.3)
-    served.second(flip=True, bias=0.1)
-    served.ledger.set_mode("policy", "flipped", who=ANN)
+    in_the_flipped_mode(served)
     adaptation, launched = alarmed(served, mode="normal", act="run")
     assert "the workspace of its run run is not here" in str(adaptation.step())
     assert "evolves" in str(adaptation.step())
@@ -286,9 +288,7 @@ def test_a_recall_that_may_not_be_judged_leads_to_a_run(
 ) -> None:
     """Its attempts are used up."""
     monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
-    served.first(bias=0.3)
-    served.second(flip=True, bias=0.1)
-    served.ledger.set_mode("policy", "flipped", who=ANN)
+    in_the_flipped_mode(served)
     recalls(served, monkeypatch, passes=True)
 
     def refused(*_: object) -> None:
@@ -306,9 +306,7 @@ def test_a_recall_that_was_judged_and_then_refused_is_not_given_up(
     served: Served, monkeypatch: pytest.MonkeyPatch, cut_off: bool
 ) -> None:
     """A person must approve what passed; what was cut off is judged at the next look."""
-    served.first(bias=0.3)
-    served.second(flip=True, bias=0.1)
-    served.ledger.set_mode("policy", "flipped", who=ANN)
+    in_the_flipped_mode(served)
     recalls(served, monkeypatch, passes=True)
     real = steps.judge
 

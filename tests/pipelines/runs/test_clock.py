@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +22,7 @@ from pipelines.runs.schedules import Schedule
 from pipelines.runs.workspaces import create_workspace
 from serving import runs
 from serving.settings import Settings
-from tests.pipelines.conftest import Tiny, home_at
+from tests.pipelines.conftest import Tiny
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -78,18 +77,8 @@ def run_of(name: str, state: str = "RUNNING", *tags: str) -> Any:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return home_at(tmp_path / "home")
-
-
-@pytest.fixture
 def server() -> Server:
     return Server()
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
 
 
 def hourly(settings: Settings, tiny: Tiny, overlap: str = "queue") -> Schedule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,23 +12,13 @@ from pipelines.runs.clock import recover, tick
 from pipelines.runs.workspaces import create_workspace
 from serving.settings import Settings
 from srghn.errors import ConfigError
-from tests.pipelines.conftest import Tiny, home_at
+from tests.pipelines.conftest import Tiny
 from tests.pipelines.runs.test_clock import MIDNIGHT, Server, gone, hourly, run_of
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return home_at(tmp_path / "home")
 
 
 @pytest.fixture
 def server() -> Server:
     return Server()
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
 
 
 @pytest.mark.parametrize("overlap", ["queue", "skip"])

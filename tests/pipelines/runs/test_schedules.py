@@ -16,15 +16,11 @@ from pipelines.runs.schedules import Schedule
 from serving.settings import Settings
 from srghn.config import RunParams
 from srghn.errors import ConfigError
+from srghn.files import lock
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Tiny, home_at
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return home_at(tmp_path / "home")
 
 
 @pytest.fixture
@@ -204,3 +200,15 @@ def test_one_that_a_wrong_clock_handled_far_ahead_is_resumed(
     found = schedules.find(settings, "nightly")
     assert found.following(now) == datetime(2026, 1, 2, 3, tzinfo=UTC)
     assert found.due(datetime(2026, 1, 2, 3, tzinfo=UTC)) is not None
+
+
+def test_a_process_that_was_stopped_while_it_changed_a_schedule_holds_nobody_up(
+    settings: Settings, nightly: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock would fire nothing more, and say nothing."""
+    monkeypatch.setattr("srghn.files.LOCK_SECONDS", 0.1)
+    with (settings.home / "schedules" / ".lock").open("w") as file:
+        assert lock(file)
+        with pytest.raises(ConfigError, match="it may have been stopped"):
+            schedules.pause(settings, "nightly", "the simulator moves")
+    assert schedules.pause(settings, "nightly", "the simulator moves").paused
