@@ -124,7 +124,7 @@ BESIDE: dict[str, set[str]] = {
 #: Room -> the only packages beyond the standard library that it may import.
 ALONE = {
     "srghn.inference": {"numpy", "srghn"},
-    "serving.client": {"httpx", "serving"},
+    "serving.client": {"httpcore", "httpx", "serving"},
     "serving.trial": {"numpy", "pydantic", "msgspec", "cryptography", "srghn", "serving"},
 }
 

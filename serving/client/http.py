@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 
-from serving.client.deadline import Deadline, bound
+from serving.client.deadline import Deadline, Transport
 from serving.client.rules import (
     AGAIN,
     JSON,
     Progress,
+    address_of,
     base_of,
     batch_of,
     body_of,
@@ -93,7 +94,8 @@ class Client:
     """Sends requests to a server at `url`. `deadline`: seconds for a call with all its attempts.
 
     `token` is the caller's own, if the server needs one. `policy` is a policy's name; None: the
-    default policy. Threads may share a client; an episode belongs to one thread.
+    default policy. Threads may share a client; an episode belongs to one thread. Raises
+    `ValueError` for a URL without http:// or https://.
     """
 
     def __init__(
@@ -105,9 +107,10 @@ class Client:
         policy: str | None = None,
     ) -> None:
         self._deadline, self._base = deadline, base_of(policy)
-        self._http = httpx.Client(base_url=url, headers=_headers(token))
-        self._call = Deadline()
-        bound(self._http, self._call)
+        self._call, address = Deadline(), address_of(url)
+        self._http = httpx.Client(
+            base_url=address, headers=_headers(token), transport=Transport(address, self._call)
+        )
 
     def close(self) -> None:
         self._http.close()
@@ -221,7 +224,7 @@ class AsyncClient:
         policy: str | None = None,
     ) -> None:
         self._deadline, self._base = deadline, base_of(policy)
-        self._http = httpx.AsyncClient(base_url=url, headers=_headers(token))
+        self._http = httpx.AsyncClient(base_url=address_of(url), headers=_headers(token))
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -52,6 +52,17 @@ class Progress:
         return f"{self.base}/episodes/{self.name}/outcome"
 
 
+def address_of(url: str) -> httpx.URL:
+    """A server's URL; raises `ValueError` for one that no request can be sent to."""
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r} is no URL: {error}") from error
+    if found.scheme not in ("http", "https") or not found.host:
+        raise ValueError(f"expected a URL such as http://127.0.0.1:8000, got {url!r}")
+    return found
+
+
 def base_of(policy: str | None) -> str:
     """The path prefix of a policy's routes; None: of the default policy's."""
     return "/v1" if policy is None else f"/v1/policies/{policy}"
@@ -112,7 +123,7 @@ def pause(attempt: int, answer: httpx.Response | None) -> float:
     """Seconds before the next attempt: those the server asks for, else longer each time."""
     first, last = PAUSES
     wanted = answer.headers.get("retry-after", "") if answer is not None else ""
-    if wanted.isdigit():
+    if wanted.isdecimal():  # "²" is a digit, but no number
         return float(wanted)
     return float(min(last, first * 2 ** min(attempt, 32)))
 
