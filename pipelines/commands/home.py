@@ -29,7 +29,8 @@ def prune(
 ) -> None:
     """Show what the home no longer needs, and remove it; never what the ledger refers to.
 
-    In a terminal it asks first. Elsewhere nothing is removed without --yes.
+    In a terminal it asks first. Elsewhere nothing is removed without --yes. What is used again
+    before you agree stays.
 
     Examples:
 
@@ -50,13 +51,17 @@ def prune(
         out.print(rows)
     ask = items and not yes and not json and sys.stdin.isatty()
     agreed = yes or (ask and typer.confirm(f"Remove {human(total)}?", err=True))
+    stay = 0
     if agreed:
-        remove(settings, items)
+        gone = remove(settings, items)
+        stay, total, items = len(items) - len(gone), sum(item.bytes for item in gone), gone
+    if stay:
+        typer.echo(f"{stay} of them changed or are in use again and stay", err=True)
     if json:
         names = ("kind", "name", "why", "bytes")
         shown = [{name: getattr(item, name) for name in names} for item in items]
         print_json({"removed": agreed, "bytes": total, "items": shown})
-    elif agreed and items:
+    elif agreed and (items or stay):
         typer.echo(f"{human(total)} removed", err=True)
     elif not items:
         less = "; try --days 1" if days > 1 else ""

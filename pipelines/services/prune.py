@@ -5,6 +5,9 @@ reads one. The DVC cache: objects that no workspace that stays names. Reports an
 that no event cites, left by a process killed between two steps. MLflow: the runs of workspaces
 that go, where it is embedded; a server has its own rules. Whatever is younger than the days asked
 for stays, so nothing that a run at work has just written is touched.
+
+A plan may be hours old when a person agrees to it, so each removal is decided again: what was
+stored again, cited or changed since then stays.
 """
 
 from __future__ import annotations
@@ -13,17 +16,16 @@ import json
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.runs.workspaces import Workspace
-from pipelines.services.processes import child_environment
 from pipelines.versions.release import Release
+from serving.registry.artefacts import storing
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.errors import ConfigError, ServiceError, first_line
@@ -32,51 +34,65 @@ from srghn.yaml_files import read_yaml
 #: States after which nothing reads a version's workspace again.
 OVER = frozenset({State.FAILED, State.REJECTED, State.ABORTED, State.REVOKED})
 DAY = 86_400.0
+#: Reports and artefacts younger than this stay whatever is asked: a process stores each before it
+#: writes into the ledger what cites it.
+UNCITED_SECONDS = 3600.0
 #: The workspace of a recall, whose run folder is a copy; with a dot where making it was cut off.
 RECALL = re.compile(r"\.?recall-\d+")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to be removed: its kind, name and place, why, and its bytes."""
+    """One thing to be removed: its kind, name and place, why, and its bytes.
+
+    `before`: it was last changed before that time, in seconds of the epoch.
+    """
 
     kind: str
     name: str
     why: str
     bytes: int
-    path: Path | None = field(default=None, repr=False)
+    path: Path = field(repr=False)
+    before: float = field(repr=False)
 
 
 def plan(settings: Settings, days: float) -> list[Item]:
     """What may go, of what was last changed more than `days` ago. Changes nothing."""
     release, before = Release(settings), time.time() - days * DAY
-    gone = list(_workspaces(release, before))
-    names = {item.name for item in gone}
-    stay = [w for w in _all(settings) if w.name not in names]
+    states = _states(release)
+    idle = (each for each in _all(settings) if not each.busy)
+    gone = [item for each in idle for item in _workspace(settings, each, states, before)]
+    paths = {item.path for item in gone}
+    stay = [each for each in _all(settings) if each.root not in paths]
     return [
-        *gone,
+        *(item for item in gone if item.kind == "workspace"),
         *_cache(settings, stay, before),
-        *_uncited(settings.reports, "report", _cited_reports(release), before),
-        *_uncited(settings.artefacts, "artefact", _cited_artefacts(release, stay), before),
-        *_mlflow(settings, gone),
+        *_stores(release, stay, before),
+        *(item for item in gone if item.kind == "MLflow run"),
     ]
 
 
-def prune(settings: Settings, items: Sequence[Item]) -> None:
-    """Remove what `plan` found; a workspace in which a process began meanwhile is left alone."""
-    runs = [item.name for item in items if item.kind == "MLflow run"]
-    if runs:
-        _forget(settings, runs)
-    for item in items:
-        if item.path is None:
-            continue
-        if item.kind == "workspace":
-            with suppress(ConfigError), Workspace(item.path).held():
-                shutil.rmtree(item.path)
-        elif item.path.is_dir():
-            shutil.rmtree(item.path)
-        else:
+def prune(settings: Settings, items: Sequence[Item]) -> list[Item]:
+    """Remove of a plan what may still go now, and return that."""
+    if not items:
+        return []
+    release, before = Release(settings), max(item.before for item in items)
+    planned = {(item.kind, item.path) for item in items}
+    with ExitStack() as held:
+        states = _states(release)
+        idle = [each for each in _all(settings) if ("workspace", each.root) in planned]
+        idle = [each for each in idle if _take(held, each)]
+        gone = [item for each in idle for item in _workspace(settings, each, states, before)]
+        _forget(settings, [item.name for item in gone if item.kind == "MLflow run"])
+        for item in gone:
+            shutil.rmtree(item.path, ignore_errors=item.kind == "MLflow run")
+    stay = _all(settings)
+    for item in _cache(settings, stay, before):
+        if (item.kind, item.path) in planned:
             item.path.unlink(missing_ok=True)
+            gone.append(item)
+    uncited = [i for i in _stores(release, stay, before) if (i.kind, i.path) in planned]
+    return [*gone, *(item for item in uncited if _remove(settings, item))]
 
 
 def sizes(settings: Settings) -> dict[str, int]:
@@ -107,24 +123,54 @@ def _all(settings: Settings) -> list[Workspace]:
     return [Workspace(path) for path in sorted(settings.workspaces.glob("*")) if path.is_dir()]
 
 
-def _workspaces(release: Release, before: float) -> Iterator[Item]:
+def _states(release: Release) -> dict[str, set[State]]:
+    """Run -> the states of its versions, as far as they say whether anything goes on."""
     states: dict[str, set[State]] = {}
     for version in release.ledger.versions():
         over = version.state is State.RETIRED and version.quarantined  # else it may be recalled
         state = State.REVOKED if over else version.state
         states.setdefault(version.run_id, set()).add(state)
-    for workspace in _all(release.settings):
-        found = states.get(workspace.name, set())
-        if not found <= OVER or not _over(workspace, bool(found)) or workspace.busy:
-            continue
-        if _changed(workspace.root) <= before and _delivered(workspace):
-            why = f"its run is over: {', '.join(sorted(found)) or 'no version'}"
-            yield Item("workspace", workspace.name, why, size(workspace.root), workspace.root)
+    return states
 
 
-def _over(workspace: Workspace, judged: bool) -> bool:
-    """Whether nobody would go on with the run."""
-    return workspace.outcome.exists() or judged
+def _workspace(
+    settings: Settings, workspace: Workspace, states: Mapping[str, set[State]], before: float
+) -> Iterator[Item]:
+    """A workspace that nobody goes on with, and its MLflow run; nothing if it must stay."""
+    root, found = workspace.root, states.get(workspace.name, set())
+    over = found <= OVER and (workspace.outcome.exists() or bool(found))
+    if not over or _changed(root) > before or not _delivered(workspace):
+        return
+    why = f"its run is over: {', '.join(sorted(found)) or 'no version'}"
+    yield Item("workspace", workspace.name, why, size(root), root, before)
+    note = root / "tracking.json"
+    if settings.mlflow_is_embedded and note.exists():
+        run = json.loads(note.read_text(encoding="utf-8"))["mlflow_run_id"]
+        kept = settings.mlflow / "artifacts" / str(run)
+        if run:
+            yield Item("MLflow run", str(run), f"of {workspace.name}", size(kept), kept, before)
+
+
+def _take(held: ExitStack, workspace: Workspace) -> bool:
+    """Work in a workspace until `held` ends; False while another process does."""
+    with suppress(ConfigError, FileNotFoundError):
+        held.enter_context(workspace.held())
+        return True
+    return False
+
+
+def _remove(settings: Settings, item: Item) -> bool:
+    """Remove a report or an artefact, unless it was stored again meanwhile; whether it is gone."""
+    folder = item.path.parent
+    with (
+        tempfile.TemporaryDirectory(prefix=".put.", dir=folder) as aside,
+        storing(settings.home),
+        suppress(FileNotFoundError),
+    ):
+        if _changed(item.path) <= item.before:
+            item.path.rename(Path(aside) / item.path.name)
+            return True
+    return False
 
 
 def _delivered(workspace: Workspace) -> bool:
@@ -144,12 +190,12 @@ def _cache(settings: Settings, stay: Sequence[Workspace], before: float) -> Iter
     kept = {name for workspace in stay for name in _named(cache, workspace.root / "dvc.lock")}
     for path in sorted((cache / "files" / "md5").glob("??/*")):
         if path.parent.name + path.name not in kept and path.stat().st_mtime <= before:
-            yield Item(
-                "cache", path.parent.name + path.name, "no run refers to it", size(path), path
-            )
+            name = path.parent.name + path.name
+            yield Item("cache", name, "no run refers to it", size(path), path, before)
     for path in sorted((cache / "runs").glob("??/*/*")):
         if path.stat().st_mtime <= before and not _named(cache, path) <= kept:
-            yield Item("cache", path.name[:12], "its run no longer exists", size(path), path)
+            why = "its run no longer exists"
+            yield Item("cache", path.name[:12], why, size(path), path, before)
 
 
 def _named(cache: Path, lock: Path) -> set[str]:
@@ -167,10 +213,17 @@ def _named(cache: Path, lock: Path) -> set[str]:
     return found
 
 
-def _uncited(folder: Path, kind: str, cited: set[str], before: float) -> Iterator[Item]:
-    for path in sorted(folder.glob("*")):
-        if path.name not in cited and _changed(path) <= before:
-            yield Item(kind, path.name[:12], "the ledger does not refer to it", size(path), path)
+def _stores(release: Release, stay: Sequence[Workspace], before: float) -> Iterator[Item]:
+    """Reports and artefacts that nothing cites."""
+    settings, before = release.settings, min(before, time.time() - UNCITED_SECONDS)
+    for folder, kind, cited in (
+        (settings.reports, "report", _cited_reports(release)),
+        (settings.artefacts, "artefact", _cited_artefacts(release, stay)),
+    ):
+        for path in sorted(folder.glob("*")):
+            if path.name not in cited and _changed(path) <= before:
+                why = "the ledger does not refer to it"
+                yield Item(kind, path.name[:12], why, size(path), path, before)
 
 
 def _cited_reports(release: Release) -> set[str]:
@@ -194,43 +247,28 @@ def _cited_artefacts(release: Release, stay: Sequence[Workspace]) -> set[str]:
     return cited
 
 
-def _mlflow(settings: Settings, gone: Sequence[Item]) -> Iterator[Item]:
-    if not settings.mlflow_is_embedded:
-        return
-    for item in gone:
-        assert item.path is not None
-        note = item.path / "tracking.json"
-        run = note.exists() and json.loads(note.read_text(encoding="utf-8"))["mlflow_run_id"]
-        if run:
-            kept = settings.mlflow / "artifacts" / str(run)
-            yield Item("MLflow run", str(run), f"of {item.name}", size(kept), kept)
-
-
 def _forget(settings: Settings, runs: Sequence[str]) -> None:
-    """Delete runs of the embedded MLflow and their artifacts; raises `ServiceError` if it fails."""
+    """Delete runs of the embedded MLflow; raises `ServiceError` if it fails.
+
+    Not by `mlflow gc`: it also deletes for good whatever else users have put in MLflow's trash.
+    """
     from pipelines.tracking.mlflow_run import connect
 
+    if not runs:
+        return
     try:
-        client = connect(settings)
+        from mlflow.exceptions import MlflowException
+
+        store = connect(settings)._tracking_client.store
+        for run in runs:
+            try:
+                store._hard_delete_run(run)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # removed by hand before
+                    raise
     except Exception as error:
         said = first_line(error)
         raise ServiceError(f"MLflow could not remove {len(runs)} runs: {said}") from error
-    known = []
-    for run in runs:
-        with suppress(Exception):  # removed by hand before
-            client.delete_run(run)
-            known.append(run)
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", settings.mlflow_uri]
-    done = subprocess.run(
-        [*command, "--run-ids", ",".join(known)],
-        env=child_environment(settings, {"MLFLOW_TRACKING_URI": settings.mlflow_uri}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if known and done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ServiceError(f"MLflow could not remove {len(known)} runs: {last}")
     with suppress(sqlite3.Error), closing(sqlite3.connect(settings.mlflow / "mlflow.db")) as file:
         file.execute("VACUUM")
 
@@ -238,11 +276,12 @@ def _forget(settings: Settings, runs: Sequence[str]) -> None:
 def _changed(path: Path) -> float:
     """When a file, or any file in a folder, was last written.
 
-    Not the lock, nor the folders themselves: to look whether a run is at work changes those.
+    Not the lock, nor the folders themselves, unless there is no file: to look whether a run is at
+    work changes those.
     """
-    times = [0.0 if path.is_dir() else path.stat().st_mtime]
+    times = []
     for each in path.rglob("*") if path.is_dir() else ():
         with suppress(OSError):
             if each.name != ".lock" and not each.is_dir():
                 times.append(each.lstat().st_mtime)
-    return max(times)
+    return max(times, default=path.stat().st_mtime)

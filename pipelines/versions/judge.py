@@ -19,7 +19,7 @@ from typing import Any
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.lease import Lease
 from pipelines.versions.release import PIPELINE, Release
-from serving.registry.artefacts import sync_tree, touch
+from serving.registry.artefacts import storing, sync_tree, touch
 from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
 from serving.registry.records import Event, Version, Who
 from serving.registry.reports import CLOCK, TIMINGS
@@ -122,9 +122,11 @@ def record(release: Release, version: int, report_dir: Path, key: str) -> Verdic
     """Keep the report under its digest, then the verdict that cites it in the ledger."""
     verdict = Verdict.from_json((report_dir / "verdict.json").read_bytes())
     kept = release.reports(verdict.report_digest)
-    if kept.exists():
-        touch(kept / "report.html")
-    else:
+    with storing(release.settings.home):
+        here = kept.exists()
+        if here:
+            touch(kept / "report.html")
+    if not here:
         _copy_whole(report_dir, kept)
     release.store.push_report(verdict.report_digest)
     release.ledger.record_verdict(
@@ -208,10 +210,10 @@ def _tried(events: Sequence[Event], began: Event) -> int:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a folder so that `target` is whole or absent."""
+    """Copy a folder so that `target` is whole or absent, and its files young, as `touch` says."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".report.", dir=target.parent))
-    shutil.copytree(source, aside, dirs_exist_ok=True)
+    shutil.copytree(source, aside, copy_function=shutil.copyfile, dirs_exist_ok=True)
     aside.chmod(0o755)
     sync_tree(aside)  # a server whose report a power cut damaged does not start
     try:

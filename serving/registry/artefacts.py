@@ -23,7 +23,7 @@ from serving.registry import reports
 from serving.registry.remote import ObjectMissing, Remote
 from srghn.candidates.candidate import FILES, MANIFEST, Candidate
 from srghn.errors import ArtefactError
-from srghn.files import atomic_write, sync_folder
+from srghn.files import atomic_write, one_at_a_time, sync_folder
 
 if TYPE_CHECKING:
     from serving.registry.records import Version
@@ -228,17 +228,19 @@ class ArtefactStore:
             shutil.copyfile(source / name, aside / name)
         sync_tree(aside)
         digest = Candidate.load(aside).digest
-        try:
-            aside.chmod(0o755)
-            os.rename(aside, self.folder / digest)
-        except OSError:
-            if not self.has_here(digest):
-                raise
-            if self.is_whole_here(digest):
-                touch(self.folder / digest / MANIFEST)
-            else:
-                logger.warning("candidate %s… was damaged here; it is stored again", digest[:16])
-                replace(self.folder / digest, aside)
+        with storing(self._home):
+            try:
+                aside.chmod(0o755)
+                os.rename(aside, self.folder / digest)
+            except OSError:
+                if not self.has_here(digest):
+                    raise
+                if self.is_whole_here(digest):
+                    touch(self.folder / digest / MANIFEST)
+                else:
+                    said = "candidate %s… was damaged here; it is stored again"
+                    logger.warning(said, digest[:16])
+                    replace(self.folder / digest, aside)
         sync_folder(self.folder)
         return digest
 
@@ -251,6 +253,17 @@ def store_of(settings: Settings, patience: float | None = None) -> ArtefactStore
     waits = settings.store_seconds if patience is None else patience
     remote = Remote(settings.store_url, waits) if settings.store_url else None
     return ArtefactStore(settings.artefacts, remote)
+
+
+@contextmanager
+def storing(home: Path) -> Iterator[None]:
+    """Look whether a home has something and date it now, while `srghn prune` removes nothing.
+
+    What is fetched needs it not: it can be fetched again. Raises `ConfigError` if another process
+    keeps the lock.
+    """
+    with one_at_a_time(home / ".store.lock"):
+        yield
 
 
 @contextmanager

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
+from pipelines.commands import home as commands
 from pipelines.services import doctor
+from pipelines.services import prune as pruning
 from pipelines.services.doctor import Finding
 from pipelines.services.prune import DAY, human, plan, prune
 from pipelines.tracking.delivery import deliver
+from pipelines.tracking.mlflow_run import connect
+from pipelines.versions import judge
 from pipelines.versions.release import Release
 from serving.registry.records import Who
 from serving.settings import Settings
@@ -52,6 +58,22 @@ def rejected(home: Home) -> Home:
     return home
 
 
+def age(folder: Path, days: float = 40) -> Path:
+    """Date a folder and all its files long ago."""
+    then = time.time() - days * DAY
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (then, then))
+    return folder
+
+
+def uncited(home: Home, tmp_path: Path) -> tuple[Path, Path]:
+    """A candidate that was stored long ago and never registered, and where it lies in the store."""
+    source = Path(shutil.copytree(home.workspace.candidate, tmp_path / "candidate"))
+    manifest = json.loads((source / "manifest.json").read_bytes())
+    (source / "manifest.json").write_text(json.dumps({**manifest, "run_id": "cut off"}))
+    return source, age(home.settings.artefacts / home.release.store.put(source))
+
+
 def test_a_run_whose_version_may_go_on_stays(home: Home) -> None:
     assert names(home) == set()
     home.release.approve(home.version, "cli:reviewer", "read it")
@@ -65,6 +87,9 @@ def test_a_run_that_is_over_goes_and_what_the_ledger_cites_stays(home: Home) -> 
     for folder in stray.values():
         folder.mkdir(parents=True)
         (folder / "file").write_text("left by a killed process")
+    assert names(home) == {("workspace", "tiny")}  # or by one that is still at work
+    for folder in stray.values():
+        age(folder)
     items = plan(home.settings, 0.0)
     assert {(i.kind, i.name) for i in items} == {
         ("workspace", "tiny"),
@@ -86,6 +111,7 @@ def test_a_report_of_an_earlier_attempt_is_cited_too(home: Home) -> None:
     ledger = home.release.ledger
     kept = home.settings.reports / ("a" * 64)
     kept.mkdir()
+    age(kept)
     ledger.note("tried", {"report_digest": "a" * 64}, who=BY)
     assert names(home) == set()
 
@@ -96,9 +122,7 @@ def test_a_run_that_is_over_may_still_be_needed(home: Home, reason: str) -> None
     assert ("workspace", "tiny") in names(home)
     if reason == "young":
         assert names(home, days=1.0) == set()
-        long_ago = time.time() - 2 * DAY
-        for path in (home.workspace.root, *home.workspace.root.rglob("*")):
-            os.utime(path, (long_ago, long_ago))
+        age(home.workspace.root, days=2)
         assert ("workspace", "tiny") in names(home, days=1.0)
     elif reason == "busy":
         with home.workspace.held():
@@ -115,12 +139,71 @@ def test_a_run_that_is_over_may_still_be_needed(home: Home, reason: str) -> None
         assert names(home) == set()
 
 
-def test_a_run_that_began_again_meanwhile_is_left_alone(home: Home) -> None:
+@pytest.mark.parametrize("how", ["at work", "written"])
+def test_a_run_that_began_again_meanwhile_is_left_alone(home: Home, how: str) -> None:
+    """With all that only it names: its objects in the cache, and its run in MLflow."""
+    deliver(home.workspace, home.settings, finished=True)
     rejected(home)
+    (home.workspace.root / "dvc.lock").write_text(lock("11" + "a" * 30))
+    kept, free = cached(home, "11" + "a" * 30), cached(home, "22" + "b" * 30)
     items = plan(home.settings, 0.0)
-    with home.workspace.held():
-        prune(home.settings, items)
-    assert home.workspace.params_file.exists()
+    assert {item.kind for item in items} == {"workspace", "cache", "MLflow run"}
+    if how == "at work":
+        with home.workspace.held():
+            gone = prune(home.settings, items)
+    else:
+        home.workspace.log.write_text("it goes on")
+        gone = prune(home.settings, items)
+    assert [item.path for item in gone] == [free]
+    assert (home.workspace.params_file.exists(), kept.exists(), free.exists()) == (
+        True,
+        True,
+        False,
+    )
+    (run,) = (item.name for item in items if item.kind == "MLflow run")
+    assert connect(home.settings).get_run(run).info.status == "FINISHED"
+
+
+def test_what_is_stored_again_meanwhile_stays(home: Home, tmp_path: Path) -> None:
+    """A run was killed before it registered its candidate, and goes on while a person reads."""
+    source, stored = uncited(home, tmp_path)
+    report = age(Path(shutil.copytree(home.workspace.report, home.settings.reports / ("a" * 64))))
+    items = plan(home.settings, 30.0)
+    assert {item.path for item in items} == {stored, report}
+    home.release.store.put(source)
+    home.release.ledger.note("judged", {"report_digest": "a" * 64}, who=BY)
+    assert prune(home.settings, items) == []
+    assert stored.is_dir()
+    assert report.is_dir()
+
+
+def test_what_is_stored_at_the_moment_of_removal_is_there_afterwards(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, stored = uncited(home, tmp_path)
+    items, changed, looks = plan(home.settings, 30.0), pruning._changed, 0
+    storing = threading.Thread(target=home.release.store.put, args=(source,))
+
+    def looked(path: Path) -> float:
+        nonlocal looks
+        found, looks = changed(path), looks + (path == stored)
+        if path == stored and looks == 2:  # the last look before the removal
+            storing.start()
+            storing.join(0.5)  # it waits for the removal
+        return found
+
+    monkeypatch.setattr(pruning, "_changed", looked)
+    prune(home.settings, items)
+    storing.join()
+    assert home.release.store.load(stored.name).digest == stored.name
+
+
+def test_a_report_is_young_when_it_is_kept_however_old_the_files_are(home: Home) -> None:
+    """A run that was cut off before it kept its report goes on after a month."""
+    age(home.workspace.report)
+    kept = home.settings.reports / ("b" * 64)
+    judge._copy_whole(home.workspace.report, kept)
+    assert names(home, 30.0) == set()
 
 
 def test_the_cache_keeps_what_a_run_that_stays_names(home: Home) -> None:
@@ -154,6 +237,41 @@ def test_the_mlflow_run_of_a_run_that_goes_is_removed(home: Home, tmp_path: Path
     experiment = client.get_experiment_by_name("srghn")
     assert client.search_runs([experiment.experiment_id], run_view_type=3) == []
     assert not (home.settings.mlflow / "artifacts" / run).exists()
+
+
+def test_what_a_user_put_into_the_trash_of_mlflow_stays(home: Home) -> None:
+    delivery = deliver(home.workspace, home.settings, finished=True)
+    client = connect(home.settings)
+    theirs = client.create_experiment("theirs", artifact_location=str(home.settings.home / "own"))
+    deleted = client.create_run(theirs).info.run_id
+    client.delete_run(deleted)
+    client.delete_experiment(theirs)
+    rejected(home)
+    items = plan(home.settings, 0.0)
+    connect(home.settings).delete_run(str(delivery.mlflow_run_id))  # by hand, meanwhile
+    prune(home.settings, items)
+    assert client.get_experiment(theirs).lifecycle_stage == "deleted"
+    assert client.get_run(deleted).info.lifecycle_stage == "deleted"
+    with pytest.raises(MlflowException, match="not found"):
+        client.get_run(str(delivery.mlflow_run_id))
+
+
+def test_the_command_says_what_stays_after_all(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rejected(home)
+    monkeypatch.setenv("SRGHN_HOME", str(home.settings.home))
+
+    def agree(*_: object, **__: object) -> bool:
+        home.workspace.log.write_text("it goes on")
+        return True
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", agree)
+    commands.prune(days=0.0)
+    said = capsys.readouterr().err
+    assert said == "1 of them changed or are in use again and stay\n0 B removed\n"
+    assert home.workspace.params_file.exists()
 
 
 def test_the_command_shows_first_and_removes_when_told(srghn_here: Srghn, home: Home) -> None:
