@@ -8,13 +8,13 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +25,8 @@ from serving.registry.database import (
     parse_url,
     postgres_engine,
     sqlite_path,
+    take_lock,
+    without_passwords,
 )
 from serving.registry.faults import (
     UNWRITABLE,
@@ -33,6 +35,7 @@ from serving.registry.faults import (
     fault,
     kind_of,
     of_os_error,
+    translated,
 )
 from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Who
@@ -101,8 +104,9 @@ def restore(
         raise LedgerError(f"there is no backup {copy}; srghn backup makes one")
     kept: Path | None
     if file is None:
-        before = _history(parsed)
-        kept = _restore_dump(parsed, url, copy, home)
+        with _no_writer(parsed):  # whose step would be undone without a word
+            before = _history(parsed)
+            kept = _restore_dump(parsed, url, copy, home)
     else:
         _restore_file(file, copy)
         kept, before = _before(file)
@@ -141,6 +145,21 @@ def _history(of: URL | Path) -> list[Event] | None:
             return list(chain.read_events(connection))
     except (SQLAlchemyError, TypeError, ValueError):  # a damaged page can hold any value
         return None
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _no_writer(url: URL) -> Iterator[None]:
+    """Keep everybody from writing to PostgreSQL's ledger; a server's step is refused as locked."""
+    engine = postgres_engine(url, WAIT_SECONDS)
+    try:
+        with engine.connect() as connection, connection.begin():
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            take_lock(connection)
+            yield
+    except SQLAlchemyError as error:
+        raise translated(without_passwords(url), error) from error
     finally:
         engine.dispose()
 
@@ -238,10 +257,7 @@ def _restore_file(file: Path, copy: Path) -> None:
         _take(copy, aside)
         with contextlib.closing(sqlite3.connect(aside)) as raw:
             raw.execute("PRAGMA journal_mode=WAL")
-        for suffix in ("", "-wal", "-shm"):
-            old = file.with_name(file.name + suffix)
-            if old.exists():
-                old.rename(file.with_name(f"{file.name}.before-{moment}{suffix}"))
+        _move_aside(file, file.with_name(f"{file.name}.before-{moment}"))
         os.replace(aside, file)
         sync_folder(file.parent)
     except OSError as error:
@@ -249,6 +265,24 @@ def _restore_file(file: Path, copy: Path) -> None:
     finally:
         for suffix in ("", "-wal", "-shm", ".reserve"):
             aside.with_name(aside.name + suffix).unlink(missing_ok=True)
+
+
+def _move_aside(file: Path, kept: Path) -> None:
+    """Move a ledger with what lies beside it, so that a kill at any moment loses none of it.
+
+    The log has steps that the file has not, and two files cannot be moved at once. So a copy of it
+    goes ahead. The log itself follows, with what a server that was not stopped has written since.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    if file.exists() and log.exists():
+        ahead = kept.with_name(f"{kept.name}-wal")
+        shutil.copyfile(log, ahead)
+        sync_folder(ahead)  # a file is synced by the same call
+        sync_folder(file.parent)
+    for suffix in ("", "-wal", "-shm"):
+        old = file.with_name(file.name + suffix)
+        if old.exists():
+            old.rename(kept.with_name(kept.name + suffix))
 
 
 def _take(copy: Path, aside: Path) -> None:

@@ -171,9 +171,9 @@ class Database:
         return sqlite_file.engine_for(self.file, self.wait)
 
     def _prepare(self) -> None:
-        if self.file is None:
+        if self.file is None and not self._has_tables():
             with self.write() as connection:
-                if not inspect(connection).has_table(schema.meta.name):
+                if not inspect(connection).has_table(schema.meta.name):  # nobody was first
                     self._refuse_lost_rows()
                     schema.create(connection)
         try:
@@ -183,6 +183,10 @@ class Database:
                 raise
             found = self._schema()
         check_schema(self.name, found)
+
+    def _has_tables(self) -> bool:
+        with self.read() as connection:
+            return inspect(connection).has_table(schema.meta.name)
 
     def _schema(self) -> int:
         with self.read() as connection:

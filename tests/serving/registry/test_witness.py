@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import URL
 
 from serving.registry import backup, chain, schema
 from serving.registry.database import Database, parse_url
@@ -437,3 +438,31 @@ def test_backup_wind_back_and_restore_on_postgresql(
     still = Ledger(Database(url, home=tmp_path))
     assert still.verify() == 6
     still.close()
+
+
+@pytest.mark.services
+@pytest.mark.skipif(
+    not postgres.BINARIES or not shutil.which("pg_dump"), reason="PostgreSQL is not installed"
+)
+def test_on_postgresql_nobody_writes_what_a_restore_would_undo_without_a_word(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.new_database(cluster)
+    server = Ledger(Database(url, home=tmp_path, wait=0.5))
+    copy = backup.save(url, tmp_path / "b" / "ledger")
+    server.note("before it", {}, who=ANN)
+    read = backup._history
+
+    def history(of: URL | Path) -> list[Event] | None:
+        found = read(of)
+        with pytest.raises(LedgerLocked):
+            server.note("meanwhile", {}, who=ANN)
+        return found
+
+    monkeypatch.setattr(backup, "_history", history)
+    done = backup.restore(url, copy, tmp_path, ANN)
+    assert [event.action for event in done.undone or ()] == ["before it"]
+    done.ledger.close()
+    server.note("afterwards", {}, who=ANN)
+    assert [event.action for event in server.events()] == ["restore", "afterwards"]
+    server.close()
