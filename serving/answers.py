@@ -9,7 +9,10 @@ _NUMBER: dict[str, Any] = {"type": "number"}
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _FLAG: dict[str, Any] = {"type": "boolean"}
 _ANY: dict[str, Any] = {"type": "object"}
-_ACTION: dict[str, Any] = {"anyOf": [{"type": "integer"}, {"type": "array", "items": _NUMBER}]}
+#: A number, or numbers in the shape of the environment's actions.
+_ACTION: dict[str, Any] = {
+    "anyOf": [_NUMBER, {"type": "array", "items": {"type": ["number", "array"]}}]
+}
 _ROUTE = {"enum": ["champion", "canary", "trial", "draining"]}
 
 
@@ -59,7 +62,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/act": _object(
         (*_HIDDEN, "token", "recorded"), action=_ACTION, **_FACE, token=_TEXT, recorded=_FLAG
     ),
-    "/v1/act/batch": _object(_HIDDEN, actions={"type": "array"}, **_FACE),
+    "/v1/act/batch": _object(_HIDDEN, actions={"type": "array", "items": _ACTION}, **_FACE),
     "/v1/episodes/{episode_id}/outcome": _object(
         ("version", "route", "recorded"),
         episode_id=_TEXT,

@@ -443,7 +443,7 @@ def tensor_answer(
 ) -> tuple[bytes, bytes]:
     """The protocol's answer and its header lines: JSON, or a JSON head and the tensor's bytes.
 
-    `actions` is an array (n,) or (n, k), or a list with one action.
+    `actions` is an array (n, *action_shape), or a list with one action.
     """
     kind, shape = predictor.action_kind, [len(actions), *predictor.action_shape]
     output: dict[str, Any] = {"name": OUTPUT, "shape": shape, "datatype": DATATYPES[kind]}
@@ -456,8 +456,7 @@ def tensor_answer(
         content["parameters"] = {"token": token}
     content["outputs"] = [output]
     if not said.wants_binary:
-        flat = actions.ravel() if isinstance(actions, np.ndarray) else _flat(actions)
-        output["data"] = flat
+        output["data"] = actions.ravel() if isinstance(actions, np.ndarray) else _flat(actions)
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), JSON
     data = np.asarray(actions, _BINARY_TYPES[kind]).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}
@@ -466,8 +465,11 @@ def tensor_answer(
     return head + data, lines + b"inference-header-content-length: %d\r\n" % len(head)
 
 
-def _flat(actions: list[Any]) -> list[Any]:
-    return actions[0] if isinstance(actions[0], list) else actions
+def _flat(values: list[Any]) -> list[Any]:
+    """The numbers in lists of lists, in their order."""
+    while isinstance(values[0], list):
+        values = [value for part in values for value in part]
+    return values
 
 
 def episode_of(in_body: str | None, in_header: str | None) -> str | None:

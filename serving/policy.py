@@ -107,7 +107,7 @@ class PolicyService:
         observations: NDArray[np.float32],
         again: Afresh | None = None,
     ) -> tuple[Predictor, NDArray[Any]]:
-        """Who answered, and the actions (n,) or (n, k) for observations (n, d).
+        """Who answered, and the actions (n, *action_shape) for observations (n, d).
 
         If another version fails, the champion answers; `again` gives the batch in its form. Raises
         `NotReady` if the champion fails.

@@ -40,7 +40,7 @@ class Predictor:
     env_fingerprint: str
     mode: str
     observation_size: int
-    action_shape: tuple[int, ...]  # one action's shape: () if discrete, else (k,)
+    action_shape: tuple[int, ...]  # one action's shape in its environment, () for a number
     action_kind: str  # "i" integers, "f" numbers
     policy: OnnxPolicy
     layers: Layers | None = None
@@ -67,8 +67,8 @@ class Predictor:
     def act_one(self, observation: list[float]) -> Any:
         """The action for one observation of d numbers, each within float32.
 
-        Raises `PredictionError` if the policy fails, `InvalidAction` if the action is not finite
-        or not an action of the interface.
+        It is a number, or lists in the environment's shape. Raises `PredictionError` if the policy
+        fails, `InvalidAction` if the action is not finite or not an action of the interface.
         """
         layers = self.layers
         bound = 0.0 if layers is None else layers.bound
@@ -79,7 +79,13 @@ class Predictor:
             raise InvalidAction(f"version {self.version} answered with an action not finite")
         if not self._always_known and self.actions is not None and not self.actions.have(action):
             raise self._unknown(action)
-        return action
+        return self._shaped(action)
+
+    def _shaped(self, action: Any) -> Any:
+        """A flat action in the environment's shape."""
+        if type(action) is int or len(self.action_shape) == 1:
+            return action
+        return np.reshape(action, self.action_shape).tolist()
 
     def step_one(self, observation: list[float], memory: bytes) -> tuple[Any, bytes]:
         """The action and the state for the next step; `memory` is the state, b"" at the start.
@@ -102,10 +108,10 @@ class Predictor:
             raise InvalidAction(f"version {self.version} answered with numbers that are not finite")
         if self.actions is not None and not self.actions.have_all(actions):
             raise self._unknown(actions.tolist()[0])
-        return actions.tolist()[0], np.ascontiguousarray(after, np.float32).tobytes()
+        return self._shaped(actions.tolist()[0]), np.ascontiguousarray(after, np.float32).tobytes()
 
     def act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
-        """Actions (n,) or (n, k) for observations (n, d); raises as `act_one` does."""
+        """Actions (n, *action_shape) for observations (n, d); raises as `act_one` does."""
         try:
             actions = self._run(observations)
         except Exception as error:  # onnxruntime's own types derive from Exception alone
@@ -115,7 +121,7 @@ class Predictor:
         known = self._always_known or self.actions is None or self.actions.have_all(actions)
         if not known:
             raise self._unknown("one of a batch")
-        return actions
+        return actions.reshape(len(actions), *self.action_shape)
 
     @cached_property
     def _always_known(self) -> bool:

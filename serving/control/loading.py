@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,18 +64,24 @@ def ready(
 
     Raises `ArtefactError` or `PredictionError`.
     """
-    policy = candidate.policy()
-    candidate.check_golden(policy)
     _, actions = candidate.golden
     interface: Mapping[str, Any] = candidate.manifest.get("interface", {})
     layout = interface.get("layout")
+    shape = tuple(interface.get("action_shape", actions.shape[1:]))
+    if prod(shape) != prod(actions.shape[1:]):
+        raise ArtefactError(
+            f"candidate {candidate.digest[:16]}…: its interface has actions of shape {shape}, its "
+            f"golden outputs {actions.shape[1:]}; freeze the candidate again"
+        )
+    policy = candidate.policy()
+    candidate.check_golden(policy)
     predictor = Predictor(
         version=version,
         digest=candidate.digest,
         env_fingerprint=env_fingerprint,
         mode=mode,
         observation_size=policy.observation_size,
-        action_shape=actions.shape[1:],
+        action_shape=shape,
         action_kind=actions.dtype.kind,
         policy=policy,
         layers=_layers(candidate, policy),
