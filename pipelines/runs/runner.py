@@ -27,7 +27,7 @@ from serving import runs
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.config import RunParams
-from srghn.errors import first_line
+from srghn.errors import SrghnError, first_line
 from srghn.parents import mark
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def execute(settings: Settings, run_id: str, approve: Approval) -> dict[str, Any
     """Work on a workspace that exists; a Prefect server that is up shows it.
 
     None is started for a run by hand: nothing of it waits for a clock or a worker. One that is
-    stopped meanwhile takes no result away.
+    stopped before it begins, or meanwhile, takes nothing away but what it would show.
     """
     url = running_server(settings)
     workspace = open_workspace(settings, run_id)
@@ -85,10 +85,14 @@ def execute(settings: Settings, run_id: str, approve: Approval) -> dict[str, Any
             return cast(dict[str, Any], evolve_and_gate(approve=approve, run_id=run_id))
         except Exception as error:
             trace = runs.find(settings.home, run_id)
-            if trace is None or trace.state != "finished" or trace.process != mark():
+            if trace is not None and trace.process == mark():
+                if trace.state != "finished":
+                    raise
+                logger.warning("Prefect does not show how it ended: %s", first_line(error))
+                return concluded(settings, workspace)
+            if isinstance(error, SrghnError):
                 raise
-            logger.warning("Prefect does not show how it ended: %s", first_line(error))
-            return concluded(settings, workspace)
+            logger.warning("Prefect does not show this run: %s", first_line(error))
     with traced(settings, workspace) as done:
         result = carry_out(settings, workspace, approve)
         done(result)

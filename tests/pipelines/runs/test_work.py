@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import re
 import threading
 from collections.abc import Callable
@@ -15,6 +16,11 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 from mlflow import MlflowClient
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 from torch import nn
 
 from pipelines.runs import flow, runner, shown, work, workspaces
@@ -24,12 +30,13 @@ from pipelines.runs.runner import start_run
 from pipelines.runs.stages import STAGES
 from pipelines.runs.work import Request, open_run, traced
 from pipelines.runs.workspaces import Workspace, create_workspace, open_workspace
+from pipelines.services.processes import free_port
 from pipelines.tracking import delivery
 from pipelines.versions.release import made_before
 from serving import runs
 from serving.settings import Settings
 from srghn import policies
-from srghn.errors import SrghnError
+from srghn.errors import ConfigError, SrghnError
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home, Tiny, home_at
 
@@ -283,6 +290,40 @@ def test_a_prefect_server_that_is_gone_takes_no_result_away(
     else:
         with pytest.raises(ConnectionError):
             runner.execute(home.settings, "tiny", "manual")
+
+
+def test_a_prefect_server_that_is_gone_when_a_run_by_hand_begins_does_not_keep_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is restarted after it was asked whether it is there, and Prefect's client gives up."""
+    url = f"http://127.0.0.1:{free_port()}/api"
+    monkeypatch.setattr(Workspace, "run_stage", lambda *_: None)
+    monkeypatch.setattr(runner, "running_server", lambda *_: url)
+    monkeypatch.setattr(runner, "use_server", lambda *_: None)
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    settings = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(settings), caplog.at_level(logging.WARNING, "pipelines"):
+        result = runner.execute(home.settings, "tiny", "manual")
+    assert (result["run_id"], result["state"]) == ("tiny", "PASSED")
+    assert caplog.messages[0].startswith("Prefect does not show this run: ")
+    trace = runs.find(home.settings.home, "tiny")
+    assert trace is not None
+    assert trace.state == "finished"
+
+
+def test_what_a_run_by_hand_is_refused_for_is_not_laid_to_prefect(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: object) -> None:
+        raise ConfigError("another process is working on it")
+
+    monkeypatch.setattr(runner, "running_server", lambda *_: "url")
+    monkeypatch.setattr(runner, "use_server", lambda *_: None)
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    monkeypatch.setattr(flow, "evolve_and_gate", refused)
+    with pytest.raises(ConfigError, match="another process"):
+        runner.execute(home.settings, "tiny", "manual")
+    assert runs.find(home.settings.home, "tiny") is None
 
 
 @pytest.mark.parametrize("gone", [True, False])
