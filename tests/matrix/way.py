@@ -148,7 +148,9 @@ def _episode(
         row = np.asarray(observation, np.float32)
         asked = row.tolist() if face.layout is None else _plain(native[-1])
         expected, action = torches(row), server(asked)
-        np.testing.assert_allclose(action, expected, rtol=0, atol=1e-5)
+        shaped = np.reshape(expected, face.action_shape)
+        assert action.shape == shaped.shape
+        np.testing.assert_allclose(action, shaped, rtol=0, atol=1e-5)
         observation, _, terminated, truncated, _ = env.step(expected)
         if terminated or truncated:
             return at + 1
