@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import shutil
+import time
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,21 +66,25 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
-    """What a policy serves, what is on trial, and what waits for review.
+    """What a policy serves, what is on trial and how far that is, and what waits for review.
 
     Example: srghn status --json
     """
+    from serving.registry.trial_view import standing
+
     release = reading()
     ledger = release.ledger
     ledger.policy(policy)  # refuses a name that no policy has
     champion, canary = ledger.champion(policy), ledger.canary(policy)
     mode = ledger.service_mode(policy)
+    tried = standing(ledger, canary, time.time()) if canary else None
     waiting = [v.version for v in ledger.versions(policy) if v.state in ("PASSED", "APPROVED")]
     if json:
         print_json(
             {
                 "champion": vars(champion) if champion else None,
                 "canary": {**vars(canary), "rules": canary.rules.to_json()} if canary else None,
+                "trial": tried.to_json() if tried else None,
                 "waiting": waiting,
                 "mode": mode,
             }
@@ -103,6 +108,8 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
         out.print(
             f"[bold]canary[/bold]    version {canary.version} at {_share(canary)}, {canary.status}"
         )
+    if tried is not None:
+        out.print(f"[bold]trial[/bold]     {escape(tried.said)}", soft_wrap=True)
     for version in waiting:
         out.print(f"[bold]waiting[/bold]   version {version}: srghn report {version} --open")
     others = [other.name for other in ledger.policies() if other.name != policy]

@@ -36,6 +36,31 @@ class TrialView:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How far a trial is: `episodes` of at most `most` are evidence of the present attempt."""
+
+    decision: Decision
+    episodes: int
+    most: int
+
+    @property
+    def said(self) -> str:
+        """The counts of both arms and the decision so far, as text."""
+        arms = {"champion": self.decision.champion, "canary": self.decision.canary}
+        counts = ", ".join(
+            f"{name} {arm['episodes'] - arm['missing']} outcomes and {arm['missing']} missing"
+            for name, arm in arms.items()
+        )
+        action = "" if self.decision.action == "wait" else f"{self.decision.action}: "
+        count = f"{self.episodes} of at most {self.most} episodes are evidence"
+        return f"{count} ({counts}); {action}{self.decision.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        counts = {"episodes": self.episodes, "max_episodes": self.most}
+        return counts | {"decision": self.decision.to_json()}
+
+
+@dataclass(frozen=True)
 class WindowView:
     """The window of a fresh champion, for people."""
 
@@ -63,6 +88,15 @@ def window_view(ledger: Ledger, window: Holdback, now: float) -> WindowView:
     found = ledger.resolved(window.policy, window.epoch, 0, now, SHOWN)
     log = to_log(found, window.rules, held=True)
     return WindowView(window, advance(begin(window.rules), log, window.rules)[1])
+
+
+def standing(ledger: Ledger, canary: Canary, now: float) -> Standing:
+    """How far a trial is at `now` (Unix seconds), after the running state; raises `LedgerError`."""
+    running, rules = ledger.trial_state(canary.policy, canary.epoch), canary.rules
+    found = ledger.resolved(canary.policy, canary.epoch, running.n if running else 0, now, SHOWN)
+    state = to_state(running.state if running else {}, rules)
+    state, decision = advance(state, to_log(found, rules), rules)
+    return Standing(decision, state.episodes - state.since, rules.max_episodes)
 
 
 def view(ledger: Ledger, canary: Canary, now: float) -> TrialView:

@@ -60,9 +60,26 @@ def test_a_rollback_says_in_which_mode_its_champion_was_judged(
 def test_status_tells_a_trial_that_stands_still(home: Home, run: Callable[..., Done]) -> None:
     version = home.approved(bias=1.0)
     home.steps.canary(version)
-    assert run("status").stdout.splitlines()[-1].endswith("%, running")
+    assert run("status").stdout.splitlines()[-2].endswith("%, running")
     home.ledger.set_trial_status("held", who=ANN)
-    assert run("status").stdout.splitlines()[-1].endswith("%, held")
+    assert run("status").stdout.splitlines()[-2].endswith("%, held")
+
+
+def test_status_counts_a_trials_episodes(home: Home, run: Callable[..., Done]) -> None:
+    version = home.approved(bias=1.0)
+    home.steps.canary(version)
+    home.steps.play(home.ledger.canary(), 450.0, 490.0, 3)
+    assert run("status").stdout.splitlines()[-1] == (
+        "trial     6 of at most 2000 episodes are evidence (champion 3 outcomes and 0 missing, "
+        "canary 3 outcomes and 0 missing); 3 outcomes of the canary, 5 are needed; canary mean "
+        "98.0% of the range over 3 episodes, champion mean 90.0% of the range over 3 episodes"
+    )
+    said = json.loads(run("status", "--json").stdout)["trial"]
+    assert (said["episodes"], said["max_episodes"]) == (6, 2000)
+    assert said["decision"]["action"] == "wait"
+    assert said["decision"]["canary"]["episodes"] == 3
+    home.ledger.abort_canary(who=ANN)
+    assert json.loads(run("status", "--json").stdout)["trial"] is None
 
 
 def test_a_report_that_is_missing_is_said_to_be(home: Home, run: Callable[..., Done]) -> None:
