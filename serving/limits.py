@@ -87,6 +87,11 @@ class Limits(BaseSettings):
     drain_seconds: int = Field(
         30, ge=0, description="seconds that running requests may take when the server stops"
     )
+    stuck_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="seconds without a sign of life after which one of several workers is replaced",
+    )
 
     def of_body(self, observations: int, size: int, beside: int = 0) -> int:
         """Most bytes of a body with `observations` observations of `size` numbers each.

@@ -24,7 +24,7 @@ from serving.logs import begin_logging
 from serving.metrics import SHARED
 from serving.protocol import guarded
 from serving.settings import Settings, url_of
-from serving.workers import supervise
+from serving.workers import Beat, supervise
 from srghn.errors import ConfigError, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -62,9 +62,14 @@ def serve(settings: Settings, workers: int = 1) -> None:
         if workers > 1:
             with tempfile.TemporaryDirectory(prefix="srghn-counts-") as folder:
                 os.environ[SHARED] = folder
-                supervise(lambda: _work(settings, limits, bound), workers, limits.drain_seconds)
+                supervise(
+                    lambda beat: _work(settings, limits, bound, beat),
+                    workers,
+                    limits.drain_seconds,
+                    limits.stuck_seconds,
+                )
         else:
-            _work(settings, limits, bound)
+            _work(settings, limits, bound, lambda: None)
     finally:
         bound.close()
 
@@ -111,8 +116,8 @@ def _require_pair(certificate: Path, key: Path | None) -> None:
         ) from error
 
 
-def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
-    """Run one worker until it is told to stop."""
+def _work(settings: Settings, limits: Limits, bound: socket.socket, beat: Beat) -> None:
+    """Run one worker until it is told to stop; its event loop calls `beat` ten times a second."""
     from serving.app import create_app
 
     app = create_app(settings, limits)
@@ -132,15 +137,17 @@ def _work(settings: Settings, limits: Limits, bound: socket.socket) -> None:
         timeout_keep_alive=limits.keep_alive_seconds,
         timeout_graceful_shutdown=limits.drain_seconds,
     )
-    _Server(config, app.state.service, limits.head_seconds).run(sockets=[bound])
+    _Server(config, app.state.service, limits.head_seconds, beat).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
-    """Marks the service as draining before it stops."""
+    """Marks the service as draining before it stops, and calls `beat` from start to end."""
 
-    def __init__(self, config: uvicorn.Config, service: Any, handshake_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Any, handshake_seconds: float, beat: Beat
+    ) -> None:
         super().__init__(config)
-        self._service, self._handshake_seconds = service, handshake_seconds
+        self._service, self._handshake_seconds, self._beat = service, handshake_seconds, beat
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then exempt what stays from collections of garbage: a full one took 75 ms."""
@@ -152,6 +159,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        self._beating = asyncio.create_task(self._beats())
+
+    async def _beats(self) -> None:
+        while True:
+            self._beat()
+            await asyncio.sleep(0.1)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.draining = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import FrameType
 
 from srghn.parents import PARENT, die_with_parent, mark
@@ -17,13 +19,39 @@ logger = logging.getLogger(__name__)
 
 #: Delay before a worker is restarted, so that one that cannot start does not use all CPU.
 _PAUSE_SECONDS = 0.5
+#: Time between two looks at the workers.
+_LOOK_SECONDS = 0.1
+
+Beat = Callable[[], None]
 
 
-def supervise(work: Callable[[], None], count: int, drain_seconds: float) -> None:
+@dataclass
+class _Worker:
+    """A child process; it counts its signs of life in memory that it shares with its parent."""
+
+    beats: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))
+    pid: int = 0
+    seen: int = 0
+    silent: float = 0.0  # seconds, of those in which the parent itself ran
+
+    def beat(self) -> None:
+        self.beats[0] = self.beats[0] % 255 + 1  # 0: not yet begun
+
+    def look(self) -> None:
+        now = self.beats[0]
+        self.silent = self.silent + _LOOK_SECONDS if now == self.seen != 0 else 0.0
+        self.seen = now
+
+
+def supervise(
+    work: Callable[[Beat], None], count: int, drain_seconds: float, stuck_seconds: float
+) -> None:
     """Run `work` in `count` child processes until SIGTERM or SIGINT, which is passed on to them.
 
     They are forked, so they share the parent's memory; the parent must have no other thread.
-    A child that has not ended 5 s after `drain_seconds` is killed.
+    A child that has not ended 5 s after `drain_seconds` is killed. `work` gets a function that it
+    calls several times a second from when it has started: a child that does not for
+    `stuck_seconds` is killed, because its connections would wait for ever, and replaced.
     """
     stopping = threading.Event()
 
@@ -33,26 +61,34 @@ def supervise(work: Callable[[], None], count: int, drain_seconds: float) -> Non
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, stop)
     os.environ[PARENT] = mark()
-    children = {_begin(work) for _ in range(count)}
-    while not stopping.wait(0.1):
-        for pid in _ended(children):
-            logger.warning("worker %s ended; starting another", pid)
+    workers = [_begin(work) for _ in range(count)]
+    while not stopping.wait(_LOOK_SECONDS):
+        for worker in _ended(workers):
+            logger.warning("worker %s ended; starting another", worker.pid)
             stopping.wait(_PAUSE_SECONDS)
             if not stopping.is_set():
-                children.add(_begin(work))
-    _end(children, drain_seconds)
+                workers.append(_begin(work))
+        for worker in workers:
+            worker.look()
+            if worker.silent >= stuck_seconds:
+                said = "worker %s showed no sign of life for %g s and is killed"
+                logger.error(said, worker.pid, stuck_seconds)
+                os.kill(worker.pid, signal.SIGKILL)
+                worker.silent = 0.0
+    _end(workers, drain_seconds)
 
 
-def _begin(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
+def _begin(work: Callable[[Beat], None]) -> _Worker:
+    worker = _Worker()
+    worker.pid = os.fork()
+    if worker.pid:
+        return worker
     code = 1
     try:
         die_with_parent()
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, signal.default_int_handler)  # until uvicorn takes over
-        work()
+        work(worker.beat)
         code = 0
     except KeyboardInterrupt:
         code = 0
@@ -64,21 +100,23 @@ def _begin(work: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def _ended(children: set[int]) -> list[int]:
-    """Remove the children that ended, and return them."""
-    found = [pid for pid in list(children) if os.waitpid(pid, os.WNOHANG)[0]]
-    children.difference_update(found)
+def _ended(workers: list[_Worker]) -> list[_Worker]:
+    """Remove the workers that ended, and return them."""
+    found = [worker for worker in workers if os.waitpid(worker.pid, os.WNOHANG)[0]]
+    for worker in found:
+        workers.remove(worker)
+        worker.beats.close()
     return found
 
 
-def _end(children: set[int], drain_seconds: float) -> None:
+def _end(workers: list[_Worker], drain_seconds: float) -> None:
     """Tell all to stop; kill those that take 5 s longer than `drain_seconds`."""
-    for pid in children:
-        os.kill(pid, signal.SIGTERM)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
     deadline = time.monotonic() + drain_seconds + 5
-    while children and time.monotonic() < deadline:
-        _ended(children)
+    while workers and time.monotonic() < deadline:
+        _ended(workers)
         time.sleep(0.05)
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGKILL)
+        os.waitpid(worker.pid, 0)

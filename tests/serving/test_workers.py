@@ -1,0 +1,102 @@
+"""Several workers: one that is stuck is replaced, one that is slow or told to stop is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.client import Client
+from tests.serving.test_serving_process import RIGHT, ready, wait_for
+
+pytestmark = pytest.mark.services
+
+BODY = b'{"observation": [0, 0, 1, 0]}'
+HALF = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY[:10]
+
+
+class Server:
+    """A server with two workers, of which one that is silent for 2 seconds is stuck."""
+
+    def __init__(self, home: Any, url: str, parent: int) -> None:
+        self.url, self.parent, self._home = url, parent, home
+
+    @property
+    def workers(self) -> set[int]:
+        children = Path(f"/proc/{self.parent}/task/{self.parent}/children").read_text()
+        return {int(pid) for pid in children.split()}
+
+    @property
+    def log(self) -> str:
+        return str((self._home.settings.home / "server.log").read_text())
+
+    def began(self) -> bool:
+        return self.log.count("serving version 1") == 2
+
+    def connect(self) -> socket.socket:
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout=20)
+
+
+@pytest.fixture
+def server(home: Any, running: Any) -> Iterator[Server]:
+    home.first()
+    told = {"SRGHN_LIMIT_STUCK_SECONDS": "2", "SRGHN_LIMIT_BODY_SECONDS": "60"}
+    with running(home, "--workers", "2", environment=told) as (url, process):
+        made = Server(home, url, process.pid)
+        wait_for(ready(url))
+        wait_for(made.began)
+        yield made
+
+
+def test_a_worker_that_is_stuck_is_replaced_and_the_others_answer(server: Server) -> None:
+    before = server.workers
+    stuck = min(before)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.url, deadline=20)) for _ in range(12)]
+        assert [client.act(RIGHT) for client in clients] == [1] * 12  # each now has a connection
+        os.kill(stuck, signal.SIGSTOP)
+        new = httpx.post(f"{server.url}/v1/act", json={"observation": RIGHT}, timeout=20)
+        assert new.status_code == 200
+        assert [client.act(RIGHT) for client in clients] == [1] * 12  # some on a new connection
+        wait_for(lambda: len(server.workers) == 2 and stuck not in server.workers)
+    assert before - server.workers == {stuck}
+    assert f"worker {stuck} showed no sign of life for 2 s and is killed" in server.log
+    assert f"worker {stuck} ended; starting another" in server.log
+
+
+def test_a_worker_that_finishes_its_requests_is_not_taken_for_stuck(server: Server) -> None:
+    before = server.workers
+    with server.connect() as half:
+        half.sendall(HALF)
+        time.sleep(0.2)
+        for worker in before:
+            os.kill(worker, signal.SIGTERM)
+        time.sleep(4)
+        half.sendall(BODY[10:])
+        assert half.recv(4096).startswith(b"HTTP/1.1 200")
+    wait_for(lambda: len(server.workers) == 2 and not before & server.workers)
+    assert "no sign of life" not in server.log
+
+
+def test_a_server_that_was_stopped_whole_goes_on_with_its_workers(server: Server) -> None:
+    """As by Ctrl-Z, or on a machine that was asleep."""
+    before = server.workers
+    together = [*before, server.parent]
+    for process in together:
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(4)
+    for process in reversed(together):
+        os.kill(process, signal.SIGCONT)
+    time.sleep(2)
+    assert server.workers == before
+    assert httpx.get(f"{server.url}/health/ready").status_code == 200
+    assert "no sign of life" not in server.log
