@@ -8,11 +8,11 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from serving.registry import schema
 from serving.registry.database import Database
@@ -23,6 +23,8 @@ from srghn.files import sha256_bytes
 
 SCOPES = ("infer", "outcome", "review", "admin")
 _PREFIX = "srghn_"
+#: Records a change (action and evidence) in the history, and makes it in the same transaction.
+Note = Callable[[str, Mapping[str, Any], Callable[[Connection], None]], object]
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,13 @@ class Token:
 
 
 class Tokens:
-    """The tokens in a database.
+    """The tokens in a database. `note`: records each change of them; None: none is recorded.
 
     A token is 32 random bytes, so it cannot be found from its plain SHA-256.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, note: Note | None = None) -> None:
+        self._database, self._note = database, note
 
     def add(
         self,
@@ -85,20 +87,14 @@ class Tokens:
                 f"a token has an owner and scopes of {', '.join(SCOPES)}; got owner {owner!r} and "
                 f"scopes {', '.join(unknown or scopes) or 'none'}"
             )
-        token = _PREFIX + secrets.token_urlsafe(32)
-        row = {
-            "sha256": sha256_bytes(token.encode()),
-            "owner": owner,
-            "scopes": ",".join(sorted(set(scopes))),
-            "created_at": iso(time.time()),
-            "expires_at": None if days is None else time.time() + 86_400 * days,
-            "revoked": False,
-            "policy": policy,
-        }
-        with self._database.write() as connection:
+        token, row = _made(owner, scopes, days, policy)
+
+        def add(connection: Connection) -> None:
             if policy is not None:
                 find_policy(connection, policy)
             connection.execute(insert(schema.tokens).values(row))
+
+        self._change("add_token", row, add)
         return token
 
     def rotate(self, owner: str, days: float | None = None, overlap_hours: float = 24.0) -> str:
@@ -118,16 +114,19 @@ class Tokens:
                 "them; add and revoke them one by one"
             )
         scopes = sorted(frozenset[str]().union(*(token.scopes for token in valid)))
-        new = self.add(owner, scopes, days, policies.pop())
+        new, row = _made(owner, scopes, days, policies.pop())
         table, until = schema.tokens, now + 3600 * overlap_hours
         old = (
             table.c.owner == owner,
             ~table.c.revoked,
-            table.c.sha256 != sha256_bytes(new.encode()),
             table.c.expires_at.is_(None) | (table.c.expires_at > until),
         )
-        with self._database.write() as connection:
+
+        def replace(connection: Connection) -> None:
             connection.execute(update(table).where(*old).values(expires_at=until))
+            connection.execute(insert(table).values(row))
+
+        self._change("rotate_token", {**row, "others_until": until}, replace)
         return new
 
     def any_valid(self) -> bool:
@@ -156,10 +155,43 @@ class Tokens:
 
     def revoke(self, owner: str) -> int:
         """Revoke every token of an owner; returns their number."""
-        table = schema.tokens
-        change = update(table).where(table.c.owner == owner, ~table.c.revoked)
+        table, count = schema.tokens, 0
+
+        def revoke(connection: Connection) -> None:
+            nonlocal count
+            change = update(table).where(table.c.owner == owner, ~table.c.revoked)
+            count = connection.execute(change.values(revoked=True)).rowcount
+
+        if any(token.owner == owner and not token.revoked for token in self.list()):
+            self._change("revoke_tokens", {"owner": owner}, revoke)
+        return count
+
+    def _change(
+        self, action: str, row: Mapping[str, Any], work: Callable[[Connection], None]
+    ) -> None:
+        if self._note is not None:
+            self._note(
+                action, {k: v for k, v in row.items() if k not in ("sha256", "revoked")}, work
+            )
+            return
         with self._database.write() as connection:
-            return connection.execute(change.values(revoked=True)).rowcount
+            work(connection)
+
+
+def _made(
+    owner: str, scopes: Sequence[str], days: float | None, policy: str | None
+) -> tuple[str, dict[str, Any]]:
+    """A new token and its row."""
+    token, now = _PREFIX + secrets.token_urlsafe(32), time.time()
+    return token, {
+        "sha256": sha256_bytes(token.encode()),
+        "owner": owner,
+        "scopes": ",".join(sorted(set(scopes))),
+        "created_at": iso(now),
+        "expires_at": None if days is None else now + 86_400 * days,
+        "revoked": False,
+        "policy": policy,
+    }
 
 
 def _token(row: Any) -> Token:

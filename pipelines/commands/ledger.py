@@ -144,6 +144,11 @@ def restore(
         f"{found.digest} from a backup"
         for found in absent
     ]
+    if any(event.action == "revoke_tokens" for event in undone or ()):
+        lines.append(
+            "tokens that were revoked after the backup are valid again: srghn token list, then "
+            "srghn token revoke OWNER"
+        )
     lines.append("now start the servers again, and bring MLflow up to this ledger: srghn sync")
     out.print("\n".join(lines), markup=False, soft_wrap=True)
 

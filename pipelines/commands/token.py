@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.output import JsonOption, load_settings, out, print_json, table
+from pipelines.commands.output import JsonOption, load_settings, out, print_json, table, who
 from srghn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Owner = Annotated[str, typer.Argument(help="Its owner, as recorded in the ledger.")]
 #: A hundred years: what expires later has no date that a table could show.
 MOST_DAYS = 36_500
+Reason = Annotated[str, typer.Option(help="Why; kept in the ledger permanently.")]
+NO_REASON = "no reason was given"
 Days = Annotated[
     float | None, typer.Option(help="Days until it expires.", min=0.001, max=MOST_DAYS)
 ]
@@ -35,9 +37,12 @@ def add(
     policy: Annotated[
         str | None, typer.Option(help="The only policy that it is good for; default: all.")
     ] = None,
+    reason: Reason = NO_REASON,
     json: JsonOption = False,
 ) -> None:
     """Make a token and print it. Only its hash is kept, so it cannot be shown again.
+
+    The history has who made, rotated or revoked tokens, when and why: `srghn history`.
 
     Examples:
 
@@ -46,7 +51,7 @@ def add(
       srghn token add arm-clients --scopes infer,outcome --policy arm
     """
     wanted = [scope.strip() for scope in scopes.split(",")]
-    token = _tokens().add(owner, wanted, days, policy)
+    token = _tokens(reason).add(owner, wanted, days, policy)
     _show(token, json)
 
 
@@ -75,21 +80,22 @@ def rotate(
         float,
         typer.Option(help="Hours for which the old tokens stay valid.", min=0, max=24 * MOST_DAYS),
     ] = 24.0,
+    reason: Reason = NO_REASON,
     json: JsonOption = False,
 ) -> None:
     """Replace an owner's tokens by a new one; the old ones stay valid for a while.
 
     Example: srghn token rotate reviewer --days 90 --overlap-hours 1
     """
-    _show(_tokens().rotate(owner, days, overlap_hours), json)
+    _show(_tokens(reason).rotate(owner, days, overlap_hours), json)
 
 
-def revoke(owner: Owner, json: JsonOption = False) -> None:
+def revoke(owner: Owner, reason: Reason = NO_REASON, json: JsonOption = False) -> None:
     """Revoke every token of an owner; running servers follow within seconds.
 
-    Example: srghn token revoke reviewer
+    Example: srghn token revoke reviewer --reason "it was in a log"
     """
-    tokens = _tokens()
+    tokens = _tokens(reason)
     owners = {token.owner for token in tokens.list()}
     if owner not in owners:
         known = ", ".join(sorted(owners)) or "nobody"
@@ -103,12 +109,15 @@ def revoke(owner: Owner, json: JsonOption = False) -> None:
         out.print("1 token revoked" if count == 1 else f"{count} tokens revoked")
 
 
-def _tokens() -> Tokens:
-    from serving.registry.database import Database
+def _tokens(reason: str = NO_REASON) -> Tokens:
+    from pipelines.versions.release import Release
     from serving.tokens import Tokens
 
-    settings = load_settings()
-    return Tokens(Database(settings.database_url, home=settings.home))
+    ledger = Release(load_settings()).ledger
+    return Tokens(
+        ledger.database(),
+        lambda action, said, work: ledger.note(action, said, who=who(reason), also=work),
+    )
 
 
 def _show(token: str, json: bool) -> None:

@@ -37,8 +37,15 @@ from serving.registry.witness import Entry
 from srghn.errors import TransitionRefused
 
 POLICY = schema.POLICY
-#: Steps that take a version out of service: they also work on a full disk.
-LIFELINES = ("rollback", holdbacks.ROLLBACK, "revoke", "abort_canary", "set_trial_status")
+#: Steps that take a version or a token out of service: they also work on a full disk.
+LIFELINES = (
+    "rollback",
+    holdbacks.ROLLBACK,
+    "revoke",
+    "abort_canary",
+    "set_trial_status",
+    "revoke_tokens",
+)
 REDELIVER = "redeliver"
 
 

@@ -1,4 +1,4 @@
-"""What an event set, in words: the share or status of a trial, the mode of a policy's world.
+"""What an event set, in words: the share or status of a trial, a policy's mode, whose token.
 
 Such a step leads from a state to the same state, or has none, so its states say nothing of it.
 """
@@ -12,7 +12,12 @@ from serving.registry.records import Event
 from srghn.errors import LedgerError
 
 #: The steps whose value is told, and its name in their evidence.
-_TOLD = {"set_canary_weight": "weight", "set_trial_status": "status", "set_mode": "mode"}
+_TOLD = {
+    "set_canary_weight": "weight",
+    "set_trial_status": "status",
+    "set_mode": "mode",
+    **dict.fromkeys(("add_token", "rotate_token", "revoke_tokens"), "owner"),
+}
 
 
 def value(ledger: Ledger, event: Event) -> str:

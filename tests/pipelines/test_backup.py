@@ -11,6 +11,7 @@ from pipelines.services.doctor import examine
 from serving.registry.ledger import Ledger
 from serving.registry.witness import Witness
 from serving.settings import Settings
+from serving.tokens import Tokens
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home
 
@@ -90,6 +91,23 @@ def test_a_restore_says_which_steps_it_undoes_and_what_is_left_to_do(
     said = json.loads(srghn_here(*back, "--json", env=place).stdout)
     assert [event["action"] for event in said["undone"]] == ["restore"]
     assert said["without_files"] == [1]
+
+
+def test_a_restore_says_that_tokens_are_valid_again(srghn_here: Srghn, home: Home) -> None:
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    token = srghn_here("token", "add", "eve", "--json", env=place).stdout
+    copy = json.loads(srghn_here("backup", "--json", env=place).stdout)["file"]
+    back = ("restore", copy, "--reason", "by mistake")
+    assert "valid again" not in srghn_here(*back, env=place).stdout
+    assert srghn_here("token", "revoke", "eve", env=place).returncode == 0
+    told = srghn_here(*back, env=place).stdout.splitlines()
+    assert told[-2] == (
+        "tokens that were revoked after the backup are valid again: srghn token list, then srghn "
+        "token revoke OWNER"
+    )
+    ledger = Ledger(home.settings.database_url)
+    assert Tokens(ledger.database()).find(json.loads(token)["token"]) is not None
+    ledger.close()
 
 
 @pytest.mark.parametrize(

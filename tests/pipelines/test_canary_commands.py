@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.commands.records import Records, write
+from pipelines.versions.people import actor
 from pipelines.versions.release import Release
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY
@@ -151,6 +154,40 @@ def test_revoking_the_tokens_of_nobody_is_refused(home: Home, srghn_here: Srghn)
     assert "'anne' has no token to revoke; tokens are of ann;" in refused.stderr
     assert srghn_here("token", "revoke", "ann", env=place).stdout == "1 token revoked\n"
     assert srghn_here("token", "revoke", "ann", env=place).stdout == "0 tokens revoked\n"
+
+
+def test_the_history_says_who_made_and_revoked_a_token_when_and_why(
+    home: Home, srghn_here: Srghn
+) -> None:
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    why = ("--reason", "it was in a log")
+    made = srghn_here("token", "add", "ann", "--days", "9", "--policy", "policy", env=place)
+    srghn_here("token", "rotate", "ann", "--overlap-hours", "1", *why, env=place)
+    before = time.time()
+    assert srghn_here("token", "revoke", "ann", *why, env=place).stdout == "2 tokens revoked\n"
+    assert srghn_here("token", "revoke", "ann", *why, env=place).stdout == "0 tokens revoked\n"
+    added, rotated, revoked = home.ledger.events()[-3:]
+    assert [added.action, rotated.action, revoked.action] == [
+        "add_token",
+        "rotate_token",
+        "revoke_tokens",
+    ]
+    assert added.reason == "no reason was given"
+    assert revoked.reason == rotated.reason == "it was in a log"
+    assert revoked.actor == actor()
+    assert before - 1 < datetime.fromisoformat(revoked.at).timestamp() < time.time() + 1
+    said = home.ledger.evidence(str(added.evidence_sha256))
+    assert set(said) == {"owner", "scopes", "policy", "created_at", "expires_at"}
+    assert made.stdout.strip() not in json.dumps(said)
+    rows = srghn_here("history", env=place).stdout.splitlines()
+    assert [row.split("\t")[3] for row in rows[-3:]] == [
+        "add_token: ann",
+        "rotate_token: ann",
+        "revoke_tokens: ann",
+    ]
+    refused = srghn_here("token", "add", "bob", "--policy", "none", env=place)
+    assert refused.returncode == 3
+    assert home.ledger.events()[-1] == revoked  # what was not made is not recorded
 
 
 def test_hints_name_the_policy(home: Home, srghn_here: Srghn) -> None:

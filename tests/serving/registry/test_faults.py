@@ -30,6 +30,7 @@ from serving.registry.faults import (
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.sqlite_file import RESERVE_BYTES, SLICE_BYTES, reserve_of
+from serving.tokens import Tokens
 from srghn.errors import LedgerError, StaleGeneration, TransitionRefused
 from tests.serving.registry import postgres
 
@@ -289,6 +290,25 @@ def test_on_a_full_disk_a_rollback_works_and_nothing_else(
     assert ledger.verify() == ledger.count()
     Ledger(f"sqlite:///{file}").close()
     assert reserve_of(file).stat().st_size == RESERVE_BYTES
+    ledger.close()
+
+
+def test_on_a_full_disk_a_token_is_revoked(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.registry.sqlite_file._PLENTY", 2**20)
+    ledger = Ledger(f"sqlite:///{small_disk / 'ledger.db'}")
+    tokens = Tokens(
+        ledger.database(),
+        lambda action, said, work: ledger.note(action, said, who=ANN, also=work),
+    )
+    token = tokens.add("eve", ["admin"])
+    fill(small_disk)
+    with pytest.raises(LedgerFull, match="make room on its disk"):
+        write_on(ledger)
+    assert tokens.revoke("eve") == 1
+    assert tokens.find(token) is None
+    assert [event.action for event in ledger.events()][-1] == "revoke_tokens"
     ledger.close()
 
 
