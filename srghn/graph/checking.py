@@ -61,7 +61,8 @@ def check_runs(
             if not _equal(expected, _run(finder, module, inputs)):
                 raise GraphError(
                     f"the traced graph of {_name(module)} and the module give different outputs: "
-                    "forward() depends on more than its input; make it a pure function"
+                    "forward() depends on more than its input's values; make it a pure function, "
+                    "and ask isinstance(x, Tensor) where it asks type(x) is Tensor"
                 )
     for name, parameter in evolved_parameters(module):
         if not torch.equal(before[name], parameter):

@@ -105,7 +105,7 @@ def _symbolic(module: nn.Module) -> fx.GraphModule:
         raise GraphError(
             f"module {_path(where)} ({_name(owner)}) cannot be traced: {one_line(error)}; write "
             "its forward() without control flow or conversions that depend on tensor values, "
-            "sizes or types"
+            "sizes or types; isinstance(x, Tensor) works, type(x) is Tensor does not"
         ) from error
 
 
