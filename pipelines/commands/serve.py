@@ -91,6 +91,14 @@ def sync(
     whole: Annotated[
         bool, typer.Option("--all", help="Write every version and alias of the registry again.")
     ] = False,
+    key_lost: Annotated[
+        bool,
+        typer.Option(
+            "--key-lost",
+            help="The witness key was lost for good: delete the heads in MLflow that it signed, if "
+            "the ledger is whole and agrees with them; then as --all.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Deliver to MLflow what could not be delivered before: runs, and the registry's aliases.
@@ -103,8 +111,17 @@ def sync(
     """
     from pipelines.tracking.delivery import deliver_all
 
-    again = who("every version is written again: srghn sync --all") if whole else None
-    result = deliver_all(load_settings(), again=again)
+    settings, again = load_settings(), None
+    if key_lost:
+        from pipelines.versions.release import Release
+
+        release = Release(settings)
+        release.ledger.verify()
+        count = release.mirror().forget_heads()
+        again = who(f"the witness key was lost: {count} heads in MLflow are forgotten")
+    elif whole:
+        again = who("every version is written again: srghn sync --all")
+    result = deliver_all(settings, again=again)
     if json and not result["failure"]:
         print_json(result)
     elif not json:

@@ -117,18 +117,46 @@ class Mirror:
 
     def heads(self) -> list[Head]:
         """The signed heads that MLflow keeps of every policy; raises `LedgerError`."""
+        from mlflow.tracking import MlflowClient
+
+        return [head for _, head in self._kept(MlflowClient(self._uri, self._uri))]
+
+    def forget_heads(self) -> int:
+        """Delete the heads that a lost key signed, if the history agrees; returns their number.
+
+        Raises `LedgerError`; then none is deleted, unless MLflow fails meanwhile.
+        """
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        client, found = MlflowClient(self._uri, self._uri), []
-        for policy in self._ledger.policies():
+        client = MlflowClient(self._uri, self._uri)
+        kept = self._kept(client)
+        gone = set(self._ledger.foreign_heads([head for _, head in kept]))
+        try:
+            for model, head in kept:
+                if head in gone:
+                    client.delete_registered_model_tag(model, head.tag)
+        except MlflowException as error:
+            raise LedgerError(
+                f"cannot delete heads in MLflow at {self._uri}: {first_line(error)}"
+            ) from error
+        return len(gone)
+
+    def _kept(self, client: Any) -> list[tuple[str, Head]]:
+        """Each model's name with each of its heads."""
+        from mlflow.exceptions import MlflowException
+
+        found = []
+        for model in (f"{PREFIX}{policy.name}" for policy in self._ledger.policies()):
             try:
-                found += of_tags(client.get_registered_model(f"{PREFIX}{policy.name}").tags)
+                heads = of_tags(client.get_registered_model(model).tags)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise LedgerError(
                         f"cannot read the heads in MLflow at {self._uri}: {first_line(error)}"
                     ) from error
+            else:
+                found += [(model, head) for head in heads]
         return found
 
     def _aliases(self, client: Any, policy: str, known: dict[int, str]) -> None:

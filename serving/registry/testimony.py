@@ -117,8 +117,8 @@ class Testimony:
                 raise LedgerError(
                     f"MLflow's head of event {head.seq} is signed with key {head.key[:16]}…, "
                     f"this home's is {self._witness.public[:16]}…, or was changed: put the right "
-                    "key back. If it was lost for good, delete the tags srghn.head.* of the models "
-                    "in MLflow and run srghn sync --all; if not, somebody wrote to MLflow"
+                    "key back. If it was lost for good: srghn sync --key-lost. If not, somebody "
+                    f"wrote to MLflow: compare the ledger with a backup, then delete tag {head.tag}"
                 )
         restores = sum(entry.kind == "restore" for entry in self._entries())
         most = max(head.restores for head in heads)
@@ -131,6 +131,21 @@ class Testimony:
             for head in heads:
                 if head.restores == restores:
                     _compare(connection, head, "MLflow")
+
+    def foreign(self, heads: Sequence[Head]) -> list[Head]:
+        """Heads that were kept elsewhere and another key signed, if the history agrees with them.
+
+        A restore voids earlier ones. Raises `LedgerError` if the history is another one.
+        """
+        if self._witness is None:
+            return []
+        found = [head for head in heads if head.key != self._witness.public]
+        most = max((head.restores for head in found), default=0)
+        with self._database.read() as connection:
+            for head in found:
+                if head.restores == most:
+                    _compare(connection, head, "MLflow")
+        return found
 
     def report_problems(self, here: bool) -> list[str]:
         """The problems with the reports in this home, version by version; see `Ledger`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from pipelines.services.doctor import examine
+from pipelines.services.doctor import Finding, examine
 from serving.registry.ledger import Ledger
 from serving.registry.witness import Witness
 from serving.settings import Settings
@@ -91,6 +92,29 @@ def test_a_restore_says_which_steps_it_undoes_and_what_is_left_to_do(
     said = json.loads(srghn_here(*back, "--json", env=place).stdout)
     assert [event["action"] for event in said["undone"]] == ["restore"]
     assert said["without_files"] == [1]
+
+
+def test_a_lost_key_is_replaced_in_mlflow_too(srghn_here: Srghn, home: Home) -> None:
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    assert srghn_here("reject", "1", "--reason", "too slow", env=place).returncode == 0
+    assert srghn_here("sync", env=place).returncode == 0
+    (home.settings.home / "witness.key").unlink()
+    refused = srghn_here("sync", "--key-lost", env=place)
+    assert refused.returncode == 3
+    assert "is signed with key" in refused.stderr  # the witness in the home, which says so first
+    (home.settings.home / "witness.jsonl").unlink()
+
+    def mlflow() -> Finding:
+        return next(each for each in examine(home.settings) if each.what == "MLflow")
+
+    assert "srghn sync --key-lost" in mlflow().found
+    done = srghn_here("sync", "--key-lost", env=place)
+    assert done.returncode == 0, done.stderr
+    assert mlflow().ok
+    ledger = Ledger(home.settings.database_url)
+    said = ledger.events()[-1].reason
+    assert re.fullmatch("the witness key was lost: [1-9] heads in MLflow are forgotten", said)
+    ledger.close()
 
 
 def test_a_restore_says_that_tokens_are_valid_again(srghn_here: Srghn, home: Home) -> None:
