@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -48,6 +49,7 @@ _TAKEN = 65_536
 _BROKEN = b'{"error":"request: expected HTTP/1.1, got something else"}'
 _LATE = b'{"error":"request: expected to be sent in time, got too little of it"}'
 _LONG = b'{"error":"headers: expected fewer or shorter ones, got too many"}'
+_TUNNEL = b'{"error":"request: expected another method than CONNECT"}'
 _BUSY = b'{"error":"connections: expected fewer at once; try again in a second"}'
 
 
@@ -115,7 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         elif self._stage == _BODY:
             self._beside += len(data)  # until `on_body` has told what of it is body
-        super().data_received(data)
+        self._parse(data)
         if self._stage == _HEAD and self._head_bytes > self.limits.head_bytes:
             self._turn_away(431, _LONG)
         if self._stage == _BODY and self._beside > self.limits.head_bytes:
@@ -126,6 +128,32 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving = False
         if self._stage != self._timed:
             self._time()
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn's, but nothing is logged: a client cannot fill the log."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                self._turn_away(400, _BROKEN)
+                return
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """The request that was just read, without its wish for another protocol, and what follows.
+
+        The parser takes all that follows such a head for that protocol's. Java's HTTP client and
+        curl --http2 wish for HTTP/2 in requests that have a body.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._turn_away(405, _TUNNEL)
+        if self.transport.is_closing():
+            return b""
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"".join([b"%b %b HTTP/%b\r\n" % (method, self.url, version), *lines, b"\r\n", rest])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -146,7 +174,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._turn_away(431, _LONG)
         if self._reserved and b"/health/" not in self.url:
             self._turn_away(503, _BUSY, _RETRY)
-        if not self.transport.is_closing():
+        if not (self.transport.is_closing() or self.parser.should_upgrade()):
             self._stage = _BODY
             super().on_headers_complete()
 
@@ -156,7 +184,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self.transport.is_closing():
+        if not (self.transport.is_closing() or self.parser.should_upgrade()):
             self._stage = _IDLE
             super().on_message_complete()
 
@@ -293,13 +321,6 @@ class GuardedProtocol(HttpToolsProtocol):
         super().shutdown()
         if self.transport.is_closing():
             self._expect_taken()
-
-    def send_400_response(self, msg: str) -> None:
-        """As every other refusal, uvicorn's of what is no HTTP is JSON."""
-        self._turn_away(400, _BROKEN)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """A request to upgrade is answered as any other; a client cannot fill the log with it."""
 
     def _too_long(self) -> bool:
         """Whether a head exceeds a limit. Its bytes are added up only if the chunk is large."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -14,8 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.protocol import REPLY
 from tests.serving.conftest import Home, maker, run_server
 from tests.serving.test_serving_process import ready, wait_for
+from tests.serving.wires import connector
 
 pytestmark = pytest.mark.services
 
@@ -219,7 +222,63 @@ def test_a_request_to_upgrade_is_answered_as_any_other(
         assert b"content-type: application/json" in found
 
 
+def wishing(body: bytes, lines: bytes = b"") -> bytes:
+    """As curl --http2 and Java's HTTP client send a request to a server that they do not know."""
+    head = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    head += b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    return head + (lines or b"Content-Length: %d\r\n" % len(body)) + b"\r\n" + body
+
+
+def test_a_wish_for_http_2_loses_no_body_and_no_later_request(address: tuple[str, int]) -> None:
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    whole = wishing(BODY)
+    for parts in (
+        [whole],
+        [whole[: -len(BODY)], BODY],
+        [whole[:70], whole[70:-5], whole[-5:]],
+        [wishing(chunked, b"Transfer-Encoding: chunked\r\n")],
+        [whole * 500],
+    ):
+        with socket.create_connection(address, timeout=10) as opened:
+            for part in parts:
+                opened.sendall(part)
+                time.sleep(0.05)
+            opened.sendall(ASK)
+            wanted, found = b"".join(parts).count(b"POST") + 1, b""
+            while found.count(b'"action":1') < wanted:
+                more = opened.recv(65536)
+                assert more, found
+                found += more
+        assert found.count(b"HTTP/1.1 200") == wanted
+        assert found.count(b"HTTP/1.1 ") == wanted
+
+
+def test_a_tunnel_is_refused(address: tuple[str, int]) -> None:
+    for target in (b"x:80", b"/v1/act"):
+        found = answer(address, b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n" + ASK)
+        assert found.startswith(b"HTTP/1.1 405")
+        assert found.count(b"HTTP/1.1") == 1
+
+
 def test_what_is_no_http_is_refused_in_json(address: tuple[str, int]) -> None:
     found = answer(address, b"no HTTP\r\n\r\n")
     assert found.startswith(b"HTTP/1.1 400")
     assert found.endswith(b'{"error":"request: expected HTTP/1.1, got something else"}')
+
+
+def test_a_client_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["extensions"][REPLY](200, b"", b"")
+
+    async def send() -> None:
+        connect = connector(app, [], log_config=None)  # as the server has it
+        for data in (
+            b"no HTTP\r\n\r\n",
+            b"\x16\x03\x01",
+            wishing(b""),
+            b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+        ):
+            connect().data_received(data)
+
+    asyncio.run(send())
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
