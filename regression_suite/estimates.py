@@ -94,6 +94,17 @@ def scale_of(params: GateParams, tried: int = 0) -> Scale:
     return Scale(*range_of(params), alpha_of(params, tried))
 
 
+def promised(returns: Float, params: GateParams) -> float:
+    """Lower bound of the mean return, as a share of the range: what the watch holds a champion to.
+
+    It decides no verdict, so it has an alpha of its own: neither more attempts nor more candidates
+    make it looser, and with it the watch blinder.
+    """
+    scale = Scale(*range_of(params), 1 - params.confidence)
+    low = mean_bound(returns, scale).low
+    return min(max((low - scale.low) / scale.span, 0.0), 1.0)
+
+
 def estimate(played: Played, params: GateParams, scale: Scale, tail: bool) -> CellEstimate:
     """All estimates of one cell; missing or too few episodes become a `problem`, never a number."""
     cell, mine, theirs = played.cell, played.returns, played.incumbent_returns

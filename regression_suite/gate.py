@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from regression_suite import again, behaviour, bounds, checks, estimates, tables
+from regression_suite import again, behaviour, checks, estimates, tables
 from regression_suite.descent import judge_lineage
 from regression_suite.episodes import Progress, Seen, to_parquet
 from regression_suite.evidence import Evidence
@@ -243,10 +243,9 @@ def _in_service(evidence: Evidence) -> tuple[float | None, float | None]:
     """What a trial is planned with, and what the watch holds a champion to: see `Verdict`."""
     if not evidence.played:
         return None, None
-    scale, returns = estimates.scale_of(evidence.params, evidence.tried), evidence.played[0].returns
-    low = bounds.mean_bound(returns, scale).low
-    promise = min(max((low - scale.low) / scale.span, 0.0), 1.0)
-    return float(scale.unit(returns).std()), promise
+    returns = evidence.played[0].returns
+    scale = estimates.scale_of(evidence.params)
+    return float(scale.unit(returns).std()), estimates.promised(returns, evidence.params)
 
 
 def _digest(candidate: Candidate | None) -> str | None:

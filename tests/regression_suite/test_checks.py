@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regression_suite import checks
-from regression_suite.bounds import Bound
+from regression_suite import checks, gate
+from regression_suite.bounds import Bound, mean_bound
 from regression_suite.episodes import Played
 from regression_suite.estimates import Arm, CellEstimate, alpha_of, estimate, scale_of, spent
 from regression_suite.report import views
@@ -386,6 +386,21 @@ def test_alpha_is_shared_by_attempts_gains_and_candidates() -> None:
     spending = once.model_copy(update={"spending": "candidates"})
     assert alpha_of(spending, tried=0) > alpha_of(spending, tried=1)
     assert sum(spent(tried) for tried in range(100_000)) < 1
+
+
+def test_attempts_and_candidates_do_not_loosen_the_promise() -> None:
+    """Divided by attempts and candidates, alpha made the watch blind to falls of a tenth."""
+    spending = PARAMS.model_copy(update={"spending": "candidates"})
+    shown = played(np.random.default_rng(0).uniform(250, 450, 100))
+
+    def promise(params: GateParams, tried: int) -> float | None:
+        seen = SimpleNamespace(played=(shown,), params=params, tried=tried)
+        return gate._in_service(cast("Evidence", seen))[1]
+
+    once = PARAMS.model_copy(update={"attempts": 1})
+    low = mean_bound(shown.returns, scale_of(once)).low
+    assert promise(once, 0) == pytest.approx(low / 500)
+    assert promise(spending, 100) == promise(PARAMS, 0) == promise(once, 0)
 
 
 def test_rules_written_by_earlier_versions_are_read() -> None:
