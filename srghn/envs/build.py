@@ -67,7 +67,9 @@ def _native(spec: WorldSpec, mode: str, params: EnvParams) -> Env:
     except SrghnError:
         raise
     except DependencyNotInstalled as error:
-        raise spec.missing(spec.packages[0] if spec.packages else str(error)) from error
+        if spec.extra is None:
+            raise EnvVersionError(f"{spec.id} lacks a package: {one_line(error)}") from error
+        raise spec.missing(spec.extra) from error
     except FAILURES as error:
         raise EnvVersionError(
             f"{spec.id} could not be built with {_asked(params)}: {type(error).__name__}: "

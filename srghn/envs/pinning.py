@@ -15,6 +15,7 @@ from srghn.envs.cells import idle_cells
 from srghn.envs.fingerprint import Behaviour, Irreproducible, first_difference, observe
 from srghn.envs.interface import Interface
 from srghn.envs.overdue import Overdue
+from srghn.envs.packages import computing, versions
 from srghn.envs.probe import Probe
 from srghn.envs.registry import WorldSpec, find
 from srghn.envs.spaces import read_interface
@@ -45,12 +46,15 @@ def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None
     spec = find(params.id)
     _check(params, spec)
     packages = spec.moving_packages(params.backend)
-    behaviour, seen = {}, []
+    behaviour, seen, found = {}, [], set()
     with Overdue(f"pin {spec.id}") as overdue:
         interface, limit = _shape(params, spec, overdue)
         for mode in spec.modes:
-            behaviour[mode], observations, notes = _watch(params, spec, mode, interface, overdue)
+            behaviour[mode], observations, behind, notes = _watch(
+                params, spec, mode, interface, overdue
+            )
             seen.append(observations)
+            found |= behind
             for note in notes:
                 tell(f"{spec.id} in mode {mode}: {note}")
     everything = np.concatenate(seen)
@@ -61,7 +65,7 @@ def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None
         modes=spec.modes,
         schedule=params.schedule,
         backend=params.backend,
-        packages=packages,
+        packages=packages | versions(found, packages),
         interface=_normalised(interface, everything) if params.normalise else interface,
         max_episode_steps=limit,
         observation_scale=_spread(everything),
@@ -79,8 +83,11 @@ def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None
 
 
 def verify(version: EnvVersion) -> None:
-    """Pin the same parameters here and now; raises `FingerprintMismatch` naming what moved."""
-    now = pin(version.params)
+    """Pin the same parameters here and now; raises `FingerprintMismatch` naming what moved.
+
+    Packages that the version does not name are not compared.
+    """
+    now = pin(version.params).named_by(version)
     if now.fingerprint == version.fingerprint:
         return
     raise FingerprintMismatch(
@@ -131,8 +138,8 @@ def _shape(params: EnvParams, spec: WorldSpec, overdue: Overdue) -> tuple[Interf
 
 def _watch(
     params: EnvParams, spec: WorldSpec, mode: str, interface: Interface, overdue: Overdue
-) -> tuple[Behaviour, NDArray[np.float32], list[str]]:
-    """Its behaviour on the fixed seeds, the observations (steps, size), and notes on them."""
+) -> tuple[Behaviour, NDArray[np.float32], set[str], list[str]]:
+    """Its behaviour on the fixed seeds, the observations (steps, size), packages, and notes."""
     first, other = (_built(params, spec, mode, overdue) for _ in range(2))
     env = Probe(first, interface.layout)
     name = f"{spec.id} in mode {mode}"
@@ -142,7 +149,7 @@ def _watch(
                 f"{name} has other spaces than in mode {spec.modes[0]}; one policy must fit all"
             )
         behaviour, seen = observe(flatten(env, name), flatten(other, name), interface, name)
-        return behaviour, seen, env.notes()
+        return behaviour, seen, computing(first), env.notes()
     except Irreproducible as error:
         if params.fresh or not _fresh_mends(params, spec, mode, interface, overdue):
             raise

@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module, metadata
 from inspect import cleandoc
 from typing import Any
@@ -15,6 +14,7 @@ import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
 from srghn.envs import worlds
+from srghn.envs.packages import BASE_PACKAGES, distributions, named_like
 from srghn.errors import FAILURES, EnvVersionError, one_line
 from srghn.start import OURS
 from srghn.suites import shipped
@@ -22,19 +22,18 @@ from srghn.suites import shipped
 HISTORY = "## version history"
 #: The end of a Gymnasium id.
 VERSIONED = re.compile(r"-v\d+\Z")
-BASE_PACKAGES = ("gymnasium", "numpy")
 
 
 @dataclass(frozen=True)
 class WorldSpec:
     """How an environment is built, and what is known of it before that.
 
-    `build(mode, **kwargs)` gives the native environment. `packages` are the distributions that move
-    it beside Gymnasium and numpy, `extra` the dependency group that brings them. `dynamics` maps
-    the name of a perturbation to a function of (unwrapped environment, factor); `suite` names the
-    file of what a gate plays where nobody chose another. `pooled` worlds also run on
-    EnvPool, which brings its own physics. `scale` gives, for a time limit in steps, the range of
-    returns and the highest return of a failed episode.
+    `build(mode, **kwargs)` gives the native environment. `packages` are the distributions that its
+    id names (those that compute it are found at the pin), `extra` is the dependency group that it
+    needs. `dynamics` maps the name of a perturbation to a function of (unwrapped environment,
+    factor); `suite` names the file of what a gate plays where nobody chose another. `pooled` worlds
+    also run on EnvPool, which brings its own physics. `scale` gives, for a time limit in steps, the
+    range of returns and the highest return of a failed episode.
     """
 
     id: str
@@ -65,8 +64,13 @@ class WorldSpec:
         return text[start + len(HISTORY) :].split("\n##")[0].strip() if start >= 0 else ""
 
     def moving_packages(self, backend: str) -> dict[str, str]:
-        """Distribution -> version installed; raises `EnvVersionError` naming the extra."""
-        own, extra = (("envpool",), "envpool") if backend == "envpool" else (self.packages, None)
+        """Distribution -> version, as far as known before it is played.
+
+        Raises `EnvVersionError` naming the extra that brings what is missing.
+        """
+        own, extra = self.packages, None
+        if backend == "envpool":  # the files that describe its bodies are a distribution of late
+            own, extra = ("envpool", *named_like("envpool-assets")), "envpool"
         found = {}
         for name in (*BASE_PACKAGES, *own):
             try:
@@ -93,7 +97,6 @@ _CARTPOLE: dict[str, Any] = {
     "scale": worlds.cartpole_scale,
 }
 _LUNAR_LANDER: dict[str, Any] = {
-    "packages": ("box2d",),
     "extra": "box2d",
     "dynamics": worlds.LUNAR_LANDER,
     "suite": "lunar_lander",
@@ -101,7 +104,6 @@ _LUNAR_LANDER: dict[str, Any] = {
     "scale": worlds.lunar_lander_scale,
 }
 _ANT: dict[str, Any] = {
-    "packages": ("mujoco",),
     "extra": "mujoco",
     "dynamics": worlds.ANT,
     "suite": "ant",
@@ -155,7 +157,7 @@ def _of_package(world: str, module: str, name: str) -> WorldSpec:
         near = difflib.get_close_matches(name, here, n=1)
         hint = f"did you mean {module}:{near[0]}?" if near else f"it registers {len(here)} ids"
         raise EnvVersionError(f"environment {world!r}: {module} registers no {name!r}; {hint}")
-    packages = {p: None for r in (module, _root(gym.registry[name])) for p in _distribution(r)}
+    packages = {p: None for r in (module, _root(gym.registry[name])) for p in distributions(r)}
     doc = getattr(_entry(name), "__doc__", None) or ""
     return WorldSpec(
         world, lambda mode, **kwargs: worlds.make(name, **kwargs), packages=tuple(packages), doc=doc
@@ -195,28 +197,10 @@ def _imported(path: str) -> WorldSpec:
         path,
         build,
         modes or ("normal",),
-        packages=_named_like(path.partition(":")[0].partition(".")[0]),
+        packages=named_like(path.partition(":")[0].partition(".")[0]),
         dynamics=getattr(target, "perturbations", {}),
         doc=target.__doc__ or "",
     )
-
-
-@cache
-def _named_like(package: str) -> tuple[str, ...]:
-    """The distribution that has the import package's name, if it is installed as one."""
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ()
-    return () if package in BASE_PACKAGES else (package,)
-
-
-@cache
-def _distribution(module: str) -> tuple[str, ...]:
-    """The distributions that an import package comes from, whatever their names."""
-    package = module.partition(".")[0]
-    named = metadata.packages_distributions().get(package, [])
-    return _named_like(package) or tuple(sorted(set(named) - set(BASE_PACKAGES)))
 
 
 def load_module(module_name: str, what: str, path: str) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import numpy as np
 from srghn.config import EnvParams, Returns, Switch, Wrapper
 from srghn.envs.fingerprint import Behaviour
 from srghn.envs.interface import Float32, Interface
-from srghn.errors import ConfigError, EnvVersionError
+from srghn.errors import ConfigError, EnvVersionError, FingerprintMismatch
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 
 if TYPE_CHECKING:
@@ -35,11 +37,12 @@ class EnvVersion:
     `window`: the task never ends, and `max_episode_steps` are a window that counts as an episode;
     `fresh`: it is made again for each episode; `limited`: the limit is `env.max_episode_steps`.
 
-    `packages`: distribution -> version of what moves the world; `observation_scale`
-    (observation_size,): spread of each element under random actions, which noise is a share of (0
-    for flags, elements that are only ever 0 or 1); `behaviour`: mode -> digests of what fixed
-    actions bring about. The fingerprint leaves out what moves no world: `history`, for people, and
-    the range of returns and the highest return of a failed episode that the parameters name.
+    `packages`: distribution -> version of what computes the world; earlier releases recorded fewer;
+    `observation_scale` (observation_size,): spread of each element under random actions, which
+    noise is a share of (0 for flags, elements that are only ever 0 or 1); `behaviour`: mode ->
+    digests of what fixed actions bring about. The fingerprint leaves out what moves no world:
+    `history`, for people, and the range of returns and the highest return of a failed episode that
+    the parameters name.
     """
 
     id: str
@@ -70,6 +73,38 @@ class EnvVersion:
         moving = {k: v for k, v in self.to_dict().items() if k not in UNMOVING}
         moving["interface"] = {k: v for k, v in moving["interface"].items() if k != "layout"}
         return sha256_bytes(canonical_json(moving))
+
+    def named_by(self, older: EnvVersion) -> EnvVersion:
+        """This version with those of its packages alone that another one names.
+
+        Earlier releases recorded fewer: if it then has the other's fingerprint, nothing that the
+        other records has moved.
+        """
+        named = {name: found for name, found in self.packages.items() if name in older.packages}
+        return replace(self, packages=named)
+
+    def check_not_fuller(self, saved: Path) -> None:
+        """Raise `FingerprintMismatch` if a saved version is this one with fewer packages named."""
+        older = EnvVersion.load(saved)
+        if self.named_by(older).fingerprint == older.fingerprint != self.fingerprint:
+            raise FingerprintMismatch(
+                f"what was evolved in {saved} goes on in that version: it is {self.id} as it is "
+                f"now, {self.fingerprint[:12]}, but names fewer packages; give "
+                f"EnvVersion.load({str(saved)!r})"
+            )
+
+    def check_installed(self) -> None:
+        """Raise `FingerprintMismatch` where a package is not installed here in its version."""
+        for name, wanted in self.packages.items():
+            try:
+                found = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                found = "none"
+            if found != wanted:
+                raise FingerprintMismatch(
+                    f"{self.id} was pinned with {name} {wanted}, {platform.node()} has {found}; "
+                    f"install the same there: pip install {name}=={wanted}"
+                )
 
     @property
     def params(self) -> EnvParams:

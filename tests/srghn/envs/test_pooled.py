@@ -9,6 +9,7 @@ import pytest
 
 from srghn.config import EnvParams
 from srghn.envs import default_cells, parse, pin, verify
+from srghn.envs.packages import BASE_PACKAGES, named_like
 from srghn.errors import ConfigError, EnvVersionError
 
 
@@ -22,6 +23,8 @@ def test_pooled_world_is_another_version_and_reproducible(world: str) -> None:
     version = pin(pooled(world))
     verify(version)
     assert "envpool" in version.packages
+    assets = set(named_like("envpool-assets"))  # a distribution of its own since 1.2
+    assert set(version.packages) == {*BASE_PACKAGES, "envpool", *assets}
     assert version.fingerprint != pin(EnvParams(id=world)).fingerprint
     env = version.make(version.modes[-1])
     first, _ = env.reset(seed=7)
