@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -60,11 +60,10 @@ def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
     What is wrong with them is told here, before anything is started or written: an interface that
     the policy's clients do not know, most of all.
     """
-    from srghn.envs import pin
     from srghn.evolution.registry import check_lineage, make_strategy
 
     with patient(f"pin {params.env.id}"):
-        version = pin(params.env)
+        version = pin_for(settings, params)
     check_judged(params, version)
     release = Release(settings)
     release.require_interface(target, version.interface.to_dict())
@@ -73,6 +72,32 @@ def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
         version.check_mode(params.evolution.mode)
     check_lineage(make_strategy(params, version.interface))
     find_founder(params, version, settings)
+    return version
+
+
+def pin_for(
+    settings: Settings, params: RunParams, tell: Callable[[str], None] = lambda note: None
+) -> EnvVersion:
+    """Pin the environment of a run; `tell` is called as by `srghn.envs.pin`.
+
+    A run that continues a candidate of an earlier release, which recorded fewer packages, goes on
+    in that one's version if nothing that it records has moved. `tell` names the other packages.
+    """
+    from srghn.envs import EnvVersion, pin
+
+    now, ancestor = pin(params.env, tell), params.evolution.ancestor
+    if ancestor is None:
+        return now
+    world = EnvVersion.load(Release(settings).store.load(ancestor).path / "env_version.json")
+    version = now.named_by(world)
+    if version.fingerprint != world.fingerprint:
+        return now
+    if others := ", ".join(name for name in now.packages if name not in version.packages):
+        tell(
+            f"{now.id}: the ancestor's environment was pinned before the version of {others} was "
+            "recorded, so a change of it shows in the behaviour alone; a lineage from scratch "
+            "records it (srghn run --from scratch)"
+        )
     return version
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pipelines.progress import REFRESH_SECONDS, bar, share_bar, spinner
 from pipelines.runs.elsewhere import explained
-from pipelines.runs.prepare import find_founder
+from pipelines.runs.prepare import find_founder, pin_for
 from pipelines.runs.workspaces import Workspace
 from pipelines.services.processes import IGNORES_STOP, extend_import_path
 from pipelines.versions.lease import Lease
@@ -41,9 +41,8 @@ READY_MADE = "srghn.policies:"
 def pin(workspace: Workspace, settings: Settings) -> None:
     """Pin the environment version that the parameters describe, and keep it in the home folder."""
     from pipelines.runs.worlds import keep
-    from srghn.envs import pin as pin_env
 
-    version = pin_env(workspace.params().env, lambda note: _say(f"note: {note}"))
+    version = pin_for(settings, workspace.params(), lambda note: _say(f"note: {note}"))
     version.save(workspace.env_version)
     keep(settings, version)
 

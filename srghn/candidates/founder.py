@@ -20,6 +20,7 @@ def founder_of(candidate: Candidate | Path | str, version: EnvVersion) -> Founde
     if isinstance(candidate, Path | str):
         candidate = load_candidate(candidate)
     if candidate.env_fingerprint != version.fingerprint:
+        version.check_not_fuller(candidate.path / "env_version.json")
         raise FingerprintMismatch(
             f"the ancestor {candidate.digest[:12]} was evolved in environment "
             f"{candidate.env_fingerprint}, this run is in {version.fingerprint} ({version.id}); "

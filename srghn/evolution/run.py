@@ -143,6 +143,7 @@ def open_run(run_dir: Path, record: Mapping[str, Any], version: EnvVersion) -> N
         return
     old = read_record(run_dir)
     if old["fingerprint"] != record["fingerprint"]:
+        version.check_not_fuller(run_dir / WORLD)
         raise FingerprintMismatch(
             f"{run_dir} was evolved in environment {old['fingerprint']}, this is "
             f"{record['fingerprint']} ({version.id}); fitness in one says nothing about the "

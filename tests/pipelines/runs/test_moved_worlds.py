@@ -13,14 +13,14 @@ import gymnasium.envs.classic_control.cartpole as cartpole_module
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.runs.prepare import find_founder
+from pipelines.runs.prepare import check, find_founder, pin_for
 from pipelines.runs.runner import judge_again
 from pipelines.runs.stages import STAGES
 from pipelines.services.processes import child_environment
 from serving.registry.records import Who
 from srghn.candidates.candidate import Candidate
 from srghn.config import EnvParams
-from srghn.envs import EnvVersion, pin
+from srghn.envs import EnvVersion, pin, pinning, verify
 from srghn.errors import FingerprintMismatch, SrghnError
 from tests.pipelines.conftest import Home, Tiny
 
@@ -164,3 +164,41 @@ def test_a_lineage_does_not_go_on_in_another_world(finished: Home, tiny: Tiny) -
     assert pinned in said
     assert other.fingerprint in said
     assert "srghn run --from scratch" in said
+
+
+@pytest.fixture
+def names_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was pinned before is as of an earlier release, which recorded no such package."""
+    monkeypatch.setattr(pinning, "computing", lambda env: {"numba"})
+
+
+@pytest.mark.usefixtures("names_numba")
+def test_a_lineage_goes_on_in_a_version_that_names_fewer_packages(
+    finished: Home, tiny: Tiny
+) -> None:
+    settings, first = finished.settings, finished.release.ledger.version(1)
+    params, notes = tiny(ancestor=first.digest), list[str]()
+    version = pin_for(settings, params, notes.append)
+    assert version.fingerprint == first.env_fingerprint == check(settings, params).fingerprint
+    assert find_founder(params, version, settings) is not None
+    assert "before the version of numba was recorded" in notes[0]
+    finished.release.require_world(1)
+    afresh = pin_for(settings, tiny(), notes.append)
+    assert "numba" in afresh.packages
+    assert len(notes) == 1
+    with pytest.raises(FingerprintMismatch, match=r"fewer packages; give EnvVersion\.load"):
+        find_founder(params, afresh, settings)
+    verify(afresh)
+
+
+@pytest.mark.usefixtures("names_numba", "heavier")
+def test_a_version_that_names_fewer_packages_and_moved_is_another(
+    finished: Home, tiny: Tiny
+) -> None:
+    first = finished.release.ledger.version(1)
+    params, notes = tiny(ancestor=first.digest), list[str]()
+    version = pin_for(finished.settings, params, notes.append)
+    assert "numba" in version.packages
+    assert not notes
+    with pytest.raises(FingerprintMismatch, match=rf"{first.env_fingerprint}.*--from scratch"):
+        find_founder(params, version, finished.settings)

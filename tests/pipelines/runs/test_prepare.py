@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,9 @@ def test_check_tells_that_it_pins(srghn_here: Srghn) -> None:
 def test_a_run_tells_that_it_pins_once_that_has_taken_long(
     home: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def slow(params: EnvParams) -> EnvVersion:
+    def slow(params: EnvParams, tell: Callable[[str], None]) -> EnvVersion:
         time.sleep(0.2)
-        return pin(params)
+        return pin(params, tell)
 
     prepare.check(home.settings, tiny())
     assert capsys.readouterr().err == ""

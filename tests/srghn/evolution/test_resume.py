@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 import torch
 
 from srghn.config import EngineSettings, EnvParams, NetworkParams, RunParams
-from srghn.envs import pin
+from srghn.envs import EnvVersion, pin
 from srghn.errors import (
     ArchitectureMismatch,
     CheckpointError,
@@ -424,6 +426,20 @@ def test_another_world_is_refused_with_both_named(small_run: Any, play: Play, ha
     old, new = pin(params.env).fingerprint, pin(other.env).fingerprint
     with pytest.raises(FingerprintMismatch, match=rf"(?s){old}.*{new}.*srghn env pin"):
         play(other, half)
+
+
+def test_a_version_that_names_more_packages_is_told_which_one_to_go_on_in(
+    small_run: Any, half: Path
+) -> None:
+    params, older = small_run(), half / "env_version.json"
+    version = EnvVersion.load(older)
+    fuller = replace(version, packages={**version.packages, "numba": "1.0"})
+    said = rf"fewer packages; give EnvVersion\.load\('{re.escape(str(older))}'\)"
+    with (
+        make_evaluator(EngineSettings(), fuller, params.network) as evaluator,
+        pytest.raises(FingerprintMismatch, match=said),
+    ):
+        evolve(params, fuller, evaluator, half)
 
 
 def test_another_platform_is_refused_and_named(
