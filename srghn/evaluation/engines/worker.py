@@ -52,11 +52,16 @@ class Player:
         return self.prepare(work).evaluate(policies, work.task)
 
     def prepare(self, work: Work) -> Backend:
-        """The backend for that work, made unless the last one fits."""
+        """The backend for that work, made unless the last one fits.
+
+        Raises `FingerprintMismatch` where a worker's packages are not those of the environment.
+        """
         key = (work.backend, work.task.version.fingerprint, work.network.model_dump_json())
         if self._backend is None or key != self._key:
             if self._backend is not None:
                 self._backend.close()
+                self._backend = None
+            work.task.version.check_installed()
             self._backend = make_backend(work.backend, work.task.version, work.network)
             self._key = key
         return self._backend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -22,7 +23,7 @@ import pytest
 
 from srghn.config import EngineSettings, EnvParams, NetworkParams, RunParams
 from srghn.envs import EnvVersion, pin
-from srghn.errors import ConfigError, EvaluationError, ServiceError
+from srghn.errors import ConfigError, EvaluationError, FingerprintMismatch, ServiceError
 from srghn.evaluation.base import (
     Crash,
     Evaluation,
@@ -230,6 +231,16 @@ def test_a_users_mistake_is_told_at_once(version: EnvVersion) -> None:
         pytest.raises(EvaluationError, match="13 parameters"),
     ):
         pool.evaluate(wrong, Task(version, "normal", SEEDS))
+
+
+def test_a_worker_with_another_version_of_a_package_plays_nothing(version: EnvVersion) -> None:
+    """On another host of a cluster, say: its returns would be of another environment."""
+    other = dataclasses.replace(version, packages={**version.packages, "numpy": "0.1"})
+    with (
+        evaluator(other, "processes", workers=1) as pool,
+        pytest.raises(FingerprintMismatch, match=r"pinned with numpy 0\.1, .* has .*pip install"),
+    ):
+        pool.evaluate(population(other), Task(other, "normal", SEEDS))
 
 
 def test_workers_of_a_killed_parent_end_too(version: EnvVersion, tmp_path: Path) -> None:
