@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from serving.schemas import EPISODE_PATTERN, BadRequest, Body, shown
+from serving.schemas import EPISODE_PATTERN, EPISODE_TEXT, BadRequest, Body, shown
 
 B = TypeVar("B", bound=Body)
 
@@ -28,7 +28,6 @@ _EXPECTED = {
     "str": "a string",
     "object": "a JSON object",
 }
-_CHARACTERS = "1 to 200 of the characters A-Z a-z 0-9 . _ : @ = + -"
 
 
 class _Duplicate(ValueError):
@@ -125,7 +124,7 @@ def _from_message(message: str, value: Any) -> BadRequest:
     if said.startswith("Number out of range"):
         got = "another" if value is None else shown(_at(value, path))
         return BadRequest(422, path, "a finite number", got)
-    expected = _CHARACTERS if EPISODE_PATTERN[1:10] in said else said.removeprefix("Expected ")
+    expected = EPISODE_TEXT if repr(EPISODE_PATTERN) in said else said.removeprefix("Expected ")
     got = "another" if value is None else shown(_at(value, path))
     return BadRequest(422, path or "body", expected.replace("`", ""), got)
 

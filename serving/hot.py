@@ -43,6 +43,7 @@ from serving.predictor import Predictor
 from serving.registry.episodes import UnknownEpisode
 from serving.schemas import (
     EPISODE_PATTERN,
+    EPISODE_TEXT,
     ActRequest,
     BadRequest,
     BatchRequest,
@@ -484,6 +485,4 @@ def episode_of(in_body: str | None, in_header: str | None) -> str | None:
 
 
 def bad_episode(field: str, got: str) -> BadRequest:
-    return BadRequest(
-        422, field, "1 to 200 of the characters A-Z a-z 0-9 . _ : @ = + -", repr(got[:80])
-    )
+    return BadRequest(422, field, EPISODE_TEXT, repr(got[:80]))

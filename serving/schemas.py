@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from serving.registry.texts import control_in
 
-#: Ends with `\Z`, because to Python `$` also matches before a last line break.
-EPISODE_PATTERN = r"^[A-Za-z0-9._:@=+-]{1,200}\Z"
+#: Ends with `\Z`, because to Python `$` also matches before a last line break. `.` and `..` are no
+#: names: clients and proxies take them out of the path of an outcome.
+EPISODE_PATTERN = r"^(?!\.{1,2}\Z)[A-Za-z0-9._:@=+-]{1,200}\Z"
+EPISODE_TEXT = "1 to 200 of the characters A-Z a-z 0-9 . _ : @ = + -, not . or .. alone"
 EpisodeId = Annotated[str, Meta(pattern=EPISODE_PATTERN)]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 #: Most characters of each part of a refusal: a client's own texts are in it.

@@ -148,5 +148,22 @@ def test_an_episode_s_name_ends_with_no_line_break(client: TestClient, name: str
         assert "1 to 200 of the characters" in answer.json()["error"]
     shown = client.get("/openapi.json").json()["components"]["schemas"]
     said = shown["ActRequest"]["properties"]["episode_id"]["anyOf"][0]
-    assert said["pattern"] == "^[A-Za-z0-9._:@=+-]{1,200}$"  # ECMA has no \\Z
+    assert said["pattern"] == r"^(?!\.{1,2}$)[A-Za-z0-9._:@=+-]{1,200}$"  # ECMA has no \\Z
     assert r"\\Z" not in json.dumps(shown)
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_an_episode_has_no_name_that_a_path_loses(client: TestClient, name: str) -> None:
+    """Its outcome would be posted to another route: clients and proxies resolve such a path."""
+    for given in (
+        {"json": {**OBSERVATION, "episode_id": name}},
+        {"headers": {"X-Episode-Id": name}},
+    ):
+        answer = client.post("/v1/act", **{"json": OBSERVATION, **given})
+        assert answer.status_code == 422
+        assert "not . or .. alone" in answer.json()["error"]
+    for fine in (f"...{name}", f"{name}a", f"a{name}"):
+        said = client.post("/v1/act", json={**OBSERVATION, "episode_id": fine})
+        assert said.status_code == 200
+        outcome = {"return": 1, "terminated": True, "token": said.json()["token"]}
+        assert client.post(f"/v1/episodes/{fine}/outcome", json=outcome).status_code == 200
