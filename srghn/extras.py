@@ -11,6 +11,7 @@ EXTRAS = {
     **dict.fromkeys(("fastapi", "jinja2", "onnxruntime", "orjson", "prometheus_client"), "serve"),
     **dict.fromkeys(("safetensors", "simdjson", "sqlalchemy", "starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("alembic", "cryptography", "fsspec", "markupsafe", "msgspec"), "serve"),
+    "httptools": "serve",
     **dict.fromkeys(("httpcore", "httpx"), "client"),
     **dict.fromkeys(("cronsim", "dvc", "matplotlib", "mlflow"), "pipeline"),
     **dict.fromkeys(("great_expectations", "pandas", "prefect"), "pipeline"),
