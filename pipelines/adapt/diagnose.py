@@ -37,9 +37,10 @@ Found = Literal["known", "unchanged", "ambiguous", "none"]
 ENOUGH, MOST, PLAYED = 100, 400, 400
 #: Least number of observations (one per episode) to compare them too.
 OBSERVED = 20
-#: Share of the episodes, in order of start, that must have an outcome; the others still run.
+#: Share of the episodes that must have an outcome; the others passed their deadline without one.
 ENDED = 0.95
-#: Probability that one diagnosis rejects the right world.
+#: Probability that one diagnosis rejects the right world. An alarm has at most three (at 100, 200
+#: and 400 episodes), so all of them together reject it with at most three times this probability.
 ALPHA = 0.005
 
 
@@ -110,17 +111,19 @@ def places(release: Release, champion: Champion) -> list[Place]:
     return list(found.values())
 
 
-def taken(rows: Sequence[StartRow]) -> list[StartRow] | None:
+def taken(rows: Sequence[StartRow], now: float) -> list[StartRow] | None:
     """The episodes for a diagnosis, of those started since the alarm; None while there are too few.
 
-    They are taken in order of start, not of arrival: early endings are not representative.
+    The first 400, 200 or 100 starts: the most of which each has ended or passed its deadline at
+    `now` (Unix seconds). A number that follows the outcomes would leave out long episodes.
     """
-    ended = np.cumsum([row.arrived is not None for row in rows])
-    counts = np.arange(1, len(rows) + 1)
-    good = np.flatnonzero((ended >= ENOUGH) & (ended >= ENDED * counts))
-    if not len(good):
-        return None
-    return [row for row in rows[: int(good[-1]) + 1] if row.arrived is not None]
+    for size in (MOST, 2 * ENOUGH, ENOUGH):
+        first = rows[:size]
+        ended = [row for row in first if row.arrived is not None]
+        over = all(row.arrived is not None or row.deadline < now for row in first)
+        if len(first) == size and over and len(ended) >= ENDED * size:
+            return ended
+    return None
 
 
 def diagnose(

@@ -111,9 +111,9 @@ class Adaptation:
             ledger.set_mode(self.policy, str(found.mode), who=who)
 
     def _unclear(self, alarm: Alarm) -> bool:
-        """Whether several places fitted, and twice as many episodes, or all, have ended since."""
+        """Whether no place was named, and twice as many episodes, or all, have ended since."""
         assert alarm.diagnosis is not None
-        if alarm.diagnosis["found"] != "ambiguous":
+        if alarm.diagnosis["found"] == "known":
             return False
         episodes, taken = int(alarm.diagnosis["episodes"]), self._taken(alarm)
         enough = min(2 * episodes, diagnosis.ENDED * diagnosis.MOST)  # some never end
@@ -122,13 +122,15 @@ class Adaptation:
     def _taken(self, alarm: Alarm) -> list[StartRow] | None:
         version = alarm.champion.version
         rows = self.release.ledger.started(self.policy, version, alarm.event.moment, diagnosis.MOST)
-        return diagnosis.taken(rows)
+        return diagnosis.taken(rows, self.clock())
 
     def _diagnose(self, alarm: Alarm) -> str | None:
         found = self.diagnose(alarm)
         if found is None:
             return None
         self.record(alarm, found)
+        if alarm.diagnosis is not None and alarm.diagnosis["found"] == found.found:
+            return None  # it was told
         return f"diagnosis: {found.why}"
 
     # ---------------------------------------------------------------------------------- act

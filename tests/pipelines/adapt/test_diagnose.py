@@ -14,6 +14,7 @@ from pipelines.adapt import diagnose as diagnose_module
 from pipelines.adapt.diagnose import (
     ALPHA,
     ENOUGH,
+    MOST,
     OBSERVED,
     Diagnosis,
     Likeness,
@@ -143,13 +144,64 @@ def row(n: int, ended: bool) -> StartRow:
 
 
 def test_episodes_are_taken_in_order_of_start() -> None:
-    """Those that end early are not what service is like: the prefix must be nearly whole."""
+    """Those that end early are not what service is like: each must be over, and nearly all end."""
     rows = [row(n, True) for n in range(ENOUGH)]
-    assert taken(rows[:-1]) is None
-    assert taken(rows) == rows
+    assert taken(rows[:-1], 1.0) is None
+    assert taken(rows, 1.0) == rows
     late = [row(n, n % 4 != 0) for n in range(200)]  # 150 ended, and a quarter still run
-    assert taken(late) is None
-    assert taken([*rows, *(row(n, False) for n in range(900, 908))]) == rows
+    assert taken(late, 1.0) is None
+    assert taken([*rows, *(row(n, False) for n in range(900, 908))], 1.0) == rows
+    lost = [row(n, n > 0) for n in range(ENOUGH)]
+    assert taken(lost, 0.0) is None  # it may still end
+    assert taken(lost, 1.0) == lost[1:]
+
+
+def test_the_right_world_is_kept_while_clients_play_at_once() -> None:
+    """Few episodes are long; those still running at a look must not be left out."""
+    rejected = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+
+        def lengths(count: int, rng: np.random.Generator = rng) -> np.ndarray[Any, Any]:
+            return np.where(rng.random(count) < 0.05, 500, rng.integers(9, 60, count))
+
+        starts = np.sort(rng.uniform(0, 500, MOST))
+        long = lengths(MOST)
+        found = None
+        for now in range(0, 1500, 25):
+            rows = [
+                replace(row(n, at + length <= now), deadline=1e9, length=int(length))
+                for n, (at, length) in enumerate(zip(starts, long, strict=True))
+                if at <= now
+            ]
+            if (found := taken(rows, float(now))) is not None:
+                break
+        assert found is not None
+        service = np.array([[float(each.length or 0)] * 2 for each in found])
+        played = np.repeat(lengths(400)[:, None].astype(float), 2, axis=1)
+        rejected += compare(service, played, rng).p <= ALPHA
+    assert rejected <= 1
+
+
+@pytest.mark.parametrize("found", ["unchanged", "none"])
+def test_what_names_no_place_is_asked_again(
+    found: str, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mild shift shows only in more episodes; what was told is not told again."""
+    served.first(bias=0.3)
+    served.rules()
+    served.meet("flipped", 20)
+    served.meet("flipped", ENOUGH)
+    real = conclude
+
+    def same(evidence: list[Likeness], *rest: Any) -> Diagnosis:
+        return replace(real(evidence, *rest), found=found, mode=None)
+
+    monkeypatch.setattr(diagnose_module, "conclude", same)
+    adaptation = diagnosed(served)
+    served.meet("flipped", ENOUGH)
+    assert adaptation.step() is None
+    assert len(served.ledger.notes("policy", "diagnosis")) == 2
 
 
 def test_what_is_unclear_is_asked_again_with_twice_the_episodes(
