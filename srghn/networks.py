@@ -92,6 +92,11 @@ def _resolve(path: str) -> Callable[..., nn.Module]:
             f"network.module {path!r}: cannot import {module_name!r} ({error}); install it or put "
             "its folder on PYTHONPATH"
         ) from error
+    except FAILURES as error:  # its own code failed, or ended the program
+        raise ConfigError(
+            f"network.module {path!r}: {module_name!r} failed while it was imported, with "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from error
     found = getattr(module, name, None)
     if found is None:
         classes = [n for n, v in vars(module).items() if _is_policy(v)]
