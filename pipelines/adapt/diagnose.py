@@ -39,8 +39,9 @@ ENOUGH, MOST, PLAYED = 100, 400, 400
 OBSERVED = 20
 #: Share of the episodes that must have an outcome; the others passed their deadline without one.
 ENDED = 0.95
-#: Probability that one diagnosis rejects the right world. An alarm has at most three (at 100, 200
-#: and 400 episodes), so all of them together reject it with at most three times this probability.
+#: Probability that one diagnosis rejects the right world. Unless people ask for more, an alarm
+#: has at most three (at 100, 200 and 400 episodes), which together reject it with at most three
+#: times this probability.
 ALPHA = 0.005
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
-from srghn.errors import ConfigError, SrghnError
+from srghn.errors import FAILURES, ConfigError, SrghnError, one_line
 from srghn.evolution.alert import MEMORY, NEWCOMERS, Alert
 from srghn.evolution.base import State, Strategy
 from srghn.evolution.cmaes import cmaes
@@ -122,6 +122,11 @@ def _factory(name: str) -> Factory:
         raise ConfigError(
             f"evolution.strategy: cannot import {name!r}: {error}; install it, or add its folder "
             "to PYTHONPATH"
+        ) from error
+    except FAILURES as error:  # its own code failed, or ended the program
+        raise ConfigError(
+            f"evolution.strategy: {module!r} failed while it was imported, with "
+            f"{type(error).__name__}: {one_line(error)}"
         ) from error
     return found
 

@@ -1,6 +1,7 @@
 """A genetic algorithm that starts over with fresh founders once it has fallen and not come back.
 
-The control for environments that switch: a restart keeps nothing of what was learnt before.
+The control for environments that switch: a restart keeps nothing of what was learnt before. Where
+fitness is noisy it also starts over without a change, after a lucky generation.
 """
 
 from __future__ import annotations

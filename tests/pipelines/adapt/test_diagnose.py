@@ -47,6 +47,20 @@ def diagnosed(served: Served) -> Adaptation:
     return adaptation
 
 
+def diagnosed_as(found: str, served: Served, monkeypatch: pytest.MonkeyPatch) -> Adaptation:
+    """After an alarm and a first diagnosis; while `conclude` is patched, none finds a place."""
+
+    def unclear(evidence: list[Likeness], *rest: Any) -> Diagnosis:
+        return replace(conclude(evidence, *rest), found=found, mode=None)
+
+    served.first(bias=0.3)
+    served.rules()
+    served.meet("flipped", 20)
+    served.meet("flipped", ENOUGH)
+    monkeypatch.setattr(diagnose_module, "conclude", unclear)
+    return diagnosed(served)
+
+
 def test_a_known_mode_is_named_and_becomes_the_mode_of_service(served: Served) -> None:
     served.first(bias=0.3)
     served.rules()
@@ -188,17 +202,7 @@ def test_what_names_no_place_is_asked_again(
     found: str, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mild shift shows only in more episodes; what was told is not told again."""
-    served.first(bias=0.3)
-    served.rules()
-    served.meet("flipped", 20)
-    served.meet("flipped", ENOUGH)
-    real = conclude
-
-    def same(evidence: list[Likeness], *rest: Any) -> Diagnosis:
-        return replace(real(evidence, *rest), found=found, mode=None)
-
-    monkeypatch.setattr(diagnose_module, "conclude", same)
-    adaptation = diagnosed(served)
+    adaptation = diagnosed_as(found, served, monkeypatch)
     served.meet("flipped", ENOUGH)
     assert adaptation.step() is None
     assert len(served.ledger.notes("policy", "diagnosis")) == 2
@@ -207,18 +211,8 @@ def test_what_names_no_place_is_asked_again(
 def test_what_is_unclear_is_asked_again_with_twice_the_episodes(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served.first(bias=0.3)
-    served.rules()
-    served.meet("flipped", 20)
-    served.meet("flipped", ENOUGH)
-    real = conclude
-
-    def unclear(evidence: list[Likeness], *rest: Any) -> Diagnosis:
-        return replace(real(evidence, *rest), found="ambiguous", mode=None)
-
-    monkeypatch.setattr(diagnose_module, "conclude", unclear)
-    adaptation = diagnosed(served)
-    monkeypatch.setattr(diagnose_module, "conclude", real)
+    adaptation = diagnosed_as("ambiguous", served, monkeypatch)
+    monkeypatch.setattr(diagnose_module, "conclude", conclude)
     served.meet("flipped", ENOUGH - 1)
     assert adaptation.step() is None
     served.meet("flipped", 1)

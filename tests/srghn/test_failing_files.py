@@ -1,15 +1,19 @@
-"""A network's file that fails while it is imported is told in one line."""
+"""A file named by its import path that fails while it is imported is told in one line."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from srghn.errors import ConfigError
+from srghn.evolution.registry import _factory
 from srghn.networks import _resolve
 
 
+@pytest.mark.parametrize("load", [_resolve, _factory], ids=["network", "strategy"])
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -20,11 +24,15 @@ from srghn.networks import _resolve
     ],
 )
 def test_a_file_that_fails_is_told_in_one_line(
-    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    load: Callable[[str], Any],
+    text: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "failing_network.py").write_text(text)
+    (tmp_path / "failing_file.py").write_text(text)
     with pytest.raises(ConfigError, match="failed while it was imported") as told:
-        _resolve("failing_network:Net")
+        load("failing_file:thing")
     assert said in str(told.value)
     assert "\n" not in str(told.value)
