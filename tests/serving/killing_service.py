@@ -103,7 +103,7 @@ def kill_server(
     def child() -> None:
         os.environ["SRGHN_HOME"] = str(yard.folder)
         Boundaries(fatal, yard.folder / "boundaries", kind).install()
-        _work(settings_of(yard), LIMITS, bound)
+        _work(settings_of(yard), LIMITS, bound, lambda: None)
 
     process = _fork.Process(target=child)
     process.start()
