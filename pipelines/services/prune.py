@@ -37,6 +37,8 @@ DAY = 86_400.0
 #: Reports and artefacts younger than this stay whatever is asked: a process stores each before it
 #: writes into the ledger what cites it.
 UNCITED_SECONDS = 3600.0
+#: Each workspace is locked by an open file while it goes, and a process may have 1,024 of them.
+HELD_AT_ONCE = 128
 #: The workspace of a recall, whose run folder is a copy; with a dot where making it was cut off.
 RECALL = re.compile(r"\.?recall-\d+")
 
@@ -78,14 +80,10 @@ def prune(settings: Settings, items: Sequence[Item]) -> list[Item]:
         return []
     release, before = Release(settings), max(item.before for item in items)
     planned = {(item.kind, item.path) for item in items}
-    with ExitStack() as held:
-        states = _states(release)
-        idle = [each for each in _all(settings) if ("workspace", each.root) in planned]
-        idle = [each for each in idle if _take(held, each)]
-        gone = [item for each in idle for item in _workspace(settings, each, states, before)]
-        _forget(settings, [item.name for item in gone if item.kind == "MLflow run"])
-        for item in gone:
-            shutil.rmtree(item.path, ignore_errors=item.kind == "MLflow run")
+    idle = [each for each in _all(settings) if ("workspace", each.root) in planned]
+    gone = []
+    for start in range(0, len(idle), HELD_AT_ONCE):
+        gone += _over(release, idle[start : start + HELD_AT_ONCE], before)
     stay = _all(settings)
     for item in _cache(settings, stay, before):
         if (item.kind, item.path) in planned:
@@ -93,6 +91,19 @@ def prune(settings: Settings, items: Sequence[Item]) -> list[Item]:
             gone.append(item)
     uncited = [i for i in _stores(release, stay, before) if (i.kind, i.path) in planned]
     return [*gone, *(item for item in uncited if _remove(settings, item))]
+
+
+def _over(release: Release, idle: Sequence[Workspace], before: float) -> list[Item]:
+    """Remove those of these workspaces that may still go, with their MLflow runs; what went."""
+    settings = release.settings
+    with ExitStack() as held:
+        states = _states(release)
+        taken = [each for each in idle if _take(held, each)]
+        gone = [item for each in taken for item in _workspace(settings, each, states, before)]
+        _forget(settings, [item.name for item in gone if item.kind == "MLflow run"])
+        for item in gone:
+            shutil.rmtree(item.path, ignore_errors=item.kind == "MLflow run")
+    return gone
 
 
 def sizes(settings: Settings) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import threading
 import time
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipelines.commands import home as commands
+from pipelines.runs.workspaces import Workspace
 from pipelines.services import doctor
 from pipelines.services import prune as pruning
 from pipelines.services.doctor import Finding
@@ -204,6 +206,24 @@ def test_a_report_is_young_when_it_is_kept_however_old_the_files_are(home: Home)
     kept = home.settings.reports / ("b" * 64)
     judge._copy_whole(home.workspace.report, kept)
     assert names(home, 30.0) == set()
+
+
+def test_many_at_once_do_not_meet_the_limit_of_open_files(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "HELD_AT_ONCE", 10)
+    for number in range(150):
+        workspace = Workspace(home.settings.workspaces / f"failed-{number}")
+        workspace.outcome.parent.mkdir(parents=True)
+        workspace.outcome.write_text("{}")
+        age(workspace.root)
+    items, limits = plan(home.settings, 30), resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = len(os.listdir("/dev/fd")) + 75
+    resource.setrlimit(resource.RLIMIT_NOFILE, (room, limits[1]))
+    try:
+        assert len(prune(home.settings, items)) == 150
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_the_cache_keeps_what_a_run_that_stays_names(home: Home) -> None:
