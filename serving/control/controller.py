@@ -27,8 +27,9 @@ class Controller:
 
     The running state is in the ledger and is updated by compare-and-set. So workers count each
     start once, and a restart continues where the trial was. `latest` is the last decision and its
-    trial, for the page. If the world moved under a trial, the trial expires instead of aborting.
-    A guard that copies of requests broke also ends the trial, whatever the trial's status.
+    trial, for the page. An alarm of the watch changes no end of a trial, whose event names it: both
+    arms are in the same world, so neither a false alarm nor a true one excuses the canary. A guard
+    that copies of requests broke also ends the trial, whatever the trial's status.
     """
 
     def __init__(
@@ -52,10 +53,9 @@ class Controller:
         if decision.action == "promote":
             return self._promote(canary, served.generation, decision.reason)
         if decision.action in ("abort", "expire"):
-            moved = moved_under(self._ledger, canary)
-            harmful = decision.action == "abort" and moved is None
-            end = self._abort if harmful else self._expire
-            return self._try(end, canary, *explained(decision, moved))
+            end = self._abort if decision.action == "abort" else self._expire
+            said = explained(decision, moved_under(self._ledger, canary))
+            return self._try(end, canary, *said)
         silent = self._silent(canary, served)
         if silent is not None:
             return self._try(self._expire, canary, silent, decision.to_json())

@@ -1,4 +1,4 @@
-"""Did the world move during a trial? Then its losses are not the canary's fault."""
+"""Did the world move during a trial? The event that ends it says so, for people; nothing else."""
 
 from __future__ import annotations
 

@@ -102,12 +102,17 @@ def lease_mode(connection: Connection, version: int, evidence: str | None) -> st
     return find_version(connection, version).mode
 
 
-def passed_mode(connection: Connection, version: int) -> str | None:
-    """The mode in which a version last passed the gate; None if it never did."""
+def passed_mode(connection: Connection, version: int, before: int | None = None) -> str | None:
+    """The mode in which a version last passed the gate; None if it never did.
+
+    `before`: by then, as the seq of an event.
+    """
     table = schema.events
     query = select(table.c.evidence_sha256).where(
         table.c.version == version, table.c.to_state == State.PASSED
     )
+    if before is not None:
+        query = query.where(table.c.seq < before)
     digest = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
     return None if digest is None else find_evidence(connection, str(digest)).get("mode")
 

@@ -50,12 +50,11 @@ def start(
     loaded: Mapping[str, Any],
     weight: float | None = None,
 ) -> int:
-    """Begin a trial, or continue one that expired; returns its epoch.
+    """Begin a trial, or continue an earlier one (`_earlier`); returns its epoch.
 
     `weight`: a constant share from the first episode, instead of steps. A repeated trial keeps the
     rules and the state of the earlier one. So its capital is not reset, and no margin is chosen
-    after seeing the evidence. If the world moved under the earlier trial, the new one starts from
-    scratch, because the evidence is about another world.
+    after seeing the evidence.
     """
     found, running = step.version(version), step.canary()
     if running is not None:
@@ -76,8 +75,7 @@ def start(
     guards.check_loaded(found, loaded)
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)
-    again = found.state is State.EXPIRED and not _world_moved(step, version)
-    before = _last_epoch(step, version) if again else None
+    before = _earlier(step, found)
     rules = propose(step.connection, found, params, step.now, weight)
     if before is not None:
         earlier = trial_log.began_with(step.connection, before)
@@ -163,20 +161,34 @@ def _change(step: Step, **columns: Any) -> None:
     step.connection.execute(change.values(**columns))
 
 
-def _last_epoch(step: Step, version: int) -> int | None:
-    table = schema.events
-    query = select(table.c.seq).where(table.c.version == version, table.c.action == "start_canary")
-    return step.connection.execute(query.order_by(table.c.seq.desc())).scalar()
+def _earlier(step: Step, found: Version) -> int | None:
+    """Epoch of the genome's last trial against this champion, in the mode that it passed in.
 
-
-def _world_moved(step: Step, version: int) -> bool:
-    """Whether the version's last trial expired because of an alarm for the champion."""
-    table = schema.events
-    query = select(table.c.evidence_sha256).where(
-        table.c.version == version, table.c.to_state == State.EXPIRED
+    Its evidence is about the same question, whatever happened in between: the trial expired, the
+    watch alarmed, the pass became stale and another was won, under another manifest perhaps, or
+    another champion came and was rolled back. Without it each of them would give fresh chances.
+    """
+    champion, events, versions = step.champion(), schema.events, schema.versions
+    assert champion is not None  # or there is no trial
+    crowned = select(events.c.generation).where(
+        events.c.version == champion.version, events.c.to_state == State.CHAMPION
     )
-    digest = step.connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
-    return digest is not None and "drift" in rows.find_evidence(step.connection, digest)
+    begun = (
+        select(events.c.seq, events.c.version)
+        .join(versions, versions.c.version == events.c.version)
+        .where(
+            events.c.policy == step.policy,
+            events.c.action == "start_canary",
+            events.c.format > 1,  # 0.2.0 kept its evidence otherwise
+            events.c.generation.in_(crowned),
+            versions.c.genome == found.genome,
+        )
+    )
+    mode = rows.passed_mode(step.connection, found.version)
+    for row in step.connection.execute(begun.order_by(events.c.seq.desc())):
+        if rows.passed_mode(step.connection, row.version, row.seq) == mode:
+            return int(row.seq)
+    return None
 
 
 def propose(

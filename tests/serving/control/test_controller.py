@@ -258,28 +258,93 @@ def alarm(ledger: Ledger) -> str:
     return ledger.note("drift", {"promise": 0.9}, who=Who("watch", "returns fell"))
 
 
-@pytest.mark.parametrize("canary", [150.0, 300.0])
-def test_what_is_lost_while_the_world_moves_is_not_the_canarys(
-    ledger: Ledger, steps: Any, canary: float
-) -> None:
-    """Worse or undecided: the trial is expired, nothing is quarantined, and it begins anew."""
-    trial = Trial(ledger, steps, max_episodes=80)
-    drift = alarm(ledger)
-    arms, values = log(700, canary)
-    for start in range(0, 700, 35):
+def play(trial: Trial, arms: list[int], values: list[float]) -> None:
+    for start in range(0, len(arms), 35):
         trial.end(trial.start(arms[start : start + 35]), values[start : start + 35])
         if trial.look():
             break
+
+
+@pytest.mark.parametrize(
+    ("fall", "end"), [((0.0, 0.0), State.EXPIRED), ((200.0, 200.0), State.EXPIRED),
+                      ((0.0, 150.0), State.ABORTED), ((200.0, 290.0), State.ABORTED)]
+)  # fmt: skip
+def test_what_is_lost_while_the_world_moves_is_not_the_canarys(
+    ledger: Ledger, steps: Any, fall: tuple[float, float], end: State
+) -> None:
+    """What both arms lose is not; what the canary alone loses is, whether the alarm is true or not.
+
+    `fall`: what the champion's returns and the canary's lose at the alarm. Undecided, the trial
+    expires and keeps its evidence: it counts from the alarm's world, too.
+    """
+    trial = Trial(ledger, steps, max_episodes=80)
+    arms, values = log(700, 300.0)
+    trial.end(trial.start(arms[:10]), values[:10])
+    drift = alarm(ledger)
+    fallen = [value - fall[arm] for arm, value in zip(arms[10:], values[10:], strict=True)]
+    play(trial, arms[10:], fallen)
     found = ledger.version(trial.version)
-    [event] = [e for e in ledger.events(trial.version) if e.to_state == State.EXPIRED]
-    assert (found.state, found.quarantined) == (State.EXPIRED, False)
+    [event] = [e for e in ledger.events(trial.version) if e.to_state == end]
+    assert (found.state, found.quarantined) == (end, end is State.ABORTED)
     assert event.reason.startswith("the world moved (returns fell): ")
     assert ledger.evidence(str(event.evidence_sha256))["drift"] == drift
-    again = steps.canary(trial.version)
-    running = ledger.trial_state(POLICY, again.epoch)
+    if end is State.EXPIRED:
+        running = ledger.trial_state(POLICY, steps.canary(trial.version).epoch)
+        assert running is not None
+        assert running.state["champion"]["episodes"] + running.state["canary"]["episodes"] == 80
+    assert ledger.verify()
+
+
+def again(ledger: Ledger, steps: Any, version: int) -> int:
+    """The version's pass becomes stale, and it wins another; it may go on trial once more."""
+    if ledger.version(version).state is not State.STALE:
+        ledger.mark_stale(version, who=WHO)
+    steps.begin(version)
+    steps.judge(version)
+    steps.approve(version)
+    return version
+
+
+@pytest.mark.parametrize("how", ["stale", "copy", "rolled back"])
+def test_no_new_pass_gives_a_genome_new_evidence(ledger: Ledger, steps: Any, how: str) -> None:
+    """Five fresh trials promoted a canary that is worse by the margin in .153 of cases."""
+    trial = Trial(ledger, steps, max_episodes=30)
+    play(trial, *log(30, 270.0))
+    assert trial.state is State.EXPIRED
+    assert trial.controller.latest is not None
+    before = trial.controller.latest[1]
+    version = trial.version
+    if how == "copy":
+        found = ledger.version(version)
+        version = steps.approved(manifest={"genome_digest": found.genome, "note": 1})
+    elif how == "rolled back":
+        steps.second()
+        ledger.rollback(who=WHO)
+        version = again(ledger, steps, version)
+    else:
+        version = again(ledger, steps, version)
+    running = ledger.trial_state(POLICY, steps.canary(version).epoch)
+    assert running is not None
+    assert running.state["since"] == 30
+    assert np.exp(np.array(running.state["harm"])).min() != 1
+    trial.version, trial.canary = version, ledger.canary()  # type: ignore[assignment]
+    trial.look()
+    assert trial.controller.latest[1].harm == before.harm
+    assert ledger.verify()
+
+
+@pytest.mark.parametrize("how", ["champion", "mode"])
+def test_another_champion_or_mode_is_another_question(ledger: Ledger, steps: Any, how: str) -> None:
+    trial = Trial(ledger, steps, max_episodes=30)
+    play(trial, *log(30, 270.0))
+    if how == "champion":
+        steps.second()
+    else:
+        ledger.set_mode(POLICY, "flipped", who=WHO)
+    epoch = steps.canary(again(ledger, steps, trial.version)).epoch
+    running = ledger.trial_state(POLICY, epoch)
     assert running is not None
     assert running.state == {}
-    assert ledger.verify()
 
 
 def test_an_alarm_before_the_trial_or_one_that_is_over_excuses_nothing(
