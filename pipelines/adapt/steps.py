@@ -23,18 +23,30 @@ from pipelines.versions.judge import recorded
 from pipelines.versions.recall import JUDGED_AGAIN, judge, recall
 from pipelines.versions.release import Release
 from serving import runs
+from serving.control.adapted import ADAPT, current_alarm
 from serving.control.release import canary_rules
-from serving.control.watch import DIAGNOSIS, standing
+from serving.control.watch import DIAGNOSIS
 from serving.registry.records import Champion, Event, StartRow, Version, Who
 from serving.registry.rules import AdaptTerms
 from serving.registry.states import WON, State
 from serving.trial.rules import terms_of
 from srghn.envs import EnvVersion
-from srghn.errors import StaleGeneration, TransitionRefused
+from srghn.errors import (
+    ArtefactError,
+    ConfigError,
+    EnvVersionError,
+    GraphError,
+    StaleGeneration,
+    TransitionRefused,
+    first_line,
+)
 from srghn.inference.verdict import Verdict
+from srghn.seeding import text_seed
 
-ADAPT = ACTOR = "adapt"
+ACTOR = ADAPT
 DAY = 24 * 3600.0
+#: Errors of a run that may not begin as it is; any other, such as a locked ledger's, passes.
+REFUSALS = (ArtefactError, ConfigError, EnvVersionError, GraphError, TransitionRefused)
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,8 @@ class Adaptation:
     def alarm(self) -> Alarm | None:
         """The standing alarm; None without one, or after a recovery or a promotion."""
         ledger = self.release.ledger
-        champion = ledger.champion(self.policy)
-        event = standing(ledger, self.policy)
-        if champion is None or event is None or event.generation != champion.generation:
+        event, champion = current_alarm(ledger, self.policy), ledger.champion(self.policy)
+        if event is None or champion is None:
             return None
         told = ledger.notes(self.policy, DIAGNOSIS, ADAPT, since=event.seq)
         said = [(each.action, ledger.evidence(str(each.evidence_sha256))) for each in told]
@@ -235,9 +246,14 @@ class Adaptation:
             return None
         if begun is None and (why := self._over_budget(terms)) is not None:
             return None if alarm.done("budget") else self._note(alarm, "budget", why)
-        until = self._promised(alarm)
-        request = request_of(self.release, alarm.champion, *self.world(alarm), terms, until, run_id)
-        opened = open_run(self.release.settings, request)
+        if begun is None and alarm.done("refused") and not self.asked:
+            return None
+        try:
+            until, place = self._promised(alarm), self.world(alarm)
+            request = request_of(self.release, alarm.champion, *place, terms, until, run_id)
+            opened = open_run(self.release.settings, request)
+        except REFUSALS as error:
+            return self._refused(alarm, error)
         if isinstance(opened, dict):
             return self._note(alarm, "over", str(opened["summary"]))
         why = f"no former champion keeps the promise there: run {run_id} evolves"
@@ -245,6 +261,15 @@ class Adaptation:
             self._note(alarm, "run", why, run_id=run_id, evaluations=terms.evaluations)
         self.launch(opened, terms.approve)  # repeated until its trace exists; makes only one run
         return why if begun is None or self.asked else None
+
+    def _refused(self, alarm: Alarm, error: Exception) -> str:
+        """Write down that the run may not begin, and why; a person who asked gets the error."""
+        option = Target(self.policy).option
+        why = f"no run can begin: {first_line(error)}; then go on with: srghn adapt{option}"
+        self._note(alarm, "refused", why, cause=first_line(error))
+        if self.asked:
+            raise error
+        return why
 
     def _promised(self, alarm: Alarm) -> float:
         """The gate's promise for the champion: a raw return, without the margin."""
@@ -268,9 +293,10 @@ class Adaptation:
         return None
 
     def _note(self, alarm: Alarm, step: str, why: str, **more: Any) -> str:
-        """Write a step into the ledger, once for each alarm and step; returns `why`."""
+        """Write a step into the ledger, once for each alarm, step and cause; returns `why`."""
         evidence = {"drift": alarm.event.hash, "step": step, **more}
-        who = Who(ACTOR, why, f"{ACTOR}:{alarm.event.hash}:{step}")
+        cause = f":{text_seed(more['cause']):x}" if "cause" in more else ""
+        who = Who(ACTOR, why, f"{ACTOR}:{alarm.event.hash}:{step}{cause}")
         self.release.ledger.note(ADAPT, evidence, who=who, policy=self.policy)
         return why
 

@@ -70,6 +70,7 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
 
     Example: srghn status --json
     """
+    from serving.control.adapted import current_alarm, latest_step
     from serving.registry.trial_view import standing
 
     release = reading()
@@ -79,6 +80,7 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     mode = ledger.service_mode(policy)
     tried = standing(ledger, canary, time.time()) if canary else None
     waiting = [v.version for v in ledger.versions(policy) if v.state in ("PASSED", "APPROVED")]
+    alarm, adapted = current_alarm(ledger, policy), latest_step(ledger, policy)
     if json:
         print_json(
             {
@@ -87,6 +89,8 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
                 "trial": tried.to_json() if tried else None,
                 "waiting": waiting,
                 "mode": mode,
+                "alarm": alarm.reason if alarm else None,
+                "adapted": adapted,
             }
         )
         return
@@ -112,6 +116,10 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
         out.print(f"[bold]trial[/bold]     {escape(tried.said)}", soft_wrap=True)
     for version in waiting:
         out.print(f"[bold]waiting[/bold]   version {version}: srghn report {version} --open")
+    if alarm is not None:
+        out.print(f"[bold]alarm[/bold]     {escape(alarm.reason)}: srghn watch", soft_wrap=True)
+    if adapted is not None:
+        out.print(f"[bold]adapted[/bold]   {escape(adapted)}", soft_wrap=True)
     others = [other.name for other in ledger.policies() if other.name != policy]
     if others:
         out.print(f"[bold]others[/bold]    {', '.join(others)}: srghn policies")

@@ -50,13 +50,15 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
     """
     if context.invoked_subcommand is not None:
         return
+    from serving.control.adapted import latest_step
     from serving.control.watch import Watch
     from serving.limits import load_limits
 
     ledger = reading().ledger
     seen = Watch(ledger, policy, remembered=load_limits().pin_seconds).view()
+    adapted = latest_step(ledger, policy)
     if json:
-        print_json(asdict(seen))
+        print_json({**asdict(seen), "adapted": adapted})
         return
     colour = {"steady": "green", "drift": "red"}.get(seen.status, "yellow")
     out.print(f"[{colour}]{seen.status}[/{colour}]: {seen.why}")
@@ -69,6 +71,8 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
         out.print(f"  observations {seen.observations.words}", markup=False, soft_wrap=True)
     if seen.diagnosis is not None:
         out.print(f"  diagnosis  {seen.diagnosis}", markup=False, soft_wrap=True)
+    if adapted is not None:
+        out.print(f"  latest     {adapted}", markup=False, soft_wrap=True)
 
 
 def set_(

@@ -19,7 +19,6 @@ import numpy as np
 
 from pipelines.adapt.beat import beat
 from pipelines.adapt.launch import by_hand
-from pipelines.adapt.steps import ADAPT
 from pipelines.demo.picture import draw
 from pipelines.demo.traffic import Met, Place, Traffic
 from pipelines.progress import console
@@ -28,6 +27,7 @@ from pipelines.runs.workspaces import require_writable
 from pipelines.services.processes import free_port
 from pipelines.services.up import http_server
 from pipelines.versions.release import Release
+from serving.control.adapted import ADAPT
 from serving.control.watch import DIAGNOSIS, DRIFT
 from serving.registry.records import Event, Who
 from serving.registry.rules import AdaptTerms

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from serving import runs
 from serving.auth import require_policy
+from serving.control.adapted import latest_step
 from serving.control.shadow import views
 from serving.pages.intervals import draw
 from serving.pages.rendering import page
@@ -193,6 +194,7 @@ def _home(service: Service, of: PolicyService) -> dict[str, Any]:
         "tried": views(ledger, policy),
         "window": _window(ledger, policy),
         "watch": of.watch.view(),
+        "adapted": latest_step(ledger, policy),
         "drawings": [draw(trial, width) for width in (640, 360)] if trial else [],
         "runs": _runs(service),
         "waiting": [(v, summary_of(ledger, v)) for v in waiting],

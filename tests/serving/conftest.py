@@ -137,10 +137,11 @@ def ledger(tmp_path: Path) -> Any:
     opened.close()
 
 
-def numbers(verdict: dict[str, Any]) -> bytes:
-    """A report's `report.json`: the verdict, but for what it says of the report's files."""
+def numbers(verdict: dict[str, Any], gate: dict[str, Any] | None = None) -> bytes:
+    """A report's `report.json`: the gate rules, and the verdict but for the report's files."""
     left = ("report_digest", "evidence")
-    return canonical_json({"verdict": {k: v for k, v in verdict.items() if k not in left}})
+    said = {k: v for k, v in verdict.items() if k not in left}
+    return canonical_json({"verdict": said, "params": gate or {}})
 
 
 class Steps:
@@ -149,6 +150,7 @@ class Steps:
     def __init__(self, ledger: Ledger, policy: str = POLICY) -> None:
         self.ledger, self.policy = ledger, policy
         self.count = 0
+        self.gate: dict[str, Any] = {}
 
     def register(self, digest: str | None = None, fingerprint: str = "e" * 64, **more: Any) -> int:
         self.count += 1
@@ -201,7 +203,10 @@ class Steps:
         }
         return {
             **said,
-            "evidence": {NUMBERS: sha256_bytes(numbers(said)), **said.get("evidence", {})},
+            "evidence": {
+                NUMBERS: sha256_bytes(numbers(said, self.gate)),
+                **said.get("evidence", {}),
+            },
         }
 
     def _lease(self, version: int) -> str | None:
@@ -218,7 +223,7 @@ class Steps:
         folder = home / "reports" / sha256_bytes(self._page(version))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "verdict.json").write_bytes(canonical_json(verdict))
-        (folder / NUMBERS).write_bytes(numbers(verdict))
+        (folder / NUMBERS).write_bytes(numbers(verdict, self.gate))
         (folder / "report.html").write_bytes(self._page(version))
         return folder / "report.html"
 

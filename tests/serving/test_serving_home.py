@@ -69,6 +69,13 @@ def test_events_of_the_policy_itself_are_shown(home: Any) -> None:
     assert "the motors were rewired" in text
 
 
+def test_the_latest_step_after_an_alarm_is_shown_beside_the_watch(home: Any) -> None:
+    home.first()
+    home.ledger.note("drift", {"version": 1}, who=Who("watch", "returns fell"))
+    home.ledger.note("adapt", {"step": "refused"}, who=Who("adapt", "no run can begin: <b>"))
+    assert "<p>Latest step: no run can begin: &lt;b&gt;.</p>" in page(home)
+
+
 def test_a_version_has_a_page_whose_files_are_gone(home: Any) -> None:
     home.first()
     version = home.steps.register("d" * 64)

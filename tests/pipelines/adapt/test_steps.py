@@ -11,11 +11,21 @@ from pipelines.adapt import steps
 from pipelines.adapt.beat import beat
 from pipelines.adapt.diagnose import ENOUGH
 from pipelines.adapt.former import best_former
+from pipelines.adapt.request import gate_rules
 from pipelines.adapt.steps import Adaptation
-from pipelines.runs.workspaces import Workspace
+from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.versions.recall import former_champions
 from serving import runs
-from srghn.errors import FingerprintMismatch, SrghnError, StaleGeneration, TransitionRefused
+from serving.control.adapted import latest_step
+from serving.registry.sinks import NOTABLE
+from srghn.config import GateParams, RunParams
+from srghn.errors import (
+    ConfigError,
+    FingerprintMismatch,
+    SrghnError,
+    StaleGeneration,
+    TransitionRefused,
+)
 from tests.conftest import Srghn
 from tests.pipelines.adapt.conftest import ANN, Served
 
@@ -88,6 +98,57 @@ def test_without_a_former_champion_it_evolves_in_the_diagnosed_mode(
     assert adaptation.step() is None
     assert [each["step"] for each in said(served)] == ["run", "over"]
     assert served.ledger.verify()
+
+
+def test_its_candidate_is_judged_by_the_rules_by_which_the_champion_passed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A candidate's manifest has none; CartPole's own were taken, whatever the environment."""
+    monkeypatch.setattr("pipelines.runs.prepare.find_founder", lambda *given: None)
+    returns = {"return_low": 0.0, "return_high": 500.0, "failure_return": 90.0}
+    served.steps.gate = {**returns, "min_return": 333.0, "attempts": 2}
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run")
+    adaptation.step()
+    [(workspace, _)] = launched.runs
+    gate, canary = workspace.params().gate, workspace.params().canary
+    assert (gate.min_return, gate.attempts, gate.failure_return) == (333.0, 2, 90.0)
+    assert (gate.return_low, gate.return_high, canary.return_high) == (None, None, None)
+
+
+def test_without_its_report_the_rules_are_those_of_its_run(served: Served) -> None:
+    number = served.first(bias=0.3)
+    report = served.release.report_page(number)
+    assert report is not None
+    (report.parent / "report.json").unlink()
+    found = served.ledger.version(number)
+    with pytest.raises(TransitionRefused, match="gate rules of version 1 are gone"):
+        gate_rules(served.release, found)
+    own = RunParams().model_copy(update={"gate": GateParams(min_return=321.0)})
+    create_workspace(served.settings, found.run_id, own)
+    assert gate_rules(served.release, found).min_return == 321.0
+
+
+def test_a_run_that_may_not_begin_is_an_event_that_is_shown(
+    served: Served, srghn_here: Srghn
+) -> None:
+    served.steps.gate = {"min_return": 700.0}
+    served.first(bias=0.3)
+    adaptation, launched = alarmed(served, act="run")
+    line = str(adaptation.step())
+    assert "no run can begin: gate.min_return: 700 lies outside" in line
+    assert "then go on with: srghn adapt" in line
+    assert adaptation.step() is None  # told once, and not tried again every few seconds
+    asked = Adaptation(served.release, "policy", launched, asked=True)
+    with pytest.raises(ConfigError, match="700 lies outside"):
+        asked.step()
+    [event] = served.ledger.notes("policy", "adapt")
+    assert (event.action in NOTABLE, event.reason, launched.runs) == (True, line, [])
+    shown = srghn_here("status", env={"SRGHN_HOME": str(served.settings.home)}).stdout
+    assert f"adapted   {line}" in shown
+    assert latest_step(served.ledger, "policy") == line
+    served.second(flip=True, bias=0.1)
+    assert latest_step(served.ledger, "policy") is None
 
 
 def evolving(served: Served, monkeypatch: pytest.MonkeyPatch) -> tuple[Adaptation, Any, Any]:
