@@ -15,11 +15,13 @@ lineage like any other, so lineages are rebuilt as ever.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from srghn.errors import ConfigError
 from srghn.evolution.alarm import Alarm
 from srghn.evolution.base import F32, F64, I64, NO_PARENT, Encoding, Population, told
 from srghn.evolution.genetic import Genetic, GeneticState
@@ -67,6 +69,8 @@ class Alert:
     """A `Genetic` with an alarm: stores up to `memory` individuals; births follow `stress`.
 
     `newcomers` of a generation's births are new founders while the alarm is raised.
+
+    Raises `ConfigError` for a subclass of `Genetic` that it cannot ask so, or whose state is more.
     """
 
     genetic: Genetic
@@ -75,6 +79,23 @@ class Alert:
     newcomers: int = 0
 
     state_type = AlertState
+
+    def __post_init__(self) -> None:
+        own = f"evolution.strategy: {type(self.genetic).__name__}"
+        off = "or set evolution.memory and evolution.newcomers to 0, and ghn.stress to false"
+        try:
+            inspect.signature(self.genetic.ask).bind(None, None, 0)
+        except TypeError:
+            raise ConfigError(
+                f"{own}.ask must take (state, codes=None, immigrants=None) and hand them to "
+                f"Genetic.ask, for the response to a drop of fitness; {off}"
+            ) from None
+        if (kind := self.genetic.state_type) is not GeneticState:
+            raise ConfigError(
+                f"{own}.state_type must be GeneticState, got {kind.__name__}, for the response to "
+                "a drop of fitness adds to it; implement init, ask and tell around a Genetic, as "
+                f"srghn/evolution/restart.py does, {off}"
+            )
 
     @property
     def name(self) -> str:
@@ -117,7 +138,8 @@ class Alert:
         )
 
     def tell(self, state: AlertState, population: Population, fitness: F64) -> AlertState:
-        after = cast("AlertState", told(self.genetic, state, population, fitness))
+        # an own `tell` may give a plain GeneticState
+        after = dataclasses.replace(state, **vars(told(self.genetic, state, population, fitness)))
         before = Alarm(state.level, state.low, state.last, state.usual, state.on)
         alarm = before.after(clean(fitness))
         dropped = alarm.on and not before.on

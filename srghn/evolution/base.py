@@ -151,10 +151,46 @@ class Strategy(Protocol[S]):
         ...
 
 
+#: The element type and the dimensions of each array of a `Population`.
+_ARRAYS = {name: (np.float32, 2) for name in ("genomes", "weights", "rates")} | {
+    name: (np.int64, 1) for name in ("ids", "parents", "noise_seeds", "births")
+}
+
+
 def asked(strategy: Strategy[S], state: S) -> Population:
-    """What `ask` gives; raises `ConfigError` for anything but a population."""
-    given = strategy.ask(state)
-    return expect(given, Population, f"{strategy.name}.ask", "see srghn.evolution.Strategy")
+    """What `ask` gives; raises `ConfigError` for anything but a `Population` as it is documented.
+
+    At least one individual, arrays of one length and of their types, a rate for each of
+    `node_names`, ids that differ, and weights without NaN.
+    """
+    name, hint = f"{strategy.name}.ask", "see srghn.evolution.Population"
+    given = expect(strategy.ask(state), Population, name, hint)
+    if fault := _fault(given, len(strategy.node_names)):
+        raise ConfigError(f"{name}: {fault}; {hint}")
+    return given
+
+
+def _fault(population: Population, nodes: int) -> str:
+    """What is wrong with it, in words; empty where nothing is."""
+    for field, (kind, dimensions) in _ARRAYS.items():
+        array = getattr(population, field)
+        if not isinstance(array, np.ndarray):
+            return f"{field} must be an array, got {type(array).__name__}"
+        if array.dtype != kind or array.ndim != dimensions:
+            shape = "(n,)" if dimensions == 1 else "(n, columns)"
+            return f"{field} must be {kind.__name__} {shape}, got {array.dtype} {array.shape}"
+    lengths = {field: len(getattr(population, field)) for field in _ARRAYS}
+    count = len(population)
+    if count == 0 or set(lengths.values()) != {count}:
+        told = ", ".join(f"{field} {length}" for field, length in lengths.items())
+        return f"expected arrays of one length, 1 or more, got {told}"
+    if population.rates.shape[1] != nodes:
+        return f"rates must have a column for each of {nodes} nodes, got {population.rates.shape}"
+    if (different := len(np.unique(population.ids))) < count:
+        return f"expected ids that differ, got {different} for {count} individuals"
+    if len(bad := np.flatnonzero(np.isnan(population.weights).any(axis=1))):
+        return f"weights must be numbers, got NaN in {len(bad)} rows of {count}, first in {bad[0]}"
+    return ""
 
 
 def told(strategy: Strategy[S], state: S, population: Population, fitness: F64) -> S:
