@@ -6,6 +6,12 @@ below its usual level than eight times what it usually moves in a generation. It
 is back within a twentieth of the depth: ended sooner, it left the last and hardest part of a
 recovery to the small steps of a population at rest.
 
+Where fitness has no noise and has long stood still, its usual movement is zero, and a small drop
+counts as a sharp one: the only lower bound is a millionth of the level, which covers rounding. If
+such alarms harm, set `evolution.memory` and `evolution.newcomers` to 0.
+
+Not in the paper.
+
 A share of the way to the lowest fitness so far, which this rule replaced, misses changes where a
 few episodes go very badly: on LunarLander founders crash at -750, and a generation's best in
 another world is at -100. The median of the generation before, which the quartile replaced, can be
@@ -24,6 +30,8 @@ from srghn.evolution.base import F64
 #: How many usual movements below the level the alarm is raised, and the share of the depth within
 #: which it ends.
 UNUSUAL, OVER = 8.0, 0.05
+#: Share of the level below it that is rounding, not a drop.
+ROUNDING = 1e-6
 #: Which part of a generation a best must be worse than.
 QUARTILE = 0.75
 #: Share of its distance to a worse best by which the level sinks in a generation: at rest, and
@@ -64,7 +72,9 @@ class Alarm:
             low = min(self.low, best)
             if best < self.level - OVER * (self.level - low):
                 return Alarm(self._sunk(best, IN_ALARM), low, best, usual, on=True)
-        elif best < self.low and self.level - best > UNUSUAL * self.usual:
+        elif best < self.low and self.level - best > max(
+            UNUSUAL * self.usual, ROUNDING * abs(self.level)
+        ):
             return Alarm(self.level, best, best, self.usual, on=True)
         return Alarm(self._sunk(best, AT_REST), upper, best, usual)
 

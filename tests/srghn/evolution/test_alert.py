@@ -113,6 +113,15 @@ def test_episodes_that_differ_more_than_individuals_do_raise_no_alarm() -> None:
     assert raised == 0
 
 
+@pytest.mark.parametrize("level", [500.0, -3.0])
+def test_rounding_of_a_constant_fitness_raises_no_alarm_and_one_step_less_of_500_does(
+    level: float,
+) -> None:
+    still = after(Alarm(), *[[level] * 4] * 100)
+    assert not after(still, [level - abs(level) * 1e-9] * 4).on
+    assert after(still, [level - abs(level) / (500 * 64)] * 4).on
+
+
 def test_a_drop_is_noticed_however_badly_founders_did() -> None:
     """As on LunarLander: founders crash, a policy in another world just does not land."""
     draws = np.random.default_rng(1)
