@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import shutil
@@ -44,6 +45,8 @@ from srghn.files import sha256_file, sync_folder
 
 #: The time in the name of a backup, and of a ledger that was moved aside; they sort by it.
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
+#: Length and start of the bytes of a database file that SQLite locks while it is open.
+_SHARED_LOCK = (510, 0x40000002)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def restore(
 
     The present ledger is moved aside and never deleted (PostgreSQL: saved to `home/backups`
     first). The whole copy is verified before anything is changed; on PostgreSQL just after, and
-    what was there is put back if the copy does not verify. Raises `LedgerError`.
+    what was there is put back if the copy does not verify. Raises `LedgerError`, also while another
+    process has a ledger's file open: a server would go on with the one that was moved aside.
     """
     parsed = parse_url(url)
     file = sqlite_path(parsed)
@@ -108,6 +112,7 @@ def restore(
             before = _history(parsed)
             kept = _restore_dump(parsed, url, copy, home)
     else:
+        _require_unused(file)
         _restore_file(file, copy)
         kept, before = _before(file)
     ledger = Ledger(Database(url, home=home), witness_key=witness_key)
@@ -244,6 +249,24 @@ def _target(url: URL) -> str:
         raise LedgerError(
             f"{shown} has an option that PostgreSQL's programs lack: {error}"
         ) from error
+
+
+def _require_unused(file: Path) -> None:
+    """Raise `LedgerError` while another process has the ledger open.
+
+    Every connection to a file with a write-ahead log holds SQLite's shared lock as long as it is
+    open. Those of this process are not seen.
+    """
+    try:
+        with file.open("rb+") as handle:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, *_SHARED_LOCK)
+    except BlockingIOError as error:
+        raise LedgerError(
+            f"the ledger {file} is in use, so nothing was restored: stop the server (srghn up, "
+            f"serve or worker) and what else runs on it, then restore again; lsof {file} names it"
+        ) from error
+    except OSError:
+        return  # it is missing, or cannot be written, which is told later
 
 
 def _restore_file(file: Path, copy: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,27 @@ def test_a_restore_says_which_steps_it_undoes_and_what_is_left_to_do(
     said = json.loads(srghn_here(*back, "--json", env=place).stdout)
     assert [event["action"] for event in said["undone"]] == ["restore"]
     assert said["without_files"] == [1]
+
+
+def test_nothing_is_restored_while_a_process_has_the_ledger_open(
+    srghn_here: Srghn, home: Home
+) -> None:
+    """A server would go on with the ledger that was moved aside, and serve its champion."""
+    place = {"SRGHN_HOME": str(home.settings.home)}
+    copy = json.loads(srghn_here("backup", "--json", env=place).stdout)["file"]
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1])\n"
+    program += "c.execute('SELECT * FROM events').fetchone(); print('open', flush=True); input()"
+    words = [sys.executable, "-c", program, str(home.settings.home / "ledger.db")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"open\n"
+        refused = srghn_here("restore", copy, "--reason", "by mistake", env=place)
+        server.communicate(b"\n")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (3, "", 1)
+    assert "is in use, so nothing was restored: stop the server" in refused.stderr
+    assert list(home.settings.home.glob("ledger.db.before-*")) == []
+    done = srghn_here("restore", copy, "--reason", "it is stopped", env=place)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_lost_key_is_replaced_in_mlflow_too(srghn_here: Srghn, home: Home) -> None:
