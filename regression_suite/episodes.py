@@ -20,6 +20,15 @@ Float32 = NDArray[np.float32]
 #: Called with (episodes finished, episodes planned, what is being played).
 Progress = Callable[[int, int, str], None]
 
+#: Columns of the table of episodes: of `episodes.parquet`, and as its quality is checked.
+EPISODES = (
+    "cell",
+    "seed",
+    "candidate_return",
+    "candidate_length",
+    "incumbent_return",
+    "incumbent_length",
+)
 #: Most bytes of observations kept of the candidate's primary episodes.
 KEPT = 64 * 2**20
 
@@ -118,17 +127,7 @@ class Recorder:
 
 def to_parquet(results: Sequence[Played]) -> bytes:
     """Every episode as one row, the same bytes for the same episodes."""
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "cell",
-            "seed",
-            "candidate_return",
-            "candidate_length",
-            "incumbent_return",
-            "incumbent_length",
-        )
-    }
+    columns: dict[str, list[Any]] = {name: [] for name in EPISODES}
     for played in results:
         n = len(played.seeds)
         columns["cell"] += [played.cell.name] * n

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regression_suite.episodes import Played
+from regression_suite.episodes import EPISODES, Played
 
-EPISODES = ("cell", "seed", "return", "length", "rival_return", "rival_length")
 OUTCOMES = ("n", "episode", "version", "return", "length")
 
 
@@ -23,13 +22,13 @@ def episode_frame(played: Sequence[Played]) -> pd.DataFrame:
         columns = {
             "cell": cell.cell.name,
             "seed": cell.seeds,
-            "return": cell.returns,
-            "length": cell.lengths.astype(np.float64),
-            "rival_return": nobody if theirs is None else theirs,
-            "rival_length": nobody if steps is None else steps.astype(np.float64),
+            "candidate_return": cell.returns,
+            "candidate_length": cell.lengths.astype(np.float64),
+            "incumbent_return": nobody if theirs is None else theirs,
+            "incumbent_length": nobody if steps is None else steps.astype(np.float64),
         }
         parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True)[list(EPISODES)]
 
 
 def outcome_frame(outcomes: Sequence[Any]) -> pd.DataFrame:
@@ -44,17 +43,17 @@ def requirements(
     """A column of truth values per requirement, named by what must hold."""
     if versions is not None:
         return _outcomes(frame, limit, versions)
-    crashed = np.isneginf(frame["return"])
-    paired = frame["rival_return"].notna()
+    crashed = np.isneginf(frame["candidate_return"])
+    paired = frame["incumbent_return"].notna()
     alone = ~paired.groupby(frame["cell"]).transform("any")
     return frame[["cell", "seed"]].assign(
         **{
             "a seed is played once in a cell": ~frame.duplicated(["cell", "seed"]),
             "a return is a number, or minus infinity for a crash": (
-                frame["return"].notna() & ~np.isposinf(frame["return"])
+                frame["candidate_return"].notna() & ~np.isposinf(frame["candidate_return"])
             ),
             f"an episode has 1 to {limit} steps, or crashed": (
-                frame["length"].between(1, limit) | crashed
+                frame["candidate_length"].between(1, limit) | crashed
             ),
             "where a champion plays, it plays every episode": paired | alone,
         }

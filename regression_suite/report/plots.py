@@ -1,8 +1,11 @@
-"""The report's pictures. Each takes plain arrays and returns one inline SVG."""
+"""The report's pictures, from plain arrays to inline SVG.
+
+A picture across the page is drawn twice, for a desktop and for a phone; the style sheet shows one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +16,20 @@ from regression_suite.report.svg import Drawing, label
 from srghn.inference.verdict import Check
 
 Float = NDArray[np.float64]
-#: Letters of a cell's name that a forest plot has room for.
-NAME = 36
+#: Units across a picture of a desktop's page and of a phone's, where letters are as tall as text.
+WIDE, NARROW = 760, 320
+#: Letters of a cell's name that a forest plot has room for, and units of a letter.
+NAME, LETTER = 36, 7
+#: Units of a row of a forest plot: on a phone name and numbers stand above the interval.
+ROW, TALL_ROW = 30, 56
 STYLES = {"passed": "pass", "failed": "fail", "inconclusive": "unsure", "error": "fail"}
 SIGNS = {"passed": "✓", "failed": "✕", "inconclusive": "?", "error": "!"}
+
+
+def _both(draw: Callable[[int], Markup]) -> Markup:
+    """What `draw` makes for a desktop's width and for a phone's."""
+    frame = '<div class="wide-drawing">{}</div><div class="narrow-drawing">{}</div>'
+    return Markup(frame).format(draw(WIDE), draw(NARROW))
 
 
 def forest(checks: Sequence[Check], what: str, *, paired: bool, unit: float = 1.0) -> Markup:
@@ -25,16 +38,23 @@ def forest(checks: Sequence[Check], what: str, *, paired: bool, unit: float = 1.
     Values are multiplied by `unit`: 100 for shares in percent.
     """
     rows = [_times(c, unit) for c in checks if c.low is not None and c.high is not None]
+    return _both(lambda width: _forest(rows, what, "+" if paired else "", width))
+
+
+def _forest(rows: Sequence[Check], what: str, plus: str, width: int) -> Markup:
     ends = [v for c in rows for v in (c.low, c.high, c.threshold, 0.0) if v is not None]
     pad = 0.06 * (max(ends) - min(ends) or 1)
-    height = 30 * len(rows) + 64
     span = (min(ends) - pad, max(ends) + pad)
-    left = 24 + 7 * max((len(_short(check.name)) for check in rows), default=0)
-    drawing = Drawing(760, height, span, (len(rows), 0.0), (14, 196, 46, max(left, 150)))
+    left = 24 + LETTER * max((len(_short(check.name)) for check in rows), default=0)
+    wide = width == WIDE
+    margins = (14, 196, 46, max(left, 150)) if wide else (4, 10, 46, 10)
+    height = (ROW if wide else TALL_ROW) * len(rows) + margins[0] + margins[2] + 4
+    drawing = Drawing(width, height, span, (len(rows), 0.0), margins)
     drawing.axes(what, y_most=0)
-    drawing.vertical(0.0, "zero")
+    if wide:
+        drawing.vertical(0.0, "zero")
     for index, check in enumerate(rows):
-        _forest_row(drawing, check, index + 0.5, "+" if paired else "")
+        _forest_row(drawing, check, index, plus, wide=wide)
     return drawing.svg(
         f"Forest plot, {what}: "
         + "; ".join(f"{c.name} {c.value:.1f} from {c.low:.1f} to {c.high:.1f}" for c in rows)
@@ -54,14 +74,24 @@ def _times(check: Check, unit: float) -> Check:
     return replace(check, value=value, threshold=threshold, low=low, high=high)
 
 
-def _forest_row(drawing: Drawing, check: Check, y: float, plus: str) -> None:
+def _forest_row(drawing: Drawing, check: Check, row: int, plus: str, *, wide: bool) -> None:
     assert check.low is not None
     assert check.high is not None
     assert check.value is not None
     style = STYLES[check.outcome] if check.binding else "muted"
+    y = row + (0.5 if wide else 0.8)
     middle = drawing.py(y)
     left, right = drawing.px(check.low), drawing.px(check.high)
-    drawing.text(drawing.left - 12, middle + 4, _short(check.name), "end", "row")
+    sign = SIGNS[check.outcome] if check.binding else "·"
+    words = f"{sign} {check.value:{plus}.1f} [{check.low:{plus}.1f}, {check.high:{plus}.1f}]"
+    if wide:
+        drawing.text(drawing.left - 12, middle + 4, _short(check.name), "end", "row")
+        drawing.text(drawing.width - drawing.right + 12, middle + 4, words, "start", "tick")
+    else:
+        drawing.text(0, middle - 31, _short(check.name), "start", "row")
+        drawing.text(0, middle - 16, words, "start", "tick")
+        zero = drawing.px(0.0)
+        drawing.segment(zero, middle - 11, zero, middle + 11, "zero")
     if check.threshold is not None:
         at = drawing.px(check.threshold)
         drawing.segment(at, middle - 11, at, middle + 11, "margin")
@@ -69,9 +99,6 @@ def _forest_row(drawing: Drawing, check: Check, y: float, plus: str) -> None:
     for end in (left, right):
         drawing.segment(end, middle - 4, end, middle + 4, f"whisker {style}")
     drawing.dot(check.value, y, f"dot {style}", 4.5)
-    sign = SIGNS[check.outcome] if check.binding else "·"
-    words = f"{sign} {check.value:{plus}.1f} [{check.low:{plus}.1f}, {check.high:{plus}.1f}]"
-    drawing.text(drawing.width - drawing.right + 12, middle + 4, words, "start", "tick")
 
 
 def profile(candidate: Float, champion: Float | None, bar: float) -> Markup:
@@ -115,8 +142,12 @@ def _span(candidate: Float, champion: Float | None, bar: float) -> tuple[float, 
 def waterfall(differences: Float, margin: float, names: tuple[str, str] = NAMES) -> Markup:
     """Every paired difference as a bar, from the worst to the best."""
     ordered = np.sort(differences)
+    return _both(lambda width: _waterfall(ordered, margin, names, width))
+
+
+def _waterfall(ordered: Float, margin: float, names: tuple[str, str], width: int) -> Markup:
     low, high = min(float(ordered[0]), -margin), max(float(ordered[-1]), margin)
-    drawing = Drawing(760, 208, (0, len(ordered)), (low, high), (24, 14, 38, 56))
+    drawing = Drawing(width, 208, (0, len(ordered)), (low, high), (24, 14, 38, 56))
     drawing.axes("episodes, worst first", f"{names[0]} less {names[1]}")
     for index, gap in enumerate(ordered):
         style = "fill pass" if gap > 0 else "fill fail"
@@ -174,7 +205,11 @@ class Series:
 
 
 def over_generations(series: Series, switches: Sequence[tuple[float, str]]) -> Markup:
-    """A quantity's course, with the world's switches as labelled lines."""
+    """A quantity's course, with the world's switches as lines, labelled where there is room."""
+    return _both(lambda width: _over_generations(series, switches, width))
+
+
+def _over_generations(series: Series, switches: Sequence[tuple[float, str]], width: int) -> Markup:
     values = [
         v
         for part in (series.middle, series.low, series.high, series.best)
@@ -182,18 +217,22 @@ def over_generations(series: Series, switches: Sequence[tuple[float, str]]) -> M
         if np.isfinite(v)
     ]
     low, high = (min(0.0, *values), max(values)) if values else (0.0, 1.0)
-    drawing = Drawing(760, 180, (series.xs[0], series.xs[-1]), (low, high), (26, 14, 36, 56))
+    drawing = Drawing(width, 180, (series.xs[0], series.xs[-1]), (low, high), (26, 14, 36, 56))
     drawing.axes("generation", series.name)
     if series.low is not None and series.high is not None:
         drawing.band(series.xs, _floor(series.low, low), _floor(series.high, low))
     if series.best is not None:
         drawing.line(series.xs, _floor(series.best, low), "thin champ")
     drawing.line(series.xs, _floor(series.middle, low), "stroke cand")
+    free = drawing.left
     for generation, mode in switches:
         drawing.vertical(generation, "switch")
-        near_right = drawing.px(generation) > drawing.width - 90
-        shift, anchor = (-5, "end") if near_right else (5, "start")
-        drawing.text(drawing.px(generation) + shift, drawing.top + 10, mode, anchor, "name")
+        at, needed = drawing.px(generation), 10 + LETTER * len(mode)
+        near_right = at + needed > drawing.width
+        start, shift, anchor = (at - needed, -5, "end") if near_right else (at, 5, "start")
+        if start >= free:
+            drawing.text(at + shift, drawing.top + 10, mode, anchor, "name")
+            free = start + needed
     marks = ", ".join(f"{mode} from {label(g)}" for g, mode in switches)
     return drawing.svg(
         f"{series.name} over generations" + (f"; switches: {marks}" if marks else "")

@@ -121,7 +121,7 @@ class Drawing:
         if x_name:
             self.text(self.width - self.right, foot + 30, x_name, "end", "name")
         if y_name:
-            self.text(self.left, self.top - 6, y_name, "start", "name")
+            self.text(2, self.top - 10, y_name, "start", "name")
 
     def svg(self, title: str, style: str = "plot") -> Markup:
         """The drawing as an accessible inline element; `title` says what is to be seen."""

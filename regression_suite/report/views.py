@@ -14,7 +14,7 @@ from regression_suite.code import code_digests
 from regression_suite.estimates import scale_of
 from regression_suite.power import simulate
 from regression_suite.report import plots
-from regression_suite.suite import failure_of, range_of, suite_digest, width_of
+from regression_suite.suite import failure_of, suite_digest, width_of
 from srghn import seeding
 from srghn.inference.verdict import PRECEDENCE, Check, Verdict
 
@@ -64,22 +64,24 @@ def figures(evidence: Evidence) -> list[Figure]:
     ]
 
 
-def outside(evidence: Evidence) -> str:
-    """How many returns lay outside the declared range, in a sentence; nothing where none did."""
-    arms = {"candidate": evidence.names[0], "incumbent": evidence.names[1]}
-    said = []
-    for name, shown in arms.items():
-        found = [a for c in evidence.cells if (a := getattr(c, name)) is not None]
-        count = sum(arm.outside for arm in found)
-        if count:
-            said.append(f"{count} of the {shown}'s")
-    if not said:
-        return ""
-    low, high = range_of(evidence.params)
-    return (
-        f"{' and '.join(said)} returns lay outside the declared range [{low:g}, {high:g}] and were "
-        "clipped to it; where that is many, set env.returns."
-    )
+@dataclass(frozen=True)
+class Outside:
+    """A cell with returns outside the declared range: how many of its episodes, by player."""
+
+    cell: str
+    candidate: str
+    incumbent: str
+
+
+def outside(evidence: Evidence) -> list[Outside]:
+    """The cells in which returns lay outside the declared range, in the order of play."""
+    found = []
+    for cell in evidence.cells:
+        arms = [arm for arm in (cell.candidate, cell.incumbent) if arm is not None]
+        if any(arm.outside for arm in arms):
+            said = [f"{arm.outside} of {cell.used}" for arm in arms]
+            found.append(Outside(cell.cell.name, *said, *[""] * (2 - len(said))))
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,14 +134,14 @@ def identity(
         ("World", f"{evidence.version.id}, mode {verdict.mode}"),
         ("Fingerprint", verdict.env_fingerprint),
         ("Champion", verdict.incumbent_digest or "none: judged as a first champion"),
-        ("Gate policy", verdict.policy_digest),
+        ("Gate rules", verdict.policy_digest),
         ("Suite", _suite(evidence, verdict)),
         ("Attempt", f"{verdict.attempt} of {evidence.params.attempts}"),
         ("Lease (source of the seeds)", verdict.lease or "none: seeds come from the digest"),
         ("Candidates judged since this champion's promotion", str(evidence.tried)),
         ("Evidence (report.json)", content_digest),
-        ("Platform", str(manifest.get("platform", ""))),
-        ("Frozen with", ", ".join(f"{name} {v}" for name, v in sorted(packages.items()))),
+        ("Platform", _listed(manifest.get("platform", {}))),
+        ("Frozen with", _listed(packages)),
         ("Code that judged", code["code"]),
         ("Installed packages", code["packages"]),
         ("Lock (requirements.lock)", code.get("lock", "")),
@@ -160,6 +162,10 @@ def _compared(evidence: Evidence, content_digest: str) -> list[tuple[str, str]]:
         ("Numbers (comparison.json)", content_digest),
         ("Code that compared", code_digests()["code"]),
     ]
+
+
+def _listed(named: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(named.items()))
 
 
 def _suite(evidence: Evidence, verdict: Verdict) -> str:
@@ -297,7 +303,7 @@ def _tile(cell: CellEstimate, check: Check, severity: str, evidence: Evidence) -
     assert cell.difference is not None
     failing = f"{cell.candidate.failures:.0%}/{cell.incumbent.failures:.0%} fail"
     note = f"{cell.candidate.mean:.0f} against {cell.incumbent.mean:.0f}, {failing}"
-    return Tile(severity, f"{cell.difference.value:+.0f}", note, style, shade)
+    return Tile(severity, f"{round(cell.difference.value):+d}", note, style, shade)
 
 
 def _severity(cell: CellEstimate, evidence: Evidence) -> str:

@@ -140,11 +140,10 @@ def test_returns_outside_the_declared_range_are_counted_and_said() -> None:
     assert found.candidate is not None
     assert found.incumbent is not None
     assert (found.candidate.outside, found.incumbent.outside) == (2, 1)
-    evidence = SimpleNamespace(cells=[found], params=params, names=("candidate", "champion"))
-    assert views.outside(cast("Evidence", evidence)) == (
-        "2 of the candidate's and 1 of the champion's returns lay outside the declared range "
-        "[0, 500] and were clipped to it; where that is many, set env.returns."
-    )
     inside = replace(found, candidate=replace(found.candidate, outside=0), incumbent=None)
-    evidence.cells = [inside]
-    assert views.outside(cast("Evidence", evidence)) == ""
+    alone = replace(found, cell=replace(found.cell, name="force:1.2"), incumbent=None)
+    evidence = SimpleNamespace(cells=[found, inside, alone])
+    assert views.outside(cast("Evidence", evidence)) == [
+        views.Outside(found.cell.name, "2 of 60", "1 of 60"),
+        views.Outside("force:1.2", "2 of 60", ""),
+    ]

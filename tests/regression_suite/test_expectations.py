@@ -6,15 +6,17 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from regression_suite.data_docs import alone
-from regression_suite.episodes import Played
+from regression_suite.episodes import Played, to_parquet
 from regression_suite.expectations import (
     DataQuality,
     judge_tables,
@@ -204,6 +206,24 @@ def test_crashes_and_a_missing_champion_are_no_fault_of_a_table(run: RunTables) 
         alone, cell=Cell("x", "perturbed", "normal", 30), returns=np.full(30, -np.inf)
     )
     assert validate(run, [alone, crashed], 500).success
+
+
+def test_the_columns_that_are_said_are_those_of_the_files(run: RunTables, run_dir: Path) -> None:
+    said = {
+        e.table: e.name.removeprefix("its columns are ").replace(", beside ", ", ").split(", ")
+        for e in validate(run, [played()], 500).expectations
+        if e.name.startswith("its columns are ")
+    }
+    assert said["episodes"] == pq.read_schema(BytesIO(to_parquet([played()]))).names
+    for table in ("lineage", "generations"):
+        part = next((run_dir / table).glob("*.parquet"))
+        assert said[table] == pq.read_schema(part).names
+
+
+def test_no_rows_are_said_to_break_what_is_about_the_whole_table(run: RunTables) -> None:
+    reason = judge_tables(validate(renamed_column(run))).reason
+    assert "its columns are" in reason
+    assert "rows" not in reason
 
 
 def outcome(n: int, **changes: Any) -> Outcome:

@@ -211,7 +211,10 @@ def test_a_forest_has_room_for_the_names_of_its_cells() -> None:
     own = "my_company.policies.perturbations:GustOfWind:0.25 failures"
     rows = [_check("observation_noise:0.05 failures"), _check(own)]
     drawing = str(plots.forest(rows, "x", paired=True))
-    left = min(float(x) for x in re.findall(r'class="row" x="([\d.]+)"', drawing))
+    left = min(
+        float(x)
+        for x in re.findall(r'class="row" x="([\d.]+)" y="[\d.]+" text-anchor="end"', drawing)
+    )
     assert left >= 7 * len("observation_noise:0.05 failures")
     assert "…" in drawing
     assert own not in re.findall(r">([^<]*)</text>", drawing)

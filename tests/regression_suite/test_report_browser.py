@@ -11,6 +11,7 @@ import pytest
 
 from regression_suite.gate import judge
 from srghn.envs import EnvVersion
+from tests.browser import WORDS
 from tests.regression_suite.conftest import QUICK, make_candidate
 
 pytestmark = pytest.mark.browser
@@ -26,10 +27,11 @@ def page(
     base = tmp_path_factory.mktemp("browser")
     candidate = make_candidate(base, version, run_dir, "a")
     champion = make_candidate(base, version, run_dir, "b", (0.0, 0.0, 0.3, 1.0))
+    params = QUICK.model_copy(update={"return_high": 480.0})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("regression_suite.again.judge_again", _unplayed)
         judge(
-            candidate.path, version, "normal", QUICK, base / "out",
+            candidate.path, version, "normal", params, base / "out",
             incumbent_dir=champion.path, run_dir=run_dir,
         )  # fmt: skip
     asked: list[str] = []
@@ -59,6 +61,41 @@ def test_it_fits_a_phone_and_asks_for_nothing(page: tuple[Any, list[str]]) -> No
            .filter(e => e.innerText && parseFloat(getComputedStyle(e).fontSize) < 12).length"""
     )
     assert small == 0
+
+
+def test_nothing_is_cut_on_a_phone_or_beside_another_word(page: tuple[Any, list[str]]) -> None:
+    shown, _ = page
+    hidden = """[...document.querySelectorAll('.scroll')].filter(
+        e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label'))"""
+    letters = """[...document.querySelectorAll('svg text')].map(
+        e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a).filter(h => h < 11)"""
+    for width in (390, 1200):
+        shown.set_viewport_size({"width": width, "height": 844})
+        assert shown.evaluate(hidden) == []
+        assert shown.evaluate(WORDS) == []
+        assert shown.evaluate(letters) == []
+    shown.set_viewport_size({"width": 390, "height": 844})
+
+
+def test_the_points_of_the_primary_check_are_seen_on_a_phone(page: tuple[Any, list[str]]) -> None:
+    shown, _ = page
+    points = """[...document.querySelectorAll('#primary svg[aria-label^="Forest"]')].map(
+        svg => [...svg.querySelectorAll('circle')].map(e => e.getBoundingClientRect())
+        .filter(box => box.width > 0 && box.left >= 0 && box.right <= innerWidth).length)"""
+    drawn = shown.locator("#primary .narrow-drawing svg[aria-label^=Forest]")
+    rows = [drawn.nth(n).locator("text.row").count() for n in range(drawn.count())]
+    assert len(rows) == 2
+    assert min(rows) > 1
+    assert shown.evaluate(points) == [0, rows[0], 0, rows[1]]  # of each pair the phone's is shown
+
+
+def test_returns_outside_the_range_are_told_by_cell(page: tuple[Any, list[str]]) -> None:
+    shown, _ = page
+    told = shown.get_by_role("region", name="Returns outside the declared range")
+    rows = [row.inner_text().split() for row in told.locator("tbody tr").all()]
+    assert rows[0][0] == "primary"
+    assert "100 of 100" in " ".join(rows[0])
+    assert "480" in shown.locator("#distribution").inner_text()
 
 
 def test_a_screen_reader_finds_headings_pictures_and_tables(page: tuple[Any, list[str]]) -> None:

@@ -15,6 +15,7 @@ from serving.registry.database import Database
 from serving.registry.records import Who
 from serving.tokens import Tokens
 from srghn.config import CanaryParams
+from tests.browser import WORDS
 from tests.serving.pages.test_shown import RANGES, trial
 from tests.serving.test_serving_process import ready, wait_for
 from tests.serving.test_serving_review import passed
@@ -93,15 +94,6 @@ def test_a_person_approves_pauses_and_rolls_back(home: Any, running: Any, chromi
     assert {urlsplit(asked).netloc for asked in visit.asked if not asked.startswith("data:")} == {
         origin
     }
-
-
-WORDS = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
-  const words = [...svg.querySelectorAll("text")].map(e => [e.textContent, e.getBBox()]);
-  const cut = words.filter(([, b]) => b.x < -.5 || b.x + b.width > svg.viewBox.baseVal.width + .5);
-  const over = words.filter(([w, a]) => words.some(([v, b]) => w < v && Math.abs(a.y - b.y) < 8
-    && a.x < b.x + b.width && b.x < a.x + a.width));
-  return [...cut, ...over].map(([word]) => word);
-})"""
 
 
 def test_the_letters_of_a_drawing_have_room(chromium: Any) -> None:
