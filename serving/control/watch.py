@@ -5,22 +5,33 @@ mean, minus a margin. While the mean in service keeps it, at least `run_length` 
 average before a false alarm (`srghn.inference.detect`). After an alarm the mirrored detector looks
 for recovery. An alarm lasts until recovery or a promotion restarts the watch.
 
-The state is in the ledger. It is updated by compare-and-set on the number of the last outcome, so
-several workers count each outcome once. Alarm and recovery are events of the policy.
+Outcomes count in order of start, because failures are short and report first: in order of arrival
+a sound champion looks bad whenever many episodes begin at once. An episode that still runs holds
+back those after it, until its deadline. An alarm need not wait for it: one that is raised with the
+kindest return of each running episode, and without it, is raised whatever comes of them. Spoilt
+episodes count like others (a spoilt one is no evidence between arms, but here is one version), and
+outcomes after the deadline never do, so that nothing depends on when the watch looks.
+
+The state is in the ledger. It is updated by compare-and-set on the number of the last start, in
+the transaction that writes the event of an alarm or a recovery. So several workers count each
+outcome once, and tell each alarm once.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sqlalchemy import Connection
+
 from serving.control.release import CANARY, canary_rules
 from serving.control.sight import Score, Sight
+from serving.registry import chain, episodes, schema
 from serving.registry.ledger import Ledger
-from serving.registry.records import Champion, Event, Outcome, Who
+from serving.registry.records import Champion, Event, StartRow, Who
 from serving.registry.schema import POLICY
 from serving.trial.rules import TrialRules, terms_of
 from srghn.inference.detect import Detector, mirrored
@@ -31,8 +42,11 @@ ACTOR = "watch"
 DRIFT, RECOVERY, SEEN = "drift", "drift_over", "drift_acknowledged"
 #: The action of a diagnosis; `pipelines.adapt` writes it.
 DIAGNOSIS = "diagnosis"
-#: Most outcomes counted at one look.
-AT_ONCE = 5000
+#: Most starts read at one look. While one that still runs holds back more than `PAGE`, so many are
+#: read only every `AGAIN` seconds, and `PAGE` at the other looks.
+AT_ONCE, PAGE, AGAIN = 5000, 500, 10.0
+#: Marks a state that counts in order of start; one without it counted in order of arrival.
+ORDER = {"order": "start"}
 
 
 def standing(ledger: Ledger, policy: str, since: int = 0) -> Event | None:
@@ -65,11 +79,12 @@ class WatchState:
     outside: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "detector": self.detector.to_json()}
+        return {**vars(self), "detector": self.detector.to_json(), **ORDER}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WatchState:
-        return cls(**{**data, "detector": Detector.from_json(data["detector"])})
+        known = {key: value for key, value in data.items() if key not in ORDER}
+        return cls(**{**known, "detector": Detector.from_json(data["detector"])})
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,10 @@ class WatchView:
     observations: Score | None = None
 
 
+class _OutrunError(Exception):
+    """Another worker has counted these outcomes."""
+
+
 class Watch:
     """Updates the watch of one policy; a server's follower calls it at every look."""
 
@@ -107,21 +126,48 @@ class Watch:
         self._ledger, self._policy, self._clock = ledger, policy, clock
         self._remembered = remembered
         self._told, self._sight = 0, Sight(ledger, policy)
+        self._ahead_at = 0.0
 
     def look(self) -> None:
-        """Count the new outcomes. Writes nothing if there are none. Raises `LedgerError`."""
+        """Count the outcomes that are next in order of start. Raises `LedgerError`."""
         champion = self._ledger.champion(self._policy)
-        if champion is None:
-            return
+        while champion is not None and self._advance(champion):
+            pass
+
+    def _advance(self, champion: Champion) -> bool:
+        """Count up to an alarm or a recovery; True if there was one, and others may follow."""
         running = self._ledger.watch_state(self._policy)
-        after = running.n if running else 0
-        found = self._ledger.outcomes(since=after, policy=self._policy, limit=AT_ONCE)
-        if not found:
-            return
-        state = self._state(running.state if running else {}, champion)
-        moved = state and self._count(state, champion, found)
-        kept = moved.to_json() if moved else {}
-        self._ledger.advance_watch(self._policy, after, found[-1].n, kept)
+        after, data = (running.n, running.state) if running else (0, ORDER)
+        state, now = self._state(data, champion), self._clock()
+        if "order" not in data:
+            return self._reorder(after, state)
+        with self._ledger.database().read() as connection:
+            most = AT_ONCE if now >= self._ahead_at else PAGE
+            found = episodes.after(connection, self._policy, after, most)
+        if state is None or not found:
+            if found:
+                self._ledger.advance_watch(self._policy, after, found[-1].n, ORDER)
+            return False
+        last, counted, turned = self._count(state, champion, found, now)
+        if turned:
+            return self._turn(after, last, counted, champion)
+        if last < found[-1].n and len(found) > PAGE:
+            self._ahead_at = now + AGAIN
+        if last > after:
+            self._ledger.advance_watch(self._policy, after, last, counted.to_json())
+        return False
+
+    def _reorder(self, after: int, state: WatchState | None) -> bool:
+        """Go on from a state that counted in order of arrival, with the starts from now on.
+
+        What it counted favours short episodes, and the long ones that still run would be left out.
+        So the evidence begins anew; a standing alarm and the mean so far are kept.
+        """
+        with self._ledger.database().read() as connection:
+            last = episodes.last(connection, self._policy)
+        kept = replace(state, detector=state.detector.reset()).to_json() if state else ORDER
+        self._ledger.advance_watch(self._policy, after, last, kept)
+        return True  # whichever worker did it
 
     def tell_silence(self, seen: WatchView) -> None:
         """Record, once per champion's generation, that too few episodes have an outcome."""
@@ -176,7 +222,7 @@ class Watch:
 
     def _state(self, data: Mapping[str, Any], champion: Champion) -> WatchState | None:
         """The stored state of this champion, or a new one; None without a promise of the gate."""
-        if data and data["generation"] == champion.generation:
+        if data.get("generation") == champion.generation:
             return WatchState.from_json(data)
         promise = self._ledger.passed(champion.version)[1].get("promise")
         if not isinstance(promise, int | float) or self._range(champion) is None:
@@ -185,32 +231,44 @@ class Watch:
         mean = min(max(float(promise) - margin, 0.001), 0.999)
         return WatchState(champion.generation, Detector(mean, "fall"))
 
-    def _count(self, state: WatchState, champion: Champion, found: list[Outcome]) -> WatchState:
+    def _count(
+        self, state: WatchState, champion: Champion, found: Sequence[StartRow], now: float
+    ) -> tuple[int, WatchState, bool]:
+        """The last start that is counted, the state after it, and whether the level reached B."""
         rules = self._range(champion)
         assert rules is not None  # without them there is no state
-        returns = [
-            outcome.return_
-            for outcome in found
-            if outcome.version == champion.version and outcome.generation == champion.generation
+        own = [
+            row
+            for row in found
+            if (row.version, row.generation) == (champion.version, champion.generation)
+            and (_in_time(row) or _runs(row, now))
         ]
-        values = [rules.scale(return_) for return_ in returns]
-        state = replace(state, outside=state.outside + sum(map(rules.outside, returns)))
+        values = [rules.scale(row.return_ or 0.0) for row in own]
+        unknown = [row.arrived is None for row in own]
         limit = self._ledger.deployment_rules(self._policy).watch.run_length
-        while values:
-            _, at = state.detector.until(values, limit)
-            seen, values = values[: at or len(values)], values[at or len(values) :]
-            state = replace(
-                state,
-                detector=state.detector.update(seen),
-                outcomes=state.outcomes + len(seen),
-                total=state.total + sum(seen),
-            )
-            if at is not None:
-                state = self._turn(state, champion)
-        return state
+        place = state.detector.until(values, limit, unknown)[1]
+        turned, last = place is not None, found[-1].n
+        if place is not None:
+            last = own[place - 1].n
+        elif True in unknown:
+            place = unknown.index(True)
+            last = own[place].n - 1
+        detector, _ = state.detector.until(values[:place], limit, unknown[:place])
+        returns = [row.return_ or 0.0 for row in own[:place] if row.arrived is not None]
+        counted = replace(
+            state,
+            detector=detector,
+            outcomes=state.outcomes + len(returns),
+            total=state.total + sum(map(rules.scale, returns)),
+            outside=state.outside + sum(map(rules.outside, returns)),
+        )
+        return last, counted, turned
 
-    def _turn(self, state: WatchState, champion: Champion) -> WatchState:
-        """Write the event of an alarm or a recovery, and start the opposite detector."""
+    def _turn(self, after: int, last: int, state: WatchState, champion: Champion) -> bool:
+        """Write the event of an alarm or a recovery, and the state with the opposite detector.
+
+        False if another worker counted first.
+        """
         fell = state.detector.side == "fall"
         evidence = {
             "version": champion.version,
@@ -221,16 +279,37 @@ class Watch:
         }
         words = "fell below" if fell else "are back above"
         why = f"returns {words} {100 * state.detector.mean:.1f}% of the range"
-        place = f"{champion.generation}:{state.outcomes}:{state.detector.side}"
-        who = Who(ACTOR, why, f"{ACTOR}:{self._policy}:{place}")  # keys are of all policies
-        noted = self._ledger.note(
-            DRIFT if fell else RECOVERY, evidence, who=who, policy=self._policy
-        )
+        turned = replace(state, detector=mirrored(state.detector, state.detector.mean))
+
+        def also(connection: Connection) -> None:
+            event = next(chain.read_events(connection, limit=1, newest=True))
+            kept = replace(turned, alarm=event.hash if fell else None).to_json()
+            if not episodes.advance(connection, schema.watch, self._policy, 0, after, last, kept):
+                raise _OutrunError
+
+        try:
+            self._ledger.note(
+                DRIFT if fell else RECOVERY,
+                evidence,
+                who=Who(ACTOR, why),
+                policy=self._policy,
+                also=also,
+            )
+        except _OutrunError:
+            return False
         logger.warning("watch: %s (version %s)", why, champion.version)
-        turned = mirrored(state.detector, state.detector.mean)
-        return replace(state, detector=turned, alarm=noted if fell else None)
+        return True
 
     def _range(self, champion: Champion) -> TrialRules | None:
         """The range for scaling its returns; None for versions registered before 0.3."""
         found = self._ledger.version(champion.version)
         return terms_of(canary_rules(found)) if CANARY in found.manifest else None
+
+
+def _in_time(row: StartRow) -> bool:
+    """Whether its outcome counts; a later one is missing, as it was when its deadline passed."""
+    return row.ended_at is not None and row.ended_at <= row.deadline
+
+
+def _runs(row: StartRow, now: float) -> bool:
+    return row.arrived is None and row.deadline >= now

@@ -120,12 +120,12 @@ class EpisodeLog:
             return epoch, comparisons.find(connection, policy, epoch)
 
     def watch_state(self, policy: str = POLICY) -> Running | None:
-        """The stored state of a policy's watch; `n` is the last outcome in order of arrival."""
+        """The stored state of a policy's watch; `n` is the last start that is counted."""
         with self._database.read() as connection:
             return episodes.find_running(connection, schema.watch, policy, 0)
 
     def advance_watch(self, policy: str, from_n: int, to_n: int, state: Mapping[str, Any]) -> bool:
-        """Update the watch's state from outcome `from_n` to `to_n`; False if another worker did."""
+        """Update the watch's state from start `from_n` to `to_n`; False if another worker did."""
         with self._database.write() as connection:
             return episodes.advance(connection, schema.watch, policy, 0, from_n, to_n, state)
 

@@ -193,6 +193,20 @@ def resolved(
     return found
 
 
+def after(connection: Connection, policy: str, n: int, limit: int) -> list[StartRow]:
+    """A policy's first `limit` starts after number `n`, in order of start."""
+    table = schema.starts
+    query = select(table).where(table.c.policy == policy, table.c.n > n).order_by(table.c.n)
+    return [to_start(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def last(connection: Connection, policy: str) -> int:
+    """The number of a policy's latest start; 0 if there is none."""
+    table = schema.starts
+    query = select(table.c.n).where(table.c.policy == policy).order_by(table.c.n.desc())
+    return connection.execute(query.limit(1)).scalar() or 0
+
+
 def started(
     connection: Connection, policy: str, version: int, since: float, limit: int
 ) -> list[StartRow]:

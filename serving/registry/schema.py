@@ -229,7 +229,7 @@ watch = Table(
     "watch",
     metadata,
     Column("policy", String(100), primary_key=True),
-    Column("n", Count, nullable=False),  # the last outcome counted, by `starts.arrived`
+    Column("n", Count, nullable=False),  # the last start counted, by `starts.n`
     Column("generation", Integer, nullable=False),
     Column("state", Text, nullable=False),
 )

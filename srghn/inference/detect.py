@@ -12,7 +12,7 @@ confidence sequence can't do this: its ends, once every mean is refuted, never m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,8 +50,14 @@ class Detector:
         """The state after more values (k,) in [0, 1]; raises `ValueError` for one outside."""
         return self.until(values, float("inf"))[0]
 
-    def until(self, values: ArrayLike, threshold: float) -> tuple[Detector, int | None]:
-        """The same, and after which of these values (1, 2, ...) R first reached `threshold`."""
+    def until(
+        self, values: ArrayLike, threshold: float, unknown: Sequence[bool] = ()
+    ) -> tuple[Detector, int | None]:
+        """The same, and after which of these values (1, 2, ...) R first reached `threshold`.
+
+        `unknown` (k,) marks values that are still to come, or never will (what stands for them is
+        ignored). Then R is the least that it can be, whatever they are: R rises with each R before.
+        """
         seen = np.asarray(values, np.float64)
         if not np.all((seen >= 0) & (seen <= 1)):  # NaN fails this too
             raise ValueError("a detector takes values in [0, 1]; clip and scale them first")
@@ -59,7 +65,15 @@ class Detector:
         low = self.side == "fall"
         room = 1 - self.mean if low else self.mean
         bets = [share / room for share in SHARES]
-        for place, x in enumerate(seen.tolist(), start=1):
+        least = [1 - share for share in SHARES]  # the factor of a 1, or for a recovery of a 0
+        opened = unknown or (False,) * len(seen)
+        for place, (x, to_come) in enumerate(zip(seen.tolist(), opened, strict=True), start=1):
+            if to_come:
+                levels = [
+                    min(level, (level + 1) * factor)
+                    for level, factor in zip(levels, least, strict=True)
+                ]
+                continue  # R did not rise, so it reaches no threshold
             away = self.mean - x if low else x - self.mean
             levels = [
                 min((level + 1) * (1 + bet * away), MOST)

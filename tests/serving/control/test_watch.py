@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import update
 
+from serving.control import watch as watch_module
 from serving.control.watch import DRIFT, RECOVERY, Watch
-from serving.registry import schema
+from serving.registry import episodes, schema
+from serving.registry.groups import Spoilt, spoil
 from serving.registry.ledger import Ledger
 from serving.registry.records import Start, Who
 from serving.registry.rules import WatchTerms
@@ -46,13 +47,29 @@ class Served:
         rng = np.random.default_rng(self.count)
         for _ in range(count):
             self.count += 1
-            name, now = f"w-{self.count}", time.time()
-            start = Start(name, self.version, generation=1, started_at=now, deadline=now - 1)
-            start = replace(start, policy=self.policy)
-            self.ledger.start_episodes([start])
+            name = f"w-{self.count}"
+            self.begin(name, seconds=60.0 if ended else -1.0)
             if ended:
-                value = float(np.clip(500 * mean + rng.uniform(-40, 40), 0, 500))
-                self.ledger.record_outcome(self.policy, name, value, 10, True)
+                self.end(name, float(np.clip(500 * mean + rng.uniform(-40, 40), 0, 500)))
+
+    def begin(self, *names: str, seconds: float = 3600.0) -> None:
+        """Start episodes with a deadline in so many seconds; below 0 it is past already."""
+        now = time.time()
+        made = [
+            Start(
+                name,
+                self.version,
+                generation=1,
+                started_at=now,
+                deadline=now + seconds,
+                policy=self.policy,
+            )
+            for name in names
+        ]
+        self.ledger.start_episodes(made)
+
+    def end(self, name: str, return_: float, poster: str | None = None) -> None:
+        self.ledger.record_outcome(self.policy, name, return_, 10, True, poster)
 
     def events(self) -> list[str]:
         kinds = (DRIFT, RECOVERY)
@@ -167,10 +184,142 @@ def test_the_state_is_plain_json(served: Served) -> None:
 
 def test_returns_outside_the_range_are_clipped_and_counted(served: Served) -> None:
     for number, value in enumerate((900.0, 500.0, 0.0, -1.0)):
-        name, now = f"x-{number}", time.time()
-        start = Start(name, served.version, generation=1, started_at=now, deadline=now - 1)
-        served.ledger.start_episodes([start])
-        served.ledger.record_outcome(POLICY, name, value, 10, True)
+        served.begin(f"x-{number}")
+        served.end(f"x-{number}", value)
     served.watch.look()
     seen = served.watch.view()
     assert (seen.outcomes, seen.outside, seen.mean) == (4, 2, 0.5)
+
+
+def test_early_failures_of_a_sound_champion_raise_no_alarm(served: Served) -> None:
+    """One in ten fails, and reports before the others, which all began at the same time."""
+    names = [f"s-{n}" for n in range(200)]
+    served.begin(*names)
+    for name in names[::10]:
+        served.end(name, 0.0)
+    served.watch.look()
+    for name in sorted(set(names) - set(names[::10])):
+        served.end(name, 450.0)
+    served.watch.look()
+    assert served.events() == []
+    assert served.watch.view().outcomes == 200
+
+
+def test_an_alarm_does_not_wait_for_an_episode_that_still_runs(served: Served) -> None:
+    served.begin("long", *(f"s-{n}" for n in range(60)))
+    for n in range(60):
+        served.end(f"s-{n}", 0.0)
+    served.watch.look()
+    assert served.events() == [DRIFT]
+
+
+def test_workers_that_look_at_different_moments_tell_an_alarm_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one has read fewer outcomes, so it places the alarm elsewhere."""
+    served.begin("long", *(f"s-{n}" for n in range(60)))
+    for n in range(60):
+        served.end(f"s-{n}", 0.0)
+    other, mine = Watch(served.ledger), served.watch._turn
+
+    def slowly(*args: Any) -> bool:
+        served.end("long", 0.0)
+        other.look()
+        return mine(*args)
+
+    monkeypatch.setattr(served.watch, "_turn", slowly)
+    served.watch.look()
+    assert served.events() == [DRIFT]
+    state = served.ledger.watch_state()
+    assert state is not None
+    [event] = [event for event in served.ledger.events() if event.action == DRIFT]
+    assert state.state["alarm"] == event.hash
+    assert served.watch.view().outcomes == 60 + 1
+
+
+@pytest.mark.parametrize("often", [True, False])
+def test_what_counts_does_not_depend_on_when_the_watch_looks(served: Served, often: bool) -> None:
+    """A late outcome never counts, and one of an episode that was spoilt always does."""
+
+    def looks(times: int = 1) -> None:
+        for _ in range(times if often else 0):
+            served.watch.look()
+
+    served.begin("spoilt", "next")
+    with served.ledger.database().write() as connection:
+        spoil(connection, [Spoilt(POLICY, ("spoilt",))])
+    served.end("next", 500.0)
+    looks()
+    served.end("spoilt", 100.0)
+    looks()
+    served.begin("late", seconds=-1.0)
+    served.begin("last")
+    served.end("last", 300.0)
+    looks()
+    served.end("late", 0.0)
+    served.watch.look()
+    seen = served.watch.view()
+    assert (seen.outcomes, seen.mean) == (3, pytest.approx(0.6))
+
+
+def test_a_state_that_counted_in_order_of_arrival_goes_on_with_the_next_starts(
+    served: Served,
+) -> None:
+    """Those that ran then are left out with the others: alone they would be the long ones."""
+    served.play(0.0, 40)
+    served.watch.look()
+    old = served.ledger.watch_state()
+    assert old is not None
+    assert served.watch.view().status == "drift"
+    served.begin("ran")
+    kept = {key: value for key, value in old.state.items() if key != "order"}
+    kept["detector"] = {**kept["detector"], "levels": [900.0] * 4}
+    assert served.ledger.advance_watch(POLICY, old.n, 12, kept)  # the 12th to arrive
+    for watch in (served.watch, Watch(served.ledger)):
+        watch.look()
+        assert (watch.view().outcomes, watch.view().level) == (40, 0.0)
+    served.end("ran", 500.0)
+    served.play(1.0, 4)
+    served.watch.look()
+    assert served.watch.view().outcomes == 44
+    assert served.watch.view().status == "drift"
+    assert served.events() == [DRIFT]
+
+
+def test_the_first_state_without_a_promise_is_in_order_of_start_too(
+    ledger: Ledger, steps: Any
+) -> None:
+    served = Served(ledger, steps, promise=None)
+    assert ledger.advance_watch(POLICY, 0, 3, {})
+    served.play(0.5, 5)
+    served.watch.look()
+    state = ledger.watch_state()
+    assert state is not None
+    assert (state.n, state.state) == (5, {"order": "start"})
+
+
+def test_an_episode_that_hangs_costs_little_at_most_looks(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds back is read again at each look, so most looks read a part."""
+    monkeypatch.setattr(watch_module, "PAGE", 10)
+    read, now, whole = [], [time.time()], episodes.after
+
+    def after(*args: Any) -> Any:
+        found = whole(*args)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(episodes, "after", after)
+    watch = Watch(served.ledger, clock=lambda: now[0])
+    served.begin("hangs")
+    served.play(0.8, 50)
+    for _ in range(3):
+        watch.look()
+    served.play(0.0, 50)
+    watch.look()
+    assert read == [51, 10, 10, 10]
+    assert served.events() == []
+    now[0] += watch_module.AGAIN
+    watch.look()
+    assert served.events() == [DRIFT]

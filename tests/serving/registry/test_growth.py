@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
+from serving.control.watch import Watch
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
@@ -47,6 +48,7 @@ CALLS: dict[str, Callable[[Ledger, int], object]] = {
     "outcomes": lambda ledger, trial: ledger.outcomes(since=0, policy=POLICY, limit=100),
     "evidence": lambda ledger, trial: ledger.resolved(POLICY, trial, 0, 1.0, limit=100),
     "decision": lambda ledger, trial: ledger.advance_trial(POLICY, trial, 0, 1, {}),
+    "watch": lambda ledger, trial: Watch(ledger).look(),
     "step": lambda ledger, trial: ledger.set_canary_weight(0.3, who=Who("ann", "more", "key")),
     "plan": lambda ledger, trial: ledger.propose_trial(
         2, CanaryParams(return_low=0.0, return_high=500.0)

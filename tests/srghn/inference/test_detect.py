@@ -64,6 +64,22 @@ def test_batches_are_the_same_as_one_by_one_and_survive_json() -> None:
     assert once.reset() == Detector(0.5, "fall")
 
 
+@pytest.mark.parametrize("side", ["fall", "recovery"])
+def test_what_is_to_come_raises_the_level_whatever_it_is_and_if_it_never_comes(side: str) -> None:
+    rng = np.random.default_rng(5)
+    start = Detector(0.4, "fall" if side == "fall" else "recovery")
+    values, unknown = rng.random(40), rng.random(40) < 0.3
+    unknown[:5], unknown[5:25] = True, False  # those that come to nothing leave R at 0
+    marks = unknown.tolist()
+    least = start.until(values, 1e9, marks)[0].level
+    for chance in (0.0, 1.0, *rng.random(200)):
+        ended = np.where(unknown, rng.choice([0.0, 1.0, rng.random()], 40), values)
+        came = ~unknown | (rng.random(40) < chance)
+        assert start.update(ended[came]).level >= least * (1 - 1e-12)
+    assert start.until(np.where(unknown, 0.5, values), 1e9, marks)[0].level == least
+    assert least > 0
+
+
 def test_it_neither_overflows_nor_takes_what_is_outside() -> None:
     assert np.isfinite(Detector(0.5, "fall").update(np.zeros(10_000)).level)
     for bad in (np.nan, -0.1, 1.5):
