@@ -1,7 +1,8 @@
 """Which finalist of a run becomes its candidate.
 
 Fitness in training is the best of many and so too good: the winner's curse. Finalists are played
-again on fresh seeds, and both the choice and the candidate's record rest on those episodes.
+again on fresh seeds, and both the choice and the candidate's record rest on those episodes. That
+record is optimistic, too, though less so: it is the best of a few. The gate plays other episodes.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Choice:
 
     `validation` holds its mean return over `episodes` fresh episodes and, where cells were played,
     the mean return of its worst cell, unless it crashed in one; the names of cells that were given,
-    too.
+    too. The episodes are those of the choice, so these means are optimistic: each is about the best
+    of `rules.finalists`. For an unbiased one, play the candidate (`srghn.play_candidate`).
     """
 
     row: int
@@ -68,8 +70,10 @@ def choose_finalist(
 
     `rules` says how many finalists and episodes, and what counts as equal (default
     `EvaluateParams()`). `cells` are those that the gate will judge in, default the environment's
-    own, on other seeds. The seeds come from the run's root seed, so the same run always gives the
-    same choice. Raises `EvaluationError` where every finalist crashes on the fresh seeds.
+    own, on other seeds. The seeds come from the run's root seed and, where it continues a
+    candidate, its last generation: the same run always gives the same choice, and no two runs of a
+    lineage choose on the same episodes. Raises `EvaluationError` where every finalist crashes on
+    the fresh seeds.
     """
     expect(run, Run, "run", "srghn.load_run reads one")
     expect_function(progress, "choose_finalist: progress")
@@ -114,13 +118,15 @@ def _play(
     tell = progress or (lambda done, total, note: None)
     root, version, mode = run.params.evolution.seed, run.version, run.mode
     policies = WeightedPolicies(run.params.network, version.interface, weights)
-    seeds = seeding.seeds(root, "finalist", rules.episodes)
+    # the ancestor was chosen on the episodes of a first run
+    later = () if run.params.evolution.ancestor is None else (run.generation,)
+    seeds = seeding.seeds(root, "finalist", rules.episodes, *later)
     nominal = evaluator.evaluate(policies, Task(version, mode, seeds))
     mean = nominal.fitness
     tell(1, 1 + len(places), f"best {mean.max():.1f}")
     worst = np.full(len(weights), np.inf)
     for index, place in enumerate(places):
-        episodes = seeding.seeds(root, "finalist-cell", rules.cell_episodes, place.name)
+        episodes = seeding.seeds(root, "finalist-cell", rules.cell_episodes, place.name, *later)
         task = Task(version, place.mode, episodes, place.perturbation)
         played = evaluator.evaluate(policies, task)
         worst = np.minimum(worst, played.fitness)

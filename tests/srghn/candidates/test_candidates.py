@@ -136,6 +136,35 @@ class _Signed:
         return replace(found, returns=self._sign * found.returns)
 
 
+class _Spy(_Signed):
+    """One that keeps the seeds of each of its tasks."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        super().__init__(evaluator, 1)
+        self.seeds: list[int] = []
+
+    def evaluate(self, policies: Any, task: Task) -> Any:
+        self.seeds += task.seeds.tolist()
+        return super().evaluate(policies, task)
+
+
+def test_a_continued_run_chooses_on_episodes_of_its_own(run: Run, evaluator: Evaluator) -> None:
+    """With the same root seed, its ancestor was chosen on those of a first run."""
+    evolution = run.params.evolution.model_copy(update={"ancestor": "d" * 64})
+    more = replace(run, params=run.params.model_copy(update={"evolution": evolution}))
+    state = replace(run.progress.state, generation=run.progress.state.generation + 1)
+    last = replace(more, progress=replace(run.progress, state=state))
+    played = []
+    for each in (run, more, more, last):
+        choose_finalist(each, cast("Evaluator", spy := _Spy(evaluator)), RULES)
+        played.append(spy.seeds)
+    first, second, again, third = played
+    plain = seeding.seeds(evolution.seed, "finalist", RULES.episodes)  # as in every version
+    assert first[: RULES.episodes] == plain.tolist()
+    assert second == again
+    assert len({*first, *second, *third}) == 3 * len(set(first))
+
+
 def _policies(run: Run, row: int):  # type: ignore[no-untyped-def]
     from srghn.evaluation.base import WeightedPolicies
 
