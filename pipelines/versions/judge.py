@@ -104,6 +104,7 @@ def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
         "suite_version": suite_version(rules, world),
         "policy_digest": policy_digest(rules),
         "incumbent_digest": champion.digest if champion else None,
+        "max_attempts": rules.attempts,
         "lease_seconds": LEASE_SECONDS,
     }
     attempt = _begun(release.ledger.events(version), key)
@@ -112,9 +113,7 @@ def begin(release: Release, version: int, rules: GateParams, key: str) -> Lease:
         release.ledger.resume_evaluation(version, attempt=attempt, who=who, **frozen)
     else:
         who = Who(PIPELINE, "judge the frozen candidate on fresh episodes", f"{key}:begin")
-        attempt = release.ledger.begin_evaluation(
-            version, max_attempts=rules.attempts, who=who, **frozen
-        ).attempt
+        attempt = release.ledger.begin_evaluation(version, who=who, **frozen).attempt
     return _lease(release, version, attempt)
 
 

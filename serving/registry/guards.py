@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -85,23 +87,49 @@ def _ended(connection: Connection, found: Version) -> str:
     return str(connection.execute(last.order_by(table.c.seq.desc()).limit(1)).scalar())
 
 
-def check_attempts(connection: Connection, found: Version, mode: str, allowed: int) -> None:
+def check_attempts(
+    connection: Connection, found: Version, mode: str, allowed: int, resumed: bool = False
+) -> None:
     """Refuse another evaluation in `mode` of a genome that has had `allowed` of them.
 
     Evaluations are counted for genome, policy, world and the mode that they were made in. So
     another manifest around the same genome makes another version but gives no new attempts. The
-    count restarts when a pass goes stale, or when a champion is replaced.
+    count restarts when a pass goes stale, or when a champion is replaced. They share one alpha:
+    each takes 1 / its rule's attempts of it, so another rule must fit into what is left. `resumed`:
+    this is the version's last attempt once more, perhaps by another rule.
     """
-    made = sum(mode in modes for modes in _attempts(connection, found))
-    if made >= allowed:
+    attempts = _attempts(connection, found)
+    own = [one for one in attempts if one.version == found.version]
+    if resumed and own:
+        attempts.remove(own[-1])
+    made = [one.allowed or allowed for one in attempts if mode in one.modes]
+    if len(made) >= allowed:
         raise TransitionRefused(
-            f"version {found.version} was evaluated {made} times, {allowed} are allowed; "
+            f"version {found.version} was evaluated {len(made)} times, {allowed} are allowed; "
             f"evolve another candidate"
+        )
+    if sum(Fraction(1, one) for one in (*made, allowed)) > 1:
+        raise TransitionRefused(
+            f"version {found.version} was evaluated by gate.attempts {made[0]}, and its attempts "
+            f"share one alpha, which one by gate.attempts {allowed} would exceed; set it to "
+            f"{made[0]} again, or evolve another candidate"
         )
 
 
-def _attempts(connection: Connection, found: Version) -> list[set[str]]:
-    """The modes of each evaluation of the genome; one that was cut off may have several."""
+@dataclass(eq=False)
+class _Attempt:
+    """An evaluation: its modes, of which one that was cut off may have several; most allowed.
+
+    `allowed` is None where no lease says it, before 0.3; of several the least, to be sure.
+    """
+
+    version: int
+    modes: set[str] = field(default_factory=set)
+    allowed: int | None = None
+
+
+def _attempts(connection: Connection, found: Version) -> list[_Attempt]:
+    """Each evaluation of the genome, in order."""
     table, kin = schema.events, _kin(found)
     last_stale = select(func.coalesce(func.max(table.c.seq), 0)).where(
         table.c.version.in_(kin), table.c.to_state.in_([State.STALE, State.RETIRED])
@@ -111,13 +139,17 @@ def _attempts(connection: Connection, found: Version) -> list[set[str]]:
         table.c.to_state == State.EVALUATING,
         table.c.seq > last_stale.scalar_subquery(),
     )
-    attempts: dict[int, list[set[str]]] = {}
+    attempts: list[_Attempt] = []
+    latest: dict[int, _Attempt] = {}
     for row in connection.execute(leases.order_by(table.c.seq)):
-        own = attempts.setdefault(row.version, [])
-        if row.action == "begin_evaluation" or not own:
-            own.append(set())
-        own[-1].add(rows.lease_mode(connection, row.version, row.evidence_sha256))
-    return [modes for own in attempts.values() for modes in own]
+        if row.action == "begin_evaluation" or row.version not in latest:
+            latest[row.version] = _Attempt(row.version)
+            attempts.append(latest[row.version])
+        one, said = latest[row.version], rows.leased(connection, row.version, row.evidence_sha256)
+        one.modes.add(said["mode"])
+        if (most := said.get("attempts")) is not None:
+            one.allowed = min(most, one.allowed or most)
+    return attempts
 
 
 def check_genome(connection: Connection, found: Version, mode: str) -> None:

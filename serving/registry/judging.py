@@ -117,7 +117,7 @@ def begin(
     guards.check_genome(step.connection, found, mode)
     guards.check_attempts(step.connection, found, mode, max_attempts)
     frozen = {"suite_version": suite_version, "policy_digest": policy_digest}
-    return _lease(step, version, found.attempt + 1, lease_seconds, frozen)
+    return _lease(step, version, found.attempt + 1, lease_seconds, frozen, max_attempts)
 
 
 def resume(
@@ -127,13 +127,16 @@ def resume(
     suite_version: str,
     policy_digest: str,
     incumbent_digest: str | None,
+    max_attempts: int,
     lease_seconds: float,
 ) -> dict[str, Any]:
     """Resume an interrupted attempt; if its tuple has changed, freeze the new one."""
     found = step.version(version)
     guards.check_incumbent(step, version, incumbent_digest)
     guards.check_unjudged(step.connection, found, attempt)
-    guards.check_genome(step.connection, found, _mode(step, found))  # a copy may have failed
+    mode = _mode(step, found)
+    guards.check_genome(step.connection, found, mode)  # a copy may have failed
+    guards.check_attempts(step.connection, found, mode, max_attempts, resumed=True)
     frozen = {"suite_version": suite_version, "policy_digest": policy_digest}
     now = {**frozen, "incumbent_generation": step.generation()}
     same = all(getattr(found, name) == value for name, value in now.items())
@@ -143,7 +146,7 @@ def resume(
     if found.state is State.EVALUATING:
         why = "champion, suite or rules changed while its evaluation was cut off"
         step.by_ledger(CUT_OFF, why).move(version, State.ERROR, deadline=None)
-    return _lease(step, version, attempt, lease_seconds, frozen)
+    return _lease(step, version, attempt, lease_seconds, frozen, max_attempts)
 
 
 def renew(step: Step, version: int, attempt: int, seconds: float) -> None:
@@ -242,19 +245,28 @@ def _take_again(step: Step, found: Version, seconds: float) -> None:
         return
     frozen = {"suite_version": found.suite_version, "policy_digest": found.policy_digest}
     again = step.by_ledger("resume_evaluation", "its lease ran out while it was at work")
-    _lease(again, found.version, found.attempt, seconds, frozen)
+    _lease(again, found.version, found.attempt, seconds, frozen, None)
 
 
 def _lease(
-    step: Step, version: int, attempt: int, seconds: float, frozen: Mapping[str, Any]
+    step: Step,
+    version: int,
+    attempt: int,
+    seconds: float,
+    frozen: Mapping[str, Any],
+    max_attempts: int | None,
 ) -> dict[str, Any]:
-    """Write a lease and the tuple that its verdict will be about into the version's row."""
+    """Write a lease and the tuple that its verdict will be about into the version's row.
+
+    `max_attempts` None: as an earlier lease of the attempt says.
+    """
     champion, until, found = step.champion(), step.now + seconds, step.version(version)
     incumbent = guards.incumbent(step, found)
+    said = {"mode": _mode(step, found)} | ({"attempts": max_attempts} if max_attempts else {})
     step.move(
         version,
         State.EVALUATING,
-        evidence={"mode": _mode(step, found)},
+        evidence=said,
         rules=frozen["policy_digest"],
         attempt=attempt,
         deadline=until,

@@ -276,7 +276,7 @@ class Ledger:
         `incumbent_digest` is the champion that the caller will judge against (`None`: no champion).
         Raises `TransitionRefused` if it is not the current champion, if another evaluation holds
         the lease, if the genome was rejected before, or if `max_attempts` evaluations of this
-        genome in this world were made.
+        genome in this world were made, or some by another rule that leave too little of its alpha.
         """
 
         def work(step: Step) -> dict[str, Any]:
@@ -295,6 +295,7 @@ class Ledger:
         policy_digest: str,
         who: Who,
         incumbent_digest: str | None = None,
+        max_attempts: int = 3,
         lease_seconds: float = LEASE_SECONDS,
     ) -> Evaluation:
         """Resume an attempt that was interrupted before its verdict, with a new lease.
@@ -307,7 +308,7 @@ class Ledger:
 
         def work(step: Step) -> dict[str, Any]:
             frozen = (suite_version, policy_digest, incumbent_digest)
-            return judging.resume(step, version, attempt, *frozen, lease_seconds)
+            return judging.resume(step, version, attempt, *frozen, max_attempts, lease_seconds)
 
         return Evaluation(**self._take("resume_evaluation", who, {}, work, version=version))
 

@@ -95,11 +95,11 @@ def leased_mode(connection: Connection, version: int) -> str | None:
     return None if digest is None else str(find_evidence(connection, str(digest))["mode"])
 
 
-def lease_mode(connection: Connection, version: int, evidence: str | None) -> str:
-    """The mode that a lease with this evidence says to judge in; before 0.3 the version's own."""
+def leased(connection: Connection, version: int, evidence: str | None) -> dict[str, Any]:
+    """What a lease with this evidence says; before 0.3 only to judge in the version's own mode."""
     if evidence is not None:
-        return str(find_evidence(connection, evidence)["mode"])
-    return find_version(connection, version).mode
+        return find_evidence(connection, evidence)
+    return {"mode": find_version(connection, version).mode}
 
 
 def passed_mode(connection: Connection, version: int, before: int | None = None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -270,6 +271,38 @@ def test_attempts_belong_to_a_genome_whatever_its_manifest_says(steps: Any) -> N
         steps.judge(version, "inconclusive")
     with pytest.raises(TransitionRefused, match="evaluated 3 times"):
         steps.begin(steps.register(manifest=manifest(4)))
+
+
+def test_attempts_by_changing_rules_share_one_alpha(steps: Any) -> None:
+    """An attempt takes 1 / gate.attempts of alpha: ten, each by one more, took .146 of .05."""
+    version = steps.register(manifest=manifest(0))
+    steps.begin(version, max_attempts=1)
+    steps.judge(version, "inconclusive")
+    said = r"by gate.attempts 1, and its attempts share one alpha, which one by gate.attempts 2"
+    for another in (version, steps.register(manifest=manifest(1))):
+        with pytest.raises(TransitionRefused, match=said):
+            steps.begin(another, max_attempts=2)
+    for rules in [(2, 3, 4, 5, 6, 7, 8, 9, 10), (3, 2, 4, 10), (10, 2, 2, 3), (4, 2, 10, 8, 8)]:
+        version, taken = steps.register(), 0.0
+        for most in rules:
+            with contextlib.suppress(TransitionRefused):
+                steps.begin(version, max_attempts=most)
+                steps.judge(version, "inconclusive")
+                taken += 1 / most
+        assert 0.75 <= taken <= 1
+
+
+def test_an_attempt_that_is_resumed_by_another_rule_takes_no_more_alpha(steps: Any) -> None:
+    version = steps.register()
+    steps.begin(version, max_attempts=2)
+    steps.judge(version, "inconclusive")
+    steps.begin(version, max_attempts=2)
+    with pytest.raises(TransitionRefused, match="evaluated 1 times, 1 are allowed"):
+        steps.resume(version, max_attempts=1, policy_digest="q" * 64)
+    assert steps.resume(version, max_attempts=3, policy_digest="q" * 64).attempt == 2
+    steps.judge(version, "inconclusive")
+    with pytest.raises(TransitionRefused, match="share one alpha"):
+        steps.begin(version, max_attempts=3)  # it was begun by the first rule, and may be seen
 
 
 def in_mode(ledger: Ledger, salt: int, mode: str) -> int:
