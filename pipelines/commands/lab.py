@@ -33,7 +33,11 @@ def experiment(
     ],
     seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
     arm: Annotated[
-        list[str] | None, typer.Option(help="Compare with this arm only; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Compare the method with this arm only; repeatable. Where the method has several "
+            "arms, those that you name, or else all."
+        ),
     ] = None,
     arms: Annotated[
         str | None,

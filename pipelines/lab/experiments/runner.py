@@ -41,10 +41,10 @@ def run_experiment(
 
     `out` then holds `index.html`, `report.json` (with each arm's parameters), `results.csv` (a row
     per run and phase), `curves.csv` (a row per run and generation), and the runs, from which a
-    stopped experiment resumes. `arms` are those to run beside the method's own, by default all;
-    `sets` (`section.key=value`) apply to every arm; `workers` runs are run at a time. Raises
-    `ConfigError` for an unknown name, arm or parameter, and, before any run, for what an arm cannot
-    have.
+    stopped experiment resumes. `arms` are those to run beside the method's own (see `only`), by
+    default all; `sets` (`section.key=value`) apply to every arm; `workers` runs are run at a time.
+    Raises `ConfigError` for an unknown name, arm or parameter, and, before any run, for what an arm
+    cannot have.
     """
     experiment = find(name, quick, sets)
     if arms:
@@ -75,11 +75,20 @@ def find(name: str, quick: bool, sets: Sequence[str]) -> Experiment:
 
 
 def only(experiment: Experiment, arms: Sequence[str]) -> Experiment:
-    """The experiment with the method's own arms and the given ones; `none`: no others."""
+    """The experiment with the method's own arm and the given ones; `none`: no others.
+
+    Where the method has several arms and none of them is its defaults, as one for each function,
+    all are kept, or those alone that are given.
+    """
     arms = [arm for arm in arms if arm != "none"]
     for arm in arms:
         _check_known(f"arm of {experiment.name}", arm, experiment.arms)
-    kept = {k: v for k, v in experiment.arms.items() if METHOD in k or k in arms}
+    own = [arm for arm in experiment.arms if METHOD in arm]
+    if METHOD in own:
+        own = [METHOD]
+    elif any(arm in own for arm in arms):
+        own = []
+    kept = {k: v for k, v in experiment.arms.items() if k in own or k in arms}
     return replace(experiment, arms=kept)
 
 

@@ -334,6 +334,13 @@ def test_chosen_arms_run_beside_the_method(tmp_path: Path) -> None:
         "self-referential 0.3",
     ]
     assert all("constant" not in a for a in runner.only(catalogue.start_rate(True), ["none"]).arms)
+    named = ["self-referential 0.1", "constant-rate 0.1"]
+    assert list(runner.only(catalogue.start_rate(True), named).arms) == named
+    shapes = "self-referential that sees shapes"
+    several = catalogue.EXPERIMENTS["architectures"](True)
+    assert shapes in several.arms
+    assert list(runner.only(several, ["none"]).arms) == ["self-referential"]
+    assert list(runner.only(several, [shapes]).arms) == ["self-referential", shapes]
     with pytest.raises(ConfigError, match=r"no arm of cartpole-switch 'gaa'; did you mean 'ga'"):
         runner.run_experiment("cartpole-switch", arms=["gaa"], out=tmp_path, quick=True)
 
