@@ -3,8 +3,8 @@
 Commands only parse and print; what they do is in the modules they call, which are imported when
 they are called, so that `srghn --help` answers at once.
 
-Exit codes: 0 done (for `gate`: passed), 1 refused or failed, 2 inconclusive, 3 error, 130 stopped
-by the user.
+Exit codes: 0 done (for `run` and `gate`: passed), 1 refused or failed, 2 inconclusive, 3 error, 130
+stopped by the user.
 """
 
 from __future__ import annotations

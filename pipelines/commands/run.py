@@ -113,6 +113,8 @@ def run(
 ) -> None:
     """Evolve a candidate in the sandbox, judge it, and record the verdict.
 
+    Exit code: 0 passed, or nothing new; 1 failed, 2 inconclusive, 3 error.
+
     Examples:
 
       srghn run --preset cartpole-switch --set evolution.generations=200
@@ -147,6 +149,7 @@ def run(
         print_json(result)
     else:
         _tell(result)
+    raise typer.Exit(VERDICT_EXIT[result.get("verdict", "passed")])
 
 
 def gate(

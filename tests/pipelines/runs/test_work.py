@@ -23,6 +23,7 @@ from prefect.settings import (
 )
 from torch import nn
 
+from pipelines.commands.run import VERDICT_EXIT
 from pipelines.runs import flow, runner, shown, work, workspaces
 from pipelines.runs.flow import run_here
 from pipelines.runs.prepare import prepared, resolved
@@ -76,6 +77,15 @@ def test_the_command_says_so_and_ends_well(home: Home, preset: str, srghn_here: 
     done = srghn_here("run", "--preset", preset, "--from", "scratch", env=place)
     assert done.returncode == 0, done.stderr
     assert "nothing new: run tiny made version 1" in done.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("verdict", "code"), VERDICT_EXIT.items())
+def test_the_command_ends_as_the_verdict_says(
+    preset: str, srghn_here: Srghn, monkeypatch: pytest.MonkeyPatch, verdict: str, code: int
+) -> None:
+    """As `srghn gate` does; it ended with 0 whatever the verdict was."""
+    monkeypatch.setattr(runner, "start_run", lambda *_: {"verdict": verdict})
+    assert srghn_here("run", "--preset", preset, "--json").returncode == code
 
 
 @pytest.mark.parametrize(
