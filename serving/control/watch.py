@@ -125,7 +125,7 @@ class Watch:
     ) -> None:
         self._ledger, self._policy, self._clock = ledger, policy, clock
         self._remembered = remembered
-        self._told, self._sight = 0, Sight(ledger, policy)
+        self._told, self._sight = 0, Sight(ledger, policy, clock)
         self._ahead_at = 0.0
 
     def look(self) -> None:
@@ -164,7 +164,8 @@ class Watch:
         So the evidence begins anew; a standing alarm and the mean so far are kept.
         """
         with self._ledger.database().read() as connection:
-            last = episodes.last(connection, self._policy)
+            newest = episodes.newest(connection, self._policy, 1)
+        last = newest[0].n if newest else 0
         kept = replace(state, detector=state.detector.reset()).to_json() if state else ORDER
         self._ledger.advance_watch(self._policy, after, last, kept)
         return True  # whichever worker did it

@@ -197,14 +197,14 @@ def after(connection: Connection, policy: str, n: int, limit: int) -> list[Start
     """A policy's first `limit` starts after number `n`, in order of start."""
     table = schema.starts
     query = select(table).where(table.c.policy == policy, table.c.n > n).order_by(table.c.n)
-    return [to_start(row) for row in connection.execute(query.limit(limit)).mappings()]
+    return [StartRow(*row) for row in connection.execute(query.limit(limit))]
 
 
-def last(connection: Connection, policy: str) -> int:
-    """The number of a policy's latest start; 0 if there is none."""
+def newest(connection: Connection, policy: str, limit: int) -> list[StartRow]:
+    """A policy's latest `limit` starts, the last one first."""
     table = schema.starts
-    query = select(table.c.n).where(table.c.policy == policy).order_by(table.c.n.desc())
-    return connection.execute(query.limit(1)).scalar() or 0
+    query = select(table).where(table.c.policy == policy).order_by(table.c.n.desc())
+    return [StartRow(*row) for row in connection.execute(query.limit(limit))]
 
 
 def started(

@@ -188,6 +188,8 @@ class Start:
 class StartRow:
     """A stored start: `n` is its number. The outcome's fields are None until there is one.
 
+    The fields are in the order of the table's columns.
+
     `moved`: it is evidence for neither arm, whatever its outcome, because another version went on
     with it or a request lacked its token. `counted` is False if the outcome is no evidence: outside
     a trial, or moved. (One beyond its poster's share is left out where evidence is counted.)

@@ -49,6 +49,14 @@ def newest(database: Database, policy: str) -> int:
         return int(found.scalar() or 0)
 
 
+def oldest(database: Database, policy: str) -> float:
+    """When a policy's oldest stored sample was taken, in Unix seconds; 0 if there is none."""
+    table = schema.samples
+    query = select(table.c.at).where(table.c.policy == policy).order_by(table.c.n)
+    with database.read() as connection:
+        return float(connection.execute(query.limit(1)).scalar() or 0.0)
+
+
 def latest(
     database: Database, policy: str, version: int, generation: int, most: int
 ) -> list[Sample]:

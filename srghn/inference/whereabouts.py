@@ -36,11 +36,15 @@ def quantiles(rows: Float) -> Float:
     return found
 
 
-def farthest(rows: Float, kept: Float, count: int) -> Moved:
-    """Compare a sample (n, d) with `kept` quantiles (d, GRID) of a sample of `count` rows."""
+def farthest(rows: Float, kept: Float, count: int, unseen: float = 0.0) -> Moved:
+    """Compare a sample (n, d) with `kept` quantiles (d, GRID) of a sample of `count` rows.
+
+    `unseen` is the share of the sample that is not among its rows. Wherever it lies, it changes no
+    distance by more; `p` is that of a distance less it.
+    """
     distances = [_distance(np.sort(rows[:, i]), kept[i]) for i in range(rows.shape[1])]
     worst = int(np.argmax(distances))
-    p = _tail(distances[worst], len(rows) * count / (len(rows) + count))
+    p = _tail(max(distances[worst] - unseen, 0.0), len(rows) * count / (len(rows) + count))
     return Moved(worst, distances[worst], min(1.0, p * len(distances)))
 
 

@@ -10,6 +10,7 @@ from pipelines.adapt import baseline as baseline_module
 from pipelines.adapt.play import play
 from serving.control.samples import step_of
 from serving.control.sight import BASELINE, Sight, baseline
+from serving.registry.records import Start
 from serving.registry.samples import Sample, keep
 from srghn.envs import parse
 from tests.conftest import Srghn
@@ -27,13 +28,14 @@ def serve(served: Served, seed: int, moved: str | None) -> None:
         whole=False,
     )  # fmt: skip
     assert played.observed is not None
-    name = next(name for name in map(str, range(10**6)) if step_of(name) == 0)
+    of = champion.version, champion.generation
+    names = (name for n in range(10**6) if step_of(name := f"{seed}-{n}") == 0)
     found = [
-        Sample(
-            champion.version, champion.generation, name, 0, 0.0, row[1:5].astype("<f4").tobytes()
-        )
-        for row in played.observed
+        Sample(*of, name, 0, 0.0, row[1:5].astype("<f4").tobytes())
+        for name, row in zip(names, played.observed, strict=False)
     ]
+    starts = [Start(each.episode, of[0], generation=of[1], deadline=9e9) for each in found]
+    served.ledger.start_episodes(starts)
     keep(served.ledger.database(), "policy", found, 10_000)
 
 
