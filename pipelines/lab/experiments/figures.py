@@ -1,4 +1,7 @@
-"""The page's figures: medians over seeds with quartile bands, against evaluations."""
+"""The page's figures: medians over seeds with quartile bands, against evaluations.
+
+A figure is `wide` for a desktop, with its legend beside it, or narrow for a phone.
+"""
 
 from __future__ import annotations
 
@@ -29,30 +32,33 @@ class Curve:
     caption: str = ""
 
 
-def draw(curve: Curve, frame: pd.DataFrame, arms: Sequence[str], switches: Sequence[int]) -> str:
+def draw(
+    curve: Curve,
+    frame: pd.DataFrame,
+    arms: Sequence[str],
+    switches: Sequence[int],
+    wide: bool = True,
+) -> str:
     """One SVG with a line and a band per arm, and the switches as vertical lines.
 
     `frame` has a row per arm, seed and generation; `switches` are generations.
     """
     with mpl.rc_context(_SAME):
-        figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+        figure = _figure(3.4, 2.9, arms, wide)
         axes = figure.subplots()
         for number, arm in enumerate(arms):
             _arm(axes, curve, frame[frame["arm"] == arm], number, arm)
         _mark(axes, frame, switches)
         axes.set_xlabel("evaluations spent (episodes)")
+        axes.xaxis.set_major_locator(MaxNLocator(9 if wide else 4))
         axes.set_ylabel(curve.label)
         axes.set_yscale("log" if curve.log else "linear")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
-        figure.legend(loc="outside right center", frameon=False)
-        sink = io.StringIO()
-        figure.savefig(sink, format="svg", metadata={"Date": None})
-    text = sink.getvalue()
-    return text[text.index("<svg") :]
+        return _svg(figure, wide)
 
 
-def draw_wear(frame: pd.DataFrame, arms: Sequence[str], bins: int = 8) -> str:
+def draw_wear(frame: pd.DataFrame, arms: Sequence[str], bins: int = 8, *, wide: bool = True) -> str:
     """One SVG: generations to recover, and the share of phases lost, as switches go by.
 
     `frame` has a row per arm, seed and phase (`generations` is NaN if it was lost). Switches are
@@ -62,8 +68,8 @@ def draw_wear(frame: pd.DataFrame, arms: Sequence[str], bins: int = 8) -> str:
     last = int(after["phase"].max())
     edges = np.linspace(0, last, min(bins, last) + 1).round()
     with mpl.rc_context(_SAME):
-        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure = _figure(3.6, 5.2, arms, wide)
+        left, right = figure.subplots(*((1, 2) if wide else (2, 1)))
         for number, arm in enumerate(arms):
             own = after[after["arm"] == arm]
             taken = (
@@ -85,9 +91,19 @@ def draw_wear(frame: pd.DataFrame, arms: Sequence[str], bins: int = 8) -> str:
             axes.set_ylim(bottom=0)
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", alpha=0.25)
-        figure.legend(loc="outside right center", frameon=False)
-        sink = io.StringIO()
-        figure.savefig(sink, format="svg", metadata={"Date": None})
+        return _svg(figure, wide)
+
+
+def _figure(height: float, narrow_height: float, arms: Sequence[str], wide: bool) -> Figure:
+    """An empty figure: heights in inches, of a narrow one without its legend's rows."""
+    size = (9.2, height) if wide else (4.0, narrow_height + 0.18 * len(arms))
+    return Figure(figsize=size, layout="constrained")
+
+
+def _svg(figure: Figure, wide: bool) -> str:
+    figure.legend(loc="outside right center" if wide else "outside lower center", frameon=False)
+    sink = io.StringIO()
+    figure.savefig(sink, format="svg", metadata={"Date": None})
     text = sink.getvalue()
     return text[text.index("<svg") :]
 

@@ -60,10 +60,11 @@ def write(
     atomic_write(out / "curves.csv", frame.to_csv(index=False))
     kept: dict[str, Any] = _finite(report)
     atomic_write(out / "report.json", json.dumps(kept, indent=1, allow_nan=False) + "\n")
-    wear = ""
+    wear: tuple[str, ...] = ()
     if len(outcomes[0].after_switches) > MANY:
-        wear = figures.draw_wear(results(experiment, outcomes), list(experiment.arms))
-        atomic_write(out / "wear.svg", wear)
+        table, arms = results(experiment, outcomes), list(experiment.arms)
+        wear = tuple(figures.draw_wear(table, arms, wide=wide) for wide in (True, False))
+        atomic_write(out / "wear.svg", wear[0])
     atomic_write(out / "index.html", html(experiment, report, frame, wear))
     return kept
 
@@ -166,9 +167,15 @@ def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def html(
-    experiment: Experiment, report: Mapping[str, Any], frame: pd.DataFrame, wear: str = ""
+    experiment: Experiment,
+    report: Mapping[str, Any],
+    frame: pd.DataFrame,
+    wear: tuple[str, ...] = (),
 ) -> str:
-    """The page: targets, table, figures, and `wear` if there are many switches. Self-contained."""
+    """The page: targets, table, figures, and `wear` if there are many switches. Self-contained.
+
+    Each figure is there twice, for a desktop and for a phone; the page shows the one that fits.
+    """
     frame = frame.replace([-np.inf, np.inf], np.nan)  # where everyone crashed: a gap
     if experiment.log_error:
         frame = frame.assign(best=figures.log_error(frame["best"]))
@@ -176,7 +183,11 @@ def html(
     schedule = experiment.params(next(iter(experiment.arms)), 0).env.schedule
     switches = [switch.generation for switch in schedule]
     drawn = [
-        (curve.caption, group, figures.draw(curve, frame, arms, switches))
+        (
+            curve.caption,
+            group,
+            tuple(figures.draw(curve, frame, arms, switches, wide) for wide in (True, False)),
+        )
         for group, arms in groups(experiment).items()
         for curve in (best, RATE, DIVERSITY)
     ]

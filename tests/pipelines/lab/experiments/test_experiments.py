@@ -262,10 +262,11 @@ def test_an_experiment_ends_in_a_page_two_tables_and_a_report(
     ]
     assert all(row["score_normal"] and row["score_flipped"] for row in rows)
     text = (tmp_path / "index.html").read_text()
-    assert text.count("<svg") == 3
-    # on a phone a figure keeps its width and is scrolled: its text would shrink with it
-    assert len(re.findall(r'<figure><div class="scroll"[^>]*><svg', text)) == 3
-    assert ".scroll > svg { min-width: 760px; }" in text
+    # a phone gets figures of its own: the text of a wide one would shrink with it
+    assert len(re.findall(r'<figure><div class="wide-drawing"><svg', text)) == 3
+    assert text.count('<div class="narrow-drawing"><svg') == 3
+    unnamed = re.findall(r"<td(?: class=\"[a-z]+\")?>", text)  # a row's name; a phone shows no head
+    assert len(unnamed) == len(report["targets"]) + len(report["arms"])
     assert not re.search(r'(src|href)="(https?:)?//', text)
     for target in report["targets"]:
         assert target["wanted"] in text
@@ -410,6 +411,10 @@ def test_what_the_command_line_sets_holds_in_every_arm_and_a_typo_is_refused_at_
         ("cartpole-switch", "evolution.newcomers=0.5", ["cmaes"], "arm cmaes: evolution.newcomers"),
         ("cartpole-switch", "evolution.racing=8", ["ga"], "racing must leave episodes"),
         (
+            "cartpole-switch", "evolution.elites=9", ["self-adaptive-ga-comma"],
+            r"arm self-adaptive-ga-comma: evolution.elites must be at most .* \(8\)",
+        ),
+        (
             "functions-2d", "evolution.strategy=snes", ["none"],
             "arm sphere self-ref.* evolution.strategy: .* got snes; choose arms with --arms",
         ),
@@ -532,7 +537,7 @@ def test_a_run_on_a_function_ends_when_solved_and_is_resumed_as_it_was(tmp_path:
     assert play.play(single, "sphere cmaes", 0, folder) == found
     page.write(single, [found], tmp_path, quick=True)
     text = (tmp_path / "index.html").read_text()
-    assert f"<td>{only.evaluations}</td>" in text
+    assert f">{only.evaluations}</td>" in text
     assert "Recovered" not in text
 
 
