@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srghn.envs.perturb import Perturbation
+from srghn.envs.perturb import Perturbation, check
+from srghn.envs.registry import find
 from srghn.envs.version import EnvVersion
 from srghn.errors import EvaluationError, expect
 
@@ -24,8 +25,8 @@ class Task:
     starts them, episode i being individual i // episodes on seed i % episodes: no result may depend
     on it, and in an environment that wears out no individual then gains by it.
 
-    Raises `ConfigError` for a mode that the version does not have, `EvaluationError` for seeds of
-    another shape or below 0.
+    Raises `ConfigError` for a mode or a perturbation that the version does not have,
+    `EvaluationError` for seeds of another shape or below 0, and for none.
     """
 
     version: EnvVersion
@@ -38,11 +39,14 @@ class Task:
         expect(self.version, EnvVersion, "version", "srghn.pin makes one")
         if self.perturbation is not None:
             expect(self.perturbation, Perturbation, "perturbation", "give its kind and severity")
+            check(self.perturbation, find(self.version.id), self.version.params.backend)
         seeds = np.asarray(self.seeds)
         if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer):
             raise EvaluationError(
                 f"seeds must be int64 (episodes,), got {seeds.dtype} {seeds.shape}"
             )
+        if not len(seeds):
+            raise EvaluationError("seeds must name one episode or more, got none")
         if (seeds < 0).any():
             raise EvaluationError(f"seeds must be 0 or more, got {seeds.min()}")
         object.__setattr__(self, "seeds", seeds)

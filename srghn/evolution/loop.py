@@ -83,6 +83,7 @@ def evolve(
     for name, hook in zip(("on_generation", "on_champion", "stop"), hooks, strict=True):
         expect_function(hook, f"evolve: {name}")
     run_dir, strategy = Path(run_dir), make_strategy(params, version.interface)
+    selection.check_elites(params.evolution)
     run.check_founder(params, strategy, founder)
     if params.evolution.mode is not None:
         version.check_mode(params.evolution.mode)

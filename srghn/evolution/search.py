@@ -15,7 +15,7 @@ from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, expect_function
 from srghn.evolution.base import F32, F64, Population, State, Strategy, asked, told
 from srghn.evolution.registry import STRATEGIES, make_strategy
-from srghn.evolution.selection import clean
+from srghn.evolution.selection import check_elites, clean
 from srghn.ghn import GHN
 from srghn.params import unknown
 
@@ -100,6 +100,7 @@ class Search:
         self.strategy: Strategy[Any] = make_strategy(self.params, line)
         size = self.params.evolution.parents * (1 + self.params.evolution.children)
         _check_used(self.strategy, evolution, ghn, size)
+        check_elites(self.params.evolution)
         self._state: State = self.strategy.init(seed)
         self.best: F32 | None = None
         self.last_best: F32 | None = None

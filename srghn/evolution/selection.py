@@ -10,8 +10,21 @@ import numpy as np
 
 from srghn.compiled import compiled
 from srghn.config import EvolutionParams
+from srghn.errors import ConfigError
 from srghn.evolution.base import F64, I64, NO_PARENT, Population, State
 from srghn.seeding import ahead, stream
+
+
+def check_elites(params: EvolutionParams) -> None:
+    """Raise `ConfigError` for more elites than parents, where there are any.
+
+    Not checked with the parameters, of which records must stay readable.
+    """
+    if params.selection != "plus" and params.elites > params.parents:
+        raise ConfigError(
+            f"evolution.elites must be at most evolution.parents ({params.parents}), for elites "
+            f"are the best of them, got {params.elites}"
+        )
 
 
 @compiled

@@ -142,7 +142,8 @@ class GHN:
         `rates`, a number or an array that broadcasts to (n, parameters), replaces them all: a rate
         of zero gives an identical child. With `birth_decay`, every weight first loses that share;
         what tells nodes' rates and noise apart loses `mutator_decay`, unless rates are given.
-        `out` is where the children are put, by default in an array of their own.
+        `out` (n, genome_size) float32 is where the children are put, by default an array of their
+        own. Raises `ArchitectureMismatch` for arguments that do not fit.
         """
         genomes = self._checked(parents)
         seeds = _checked_seeds(noise_seeds)
@@ -162,11 +163,8 @@ class GHN:
         else:
             kept = np.full_like(self._kept, 1 - self.params.birth_decay)
             used = self._broadcast(rates, len(rows))
-        children = np.empty((len(rows), self.genome_size), np.float32) if out is None else out
-        # no kernel looks where it writes
-        assert children.shape == (len(rows), self.genome_size)
-        assert children.dtype == np.float32
-        assert children.flags.c_contiguous
+        shape = len(rows), self.genome_size
+        children = np.empty(shape, np.float32) if out is None else _checked_out(out, shape)
         kernels.births(
             genomes,
             rows,
@@ -318,6 +316,18 @@ def _softplus(values: Float32) -> Float32:
     """log(1 + exp(x)), in a way that never overflows."""
     positive: Float32 = np.maximum(values, 0) + np.log(1 + np.exp(-np.abs(values)))
     return positive
+
+
+def _checked_out(out: Float32, shape: tuple[int, int]) -> Float32:
+    """`out`, if children fit into it: no kernel looks where it writes."""
+    fits = isinstance(out, np.ndarray) and out.dtype == np.float32 and out.shape == shape
+    if not (fits and out.flags.c_contiguous and out.flags.writeable):
+        got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ArchitectureMismatch(
+            f"out must be a writable, contiguous float32 array {shape}, got {got}; leave it out or "
+            f"give np.empty({shape}, np.float32)"
+        )
+    return out
 
 
 def _checked_seeds(noise_seeds: ArrayLike) -> Int64:

@@ -11,6 +11,7 @@ from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError, SrghnError
 from srghn.evolution.registry import make_strategy
+from srghn.evolution.selection import check_elites
 
 #: What would end runs early, or let them play something else than their schedule.
 NOT_HERE = ("evaluations", "seconds", "until", "mode", "ancestor")
@@ -53,6 +54,7 @@ def _check(experiment: Experiment, params: RunParams, faces: dict[str, Interface
     if key not in faces:
         faces[key] = pin(params.env).interface
     make_strategy(params, faces[key])
+    check_elites(evolution)
 
 
 def _check_generations(experiment: Experiment, params: RunParams) -> None:

@@ -10,7 +10,7 @@ import pytest
 from srghn.config import EngineSettings, EnvParams, NetworkParams, RunParams
 from srghn.envs import pin
 from srghn.envs.interface import Interface
-from srghn.envs.perturb import parse
+from srghn.envs.perturb import Perturbation, parse
 from srghn.errors import ConfigError, EvaluationError
 from srghn.evaluation.base import (
     BACKENDS,
@@ -133,6 +133,10 @@ def test_a_task_is_checked_when_it_is_made() -> None:
             Task(version, "normal", seeds)  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match="seeds must be 0 or more, got -1"):
         Task(version, "normal", np.array([3, -1]))
+    with pytest.raises(EvaluationError, match="seeds must name one episode or more, got none"):
+        Task(version, "normal", np.array([], np.int64))
+    with pytest.raises(ConfigError, match="no perturbation 'observation_nois'; did you mean 'obs"):
+        Task(version, "normal", np.arange(2), Perturbation("observation_nois", 0.1))
     task = Task(version, "normal", [3, 1])  # type: ignore[arg-type]
     np.testing.assert_array_equal(task.seeds, [3, 1])
     noise = parse("observation_noise:0.1")

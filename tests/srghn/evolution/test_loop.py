@@ -183,6 +183,14 @@ def test_a_strategy_that_gives_something_else_is_refused_in_words(
         search.tell([0.0] * len(search.ask()))
 
 
+def test_more_elites_than_parents_are_refused_before_anything_is_written(
+    small_run: Any, play: Play, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"elites must be at most .*, got 99"):
+        play(small_run(selection="tournament", elites=99), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("hook", ["on_generation", "on_champion", "stop"])
 def test_a_hook_that_cannot_be_called_is_refused_at_once(
     hook: str, small_run: Any, tmp_path: Path

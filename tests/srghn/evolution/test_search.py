@@ -85,6 +85,10 @@ def test_what_is_told_is_checked_in_words() -> None:
         ),
         ({"strategy": "ga", "ghn": {"hidden": 9}}, "ga has no use for ghn"),
         (
+            {"selection": "comma", "parents": 3, "elites": 4},
+            r"evolution.elites must be at most evolution.parents \(3\), .* got 4",
+        ),
+        (
             {"strategy": "self-adaptive-ga", "options": {"sigma_min": 2, "sigma_max": 1}},
             "expected sigma_min <= sigma <= sigma_max, got 2, 0.3 and 1",
         ),

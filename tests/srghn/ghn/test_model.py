@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,6 +221,22 @@ def test_rates_can_be_given_per_tensor(ghn: GHN) -> None:
     assert used.shape == (2, len(rates))
     with pytest.raises(ArchitectureMismatch, match="broadcast to"):
         ghn.mutate(parents, [1, 2], rates=[0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("kind", ["float64", "narrow", "a list", "every other row"])
+def test_children_are_put_where_they_fit_or_it_is_said_in_words(ghn: GHN, kind: str) -> None:
+    parents = founders(ghn, 2)
+    room = np.empty((2, ghn.genome_size), np.float32)
+    assert ghn.mutate(parents, [1, 2], out=room)[0] is room
+    np.testing.assert_array_equal(room, ghn.mutate(parents, [1, 2])[0])
+    out: Any = {
+        "float64": room.astype(np.float64),
+        "narrow": room[:, 1:],
+        "a list": room.tolist(),
+        "every other row": np.empty((4, ghn.genome_size), np.float32)[::2],
+    }[kind]
+    with pytest.raises(ArchitectureMismatch, match="out must be a writable, contiguous float32"):
+        ghn.mutate(parents, [1, 2], out=out)
 
 
 def test_birth_decay_shrinks_every_weight(small: CompGraph) -> None:
