@@ -10,7 +10,8 @@ a sound champion looks bad whenever many episodes begin at once. An episode that
 back those after it, until its deadline. An alarm need not wait for it: one that is raised with the
 kindest return of each running episode, and without it, is raised whatever comes of them. Spoilt
 episodes count like others (a spoilt one is no evidence between arms, but here is one version), and
-outcomes after the deadline never do, so that nothing depends on when the watch looks.
+outcomes after the deadline never do, so that nothing depends on when the watch looks. Nor do those
+beyond their token's share (rule `poster_share`).
 
 The state is in the ledger. It is updated by compare-and-set on the number of the last start, in
 the transaction that writes the event of an alarm or a recovery. So several workers count each
@@ -22,7 +23,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -45,6 +46,8 @@ DIAGNOSIS = "diagnosis"
 #: Most starts read at one look. While one that still runs holds back more than `PAGE`, so many are
 #: read only every `AGAIN` seconds, and `PAGE` at the other looks.
 AT_ONCE, PAGE, AGAIN = 5000, 500, 10.0
+#: Outcomes that a token may post in a row, if its share is less than half.
+IN_A_ROW = 2
 #: Marks a state that counts in order of start; one without it counted in order of arrival.
 ORDER = {"order": "start"}
 
@@ -68,7 +71,8 @@ class WatchState:
     """The watch's state for the champion of `generation`; `alarm` is the event's hash, or None.
 
     `outcomes` is the number counted for it; their scaled mean is `total / outcomes`. `outside` of
-    them had a return outside the range, which was clipped.
+    them had a return outside the range, which was clipped. `left_out` are beyond their token's
+    share; `due` holds, for each token in debt, the number of outcomes at which it has paid.
     """
 
     generation: int
@@ -77,6 +81,8 @@ class WatchState:
     total: float = 0.0
     alarm: str | None = None
     outside: int = 0
+    left_out: int = 0
+    due: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "detector": self.detector.to_json(), **ORDER}
@@ -201,6 +207,10 @@ class Watch:
         why = "returns fell below what the gate promised" if state.alarm else "returns hold"
         if state.alarm is None and started >= FEWEST and ended < terms.answered * started:
             status, why = "blind", f"{ended} of the last {started} episodes have an outcome"
+        posted = state.outcomes + state.left_out
+        if status == "steady" and posted >= FEWEST and state.outcomes < terms.answered * posted:
+            said = f"{state.outcomes} of {posted} outcomes count"
+            status, why = "blind", f"{said}; the others are beyond their token's `poster_share`"
         return WatchView(
             status,
             why,
@@ -238,15 +248,12 @@ class Watch:
         """The last start that is counted, the state after it, and whether the level reached B."""
         rules = self._range(champion)
         assert rules is not None  # without them there is no state
-        own = [
-            row
-            for row in found
-            if (row.version, row.generation) == (champion.version, champion.generation)
-            and (_in_time(row) or _runs(row, now))
-        ]
+        own = [row for row in found if _is_of(champion, row) and (_in_time(row) or _runs(row, now))]
+        deployment = self._ledger.deployment_rules(self._policy)
+        share, limit = deployment.poster_share, deployment.watch.run_length
+        own, all_own = within(own, state, share)[0], own
         values = [rules.scale(row.return_ or 0.0) for row in own]
         unknown = [row.arrived is None for row in own]
-        limit = self._ledger.deployment_rules(self._policy).watch.run_length
         place = state.detector.until(values, limit, unknown)[1]
         turned, last = place is not None, found[-1].n
         if place is not None:
@@ -255,13 +262,17 @@ class Watch:
             place = unknown.index(True)
             last = own[place].n - 1
         detector, _ = state.detector.until(values[:place], limit, unknown[:place])
-        returns = [row.return_ or 0.0 for row in own[:place] if row.arrived is not None]
+        own = own[:place]
+        returns = [row.return_ or 0.0 for row in own if row.arrived is not None]
+        ended = sum(row.arrived is not None and row.n <= last for row in all_own)
         counted = replace(
             state,
             detector=detector,
             outcomes=state.outcomes + len(returns),
             total=state.total + sum(map(rules.scale, returns)),
             outside=state.outside + sum(map(rules.outside, returns)),
+            left_out=state.left_out + ended - len(returns),
+            due=within(own, state, share)[1],
         )
         return last, counted, turned
 
@@ -280,6 +291,7 @@ class Watch:
         }
         words = "fell below" if fell else "are back above"
         why = f"returns {words} {100 * state.detector.mean:.1f}% of the range"
+        why += self._culprit(champion, last, state.detector.mean) if fell else ""
         turned = replace(state, detector=mirrored(state.detector, state.detector.mean))
 
         def also(connection: Connection) -> None:
@@ -301,10 +313,60 @@ class Watch:
         logger.warning("watch: %s (version %s)", why, champion.version)
         return True
 
+    def _culprit(self, champion: Champion, last: int, mean: float) -> str:
+        """Words that name the token with more than half of the loss, but not of the outcomes."""
+        rules = self._range(champion)
+        assert rules is not None
+        with self._ledger.database().read() as connection:
+            found = episodes.newest(connection, self._policy, RECENT, last)
+        posted = [
+            (row.poster, max(mean - rules.scale(row.return_ or 0.0), 0.0))
+            for row in found
+            if _is_of(champion, row) and _in_time(row)
+        ]
+        lost: dict[str | None, list[float]] = {}
+        for poster, loss in posted:
+            lost.setdefault(poster, []).append(loss)
+        all_ = sum(loss for _, loss in posted)
+        for poster, own in lost.items():
+            if poster and 2 * sum(own) > all_ and 2 * len(own) < len(posted):
+                share = f"{100 * sum(own) / all_:.0f}%"
+                return (
+                    f"; {share} of the loss is in {len(own)} of {len(posted)} outcomes, by {poster}"
+                )
+        return ""
+
     def _range(self, champion: Champion) -> TrialRules | None:
         """The range for scaling its returns; None for versions registered before 0.3."""
         found = self._ledger.version(champion.version)
         return terms_of(canary_rules(found)) if CANARY in found.manifest else None
+
+
+def within(
+    rows: Sequence[StartRow], state: WatchState, share: float
+) -> tuple[list[StartRow], dict[str, float]]:
+    """Of the next rows those that count, and what each token then owes.
+
+    Of any n outcomes that count in a row, one token has at most `share` n + IN_A_ROW. A cap on all
+    outcomes so far, as in a trial, would let a token keep its share back and then post it at once,
+    and a detector forgets the outcomes before. Running rows count for nobody.
+    """
+    kept, due, total = [], dict(state.due), state.outcomes
+    for row in rows:
+        if row.arrived is not None:
+            poster = row.poster if share < 1 else None
+            owed = max(due.get(poster, 0.0) - total, 0.0) if poster is not None else 0.0
+            if owed > (IN_A_ROW - 1) / share:
+                continue
+            if poster is not None:
+                due[poster] = total + owed + 1 / share
+            total += 1
+        kept.append(row)
+    return kept, {poster: at for poster, at in due.items() if at > total}
+
+
+def _is_of(champion: Champion, row: StartRow) -> bool:
+    return (row.version, row.generation) == (champion.version, champion.generation)
 
 
 def _in_time(row: StartRow) -> bool:

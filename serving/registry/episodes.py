@@ -200,10 +200,14 @@ def after(connection: Connection, policy: str, n: int, limit: int) -> list[Start
     return [StartRow(*row) for row in connection.execute(query.limit(limit))]
 
 
-def newest(connection: Connection, policy: str, limit: int) -> list[StartRow]:
-    """A policy's latest `limit` starts, the last one first."""
+def newest(
+    connection: Connection, policy: str, limit: int, last: int | None = None
+) -> list[StartRow]:
+    """A policy's latest `limit` starts (up to number `last`), the last one first."""
     table = schema.starts
     query = select(table).where(table.c.policy == policy).order_by(table.c.n.desc())
+    if last is not None:
+        query = query.where(table.c.n <= last)
     return [StartRow(*row) for row in connection.execute(query.limit(limit))]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from serving.control import watch as watch_module
-from serving.control.watch import DRIFT, RECOVERY, Watch
+from serving.control.watch import DRIFT, IN_A_ROW, RECOVERY, Watch, WatchState, within
 from serving.registry import episodes, schema
 from serving.registry.groups import Spoilt, spoil
 from serving.registry.ledger import Ledger
@@ -19,6 +21,7 @@ from serving.registry.records import Start, Who
 from serving.registry.rules import WatchTerms
 from serving.registry.schema import POLICY
 from srghn.config import CanaryParams
+from srghn.inference.detect import Detector
 from tests.serving.conftest import Steps
 
 
@@ -323,3 +326,83 @@ def test_an_episode_that_hangs_costs_little_at_most_looks(
     now[0] += watch_module.AGAIN
     watch.look()
     assert served.events() == [DRIFT]
+
+
+def _cap(served: Served, share: float) -> None:
+    rules = served.ledger.deployment_rules(POLICY).model_copy(update={"poster_share": share})
+    served.ledger.set_deployment_rules(rules, who=Who("ann", "no client decides"), policy=POLICY)
+
+
+def _post(served: Served, posters: list[str], return_: float) -> None:
+    served.count += len(posters)
+    names = [f"p-{served.count}-{n}" for n in range(len(posters))]
+    served.begin(*names)
+    for name, poster in zip(names, posters, strict=True):
+        served.end(name, return_, poster)
+
+
+HONEST = [f"client {n}" for n in range(40)]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05])
+def test_no_token_raises_or_hides_an_alarm_beyond_its_share(served: Served, share: float) -> None:
+    """A few lies in a row are enough otherwise, however many honest outcomes went before."""
+    _cap(served, share)
+    _post(served, HONEST * 5, 450.0)
+    _post(served, ["mallory"] * 12, 0.0)
+    served.watch.look()
+    assert served.events() == ([DRIFT] if share == 1 else [])
+    assert served.watch.view().outcomes == (212 if share == 1 else 202)
+    if share < 1:
+        for client in HONEST * 2:
+            _post(served, [client], 300.0)
+            _post(served, ["mallory"] * 5, 500.0)
+        served.watch.look()
+        assert served.events() == [DRIFT]  # hidden by his praise otherwise
+
+
+def test_an_alarm_names_the_token_that_makes_most_of_the_loss(served: Served) -> None:
+    _post(served, HONEST * 5, 450.0)
+    _post(served, ["mallory"] * 30, 0.0)
+    served.watch.look()
+    [event] = [event for event in served.ledger.events() if event.action == DRIFT]
+    assert "; 100% of the loss is in " in event.reason
+    assert event.reason.endswith(" of 200 outcomes, by mallory")
+
+
+def test_a_fall_that_all_clients_see_is_no_tokens(served: Served) -> None:
+    _post(served, HONEST, 450.0)
+    _post(served, HONEST, 100.0)
+    served.watch.look()
+    [event] = [event for event in served.ledger.events() if event.action == DRIFT]
+    assert event.reason == "returns fell below 75.0% of the range"
+
+
+def test_a_cap_that_too_few_tokens_can_meet_is_said(served: Served) -> None:
+    _cap(served, 0.05)
+    _post(served, ["one", "two", "three"] * 10, 0.0)
+    served.watch.look()
+    seen = served.watch.view()
+    assert (seen.status, seen.outcomes) == ("blind", 6)
+    assert "6 of 30 outcomes count; the others are beyond" in seen.why
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+def test_of_any_outcomes_in_a_row_a_token_has_its_share(served: Served, share: float) -> None:
+    """Counted in one look or in many, the same outcomes count."""
+    rng = np.random.default_rng(3)
+    posters = rng.choice(["a", "b", "c", "d"], 300, p=[0.7, 0.1, 0.1, 0.1]).tolist()
+    rows = [SimpleNamespace(poster=poster, arrived=1) for poster in posters]
+    begun = WatchState(1, Detector(0.5, "fall"))
+    kept, due = within(rows, begun, share)  # type: ignore[arg-type]
+    parts, state = [], begun
+    for at in range(0, 300, 7):
+        some, owed = within(rows[at : at + 7], state, share)  # type: ignore[arg-type]
+        parts += some
+        state = replace(state, outcomes=state.outcomes + len(some), due=owed)
+    assert (parts, state.due) == (kept, due)
+    mine = np.concatenate([[0], np.cumsum([row.poster == "a" for row in kept])])
+    for length in range(1, len(kept) + 1):
+        assert (mine[length:] - mine[:-length]).max() <= share * length + IN_A_ROW + 1e-9
+    everything, nothing = within(rows, begun, 1.0)  # type: ignore[arg-type]
+    assert (everything, nothing) == (rows, {})
