@@ -90,6 +90,11 @@ class Call:
         given = self.headers.get(b"x-request-id")
         self.id = new_id() if given is None else request_id(given)
 
+    @property
+    def owner(self) -> str | None:
+        """The owner of the token that it came with; None without one."""
+        return None if self.token is None else self.token.owner
+
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")

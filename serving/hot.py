@@ -155,7 +155,7 @@ class HotPath:
         if forms is not None and long:  # it is known then
             await aside(partial(forms, predictor))
         observation = flat if forms is None else forms(predictor)
-        self._copy(served, observation, episode)
+        self._copy(served, observation, episode, call.owner)
         if episode is None:
             answered, action = self._policy.act_one(served, predictor, observation, forms)
             face = served.face(answered)
@@ -223,9 +223,8 @@ class HotPath:
         if not episode.recorded:
             shown |= {"counted": False, "recorded": False}
             return served.nobody(), orjson.dumps(shown), JSON
-        poster = None if call.token is None else call.token.owner
         try:
-            ended = Ended(episode, said.return_, said.terminated, poster)
+            ended = Ended(episode, said.return_, said.terminated, call.owner)
             stored = await self._policy.episodes.end(ended)
         except UnknownEpisode as error:
             raise BadRequest(404, "episode_id", "an episode of this server", str(error)) from error
@@ -256,7 +255,7 @@ class HotPath:
     async def _batch(self, call: Call) -> Said:
         limits = self._limits
         body = await call.body(self._limit(limits.batch), self._smaller)
-        work = partial(self._act_batch, body, call.header(b"x-client-key"))
+        work = partial(self._act_batch, body, call.header(b"x-client-key"), call.owner)
         served, predictor, actions = work() if len(body) <= LONG else await aside(work)
         face = served.face(predictor)
         if actions.dtype.kind == "f":  # the digits that /v1/act writes
@@ -264,7 +263,9 @@ class HotPath:
         shown = orjson.dumps(actions, option=orjson.OPT_SERIALIZE_NUMPY)
         return face, b'{"actions":%b%b}' % (shown, face.fields), JSON
 
-    def _act_batch(self, body: bytes, client: str | None) -> tuple[Served, Predictor, NDArray[Any]]:
+    def _act_batch(
+        self, body: bytes, client: str | None, owner: str | None
+    ) -> tuple[Served, Predictor, NDArray[Any]]:
         limit, served = self._limits.batch, self._follower.served
         several = b'"forms"' in body
         if several or not served.flat:
@@ -275,7 +276,7 @@ class HotPath:
             forms = Forms(served, partial(_observations, body, served, limit=limit))
         predictor = self._policy.choose(served, client, forms.joins)
         array = forms(predictor)
-        self._copy(served, array[0])
+        self._copy(served, array[0], None, owner)
         return served, *self._policy.predict(served, predictor, array, forms)
 
     async def _infer(self, call: Call) -> Said:
@@ -304,7 +305,7 @@ class HotPath:
         episode: Episode | None = None
         if predictor is None:
             served, predictor, episode = await self._choose(call, served, name, token, forms)
-        work = partial(self._act_tensors, forms, served, predictor, episode)
+        work = partial(self._act_tensors, forms, served, predictor, episode, call.owner)
         answered, actions, memory = await aside(work) if forms.long else work()
         face, sealed = served.face(answered), None
         if episode is not None:
@@ -313,15 +314,20 @@ class HotPath:
         return face, content, more
 
     def _act_tensors(
-        self, forms: Forms[Tensors], served: Served, predictor: Predictor, episode: Episode | None
+        self,
+        forms: Forms[Tensors],
+        served: Served,
+        predictor: Predictor,
+        episode: Episode | None,
+        owner: str | None,
     ) -> tuple[Predictor, Any, bytes]:
         """Who answered; the actions, an array or (for one observation) a list; the new state."""
         taken = forms(predictor)
         if not isinstance(taken, list):
-            self._copy(served, taken[0], episode)
+            self._copy(served, taken[0], episode, owner)
             afresh = partial(_many, forms)
             return *self._policy.predict(served, predictor, taken, afresh), b""
-        self._copy(served, taken, episode)
+        self._copy(served, taken, episode, owner)
         again = partial(_only, forms)
         if episode is None:
             answered, action = self._policy.act_one(served, predictor, taken, again)
@@ -369,14 +375,15 @@ class HotPath:
         self,
         served: Served,
         observation: list[float] | NDArray[np.float32],
-        episode: Episode | None = None,
+        episode: Episode | None,
+        owner: str | None,
     ) -> None:
         """Offer an observation to the shadow, before any policy has answered or failed on it."""
         champion = served.champion
         if served.tried and champion and len(observation) == champion.observation_size:
             name, step = (None, 0) if episode is None else (episode.name, episode.steps)
             listed = observation if isinstance(observation, list) else observation.tolist()
-            self._policy.shadow.offer(served, listed, name, step)
+            self._policy.shadow.offer(served, listed, name, step, owner)
 
     def _limit(self, count: int) -> int:
         served = self._follower.served

@@ -24,13 +24,14 @@ import msgspec
 
 from serving.control.copies import Copy, Of, Said
 from serving.control.helper import Helper
+from serving.control.ordinary import ordinary
 from serving.control.routing import Served, Tried
 from serving.counts import Counts
 from serving.limits import Limits
 from serving.registry.ledger import Ledger
 from serving.registry.records import Canary, Version
 from serving.registry.rules import DeploymentRules
-from serving.trial.compared import Compared
+from serving.trial.compared import Compared, Posted
 from serving.trial.guards import Guarded, guarded
 from serving.trial.rules import GuardTerms
 from srghn.errors import LedgerError
@@ -43,6 +44,8 @@ COMMAND = (sys.executable, "-m", "serving.control.copies")
 LOADS, ANSWERS = 60.0, 10.0
 #: Seconds without a copy after which it ends; the next copy starts it again.
 IDLE = 60.0
+#: Most copies with a poster that are kept while the ledger cannot be written.
+KEPT = 10_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Taken:
     observation: list[float]
     episode: str | None
     step: int
+    poster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ class Shadow:
         self._queue: queue.Queue[Taken | None] = queue.Queue(limits.shadow_queue)
         self._pause, self._retry = 1 / limits.shadow_rate, limits.retry_seconds
         self._helper = Helper([*(command or COMMAND), str(artefacts)])
-        self._terms = GuardTerms()
-        self._seen: dict[int, Compared] = {}
+        self._terms, self._share = GuardTerms(), 0.0  # until the first look
+        self._seen: dict[int, list[Posted]] = {}
         self._failed: dict[int, float] = {}  # versions that did not load, and until when
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"shadow-{policy}", daemon=True)
@@ -120,15 +124,23 @@ class Shadow:
         self._decode = msgspec.json.Decoder(Said).decode
 
     def offer(
-        self, served: Served, observation: list[float], episode: str | None = None, step: int = 0
+        self,
+        served: Served,
+        observation: list[float],
+        episode: str | None = None,
+        step: int = 0,
+        poster: str | None = None,
     ) -> None:
-        """Queue a copy of a request if a version is tried and there is room; never waits."""
+        """Queue a copy of a request if a version is tried and there is room; never waits.
+
+        `poster` is the owner of the token that it came with.
+        """
         if not served.tried or served.champion is None:
             return
         if not self._started:
             self._start()
         try:
-            self._queue.put_nowait(Taken(served, observation, episode, step))
+            self._queue.put_nowait(Taken(served, observation, episode, step, poster))
         except queue.Full:
             self._counts.add("shadow_dropped")
 
@@ -140,16 +152,19 @@ class Shadow:
 
     def look(self) -> None:
         """Add the counts since the last look to the ledger. Blocks; raises `LedgerError`."""
-        self._terms = self._ledger.deployment_rules(self._policy).guards
+        rules = self._ledger.deployment_rules(self._policy)
+        self._terms, self._share = rules.guards, rules.poster_share
         with self._lock:
             seen, self._seen = self._seen, {}
         try:
             while seen:
-                epoch, counted = next(iter(seen.items()))
-                self._ledger.add_compared(self._policy, epoch, counted)
+                epoch, copies = next(iter(seen.items()))
+                self._ledger.add_compared(self._policy, epoch, copies, self._share)
                 del seen[epoch]
         except LedgerError:
-            self._keep(seen)
+            with self._lock:
+                for epoch, copies in seen.items():
+                    self._seen[epoch] = copies + self._seen.get(epoch, [])
             raise
 
     def close(self) -> None:
@@ -162,10 +177,17 @@ class Shadow:
                 self._helper.kill()
                 self._thread.join(0.1)
 
-    def _keep(self, seen: dict[int, Compared]) -> None:
+    def _keep(self, epoch: int, seen: Compared, poster: str | None = None) -> None:
+        """Keep the counts of a copy until the next look; those without a cap as their sum."""
+        said = Posted(seen, poster if self._share < 1 else None)
         with self._lock:
-            for epoch, counted in seen.items():
-                self._seen[epoch] = self._seen.get(epoch, Compared()) + counted
+            kept = self._seen.setdefault(epoch, [])
+            if kept and kept[-1].poster == said.poster is None:
+                kept[-1] = Posted(kept[-1].seen + seen)
+            elif len(kept) < KEPT:
+                kept.append(said)
+            else:
+                self._counts.add("shadow_dropped")
 
     def _run(self) -> None:
         while True:
@@ -189,6 +211,9 @@ class Shadow:
         """Get the answers to one copy, and keep the counts."""
         champion, now = taken.served.champion, time.monotonic()
         assert champion is not None  # without a champion no copy is offered
+        if not ordinary(taken.observation, champion.face):
+            self._counts.add("shadow_dropped")
+            return
         tried = [one for one in taken.served.tried if self._failed.get(one.version, 0) <= now]
         copy = Copy(
             Of(champion.version, champion.digest),
@@ -207,7 +232,7 @@ class Shadow:
         while last.does in ("loads", "asks"):
             line = self._helper.receive(ANSWERS if last.does == "asks" else LOADS)
             if line is None:
-                self._died(last, champion.version, tried)
+                self._died(last, champion.version, tried, taken.poster)
                 return
             last = self._decode(line)
         if last.does == "failed":
@@ -216,9 +241,9 @@ class Shadow:
         self._helper.well()
         for one, seen in zip(tried, last.seen, strict=True):
             if seen is not None:
-                self._keep({one.epoch: seen})
+                self._keep(one.epoch, seen, taken.poster)
 
-    def _died(self, last: Said, champion: int, tried: list[Tried]) -> None:
+    def _died(self, last: Said, champion: int, tried: list[Tried], poster: str | None) -> None:
         """Count a process that ended or hung as a failure of the version it was running."""
         if self._over.is_set():
             return
@@ -235,9 +260,9 @@ class Shadow:
             return
         for one in tried:
             if last.version == champion:
-                self._keep({one.epoch: Compared(copies=1, champion_errors=1)})
+                self._keep(one.epoch, Compared(copies=1, champion_errors=1), poster)
             elif last.version == one.version:
-                self._keep({one.epoch: Compared(copies=1, errors=1)})
+                self._keep(one.epoch, Compared(copies=1, errors=1), poster)
 
     def _not_loaded(self, version: int, why: str) -> None:
         """Do not try a version for a while; requests are not affected."""

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, insert, select, update
 
-from serving.registry import schema
-from serving.trial.compared import NAMES, Compared
+from serving.registry import episodes, schema
+from serving.trial.compared import NAMES, Compared, Given, Posted, within_shares
 
 SHADOW, CANARY = "start_shadow", "start_canary"
 _table = schema.compared
 
 
-def add(connection: Connection, policy: str, epoch: int, seen: Compared) -> None:
-    """Add a worker's counts since its last call."""
+def add(
+    connection: Connection, policy: str, epoch: int, copies: Sequence[Posted], share: float
+) -> None:
+    """Add a worker's copies since its last call; no poster gives more than `share` of them all."""
+    given = {} if share == 1 else _given(connection, policy, epoch)
+    seen, after = within_shares(copies, given, share)
+    if share < 1:
+        _keep(connection, policy, epoch, after)
     mine = (_table.c.policy == policy) & (_table.c.epoch == epoch)
     added = {name: _table.c[name] + getattr(seen, name) for name in NAMES}
     if connection.execute(update(_table).where(mine).values(added)).rowcount == 0:
         connection.execute(insert(_table).values(policy=policy, epoch=epoch, **vars(seen)))
+
+
+def _given(connection: Connection, policy: str, epoch: int) -> Given:
+    """The numbers by poster. They lie beside the trials' states, under the number -epoch."""
+    found = episodes.find_running(connection, schema.trial_state, policy, -epoch)
+    return {} if found is None else found.state
+
+
+def _keep(connection: Connection, policy: str, epoch: int, given: Given) -> None:
+    table, said = schema.trial_state, {"state": json.dumps(given)}
+    mine = (table.c.policy == policy) & (table.c.trial == -epoch)
+    if connection.execute(update(table).where(mine).values(said)).rowcount == 0:
+        row = {"policy": policy, "trial": -epoch, "n": 0, "generation": 0}
+        connection.execute(insert(table).values({**row, **said}))
 
 
 def find(connection: Connection, policy: str, epoch: int) -> Compared:

@@ -11,7 +11,7 @@ from serving.registry import comparisons, episodes, rows, schema
 from serving.registry.database import Database
 from serving.registry.records import Outcome, Running, Start, StartRow
 from serving.registry.schema import POLICY
-from serving.trial.compared import Compared
+from serving.trial.compared import Compared, Posted
 
 
 class EpisodeLog:
@@ -105,10 +105,16 @@ class EpisodeLog:
         with self._database.read() as connection:
             return episodes.answered(connection, policy, recent, since, now)
 
-    def add_compared(self, policy: str, epoch: int, seen: Compared) -> None:
-        """Add counts from copies of requests to the shadow or trial of event `epoch`."""
+    def add_compared(
+        self, policy: str, epoch: int, seen: Compared | Sequence[Posted], share: float = 1.0
+    ) -> None:
+        """Add counts from copies of requests to the shadow or trial of event `epoch`.
+
+        Of copies with their posters none gives more than `share` of what decides a guard.
+        """
+        copies = [Posted(seen)] if isinstance(seen, Compared) else seen
         with self._database.write() as connection:
-            comparisons.add(connection, policy, epoch, seen)
+            comparisons.add(connection, policy, epoch, copies, share)
 
     def compared(self, policy: str, version: int) -> tuple[int, Compared]:
         """The event that last made a version shadow or canary, and the counts since then.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+from serving.trial.rules import within_share
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,38 @@ class Compared:
 
 
 NAMES = tuple(field.name for field in fields(Compared))
+
+
+@dataclass(frozen=True)
+class Posted:
+    """The counts of one copy, and the caller who sent the request; None: one without a cap."""
+
+    seen: Compared
+    poster: str | None = None
+
+
+#: Numbers of copies by kind and poster; "" are all without a cap.
+Given = Mapping[str, Mapping[str, int]]
+
+
+def within_shares(copies: Iterable[Posted], given: Given, share: float) -> tuple[Compared, Given]:
+    """The sum of the copies that are within their posters' shares, and the numbers after them.
+
+    As with outcomes in a trial, no poster gives more than `share` of what decides a guard, of the
+    copies before its own: neither of those on which one version alone failed, nor of those that
+    both answered. So no caller's requests alone end a trial. The others are left out.
+    """
+    total, after = Compared(), {kind: dict(given.get(kind, {})) for kind in ("failed", "timed")}
+    sums = {kind: sum(counts.values()) for kind, counts in after.items()}
+    for one in copies:
+        seen, poster = one.seen, one.poster or ""
+        failed = seen.errors + seen.champion_errors + seen.invalid + seen.champion_invalid
+        added = {kind: n for kind, n in (("failed", failed), ("timed", seen.timed)) if n}
+        counted = (within_share(after[kind].get(poster, 0), sums[kind], share) for kind in added)
+        if poster and not all(counted):
+            continue
+        for kind, count in added.items():
+            after[kind][poster] = after[kind].get(poster, 0) + count
+            sums[kind] += count
+        total += seen
+    return total, after

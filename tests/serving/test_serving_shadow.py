@@ -23,6 +23,7 @@ from serving.limits import Limits
 from serving.registry.ledger import POLICY
 from serving.registry.records import Who
 from serving.registry.rules import DeploymentRules, HoldbackTerms
+from serving.tokens import Tokens
 from serving.trial.assignment import arm_of, trial_key
 from serving.trial.rules import GuardTerms
 from srghn.config import CanaryParams
@@ -264,6 +265,40 @@ def test_a_canary_that_fails_is_covered_and_aborted_by_the_guard(home: Any) -> N
     assert said["guard"]["capital"] >= said["guard"]["needed"]
 
 
+def test_observations_that_no_environment_shows_end_no_trial(home: Any) -> None:
+    """Of 1e38 the sums of a sound network overflow, maybe the canary's alone."""
+    home.first()
+    version = home.approved(brittle=True)
+    home.steps.canary(version, weight=0.5)
+    with opened(home, shadow_rate=10_000) as client:
+        wait_for(lambda: tried(client))
+        for _ in range(20):
+            client.post("/v1/act", json={"observation": [0.0, 0.0, 0.0, 3e38]})
+        wait_for(lambda: "srghn_shadow_dropped_total 20.0" in client.get("/metrics").text)
+        time.sleep(0.1)
+        assert home.ledger.canary() is not None
+    assert copies(home, version).copies == 0
+
+
+def test_a_copy_comes_with_the_owner_of_its_token(home: Any) -> None:
+    home.first()
+    shadow(home, bias=1.0)
+    token = Tokens(home.ledger.database()).add("ann", ["infer"])
+    home.settings = home.settings.model_copy(update={"auth": "inference"})
+    found: list[str | None] = []
+    with opened(home) as client:
+        wait_for(lambda: tried(client))
+        service = client.app.state.service  # type: ignore[attr-defined]
+        service.default.shadow.offer = lambda *given: found.append(given[-1])
+        client.headers.update({"Authorization": f"Bearer {token}"})
+        act(client, episode_id="e")
+        client.post("/v1/act/batch", json={"observations": [OBSERVATION] * 3})
+        for rows in (1, 2):
+            data = {"shape": [rows, 4], "datatype": "FP32", "data": OBSERVATION * rows}
+            client.post("/v2/models/policy/infer", json={"inputs": [{"name": "obs", **data}]})
+    assert found == ["ann"] * 4
+
+
 def test_where_both_fail_the_canary_is_not_to_blame(home: Any) -> None:
     home.first(brittle=True)
     version = home.approved(brittle=True, salt=1)
@@ -315,7 +350,7 @@ def test_counts_that_the_ledger_did_not_take_are_kept(home: Any, monkeypatch: An
     from srghn.errors import LedgerError
 
     made = Shadow(home.ledger, home.settings.home, Counts(), Limits(), POLICY)
-    made._keep({5: Compared(copies=2)})
+    made._keep(5, Compared(copies=2))
     real: Callable[..., None] = home.ledger.add_compared
 
     def fails(*_: Any) -> None:
@@ -325,7 +360,7 @@ def test_counts_that_the_ledger_did_not_take_are_kept(home: Any, monkeypatch: An
     with pytest.raises(LedgerError):
         made.look()
     monkeypatch.setattr(home.ledger, "add_compared", real)
-    made._keep({5: Compared(copies=1)})
+    made._keep(5, Compared(copies=1))
     made.look()
     assert made._seen == {}
     with home.ledger._database.read() as connection:

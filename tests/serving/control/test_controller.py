@@ -17,6 +17,7 @@ from serving.registry.ledger import Ledger
 from serving.registry.records import Canary, Start, Who
 from serving.registry.schema import POLICY
 from serving.registry.states import State
+from serving.trial.compared import Compared, Posted
 from serving.trial.decision import advance
 from serving.trial.evidence import Log, begin
 from srghn.config import CanaryParams
@@ -378,3 +379,17 @@ def test_a_trial_that_no_episode_joins_expires(ledger: Ledger, steps: Any) -> No
     assert event.reason == "no new episode joined the trial within 7 days"
     steps.canary(trial.version)  # it may be tried again
     assert ledger.verify() == ledger.count()
+
+
+def test_one_callers_observations_end_no_trial(trial: Trial) -> None:
+    failed = Compared(copies=1, invalid=1)
+    for _ in range(20):
+        mine = [Posted(failed, "mallory")] * 5
+        trial.ledger.add_compared(POLICY, trial.canary.epoch, mine, 0.05)
+        assert not trial.look()
+    assert trial.ledger.compared(POLICY, trial.version)[1] == failed
+    others = [Posted(failed, f"client {n}") for n in range(12)]
+    trial.ledger.add_compared(POLICY, trial.canary.epoch, others, 0.05)
+    assert trial.look()
+    assert trial.state is State.ABORTED
+    assert trial.ledger.verify()

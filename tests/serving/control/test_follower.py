@@ -119,7 +119,7 @@ def test_a_ledger_that_can_be_read_but_not_written_leaves_the_server_ready(
     service = PolicyService(POLICY, home.ledger, home.store, limits, unblind=False)
     service.follower.poll()
     home.steps.play(canary, 10.0, 12.0, 3)
-    service.shadow._keep({canary.epoch: Compared(copies=1)})
+    service.shadow._keep(canary.epoch, Compared(copies=1))
     told: list[str] = []
     service.follower.looks.append(lambda: told.append("look"))
     monkeypatch.setattr(home.ledger.database(), "write", refusing(kind))

@@ -7,7 +7,7 @@ from bisect import bisect_left
 import numpy as np
 import pytest
 
-from serving.trial.compared import Compared
+from serving.trial.compared import Compared, Given, Posted, within_shares
 from serving.trial.guards import broken
 from serving.trial.rules import GuardTerms
 
@@ -63,6 +63,40 @@ def test_a_version_that_is_no_worse_is_ended_seldom_however_often_one_looks(kind
     ended = (np.cumsum(steps, axis=1) >= np.array(fatal)).any(axis=1).mean()
     share = TERMS.alpha / 3
     assert 0 < ended <= share + 3 * np.sqrt(share / 5000)
+
+
+FAILED, SLOW = Compared(copies=1, invalid=1), Compared(copies=1, timed=1, slower=1)
+FINE = Compared(copies=1, timed=1)
+
+
+def shared(copies: list[Posted], share: float, workers: int = 3) -> Compared:
+    """The copies as several workers add them, ten at a time."""
+    total, given = Compared(), dict[str, dict[str, int]]()
+    state: Given = given
+    for start in range(0, len(copies), 10 * workers):
+        for worker in range(workers):
+            part = copies[start + worker : start + 10 * workers : workers]
+            seen, state = within_shares(part, state, share)
+            total += seen
+    return total
+
+
+@pytest.mark.parametrize("bad", [FAILED, SLOW])
+@pytest.mark.parametrize("honest", [0, 10, 1000])
+def test_no_caller_alone_breaks_a_guard(bad: Compared, honest: int) -> None:
+    """One that was let in broke it with 12 observations, however many others had seen no fault."""
+    others = [Posted(FINE, f"client {n % 40}") for n in range(honest)]
+    flood = [Posted(bad, "mallory")] * 1000
+    mixed = [one for pair in zip(others, flood, strict=False) for one in pair]
+    for copies in ([*others, *flood], [*flood, *others], [*mixed, *flood]):
+        assert broken(shared(copies, 0.05), TERMS) is None
+    assert broken(shared(flood, 1.0), TERMS) is not None
+
+
+def test_what_every_caller_sees_breaks_a_guard_as_soon_as_without_a_cap() -> None:
+    seen = shared([Posted(FAILED, f"client {n}") for n in range(13)], 0.05)
+    assert broken(seen, TERMS) is not None
+    assert within_shares([Posted(FAILED)] * 13, {}, 0.05)[0].invalid == 13  # no token, no cap
 
 
 def test_slow_is_by_ratio_and_slack() -> None:
