@@ -2,17 +2,24 @@
 
 MLflow keeps absolute artifact locations in its database. A home that was moved or copied would
 write into the folder it had before, so they are mended before the store is used.
+
+MLflow makes its database by some fifty migrations and cannot go on with one that a kill or a full
+disk cut off. So a new one is made beside its place and linked there once it is whole.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 from serving.settings import Settings
-from srghn.errors import ServiceError
+from srghn.errors import ServiceError, first_line
+from srghn.files import one_at_a_time
 
 #: Table -> the column that holds a location.
 LOCATIONS = {"runs": "artifact_uri", "logged_models": "artifact_location"}
@@ -24,8 +31,9 @@ def artifacts(settings: Settings) -> str:
 
 
 def prepare_store(settings: Settings) -> None:
-    """Make the embedded store's folder, and point what it recorded elsewhere to this home.
+    """Make the embedded store if it is missing, and point what it recorded elsewhere to this home.
 
+    A database that MLflow began and did not finish holds nothing, and is replaced by a new one.
     Raises `ServiceError` where the folder or the database in it cannot be used.
     """
     if not settings.mlflow_is_embedded:
@@ -33,20 +41,68 @@ def prepare_store(settings: Settings) -> None:
     database = settings.mlflow / "mlflow.db"
     try:
         settings.mlflow.mkdir(parents=True, exist_ok=True)
-        if database.is_file() and settings.mlflow_uri == f"sqlite:///{database}":
+        if settings.mlflow_uri == f"sqlite:///{database}":
+            if not _is_whole(database):
+                _make(database, artifacts(settings))
             _mend(database, artifacts(settings))
     except (OSError, sqlite3.Error) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or (
-            getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        raise _unusable(database, error) from error
+
+
+def _unusable(database: Path, error: Exception) -> ServiceError:
+    said = error.strerror if isinstance(error, OSError) else first_line(error)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or (
+        getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+    )
+    how = (
+        "it is not damaged: make room on its disk, then run srghn sync"
+        if full
+        else "mend it, or move it away and run srghn sync --all, which writes every version "
+        "into a new one"
+    )
+    return ServiceError(f"MLflow's database {database} cannot be used: {said}; {how}")
+
+
+def _is_whole(database: Path) -> bool:
+    """Whether MLflow has finished making its database; raises `sqlite3.Error` for a damaged one.
+
+    Its first experiment is what it makes last; a registry alone has a model instead.
+    """
+    if not database.is_file():
+        return False
+    with closing(sqlite3.connect(database, timeout=20)) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        return any(
+            table in names and connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+            for table in ("experiments", "registered_models")
         )
-        how = (
-            "it is not damaged: make room on its disk"
-            if full
-            else "mend it, or move it away and run srghn sync --all, which writes every version "
-            "into a new one"
-        )
-        raise ServiceError(f"MLflow's database {database} cannot be used: {said}; {how}") from error
+
+
+def _make(database: Path, root: str) -> None:
+    """A new database, whole at once; what another process is making beside it does not matter."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import SQLAlchemyError
+
+    aside = database.with_name(f".{database.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    try:
+        make: Any = SqlAlchemyStore
+        make(f"sqlite:///{aside}", root).engine.dispose()
+        with one_at_a_time(database.with_name(".making")):
+            if not _is_whole(database):
+                database.unlink(missing_ok=True)
+                os.link(aside, database)
+    except SQLAlchemyError as error:
+        raise _unusable(database, getattr(error, "orig", None) or error) from error
+    except MlflowException as error:
+        raise _unusable(database, error) from error
+    finally:
+        for suffix in ("", "-journal"):
+            with suppress(OSError):
+                aside.with_name(aside.name + suffix).unlink(missing_ok=True)
 
 
 def _mend(database: Path, root: str) -> None:

@@ -6,11 +6,14 @@ import errno
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from pipelines.cli import app
@@ -331,6 +334,45 @@ def test_a_full_disk_is_no_damage_of_mlflows_database(
     settings = Settings(home=tmp_path).resolved()
     settings.mlflow.mkdir()
     (settings.mlflow / "mlflow.db").touch()
+    monkeypatch.setattr(store, "_make", lambda *_: None)
     monkeypatch.setattr(store, "_mend", fail)
     with pytest.raises(ServiceError, match=f"{said}; it is not damaged: make room on its disk"):
         store.prepare_store(settings)
+
+
+class FakeStore:
+    """MLflow's store, whose migrations are those of a database that is there, or fail at it."""
+
+    migrated: Path
+    fault: Exception | None = None
+    engine = SimpleNamespace(dispose=lambda: None)
+
+    def __init__(self, uri: str, root: str) -> None:
+        path = Path(uri.removeprefix("sqlite:///"))
+        assert path.name != "mlflow.db"  # which is there once it is whole, and not before
+        shutil.copyfile(self.migrated, path)
+        if self.fault is not None:
+            raise self.fault
+
+
+def test_a_database_that_mlflow_did_not_finish_is_made_anew(
+    tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its migrations cannot go on after a kill or a full disk: every later run was not recorded."""
+    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", FakeStore)
+    monkeypatch.setattr(FakeStore, "migrated", migrated, raising=False)
+    settings = Settings(home=tmp_path).resolved()
+    settings.mlflow.mkdir()
+    with closing(sqlite3.connect(settings.mlflow / "mlflow.db")) as half, half:
+        half.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+        half.execute("CREATE TABLE _alembic_tmp_experiments (experiment_id INTEGER)")
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorname = "SQLITE_FULL"
+    monkeypatch.setattr(FakeStore, "fault", OperationalError("DROP TABLE", None, full))
+    with pytest.raises(ServiceError, match="disk is full; it is not damaged: make room on its"):
+        store.prepare_store(settings)
+    monkeypatch.setattr(FakeStore, "fault", None)
+    store.prepare_store(settings)
+    assert {path.name for path in settings.mlflow.iterdir()} == {".making", "mlflow.db"}
+    with closing(sqlite3.connect(settings.mlflow / "mlflow.db")) as whole:
+        assert whole.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
