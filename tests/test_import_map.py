@@ -38,6 +38,7 @@ GROUND = {
     "srghn.errors",
     "srghn.files",
     "srghn.interrupt",
+    "srghn.notebook",
     "srghn.old_params",
     "srghn.params",
     "srghn.parents",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from srghn.envs.interface import Interface
 from srghn.errors import ArtefactError, EnvVersionError, ObservationError
 from srghn.files import sha256_bytes, sha256_file
+from srghn.notebook import card
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -146,6 +147,15 @@ class Candidate:
 
     def __repr__(self) -> str:
         return f"Candidate({str(self.path)!r}, {self.digest[:12]}, mode {self.mode!r})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "digest": self.digest,
+            "environment": f"{self.env_fingerprint[:12]}, mode {self.mode}",
+            "generation": self.generation,
+            "folder": self.path,
+        }
+        return card("Candidate", rows)
 
     @property
     def env_fingerprint(self) -> str:

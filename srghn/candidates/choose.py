@@ -21,6 +21,7 @@ from srghn.errors import EvaluationError, expect, expect_function
 from srghn.evaluation.base import Crash, Evaluator, WeightedPolicies
 from srghn.evaluation.task import Task
 from srghn.evolution.run import Run
+from srghn.notebook import card
 
 #: Called with (evaluations done, evaluations planned, a note).
 Progress = Callable[[int, int, str], None]
@@ -57,6 +58,16 @@ class Choice:
     row: int
     validation: Mapping[str, Any]
     rules: EvaluateParams
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "row of the finalists": self.row,
+            "mean return, optimistic": float(self.validation["mean"]),
+            "worst cell, optimistic": self.validation.get("worst_cell"),
+            "fresh episodes": self.validation["episodes"],
+            "the best of at most": f"{self.rules.finalists} finalists",
+        }
+        return card("Choice", rows)
 
 
 def choose_finalist(

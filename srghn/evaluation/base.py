@@ -23,6 +23,7 @@ from srghn.envs.interface import Interface
 from srghn.envs.version import EnvVersion
 from srghn.errors import ConfigError, EvaluationError, expect
 from srghn.evaluation.task import Task
+from srghn.notebook import card
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -65,6 +66,17 @@ class Evaluation:
             f"Evaluation({individuals} individuals, {episodes} episodes each, {self.steps} steps, "
             f"{len(self.crashes)} crashes)"
         )
+
+    def _repr_html_(self) -> str:
+        individuals, episodes = self.returns.shape
+        rows = {
+            "individuals": individuals,
+            "episodes each": episodes,
+            "best mean return": float(self.fitness.max()) if individuals else None,
+            "environment steps": f"{self.steps:,}",
+            "crashed episodes": len(self.crashes),
+        }
+        return card("Evaluation", rows)
 
     @property
     def fitness(self) -> Float64:
@@ -195,6 +207,9 @@ class Evaluator(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Backend, engine and workers, for people and for the run's record."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe()})"
 
     def close(self) -> None:
         """End workers and environments. Safe to call twice."""

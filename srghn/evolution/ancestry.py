@@ -52,6 +52,9 @@ class Ancestry:
     chain: tuple[Ancestor, ...]
     genome_digest: str
 
+    def __repr__(self) -> str:
+        return f"Ancestry({len(self.chain)} births, genome {self.genome_digest[:12]})"
+
     def to_json(self) -> str:
         """One line per ancestor; worlds are named once."""
         worlds = list(dict.fromkeys((a.fingerprint, a.mode) for a in self.chain))

@@ -96,6 +96,10 @@ class Lineage:
     def __len__(self) -> int:
         return len(self.id)
 
+    def __repr__(self) -> str:
+        individuals = len(np.unique(self.id))
+        return f"Lineage({individuals} individuals, {len(self)} rows, {self.fingerprint[:12]})"
+
     def chain(self, individual: int) -> list[Ancestor]:
         """From the founder to `individual`, each as it stood in the generation of its birth.
 

@@ -72,6 +72,12 @@ class GenerationRecord:
     evaluations: int
     steps: int
 
+    def __repr__(self) -> str:
+        return (
+            f"GenerationRecord({self.generation}, mode {self.mode!r}, {len(self.ids)} individuals, "
+            f"best {self.best:g}, mean {self.mean:g}, rate {self.rate:.3g})"
+        )
+
     @cached_property
     def row(self) -> dict[str, Any]:
         """Its row of the generations table."""

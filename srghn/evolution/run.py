@@ -23,6 +23,7 @@ from srghn.evolution.ending import FINALISTS, End, ended
 from srghn.evolution.progress import CHECKPOINTS, TABLES, Progress, restore
 from srghn.evolution.registry import make_strategy
 from srghn.files import atomic_write, lock, seal, unseal
+from srghn.notebook import card
 from srghn.provenance import platform_note
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Founder:
     digest: str
     ancestry: Ancestry
     companions: tuple[Founder, ...] = ()
+
+    def __repr__(self) -> str:
+        beside = f", {len(self.companions)} companions" if self.companions else ""
+        return f"Founder({self.digest[:12]}, generation {self.generation}{beside})"
 
     @property
     def genomes(self) -> F32:
@@ -245,6 +250,18 @@ class Run:
             f"Run({self.strategy.name} in {self.version.id}, {self.progress.done} of "
             f"{self.params.evolution.generations} generations, {self.run_dir})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "strategy": self.strategy.name,
+            "environment": f"{self.version.id}, mode {self.mode}",
+            "generations": f"{self.progress.done} of {self.params.evolution.generations}",
+            "evaluations": f"{self.progress.evaluations:,}",
+            "best fitness in training": float(self.fitness.max()) if len(self.fitness) else None,
+            "ended": self.end,
+            "folder": self.run_dir,
+        }
+        return card("Run", rows)
 
     def ancestry(self, individual: int) -> Ancestry:
         """Of a finalist by id; raises `CheckpointError` for another id, or where there is none.

@@ -17,6 +17,7 @@ from srghn.evolution.base import F32, F64, Population, State, Strategy, asked, t
 from srghn.evolution.registry import STRATEGIES, make_strategy
 from srghn.evolution.selection import check_elites, clean
 from srghn.ghn import GHN
+from srghn.notebook import card
 from srghn.params import unknown
 
 #: Parameters of `evolution` that are about a run in a world: a search has no episodes, and ends
@@ -191,6 +192,17 @@ class Search:
             f"Search({self.strategy.name}, {self.dimensions} dimensions, generation "
             f"{self.generation}, best {self.best_fitness:g})"
         )
+
+    def _repr_html_(self) -> str:
+        best = None if self.best is None else np.array2string(self.best, precision=4, threshold=8)
+        rows = {
+            "strategy": self.strategy.name,
+            "dimensions": self.dimensions,
+            "generation": self.generation,
+            "best fitness": float(self.best_fitness),
+            "best": best,
+        }
+        return card("Search", rows)
 
 
 def _whole(dimensions: Any) -> int:

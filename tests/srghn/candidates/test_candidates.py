@@ -25,6 +25,7 @@ from srghn.candidates import (
     play_candidate,
 )
 from srghn.candidates.check import check_network
+from srghn.candidates.founder import founder_of
 from srghn.candidates.freeze import freeze, load_weights
 from srghn.candidates.play import LEAST_GOLDEN
 from srghn.config import EnvParams, EvaluateParams, NetworkParams, RunParams
@@ -40,9 +41,9 @@ from srghn.evaluation.base import (
     make_backend,
 )
 from srghn.evaluation.task import Task
-from srghn.evolution import Run, evolve, load_run
+from srghn.evolution import Run, Search, evolve, load_run
 from srghn.networks import build_network
-from tests.tiny import tiny_params
+from tests.tiny import record_of, tiny_params
 
 RULES = EvaluateParams(finalists=2, episodes=4, cell_episodes=2)
 
@@ -289,6 +290,29 @@ def test_a_founder_is_frozen_unevolved(run: Run, tmp_path: Path) -> None:
     best = run.ancestry(int(run.finalists.ids[0])).chain[0]
     chain = json.loads((founder.path / "ancestry.json").read_text())["chain"]
     assert [row[2] for row in chain] == [best.noise_seed]
+
+
+def test_results_fit_a_notebook(run: Run, evaluator: Evaluator, tmp_path: Path) -> None:
+    """Short by `repr`; those that have a card escape what they hold."""
+    choice = choose_finalist(run, evaluator, RULES)
+    candidate = freeze_finalist(run, choice, tmp_path / "<b>")
+    founder = founder_of(candidate, run.version)
+    search = Search(100)
+    search.tell(search.ask().sum(axis=1))
+    played, record = play_candidate(candidate, 2), record_of(3, np.ones((40, 9)), np.ones((40, 9)))
+    for shown in (run, run.finalists, run.lineage, choice, candidate, founder, played, record):
+        assert len(repr(shown).replace(str(tmp_path), "")) < 250, type(shown)
+    assert len(repr(founder.ancestry)) < 250
+    assert repr(evaluator) == "CompiledCartPole(cartpole-mlp, in process)"
+    cards = [each._repr_html_() for each in (run, choice, candidate, played, search)]
+    for card, words in zip(
+        cards,
+        ("7 of 7", "mean return, optimistic", candidate.digest, "crashed episodes", "100"),
+        strict=True,
+    ):
+        assert words in card
+        assert len(card) < 1500
+    assert "<b>" not in cards[2]
 
 
 def test_a_candidate_is_loaded_and_played(run: Run, tmp_path: Path) -> None:
