@@ -201,11 +201,20 @@ def _of(release: Release, policy: str) -> list[Event]:
 
 
 def _tried(events: Sequence[Event], began: Event) -> int:
-    """Other versions that were judged between the last promotion before an event and it."""
-    before = [event for event in events if event.seq <= began.seq]
-    crowned = max((e.seq for e in before if e.to_state == State.CHAMPION), default=0)
-    judged = {e.version for e in before if e.action == "begin_evaluation" and e.seq > crowned}
-    return len(judged - {began.version})
+    """Other versions that were judged against the same champion before, whenever it was served.
+
+    A rollback brings its count back with it, or each would give a whole alpha to the next one.
+    """
+    champion: int | None = None
+    judged: dict[int | None, set[int | None]] = {}
+    for event in events:
+        if event.seq > began.seq:
+            break
+        if event.to_state == State.CHAMPION:
+            champion = event.version
+        elif event.action == "begin_evaluation":
+            judged.setdefault(champion, set()).add(event.version)
+    return len(judged.get(champion, set()) - {began.version})
 
 
 def _copy_whole(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from serving.registry.records import Who
 from serving.registry.states import State
 from serving.settings import Settings
 from tests.pipelines.conftest import Home
+from tests.serving.conftest import Steps
 
 ANN = Who("ann", "the suite changed")
 
@@ -59,3 +61,26 @@ def test_an_attempt_that_was_killed_and_whose_lease_ran_out_goes_on_with_its_own
     assert verdict.attempt == first.attempt + 1
     assert verdict.lease != first.lease
     assert release.ledger.version(1).state is State.PASSED
+
+
+def test_a_rollback_forgets_nobody_who_met_the_champion(tmp_path: Path) -> None:
+    """Alpha that is spent over a champion's candidates was whole again after each rollback."""
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    steps = Steps(ledger)
+
+    def tried() -> int:
+        version = steps.register()
+        steps.begin(version)
+        steps.judge(version, "inconclusive")
+        events = ledger.events()
+        began = [event for event in events if event.action == "begin_evaluation"][-1]
+        return judge._tried(events, began)
+
+    assert tried() == 0
+    steps.first()
+    assert [tried() for _ in range(3)] == [0, 1, 2]
+    steps.second()  # it met the first champion, too
+    assert [tried() for _ in range(2)] == [0, 1]
+    ledger.rollback(who=ANN)
+    assert [tried() for _ in range(2)] == [4, 5]
+    ledger.close()
