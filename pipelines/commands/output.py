@@ -26,7 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 
 
 class Approval(StrEnum):
-    """Who approves a pass: the configured policy, or a person."""
+    """Who approves a pass: the run itself, or a person."""
 
     auto = "auto"
     manual = "manual"

@@ -128,14 +128,18 @@ class _Demo:
             self.ledger.set_deployment_rules(wanted, who=who)
 
     def second(self) -> None:
-        _step(4, "The environment switches: actions are flipped. Continue the champion's lineage")
+        _step(
+            4, "The environment switches: actions are flipped. Evolution goes on from the champion"
+        )
         if self.ledger.service_mode() != "flipped":
             who = Who("demo", "the world has switched: actions are flipped")
             self.ledger.set_mode(POLICY, "flipped", who=who)
         self._run(SECOND, "champion")
 
     def trial(self, url: str, version: EnvVersion) -> None:
-        _step(5, "Try it as a canary: clients in the flipped mode post their outcomes")
+        _step(
+            5, "Try it as a canary: it answers some of the episodes of clients in the flipped mode"
+        )
         if self.ledger.canary() is None:
             self._tell_trial()
             return
@@ -156,7 +160,7 @@ class _Demo:
         self._tell_trial()
 
     def refuse(self, version: EnvVersion) -> None:
-        _step(6, "A bad candidate: the founder of the lineage, before any evolution")
+        _step(6, "A bad candidate: the founder, with which evolution began")
         number = self._bad_version(version)
         if self.ledger.version(number).report_digest is None:
             self._judge_bad(number)
@@ -180,7 +184,7 @@ class _Demo:
         report = str(self.release.report_page(champion.version))
         self.release.deliver()
         rows = Table(title="champion", title_justify="left", show_header=False)
-        rows.add_row("version", f"{champion.version}, generation {champion.generation}")
+        rows.add_row("version", f"{champion.version}, champion generation {champion.generation}")
         rows.add_row("since, by", f"{champion.since}, {champion.by}")
         for mode, mean in returns.items():
             rows.add_row(f"return, {mode}", f"{mean:.1f} (mean of {EPISODES} fresh episodes)")

@@ -187,7 +187,7 @@ def _approval(release: Release, policy: str) -> str:
     rules = release.ledger.deployment_rules(policy)
     who = "A person with the scope review"
     if rules.approver == "anyone":
-        who += ", or the configured policy by itself"
+        who += ", or a run with --approve auto"
     if rules.two_persons:
         who += "; not whoever registered or judged it"
     return (
