@@ -26,7 +26,7 @@ def check(
     ] = None,
     policy: PolicyOption = "policy",
     successor: Annotated[
-        bool, typer.Option("--successor", help="It is to run as a successor; see run.")
+        bool, typer.Option("--successor", help="It will run as a successor; see srghn run.")
     ] = False,
     json: JsonOption = False,
 ) -> None:

@@ -29,8 +29,8 @@ def prune(
 ) -> None:
     """Show what the home no longer needs, and remove it; never what the ledger refers to.
 
-    In a terminal it asks first. Elsewhere nothing is removed without --yes. What is used again
-    before you agree stays.
+    In a terminal it asks first. Elsewhere nothing is removed without --yes. Whatever is
+    used again before you agree is kept.
 
     Examples:
 

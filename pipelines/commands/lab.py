@@ -35,8 +35,8 @@ def experiment(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="Compare the method with this arm only; repeatable. Where the method has several "
-            "arms, those that you name, or else all."
+            help="Compare the method with this arm only; repeatable. If the method itself has "
+            "several arms: those that you name, or all of them if you name none."
         ),
     ] = None,
     arms: Annotated[

@@ -110,7 +110,7 @@ def recall(
     world: Annotated[
         str | None,
         typer.Option(
-            help="... and in this pinned environment, by the start of its fingerprint; "
+            help="Judge it in this pinned environment, named by the start of its fingerprint; "
             "default the champion's."
         ),
     ] = None,
@@ -119,7 +119,7 @@ def recall(
 ) -> None:
     """Judge a former champion again, as a new version: for a world that returned.
 
-    If it passes, it is approved and tried as any candidate. Exit code as of srghn gate.
+    If it passes, it is approved and tried as any candidate. Exit codes are those of srghn gate.
 
     Example: srghn recall 1 --mode normal --reason "the old motors are back"
     """

@@ -43,7 +43,7 @@ def add(
 ) -> None:
     """Tell a URL of what happens from now on; prints the secret to verify signatures with.
 
-    The server sends: in order, at least once, signed as Standard Webhooks.
+    The server sends events in order, each at least once, signed as Standard Webhooks say.
 
     Example: srghn notify add https://example.org/hook --kinds drift,promote --reason "on call"
     """
@@ -61,7 +61,7 @@ def add(
 
 
 def list_(json: JsonOption = False) -> None:
-    """Every sink, what waits for it, and why its last attempt failed.
+    """Every webhook, what waits for it, and why its last attempt failed.
 
     Example: srghn notify list --json
     """
@@ -80,7 +80,7 @@ def list_(json: JsonOption = False) -> None:
 
 
 def remove(sink: Which, reason: ReasonOption, json: JsonOption = False) -> None:
-    """Tell it no more; what waits for it is forgotten.
+    """Send nothing more to it; events that wait for it are dropped.
 
     Example: srghn notify remove example.org --reason "moved"
     """

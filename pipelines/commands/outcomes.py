@@ -24,7 +24,7 @@ def outcomes(
 ) -> None:
     """Check the outcomes from service with Great Expectations; each failing row is named.
 
-    Exit code: 0 all hold, 1 one does not, 3 there are none.
+    Exit code: 0 all expectations hold, 1 one does not, 3 there are no outcomes.
 
     Example: srghn outcomes --version 2
     """

@@ -53,7 +53,7 @@ AnyPolicy = Annotated[
 SeenOption = Annotated[
     int | None,
     typer.Option(
-        "--version", help="The version seen on trial; refused where another one is by now."
+        "--version", help="The version that you saw on trial; refused if another one is by now."
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger permanently.")]

@@ -66,7 +66,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
-    """What a policy serves, what is on trial and how far that is, and what waits for review.
+    """What a policy serves, what is on trial and how far it is, and what waits for review.
 
     Example: srghn status --json
     """
@@ -306,7 +306,7 @@ def rollback(
     generation: Annotated[
         int | None,
         typer.Option(
-            help="The champion's generation that you saw in `srghn status`; refused if it changed. "
+            help="The champion generation that you saw in `srghn status`; refused if it changed. "
             "Default: the one when this command starts.",
         ),
     ] = None,
@@ -449,7 +449,9 @@ def replay(
 def compare(
     a: Annotated[str, typer.Argument(help="A version's number, or a candidate's folder.")],
     b: Annotated[str, typer.Argument(help="The other one.")],
-    mode: Annotated[str | None, typer.Option(help="Default the one A was judged in.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Default: the one in which A was judged.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Copy the page to this file.")] = None,
     json: JsonOption = False,

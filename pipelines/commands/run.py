@@ -47,7 +47,8 @@ def demo(
     shift: Annotated[
         bool,
         typer.Option(
-            "--shift", help="The world moves under the champion, and the loop closes by itself."
+            "--shift",
+            help="The environment changes under the champion; alarm, diagnosis and answer follow.",
         ),
     ] = False,
     json: JsonOption = False,
@@ -93,7 +94,8 @@ def run(
         str,
         typer.Option(
             "--from",
-            help="champion, champions (all there ever were), scratch, or a version's number.",
+            help="What evolution begins with: champion, champions (all there ever were), scratch "
+            "(new founders), or a version's number.",
         ),
     ] = "champion",
     approve: Approve = Approval.manual,
@@ -159,14 +161,14 @@ def gate(
     ],
     self_test: Annotated[
         bool,
-        typer.Option("--self-test", help="Judge known-bad candidates beside this version instead."),
+        typer.Option("--self-test", help="Judge known-bad candidates made from this version."),
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Judge a candidate against the current champion, as a new attempt on fresh episodes.
 
-    With --self-test, candidates that must be refused are made of a version that passed, and judged
-    by its rules in its environment: constant, random, tampered, overfitted and others. Each must be
+    With --self-test, bad candidates are made from a version that passed (constant, random,
+    tampered, overfitted and others) and judged by its rules in its environment. Each must be
     refused for its own reason. Nothing is written into the ledger.
 
     Exit code: 0 passed, 1 failed (or a known-bad one was not refused), 2 inconclusive, 3 error.

@@ -56,7 +56,10 @@ def add(
         list[str] | None, typer.Option("--set", help="section.key=value. Repeatable.")
     ] = None,
     start: Annotated[
-        str, typer.Option("--from", help="champion, scratch, or a version's number.")
+        str,
+        typer.Option(
+            "--from", help="What runs begin with: champion, scratch, or a version's number."
+        ),
     ] = "champion",
     approve: Approve = Approval.manual,
     policy: PolicyOption = "policy",

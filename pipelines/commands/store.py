@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 def check(json: JsonOption = False) -> None:
     """Read every candidate and report of the ledger in the store, and check its digest.
 
-    Exit code: 0 all are there and unchanged, 3 one is not, or the store is away.
+    Exit code: 0 all are there and unchanged, 3 one is not, or the store does not answer.
 
     Example: srghn store check
     """
@@ -36,9 +36,9 @@ def check(json: JsonOption = False) -> None:
 
 
 def push(json: JsonOption = False) -> None:
-    """Write to the store what it lacks or has changed, of what this home has.
+    """Copy to the store what this home has and the store lacks or holds changed.
 
-    Do so after SRGHN_STORE_URL was set, and to mend what was lost there.
+    Do so after you set SRGHN_STORE_URL, and to repair what was lost there.
 
     Example: srghn store push
     """
@@ -51,7 +51,7 @@ def push(json: JsonOption = False) -> None:
 
 
 def pull(json: JsonOption = False) -> None:
-    """Have every candidate and report of the ledger in this home, as a copy of the store.
+    """Copy every candidate and report of the ledger from the store into this home.
 
     Example: srghn store pull
     """

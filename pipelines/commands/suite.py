@@ -67,9 +67,9 @@ def check(
     mode: Annotated[str | None, typer.Option(help="The served mode; default the first.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Play a little of every cell: does it build, act, and come out the same again?
+    """Play a few steps of every cell: does it build, and does it give the same when repeated?
 
-    Exit code: 0 it may be used, 1 a cell is broken, 3 it is no suite of this environment.
+    Exit code: 0 it may be used, 1 a cell is broken, 3 it is not a suite of this environment.
 
     Example: srghn suite check mine.yaml --preset cartpole
     """
@@ -94,12 +94,14 @@ def check(
 
 
 def new(
-    file: Annotated[Path, typer.Argument(help="The file to write; one that is there is kept.")],
+    file: Annotated[
+        Path, typer.Argument(help="The file to write; an existing one is left as it is.")
+    ],
     preset: Preset = "cartpole-switch",
     set_: Sets = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a suite to begin with: the one in use, and the other generic perturbations, mild.
+    """Write a first suite: the one in use, and the other generic perturbations, mild.
 
     Example: srghn suite new mine.yaml --preset cartpole
     """

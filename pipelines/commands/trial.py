@@ -198,7 +198,7 @@ def pause(
     policy: PolicyOption = "policy",
     json: JsonOption = False,
 ) -> None:
-    """Take no new episode into the trial; those that run go on, and evidence counts.
+    """Take no new episodes into the trial; running ones go on and still count as evidence.
 
     Example: srghn canary pause --reason "the clients are being updated"
     """
@@ -256,10 +256,10 @@ def holdback(
     policy: PolicyOption = "policy",
     json: JsonOption = False,
 ) -> None:
-    """The window of a fresh champion: who is held back, until when, and what it shows.
+    """The window after a promotion, in which the predecessor still answers some episodes.
 
-    Deployment rule `holdback` makes one after each promotion; harm brings the predecessor back by
-    itself, once.
+    Deployment rule `holdback` opens one after each promotion. If the new champion does harm, the
+    predecessor comes back by itself, once.
 
     Examples:
 
