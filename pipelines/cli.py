@@ -39,7 +39,7 @@ from pipelines.commands import (
 from pipelines.services.processes import extend_import_path
 from pipelines.stdout import kept_stdout
 from srghn import __version__
-from srghn.errors import ConfigError, SrghnError
+from srghn.errors import ConfigError, SrghnError, is_full
 from srghn.extras import MissingExtra, needed
 from srghn.quiet import be_quiet
 
@@ -47,6 +47,10 @@ EPILOG = (
     "Everything is kept in one home folder, .srghn unless SRGHN_HOME says otherwise. "
     "Exit codes: 0 done, 1 refused or failed, 2 inconclusive, 3 error. "
     "Begin with: srghn demo"
+)
+NO_ROOM = (
+    "no room is left on the disk of the home folder; make room (srghn prune shows what can go), "
+    "then do it again"
 )
 
 
@@ -193,8 +197,10 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         lost = not _is_written() or not begun
-        if debug or not (lost or error.filename):
+        if debug or not (lost or error.filename or is_full(error)):
             raise
+        if is_full(error) and not lost:
+            _refuse(ConfigError(NO_ROOM))
         what = "write the output" if lost else f"use {error.filename}"
         _refuse(ConfigError(f"cannot {what}: {error.strerror or error}"))
     except (Stopped, KeyboardInterrupt) as error:

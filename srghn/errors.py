@@ -6,6 +6,7 @@ prints it as one line and exits with `exit_code`. A bug is any other exception.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 from typing import TypeVar
@@ -108,6 +109,18 @@ def one_line(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an exception's words, where the rest is detail; without any, its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an exception, or one behind it, tells of a disk or a quota without room."""
+    while error is not None:
+        number, name = getattr(error, "errno", None), getattr(error, "sqlite_errorname", "")
+        if number in (errno.ENOSPC, errno.EDQUOT) or name == "SQLITE_FULL":
+            return True
+        if isinstance(error, OSError) and "No space left on device" in str(error):
+            return True  # pyarrow's has no number
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _place(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """`dvc repro` of one stage, by `python -m pipelines.runs.repro STAGE FILE [--no-run-cache]`.
 
 Ends with the stage's own exit code, or with 128 and the number of the signal that killed it: `dvc
-repro` itself ends with 255 and says neither. What else DVC fails of is left in FILE, in one line.
-Only DVC is imported, for this comes before every stage.
+repro` itself ends with 255 and says neither. It ends with `FULL` if the disk had no room,
+not even for a word. What else DVC fails of is left in FILE, in one line. Only DVC is imported, for
+this comes before every stage.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from srghn.errors import is_full
+
 #: A process that a signal ended has this and the signal's number as its exit code, as in a shell.
 SIGNALLED = 128
+#: Exit code of a stage, and of this, for which the disk had no room.
+FULL = 28
 
 
 def killed_by(code: int) -> signal.Signals | None:
@@ -39,7 +44,7 @@ def main(stage: str, said: Path, *, run_cache: bool) -> int:
             with Repo() as repo:
                 repo.reproduce([stage], single_item=True, run_cache=run_cache)
         except Exception as error:  # noqa: BLE001  whatever it is, it is told in one line
-            code = _code_of_stage(error)
+            code = FULL if is_full(error) else _code_of_stage(error)
             if code is None:
                 with suppress(OSError):  # the exit code tells that it failed, at least
                     said.parent.mkdir(parents=True, exist_ok=True)

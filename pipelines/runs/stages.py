@@ -16,12 +16,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from pipelines.progress import REFRESH_SECONDS, bar, share_bar, spinner
 from pipelines.runs.elsewhere import explained
 from pipelines.runs.prepare import find_founder, pin_for
+from pipelines.runs.repro import FULL
 from pipelines.runs.workspaces import Workspace
 from pipelines.services.processes import IGNORES_STOP, extend_import_path
 from pipelines.versions.lease import Lease
@@ -29,7 +31,7 @@ from serving.settings import Settings, load_settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
 from srghn.envs import EnvVersion, verify
-from srghn.errors import SrghnError, one_line
+from srghn.errors import SrghnError, is_full, one_line
 from srghn.files import atomic_write, canonical_json, sha256_bytes
 from srghn.parents import die_with_parent
 from srghn.quiet import be_quiet
@@ -220,6 +222,10 @@ def main(name: str) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  a bug, of srghn or of code that it was given
+        if is_full(error):
+            with suppress(OSError):  # no room for this either; the exit code says it
+                _leave(workspace, name, "no room is left on the disk")
+            return FULL
         traceback.print_exc(file=sys.stdout)
         where = f"; its traceback is in {workspace.log}" if workspace.isolated else ""
         _leave(workspace, name, f"{type(error).__name__}: {one_line(error)}{where}")

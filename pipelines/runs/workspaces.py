@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.progress import console
-from pipelines.runs.repro import killed_by
+from pipelines.runs.repro import FULL, killed_by
 from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.services.processes import IGNORES_STOP, IMPORTS, child_environment
 from pipelines.versions.lease import Lease
@@ -221,6 +221,11 @@ class Workspace:
                 command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log
             )
             code = _ended(process)
+        if code == FULL:
+            raise StageFailed(
+                f"no room is left on the disk of {self.root}; make room (srghn prune shows what "
+                f"can go), then go on with: srghn run --resume {self.name}"
+            )
         if code != 0:
             said = self.error.read_text(encoding="utf-8").strip() if self.error.exists() else ""
             raise StageFailed(said or f"stage {stage} {_end(stage, code)}; its log is {self.log}")

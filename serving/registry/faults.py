@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -34,12 +35,14 @@ class LedgerGone(LedgerError):
     """The database file no longer exists, or was replaced by another."""
 
 
+#: What the name of the file ends with that keeps room beside a ledger for a rollback.
+RESERVE = ".reserve"
 #: Faults of a ledger that can still be read.
 UNWRITABLE = (LedgerFull, LedgerReadOnly, LedgerLocked)
 
 _SAME = "nothing was changed"
 _ADVICE: dict[type[LedgerError], str] = {
-    LedgerFull: f"{_SAME}: make room on its disk, then do it again. Room for a rollback is kept",
+    LedgerFull: f"{_SAME}: make room on its disk, then do it again",
     LedgerReadOnly: f"{_SAME}: let this user write the file and its folder, then do it again",
     LedgerLocked: f"{_SAME}: do it again, or end the process that holds it",
     LedgerCorrupt: (
@@ -81,7 +84,16 @@ _POSTGRES = {
 
 def fault(name: str, kind: type[LedgerError], cause: str) -> LedgerError:
     """The one-line error about a database: its name, the problem, what to do."""
-    return kind(f"cannot use the ledger {name}: {cause}; {_ADVICE[kind]}")
+    kept = ". Room for a rollback is kept" if kind is LedgerFull and _has_reserve(name) else ""
+    return kind(f"cannot use the ledger {name}: {cause}; {_ADVICE[kind]}{kept}")
+
+
+def _has_reserve(name: str) -> bool:
+    """Whether the file of a ledger has a reserve that is not spent."""
+    try:
+        return Path(f"{name}{RESERVE}").stat().st_size > 0
+    except OSError:
+        return False
 
 
 def unadvised(error: Exception) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.registry import schema
-from serving.registry.faults import LedgerGone, fault, of_os_error, translated
+from serving.registry.faults import RESERVE, LedgerGone, fault, of_os_error, translated
 from srghn.errors import LedgerError
 
 Identity = tuple[int, int]
@@ -134,7 +134,7 @@ def _cannot_create(path: Path, cause: Exception) -> LedgerError:
 
 
 def reserve_of(path: Path) -> Path:
-    return path.with_name(path.name + ".reserve")
+    return path.with_name(path.name + RESERVE)
 
 
 def keep_reserve(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,8 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.runs import workspaces
 from pipelines.runs.elsewhere import explained
-from pipelines.runs.repro import killed_by, main
+from pipelines.runs.repro import FULL, killed_by, main
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import StageFailed, Workspace, create_workspace
 from pipelines.services.processes import IGNORES_STOP, IMPORTS, child_environment
@@ -202,6 +204,32 @@ def test_a_bug_is_one_line_and_its_traceback_is_in_the_log_once(
     log = workspace.log.read_text()
     assert log.count("Traceback (most recent call last)") == 1
     assert said in log
+
+
+def test_a_disk_without_room_is_told_by_the_exit_code(
+    settings: Settings, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be no room for the traceback that this once was, nor for a word in a file."""
+    workspace = create_workspace(settings, "one", tiny())
+    full = OSError(errno.ENOSPC, "No space left on device")
+    done = stage_that("(_ for _ in ()).throw(OSError(28, 'No space left'))", workspace)
+    assert (done.returncode, "Traceback" in done.stderr) == (FULL, False)
+    assert "Traceback" not in workspace.log.read_text()
+
+    def reproduce(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("could not write dvc.lock") from full
+
+    monkeypatch.setattr("dvc.repo.Repo.reproduce", reproduce)
+    monkeypatch.chdir(workspace.root)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main("pin", workspace.error, run_cache=True) == FULL
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.setattr(workspaces.subprocess, "Popen", lambda *_, **__: None)
+    monkeypatch.setattr(workspaces, "_ended", lambda _: FULL)
+    with pytest.raises(StageFailed, match=r"no room is left on .* srghn run --resume one"):
+        workspace.run_stage("pin", settings)
 
 
 def test_a_stage_that_is_stopped_says_nothing(settings: Settings, tiny: Tiny) -> None:

@@ -88,6 +88,18 @@ def test_the_command_ends_as_the_verdict_says(
     assert srghn_here("run", "--preset", preset, "--json").returncode == code
 
 
+def test_a_command_for_which_the_disk_has_no_room_ends_with_one_line(
+    preset: str, srghn_here: Srghn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runner, "start_run", no_room)
+    done = srghn_here("run", "--preset", preset)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "no room is left on the disk of the home folder; make room" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "known"),
     [

@@ -25,6 +25,7 @@ from serving.registry.faults import (
     LedgerLocked,
     LedgerReadOnly,
     LedgerUnreachable,
+    fault,
     kind_of,
 )
 from serving.registry.ledger import POLICY, Ledger
@@ -280,8 +281,10 @@ def test_on_a_full_disk_a_rollback_works_and_nothing_else(
     mine.begin(overdue)
     assert reserve_of(file).stat().st_size == RESERVE_BYTES
     fill(small_disk)
-    with pytest.raises(LedgerFull, match="make room on its disk"):
+    with pytest.raises(LedgerFull, match=r"make room on its disk.*Room for a rollback is kept"):
         write_on(ledger)
+    without = fault(str(small_disk / "other.db"), LedgerFull, "no room")
+    assert "for a rollback" not in str(without)  # where there was no room for a reserve either
     ledger._clock = lambda: time.time() + 30 * 24 * 3600  # what is overdue stands in no one's way
     assert ledger.rollback(who=ANN).version == first
     assert reserve_of(file).stat().st_size <= RESERVE_BYTES - SLICE_BYTES
