@@ -42,7 +42,7 @@ def figures(evidence: Evidence) -> list[Figure]:
     if theirs is None or cell.difference is None or cell.improvement is None:
         return [
             Figure("Mean return", f"{mine.mean:.1f}", _interval(cell.mean, "")),
-            Figure("Interquartile mean", f"{mine.iqm:.1f}", "shown, decides nothing"),
+            Figure("Interquartile mean", f"{mine.iqm:.1f}", "of the middle half; decides nothing"),
             Figure("Worst tenth", f"{mine.worst_tenth:.1f}", "mean of the worst 10% of episodes"),
             Figure(
                 "Failures",
