@@ -154,13 +154,13 @@ class GHNParams(Params):
     shapes: bool = Field(False, description="whether node vectors see their tensor's shape")
     basis_width: int = Field(16, ge=1, le=1024, description="columns of the fixed random basis")
     basis_seed: int = Field(0, ge=0, description="seed of the fixed basis, constant in a lineage")
-    initial_rate: float = Field(0.1, gt=0, lt=1, description="mutation rate of a founder")
-    rate_min: float = Field(2e-3, gt=0, description="smallest mutation rate")
-    rate_max: float = Field(2.0, gt=0, le=10, description="largest mutation rate")
+    initial_rate: float = Field(0.1, gt=0, lt=1, description="founders' rates lie around it")
+    rate_min: float = Field(2e-3, gt=0, description="smallest rate, but for meta_floor")
+    rate_max: float = Field(2.0, gt=0, le=10, description="largest rate, but for meta_floor")
     rate_bounds: Literal["fold", "clip"] = Field(
         "fold", description="at its bounds a rate is reflected (fold) or clipped"
     )
-    rate_step: float = Field(2.0, ge=0, description="mutation step of all rates' shared logarithm")
+    rate_step: float = Field(2.0, ge=0, description="unit of the step of all rates' logarithm")
     mutator_decay: float = Field(
         0.05, ge=0, lt=1, description="share that weights which tell nodes apart lose at birth"
     )

@@ -1,8 +1,8 @@
-"""Selection that responds to a sharp drop of fitness.
+"""Selection that responds to a sharp drop of fitness. Not in the paper.
 
 stress   until fitness is back, each birth has a least mutation rate, which its seed names. Rates
          are drawn over the whole range at first, and then near those at which survivors were born:
-         so a run learns which steps lead out of a drop. Ours, not the paper's
+         so a run learns which steps lead out of a drop
 newcomers  until fitness is back, part of a generation's births are new founders. What has evolved
            for the environment before is a poor start in another, and crowds out better ones
 memory   the best survivor from before a drop is stored, and all that are stored compete for one

@@ -34,7 +34,13 @@ class Population:
     parents      (n,) int64, the parent's id, or `NO_PARENT` for a founder
     noise_seeds  (n,) int64, the seed of the birth; for a founder the seed of its genome
     births       (n,) int64, the generation of birth
-    rates        (n, nodes) float32, the mutation rates the birth was made with
+    rates        (n, nodes) float32, the mutation rates that the birth was made with, for each of
+                 `Strategy.node_names`; of one without a birth, those of its own genome
+
+    A rate scales a step. Of a hypernetwork it has no unit: a tensor's step has a standard deviation
+    of the rate times what the mother's noise head says (about .75 in a founder) times the tensor's
+    own deviation at initialisation. Of weights mutated directly, the one rate is the step's
+    standard deviation, in the unit of the weights.
     """
 
     genomes: F32
@@ -98,14 +104,17 @@ class Encoding(Protocol):
     def mutate(
         self, parents: F32, noise_seeds: I64, *, index: I64 | None = None, out: F32 | None = None
     ) -> tuple[F32, F32]:
-        """(children (n, G), the rates they were made with (n, nodes)), one per noise seed.
+        """(children (n, G), the rates that scaled their steps (n, nodes)), one per noise seed.
 
         Child i is of parent `index[i]`, by default of parent i; `out` is where children are put.
         """
         ...
 
     def rates(self, genomes: F32) -> F32:
-        """The rates (n, nodes) at which these genomes would mutate themselves."""
+        """The rates (n, nodes) that these genomes encode.
+
+        Those of their children lie around them, where rates are inherited with variation.
+        """
         ...
 
 
@@ -116,7 +125,8 @@ class Strategy(Protocol[S]):
     digest       of everything that decides what a genome means; a genome made under another
                  digest cannot be used
     state_type   the class of its state
-    node_names   names of the columns of `Population.rates`
+    node_names   names of the columns of `Population.rates`: a hypernetwork's own tensors, or
+                 'sigma' alone
     encoding     genomes as pure functions of their lineage, what `lineage.rebuild` needs; None for
                  algorithms that draw individuals from a distribution
     """

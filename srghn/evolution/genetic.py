@@ -95,7 +95,10 @@ class Genetic:
         )
 
     def brood(self, immigrants: int) -> int:
-        """How many children a generation has beside so many immigrants."""
+        """How many children a generation has beside so many immigrants.
+
+        All survivors have equally many, or one more. Differs from the paper: from 1 to N each.
+        """
         return self.params.parents * self.params.children - immigrants
 
     def ask(

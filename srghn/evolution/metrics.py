@@ -22,6 +22,7 @@ _PLACES = np.array(list(QUANTILES.values()))
 #: Fitness figures leave out individuals whose fitness is not finite; `nonfinite` counts them, and
 #: where nobody's is finite they are minus infinity. `rate` is the mean over individuals of their
 #: median over nodes; `rate_mean`, `rate_min` and `rate_max` are over all individuals and nodes.
+#: They are of these individuals' births; `Population` says in which unit.
 #: `evaluations` (episodes) and `steps` are totals since the run began. `first_crash` says who
 #: crashed first (individual, seed, step) and why; in the lineage table all crashed episodes have a
 #: return of minus infinity.

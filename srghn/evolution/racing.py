@@ -1,7 +1,8 @@
 """Racing: everyone plays a few episodes, and only the better part plays the rest.
 
 One round of successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) over the episodes of
-a generation. Who goes on depends on returns alone, so it is the same on any number of workers.
+a generation. Who goes on depends on returns alone, so it is the same on any number of workers. Not
+in the paper.
 """
 
 from __future__ import annotations

@@ -68,8 +68,10 @@ def survivors(params: EvolutionParams, fitness: F64, population: Population, sta
     Of a parent and its children, those beyond `family_limit` come after everyone else.
 
     plus        the best of parents and children
-    comma       the best of the children and of the `elites` best parents
+    comma       the best of the children and of the `elites` best parents. Not in the paper
     tournament  the `elites` best, then winners of tournaments among the rest, each winning once
+
+    The family limit, and ties that are settled at random, are not in the paper.
     """
     tournament = params.selection == "tournament"
     count = len(fitness) if tournament else params.parents

@@ -21,11 +21,15 @@ Head = Callable[[Float32, Float32], Any]
 def make_head(params: GHNParams, plan: Plan, start: int, width: int, seed: int) -> Head:
     """The deterministic head for one target: its tensors lie from `start` on in a genome.
 
-    dense    one linear layer, of whose `width` outputs a tensor takes the first, as in the paper
+    dense    one linear layer, of whose `width` outputs a tensor takes the first. Differs from the
+             paper, where a network gives them
     chunked  a tensor in chunks of `params.chunk`, told apart by their position; positions are
-             sinusoids, so that any number of chunks has one, through an evolved layer. Ours
-    basis    a few coefficients a tensor, spread by the fixed random basis of `seed`. Ours
-    dct      coefficients of cosines over a tensor's (output, input), see `cosines`. Ours
+             sinusoids, so that any number of chunks has one, through an evolved layer. Not in the
+             paper
+    basis    a few coefficients a tensor, spread by the fixed random basis of `seed`. Not in the
+             paper, which names it as future work
+    dct      coefficients of cosines over a tensor's (output, input), see `cosines`. Not in the
+             paper
     """
     bounds = plan.bounds
     if params.head == "dense":

@@ -113,6 +113,7 @@ class GHN:
     def generate(self, genomes: ArrayLike, target: int | CompGraph = 0) -> Float32:
         """Policy weights (n, P) of genomes (n, genome_size), for a known target or another graph.
 
+        They are multiplied by `params.output_gain`, which is 1 by default and not in the paper.
         Weights lie in the target's layout order. A graph that is not among the targets may have
         widths and depths never seen, as long as its node types are known. Raises `GraphError` for
         an unknown node type, `ArchitectureMismatch` for genomes of another size.
@@ -136,12 +137,15 @@ class GHN:
         """Children (n, genome_size), and the mutation rates (n, parameters) that made them.
 
         Child i copies parent `index[i]` (by default parent i) and adds what that parent's
-        stochastic branch draws with `noise_seeds[i]`, scaled by a rate for each tensor. The rate
-        head comes first, and the child's own rates scale all the rest, so that what is selected
-        is the rate that made it (Beyer and Schwefel 2002; in the paper the parent's rates do).
+        stochastic branch draws with `noise_seeds[i]`, scaled by a rate for each tensor of the
+        genome and by that tensor's standard deviation at initialisation. The parent's rates scale
+        the step of the rate head, and the child's own, by the head so changed, all the rest: what
+        is selected is the rate that made it (Beyer and Schwefel 2002; in the paper the parent's
+        rates do). A rate has no unit; at .1 a founder's step has .075 of that deviation.
         `rates`, a number or an array that broadcasts to (n, parameters), replaces them all: a rate
         of zero gives an identical child. With `birth_decay`, every weight first loses that share;
-        what tells nodes' rates and noise apart loses `mutator_decay`, unless rates are given.
+        what tells nodes' rates and noise apart loses `mutator_decay`, unless rates are given. Both
+        decays are not in the paper.
         `out` (n, genome_size) float32 is where the children are put, by default an array of their
         own. Raises `ArchitectureMismatch` for arguments that do not fit.
         """
@@ -185,7 +189,7 @@ class GHN:
 
     def _least(self, seeds: Int64) -> Float32:
         """The least rates (n,) that births' seeds name: 0 by code 0, then from `rate_min` (code 1)
-        to `rate_max` in equal steps of the logarithm.
+        to `rate_max` in equal steps of the logarithm. Not in the paper.
         """
         least = np.zeros(len(seeds), dtype=np.float32)
         if self.params.stress:
@@ -198,7 +202,8 @@ class GHN:
     def rates(self, genomes: ArrayLike) -> Float32:
         """The mutation rates (n, parameters) of these genomes; columns are `node_names`.
 
-        Their children's own are drawn around them.
+        They scale the mutations of the rate head alone (the last two columns, at least
+        `meta_floor`). All other tensors of a child have the child's own, which lie around them.
         """
         checked = self._checked(genomes)
         vectors, (start, limits, floors) = self._vectors(checked, self._own_plan), self._rate_head

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from srghn.config import GHNParams
 from srghn.graph import CompGraph, Node
 
-#: The rate head's own tensors, to which the meta floor applies.
+#: The rate head's own tensors, to which the meta floor applies. Not in the paper.
 RATE_HEAD = ("rate.weight", "rate.bias")
 #: What makes one node's steps unlike another's, to which the mutator decay applies. Left alone,
-#: it only ever grows, until each birth draws its rates again and inherits nothing of them.
+#: it only ever grows, until each birth draws its rates again and inherits nothing of them. Not in
+#: the paper.
 ELASTIC = ("rate.weight", "sigma.out.weight", "sigma.out.bias")
 
 
@@ -92,7 +93,10 @@ def _decoder(params: GHNParams, largest: int, vector: tuple[str, ...]) -> tuple[
 
 
 def own_graph(tensors: tuple[Tensor, ...], head: str) -> CompGraph:
-    """The graph of those tensors and of what is fixed; every node has a type of its own."""
+    """The graph of those tensors and of what is fixed; every node has a type of its own.
+
+    Differs from targets, where nodes of the same kind share a type.
+    """
     fixed = dict(_FIXED)
     if any(t.name == "shape.weight" for t in tensors):
         fixed["shapes"] = ()

@@ -8,7 +8,8 @@ from typing import Any
 METHOD = "self-referential"
 Arms = Mapping[str, Mapping[str, Any]]
 
-#: Evolution without a response to a drop of fitness: as in the paper, and until 0.3 the default.
+#: Evolution without a response to a drop of fitness, until 0.3 the default. It is nearer to the
+#: paper, and still has the other deviations that docs/method.md lists.
 PLAIN: Mapping[str, Any] = {"memory": 0, "newcomers": 0.0}
 #: The controls have plain truncation: no limit on families, and parents win ties.
 TRUNCATION = {**PLAIN, "parents": 8, "children": 7, "ties": "parents", "family_limit": 0}
