@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from typing import Any
 
@@ -47,7 +48,8 @@ def page(description: dict[str, Any]) -> str:
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
-    said = escape(operation.get("description") or operation.get("summary") or "")
+    words = escape(operation.get("description") or operation.get("summary") or "")
+    said = re.sub(r"`([^`]+)`", r"<code>\1</code>", words)
     needs = "" if {} in operation["security"] else " Needs a token if the server requires one."
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     example = f"<pre>{_json(body['example'])}</pre>" if "example" in body else ""

@@ -79,6 +79,7 @@ def test_a_list_ends_where_it_ends(
 def test_the_description_is_dark_where_the_page_is_and_loads_nothing(client: TestClient) -> None:
     answer = client.get("/docs")
     assert ":root{color-scheme:light dark}" in answer.text
+    assert "<code>/v2/models/NAME/ready</code>" in answer.text
     for name in ("content-security-policy", "x-content-type-options", "referrer-policy"):
         assert answer.headers[name] == client.get("/").headers[name]
 
