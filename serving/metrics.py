@@ -215,6 +215,9 @@ class LedgerView(Collector):
             yield _gauge("watch_alarm", "1 while returns are below the gate's promise.", alarm)
             blind = float(self.watch.status == "blind")
             yield _gauge("watch_blind", "1 while too few episodes have an outcome.", blind)
+            missing = float(self.watch.missing is not None)
+            what = "1 while more outcomes are missing than when the champion came."
+            yield _gauge("watch_missing", what, missing)
             if self.watch.observations is not None:
                 score = self.watch.observations.distance
                 what = "How far observations are from those of the sandbox, 0 to 1."

@@ -89,6 +89,10 @@ def set_(
         float | None,
         typer.Option(help="Share of outcomes below which it cannot decide.", min=0, max=1),
     ] = None,
+    missing: Annotated[
+        float | None,
+        typer.Option(help="Rise of the share of missing outcomes that is no alarm.", min=0, max=1),
+    ] = None,
     adapt: Annotated[
         Act | None,
         typer.Option(help="After an alarm: nothing, diagnose and say what to do, or do it, too."),
@@ -97,8 +101,8 @@ def set_(
 ) -> None:
     """Set when the watch alarms, and what is done then; what is not named stays.
 
-    A new margin applies from the next champion on. More of what is done: srghn deploy rules set
-    adapt.approve=auto, adapt.generations, adapt.runs_a_day and adapt.cooldown.
+    A new margin or missing share applies from the next champion on. More of what is done: srghn
+    deploy rules set adapt.approve=auto, adapt.generations, adapt.runs_a_day and adapt.cooldown.
 
     Example: srghn watch set --run-length 20000 --adapt run --reason "few episodes a day"
     """
@@ -106,7 +110,7 @@ def set_(
 
     ledger = _ledger()
     data: dict[str, Any] = ledger.deployment_rules(policy).model_dump(mode="json")
-    given = {"run_length": run_length, "margin": margin, "answered": answered}
+    given = {"run_length": run_length, "margin": margin, "answered": answered, "missing": missing}
     data["watch"] |= {name: value for name, value in given.items() if value is not None}
     if adapt is not None:
         data["adapt"]["act"] = adapt.value

@@ -13,6 +13,11 @@ episodes count like others (a spoilt one is no evidence between arms, but here i
 outcomes after the deadline never do, so that nothing depends on when the watch looks. Nor do those
 beyond their token's share (rule `poster_share`).
 
+Failures may post nothing at all. So a second detector watches the share of episodes that have an
+outcome by their deadline, at the same `run_length`. It expects the share that was missing in
+service when the champion came, and `missing` more. It says that outcomes are missing, not that
+returns fell, and begins once the policy has an outcome: some clients never post any.
+
 The state is in the ledger. It is updated by compare-and-set on the number of the last start, in
 the transaction that writes the event of an alarm or a recovery. So several workers count each
 outcome once, and tell each alarm once.
@@ -24,6 +29,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -41,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 ACTOR = "watch"
 DRIFT, RECOVERY, SEEN = "drift", "drift_over", "drift_acknowledged"
+MISSING, POSTED = "missing", "missing_over"
 #: The action of a diagnosis; `pipelines.adapt` writes it.
 DIAGNOSIS = "diagnosis"
 #: Most starts read at one look. While one that still runs holds back more than `PAGE`, so many are
@@ -60,10 +67,14 @@ def standing(ledger: Ledger, policy: str, since: int = 0) -> Event | None:
 
 #: Number of latest episodes over which missing outcomes are judged, and the least number needed.
 RECENT, FEWEST = 200, 20
+#: Episodes older than so many seconds have an outcome, or are missing: the deadline outside trials.
+OLD = 3600.0
 #: Seconds for which starts without an outcome are kept, by default (`SRGHN_LIMIT_PIN_SECONDS`).
 REMEMBERED = 7 * 24 * 3600.0
 BLIND = "blind"
-Status = Literal["steady", "drift", "blind", "unwatched"]
+#: Which detector reached B: of the returns, or of the share of episodes with an outcome.
+Kind = Literal["returns", "answers"]
+Status = Literal["steady", "drift", "blind", "missing", "unwatched"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,8 @@ class WatchState:
     `outcomes` is the number counted for it; their scaled mean is `total / outcomes`. `outside` of
     them had a return outside the range, which was clipped. `left_out` are beyond their token's
     share; `due` holds, for each token in debt, the number of outcomes at which it has paid.
+    `answers` watches the share of episodes with an outcome (None: not yet), `missing` is the event
+    of its alarm.
     """
 
     generation: int
@@ -83,13 +96,18 @@ class WatchState:
     outside: int = 0
     left_out: int = 0
     due: Mapping[str, float] = field(default_factory=dict)
+    answers: Detector | None = None
+    missing: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "detector": self.detector.to_json(), **ORDER}
+        answers = self.answers and self.answers.to_json()
+        return {**vars(self), "detector": self.detector.to_json(), "answers": answers, **ORDER}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WatchState:
         known = {key: value for key, value in data.items() if key not in ORDER}
+        answers = data.get("answers")
+        known["answers"] = answers and Detector.from_json(answers)
         return cls(**{**known, "detector": Detector.from_json(data["detector"])})
 
 
@@ -99,7 +117,7 @@ class WatchView:
 
     `diagnosis` is the reason of the diagnosis of the standing alarm; None without one.
     `observations` compares the champion's observations with those of the sandbox, as advice; None
-    without enough of both.
+    without enough of both. `missing` is the event of the alarm for missing outcomes, if it stands.
     """
 
     status: Status
@@ -113,6 +131,7 @@ class WatchView:
     diagnosis: str | None = None
     outside: int = 0
     observations: Score | None = None
+    missing: str | None = None
 
 
 class _OutrunError(Exception):
@@ -154,9 +173,9 @@ class Watch:
             if found:
                 self._ledger.advance_watch(self._policy, after, found[-1].n, ORDER)
             return False
-        last, counted, turned = self._count(state, champion, found, now)
-        if turned:
-            return self._turn(after, last, counted, champion)
+        last, counted, turned = self._count(self._listening(state, now), champion, found, now)
+        if turned is not None:
+            return self._turn(after, last, counted, champion, turned)
         if last < found[-1].n and len(found) > PAGE:
             self._ahead_at = now + AGAIN
         if last > after:
@@ -211,6 +230,13 @@ class Watch:
         if status == "steady" and posted >= FEWEST and state.outcomes < terms.answered * posted:
             said = f"{state.outcomes} of {posted} outcomes count"
             status, why = "blind", f"{said}; the others are beyond their token's `poster_share`"
+        if state.missing and state.answers:
+            lost = (
+                f"outcomes are missing: {started - ended} of the last {started} episodes have none"
+            )
+            expected = f"at most {100 * (1 - state.answers.mean):.1f}% are expected"
+            status = "missing" if status == "steady" else status
+            why = f"{lost}, {expected}" if status == "missing" else f"{why}; {lost}, {expected}"
         return WatchView(
             status,
             why,
@@ -223,6 +249,7 @@ class Watch:
             self._diagnosis(state.alarm) if state.alarm else None,
             state.outside,
             self._sight.score(champion),
+            state.missing,
         )
 
     def _diagnosis(self, alarm: str) -> str | None:
@@ -242,29 +269,46 @@ class Watch:
         mean = min(max(float(promise) - margin, 0.001), 0.999)
         return WatchState(champion.generation, Detector(mean, "fall"))
 
+    def _listening(self, state: WatchState, now: float) -> WatchState:
+        """The state with a detector of missing outcomes, if the policy ever had an outcome."""
+        if state.answers or not self._ledger.outcomes(policy=self._policy, limit=1):
+            return state
+        with self._ledger.database().read() as connection:
+            before = episodes.missing(connection, self._policy, OLD, now)
+        more = self._ledger.deployment_rules(self._policy).watch.missing
+        return replace(state, answers=Detector(max(1 - before - more, 0.001), "fall"))
+
     def _count(
         self, state: WatchState, champion: Champion, found: Sequence[StartRow], now: float
-    ) -> tuple[int, WatchState, bool]:
-        """The last start that is counted, the state after it, and whether the level reached B."""
+    ) -> tuple[int, WatchState, Kind | None]:
+        """The last start that is counted, the state after it, and the detector that reached B."""
         rules = self._range(champion)
         assert rules is not None  # without them there is no state
-        own = [row for row in found if _is_of(champion, row) and (_in_time(row) or _runs(row, now))]
         deployment = self._ledger.deployment_rules(self._policy)
-        share, limit = deployment.poster_share, deployment.watch.run_length
-        own, all_own = within(own, state, share)[0], own
+        limit, share = deployment.watch.run_length, deployment.poster_share
+        mine = [row for row in found if _is_of(champion, row)]
+        last = found[-1].n
+        turned: Kind | None = None
+        if state.answers is not None:
+            over = list(takewhile(lambda row: not _runs(row, now), mine))
+            at = state.answers.until([float(_in_time(row)) for row in over], limit)[1]
+            if at is not None:  # no episode up to it runs
+                last, turned = over[at - 1].n, "answers"
+        posted = [row for row in mine if row.n <= last and (_in_time(row) or _runs(row, now))]
+        own = within(posted, state, share)[0]
         values = [rules.scale(row.return_ or 0.0) for row in own]
         unknown = [row.arrived is None for row in own]
         place = state.detector.until(values, limit, unknown)[1]
-        turned, last = place is not None, found[-1].n
         if place is not None:
-            last = own[place - 1].n
+            last, turned = own[place - 1].n, "returns"
         elif True in unknown:
             place = unknown.index(True)
             last = own[place].n - 1
         detector, _ = state.detector.until(values[:place], limit, unknown[:place])
         own = own[:place]
         returns = [row.return_ or 0.0 for row in own if row.arrived is not None]
-        ended = sum(row.arrived is not None and row.n <= last for row in all_own)
+        ended = sum(row.arrived is not None and row.n <= last for row in posted)
+        heard = [float(_in_time(row)) for row in mine if row.n <= last and not _runs(row, now)]
         counted = replace(
             state,
             detector=detector,
@@ -273,41 +317,52 @@ class Watch:
             outside=state.outside + sum(map(rules.outside, returns)),
             left_out=state.left_out + ended - len(returns),
             due=within(own, state, share)[1],
+            answers=state.answers and state.answers.update(heard),
         )
         return last, counted, turned
 
-    def _turn(self, after: int, last: int, state: WatchState, champion: Champion) -> bool:
+    def _turn(
+        self, after: int, last: int, state: WatchState, champion: Champion, turned: Kind
+    ) -> bool:
         """Write the event of an alarm or a recovery, and the state with the opposite detector.
 
         False if another worker counted first.
         """
-        fell = state.detector.side == "fall"
+        reached = state.detector if turned == "returns" else state.answers
+        assert reached is not None
+        fell = reached.side == "fall"
+        if turned == "returns":
+            action = DRIFT if fell else RECOVERY
+            words = "fell below" if fell else "are back above"
+            why = f"returns {words} {100 * reached.mean:.1f}% of the range"
+            why += self._culprit(champion, last, reached.mean) if fell else ""
+        else:
+            action = MISSING if fell else POSTED
+            words = "are missing: more than" if fell else "are posted again: at most"
+            share = f"{100 * (1 - reached.mean):.1f}%"
+            why = f"outcomes {words} {share} of the episodes have none by their deadline"
         evidence = {
             "version": champion.version,
             "generation": champion.generation,
-            "promise": state.detector.mean,
-            "level": state.detector.level,
+            "promise": reached.mean,
+            "level": reached.level,
             "outcomes": state.outcomes,
         }
-        words = "fell below" if fell else "are back above"
-        why = f"returns {words} {100 * state.detector.mean:.1f}% of the range"
-        why += self._culprit(champion, last, state.detector.mean) if fell else ""
-        turned = replace(state, detector=mirrored(state.detector, state.detector.mean))
 
         def also(connection: Connection) -> None:
-            event = next(chain.read_events(connection, limit=1, newest=True))
-            kept = replace(turned, alarm=event.hash if fell else None).to_json()
+            alarm = next(chain.read_events(connection, limit=1, newest=True)).hash if fell else None
+            opposite = mirrored(reached, reached.mean)
+            if turned == "returns":
+                moved = replace(state, detector=opposite, alarm=alarm)
+            else:
+                moved = replace(state, answers=opposite, missing=alarm)
+            kept = moved.to_json()
             if not episodes.advance(connection, schema.watch, self._policy, 0, after, last, kept):
                 raise _OutrunError
 
         try:
-            self._ledger.note(
-                DRIFT if fell else RECOVERY,
-                evidence,
-                who=Who(ACTOR, why),
-                policy=self._policy,
-                also=also,
-            )
+            who = Who(ACTOR, why)
+            self._ledger.note(action, evidence, who=who, policy=self._policy, also=also)
         except _OutrunError:
             return False
         logger.warning("watch: %s (version %s)", why, champion.version)

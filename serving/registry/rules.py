@@ -33,6 +33,13 @@ class WatchTerms(BaseModel):
         le=1,
         description="share of ended episodes with an outcome below which the watch is blind",
     )
+    missing: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="rise of the share of missing outcomes, above that when the champion came, "
+        "that is no alarm",
+    )
 
 
 class AdaptTerms(BaseModel):

@@ -26,8 +26,9 @@ from srghn.errors import ConfigError
 
 #: The events that sinks get; all other actions are internal to the ledger.
 NOTABLE = (
-    "drift", "drift_over", "blind", "diagnosis", "adapt", "run_failed", "record_verdict", "promote",
-    "abort_canary", "expire_canary", "rollback", "rollback_by_holdback", "revoke",
+    "drift", "drift_over", "missing", "missing_over", "blind", "diagnosis", "adapt", "run_failed",
+    "record_verdict", "promote", "abort_canary", "expire_canary", "rollback",
+    "rollback_by_holdback", "revoke",
 )  # fmt: skip
 _PRINTED = re.compile("[!-~]+")
 #: A claimed delivery without a result is sent again after this many seconds.

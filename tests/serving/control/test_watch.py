@@ -13,7 +13,16 @@ import pytest
 from sqlalchemy import update
 
 from serving.control import watch as watch_module
-from serving.control.watch import DRIFT, IN_A_ROW, RECOVERY, Watch, WatchState, within
+from serving.control.watch import (
+    DRIFT,
+    IN_A_ROW,
+    MISSING,
+    POSTED,
+    RECOVERY,
+    Watch,
+    WatchState,
+    within,
+)
 from serving.registry import episodes, schema
 from serving.registry.groups import Spoilt, spoil
 from serving.registry.ledger import Ledger
@@ -75,7 +84,7 @@ class Served:
         self.ledger.record_outcome(self.policy, name, return_, 10, True, poster)
 
     def events(self) -> list[str]:
-        kinds = (DRIFT, RECOVERY)
+        kinds = (DRIFT, RECOVERY, MISSING, POSTED)
         return [event.action for event in self.ledger.events() if event.action in kinds]
 
 
@@ -406,3 +415,67 @@ def test_of_any_outcomes_in_a_row_a_token_has_its_share(served: Served, share: f
         assert (mine[length:] - mine[:-length]).max() <= share * length + IN_A_ROW + 1e-9
     everything, nothing = within(rows, begun, 1.0)  # type: ignore[arg-type]
     assert (everything, nothing) == (rows, {})
+
+
+def test_failures_that_post_nothing_are_told_as_missing_outcomes(served: Served) -> None:
+    """Every second episode crashes its client; all others return what was promised."""
+    served.play(0.8, 40)
+    for _ in range(15):
+        served.play(0.8, 1, ended=False)
+        served.play(0.8, 1)
+    served.watch.look()
+    assert served.events() == [MISSING]
+    [event] = [event for event in served.ledger.events() if event.action == MISSING]
+    assert event.reason == (
+        "outcomes are missing: more than 10.0% of the episodes have none by their deadline"
+    )
+    seen = served.watch.view()
+    assert (seen.status, seen.missing) == ("missing", event.hash)
+    assert seen.why == (
+        "outcomes are missing: 15 of the last 70 episodes have none, at most 10.0% are expected"
+    )
+    served.play(0.8, 200)
+    served.watch.look()
+    assert served.events() == [MISSING, POSTED]
+    assert served.watch.view().status == "steady"
+    assert served.watch.view().outcomes == 40 + 15 + 200
+
+
+def test_both_alarms_may_stand_and_each_is_told(served: Served) -> None:
+    served.play(0.8, 40)
+    for _ in range(40):
+        served.play(0.2, 1, ended=False)
+        served.play(0.2, 1)
+    served.watch.look()
+    assert sorted(served.events()) == [DRIFT, MISSING]
+    seen = served.watch.view()
+    assert seen.status == "drift"
+    assert "outcomes are missing: 40 of the last 120 episodes have none" in seen.why
+
+
+def test_clients_that_never_post_outcomes_raise_no_alarm(served: Served) -> None:
+    for _ in range(4):
+        served.play(0.8, 100, ended=False)
+        served.watch.look()
+    assert served.events() == []
+    assert served.watch.view().status == "blind"
+
+
+@pytest.mark.parametrize("before", [0, 220])
+def test_the_share_that_was_missing_in_service_before_is_expected(
+    served: Served, before: int
+) -> None:
+    """Two of five clients never post, and did not under the champion before."""
+    served.play(0.8, 3 * before // 5)
+    served.play(0.8, 2 * before // 5, ended=False)
+    old = time.time() - 2 * 3600
+    with served.ledger.database().write() as connection:
+        early = {"started_at": old, "version": 99}
+        connection.execute(update(schema.starts).values(**early))
+        ended = schema.starts.c.arrived.is_not(None)
+        connection.execute(update(schema.starts).where(ended).values(ended_at=old))
+    for _ in range(30):
+        served.play(0.8, 3)
+        served.play(0.8, 2, ended=False)
+    served.watch.look()
+    assert served.events() == ([] if before else [MISSING])
