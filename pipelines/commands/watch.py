@@ -91,17 +91,21 @@ def set_(
     ] = None,
     missing: Annotated[
         float | None,
-        typer.Option(help="Rise of the share of missing outcomes that is no alarm.", min=0, max=1),
+        typer.Option(
+            help="Rise of the share of missing outcomes that raises no alarm.", min=0, max=1
+        ),
     ] = None,
     adapt: Annotated[
         Act | None,
-        typer.Option(help="After an alarm: nothing, diagnose and say what to do, or do it, too."),
+        typer.Option(
+            help="After an alarm: off does nothing, ask diagnoses and says what to do, run does it."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Set when the watch alarms, and what is done then; what is not named stays.
+    """Set when the watch raises an alarm, and what happens then; options that you leave out stay.
 
-    A new margin or missing share applies from the next champion on. More of what is done: srghn
+    A new margin or missing share applies from the next champion on. More about what happens: srghn
     deploy rules set adapt.approve=auto, adapt.generations, adapt.runs_a_day and adapt.cooldown.
 
     Example: srghn watch set --run-length 20000 --adapt run --reason "few episodes a day"
