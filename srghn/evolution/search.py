@@ -50,19 +50,26 @@ KNOWN = tuple(
 
 
 class Search:
-    """Maximises a function of `dimensions` numbers with any strategy.
+    """Maximises a function of `dimensions` numbers: it asks for points, and is told their fitness.
 
         search = Search(dimensions=3, seed=1)
         for _ in range(60):
-            points = search.ask()
+            points = search.ask()  # (n, 3)
             search.tell([-((point - 2) ** 2).sum() for point in points])
         print(search.best, search.best_fitness)
 
-    `strategy` is a name or an import path, `options` are the strategy's own, `ghn` and `evolution`
-    parameters as in `params.yaml`, but for those of `OF_RUNS`. A generation has at most `parents *
-    (1 + children)` points, float32, whichever the strategy. `on_generation(search)` is called after
-    each `tell`. The strategy itself is pure; what it remembers is `search.state`, so a copy of that
-    can be resumed.
+    dimensions     how many numbers a point has, 1 or more
+    strategy       a name in `STRATEGIES`, or an import path `module:factory`
+    seed           the same seed and the same fitness give the same points, to the bit
+    options        the strategy's own, as `evolution.options` in `params.yaml`
+    ghn            parameters of the hypernetwork, as in `params.yaml`
+    on_generation  called with the search after each `tell`
+    **evolution    `parents`, `children`, `selection` and others of `evolution` in `params.yaml`;
+                   those of `OF_RUNS` are refused
+
+    A generation has at most `parents * (1 + children)` points, float32, whichever the strategy; in
+    the one after a sharp drop of fitness, up to `memory` more. The strategy itself is pure: what it
+    remembers is `search.state`, from a copy of which a search goes on.
 
     best, best_fitness  of all generations told; None and minus infinity before the first
     last_best           the last generation's: where the function changes, `best` may be long out
