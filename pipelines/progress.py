@@ -26,7 +26,7 @@ Update = Callable[[int, str], None]
 LOG_EVERY_SECONDS = 5.0
 #: Where steps are short, a bar that is moved more often costs more than it shows.
 REFRESH_SECONDS = 0.1
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 
 
 @contextmanager
@@ -36,11 +36,11 @@ def bar(title: str, total: int) -> Iterator[Update]:
         yield _log_lines(title, total)
         return
     columns = (
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(bar_width=16),
         TextColumn("{task.completed:>4.0f}/{task.total:.0f}"),
         TimeRemainingColumn(compact=True),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, note="")
@@ -62,10 +62,10 @@ def share_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
 def spinner(title: str) -> Iterator[None]:
     """For work whose length is not known: a spinner with the time it has taken."""
     if not console.is_terminal:
-        console.print(f"  {title} ...")
+        console.print(f"  {title} ...", markup=False)
         yield
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task(title, total=None)
         yield
@@ -78,7 +78,8 @@ def patient(title: str) -> Iterator[None]:
         with spinner(title):
             yield
         return
-    late = threading.Timer(LOG_EVERY_SECONDS, console.print, (f"  {title} ...",))
+    line = f"  {title} ..."
+    late = threading.Timer(LOG_EVERY_SECONDS, console.print, (line,), {"markup": False})
     late.daemon = True
     late.start()
     try:

@@ -73,7 +73,7 @@ def verify(pinned: Pinned, json: JsonOption = False) -> None:
     if json:
         print_json({"id": version.id, "fingerprint": version.fingerprint, "same": True})
         return
-    out.print(f"{version.id} {short(version.fingerprint)}: unchanged, step for step")
+    out.print(f"{version.id} {short(version.fingerprint)}: unchanged, step for step", markup=False)
 
 
 def list_(json: JsonOption = False) -> None:

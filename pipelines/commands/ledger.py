@@ -218,7 +218,7 @@ def mode_set(
     if json:
         print_json({"policy": policy, "mode": mode, "moved": moved})
         return
-    out.print(f"policy {policy} is in mode {mode}")
+    out.print(f"policy {policy} is in mode {mode}", markup=False)
     for version, state in moved.items():
         out.print(f"version {version} is {state}; judge it in this mode: srghn gate {version}")
 

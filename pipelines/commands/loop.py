@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from pipelines.commands import complete
 from pipelines.commands.output import (
@@ -55,7 +56,7 @@ def diagnose(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     if json:
         print_json(found.to_json())
     else:
-        out.print(f"[bold]{found.found}[/bold]: {found.why}")
+        out.print(f"[bold]{found.found}[/bold]: {escape(found.why)}")
         rows = table("", "environment", "mode", "mean return", "distance", "p", "p seen", "fits")
         for each in found.evidence:
             seen = "" if each.p_observed is None else f"{each.p_observed:.3f}"

@@ -63,7 +63,7 @@ class _Output:
     """What commands print for people; where it is piped, one record a line, fields by tabs."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, emoji=False)
 
     def print(self, *objects: Any, **how: Any) -> None:
         from pipelines.commands.records import write

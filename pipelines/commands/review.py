@@ -103,11 +103,11 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     else:
         out.print(
             f"[bold]champion[/bold]  version {champion.version}, generation "
-            f"{champion.generation}, mode {champion.mode}, since {champion.since} by "
+            f"{champion.generation}, mode {escape(champion.mode)}, since {champion.since} by "
             f"{escape(champion.by)}"
         )
         if mode != champion.mode:
-            out.print(f"[bold]mode[/bold]      service is in {mode}")
+            out.print(f"[bold]mode[/bold]      service is in {escape(mode)}")
     if canary is not None:
         out.print(
             f"[bold]canary[/bold]    version {canary.version} at {_share(canary)}, {canary.status}"
