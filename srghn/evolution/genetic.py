@@ -120,7 +120,9 @@ class Genetic:
         genomes = np.empty((kept + born, self.encoding.genome_size), dtype=np.float32)
         genomes[:kept] = state.genomes[:kept]
         children = genomes[kept : kept + brood]  # put in their place: genomes may be long
-        _, made = self.encoding.mutate(state.genomes, noise, index=mothers, out=children)
+        given, made = self.encoding.mutate(state.genomes, noise, index=mothers, out=children)
+        if given is not children:  # an encoding of one's own may leave `out` aside
+            children[:] = given
         parents = [state.parents[:kept], state.ids[mothers]]
         seeds = [state.noise_seeds[:kept], noise]
         rates = [state.rates[:kept], made]

@@ -91,6 +91,22 @@ def test_a_genetic_that_cannot_respond_to_a_drop_is_refused_at_once(name: str, w
     assert through_a_drop(name, **OFF).generation == 24
 
 
+class OutOfPlace(Direct):
+    """An encoding that gives its children in an array of its own."""
+
+    def mutate(self, parents: Any, noise_seeds: Any, *, index: Any = None, out: Any = None) -> Any:
+        return super().mutate(parents, noise_seeds, index=index)
+
+
+def out_of_place(params: RunParams, interface: Interface) -> Genetic:
+    encoding = OutOfPlace("own", PolicyWeights(params.network, interface), 0.3)
+    return Genetic("own", encoding, params.evolution)
+
+
+def test_an_encoding_may_leave_out_aside() -> None:
+    assert through_a_drop("out_of_place").history == through_a_drop("handed").history
+
+
 def _nan(weights: Any) -> Any:
     weights = weights.copy()
     weights[3, 1] = np.nan
