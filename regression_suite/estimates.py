@@ -24,6 +24,7 @@ from regression_suite.bounds import (
 from regression_suite.episodes import Float, Int, Played
 from regression_suite.suite import Cell, failure_of, range_of
 from srghn.config import GateParams
+from srghn.inference.spending import spent
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,6 @@ class CellEstimate:
     failure_gap: Bound | None = None
     tail: Bound | None = None
     improvement: Bound | None = None
-
-
-def spent(tried: int) -> float:
-    """Share of alpha for the candidate after `tried` others met the same champion.
-
-    The shares 1 / ((t + 1) log(t + 1)^2) over t = 1, 2, ... add up to less than 1 after division
-    by 2.11 (their sum is 2.1097), so the chance that any of them passes falsely stays below alpha.
-    """
-    t = tried + 1
-    return 1 / (2.11 * (t + 1) * math.log(t + 1) ** 2)
 
 
 def alpha_of(params: GateParams, tried: int = 0) -> float:

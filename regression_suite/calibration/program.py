@@ -25,11 +25,12 @@ from regression_suite.calibration.worlds import (
     lowered,
     truth,
 )
-from regression_suite.estimates import alpha_of, spent
+from regression_suite.estimates import alpha_of
 from srghn.config import GateParams
 from srghn.files import atomic_write
 from srghn.inference.exact import log_rate_capital
 from srghn.inference.sequences import capital_path
+from srghn.inference.spending import spent
 from srghn.seeding import stream
 
 #: Gates simulated at once: their bets fill half a gigabyte.

@@ -125,9 +125,9 @@ class DeploymentRules(BaseModel):
         default=1.0,
         gt=0,
         le=1,
-        description="largest share of the evidence of a trial, or of the watch, that one token may "
-        "give; below 1 a trial needs 20 outcomes for a decision, and holds for trials that begin "
-        "later",
+        description="largest share of the evidence of a trial, its guards or the watch that one "
+        "token may give; below 1 a trial needs 20 outcomes for a decision, and holds for trials "
+        "that begin later",
     )
 
 

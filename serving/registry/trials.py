@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from serving.registry import chain, episodes, guards, holdbacks, rows, schema
 from serving.registry.records import Canary, Version
@@ -17,6 +17,7 @@ from serving.registry.steps import Step
 from serving.trial.rules import TrialRules, WeightStep, terms_of
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
+from srghn.inference.spending import spent
 
 Status = Literal["running", "paused", "held"]
 
@@ -168,27 +169,33 @@ def _earlier(step: Step, found: Version) -> int | None:
     watch alarmed, the pass became stale and another was won, under another manifest perhaps, or
     another champion came and was rolled back. Without it each of them would give fresh chances.
     """
-    champion, events, versions = step.champion(), schema.events, schema.versions
-    assert champion is not None  # or there is no trial
+    mode = rows.passed_mode(step.connection, found.version)
+    for row in _begun(step.connection, step.policy):
+        known = row.genome == found.genome and row.format > 1  # 0.2.0 kept evidence otherwise
+        if known and rows.passed_mode(step.connection, row.version, row.seq) == mode:
+            return int(row.seq)
+    return None
+
+
+def _begun(connection: Connection, policy: str) -> Sequence[Row[Any]]:
+    """Trials against the present champion, whenever it was served: the last first."""
+    champion = rows.find_champion(connection, policy)
+    if champion is None:
+        return []
+    events, versions = schema.events, schema.versions
     crowned = select(events.c.generation).where(
         events.c.version == champion.version, events.c.to_state == State.CHAMPION
     )
     begun = (
-        select(events.c.seq, events.c.version)
+        select(events.c.seq, events.c.version, events.c.format, versions.c.genome)
         .join(versions, versions.c.version == events.c.version)
         .where(
-            events.c.policy == step.policy,
+            events.c.policy == policy,
             events.c.action == "start_canary",
-            events.c.format > 1,  # 0.2.0 kept its evidence otherwise
             events.c.generation.in_(crowned),
-            versions.c.genome == found.genome,
         )
     )
-    mode = rows.passed_mode(step.connection, found.version)
-    for row in step.connection.execute(begun.order_by(events.c.seq.desc())):
-        if rows.passed_mode(step.connection, row.version, row.seq) == mode:
-            return int(row.seq)
-    return None
+    return connection.execute(begun.order_by(events.c.seq.desc())).all()
 
 
 def propose(
@@ -202,11 +209,16 @@ def propose(
 
     The range is the run's, the terms are the policy's. The bets are planned with the standard
     deviation of returns that the gate measured, and with the share of missing outcomes in service,
-    unless the terms name one. `weight`: a constant share from the first episode.
+    unless the terms name one. Where the terms spend alpha over candidates, a promotion has what the
+    genomes that met this champion before have left. `weight`: a constant share from the first
+    episode.
     """
     deployment = current_rules(connection, found.policy)
     deviation = _deviation(connection, found)
     rules = terms_of(params, deployment.trial, deviation, deployment.poster_share)
+    if rules.spending == "candidates":
+        met = {row.genome for row in _begun(connection, found.policy)} - {found.genome}
+        rules = rules.model_copy(update={"promote_share": spent(len(met))})
     if not rules.missing:
         share = episodes.missing(connection, found.policy, rules.deadline, now)
         rules = rules.model_copy(update={"missing": share})

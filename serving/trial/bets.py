@@ -93,7 +93,7 @@ def bets_of(rules: TrialRules) -> Bets:
 def planned_bet(rules: TrialRules) -> float:
     """The bet that decides nine of ten equal canaries in the fewest episodes; in (0, LARGEST]."""
     expected = Expected(rules.weight, rules.deviation, rules.missing)
-    return _planned(expected, rules.margin, rules.alpha)
+    return _planned(expected, rules.margin, rules.promote_alpha)
 
 
 @lru_cache(maxsize=64)

@@ -26,8 +26,9 @@ Action = Literal["wait", "promote", "abort", "expire"]
 class Decision:
     """An action, its reason, and the state of each test: capital as a multiple of the start.
 
-    `needed` is the capital that decides, `guard_needed` the capital at which a guard stops the
-    decision. `effect` is the difference of the arms' mean scaled returns; None without outcomes.
+    `needed` is the capital that aborts, `promote_needed` the one that promotes, `guard_needed` the
+    one at which a guard stops the decision. `effect` is the difference of the arms' mean scaled
+    returns; None without outcomes.
     """
 
     action: Action
@@ -41,6 +42,7 @@ class Decision:
     ratio: float
     missing: float
     needed: float
+    promote_needed: float
     guard_needed: float
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +87,7 @@ def decide(state: TrialState, rules: TrialRules) -> Decision:
         ratio=_exp(capital["ratio"]),
         missing=_exp(capital["missing"]),
         needed=1 / rules.alpha,
+        promote_needed=1 / rules.promote_alpha,
         guard_needed=1 / rules.guard_alpha,
     )
 
@@ -108,7 +111,8 @@ def _verdict(state: TrialState, capital: dict[str, float], rules: TrialRules) ->
     stopped = _stopped(capital, stop) or _too_few(state, rules)
     if stopped is None and capital["harm"] >= limit:
         return "abort", f"the canary is worse: {said}"
-    if stopped is None and capital["promote"] >= limit and exposed(state, rules):
+    enough = math.log(1 / rules.promote_alpha)
+    if stopped is None and capital["promote"] >= enough and exposed(state, rules):
         return "promote", f"the canary is not worse by {100 * rules.margin:g}% or more: {said}"
     if state.episodes - state.since >= rules.max_episodes:
         why = stopped or f"neither harm nor absence of harm is shown: {said}"
@@ -170,7 +174,7 @@ def _first(state: TrialState, log: Log, path: Path, rules: TrialRules) -> int | 
     calm = (path.ratio < stop) & (path.missing < stop) & enough
     ends: Sequence[NDArray[np.bool_]] = (
         (path.harm >= limit) & calm,
-        (path.promote >= limit) & ready & calm,
+        (path.promote >= math.log(1 / rules.promote_alpha)) & ready & calm,
         n >= rules.max_episodes,
     )
     over = np.logical_or.reduce(ends)

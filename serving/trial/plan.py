@@ -109,7 +109,8 @@ def plan(rules: TrialRules, effect: float | None = None, mean: float = 0.5) -> P
 def _episodes(rules: TrialRules, expected: Expected, z: float, harm: bool) -> int | None:
     """Episodes until a decision; None if there is none within `max_episodes`."""
     bet = np.array([planned_bet(rules)])
-    taken = float(episodes(expected, bet, rules.margin, rules.alpha, z=z, harm=harm)[0])
+    alpha = rules.alpha if harm else rules.promote_alpha
+    taken = float(episodes(expected, bet, rules.margin, alpha, z=z, harm=harm)[0])
     reserve = RESERVE / (4 * rules.weight * (1 - rules.weight)) + _warm_up(rules)
     found = SLACK * taken + reserve
     return math.ceil(found) if found <= rules.max_episodes else None

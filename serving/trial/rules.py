@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -70,6 +70,11 @@ class TrialTerms(Params):
     guard_alpha: float = Field(
         0.005, gt=0, lt=0.5, description="false-alarm rate of the sample-ratio and missing tests"
     )
+    spending: Literal["none", "candidates"] = Field(
+        "none",
+        description="candidates: divide the alpha of promotions among all candidates on trial "
+        "against one champion",
+    )
     strict_missing: bool = Field(
         False,
         description="missing outcomes count against the decision: 0 for the canary and 1 for the "
@@ -88,6 +93,9 @@ class TrialRules(TrialTerms):
     poster_share: float = Field(
         1.0, gt=0, le=1, description="largest share of the evidence that one token may give"
     )
+    promote_share: float = Field(
+        1.0, gt=0, le=1, description="share of alpha that is left for this one's promotion"
+    )
     low: float = Field(0.0, description="return that counts as 0")
     high: float = Field(500.0, description="return that counts as 1")
     deviation: float = Field(
@@ -103,6 +111,11 @@ class TrialRules(TrialTerms):
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
         return self
+
+    @property
+    def promote_alpha(self) -> float:
+        """Probability of a promotion that is wrong; `alpha` is that of a wrong abort."""
+        return self.alpha * self.promote_share
 
     def scale(self, return_: float) -> float:
         """A return, clipped to the range and mapped to [0, 1]."""

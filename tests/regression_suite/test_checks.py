@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from regression_suite import checks, gate
 from regression_suite.bounds import Bound, mean_bound
 from regression_suite.episodes import Played
-from regression_suite.estimates import Arm, CellEstimate, alpha_of, estimate, scale_of, spent
+from regression_suite.estimates import Arm, CellEstimate, alpha_of, estimate, scale_of
 from regression_suite.report import views
 from regression_suite.suite import Cell, resolved, trial_of
 from srghn.config import CanaryParams, GateParams, Returns, RunParams, parse_params
@@ -23,6 +23,7 @@ from srghn.envs import EnvVersion
 from srghn.envs.perturb import Perturbation
 from srghn.errors import ConfigError
 from srghn.evaluation.base import Crash
+from srghn.inference.spending import spent
 from srghn.inference.verdict import Check, Outcome, Verdict, contradiction, decide, summarise
 
 if TYPE_CHECKING:

@@ -15,13 +15,16 @@ from serving.control.routing import Served
 from serving.registry import schema
 from serving.registry.ledger import Ledger
 from serving.registry.records import Canary, Start, Who
+from serving.registry.rules import DeploymentRules
 from serving.registry.schema import POLICY
 from serving.registry.states import State
 from serving.trial.compared import Compared, Posted
 from serving.trial.decision import advance
 from serving.trial.evidence import Log, begin
+from serving.trial.rules import TrialTerms
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
+from srghn.inference.spending import spent
 
 WHO = Who("ann", "try it")
 
@@ -379,6 +382,31 @@ def test_a_trial_that_no_episode_joins_expires(ledger: Ledger, steps: Any) -> No
     assert event.reason == "no new episode joined the trial within 7 days"
     steps.canary(trial.version)  # it may be tried again
     assert ledger.verify() == ledger.count()
+
+
+def test_promotions_spend_alpha_over_the_candidates_of_a_champion(
+    ledger: Ledger, steps: Any
+) -> None:
+    """A genome has its share once; a rollback brings the count of the champion back."""
+    terms = TrialTerms(spending="candidates", max_episodes=30)
+    ledger.set_deployment_rules(DeploymentRules(trial=terms), who=WHO)
+    steps.first()
+
+    def share(version: int) -> float:
+        found = steps.canary(version).rules.promote_share
+        ledger.expire_canary(who=WHO)
+        return float(found)
+
+    first, second = steps.approved(), steps.approved()
+    assert [share(first), share(second), share(first)] == [spent(0), spent(1), spent(0)]
+    copy = {"genome_digest": ledger.version(first).genome, "note": 1}
+    assert share(steps.approved(manifest=copy)) == spent(0)
+    ledger.set_deployment_rules(DeploymentRules(), who=WHO)
+    steps.second()
+    ledger.set_deployment_rules(DeploymentRules(trial=terms), who=WHO)
+    assert share(steps.approved()) == spent(0)
+    ledger.rollback(who=WHO)
+    assert share(steps.approved()) == spent(3)  # of the two and the one that was promoted
 
 
 def test_one_callers_observations_end_no_trial(trial: Trial) -> None:

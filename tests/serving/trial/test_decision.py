@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from serving.trial.decision import advance, decide, exposed, weight_now
 from serving.trial.evidence import Log, TrialState, begin, effect_bounds
 from serving.trial.rules import TrialRules, WeightStep
+from srghn.inference.spending import spent
 
 RULES = TrialRules(low=0, high=1, steps=(WeightStep(weight=0.5, outcomes=20),))
 
@@ -34,6 +35,33 @@ def test_better_and_equal_canaries_are_promoted_and_a_worse_one_is_aborted() -> 
         state, decision = advance(begin(RULES), log(2000, canary), RULES)
         assert decision.action == action, decision.reason
         assert state.episodes == decision.episodes < 600
+
+
+def test_a_share_of_alpha_is_of_promotions_alone() -> None:
+    tenth = RULES.model_copy(update={"promote_share": 0.1})
+    later, usual = (advance(begin(r), log(2000, 0.62), r)[1] for r in (tenth, RULES))
+    assert later.episodes > usual.episodes
+    assert later.promote >= later.promote_needed == pytest.approx(200)
+    assert usual.promote_needed == usual.needed == later.needed == pytest.approx(20)
+    harmed = [advance(begin(r), log(400, 0.5), r)[1] for r in (tenth, RULES)]
+    assert [(one.action, one.episodes) for one in harmed] == [("abort", 64)] * 2
+
+
+def test_spending_holds_over_a_stream_of_candidates_where_the_whole_alpha_does_not() -> None:
+    """Ten candidates worse by the margin after each other: in how many streams any wins."""
+    rng, streams, wins = np.random.default_rng(0), 30, {"none": 0, "candidates": 0}
+    short = RULES.model_copy(update={"max_episodes": 300, "alpha": 0.2})
+    for _ in range(streams):
+        won = dict.fromkeys(wins, False)
+        for tried in range(10):
+            arms = (rng.random(300) < 0.5).astype(np.int8)
+            values = 0.5 - 0.05 * arms + 0.1 * rng.choice([-1, 1], 300)
+            for spending, share in (("none", 1.0), ("candidates", spent(tried))):
+                rules = short.model_copy(update={"promote_share": share})
+                full = Log(arms, np.full(300, 0.5), values)
+                won[spending] |= advance(begin(rules), full, rules)[1].action == "promote"
+        wins = {spending: wins[spending] + won[spending] for spending in wins}
+    assert wins["candidates"] <= 0.2 * streams < 0.4 * streams < wins["none"]
 
 
 def test_nothing_and_little_are_no_evidence() -> None:
