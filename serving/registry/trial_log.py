@@ -39,16 +39,22 @@ def to_state(data: Mapping[str, Any], rules: TrialRules) -> TrialState:
 
 
 def decide_again(connection: Connection, running: Canary, now: float) -> Decision:
-    """The decision on all starts of a trial that are resolved at `now` (Unix seconds).
+    """The decision on all starts of a trial that are resolved at `now` (Unix seconds)."""
+    return counted(connection, running.policy, running.epoch, running.rules, now)[1]
 
-    It is computed from the trial's initial state, which is part of the hash-chained event. The
-    running state is not used: it is a row, which anyone who can write the file could change.
+
+def counted(
+    connection: Connection, policy: str, epoch: int, rules: TrialRules, now: float
+) -> tuple[TrialState, Decision]:
+    """State and decision of a trial after all its starts that are resolved at `now`.
+
+    They are computed from the trial's initial state, which is part of the hash-chained event. The
+    running state is not used: it is a row, which anyone who can write the file could change, and
+    lacks what no worker has counted yet.
     """
-    log = to_log(
-        episodes.resolved(connection, running.policy, running.epoch, 0, now), running.rules
-    )
-    began = _began(connection, running.epoch).get("state") or {}
-    return advance(to_state(began, running.rules), log, running.rules)[1]
+    log = to_log(episodes.resolved(connection, policy, epoch, 0, now), rules)
+    began = _began(connection, epoch).get("state") or {}
+    return advance(to_state(began, rules), log, rules)
 
 
 def decide_held(connection: Connection, window: Holdback, now: float) -> Decision:

@@ -77,12 +77,13 @@ def start(
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)
     before = _earlier(step, found)
-    rules = propose(step.connection, found, params, step.now, weight)
+    rules, state = propose(step.connection, found, params, step.now, weight), {}
     if before is not None:
         earlier = trial_log.began_with(step.connection, before)
         kept = {"max_episodes": rules.max_episodes, "steps": rules.steps}
         rules = earlier.model_copy(update=kept)
-    state = _state_of(step, before)
+        showed = trial_log.counted(step.connection, step.policy, before, earlier, step.now)[0]
+        state = showed.retry().to_json()
     said = {
         "loaded": dict(loaded),
         "params": rules.to_json(),
@@ -171,8 +172,8 @@ def _earlier(step: Step, found: Version) -> int | None:
     """
     mode = rows.passed_mode(step.connection, found.version)
     for row in _begun(step.connection, step.policy):
-        known = row.genome == found.genome and row.format > 1  # 0.2.0 kept evidence otherwise
-        if known and rows.passed_mode(step.connection, row.version, row.seq) == mode:
+        same = row.genome == found.genome
+        if same and rows.passed_mode(step.connection, row.version, row.seq) == mode:
             return int(row.seq)
     return None
 
@@ -187,7 +188,7 @@ def _begun(connection: Connection, policy: str) -> Sequence[Row[Any]]:
         events.c.version == champion.version, events.c.to_state == State.CHAMPION
     )
     begun = (
-        select(events.c.seq, events.c.version, events.c.format, versions.c.genome)
+        select(events.c.seq, events.c.version, versions.c.genome)
         .join(versions, versions.c.version == events.c.version)
         .where(
             events.c.policy == policy,
@@ -240,16 +241,3 @@ def _deviation(connection: Connection, found: Version) -> float | None:
         return None
     said = rows.find_evidence(connection, passed[-1].evidence_sha256).get("deviation")
     return float(said) if isinstance(said, int | float) and math.isfinite(said) else None
-
-
-def _state_of(step: Step, before: int | None) -> dict[str, Any]:
-    """The state of an earlier trial, to continue; empty if there is none."""
-    from serving.trial.evidence import TrialState
-
-    if before is None:
-        return {}
-    table = schema.trial_state
-    query = select(table.c.state).where(table.c.policy == step.policy, table.c.trial == before)
-    text = step.connection.execute(query).scalar()
-    state = json.loads(text) if text else {}
-    return TrialState.from_json(state).retry().to_json() if state else {}

@@ -337,6 +337,16 @@ def test_no_new_pass_gives_a_genome_new_evidence(ledger: Ledger, steps: Any, how
     assert ledger.verify()
 
 
+def test_no_new_pass_saves_a_canary_from_what_no_worker_has_counted_yet(
+    trial: Trial, steps: Any
+) -> None:
+    arms, values = log(200, 150.0)
+    trial.end(trial.start(arms), values)
+    steps.canary(again(trial.ledger, steps, trial.version))
+    assert trial.look()
+    assert trial.state is State.ABORTED
+
+
 @pytest.mark.parametrize("how", ["champion", "mode"])
 def test_another_champion_or_mode_is_another_question(ledger: Ledger, steps: Any, how: str) -> None:
     trial = Trial(ledger, steps, max_episodes=30)
