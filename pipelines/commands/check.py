@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from pipelines.commands.output import JsonOption, PolicyOption, out, print_json,
 
 if TYPE_CHECKING:
     from pipelines.runs.target import Target
+    from srghn.config import RunParams
     from srghn.envs import EnvVersion
 
 
@@ -50,7 +52,7 @@ def check(
     from srghn.config import with_overrides
     from srghn.errors import SrghnError
 
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {"steps": []}
     try:
         params = with_overrides(load_preset(preset), tuple(set_ or ()))
         settings, target = load_settings(), Target(policy, successor)
@@ -59,10 +61,11 @@ def check(
 
             def tell(step: str, found: str) -> None:
                 pinning.close()  # the environment is pinned once there is a step to tell
+                known["steps"].append({"step": step, "found": found})
                 if not json:
                     _say(step, found)
 
-            found = try_run(params, settings, tell)
+            found = try_run(params, settings, tell, partial(_judged_early, params))
         known = found.to_dict()
         if not json:
             _tell(found)
@@ -79,6 +82,19 @@ def check(
         raise
     if json:
         print_json(known)
+
+
+def _judged_early(params: RunParams, version: EnvVersion) -> None:
+    """Refuse a mode or a bar that the environment has not, before what takes longer is tried.
+
+    Without a range of returns bars wait for it: episodes are played first, to propose one.
+    """
+    from pipelines.runs.prepare import check_judged
+
+    if params.evolution.mode is not None:
+        version.check_mode(params.evolution.mode)
+    if version.returns is not None and version.failure_return is not None:
+        check_judged(params, version)
 
 
 def _served(target: Target, version: EnvVersion) -> list[str]:
@@ -118,11 +134,15 @@ def _tell(found: Any) -> None:
     _note(found.notes)
     if found.returns is not None:
         low, high = found.returns
-        out.print(
-            "returns  no range is known; from these episodes: "
-            f"env.returns={{low: {low:g}, high: {high:g}}}",
-            markup=False,
-            soft_wrap=True,
+        _say(
+            "returns",
+            f"no range is known; from these episodes: env.returns={{low: {low:g}, high: {high:g}}}",
+        )
+    if found.failure_return is not None:
+        _say(
+            "failure",
+            "nothing says which episodes failed; the median of these, of untrained networks: "
+            f"env.failure_return={found.failure_return:g}",
         )
     least, most = map(_duration, found.seconds)
     out.print(

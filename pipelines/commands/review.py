@@ -107,7 +107,7 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
             f"{escape(champion.by)}"
         )
         if mode != champion.mode:
-            out.print(f"[bold]mode[/bold]      service is in {escape(mode)}")
+            out.print(f"[bold]mode[/bold]      service is in {escape(str(mode))}")
     if canary is not None:
         out.print(
             f"[bold]canary[/bold]    version {canary.version} at {_share(canary)}, {canary.status}"

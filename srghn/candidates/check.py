@@ -41,8 +41,9 @@ ROWS = 64
 class Checked:
     """What was found. `seconds` is an estimate of the run: (episodes as long as now, all whole).
 
-    `steps` holds (step, what it found) in order; `returns` is a proposed range of returns, None
-    where the version has one.
+    `steps` holds (step, what it found) in order; `returns` is a proposed range of returns and
+    `failure_return` the proposed highest return of a failed episode, None where the version has
+    one.
     """
 
     version: EnvVersion
@@ -50,6 +51,7 @@ class Checked:
     notes: tuple[str, ...]
     seconds: tuple[float, float]
     returns: tuple[float, float] | None
+    failure_return: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -61,6 +63,7 @@ class Checked:
             "notes": list(self.notes),
             "seconds": list(self.seconds),
             "proposed_returns": None if self.returns is None else list(self.returns),
+            "proposed_failure_return": self.failure_return,
         }
 
 
@@ -79,10 +82,12 @@ def check(
     params: RunParams,
     settings: EngineSettings | None = None,
     tell: Callable[[str, str], None] = lambda step, found: None,
+    pinned: Callable[[EnvVersion], None] = lambda version: None,
 ) -> Checked:
     """Try each step of a run with these parameters once; `tell` gets a line for each step.
 
-    Raises what the run would raise, in one line that names the module, the operator and what to do:
+    `pinned` is called with the environment before what takes longer, and may refuse it. Raises
+    what the run would raise, in one line that names the module, the operator and what to do:
     `EnvVersionError`, `ConfigError`, `GraphError`, `ArtefactError`, `EvaluationError`.
     """
     found = _Findings(tell)
@@ -93,6 +98,7 @@ def check(
         f"{version.id}: {face.observation_size} observations, {face.action_kind} actions, episodes "
         f"of {version.max_episode_steps} steps at most",
     )
+    pinned(version)
     strategy = make_strategy(params, face)
     check_lineage(strategy)
     population = strategy.ask(strategy.init(params.evolution.seed))
@@ -106,10 +112,14 @@ def check(
         "the ONNX file gives the same outputs as torch"
         + (f" and keeps {kept} values from step to step" if kept else ""),
     )
-    seconds, returns = _play(params, version, population, served, settings, found)
-    known = version.returns is not None
+    seconds, sound = _play(params, version, population, served, settings, found)
     return Checked(
-        version, tuple(found.steps), tuple(found.notes), seconds, None if known else returns
+        version,
+        tuple(found.steps),
+        tuple(found.notes),
+        seconds,
+        None if version.returns is not None else _range(sound),
+        None if version.failure_return is not None else _middle(sound, version),
     )
 
 
@@ -167,8 +177,8 @@ def _play(
     served: OnnxPolicy,
     settings: EngineSettings | None,
     found: _Findings,
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Seconds of the whole run, and the range of returns that founders and chance reach."""
+) -> tuple[tuple[float, float], NDArray[np.float64]]:
+    """Seconds of the whole run, and the returns of the founders' episodes that did not crash."""
     evolution, mode = params.evolution, version.mode_at(0)
     seeds = seeding.seeds(evolution.seed, "check", max(2, min(evolution.episodes, 8)))
     first = Task(version, mode, seeds[:1])
@@ -203,10 +213,21 @@ def _play(
     seconds = episodes * mean / rate, episodes * version.max_episode_steps / rate
     if evolution.seconds is not None:
         seconds = min(seconds[0], evolution.seconds), min(seconds[1], evolution.seconds)
-    sound = returns[np.isfinite(returns)]
+    return seconds, returns[np.isfinite(returns)]
+
+
+def _range(sound: NDArray[np.float64]) -> tuple[float, float]:
+    """A range of returns with room above what founders reach by chance."""
     low, high = (float(sound.min()), float(sound.max())) if sound.size else (0.0, 1.0)
     room = max(high - low, abs(high), 1.0)
-    return seconds, (float(f"{low - 0.1 * room:.3g}"), float(f"{high + room:.3g}"))
+    return float(f"{low - 0.1 * room:.3g}"), float(f"{high + room:.3g}")
+
+
+def _middle(sound: NDArray[np.float64], version: EnvVersion) -> float:
+    """The founders' median return, within the range of returns."""
+    middle = float(f"{float(np.median(sound)) if sound.size else 0.0:.3g}")
+    known = version.returns
+    return middle if known is None else min(max(middle, known.low), known.high)
 
 
 def _first(played: list[Evaluation]) -> str:

@@ -122,11 +122,24 @@ def _record(
                 seen.append(observation)
         except FAILURES as error:
             raise EnvVersionError(
-                f"{name} fails with seed {seed}, step {len(seen) - before}: "
-                f"{type(error).__name__}: {one_line(error)}"
+                f"{name} fails with seed {seed}, step {len(seen) - before}: {_said(error)}"
             ) from error
         digits[str(seed)] = text
     return Behaviour(digits), seen
+
+
+def _said(error: BaseException) -> str:
+    """What an error of an environment says; of one that has Gym's old interface, what to change."""
+    said = one_line(error)
+    if isinstance(error, ValueError) and "values to unpack (expected 5" in said:
+        got = said.rpartition("got ")[2].rstrip(")") if "got " in said else "more"
+        return (
+            f"its step gives {got} values, expected 5: observation, reward, terminated, truncated, "
+            "info; Gym's old done is terminated, or truncated at a time limit"
+        )
+    if isinstance(error, ValueError) and "values to unpack (expected 2" in said:
+        return "its reset must give two values: observation, info"
+    return f"{type(error).__name__}: {said}"
 
 
 def _check(observation: NDArray[np.float32], reward: float, interface: Interface) -> None:

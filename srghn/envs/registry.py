@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from inspect import cleandoc
@@ -185,7 +185,7 @@ def _entry(name: str) -> Any:
 
 def _imported(path: str) -> WorldSpec:
     target = load_object(path, "environment")
-    modes = tuple(getattr(target, "modes", ()))
+    modes = _modes(target, path)
     own_limit = getattr(target, "max_episode_steps", None)
 
     def build(mode: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> worlds.Env:
@@ -200,6 +200,21 @@ def _imported(path: str) -> WorldSpec:
         packages=named_like(path.partition(":")[0].partition(".")[0]),
         dynamics=getattr(target, "perturbations", {}),
         doc=target.__doc__ or "",
+    )
+
+
+def _modes(target: Any, path: str) -> tuple[str, ...]:
+    """The names in an environment's attribute `modes`; raises `EnvVersionError` for any other."""
+    given: Any = getattr(target, "modes", ())
+    ordered = isinstance(given, Sequence | Mapping) and not isinstance(given, str)
+    names = tuple(given) if ordered else ()
+    named = all(name and isinstance(name, str) for name in names)
+    if ordered and named and len(set(names)) == len(names):
+        return names
+    want = f"({given!r},)" if isinstance(given, str) else "('calm', 'windy')"
+    raise EnvVersionError(
+        f"environment {path!r}: modes must be a tuple of different names, such as {want}, got "
+        f"{given!r}"
     )
 
 

@@ -192,6 +192,22 @@ class Moody(Counter):
         return observation, self.gift, *rest
 
 
+class Old(Counter):
+    """Has Gym's interface of before 0.26 in `way`: step or reset."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        both = super().reset(seed=seed, options=options)
+        return (*both, None) if self.way == "reset" else both
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        old = observation, reward, terminated or truncated, info
+        return old if self.way == "step" else (observation, reward, terminated, truncated, info)
+
+
 class Shifty(Counter):
     """A world whose modes do not have the same spaces."""
 

@@ -37,6 +37,7 @@ def test_a_run_is_tried_step_by_step() -> None:
     assert 0 < found.seconds[0] <= found.seconds[1]
     low, high = found.returns or (0, 0)
     assert low < -30 < high  # every founder's episode is cut after 30 steps of -1
+    assert found.failure_return == -30  # which is told, for the gate asks for one
     assert json.loads(json.dumps(found.to_dict()))["ok"] is True
 
 
@@ -84,10 +85,14 @@ def test_the_command_has_the_exit_codes_of_all() -> None:
     fine = runner.invoke(app, ["check", "cartpole", "--json"])
     assert fine.exit_code == 0
     assert json.loads(fine.stdout)["proposed_returns"] is None
+    assert json.loads(fine.stdout)["proposed_failure_return"] is None
     late = runner.invoke(app, ["check", "cartpole", "--set", "gate.min_return=501", "--json"])
     assert late.exit_code == 3  # or it would fail after the evolution
     assert "gate.min_return: 501 lies outside" in json.loads(late.stdout)["error"]["message"]
-    assert "play" in [step["step"] for step in json.loads(late.stdout)["steps"]]
+    assert [step["step"] for step in json.loads(late.stdout)["steps"]] == ["pin"]
+    mode = runner.invoke(app, ["check", "cartpole", "--set", "evolution.mode=wild", "--json"])
+    assert "has no mode 'wild'" in json.loads(mode.stdout)["error"]["message"]
+    assert [step["step"] for step in json.loads(mode.stdout)["steps"]] == ["pin"]
     bad = ["check", "cartpole", "--set", "network.module=no_such:Net"]
     refused = runner.invoke(app, [*bad, "--json"])
     assert refused.exit_code == 3

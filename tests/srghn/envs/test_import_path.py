@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,36 @@ def test_a_world_may_have_modes_and_knobs_of_its_own() -> None:
         env.reset(seed=1)
         gifts.append(env.step(0)[1])
     assert gifts == [1.0, -1.0, -3.0]
+
+
+@pytest.mark.parametrize(
+    ("modes", "wanted"),
+    [
+        ("winter", r"\('winter',\), got 'winter'"),  # it was six modes, of a letter each
+        (("a", "a"), "different names"),
+        ((1, 2), "a tuple of different names"),
+        ({"a", "b"}, "a tuple"),  # without an order
+        (lambda self: ("a",), "a tuple"),
+    ],
+)
+def test_modes_that_are_no_names_are_refused(
+    monkeypatch: pytest.MonkeyPatch, modes: object, wanted: str
+) -> None:
+    monkeypatch.setattr(import_module("broken_worlds").Moody, "modes", modes)
+    with pytest.raises(EnvVersionError, match=f"modes must be .*{wanted}"):
+        pinned("Moody")
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("step", "its step gives 4 values, expected 5: observation, reward, terminated, truncated"),
+        ("reset", "its reset must give two values: observation, info"),
+    ],
+)
+def test_the_interface_of_the_old_gym_is_named(way: str, said: str) -> None:
+    with pytest.raises(EnvVersionError, match=said):
+        pinned("Old", way=way)
 
 
 def test_modes_with_other_spaces_are_refused() -> None:
