@@ -17,7 +17,6 @@ from serving.registry.rules import DeploymentRules
 from serving.registry.trial_log import to_log
 from serving.trial import evidence
 from serving.trial.decision import advance
-from serving.trial.evidence import ArmCount
 from serving.trial.rules import CAP_FROM, TrialRules, TrialTerms, WeightStep
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
@@ -112,11 +111,14 @@ def test_one_worker_moves_a_trial_on(ledger: Ledger, steps: Any) -> None:
 def test_a_trial_tried_again_keeps_its_state(ledger: Ledger, steps: Any) -> None:
     steps.first()
     version = steps.approved()
-    one = steps.canary(version).epoch
-    capital = np.full((2, 7), 3.5)
-    fresh = evidence.begin(TrialRules())
-    kept = replace(fresh, promote=capital, harm=-capital, canary=ArmCount(9))
-    ledger.advance_trial(POLICY, one, 0, 40, kept.to_json())
+    running = steps.canary(version)
+    one = running.epoch
+    steps.play(running, 300.0, 310.0, 9)
+    found = ledger.resolved(POLICY, one, 0, 0.0)
+    kept, _ = advance(evidence.begin(running.rules), to_log(found, running.rules), running.rules)
+    assert kept.canary.outcomes == kept.champion.outcomes == 9
+    made_up = replace(kept, promote=np.full((2, 7), 3.5), canary=evidence.ArmCount(99))
+    ledger.advance_trial(POLICY, one, 0, 40, made_up.to_json())  # a row: its starts say what holds
     assert ledger.expire_canary(who=ANN) == version
     assert ledger.canary() is None
     assert ledger.version(version).state == "EXPIRED"
@@ -126,7 +128,7 @@ def test_a_trial_tried_again_keeps_its_state(ledger: Ledger, steps: Any) -> None
     assert state is not None
     assert two > one
     assert (state.trial, state.n) == (two, 0)
-    assert dict(state.state) == {**kept.to_json(), "since": 9}
+    assert dict(state.state) == {**kept.to_json(), "since": 18}
     ledger.verify()
 
 
