@@ -12,14 +12,16 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from regression_suite.report.svg import Drawing, label
+from regression_suite.report.svg import LETTER, Drawing, label
 from srghn.inference.verdict import Check
 
 Float = NDArray[np.float64]
 #: Units across a picture of a desktop's page and of a phone's, where letters are as tall as text.
 WIDE, NARROW = 760, 320
-#: Letters of a cell's name that a forest plot has room for, and units of a letter.
-NAME, LETTER = 36, 7
+#: Margins that leave the labels of both axes room.
+SIDES = (26, 24, 38, 66)
+#: Letters of a cell's name that a forest plot has room for.
+NAME = 36
 #: Units of a row of a forest plot: on a phone name and numbers stand above the interval.
 ROW, TALL_ROW = 30, 56
 STYLES = {"passed": "pass", "failed": "fail", "inconclusive": "unsure", "error": "fail"}
@@ -46,8 +48,9 @@ def _forest(rows: Sequence[Check], what: str, plus: str, width: int) -> Markup:
     pad = 0.06 * (max(ends) - min(ends) or 1)
     span = (min(ends) - pad, max(ends) + pad)
     left = 24 + LETTER * max((len(_short(check.name)) for check in rows), default=0)
+    right = 28 + LETTER * max((len(_numbers(check, plus)) for check in rows), default=0)
     wide = width == WIDE
-    margins = (14, 196, 46, max(left, 150)) if wide else (4, 10, 46, 10)
+    margins = (14, max(right, 196), 46, max(left, 150)) if wide else (4, 30, 46, 30)
     height = (ROW if wide else TALL_ROW) * len(rows) + margins[0] + margins[2] + 4
     drawing = Drawing(width, height, span, (len(rows), 0.0), margins)
     drawing.axes(what, y_most=0)
@@ -66,6 +69,11 @@ def _short(name: str) -> str:
     return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
 
 
+def _numbers(check: Check, plus: str) -> str:
+    sign = SIGNS[check.outcome] if check.binding else "·"
+    return f"{sign} {check.value:{plus}.1f} [{check.low:{plus}.1f}, {check.high:{plus}.1f}]"
+
+
 def _times(check: Check, unit: float) -> Check:
     value, threshold, low, high = (
         None if number is None else unit * number
@@ -82,8 +90,7 @@ def _forest_row(drawing: Drawing, check: Check, row: int, plus: str, *, wide: bo
     y = row + (0.5 if wide else 0.8)
     middle = drawing.py(y)
     left, right = drawing.px(check.low), drawing.px(check.high)
-    sign = SIGNS[check.outcome] if check.binding else "·"
-    words = f"{sign} {check.value:{plus}.1f} [{check.low:{plus}.1f}, {check.high:{plus}.1f}]"
+    words = _numbers(check, plus)
     if wide:
         drawing.text(drawing.left - 12, middle + 4, _short(check.name), "end", "row")
         drawing.text(drawing.width - drawing.right + 12, middle + 4, words, "start", "tick")
@@ -147,7 +154,7 @@ def waterfall(differences: Float, margin: float, names: tuple[str, str] = NAMES)
 
 def _waterfall(ordered: Float, margin: float, names: tuple[str, str], width: int) -> Markup:
     low, high = min(float(ordered[0]), -margin), max(float(ordered[-1]), margin)
-    drawing = Drawing(width, 208, (0, len(ordered)), (low, high), (24, 14, 38, 56))
+    drawing = Drawing(width, 208, (0, len(ordered)), (low, high), SIDES)
     drawing.axes("episodes, worst first", f"{names[0]} less {names[1]}")
     for index, gap in enumerate(ordered):
         style = "fill pass" if gap > 0 else "fill fail"
@@ -217,7 +224,7 @@ def _over_generations(series: Series, switches: Sequence[tuple[float, str]], wid
         if np.isfinite(v)
     ]
     low, high = (min(0.0, *values), max(values)) if values else (0.0, 1.0)
-    drawing = Drawing(width, 180, (series.xs[0], series.xs[-1]), (low, high), (26, 14, 36, 56))
+    drawing = Drawing(width, 180, (series.xs[0], series.xs[-1]), (low, high), SIDES)
     drawing.axes("generation", series.name)
     if series.low is not None and series.high is not None:
         drawing.band(series.xs, _floor(series.low, low), _floor(series.high, low))

@@ -13,6 +13,8 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 Values = Iterable[float]
+#: Units of a letter.
+LETTER = 7
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -114,7 +116,7 @@ class Drawing:
         for tick in ticks(*self.y, y_most) if y_most else ():
             self.horizontal(tick, "grid")
             self.text(self.left - 6, self.py(tick) + 4, label(tick), "end", "tick")
-        for tick in ticks(*self.x, x_most) if x_most else ():
+        for tick in self._across(x_most) if x_most else ():
             self.segment(self.px(tick), foot, self.px(tick), foot + 4, "axis")
             self.text(self.px(tick), foot + 16, label(tick), "middle", "tick")
         self.segment(self.left, foot, self.width - self.right, foot, "axis")
@@ -122,6 +124,17 @@ class Drawing:
             self.text(self.width - self.right, foot + 30, x_name, "end", "name")
         if y_name:
             self.text(2, self.top - 10, y_name, "start", "name")
+
+    def _across(self, most: int) -> list[float]:
+        """Ticks of the x axis, at most `most` + 1, and so few that their labels have room."""
+        for fewer in range(most, 1, -1):
+            found = ticks(*self.x, fewer)
+            if len(found) < 2:
+                return found
+            room = abs(self.px(found[1]) - self.px(found[0]))
+            if room > LETTER * max(len(label(tick)) for tick in found) + 8:
+                return found
+        return ticks(*self.x, 1)
 
     def svg(self, title: str, style: str = "plot") -> Markup:
         """The drawing as an accessible inline element; `title` says what is to be seen."""

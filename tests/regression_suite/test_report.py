@@ -160,6 +160,12 @@ def test_labels_are_short() -> None:
     assert [label(v) for v in (0.0, -2.5, 1e6, 0.1 + 0.2)] == ["0", "−2.5", "1000000", "0.3"]
 
 
+def test_an_axis_without_a_round_number_can_be_drawn() -> None:
+    drawing = Drawing(90, 100, (0.1001, 0.1499), (0, 1))
+    drawing.axes("x", "y")
+    assert "nan" not in drawing.svg("an axis")
+
+
 def test_equal_values_can_be_drawn() -> None:
     drawing = Drawing(100, 100, (5, 5), (0, 0))
     drawing.axes("x", "y")

@@ -7,10 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from regression_suite.gate import judge
+from regression_suite.report import plots
 from srghn.envs import EnvVersion
+from srghn.inference.verdict import Check
 from tests.browser import WORDS
 from tests.regression_suite.conftest import QUICK, make_candidate
 
@@ -47,8 +50,6 @@ def page(
 
 
 def _unplayed(*_: object) -> Any:
-    from srghn.inference.verdict import Check
-
     return Check("same twice", "passed", "not played again here")
 
 
@@ -75,6 +76,30 @@ def test_nothing_is_cut_on_a_phone_or_beside_another_word(page: tuple[Any, list[
         assert shown.evaluate(WORDS) == []
         assert shown.evaluate(letters) == []
     shown.set_viewport_size({"width": 390, "height": 844})
+
+
+def test_the_letters_of_every_drawing_have_room(page: tuple[Any, list[str]]) -> None:
+    shown = page[0].context.browser.new_page(viewport={"width": 390, "height": 844})
+    style = (Path(plots.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    name = "my_company.policies.perturbations:GustOfWind:0.25 failures"
+    for size in (0.004, 1.0, 500.0, -3254.72, 180_000.0):
+        checks = [
+            Check(n, "passed", "", value=size, threshold=-size, low=0.3 * size, high=1.7 * size)
+            for n in ("primary", name)
+        ]
+        label, xs = "mutation rate: mean, q10 to q90 of individuals", [0.0, 9_000.0, 20_000.0]
+        generations = plots.Series(label, xs, [0.0, size, size])
+        switches = [(float(at), "wired_wrong") for at in range(100, 20_000, 900)]
+        drawings = [
+            plots.forest(checks, "difference to champion, in return", paired=True),
+            plots.waterfall(size * np.linspace(-1, 1, 600), abs(size)),
+            plots.over_generations(generations, switches),
+        ]
+        shown.set_content(f"<style>{style}</style><main><section>{''.join(drawings)}</section>")
+        for width in (390, 1200):
+            shown.set_viewport_size({"width": width, "height": 844})
+            assert shown.evaluate(WORDS) == [], (size, width)
+    shown.close()
 
 
 def test_the_points_of_the_primary_check_are_seen_on_a_phone(page: tuple[Any, list[str]]) -> None:
