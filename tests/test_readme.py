@@ -41,9 +41,13 @@ def named(page: Path) -> str:
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that begins with the name of a file is that file, which later ones may import."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     names: dict[str, Any] = {}
     for source in blocks(page, "python"):
+        if file := re.match(r"# (\w+\.py)\n", source):
+            (tmp_path / file[1]).write_text(source)
         exec(compile(source, page.name, "exec"), names)
 
 
