@@ -1,16 +1,20 @@
-"""Three tables about the watch: its false alarms, its delay after a drop, its observation score.
+"""Tables about the watch: its false alarms, its delay after a drop, its observation score.
 
-`python -m pipelines.lab.watching docs/results` writes `watch-alarms.csv`, `watch-delay.csv` and
-`watch-observations.csv`. All draws are seeded, so the tables are the same every time.
+`python -m pipelines.lab.watching docs/results` writes `watch-alarms.csv`, `watch-delay.csv`,
+`watch-observations.csv`, `watch-starts.csv` (many clients begin at once) and `watch-liars.csv` (one
+token makes outcomes up). All draws are seeded, so the tables are the same every time.
 """
 
 from __future__ import annotations
 
 import csv
+import heapq
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +22,10 @@ from numpy.typing import NDArray
 
 from pipelines.adapt.baseline import EPISODES as PLAYED
 from serving.control.sight import SELDOM, WINDOW
+from serving.control.watch import WatchState, within
 from srghn import seeding
 from srghn.inference.detect import Detector
+from srghn.inference.sequences import lower_bounds
 from srghn.inference.whereabouts import farthest, quantiles
 
 Float = NDArray[np.float64]
@@ -34,6 +40,13 @@ PROMISE, RUN_LENGTH, SPREAD = 0.9, 100_000.0, 0.1
 #: standard deviations.
 LOOKS, ELEMENTS, SHIFTS = 5_000, (1, 4, 27), (0.0, 0.2, 0.4, 0.6, 1.0)
 DROPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.882)
+#: Clients that play one episode after the other from a promotion on, their episodes in all, and the
+#: steps from one look of the watch to the next. The gate judged `JUDGED` episodes at `GATE_ALPHA`.
+CLIENTS, PLAYED_BY_ALL, LOOK = 200, 2000, 5
+JUDGED, GATE_ALPHA, MARGIN = 600, 0.05 / 3, 0.05
+#: Shares of a liar's evidence, honest clients, outcomes of theirs in a run, runs; and how many
+#: outcomes the liar posts for each of theirs.
+SHARES, HONEST, TOLD, LIAR_RUNS, LIES = (0.05, 0.1, 0.2, 1.0), 40, 5_000, 100, 4
 
 
 def constant(draws: np.random.Generator, count: int, mean: float) -> Float:
@@ -74,6 +87,15 @@ def alarms(values: Float, mean: float, run_length: float) -> int:
         detector = moved if at is None else detector.reset()
         count, place = count + (at is not None), place + (at or len(part))
     return count
+
+
+def first_alarm(detector: Detector, values: Float) -> int | None:
+    """After which of the values (n,) the detector alarms; no later one is looked at."""
+    for place in range(0, len(values), 500):
+        detector, at = detector.until(values[place : place + 500], RUN_LENGTH)
+        if at is not None:
+            return place + at
+    return None
 
 
 def poisson_bound(expected: float, level: float = 0.99) -> int:
@@ -118,7 +140,7 @@ def delay(drop: float, run: int) -> int | None:
     good = np.clip(draws.normal(PROMISE + 0.05, SPREAD, GOOD), 0, 1)
     bad = np.clip(draws.normal(PROMISE - drop, SPREAD, MOST), 0, 1)
     detector = Detector(PROMISE, "fall").update(good)
-    return detector.until(bad, RUN_LENGTH)[1]
+    return first_alarm(detector, bad)
 
 
 def delay_rows() -> list[dict[str, Any]]:
@@ -173,6 +195,150 @@ def observation_rows() -> list[dict[str, Any]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Service:
+    """A champion's episodes: returns in [0, 1] and lengths in steps; the share `fails` is short."""
+
+    name: str
+    fails: float
+    play: Callable[[np.random.Generator, float], tuple[float, int]]
+
+    def draw(self, draws: np.random.Generator, drop: float = 0.0) -> tuple[float, int]:
+        """One episode, where the share that fails is larger by `drop`."""
+        return self.play(draws, self.fails + drop)
+
+
+def _pole(draws: np.random.Generator, fails: float) -> tuple[float, int]:
+    """It stands for 500 steps, or falls within 60; each step is worth as much."""
+    length = int(draws.integers(9, 60)) if draws.random() < fails else 500
+    return length / 500, length
+
+
+def _lander(draws: np.random.Generator, fails: float) -> tuple[float, int]:
+    """It lands after some 300 steps, or crashes after some 80."""
+    crash = draws.random() < fails
+    mean, spread, short, long = (0.3, 0.1, 60, 110) if crash else (0.85, 0.06, 200, 350)
+    return float(np.clip(draws.normal(mean, spread), 0, 1)), int(draws.integers(short, long))
+
+
+def _length(draws: np.random.Generator, fails: float) -> tuple[float, int]:
+    """A bell-shaped length, and the return is the length."""
+    return_ = float(draws.beta(8 * (1 - fails), 2 + 8 * fails))
+    return return_, max(1, int(500 * return_))
+
+
+SERVICES = (
+    Service("pole", 0.05, _pole),
+    Service("lander", 0.05, _lander),
+    Service("return is length", 0.0, _length),
+)
+
+
+def service(of: Service, draws: np.random.Generator, drop: float) -> Float:
+    """Episodes (n, 3) in order of start: begin and end in steps, and return.
+
+    All clients begin at once, and each begins its next episode at the step after.
+    """
+    clients = [(0.0, client) for client in range(CLIENTS)]
+    rows = []
+    for _ in range(PLAYED_BY_ALL):
+        begin, client = heapq.heappop(clients)
+        return_, length = of.draw(draws, drop)
+        end = begin + length + draws.random() / 2
+        rows.append((begin, end, return_))
+        heapq.heappush(clients, (end, client))
+    return np.array(rows)
+
+
+def by_arrival(rows: Float, mean: float) -> int | None:
+    """Episodes that ended by the alarm of a watch that counts outcomes as they arrive, or None."""
+    arrived = rows[np.argsort(rows[:, 1]), 2]
+    return first_alarm(Detector(mean, "fall"), arrived)
+
+
+def by_start(rows: Float, mean: float) -> int | None:
+    """The same for one that counts in order of start and looks ahead every `LOOK` steps."""
+    if first_alarm(Detector(mean, "fall"), rows[:, 2]) is None:
+        return None  # so the look ahead has none either
+    for now in np.arange(LOOK, rows[:, 1].max() + LOOK, LOOK):
+        begun = rows[rows[:, 0] <= now]
+        running = (begun[:, 1] > now).tolist()
+        if Detector(mean, "fall").until(begun[:, 2], RUN_LENGTH, running)[1] is not None:
+            return int((begun[:, 1] <= now).sum())
+    raise AssertionError("the whole count has an alarm, and the look ahead has none")
+
+
+def start_row(of: Service, drop: float) -> dict[str, Any]:
+    """Alarms after a promotion, by both orders; `drop`: more of the episodes fail than judged."""
+    arrival, start = [], []
+    for run in range(RUNS):
+        draws = seeding.stream(SEED, "watch-starts", of.name, str(drop), run)
+        judged = np.array([of.draw(draws)[0] for _ in range(JUDGED)])
+        mean = float(lower_bounds(judged[None], GATE_ALPHA)[0]) - MARGIN
+        rows = service(of, draws, drop)
+        arrival.append(by_arrival(rows, mean))
+        start.append(by_start(rows, mean))
+    return {
+        "returns": of.name,
+        "clients": CLIENTS,
+        "more_fail": drop,
+        "runs": RUNS,
+        "episodes": PLAYED_BY_ALL,
+        "alarms_by_arrival": sum(each is not None for each in arrival),
+        "alarms_by_start": sum(each is not None for each in start),
+        "at_most": "" if drop else poisson_bound(RUNS * PLAYED_BY_ALL / RUN_LENGTH),
+        "median_by_arrival": _median(arrival),
+        "median_by_start": _median(start),
+    }
+
+
+def _median(found: Sequence[int | None]) -> int | str:
+    """The median of episodes until an alarm, or nothing if half of the runs have none."""
+    seen = sorted(math.inf if each is None else each for each in found)
+    return "" if seen[len(seen) // 2] == math.inf else int(seen[len(seen) // 2])
+
+
+def start_rows() -> list[dict[str, Any]]:
+    still = [start_row(of, 0.0) for of in SERVICES]
+    return still + [start_row(SERVICES[0], drop) for drop in (0.1, 0.2, 0.4, 0.95)]
+
+
+def liar_row(share: float, lie: float) -> dict[str, Any]:
+    """Alarms while one token posts `LIES` outcomes of `lie` for each of an honest client.
+
+    With the worst lie the honest ones keep the gate's bound. With the best one their mean is .2
+    below the promise, and the alarm is a true one.
+    """
+    mean = PROMISE if lie else PROMISE + MARGIN
+    level = mean - 0.2 if lie else mean
+    found: list[int | None] = []
+    for run in range(LIAR_RUNS):
+        draws = seeding.stream(SEED, "watch-liars", str(share), str(lie), run)
+        honest = draws.normal(level, SPREAD / 2, TOLD)
+        who = draws.integers(1, HONEST + 1, TOLD)
+        posted = [
+            SimpleNamespace(poster=str(poster), arrived=1, value=value)
+            for token, value in zip(who, np.clip(honest, 0, 1), strict=True)
+            for poster, value in ((token, value), *[(0, lie)] * LIES)
+        ]
+        begun = WatchState(1, Detector(PROMISE, "fall"))
+        kept: Any = within(posted, begun, share)[0]  # type: ignore[arg-type]
+        at = first_alarm(begun.detector, np.array([row.value for row in kept]))
+        found.append(at and sum(row.poster != "0" for row in kept[:at]))
+    return {
+        "poster_share": share,
+        "lie": lie,
+        "runs": LIAR_RUNS,
+        "honest": TOLD,
+        "alarms": sum(each is not None for each in found),
+        "median": _median(found),
+    }
+
+
+def liar_rows() -> list[dict[str, Any]]:
+    return [liar_row(share, lie) for lie in (0.0, 1.0) for share in SHARES]
+
+
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -185,6 +351,8 @@ def main(folder: Path) -> None:
     write(folder / "watch-alarms.csv", alarm_rows())
     write(folder / "watch-delay.csv", delay_rows())
     write(folder / "watch-observations.csv", observation_rows())
+    write(folder / "watch-starts.csv", start_rows())
+    write(folder / "watch-liars.csv", liar_rows())
 
 
 if __name__ == "__main__":

@@ -57,6 +57,59 @@ def test_the_larger_the_drop_the_sooner_the_alarm() -> None:
     assert medians[-1] <= 10
 
 
+def test_clients_that_begin_at_once_raise_no_false_alarm_in_order_of_start() -> None:
+    """In order of arrival they raise one in most services, since failures are short."""
+    rows = table("watch-starts.csv")
+    still = [row for row in rows if float(row["more_fail"]) == 0]
+    assert {row["returns"] for row in still} == {each.name for each in watching.SERVICES}
+    for row in still:
+        expected = int(row["runs"]) * int(row["episodes"]) / watching.RUN_LENGTH
+        assert (
+            int(row["alarms_by_start"]) <= int(row["at_most"]) == watching.poisson_bound(expected)
+        )
+    assert any(int(row["alarms_by_arrival"]) > 0.5 * int(row["runs"]) for row in still)
+    for row in rows:
+        if float(row["more_fail"]) >= 0.2:
+            assert row["alarms_by_start"] == row["runs"]
+            assert int(row["median_by_start"]) < watching.CLIENTS  # in the first round already
+
+
+@pytest.mark.parametrize(("more", "seen"), [(0.0, False), (0.4, True)])
+def test_a_look_ahead_sees_a_fall_while_most_episodes_run(more: float, seen: bool) -> None:
+    of, early = watching.SERVICES[0], 0
+    for run in range(5):
+        rows = watching.service(of, np.random.default_rng(run), more)
+        assert (rows[1:, 0] >= rows[:-1, 0]).all()
+        assert (rows[:200, 0] == 0).all()
+        early += watching.by_arrival(rows, 0.9) is not None
+        found = watching.by_start(rows, 0.9)
+        assert (found is not None) is seen
+        assert found is None or found < 200
+    assert early >= 4
+
+
+def test_a_token_within_the_margin_decides_nothing() -> None:
+    """It posts four lies for each honest outcome, and may have a share of the evidence."""
+    rows = {
+        (float(row["poster_share"]), float(row["lie"])): row for row in table("watch-liars.csv")
+    }
+    assert set(rows) == {(share, lie) for share in watching.SHARES for lie in (0.0, 1.0)}
+    runs = watching.LIAR_RUNS
+    assert int(rows[0.05, 0.0]["alarms"]) == 0
+    assert int(rows[0.1, 0.0]["alarms"]) > 0.9 * runs  # beyond the margin: a lie is not told apart
+    assert int(rows[0.05, 1.0]["alarms"]) == runs
+    assert int(rows[1.0, 1.0]["alarms"]) == 0
+
+
+def test_a_row_of_liars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LIAR_RUNS", 2)
+    monkeypatch.setattr(watching, "TOLD", 400)
+    assert watching.liar_row(0.05, 0.0)["alarms"] == 0
+    assert watching.liar_row(1.0, 0.0)["alarms"] == 2
+    assert watching.liar_row(0.05, 1.0)["alarms"] == 2
+    assert watching.liar_row(1.0, 1.0)["alarms"] == 0
+
+
 def test_a_row_is_as_committed() -> None:
     """The cheapest ones, made again: nothing of the detector changed under the table."""
     drop = table("watch-delay.csv")[-1]
