@@ -26,6 +26,8 @@ from srghn.inference.verdict import contradiction
 CUT_OFF = "cut_off"
 #: The ledger's step that ends a lease, or a pass, whose time ran out.
 EXPIRE = "expire"
+#: The largest `gate.attempts`.
+MOST_ATTEMPTS = 10
 
 
 def short(digest: str | None) -> str:
@@ -108,11 +110,14 @@ def check_attempts(
             f"version {found.version} was evaluated {len(made)} times, {allowed} are allowed; "
             f"evolve another candidate"
         )
-    if sum(Fraction(1, one) for one in (*made, allowed)) > 1:
+    left = 1 - sum(Fraction(1, one) for one in made)
+    if Fraction(1, allowed) > left:
+        fits = math.ceil(1 / left) if left else MOST_ATTEMPTS + 1
+        how = f"set it to {fits}, or " if fits <= MOST_ATTEMPTS else ""
         raise TransitionRefused(
-            f"version {found.version} was evaluated by gate.attempts {made[0]}, and its attempts "
-            f"share one alpha, which one by gate.attempts {allowed} would exceed; set it to "
-            f"{made[0]} again, or evolve another candidate"
+            f"version {found.version} was evaluated by gate.attempts "
+            f"{', '.join(map(str, made))}, and attempts share one alpha: one by gate.attempts "
+            f"{allowed} would take more than is left; {how}evolve another candidate"
         )
 
 

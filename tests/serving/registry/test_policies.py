@@ -278,7 +278,7 @@ def test_attempts_by_changing_rules_share_one_alpha(steps: Any) -> None:
     version = steps.register(manifest=manifest(0))
     steps.begin(version, max_attempts=1)
     steps.judge(version, "inconclusive")
-    said = r"by gate.attempts 1, and its attempts share one alpha, which one by gate.attempts 2"
+    said = r"attempts 1, and attempts share one alpha: one by gate.attempts 2 would .* left; evolve"
     for another in (version, steps.register(manifest=manifest(1))):
         with pytest.raises(TransitionRefused, match=said):
             steps.begin(another, max_attempts=2)
@@ -290,6 +290,12 @@ def test_attempts_by_changing_rules_share_one_alpha(steps: Any) -> None:
                 steps.judge(version, "inconclusive")
                 taken += 1 / most
         assert 0.75 <= taken <= 1
+    version = steps.register()
+    for most in (2, 3):
+        steps.begin(version, max_attempts=most)
+        steps.judge(version, "inconclusive")
+    with pytest.raises(TransitionRefused, match=r"gate.attempts 2, 3, and .* set it to 6, or"):
+        steps.begin(version, max_attempts=4)
 
 
 def test_an_attempt_that_is_resumed_by_another_rule_takes_no_more_alpha(steps: Any) -> None:
