@@ -169,7 +169,8 @@ def _failure_gap(cell: CellEstimate, params: GateParams) -> Check:
         outcome, verb = "failed", "is above"
     else:
         verb = "does not exclude"
-    reason = f"{written(gap, percent=True)} more failures than the champion's {verb} {margin:.0%}"
+    shown = written(gap, percent=True)
+    reason = f"difference in failures {shown} {verb} the margin of {margin:+.0%}"
     remedy = "" if outcome == "passed" else _too_often(gap, margin)
     return _check(_failures(cell), outcome, gap, margin, "high <", reason, remedy)
 
