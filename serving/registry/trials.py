@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from serving.registry import chain, episodes, guards, holdbacks, rows, schema
 from serving.registry.records import Canary, Version
@@ -170,19 +170,19 @@ def _earlier(step: Step, found: Version) -> int | None:
     watch alarmed, the pass became stale and another was won, under another manifest perhaps, or
     another champion came and was rolled back. Without it each of them would give fresh chances.
     """
-    mode = rows.passed_mode(step.connection, found.version)
-    for row in _begun(step.connection, step.policy):
-        same = row.genome == found.genome
-        if same and rows.passed_mode(step.connection, row.version, row.seq) == mode:
-            return int(row.seq)
-    return None
+    own = _question(step.connection, found.version, found.genome)
+    met = _met(step.connection, step.policy)
+    return next((epoch for epoch, question in met if question == own), None)
 
 
-def _begun(connection: Connection, policy: str) -> Sequence[Row[Any]]:
-    """Trials against the present champion, whenever it was served: the last first."""
+def _met(connection: Connection, policy: str) -> Iterator[tuple[int, tuple[str, str | None]]]:
+    """Epoch and question of each trial against the present champion, whenever it was served.
+
+    The last trial comes first.
+    """
     champion = rows.find_champion(connection, policy)
     if champion is None:
-        return []
+        return
     events, versions = schema.events, schema.versions
     crowned = select(events.c.generation).where(
         events.c.version == champion.version, events.c.to_state == State.CHAMPION
@@ -196,7 +196,15 @@ def _begun(connection: Connection, policy: str) -> Sequence[Row[Any]]:
             events.c.generation.in_(crowned),
         )
     )
-    return connection.execute(begun.order_by(events.c.seq.desc())).all()
+    for row in connection.execute(begun.order_by(events.c.seq.desc())).all():
+        yield row.seq, _question(connection, row.version, row.genome, row.seq)
+
+
+def _question(
+    connection: Connection, version: int, genome: str, before: int | None = None
+) -> tuple[str, str | None]:
+    """What a trial asks about the champion: is this genome worse, in the mode that it passed in?"""
+    return genome, rows.passed_mode(connection, version, before)
 
 
 def propose(
@@ -218,8 +226,9 @@ def propose(
     deviation = _deviation(connection, found)
     rules = terms_of(params, deployment.trial, deviation, deployment.poster_share)
     if rules.spending == "candidates":
-        met = {row.genome for row in _begun(connection, found.policy)} - {found.genome}
-        rules = rules.model_copy(update={"promote_share": spent(len(met))})
+        met = {question for _, question in _met(connection, found.policy)}
+        others = met - {_question(connection, found.version, found.genome)}
+        rules = rules.model_copy(update={"promote_share": spent(len(others))})
     if not rules.missing:
         share = episodes.missing(connection, found.policy, rules.deadline, now)
         rules = rules.model_copy(update={"missing": share})

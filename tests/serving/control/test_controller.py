@@ -417,6 +417,8 @@ def test_promotions_spend_alpha_over_the_candidates_of_a_champion(
     assert share(steps.approved()) == spent(0)
     ledger.rollback(who=WHO)
     assert share(steps.approved()) == spent(3)  # of the two and the one that was promoted
+    ledger.set_mode(POLICY, "flipped", who=WHO)
+    assert share(again(ledger, steps, first)) == spent(4)  # another question
 
 
 def test_one_callers_observations_end_no_trial(trial: Trial) -> None:
