@@ -102,7 +102,7 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
         out.print(said, markup=False, soft_wrap=True)
     else:
         out.print(
-            f"[bold]champion[/bold]  version {champion.version}, generation "
+            f"[bold]champion[/bold]  version {champion.version}, champion generation "
             f"{champion.generation}, mode {escape(champion.mode)}, since {champion.since} by "
             f"{escape(champion.by)}"
         )
