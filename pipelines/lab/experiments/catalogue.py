@@ -6,12 +6,12 @@ the right step size need not be known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from pipelines.lab.experiments import architectures, still, switching, targets
-from pipelines.lab.experiments.controls import CONTROLS, LASTING, METHOD, SMOOTH_OPENES, Arms
+from pipelines.lab.experiments.controls import CONTROLS, LASTING, METHOD, Arms
 from pipelines.lab.experiments.spec import Experiment
 
 START_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -19,14 +19,28 @@ HIDDEN = (2, 4, 8, 16, 32)
 FUNCTIONS = ("sphere", "rosenbrock", "rastrigin")
 #: Settings against wear, and none of them: what do they cost elsewhere?
 AGAINST_WEAR = ("plain", "newcomers alone", "kept spread and newcomers")
-SUITED_TO_FUNCTIONS = (
-    "constant-rate",
-    "ga",
-    "self-adaptive-ga-plus",
-    "self-adaptive-ga-comma",
-    "openes",
-    "cmaes",
-)
+#: Function -> control -> the options that suited it best there, of those that
+#: docs/results/functions-2d/settings.py tried; those of CartPole where none did well.
+SUITED: Mapping[str, Mapping[str, Mapping[str, float]]] = {
+    "sphere": {
+        "constant-rate": {"rate": 0.1}, "ga": {"sigma": 0.3}, "restart": {"sigma": 0.3},
+        "immigrants": {"sigma": 0.1, "share": 0.125}, "self-adaptive-ga-plus": {"sigma": 0.1},
+        "self-adaptive-ga-comma": {"sigma": 0.3}, "gesmr": {"sigma": 1.0}, "snes": {"sigma": 1.0},
+        "cmaes": {"sigma": 0.5}, "openes": {"sigma": 0.1, "learning_rate": 0.3},
+    },
+    "rosenbrock": {
+        "constant-rate": {"rate": 0.1}, "ga": {"sigma": 0.1}, "restart": {"sigma": 0.1},
+        "immigrants": {"sigma": 0.1, "share": 0.125}, "self-adaptive-ga-plus": {"sigma": 0.1},
+        "self-adaptive-ga-comma": {"sigma": 1.0}, "gesmr": {"sigma": 1.0}, "snes": {"sigma": 0.1},
+        "cmaes": {"sigma": 0.5}, "openes": {"sigma": 0.3, "learning_rate": 0.3},
+    },
+    "rastrigin": {
+        "constant-rate": {"rate": 0.1}, "ga": {"sigma": 0.3}, "restart": {"sigma": 0.3},
+        "immigrants": {"sigma": 0.3, "share": 0.125}, "self-adaptive-ga-plus": {"sigma": 0.3},
+        "self-adaptive-ga-comma": {"sigma": 1.0}, "gesmr": {"sigma": 0.3}, "snes": {"sigma": 0.5},
+        "cmaes": {"sigma": 0.5}, "openes": {"sigma": 0.3, "learning_rate": 0.1},
+    },
+}  # fmt: skip
 
 
 def _cartpole(first: int, second: int, total: int) -> dict[str, Any]:
@@ -86,8 +100,9 @@ def functions_2d(quick: bool) -> Experiment:
         world = {"env": {"kwargs": {"function": function, "max_episode_steps": 1}}}
         arms[f"{function} {METHOD}"] = world
         arms |= {f"{function} {name}": {**world, **LASTING[name]} for name in AGAINST_WEAR}
-        controls = {**CONTROLS, "openes": SMOOTH_OPENES}
-        arms |= {f"{function} {name}": {**world, **controls[name]} for name in SUITED_TO_FUNCTIONS}
+        for name, options in SUITED[function].items():
+            evolution = {**CONTROLS[name]["evolution"], "options": options}
+            arms[f"{function} {name}"] = {**world, "evolution": evolution}
     return Experiment(
         name="functions-2d",
         title="Functions of two variables whose optimum moves by 28",

@@ -40,10 +40,6 @@ CONTROLS: Arms = {
     "snes": {"evolution": {"strategy": "snes", "options": {"sigma": 0.5}}},
     "cmaes": {"evolution": {"strategy": "cmaes", "options": {"sigma": 0.5}}},
 }
-#: A smaller step suits OpenES better if fitness is smooth.
-SMOOTH_OPENES = {
-    "evolution": {"strategy": "openes", "options": {"sigma": 0.1, "learning_rate": 0.1}}
-}
 #: Constant rates to compare; only trying them shows which is best.
 RATES = (0.1, 0.2, 0.35)
 HELD: Arms = {
