@@ -17,6 +17,21 @@ from pydantic import (
 
 from srghn.errors import ConfigError
 
+#: How the names of Pydantic's errors begin -> what was expected.
+_KINDS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "bool_": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "{name: value, ...}",
+    "mapping_type": "{name: value, ...}",
+    "model_": "{name: value, ...}",
+}
+#: The bound in Pydantic's error -> what was expected.
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 #: Context of a dump that leaves nothing out.
 EVERY_FIELD = "every field"
 
@@ -27,10 +42,27 @@ def told(item: Mapping[str, Any]) -> str:
     A rule about several values names them itself: all of them once more would bury it.
     """
     given = item["input"]
+    if item["type"] == "missing":
+        return "it is missing"
     if item["type"] != "value_error":
-        return f"{item['msg']}, got {given!r}"
+        return f"expected {_expected(item)}, got {given!r}"
     words = str(item["ctx"]["error"])
     return words if isinstance(given, Mapping | BaseModel) else f"{words}, got {given!r}"
+
+
+def _expected(item: Mapping[str, Any]) -> str:
+    """What a value should have been, in our words; in Pydantic's where we have none."""
+    kind = item["type"]
+    for begins, words in _KINDS.items():
+        if kind.startswith(begins):
+            return words
+    limits = item.get("ctx", {})
+    for sign, words in _BOUNDS.items():
+        if isinstance(bound := limits.get(sign), float):
+            return f"{words} {bound:g}"
+        if bound is not None:
+            return f"{words} {bound}"
+    return str(item["msg"]).removeprefix("Input should be ")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

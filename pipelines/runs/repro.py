@@ -19,6 +19,10 @@ from srghn.errors import is_full
 
 #: A process that a signal ended has this and the signal's number as its exit code, as in a shell.
 SIGNALLED = 128
+#: Exit code where it is DVC that failed.
+DVC_FAILED = 255
+#: What ends a process without a word, and leaves its exit code.
+QUIT = "os._exit in the environment or the network"
 #: Exit code of a stage, and of this, for which the disk had no room.
 FULL = 28
 
@@ -48,8 +52,8 @@ def main(stage: str, said: Path, *, run_cache: bool) -> int:
             if code is None:
                 with suppress(OSError):  # the exit code tells that it failed, at least
                     said.parent.mkdir(parents=True, exist_ok=True)
-                    said.write_text(f"DVC: {_words(error)}", encoding="utf-8")
-            return 255 if code is None else code
+                    said.write_text(_told(stage, error), encoding="utf-8")
+            return DVC_FAILED if code is None else code
     return 0
 
 
@@ -64,6 +68,18 @@ def _code_of_stage(error: BaseException | None) -> int | None:
             return code if code >= 0 else SIGNALLED - code
         error = error.__cause__
     return None
+
+
+def _told(stage: str, error: BaseException) -> str:
+    """What DVC failed of; a stage that ended with 0 and made nothing is no fault of DVC's."""
+    from dvc.output import OutputDoesNotExistError
+
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OutputDoesNotExistError):
+            return f"stage {stage} ended before it was done: {QUIT} makes it end so"
+        behind = behind.__cause__
+    return f"DVC: {_words(error)}"
 
 
 def _words(error: BaseException | None) -> str:

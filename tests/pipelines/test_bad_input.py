@@ -24,8 +24,8 @@ UNKNOWN = (
     [
         (("run", "--preset", "cartpol-switch"), "did you mean 'cartpole-switch'"),
         ((*RUN, "--set", "evolution.generation=3"), "did you mean 'generations'"),
-        ((*RUN, "--set", "evolution.generations=many"), "valid integer"),
-        ((*RUN, "--set", "evolution.generations=0"), "greater than or equal to 1"),
+        ((*RUN, "--set", "evolution.generations=many"), "expected a whole number, got 'many'"),
+        ((*RUN, "--set", "evolution.generations=0"), "expected at least 1, got 0"),
         ((*RUN, "--set", "evolution.strategy=snes"), "individuals of snes cannot be made again"),
         ((*RUN, "--set", "generations"), "--set takes section.key=value"),
         ((*RUN, "--set", "env.id=CartPoleSwich"), "did you mean CartPoleSwitch-v1"),

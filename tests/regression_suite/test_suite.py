@@ -109,7 +109,7 @@ def test_saying_two_things_is_refused() -> None:
         ({"name": "t", "cells": [{"severities": [1]}]}, "give both, or neither$"),
         ({"name": "t", "cells": [{}]}, "a perturbation with severities, or modes"),
         ({"name": "t", "cells": [{"modes": ["a"], "severity": 1}]}, "did you mean 'severities'"),
-        ({"cells": []}, "name: Field required"),
+        ({"cells": []}, "name: it is missing"),
     ],
 )
 def test_a_bad_suite_is_refused_by_name(data: dict[str, Any], told: str) -> None:

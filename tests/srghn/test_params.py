@@ -21,7 +21,17 @@ from srghn.config import NetworkParams, Returns, RunParams, parse_params, with_o
         ),
         (
             lambda: srghn.EvolutionParams(generations=0),
-            "EvolutionParams: generations: Input should be greater than or equal to 1, got 0",
+            "EvolutionParams: generations: expected at least 1, got 0",
+        ),
+        (
+            lambda: srghn.EvolutionParams(generations="many", seed=2**40, memory=65),
+            "EvolutionParams: seed: expected less than 2147483648, got 1099511627776; "
+            "generations: expected a whole number, got 'many'; memory: expected at most 64, got 65",
+        ),
+        (
+            lambda: srghn.EnvParams(returns={"low": 1}, fresh="maybe", kwargs=3, schedule="x"),
+            "EnvParams: kwargs: expected {name: value, ...}, got 3; schedule: expected a list, "
+            "got 'x'; fresh: expected true or false, got 'maybe'; returns.high: it is missing",
         ),
         (
             lambda: srghn.RunParams(evolution={"genrations": 2}, ghn={"hiden": 4}),

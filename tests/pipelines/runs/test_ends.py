@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from dvc.output import OutputDoesNotExistError
+from dvc.stage.exceptions import StageCmdFailedError
 from typer.testing import CliRunner
 
 from pipelines.cli import app
@@ -230,6 +232,33 @@ def test_a_disk_without_room_is_told_by_the_exit_code(
     monkeypatch.setattr(workspaces, "_ended", lambda _: FULL)
     with pytest.raises(StageFailed, match=r"no room is left on .* srghn run --resume one"):
         workspace.run_stage("pin", settings)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_stage_that_its_environment_ends_without_a_word_says_so(
+    settings: Settings, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """DVC tells of one that ended with 0 as of an output that it misses."""
+    workspace = create_workspace(settings, "one", tiny())
+
+    def reproduce(*_: object, **__: object) -> NoReturn:
+        if code == 0:
+            raise RuntimeError("failed to reproduce") from OutputDoesNotExistError("data/run")
+        raise StageCmdFailedError("python -m pipelines.runs.stages evolve", code)
+
+    def run(*_: object, **__: object) -> int:
+        before = signal.getsignal(signal.SIGINT)
+        monkeypatch.chdir(workspace.root)
+        try:
+            return main("evolve", workspace.error, run_cache=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    monkeypatch.setattr("dvc.repo.Repo.reproduce", reproduce)
+    monkeypatch.setattr(workspaces.subprocess, "Popen", run)
+    monkeypatch.setattr(workspaces, "_ended", lambda ended: ended)
+    with pytest.raises(StageFailed, match=r"os\._exit in the environment or the network makes it"):
+        workspace.run_stage("evolve", settings)
 
 
 def test_a_stage_that_is_stopped_says_nothing(settings: Settings, tiny: Tiny) -> None:

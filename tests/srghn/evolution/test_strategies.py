@@ -199,7 +199,7 @@ def test_unknown_options_are_refused_with_the_known_ones(name: str) -> None:
 
 
 def test_a_bad_option_is_named_with_its_path() -> None:
-    with pytest.raises(ConfigError, match=r"evolution\.options\.sigma: .*greater than 0.*-1"):
+    with pytest.raises(ConfigError, match=r"evolution\.options\.sigma: .*expected more than 0.*-1"):
         make_strategy(run_params("ga", options={"sigma": -1}), LINE)
 
 
