@@ -190,6 +190,7 @@ class Follower:
         generation = before.generation if behind or champion is None else champion.generation
         draining = self._draining(first, trial, arms.get("held"))
         tried = _alike(first, self._tried(canary, trial))
+        arms = {"deadline": self._limits.episode_seconds, **arms}
         self.served = Served(
             first, generation, tried=tried, draining=draining, problem=problem, **arms
         )

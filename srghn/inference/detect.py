@@ -6,8 +6,9 @@ sequential change detection', arXiv:2203.03532. For values x in [0, 1] and a pro
 
 While the conditional mean stays at or above m each factor has conditional mean at most 1, so
 R_n - n is a supermartingale from 0; by optional stopping E[N] >= E[R_N] >= B at the first alarm N:
-on average at least B values pass before a false alarm. Values may depend on each other. A
-confidence sequence can't do this: its ends, once every mean is refuted, never move again.
+on average at least B values pass before a false alarm, and P(N <= n) <= E[R at min(N, n)] / B, at
+most n / B. Values may depend on each other. A confidence sequence can't do this: its ends, once
+every mean is refuted, never move again.
 """
 
 from __future__ import annotations

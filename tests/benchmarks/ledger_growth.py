@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sqlalchemy import insert, text
 
-from serving.control.watch import Watch
+from serving.control.watch import ORDER, Watch
 from serving.limits import Limits
 from serving.registry import schema
 from serving.registry.database import Database
@@ -70,7 +70,7 @@ class Grown:
             with self.ledger.database().write() as connection:
                 connection.execute(insert(schema.starts), chunk)
         self.ledger.advance_trial(POLICY, self.trial, 0, max(0, starts - 100), {})
-        self.ledger.advance_watch(POLICY, 0, max(0, starts - 100), {})
+        self.ledger.advance_watch(POLICY, 0, max(0, starts - 100), ORDER)
 
     def _row(self, n: int, now: float) -> dict[str, object]:
         row = {

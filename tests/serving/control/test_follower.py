@@ -244,6 +244,19 @@ def hanging(home: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -
     follower.close()
 
 
+def test_an_episode_outside_a_trial_may_last_as_long_as_the_limit_says(home: Any) -> None:
+    """The watch counts no outcome that is later; in a trial its rules decide."""
+    home.first()
+    limits = Limits(episode_seconds=7200.0)
+    service = PolicyService(POLICY, home.ledger, home.store, limits, unblind=False)
+    service.follower.poll()
+    assert service.follower.served.deadline == 7200.0
+    canary = home.steps.canary(home.approved(bias=0.2))
+    service.follower.poll()
+    assert service.follower.served.deadline == canary.rules.deadline != 7200.0
+    closed(service)
+
+
 def test_a_store_that_does_not_answer_is_no_silence_of_the_ledger(
     home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
