@@ -64,6 +64,16 @@ class Bound:
     def width(self) -> float:
         return self.high - self.low
 
+    @property
+    def decimals(self) -> int:
+        return decimals(self.low, self.high)
+
+
+def decimals(low: float, high: float) -> int:
+    """Decimals that show a tenth of an interval's width, and at least one."""
+    size = abs(high - low) or abs(high) or 1.0
+    return max(1, 1 - math.floor(math.log10(size)))
+
 
 def mean_bound(returns: Float, scale: Scale) -> Bound:
     """The mean of clipped returns (n,)."""

@@ -90,7 +90,7 @@ def secondary_gains(
 
 def written(bound: Bound, sign: str = "+", percent: bool = False) -> str:
     """An estimate with its bounds, in returns or in percent."""
-    unit, form = (100.0, f"{sign}.1f") if percent else (1.0, f"{sign}.1f")
+    unit, form = (100.0, f"{sign}.1f") if percent else (1.0, f"{sign}.{bound.decimals}f")
     mark = "%" if percent else ""
     value, low, high = (f"{unit * v:{form}}{mark}" for v in (bound.value, bound.low, bound.high))
     return f"{value} [{low}, {high}]"
@@ -127,7 +127,7 @@ def _not_better(cell: CellEstimate, params: GateParams, served: str) -> Check:
         return _check(name, "failed", gap, needed, "low >", reason, remedy)
     if gap.n >= KNOWN and _at_ceiling(cell.incumbent, cell.candidate, params):
         reason = (
-            f"the champion's mean of {cell.incumbent.mean:.1f} sits at the ceiling of "
+            f"the champion's mean of {cell.incumbent.mean:.{gap.decimals}f} sits at the ceiling of "
             f"{params.ceiling:g} and the candidate is no better: {written(gap)}"
         )
         remedy = (
@@ -154,7 +154,7 @@ def _at_ceiling(incumbent: Arm, candidate: Arm | None, params: GateParams) -> bo
 
 
 def _gain(needed: float) -> str:
-    return f"the smallest gain that counts, {needed:.1f}" if needed else "0"
+    return f"the smallest gain that counts, {needed:g}" if needed else "0"
 
 
 def _failure_gap(cell: CellEstimate, params: GateParams) -> Check:
@@ -196,7 +196,7 @@ def _no_worse(name: str, gap: Bound, margin: float, served: str = "") -> Check:
         outcome, verb = "failed", "is below"
     else:
         verb = "does not exclude"
-    reason = f"difference {written(gap)} {verb} the margin of {-margin:+.1f}"
+    reason = f"difference {written(gap)} {verb} the margin of {-margin:+g}"
     remedy = " ".join(filter(None, [served, _missing(gap, -margin)]))
     return _check(
         name, outcome, gap, -margin, "low >", reason, "" if outcome == "passed" else remedy
@@ -253,7 +253,7 @@ def _unplayed(cell: CellEstimate) -> Check:
 
 def _missing(bound: Bound, threshold: float) -> str:
     """By how much the bound missed, and about how many episodes would have decided."""
-    text = f"The lower bound is {threshold - bound.low:.1f} short."
+    text = f"The lower bound is {threshold - bound.low:.{bound.decimals}f} short."
     return text + _more_episodes(bound, bound.value - threshold, bound.value - bound.low)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from regression_suite.bounds import decimals
 from regression_suite.report.svg import LETTER, Drawing, label
 from srghn.inference.verdict import Check
 
@@ -60,7 +61,7 @@ def _forest(rows: Sequence[Check], what: str, plus: str, width: int) -> Markup:
         _forest_row(drawing, check, index, plus, wide=wide)
     return drawing.svg(
         f"Forest plot, {what}: "
-        + "; ".join(f"{c.name} {c.value:.1f} from {c.low:.1f} to {c.high:.1f}" for c in rows)
+        + "; ".join("{} {} from {} to {}".format(c.name, *_figures(c, "")) for c in rows)
     )
 
 
@@ -71,7 +72,15 @@ def _short(name: str) -> str:
 
 def _numbers(check: Check, plus: str) -> str:
     sign = SIGNS[check.outcome] if check.binding else "·"
-    return f"{sign} {check.value:{plus}.1f} [{check.low:{plus}.1f}, {check.high:{plus}.1f}]"
+    return "{} {} [{}, {}]".format(sign, *_figures(check, plus))
+
+
+def _figures(check: Check, plus: str) -> tuple[str, ...]:
+    """Value, low and high."""
+    assert check.low is not None
+    assert check.high is not None
+    form = f"{plus}.{decimals(check.low, check.high)}f"
+    return tuple(f"{number:{form}}" for number in (check.value, check.low, check.high))
 
 
 def _times(check: Check, unit: float) -> Check:
@@ -196,7 +205,7 @@ def power(effects: Sequence[float], chances: Float, detectable: float) -> Markup
     drawing.axes("true gain (mean of differences)", "probability of being found superior")
     drawing.vertical(detectable, "margin")
     drawing.line(effects, chances.tolist(), "stroke cand")
-    return drawing.svg(f"Power curve; a gain of {detectable:.1f} is found with 80% probability")
+    return drawing.svg(f"Power curve; a gain of {detectable:.4g} is found with 80% probability")
 
 
 @dataclass(frozen=True)

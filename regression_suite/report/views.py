@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from regression_suite.bounds import Bound
 from regression_suite.code import code_digests
-from regression_suite.estimates import scale_of
+from regression_suite.estimates import Arm, scale_of
 from regression_suite.power import simulate
 from regression_suite.report import plots
 from regression_suite.suite import failure_of, suite_digest, width_of
@@ -32,6 +32,12 @@ class Figure:
     note: str = ""
 
 
+def decimals_of(cell: CellEstimate) -> int:
+    """How many decimals its returns are shown with: as many as the bound that decides."""
+    bound = cell.difference or cell.mean
+    return 1 if bound is None else bound.decimals
+
+
 def figures(evidence: Evidence) -> list[Figure]:
     """The numbers that a reviewer looks at first."""
     cell = evidence.cells[0] if evidence.cells else None
@@ -39,29 +45,38 @@ def figures(evidence: Evidence) -> list[Figure]:
         return []
     mine, theirs, other = cell.candidate, cell.incumbent, evidence.names[1]
     first, second = (name.capitalize() for name in evidence.names)
+    digits = decimals_of(cell)
+    mean, iqm, tail = _shown(mine, digits)
     if theirs is None or cell.difference is None or cell.improvement is None:
         return [
-            Figure("Mean return", f"{mine.mean:.1f}", _interval(cell.mean, "")),
-            Figure("Interquartile mean", f"{mine.iqm:.1f}", "of the middle half; decides nothing"),
-            Figure("Worst tenth", f"{mine.worst_tenth:.1f}", "mean of the worst 10% of episodes"),
+            Figure("Mean return", mean, _interval(cell.mean, "")),
+            Figure("Interquartile mean", iqm, "of the middle half; decides nothing"),
+            Figure("Worst tenth", tail, "mean of the worst 10% of episodes"),
             Figure(
                 "Failures",
                 f"{mine.failures:.1%}",
                 f"at most {cell.failures.high:.1%} (upper bound)",
             ),
         ]
+    served_mean, served_iqm, served_tail = _shown(theirs, digits)
+    gap = f"{cell.difference.value:+.{digits}f}"
     return [
-        Figure(f"{first}, mean", f"{mine.mean:.1f}", f"IQM {mine.iqm:.1f}"),
-        Figure(f"{second}, mean", f"{theirs.mean:.1f}", f"IQM {theirs.iqm:.1f}, played again"),
-        Figure("Difference", f"{cell.difference.value:+.1f}", _interval(cell.difference, "+")),
+        Figure(f"{first}, mean", mean, f"IQM {iqm}"),
+        Figure(f"{second}, mean", served_mean, f"IQM {served_iqm}, played again"),
+        Figure("Difference", gap, _interval(cell.difference, "+")),
         Figure(
             "Probability of doing better",
             f"{cell.improvement.value:.0%}",
             f"{cell.improvement.low:.0%} to {cell.improvement.high:.0%}, per episode",
         ),
-        Figure("Worst tenth", f"{mine.worst_tenth:.1f}", f"{other} {theirs.worst_tenth:.1f}"),
+        Figure("Worst tenth", tail, f"{other} {served_tail}"),
         Figure("Failures", f"{mine.failures:.1%}", f"{other} {theirs.failures:.1%}"),
     ]
+
+
+def _shown(arm: Arm, digits: int) -> tuple[str, ...]:
+    """Its mean, interquartile mean and mean of the worst tenth."""
+    return tuple(f"{value:.{digits}f}" for value in (arm.mean, arm.iqm, arm.worst_tenth))
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ def budgets(evidence: Evidence) -> list[Budget]:
 def _reached(cell: CellEstimate) -> str:
     """Half the width of the interval of the cell's returns."""
     bound = cell.difference or cell.mean
-    return "—" if bound is None else f"±{bound.width / 2:.1f}"
+    return "—" if bound is None else f"±{bound.width / 2:.{bound.decimals}f}"
 
 
 def identity(
@@ -297,13 +312,15 @@ def _tile(cell: CellEstimate, check: Check, severity: str, evidence: Evidence) -
     style = plots.STYLES[worst] if check.binding else "muted"
     clear = abs(check.room or 0.0)
     shade = 1 + int(clear > 0.1) + int(clear > 0.4)
+    short = decimals_of(cell) - 1  # a tile has little room
     if cell.incumbent is None:
         note = f"{cell.candidate.failures:.0%} fail"
-        return Tile(severity, f"{cell.candidate.mean:.0f}", note, style, shade)
+        return Tile(severity, f"{cell.candidate.mean:.{short}f}", note, style, shade)
     assert cell.difference is not None
     failing = f"{cell.candidate.failures:.0%}/{cell.incumbent.failures:.0%} fail"
-    note = f"{cell.candidate.mean:.0f} against {cell.incumbent.mean:.0f}, {failing}"
-    return Tile(severity, f"{round(cell.difference.value):+d}", note, style, shade)
+    means = [f"{arm.mean:.{short}f}" for arm in (cell.candidate, cell.incumbent)]
+    note = f"{' against '.join(means)}, {failing}"
+    return Tile(severity, f"{cell.difference.value:+.{short}f}", note, style, shade)
 
 
 def _severity(cell: CellEstimate, evidence: Evidence) -> str:
@@ -321,4 +338,5 @@ def actions(evidence: Evidence) -> Markup | None:
 
 
 def _interval(interval: Bound, sign: str) -> str:
-    return f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"
+    form = f"{sign}.{interval.decimals}f"
+    return f"{interval.low:{form}} to {interval.high:{form}}"

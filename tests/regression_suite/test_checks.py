@@ -16,7 +16,7 @@ from regression_suite import checks, gate
 from regression_suite.bounds import Bound, mean_bound
 from regression_suite.episodes import Played
 from regression_suite.estimates import Arm, CellEstimate, alpha_of, estimate, scale_of
-from regression_suite.report import views
+from regression_suite.report import plots, views
 from regression_suite.suite import Cell, resolved, trial_of
 from srghn.config import CanaryParams, GateParams, Returns, RunParams, parse_params
 from srghn.envs import EnvVersion
@@ -349,6 +349,26 @@ def test_a_crash_of_the_champion_is_its_own_failure_and_the_candidate_s_an_error
     (check,) = checks.cell_checks(estimated, PARAMS)
     assert check.outcome == "error"
     assert "1 of the candidate's 60 episodes crashed: ValueError: nan" in check.reason
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (bound(-30.0, 12.0), "-9.0 [-30.0, +12.0] does not exclude the margin of -25"),
+        (
+            bound(-0.0032, 0.0012),
+            "-0.0010 [-0.0032, +0.0012] does not exclude the margin of -0.002",
+        ),
+        (bound(0.0, 0.0), "+0.0 [+0.0, +0.0] stays above the margin of -0.002"),
+    ],
+)
+def test_returns_are_told_as_finely_as_their_interval(gap: Bound, said: str) -> None:
+    high = 500.0 if gap.width > 1 else 0.04
+    params = PARAMS.model_copy(update={"return_high": high, "superiority": False})
+    check = found(cell(gap), params)["primary"]
+    assert said in check.reason
+    shown = said[: said.index("]") + 1]
+    assert shown in plots.forest([check], "difference", paired=True)
 
 
 def test_too_few_episodes_are_an_error() -> None:
