@@ -468,6 +468,7 @@ def compare(
     """
     from pipelines.progress import share_bar
     from pipelines.versions.compare import compare as play
+    from regression_suite.checks import written
 
     with share_bar("compare") as progress:
         found = play(load_settings(), a, b, mode, progress)
@@ -478,7 +479,7 @@ def compare(
     elif gap is None:
         out.print(f"{path}\nepisodes crashed: see the page", markup=False)
     else:
-        told = f"{a} less {b}: {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] in mean return"
+        told = f"{a} less {b}: {written(gap)} in mean return"
         out.print(f"{told}\n{path}", markup=False, soft_wrap=True)
     if open_:
         webbrowser.open(path.absolute().as_uri())

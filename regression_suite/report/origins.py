@@ -39,7 +39,7 @@ def ancestors(evidence: Evidence) -> Ancestors | None:
         (
             str(a.generation),
             str(a.id),
-            "—" if a.fitness is None else f"{a.fitness:.1f}",
+            "—" if a.fitness is None else f"{a.fitness:.4g}",
             f"{a.rate:.4f}",
             a.mode,
         )
@@ -134,4 +134,4 @@ def _switches(xs: Sequence[float], modes: Sequence[str]) -> list[tuple[float, st
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    return "" if value is None else f"{value:.4g}"
