@@ -36,6 +36,11 @@ def killed_by(code: int) -> signal.Signals | None:
         return None
 
 
+def apart(stage: str) -> str:
+    """What keeps a stage from ending with an environment that it plays."""
+    return "; SRGHN_ENGINE=processes isolates that" if stage in ("evolve", "evaluate") else ""
+
+
 def main(stage: str, said: Path, *, run_cache: bool) -> int:
     """Run a stage of the current folder unless nothing that it depends on has changed."""
     # Ctrl-C is the stage's to handle, and the command's. DVC would print a traceback of it.
@@ -77,7 +82,7 @@ def _told(stage: str, error: BaseException) -> str:
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, OutputDoesNotExistError):
-            return f"stage {stage} ended before it was done: {QUIT} makes it end so"
+            return f"stage {stage} ended before it was done: {QUIT} makes it end so{apart(stage)}"
         behind = behind.__cause__
     return f"DVC: {_words(error)}"
 

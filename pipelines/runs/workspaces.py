@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.progress import console
-from pipelines.runs.repro import DVC_FAILED, FULL, QUIT, killed_by
+from pipelines.runs.repro import DVC_FAILED, FULL, QUIT, apart, killed_by
 from pipelines.runs.target import DEFAULT_TARGET, Target
 from pipelines.services.processes import IGNORES_STOP, IMPORTS, child_environment
 from pipelines.versions.lease import Lease
@@ -260,19 +260,14 @@ def _end(stage: str, code: int) -> str:
     if sign is None:
         said = f"ended with {code}"
         return (
-            said if code == DVC_FAILED else f"{said} and no word, as {QUIT} makes it{_apart(stage)}"
+            said if code == DVC_FAILED else f"{said} and no word, as {QUIT} makes it{apart(stage)}"
         )
     said = f"was killed ({sign.name})"
     if sign in CRASHES:
-        said += f", probably by native code of the environment{_apart(stage)}"
+        said += f", probably by native code of the environment{apart(stage)}"
     elif sign == signal.SIGKILL:
         said += ", probably for want of memory"
     return said
-
-
-def _apart(stage: str) -> str:
-    """What keeps a stage from ending with a process that plays."""
-    return "; SRGHN_ENGINE=processes isolates that" if stage in ("evolve", "evaluate") else ""
 
 
 def workspaces(settings: Settings) -> Path:

@@ -85,9 +85,16 @@ def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None
 def verify(version: EnvVersion) -> None:
     """Pin the same parameters here and now; raises `FingerprintMismatch` naming what moved.
 
+    Raises `EnvVersionError` for one that fails now, or that cannot be built.
     Packages that the version does not name are not compared.
     """
-    now = pin(version.params).named_by(version)
+    try:
+        now = pin(version.params).named_by(version)
+    except EnvVersionError as error:
+        raise EnvVersionError(
+            f"{version.id} was pinned as {version.fingerprint[:12]} and cannot be pinned now: "
+            f"{error}; if it was edited since, restore it"
+        ) from error
     if now.fingerprint == version.fingerprint:
         return
     raise FingerprintMismatch(

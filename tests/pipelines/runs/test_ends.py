@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -228,7 +229,8 @@ def test_a_disk_without_room_is_told_by_the_exit_code(
         assert main("pin", workspace.error, run_cache=True) == FULL
     finally:
         signal.signal(signal.SIGINT, before)
-    monkeypatch.setattr(workspaces.subprocess, "Popen", lambda *_, **__: None)
+    begin = SimpleNamespace(Popen=lambda *_, **__: None, DEVNULL=None)
+    monkeypatch.setattr(workspaces, "subprocess", begin)
     monkeypatch.setattr(workspaces, "_ended", lambda _: FULL)
     with pytest.raises(StageFailed, match=r"no room is left on .* srghn run --resume one"):
         workspace.run_stage("pin", settings)
@@ -255,7 +257,7 @@ def test_a_stage_that_its_environment_ends_without_a_word_says_so(
             signal.signal(signal.SIGINT, before)
 
     monkeypatch.setattr("dvc.repo.Repo.reproduce", reproduce)
-    monkeypatch.setattr(workspaces.subprocess, "Popen", run)
+    monkeypatch.setattr(workspaces, "subprocess", SimpleNamespace(Popen=run, DEVNULL=None))
     monkeypatch.setattr(workspaces, "_ended", lambda ended: ended)
     with pytest.raises(StageFailed, match=r"os\._exit in the environment or the network makes it"):
         workspace.run_stage("evolve", settings)

@@ -164,6 +164,8 @@ def test_a_lineage_does_not_go_on_in_another_world(finished: Home, tiny: Tiny) -
     assert pinned in said
     assert other.fingerprint in said
     assert "srghn run --from scratch" in said
+    assert "became 'CartPole-v1'; " in said
+    assert "more; restore what changed, or" in said
 
 
 @pytest.fixture

@@ -31,6 +31,14 @@ def test_a_class_is_pinned_saved_and_verified(name: str, tmp_path: Path) -> None
     verify(EnvVersion.load(tmp_path / "v.json"))
 
 
+def test_one_that_was_edited_and_fails_is_told_as_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = pinned("Counter")
+    monkeypatch.setattr(import_module("broken_worlds").Counter, "step", lambda *_: 1 / 0)
+    said = f"was pinned as {version.fingerprint[:12]} and cannot be pinned now: .*division by zero"
+    with pytest.raises(EnvVersionError, match=f"{said}; if it was edited since, restore it"):
+        verify(version)
+
+
 def test_a_factory_brings_its_own_limit_and_history() -> None:
     version = pin(EnvParams(id="broken_worlds:make_counter"))
     assert version.max_episode_steps == 50
