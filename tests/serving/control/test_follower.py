@@ -87,11 +87,12 @@ def test_where_nothing_can_be_written_the_champion_is_still_followed(
 
 
 def polled(service: PolicyService, seconds: float) -> None:
-    """Polls for longer than a blind follower stays ready."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    """Polls for longer than a blind follower stays ready, and at least four times."""
+    until, polls = time.monotonic() + seconds, 0
+    while time.monotonic() < until or polls < 4:
         service.follower.poll()
         time.sleep(0.05)
+        polls += 1
 
 
 def closed(service: PolicyService) -> None:
@@ -223,9 +224,10 @@ def hanging(home: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -
     limits = Limits(poll_seconds=0.02, blind_seconds=0.1)
     follower = Follower(home.ledger, home.store, Metrics(POLICY), limits)
     follower.poll()
-    goes_on, work = threading.Event(), getattr(owner, name)
+    reached, goes_on, work = threading.Event(), threading.Event(), getattr(owner, name)
 
     def hangs(asked: str) -> Any:
+        reached.set()
         goes_on.wait(20)
         return work(asked)
 
@@ -233,6 +235,7 @@ def hanging(home: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(owner, name, hangs)
     look = threading.Thread(target=follower.poll)
     look.start()
+    assert reached.wait(20)
     time.sleep(0.6)
     assert look.is_alive()
     yield follower
