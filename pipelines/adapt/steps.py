@@ -23,7 +23,7 @@ from pipelines.versions.judge import recorded
 from pipelines.versions.recall import JUDGED_AGAIN, judge, recall
 from pipelines.versions.release import Release
 from serving import runs
-from serving.control.adapted import ADAPT, current_alarm
+from serving.control.adapted import ADAPT, current_alarm, latest_step
 from serving.control.release import canary_rules
 from serving.control.watch import DIAGNOSIS
 from serving.registry.records import Champion, Event, StartRow, Version, Who
@@ -130,10 +130,32 @@ class Adaptation:
         enough = min(2 * episodes, diagnosis.ENDED * diagnosis.MOST)  # some never end
         return taken is not None and episodes < enough <= len(taken)
 
+    def waits(self, alarm: Alarm) -> str:
+        """How many episodes a diagnosis still waits for, by their start since the alarm."""
+        rows = self._started(alarm)
+        ended = sum(row.arrived is not None for row in rows)
+        return (
+            f"{ended} of {len(rows)} episodes that began after the alarm have an outcome; a "
+            f"diagnosis takes the first {diagnosis.ENOUGH} once each is over, and "
+            f"{diagnosis.ENDED * diagnosis.ENOUGH:g} of them need one"
+        )
+
+    def rests(self, alarm: Alarm) -> str:
+        """Why there is no step to take now."""
+        if alarm.diagnosis is None:
+            return self.waits(alarm)
+        if alarm.diagnosis["found"] != "known":
+            return f"the diagnosis names no environment: {alarm.diagnosis['why']}"
+        latest = latest_step(self.release.ledger, self.policy)
+        return f"the alarm was dealt with: {latest}" if latest else "the alarm was dealt with"
+
     def _taken(self, alarm: Alarm) -> list[StartRow] | None:
-        version = alarm.champion.version
-        rows = self.release.ledger.started(self.policy, version, alarm.event.moment, diagnosis.MOST)
-        return diagnosis.taken(rows, self.clock())
+        return diagnosis.taken(self._started(alarm), self.clock())
+
+    def _started(self, alarm: Alarm) -> list[StartRow]:
+        """Episodes of the champion that began after the alarm, by start."""
+        version, since = alarm.champion.version, alarm.event.moment
+        return self.release.ledger.started(self.policy, version, since, diagnosis.MOST)
 
     def _diagnose(self, alarm: Alarm) -> str | None:
         found = self.diagnose(alarm)
@@ -303,9 +325,15 @@ class Adaptation:
 
 def require_alarm(adaptation: Adaptation) -> Alarm:
     """The standing alarm; raises `TransitionRefused` if there is none."""
-    found = adaptation.alarm()
+    found, option = adaptation.alarm(), Target(adaptation.policy).option
+    ledger = adaptation.release.ledger
+    ledger.policy(adaptation.policy)  # refuses a name that no policy has
+    if ledger.champion(adaptation.policy) is None:
+        raise TransitionRefused(
+            f"policy {adaptation.policy!r} has no champion yet, so nothing is watched; srghn run"
+            f"{option} --approve auto makes the first"
+        )
     if found is None:
-        option = Target(adaptation.policy).option
         raise TransitionRefused(
             f"the watch over policy {adaptation.policy!r} does not alarm; srghn watch{option} "
             "shows it"

@@ -39,7 +39,6 @@ def diagnose(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
 
     Example: srghn diagnose --json
     """
-    from pipelines.adapt.diagnose import ENOUGH
     from pipelines.adapt.steps import require_alarm
     from pipelines.runs.target import Target
     from srghn.errors import TransitionRefused
@@ -49,8 +48,8 @@ def diagnose(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     found = adaptation.diagnose(alarm)
     if found is None:
         raise TransitionRefused(
-            f"too few episodes that began after the alarm have an outcome, {ENOUGH} are needed; "
-            f"wait, srghn watch{Target(policy).option} shows how many come"
+            f"too few episodes: {adaptation.waits(alarm)}; srghn watch{Target(policy).option} "
+            "shows whether some come"
         )
     adaptation.record(alarm, found)
     if json:
@@ -88,7 +87,7 @@ def adapt(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     if json:
         print_json({"policy": policy, "drift": alarm.event.hash, "steps": told})
     elif not told:
-        out.print("nothing to do: the alarm was dealt with, or too few episodes have ended since")
+        out.print(f"nothing to do: {adaptation.rests(alarm)}", markup=False, soft_wrap=True)
 
 
 def _adaptation(policy: str) -> Adaptation:

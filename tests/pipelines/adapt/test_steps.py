@@ -449,14 +449,20 @@ def test_a_promotion_or_a_recovery_ends_it(served: Served) -> None:
 
 
 def test_commands_say_what_there_is(served: Served, srghn_here: Srghn) -> None:
-    served.first(bias=0.3)
     place = {"SRGHN_HOME": str(served.settings.home)}
+    nothing = srghn_here("adapt", env=place)
+    assert (nothing.returncode, "has no champion yet" in nothing.stderr) == (1, True)
+    served.first(bias=0.3)
     refused = srghn_here("diagnose", env=place)
     assert (refused.returncode, "does not alarm" in refused.stderr) == (1, True)
     served.rules()
     served.meet("flipped", 20)
     early = srghn_here("diagnose", env=place)
     assert (early.returncode, "too few episodes" in early.stderr) == (1, True)
+    assert "0 of 0 episodes that began after the alarm have an outcome" in early.stderr
+    waits = srghn_here("adapt", env=place)
+    assert "nothing to do: 0 of 0 episodes that began" in waits.stdout
+    assert "takes the first 100 once each is over, and 95 of them need one" in waits.stdout
     served.meet("flipped", ENOUGH)
     done = srghn_here("diagnose", "--json", env=place)
     assert done.returncode == 0, done.stderr
