@@ -50,7 +50,7 @@ def test_it_shows_champion_canary_review_and_history(home: Any) -> None:
     home.steps.judge(waiting, summary="passed by <b>31</b>")
     text = page(home)
     assert '<span class="pill good">ready</span>' in text
-    assert "mean return 497.2 over 64 episodes" in text
+    assert "mean return 497.2 over 64 episodes, as the best of several" in text
     assert re.search(r"on (5|50)% of episodes", text)  # a step up, once the controller looked
     assert "12 outcomes of the canary, 20 are needed" in text
     assert "Planned for an equal canary:" in text
