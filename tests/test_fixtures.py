@@ -119,7 +119,7 @@ def test_its_unfinished_run_goes_on_in_a_home_that_was_moved(srghn: Srghn, tmp_p
     assert srghn("ledger", "upgrade", env=environment).returncode == 0
 
     done = srghn("run", "--resume", workspace.name, "--json", env=environment, timeout=900)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2, done.stderr  # twenty episodes are inconclusive
     result = json.loads(done.stdout)
     assert workspace.generations_done == 160
     assert (workspace.run / "run.json").read_bytes() == began
