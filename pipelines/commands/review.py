@@ -97,8 +97,8 @@ def status(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     if champion is None:
         demo = "srghn run --approve auto, or srghn demo"
         named = f"srghn run --policy {policy} --approve auto"
-        how = demo if policy == "policy" else named
-        said = f"no champion yet in {release.settings.home}: {how}"
+        how = "" if waiting else f": {demo if policy == 'policy' else named}"
+        said = f"no champion yet in {release.settings.home}{how}"
         out.print(said, markup=False, soft_wrap=True)
     else:
         out.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from pipelines.commands.output import (
     print_json,
     table,
 )
-from srghn.errors import ServiceError
+from srghn.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
     from pipelines.runs.deployments import Prefect
@@ -109,12 +110,20 @@ def add(
     )
     if settings.work_pool:  # a name that another host has is refused before anything is written
         _with_prefect(settings, lambda prefect: prefect.require_own(name))
+    before = None
+    if name in schedules.names(settings):
+        with suppress(ConfigError):  # a damaged one is replaced as well
+            before = schedules.find(settings, name)
     added = schedules.add(settings, asked)
     _tell_prefect(settings)
     if json:
-        print_json(_described(settings, added))
+        replaced = _described(settings, before) if before else None
+        print_json({**_described(settings, added), "replaced": replaced})
         return
     out.print(f"schedule {name} is set: {cron} ({timezone}).", markup=False)
+    if before is not None:
+        was = f"{before.preset}, {before.cron} ({before.timezone})"
+        out.print(f"It replaces the one of that name: {was}.", markup=False, soft_wrap=True)
     out.print(_when(settings, added), markup=False)
 
 

@@ -82,6 +82,10 @@ def test_a_restore_says_which_steps_it_undoes_and_what_is_left_to_do(
         f"the ledger before it is kept: {kept}",
         "now start the servers again, and bring MLflow up to this ledger: srghn sync",
     ]
+    assert srghn_here("status", env=place).stdout.splitlines() == [
+        f"no champion yet in {home.settings.home}",  # nothing is to be evolved first
+        "waiting   version 1: srghn report 1 --open",
+    ]
     [folder] = home.settings.artefacts.iterdir()
     folder.rename(tmp_path / folder.name)
     back = ("restore", str(kept), "--reason", "it was right")

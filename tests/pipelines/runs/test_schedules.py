@@ -54,6 +54,11 @@ def test_a_preset_that_changes_later_changes_nothing(
         "--set", "evolution.generations=3", "--overlap", "skip", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["replaced"] is None
+    again = ("schedule", "add", "mine", "--cron", "0 3 * * *", "--preset", "mine.yaml")
+    again += ("--set", "evolution.generations=3", "--overlap", "skip")
+    said = srghn_here(*again).stdout
+    assert "It replaces the one of that name: mine.yaml, 0 3 * * * (UTC)." in said
     preset.unlink()
     found = schedules.find(home_at(tmp_path / ".srghn"), "mine")
     assert asked(found) == tiny(generations=3)
