@@ -82,7 +82,9 @@ def start(
         earlier = trial_log.began_with(step.connection, before)
         kept = {"max_episodes": rules.max_episodes, "steps": rules.steps}
         rules = earlier.model_copy(update=kept)
-        showed = trial_log.counted(step.connection, step.policy, before, earlier, step.now)[0]
+        # One that still runs is missing: if it held back what started after it, a new pass within
+        # its deadline would be a fresh chance.
+        showed = trial_log.counted(step.connection, step.policy, before, earlier, math.inf)[0]
         state = showed.retry().to_json()
     said = {
         "loaded": dict(loaded),

@@ -337,9 +337,12 @@ def test_no_new_pass_gives_a_genome_new_evidence(ledger: Ledger, steps: Any, how
     assert ledger.verify()
 
 
+@pytest.mark.parametrize("hangs", [0, 1])
 def test_no_new_pass_saves_a_canary_from_what_no_worker_has_counted_yet(
-    trial: Trial, steps: Any
+    trial: Trial, steps: Any, hangs: int
 ) -> None:
+    """Nor from what started after an episode that still runs; that one counts as missing."""
+    trial.start([1] * hangs)
     arms, values = log(200, 150.0)
     trial.end(trial.start(arms), values)
     steps.canary(again(trial.ledger, steps, trial.version))
