@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.commands.run import VERDICT_EXIT
 from pipelines.runs.runner import judge_again
 from pipelines.runs.stages import STAGES
 from pipelines.runs.workspaces import Workspace, create_workspace, workspaces
@@ -144,7 +145,7 @@ def test_a_run_killed_while_judged_is_judged_against_the_champion_that_came_mean
 
     again = terminal(*preset, "--approve", "auto")
     again.answer("Resume it? [Y/n]: ", "y")
-    assert again.end() == 0, again.shown
+    code = again.end()
     assert "run other has the same parameters and is unfinished" in again.shown
     assert "7 of 7 generations done" in again.shown
     assert others(cut_off.settings) == [cut_off.workspace]
@@ -152,6 +153,7 @@ def test_a_run_killed_while_judged_is_judged_against_the_champion_that_came_mean
 
     verdict, champion = recorded(release, 2), ledger.champion()
     assert verdict is not None
+    assert code == VERDICT_EXIT[verdict.verdict], again.shown
     assert champion is not None
     assert champion.version == 1
     assert (verdict.attempt, verdict.incumbent_digest) == (1, champion.digest)
