@@ -85,7 +85,7 @@ def start(
         # One that still runs is missing: if it held back what started after it, a new pass within
         # its deadline would be a fresh chance.
         showed = trial_log.counted(step.connection, step.policy, before, earlier, math.inf)[0]
-        state = showed.retry().to_json()
+        state = showed.retry(earlier).to_json()
     said = {
         "loaded": dict(loaded),
         "params": rules.to_json(),

@@ -135,13 +135,22 @@ class TrialState:
     def outcomes(self) -> int:
         return self.champion.outcomes + self.canary.outcomes
 
-    def retry(self) -> TrialState:
-        """The same evidence, for continuing an expired trial; its limit counts from here.
+    def retry(self, rules: TrialRules) -> TrialState:
+        """The state with which another trial continues; its limit of episodes counts from here.
 
         The capital is not reset, because five fresh attempts would give a canary at the margin
-        five chances.
+        five chances. After a broken guard, whose capital might never fall again, both guards begin
+        anew, and each bet on a promotion keeps 1 at most. Capital that is given away stays a
+        supermartingale, so all attempts together keep `promote_alpha` where outcomes go missing
+        alike in both arms; and whatever the evidence before was, that after it keeps it by itself.
         """
-        return replace(self, since=self.episodes)
+        sides = guard()
+        both = (_two_sided(*sides.log_capital(logs)) for logs in (self.ratio, self.missing))
+        state = replace(self, since=self.episodes)
+        if max(map(float, both)) < -np.log(rules.guard_alpha):
+            return state
+        none = np.zeros_like(self.ratio)
+        return replace(state, ratio=none, missing=none, promote=np.minimum(self.promote, 0.0))
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"baseline": self.baseline, "since": self.since}

@@ -108,7 +108,7 @@ def test_an_undecided_trial_expires_and_resumes_with_its_capital() -> None:
     short = RULES.model_copy(update={"max_episodes": 60})
     state, decision = advance(begin(short), log(60, 0.58, seed=3), short)
     assert decision.action == "expire"
-    again = state.retry()
+    again = state.retry(short)
     assert decide(state, short).action == "expire"
     assert decide(again, short).action == "wait"
     resumed, decision = advance(again, log(60, 0.58, seed=4), short)
@@ -117,6 +117,28 @@ def test_an_undecided_trial_expires_and_resumes_with_its_capital() -> None:
     whole = short.model_copy(update={"max_episodes": 4000})
     once, _ = advance(state, log(60, 0.58, seed=4), whole)
     assert resumed.promote.tobytes() == once.promote.tobytes()
+
+
+@pytest.mark.parametrize("guard", ["ratio", "missing"])
+def test_a_guard_that_broke_once_stops_no_later_trial(guard: str) -> None:
+    """Its capital may never fall again, so each later trial expired. The harm seen stays."""
+    short = RULES.model_copy(update={"max_episodes": 60})
+    good = log(60, 0.75)
+    gone = replace(good, values=np.where(good.arms == 1, np.nan, good.values))
+    skewed = replace(good, arms=np.ones_like(good.arms))
+    broke, decision = advance(begin(short), gone if guard == "missing" else skewed, short)
+    assert (decision.action, getattr(decision, guard) >= decision.guard_needed) == ("expire", True)
+    again = broke.retry(short)
+    assert decide(again, short).promote <= 1
+    assert decide(again, short).harm == decision.harm
+    longer = short.model_copy(update={"max_episodes": 1000})
+    assert advance(again, log(1000, 0.65, seed=5), longer)[1].action == "promote"
+    if guard == "missing":  # where none is missing any more, no episode moves it
+        kept = replace(broke, since=broke.episodes)
+        assert advance(kept, log(1000, 0.65, seed=5), longer)[1].action == "expire"
+    poor, _ = advance(begin(short), replace(gone, arms=1 - good.arms), short)
+    assert (poor.promote < 0).any()
+    assert (poor.retry(short).promote <= np.minimum(poor.promote, 0)).all()  # no loss is forgiven
 
 
 def test_what_is_decided_counts_no_further() -> None:
