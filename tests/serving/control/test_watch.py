@@ -337,6 +337,44 @@ def test_an_episode_that_hangs_costs_little_at_most_looks(
     assert served.events() == [DRIFT]
 
 
+def test_an_alarm_does_not_wait_for_one_that_hangs_behind_many_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where outcomes get lost some episode always hangs, and a busy service starts many behind."""
+    monkeypatch.setattr(watch_module, "PAGE", 10)
+    monkeypatch.setattr(watch_module, "AT_ONCE", 40)
+    now = [time.time()]
+    watches = [Watch(served.ledger, clock=lambda: now[0]) for _ in range(2)]
+
+    def look() -> Any:
+        now[0] += watch_module.AGAIN
+        for watch in watches:
+            watch.look()
+        return served.ledger.watch_state()
+
+    served.begin("hangs")
+    served.play(0.8, 60)
+    look()
+    assert served.events() == []
+    served.play(0.0, 20)
+    at = look()
+    assert served.events() == [DRIFT]  # told once
+    [event] = [event for event in served.ledger.events() if event.action == DRIFT]
+    seen = served.ledger.evidence(str(event.evidence_sha256))["outcomes"]
+    assert 20 < seen < 40  # of the newest, of which 20 are bad
+    # recovery counts from the start after it
+    assert (at.n, at.state["detector"]["n"]) == (81, 40 - seen)
+    assert at.state["detector"]["side"] == "recovery"
+    served.begin("hangs too")
+    served.play(0.0, 50)
+    assert look().n == 81
+    served.play(1.0, 30)
+    last = look()
+    assert served.events() == [DRIFT, RECOVERY]
+    assert 132 < last.n <= 162
+    assert served.watch.view().status == "steady"
+
+
 def _cap(served: Served, share: float) -> None:
     rules = served.ledger.deployment_rules(POLICY).model_copy(update={"poster_share": share})
     served.ledger.set_deployment_rules(rules, who=Who("ann", "no client decides"), policy=POLICY)
