@@ -21,6 +21,9 @@ from srghn.inference.spending import spent
 
 Status = Literal["running", "paused", "held"]
 
+#: Rules that act on later episodes alone, so a trial that continues another takes the new ones.
+LATER = ("max_episodes", "steps", "deadline", "idle", "poster_share")
+
 
 def start_shadow(step: Step, version: int, loaded: Mapping[str, Any]) -> None:
     """Make an approved version the shadow: it answers a copy of the traffic."""
@@ -51,11 +54,9 @@ def start(
     loaded: Mapping[str, Any],
     weight: float | None = None,
 ) -> int:
-    """Begin a trial, or continue an earlier one (`_earlier`); returns its epoch.
+    """Begin a trial, or continue an earlier one (`continued`); returns its epoch.
 
-    `weight`: a constant share from the first episode, instead of steps. A repeated trial keeps the
-    rules and the state of the earlier one. So its capital is not reset, and no margin is chosen
-    after seeing the evidence.
+    `weight`: a constant share from the first episode, instead of steps.
     """
     found, running = step.version(version), step.canary()
     if running is not None:
@@ -70,22 +71,12 @@ def start(
             f'(srghn {how} {version} --reason "...")'
         )
     holdbacks.check_none(step)
-    from serving.registry import trial_log  # numpy, which few steps need
-
     guards.check_interface(step, found.manifest)
     guards.check_loaded(found, loaded)
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)
-    before = _earlier(step, found)
-    rules, state = propose(step.connection, found, params, step.now, weight), {}
-    if before is not None:
-        earlier = trial_log.began_with(step.connection, before)
-        kept = {"max_episodes": rules.max_episodes, "steps": rules.steps}
-        rules = earlier.model_copy(update=kept)
-        # One that still runs is missing: if it held back what started after it, a new pass within
-        # its deadline would be a fresh chance.
-        showed = trial_log.counted(step.connection, step.policy, before, earlier, math.inf)[0]
-        state = showed.retry(earlier).to_json()
+    proposed = propose(step.connection, found, params, step.now, weight)
+    rules, state = continued(step.connection, found, proposed)
     said = {
         "loaded": dict(loaded),
         "params": rules.to_json(),
@@ -165,15 +156,38 @@ def _change(step: Step, **columns: Any) -> None:
     step.connection.execute(change.values(**columns))
 
 
-def _earlier(step: Step, found: Version) -> int | None:
+def continued(
+    connection: Connection, found: Version, proposed: TrialRules
+) -> tuple[TrialRules, dict[str, Any]]:
+    """Rules and state with which a trial of this version begins; no state without evidence.
+
+    A trial that continues another keeps its rules and its state. So its capital is not reset, and
+    no margin is chosen after seeing the evidence. What acts on later episodes alone is as proposed.
+    """
+    before = _earlier(connection, found)
+    if before is None:
+        return proposed, {}
+    from serving.registry import trial_log  # numpy, which few steps need
+
+    earlier = trial_log.began_with(connection, before)
+    # One that still runs is missing: if it held back what started after it, a new pass within its
+    # deadline would be a fresh chance.
+    state, _ = trial_log.counted(connection, found.policy, before, earlier, math.inf)
+    if not state.episodes:
+        return proposed.model_copy(update={"promote_share": earlier.promote_share}), {}
+    fresh = {name: getattr(proposed, name) for name in LATER}
+    return earlier.model_copy(update=fresh), state.retry(earlier).to_json()
+
+
+def _earlier(connection: Connection, found: Version) -> int | None:
     """Epoch of the genome's last trial against this champion, in the mode that it passed in.
 
     Its evidence is about the same question, whatever happened in between: the trial expired, the
     watch alarmed, the pass became stale and another was won, under another manifest perhaps, or
     another champion came and was rolled back. Without it each of them would give fresh chances.
     """
-    own = _question(step.connection, found.version, found.genome)
-    met = _met(step.connection, step.policy)
+    own = _question(connection, found.version, found.genome)
+    met = _met(connection, found.policy)
     return next((epoch for epoch, question in met if question == own), None)
 
 

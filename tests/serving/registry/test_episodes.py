@@ -139,7 +139,7 @@ def test_a_trial_tried_again_by_other_weights_keeps_its_bets(ledger: Ledger, ste
     version = steps.approved()
     first = steps.canary(version)
     state = evidence.begin(first.rules)
-    ledger.advance_trial(POLICY, first.epoch, 0, 40, state.to_json())
+    steps.play(first, 300.0, 310.0, 1)
     ledger.expire_canary(who=ANN)
     terms = TrialTerms(steps=(WeightStep(weight=0.1, outcomes=20),), missing=0.2)
     ledger.set_deployment_rules(DeploymentRules(trial=terms), who=ANN)
@@ -149,6 +149,27 @@ def test_a_trial_tried_again_by_other_weights_keeps_its_bets(ledger: Ledger, ste
     assert kept is not None
     assert kept.state["bets"] == state.to_json()["bets"]
     assert kept.state["bets"] != evidence.begin(again.rules).to_json()["bets"]
+
+
+@pytest.mark.parametrize("played", [0, 1])
+def test_a_trial_tried_again_takes_new_rules_for_what_comes_later(
+    ledger: Ledger, steps: Any, played: int
+) -> None:
+    """A deadline that was wrong stayed so for ever. Without evidence no rule is kept."""
+    wrong = TrialTerms(deadline=60.0, idle=100.0, margin=0.04)
+    ledger.set_deployment_rules(DeploymentRules(trial=wrong, poster_share=0.05), who=ANN)
+    steps.first()
+    version = steps.approved()
+    steps.play(steps.canary(version), 300.0, 310.0, played)
+    ledger.expire_canary(who=ANN)
+    right = TrialTerms(deadline=7200.0, idle=300.0, margin=0.1)
+    ledger.set_deployment_rules(DeploymentRules(trial=right, poster_share=0.5), who=ANN)
+    rules = steps.canary(version).rules
+    assert (rules.deadline, rules.idle, rules.poster_share) == (7200.0, 300.0, 0.5)
+    assert rules.margin == (0.04 if played else 0.1)  # chosen before the evidence
+    kept = ledger.trial_state(POLICY)
+    assert kept is not None
+    assert bool(kept.state) is bool(played)
 
 
 def test_a_trial_is_planned_with_the_outcomes_that_are_missing_in_service(tmp_path: Any) -> None:
