@@ -36,7 +36,7 @@ class Limits(BaseSettings):
     batch: int = Field(4096, ge=1, description="most observations in a batch")
     poll_seconds: float = Field(0.5, gt=0, description="seconds between two reads of the ledger")
     episode_seconds: float = Field(
-        3600.0, ge=0, description="seconds after which an episode without an outcome counts as lost"
+        3600.0, gt=0, description="seconds after which an episode without an outcome counts as lost"
     )
     pin_seconds: float = Field(
         7 * 24 * 3600.0,

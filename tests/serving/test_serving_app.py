@@ -397,7 +397,7 @@ def test_old_pins_are_forgotten_and_their_outcomes_refused(home: Any) -> None:
 
 def test_an_episode_that_runs_too_long_is_moved_and_not_counted(home: Any) -> None:
     home.first()
-    with client_of(home, Limits(poll_seconds=0.02, episode_seconds=0.0)) as client:
+    with client_of(home, Limits(poll_seconds=0.02, episode_seconds=1e-6)) as client:
         version = home.approved(bias=1.0)
         start_canary(home, version)
         wait_for(lambda: client.app.state.service.follower.served.canary)  # type: ignore[attr-defined]

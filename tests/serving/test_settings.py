@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.limits import load_limits
 from serving.settings import Settings, load_settings, unknown_variables, url_of
 from srghn.errors import ConfigError
 from srghn.quiet import LOOPBACK, be_quiet
@@ -181,3 +182,12 @@ def test_a_proxy_is_not_asked_for_a_server_on_this_machine() -> None:
         check=False,
     )
     assert done.stdout.strip() == "204", done.stderr
+
+
+def test_an_episode_has_some_time_for_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With none every outcome outside trials is late, and the watch counts no return."""
+    monkeypatch.setenv("SRGHN_LIMIT_EPISODE_SECONDS", "0")
+    with pytest.raises(ConfigError) as refused:
+        load_limits()
+    said = "setting SRGHN_LIMIT_EPISODE_SECONDS: expected more than 0, got '0'"
+    assert str(refused.value) == said
