@@ -173,10 +173,13 @@ def continued(
     # One that still runs is missing: if it held back what started after it, a new pass within its
     # deadline would be a fresh chance.
     state, _ = trial_log.counted(connection, found.policy, before, earlier, math.inf)
+    # A genome has its share of alpha once, from its first trial under the rule that spends it.
+    spends = earlier if earlier.spending == "candidates" else proposed
+    share = {"spending": spends.spending, "promote_share": spends.promote_share}
     if not state.episodes:
-        return proposed.model_copy(update={"promote_share": earlier.promote_share}), {}
+        return proposed.model_copy(update=share), {}
     fresh = {name: getattr(proposed, name) for name in LATER}
-    return earlier.model_copy(update=fresh), state.retry(earlier).to_json()
+    return earlier.model_copy(update=fresh | share), state.retry(earlier).to_json()
 
 
 def _earlier(connection: Connection, found: Version) -> int | None:

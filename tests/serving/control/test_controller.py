@@ -424,6 +424,26 @@ def test_promotions_spend_alpha_over_the_candidates_of_a_champion(
     assert share(again(ledger, steps, first)) == spent(4)  # another question
 
 
+@pytest.mark.parametrize("played", [0, 1])
+def test_a_genome_whose_trial_began_before_the_rule_gets_a_share_of_alpha_too(
+    ledger: Ledger, steps: Any, played: int
+) -> None:
+    """It kept the whole alpha. Once it has a share, nobody who comes later takes of it."""
+    steps.first()
+    old = steps.approved()
+
+    def share(version: int) -> float:
+        canary = steps.canary(version)
+        steps.play(canary, 300.0, 310.0, played)
+        ledger.expire_canary(who=WHO)
+        return float(canary.rules.promote_share)
+
+    assert [share(old), share(steps.approved())] == [1, 1]
+    terms = TrialTerms(spending="candidates")
+    ledger.set_deployment_rules(DeploymentRules(trial=terms), who=WHO)
+    assert [share(old), share(steps.approved()), share(old)] == [spent(1), spent(2), spent(1)]
+
+
 def test_one_callers_observations_end_no_trial(trial: Trial) -> None:
     failed = Compared(copies=1, invalid=1)
     for _ in range(20):
