@@ -21,6 +21,7 @@ from pipelines.versions.lease import Lease
 from pipelines.versions.release import PIPELINE, Release
 from serving.registry.artefacts import storing, sync_tree, touch
 from serving.registry.judging import LEASE_SECONDS, PASS_SECONDS
+from serving.registry.ledger import Ledger
 from serving.registry.records import Event, Version, Who
 from serving.registry.reports import CLOCK, TIMINGS
 from serving.registry.states import TRANSITIONS, State
@@ -176,7 +177,7 @@ def _lease(release: Release, version: int, attempt: int) -> Lease:
         incumbent=found.incumbent_digest,
         mode=release.ledger.leased_mode(version) or found.mode,
         history=tuple({name: getattr(event, name) for name in SHOWN} for event in earlier),
-        tried=_tried(_of(release, found.policy), began),
+        tried=_tried(release.ledger, found.policy, began),
         recalled=found.recall_of is not None,
         approval=_approval(release, found.policy),
     )
@@ -195,23 +196,19 @@ def _approval(release: Release, policy: str) -> str:
     )
 
 
-def _of(release: Release, policy: str) -> list[Event]:
-    """Events of one policy: another one's promotion is none of this one's."""
-    return [event for event in release.ledger.events() if event.policy == policy]
-
-
-def _tried(events: Sequence[Event], began: Event) -> int:
+def _tried(ledger: Ledger, policy: str, began: Event) -> int:
     """Other versions that were judged against the same champion before, whenever it was served.
 
-    A rollback brings its count back with it, or each would give a whole alpha to the next one.
+    A rollback brings its count back with it, or each would give a whole alpha to the next one; and
+    so does a recall, under another number. Another policy's promotion is none of this one's.
     """
-    champion: int | None = None
-    judged: dict[int | None, set[int | None]] = {}
-    for event in events:
-        if event.seq > began.seq:
-            break
+    champion: str | None = None
+    judged: dict[str | None, set[int | None]] = {}
+    genomes = {version.version: version.genome for version in ledger.versions(policy)}
+    for event in ledger.events(policy=policy, before=began.seq + 1):
         if event.to_state == State.CHAMPION:
-            champion = event.version
+            assert event.version is not None
+            champion = genomes[event.version]
         elif event.action == "begin_evaluation":
             judged.setdefault(champion, set()).add(event.version)
     return len(judged.get(champion, set()) - {began.version})

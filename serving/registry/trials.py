@@ -197,14 +197,20 @@ def _earlier(connection: Connection, found: Version) -> int | None:
 def _met(connection: Connection, policy: str) -> Iterator[tuple[int, tuple[str, str | None]]]:
     """Epoch and question of each trial against the present champion, whenever it was served.
 
-    The last trial comes first.
+    The last trial comes first. A champion that was recalled has another number and the same genome.
     """
     champion = rows.find_champion(connection, policy)
     if champion is None:
         return
     events, versions = schema.events, schema.versions
-    crowned = select(events.c.generation).where(
-        events.c.version == champion.version, events.c.to_state == State.CHAMPION
+    crowned = (
+        select(events.c.generation)
+        .join(versions, versions.c.version == events.c.version)
+        .where(
+            events.c.policy == policy,
+            versions.c.genome == rows.find_version(connection, champion.version).genome,
+            events.c.to_state == State.CHAMPION,
+        )
     )
     begun = (
         select(events.c.seq, events.c.version, versions.c.genome)

@@ -295,9 +295,21 @@ class Steps:
                 self.ledger.start_episodes([start])
                 self.ledger.record_outcome(self.policy, name, value, 10, True)
 
+    def recalled(self, version: int) -> int:
+        """A former champion under a new number, which wins its way back."""
+        again = self.ledger.recall(
+            version, env_fingerprint="e" * 64, mode="normal", who=Who("ann", "it was better")
+        )
+        self.begin(again)
+        self.judge(again)
+        self.approve(again)
+        return self._won(again)
+
     def second(self, digest: str | None = None, **more: Any) -> int:
         """A second champion, by way of a trial it wins."""
-        version = self.approved(digest, **more)
+        return self._won(self.approved(digest, **more))
+
+    def _won(self, version: int) -> int:
         self.play(self.canary(version), 10.0, 490.0, 12)
         champion = self.ledger.champion(self.policy)
         assert champion is not None

@@ -13,6 +13,7 @@ from pipelines.runs.workspaces import Workspace
 from pipelines.versions import judge
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
+from serving.registry.schema import POLICY
 from serving.registry.states import State
 from serving.settings import Settings
 from tests.pipelines.conftest import Home
@@ -72,15 +73,18 @@ def test_a_rollback_forgets_nobody_who_met_the_champion(tmp_path: Path) -> None:
         version = steps.register()
         steps.begin(version)
         steps.judge(version, "inconclusive")
-        events = ledger.events()
+        events = ledger.events(version)
         began = [event for event in events if event.action == "begin_evaluation"][-1]
-        return judge._tried(events, began)
+        return judge._tried(ledger, POLICY, began)
 
     assert tried() == 0
-    steps.first()
+    first = steps.first()
     assert [tried() for _ in range(3)] == [0, 1, 2]
     steps.second()  # it met the first champion, too
     assert [tried() for _ in range(2)] == [0, 1]
     ledger.rollback(who=ANN)
     assert [tried() for _ in range(2)] == [4, 5]
+    steps.second()
+    steps.recalled(first)
+    assert tried() == 7
     ledger.close()

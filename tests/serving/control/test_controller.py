@@ -309,7 +309,7 @@ def again(ledger: Ledger, steps: Any, version: int) -> int:
     return version
 
 
-@pytest.mark.parametrize("how", ["stale", "copy", "rolled back"])
+@pytest.mark.parametrize("how", ["stale", "copy", "rolled back", "recalled"])
 def test_no_new_pass_gives_a_genome_new_evidence(ledger: Ledger, steps: Any, how: str) -> None:
     """Five fresh trials promoted a canary that is worse by the margin in .153 of cases."""
     trial = Trial(ledger, steps, max_episodes=30)
@@ -321,9 +321,13 @@ def test_no_new_pass_gives_a_genome_new_evidence(ledger: Ledger, steps: Any, how
     if how == "copy":
         found = ledger.version(version)
         version = steps.approved(manifest={"genome_digest": found.genome, "note": 1})
-    elif how == "rolled back":
+    elif how in ("rolled back", "recalled"):
+        first = ledger.champion().version  # type: ignore[union-attr]
         steps.second()
-        ledger.rollback(who=WHO)
+        if how == "recalled":
+            steps.recalled(first)
+        else:
+            ledger.rollback(who=WHO)
         version = again(ledger, steps, version)
     else:
         version = again(ledger, steps, version)
