@@ -44,7 +44,9 @@ class PolicyService:
         self.name, self._ledger, self._store = name, ledger, store
         self.metrics = Metrics(name)
         self.follower = Follower(ledger, store, self.metrics, limits, unblind, name)
-        self.watch = Watch(ledger, name, remembered=limits.pin_seconds)
+        self.watch = Watch(
+            ledger, name, remembered=limits.pin_seconds, deadline=limits.episode_seconds
+        )
         self.shadow = Shadow(ledger, store.folder, self.metrics.counts, limits, name)
         self.samples = Samples(ledger, name, samples)
         self.follower.looks += [self.shadow.look, self._end_shadow, self._show]

@@ -21,6 +21,7 @@ from pipelines.commands.output import (
 )
 
 if TYPE_CHECKING:
+    from serving.control.watch import WatchView
     from serving.registry.ledger import Ledger
 
 
@@ -51,11 +52,9 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
     if context.invoked_subcommand is not None:
         return
     from serving.control.adapted import latest_step
-    from serving.control.watch import Watch
-    from serving.limits import load_limits
 
     ledger = reading().ledger
-    seen = Watch(ledger, policy, remembered=load_limits().pin_seconds).view()
+    seen = _view(ledger, policy)
     adapted = latest_step(ledger, policy)
     if json:
         print_json({**asdict(seen), "adapted": adapted})
@@ -131,12 +130,11 @@ def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption 
 
     Example: srghn watch ack --reason "the motors were rewired this morning"
     """
-    from serving.control.watch import SEEN, Watch
-    from serving.limits import load_limits
+    from serving.control.watch import SEEN
     from srghn.errors import TransitionRefused
 
     ledger = _ledger()
-    seen = Watch(ledger, policy, remembered=load_limits().pin_seconds).view()
+    seen = _view(ledger, policy)
     if seen.alarm is None:
         raise TransitionRefused(f"there is no alarm; the watch is {seen.status}: {seen.why}")
     noted = ledger.note(SEEN, {"alarm": seen.alarm}, who=who(reason), policy=policy)
@@ -162,6 +160,16 @@ def export(
         print_json({"file": to, "episodes": count})
     else:
         out.print(f"{count} episodes: {to}", markup=False)
+
+
+def _view(ledger: Ledger, policy: str) -> WatchView:
+    from serving.control.watch import Watch
+    from serving.limits import load_limits
+
+    limits = load_limits()
+    return Watch(
+        ledger, policy, remembered=limits.pin_seconds, deadline=limits.episode_seconds
+    ).view()
 
 
 def _ledger() -> Ledger:

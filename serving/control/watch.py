@@ -14,9 +14,10 @@ outcomes after the deadline never do, so that nothing depends on when the watch 
 beyond their token's share (rule `poster_share`).
 
 Failures may post nothing at all. So a second detector watches the share of episodes that have an
-outcome by their deadline, at the same `run_length`. It expects the share that was missing in
-service when the champion came, and `missing` more. It says that outcomes are missing, not that
-returns fell, and begins once the policy has an outcome: some clients never post any.
+outcome by their deadline, at the same `run_length`. It expects the share that was missing or late
+in service when the champion came, and `missing` more. That share is measured outside trials, so it
+leaves out episodes of a trial with an earlier deadline. It says that outcomes are missing or late,
+not that returns fell, and begins once the policy has an outcome: some clients never post any.
 
 The state is in the ledger. It is updated by compare-and-set on the number of the last start, in
 the transaction that writes the event of an alarm or a recovery. So several workers count each
@@ -68,8 +69,8 @@ def standing(ledger: Ledger, policy: str, since: int = 0) -> Event | None:
 
 #: Number of latest episodes over which missing outcomes are judged, and the least number needed.
 RECENT, FEWEST = 200, 20
-#: Episodes older than so many seconds have an outcome, or are missing: the deadline outside trials.
-OLD = 3600.0
+#: Seconds for an outcome outside trials, by default (`SRGHN_LIMIT_EPISODE_SECONDS`).
+DEADLINE = 3600.0
 #: Seconds for which starts without an outcome are kept, by default (`SRGHN_LIMIT_PIN_SECONDS`).
 REMEMBERED = 7 * 24 * 3600.0
 BLIND = "blind"
@@ -148,9 +149,10 @@ class Watch:
         policy: str = POLICY,
         clock: Callable[[], float] = time.time,
         remembered: float = REMEMBERED,
+        deadline: float = DEADLINE,
     ) -> None:
         self._ledger, self._policy, self._clock = ledger, policy, clock
-        self._remembered = remembered
+        self._remembered, self._deadline = remembered, deadline
         self._told, self._sight = 0, Sight(ledger, policy, clock)
         self._ahead_at = 0.0
 
@@ -242,19 +244,22 @@ class Watch:
             )
             return WatchView("unwatched", f"{why}; gate a candidate with this version of srghn")
         terms = self._ledger.deployment_rules(self._policy).watch
-        now = self._clock()
-        started, ended = self._ledger.answered(self._policy, RECENT, now - self._remembered, now)
+        over = self._over(running.n if running else 0)
+        started, ended = len(over), sum(map(_in_time, over))
         status: Status = "drift" if state.alarm else "steady"
         why = "returns fell below what the gate promised" if state.alarm else "returns hold"
         if state.alarm is None and started >= FEWEST and ended < terms.answered * started:
-            status, why = "blind", f"{ended} of the last {started} episodes have an outcome"
+            said = f"{ended} of the last {started} episodes have an outcome"
+            status, why = "blind", f"{said} by their deadline"
         posted = state.outcomes + state.left_out
         if status == "steady" and posted >= FEWEST and state.outcomes < terms.answered * posted:
             said = f"{state.outcomes} of {posted} outcomes count"
             status, why = "blind", f"{said}; the others are beyond their token's `poster_share`"
         if state.missing and state.answers:
+            heard = [_in_time(row) for row in over if _is_of(champion, row) and self._hears(row)]
             lost = (
-                f"outcomes are missing: {started - ended} of the last {started} episodes have none"
+                f"outcomes are missing or late: {heard.count(False)} of the last {len(heard)} "
+                "episodes have none by their deadline"
             )
             expected = f"at most {100 * (1 - state.answers.mean):.1f}% are expected"
             status = "missing" if status == "steady" else status
@@ -273,6 +278,25 @@ class Watch:
             self._sight.score(champion),
             state.missing,
         )
+
+    def _over(self, last: int) -> list[StartRow]:
+        """The latest episodes up to start `last` that do not run.
+
+        Of all others some have an outcome and none is missing. Of those older than what the ledger
+        remembers, the ones without an outcome are deleted.
+        """
+        with self._ledger.database().read() as connection:
+            found = episodes.newest(connection, self._policy, RECENT, last)
+        now = self._clock()
+        since = now - self._remembered
+        return [row for row in found if row.started_at > since and not _runs(row, now)]
+
+    def _hears(self, row: StartRow) -> bool:
+        """Whether the detector of missing outcomes counts it: in a trial it may have less time.
+
+        The share that is expected was measured outside trials.
+        """
+        return row.trial is None or row.deadline >= row.started_at + self._deadline
 
     def _diagnosis(self, alarm: str) -> str | None:
         """The reason of the latest diagnosis of this alarm; None before the first."""
@@ -296,7 +320,7 @@ class Watch:
         if state.answers or not self._ledger.outcomes(policy=self._policy, limit=1):
             return state
         with self._ledger.database().read() as connection:
-            before = episodes.missing(connection, self._policy, OLD, now)
+            before = episodes.missing(connection, self._policy, None, now)
         more = self._ledger.deployment_rules(self._policy).watch.missing
         return replace(state, answers=Detector(max(1 - before - more, 0.001), "fall"))
 
@@ -311,8 +335,8 @@ class Watch:
         mine = [row for row in found if _is_of(champion, row)]
         last = found[-1].n
         turned: Kind | None = None
+        over = [row for row in takewhile(lambda row: not _runs(row, now), mine) if self._hears(row)]
         if state.answers is not None:
-            over = list(takewhile(lambda row: not _runs(row, now), mine))
             at = state.answers.until([float(_in_time(row)) for row in over], limit)[1]
             if at is not None:  # no episode up to it runs
                 last, turned = over[at - 1].n, "answers"
@@ -330,7 +354,7 @@ class Watch:
         own = own[:place]
         returns = [row.return_ or 0.0 for row in own if row.arrived is not None]
         ended = sum(row.arrived is not None and row.n <= last for row in posted)
-        heard = [float(_in_time(row)) for row in mine if row.n <= last and not _runs(row, now)]
+        heard = [float(_in_time(row)) for row in over if row.n <= last]
         counted = replace(
             state,
             detector=detector,
@@ -360,9 +384,9 @@ class Watch:
             why += self._culprit(champion, last, reached.mean) if fell else ""
         else:
             action = MISSING if fell else POSTED
-            words = "are missing: more than" if fell else "are posted again: at most"
+            words = "missing or late: more than" if fell else "posted in time again: at most"
             share = f"{100 * (1 - reached.mean):.1f}%"
-            why = f"outcomes {words} {share} of the episodes have none by their deadline"
+            why = f"outcomes are {words} {share} of the episodes have none by their deadline"
         evidence = {
             "version": champion.version,
             "generation": champion.generation,

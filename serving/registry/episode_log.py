@@ -95,16 +95,6 @@ class EpisodeLog:
                 connection, schema.trial_state, policy, trial, from_n, to_n, state
             )
 
-    def answered(self, policy: str, recent: int, since: float, now: float) -> tuple[int, int]:
-        """Of the last `recent` finished episodes: their number, and the number with an outcome.
-
-        An episode is finished when it has an outcome or its deadline is past at `now`. Only those
-        started after `since` (Unix seconds) count: of older ones those without an outcome are
-        deleted, and the others would stand for all.
-        """
-        with self._database.read() as connection:
-            return episodes.answered(connection, policy, recent, since, now)
-
     def add_compared(
         self, policy: str, epoch: int, seen: Compared | Sequence[Posted], share: float = 1.0
     ) -> None:

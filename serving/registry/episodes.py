@@ -226,32 +226,22 @@ def started(
     return [to_start(row) for row in found]
 
 
-def answered(
-    connection: Connection, policy: str, recent: int, since: float, now: float
-) -> tuple[int, int]:
-    """Of the last `recent` finished episodes: their number, and the number with an outcome."""
-    table = schema.starts
-    over = table.c.arrived.is_not(None) | (table.c.deadline < now)
-    query = select(table.c.arrived, table.c.started_at).where(table.c.policy == policy, over)
-    latest = connection.execute(query.order_by(table.c.n.desc()).limit(recent)).all()
-    found = [row for row in latest if row.started_at > since]  # in the query it would read all
-    return len(found), sum(row.arrived is not None for row in found)
-
-
-def missing(connection: Connection, policy: str, deadline: float, now: float) -> float:
+def missing(connection: Connection, policy: str, deadline: float | None, now: float) -> float:
     """Share of episodes in service without an outcome `deadline` seconds after their start.
 
-    It is measured on the latest episodes outside trials that are older than that; 0 if there are
-    fewer than MEASURED. `now` is in Unix seconds.
+    None: without one by their own deadline. It is measured on the latest episodes outside trials
+    whose deadline is past; 0 if there are fewer than MEASURED. `now` is in Unix seconds.
     """
     table = schema.starts
-    query = select(table.c.started_at, table.c.ended_at).where(
-        table.c.policy == policy, table.c.trial.is_(None), table.c.started_at < now - deadline
+    until = table.c.deadline if deadline is None else table.c.started_at + deadline
+    past = until < now if deadline is None else table.c.started_at < now - deadline
+    query = select(table.c.ended_at, until.label("until")).where(
+        table.c.policy == policy, table.c.trial.is_(None), past
     )
     found = connection.execute(query.order_by(table.c.n.desc()).limit(LOOKED_AT)).all()
     if len(found) < MEASURED:
         return 0.0
-    gone = sum(row.ended_at is None or row.ended_at > row.started_at + deadline for row in found)
+    gone = sum(row.ended_at is None or row.ended_at > row.until for row in found)
     return float(min(gone / len(found), MOST_MISSING))
 
 

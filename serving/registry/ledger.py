@@ -100,7 +100,6 @@ class Ledger:
         self.started = log.started
         self.trial_state, self.advance_trial = log.trial_state, log.advance_trial
         self.watch_state, self.advance_watch = log.watch_state, log.advance_watch
-        self.answered = log.answered
         self.add_compared, self.compared = log.add_compared, log.compared
 
     def close(self) -> None:

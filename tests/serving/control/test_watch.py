@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import case, update
 
 from serving.control import watch as watch_module
 from serving.control.watch import (
@@ -64,13 +64,14 @@ class Served:
             if ended:
                 self.end(name, float(np.clip(500 * mean + rng.uniform(-40, 40), 0, 500)))
 
-    def begin(self, *names: str, seconds: float = 3600.0) -> None:
+    def begin(self, *names: str, seconds: float = 3600.0, trial: int | None = None) -> None:
         """Start episodes with a deadline in so many seconds; below 0 it is past already."""
         now = time.time()
         made = [
             Start(
                 name,
                 self.version,
+                trial=trial,
                 generation=1,
                 started_at=now,
                 deadline=now + seconds,
@@ -159,15 +160,24 @@ def test_silence_is_blind_though_old_answers_outnumber_what_was_not_deleted(
     served: Served,
 ) -> None:
     """Starts without an outcome are deleted after a week; those with one are kept for ever."""
+    _expect(served, missing=0.9)
     served.play(0.8, 200)
     served.watch.look()
     served.play(0.8, 30, ended=False)
+    served.watch.look()
     assert served.watch.view().status == "steady"
     with served.ledger.database().write() as connection:
         old = schema.starts.c.arrived.is_not(None)
         long_ago = time.time() - 8 * 24 * 3600
         connection.execute(update(schema.starts).where(old).values(started_at=long_ago))
     assert served.watch.view().status == "blind"
+
+
+def _expect(served: Served, missing: float) -> None:
+    rules = served.ledger.deployment_rules(POLICY)
+    terms = {"watch": rules.watch.model_copy(update={"missing": missing})}
+    who = Who("ann", f"up to {missing} more are switched off")
+    served.ledger.set_deployment_rules(rules.model_copy(update=terms), who=who, policy=POLICY)
 
 
 def test_what_is_steady_is_not_told_as_silence(served: Served) -> None:
@@ -465,12 +475,13 @@ def test_failures_that_post_nothing_are_told_as_missing_outcomes(served: Served)
     assert served.events() == [MISSING]
     [event] = [event for event in served.ledger.events() if event.action == MISSING]
     assert event.reason == (
-        "outcomes are missing: more than 10.0% of the episodes have none by their deadline"
+        "outcomes are missing or late: more than 10.0% of the episodes have none by their deadline"
     )
     seen = served.watch.view()
     assert (seen.status, seen.missing) == ("missing", event.hash)
     assert seen.why == (
-        "outcomes are missing: 15 of the last 70 episodes have none, at most 10.0% are expected"
+        "outcomes are missing or late: 15 of the last 70 episodes have none by their deadline, "
+        "at most 10.0% are expected"
     )
     served.play(0.8, 200)
     served.watch.look()
@@ -488,7 +499,7 @@ def test_both_alarms_may_stand_and_each_is_told(served: Served) -> None:
     assert sorted(served.events()) == [DRIFT, MISSING]
     seen = served.watch.view()
     assert seen.status == "drift"
-    assert "outcomes are missing: 40 of the last 120 episodes have none" in seen.why
+    assert "outcomes are missing or late: 40 of the last 120 episodes have none" in seen.why
 
 
 def test_clients_that_never_post_outcomes_raise_no_alarm(served: Served) -> None:
@@ -499,21 +510,52 @@ def test_clients_that_never_post_outcomes_raise_no_alarm(served: Served) -> None
     assert served.watch.view().status == "blind"
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("before", [0, 220])
 def test_the_share_that_was_missing_in_service_before_is_expected(
-    served: Served, before: int
+    served: Served, before: int, late: bool
 ) -> None:
-    """Two of five clients never post, and did not under the champion before."""
-    served.play(0.8, 3 * before // 5)
-    served.play(0.8, 2 * before // 5, ended=False)
+    """Two of five clients never post, or do so late, and did under the champion before."""
+
+    def play(count: int) -> None:
+        served.play(0.8, 3 * count)
+        served.play(0.8, 2 * count, ended=False)
+        for number in range(served.count - 2 * count if late else served.count, served.count):
+            served.end(f"w-{number + 1}", 400.0)
+
+    play(before // 5)
     old = time.time() - 2 * 3600
     with served.ledger.database().write() as connection:
-        early = {"started_at": old, "version": 99}
+        early = {"started_at": old, "deadline": old + 600, "version": 99}
+        seen = schema.starts.c
+        ended = [(seen.ended_at <= seen.deadline, old + 60), (seen.ended_at.is_(None), None)]
+        connection.execute(update(schema.starts).values(ended_at=case(*ended, else_=old + 1200)))
         connection.execute(update(schema.starts).values(**early))
-        ended = schema.starts.c.arrived.is_not(None)
-        connection.execute(update(schema.starts).where(ended).values(ended_at=old))
-    for _ in range(30):
-        served.play(0.8, 3)
-        served.play(0.8, 2, ended=False)
+    for _ in range(15):
+        play(1)
     served.watch.look()
     assert served.events() == ([] if before else [MISSING])
+    if not before:
+        assert "30 of the last 75 episodes have none by their" in served.watch.view().why
+
+
+@pytest.mark.parametrize("seconds", [300.0, 3600.0])
+def test_an_episode_with_less_time_than_outside_trials_is_not_missing(
+    served: Served, seconds: float
+) -> None:
+    """In a trial `trial.deadline` decides, and what is expected was measured outside trials."""
+    served.play(0.8, 20)
+    served.begin(*(f"t-{n}" for n in range(40)), seconds=seconds, trial=5)
+    Watch(served.ledger, clock=lambda: time.time() + 4000).look()
+    assert served.events() == ([MISSING] if seconds == 3600 else [])
+
+
+def test_outcomes_that_are_all_late_are_no_outcomes(served: Served) -> None:
+    """No return counts, so the watch must not say that returns hold."""
+    served.play(0.8, 30, ended=False)
+    for number in range(30):
+        served.end(f"w-{number + 1}", 400.0)
+    served.watch.look()
+    seen = served.watch.view()
+    assert (seen.outcomes, seen.status) == (0, "blind")
+    assert "0 of the last 30 episodes have an outcome by their deadline" in seen.why
