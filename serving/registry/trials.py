@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from serving.registry import chain, episodes, guards, holdbacks, rows, schema
 from serving.registry.records import Canary, Version
@@ -188,14 +188,17 @@ def _earlier(connection: Connection, found: Version) -> int | None:
     Its evidence is about the same question, whatever happened in between: the trial expired, the
     watch alarmed, the pass became stale and another was won, under another manifest perhaps, or
     another champion came and was rolled back. Without it each of them would give fresh chances.
+    Trials that 0.2.0 began are left out: it deleted starts without an outcome and kept no weights.
     """
     own = _question(connection, found.version, found.genome)
-    met = _met(connection, found.policy)
-    return next((epoch for epoch, question in met if question == own), None)
+    for begun, question in _met(connection, found.policy):
+        if question == own and begun.format > 1:
+            return int(begun.seq)
+    return None
 
 
-def _met(connection: Connection, policy: str) -> Iterator[tuple[int, tuple[str, str | None]]]:
-    """Epoch and question of each trial against the present champion, whenever it was served.
+def _met(connection: Connection, policy: str) -> Iterator[tuple[Row[Any], tuple[str, str | None]]]:
+    """First event and question of each trial against the present champion, whenever it was served.
 
     The last trial comes first. A champion that was recalled has another number and the same genome.
     """
@@ -213,7 +216,7 @@ def _met(connection: Connection, policy: str) -> Iterator[tuple[int, tuple[str, 
         )
     )
     begun = (
-        select(events.c.seq, events.c.version, versions.c.genome)
+        select(events.c.seq, events.c.version, versions.c.genome, events.c.format)
         .join(versions, versions.c.version == events.c.version)
         .where(
             events.c.policy == policy,
@@ -222,7 +225,7 @@ def _met(connection: Connection, policy: str) -> Iterator[tuple[int, tuple[str, 
         )
     )
     for row in connection.execute(begun.order_by(events.c.seq.desc())).all():
-        yield row.seq, _question(connection, row.version, row.genome, row.seq)
+        yield row, _question(connection, row.version, row.genome, row.seq)
 
 
 def _question(

@@ -23,6 +23,7 @@ from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
 from serving.registry.upgrade import upgrade
 from serving.tokens import Tokens
+from srghn.config import CanaryParams
 from srghn.errors import LedgerError
 from tests import old_homes
 from tests.serving.registry import postgres
@@ -113,6 +114,20 @@ def test_the_trial_under_way_goes_on_with_its_evidence(old: Old, tmp_path: Path)
     assert ledger.abort_canary(who=ANN) == 10
     assert ledger.verify() == 47
     assert [event.format for event in ledger.events(since=45)] == [2, 2]
+    ledger.close()
+
+
+def test_a_later_trial_of_its_genome_begins_without_that_evidence(old: Old, tmp_path: Path) -> None:
+    """All its rows have the first weight, and those without an outcome may be gone."""
+    upgrade(old.url, tmp_path / "backups")
+    ledger = old.open()
+    ledger.expire_canary(who=ANN)
+    loaded = {"digest": ledger.version(10).digest, "golden": 8}
+    params = CanaryParams(return_low=0.0, return_high=500.0)
+    epoch = ledger.start_canary(10, params=params, loaded=loaded, who=ANN).epoch
+    begun = ledger.trial_state(POLICY, epoch)
+    assert begun is not None
+    assert begun.state == {}
     ledger.close()
 
 
