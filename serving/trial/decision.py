@@ -192,7 +192,10 @@ def _described(state: TrialState) -> str:
         count = getattr(state, name)
         mean = "no outcome" if count.mean is None else f"mean {100 * count.mean:.1f}%"
         parts.append(f"{name} {mean} of the range over {count.outcomes} episodes")
-    return ", ".join(parts)
+    said = ", ".join(parts)
+    if not state.since:
+        return said
+    return f"{said}; {state.since} of {state.episodes} episodes are of its earlier trials"
 
 
 def _exp(value: float) -> float:

@@ -352,6 +352,9 @@ def test_no_new_pass_saves_a_canary_from_what_no_worker_has_counted_yet(
     steps.canary(again(trial.ledger, steps, trial.version))
     assert trial.look()
     assert trial.state is State.ABORTED
+    reason = trial.ledger.events(trial.version)[-1].reason
+    counted = trial.controller.latest[1].episodes  # type: ignore[index]
+    assert reason.endswith(f"; {counted} of {counted} episodes are of its earlier trials")
 
 
 @pytest.mark.parametrize("how", ["champion", "mode"])
