@@ -21,6 +21,7 @@ CODES = (200, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
 #: Names of the other counters, one number each.
 COUNTERS = (
     "load_failures", "ledger_errors", "unpinned_episodes", "refused_connections", "shadow_dropped",
+    "shadow_outside",
 )  # fmt: skip
 GAUGES = ("inflight", "generation")
 _SECONDS, _GAUGE = len(BUCKETS) + 1, len(BUCKETS) + 2

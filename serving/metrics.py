@@ -31,6 +31,7 @@ _TEXTS = {
     "ledger_errors": ("ledger_errors", "Times the ledger could not be used."),
     "unpinned_episodes": ("unpinned_episodes", "Episodes whose start could not be recorded."),
     "shadow_dropped": ("shadow_dropped", "Copies of requests that no shadow answered."),
+    "shadow_outside": ("shadow_outside", "Those whose observation is far outside its bounds."),
     "refused_connections": ("refused_connections", "Connections turned away at the limit."),
 }
 

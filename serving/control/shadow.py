@@ -212,6 +212,7 @@ class Shadow:
         champion, now = taken.served.champion, time.monotonic()
         assert champion is not None  # without a champion no copy is offered
         if not ordinary(taken.observation, champion.face):
+            self._counts.add("shadow_outside")
             self._counts.add("shadow_dropped")
             return
         tried = [one for one in taken.served.tried if self._failed.get(one.version, 0) <= now]

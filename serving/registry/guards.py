@@ -444,7 +444,9 @@ def check_shadowed(step: Step, found: Version, rules: DeploymentRules) -> None:
         raise TransitionRefused(
             f"the deployment rules want {rules.shadow_copies} copies of requests answered by "
             f"version {found.version} as a shadow, but it answered {seen.copies}: "
-            f"srghn canary shadow {found.version}"
+            f"srghn canary shadow {found.version}; if that stays so, srghn_shadow_outside_total "
+            "counts the copies that were dropped because their observations are far outside the "
+            "manifest's bounds"
         )
     wrong = broken(seen, rules.guards)
     if wrong is not None:

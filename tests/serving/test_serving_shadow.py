@@ -275,6 +275,7 @@ def test_observations_that_no_environment_shows_end_no_trial(home: Any) -> None:
         for _ in range(20):
             client.post("/v1/act", json={"observation": [0.0, 0.0, 0.0, 3e38]})
         wait_for(lambda: "srghn_shadow_dropped_total 20.0" in client.get("/metrics").text)
+        assert "srghn_shadow_outside_total 20.0" in client.get("/metrics").text
         time.sleep(0.1)
         assert home.ledger.canary() is not None
     assert copies(home, version).copies == 0

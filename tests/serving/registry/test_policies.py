@@ -211,6 +211,8 @@ def test_a_shadow_that_broke_a_guard_goes_on_no_trial_where_it_comes_first(
     steps.first()
     version = steps.approved()
     ledger.start_shadow(version, loaded=loaded(ledger, version), who=ANN)
+    with pytest.raises(TransitionRefused, match=r"it answered 0: .*srghn_shadow_outside_total"):
+        steps.canary(version)
     epoch, _ = ledger.compared(POLICY, version)
     ledger.add_compared(POLICY, epoch, Compared(copies=40, timed=10, errors=30))
     with pytest.raises(TransitionRefused, match=r"broke the guard of errors: it failed on 30"):
