@@ -104,8 +104,9 @@ def set_(
 ) -> None:
     """Set when the watch raises an alarm, and what happens then; options that you leave out stay.
 
-    A new margin or missing share applies from the next champion on. More about what happens: srghn
-    deploy rules set adapt.approve=auto, adapt.generations, adapt.runs_a_day and adapt.cooldown.
+    A new margin applies from the next champion on; a new missing share applies at once, and the
+    missing outcomes are counted anew. More about what happens: srghn deploy rules set
+    adapt.approve=auto, adapt.generations, adapt.runs_a_day and adapt.cooldown.
 
     Example: srghn watch set --run-length 20000 --adapt run --reason "few episodes a day"
     """
@@ -128,6 +129,9 @@ def set_(
 def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption = False) -> None:
     """Write into the ledger that an alarm was seen, by whom and why. The watch goes on.
 
+    An alarm for missing outcomes stands until they are posted again, or until srghn watch set
+    --missing accepts as many.
+
     Example: srghn watch ack --reason "the motors were rewired this morning"
     """
     from serving.control.watch import SEEN
@@ -135,11 +139,12 @@ def ack(reason: ReasonOption, policy: PolicyOption = "policy", json: JsonOption 
 
     ledger = _ledger()
     seen = _view(ledger, policy)
-    if seen.alarm is None:
+    stand = {"alarm": seen.alarm, "missing": seen.missing}
+    if not any(stand.values()):
         raise TransitionRefused(f"there is no alarm; the watch is {seen.status}: {seen.why}")
-    noted = ledger.note(SEEN, {"alarm": seen.alarm}, who=who(reason), policy=policy)
+    noted = ledger.note(SEEN, stand, who=who(reason), policy=policy)
     if json:
-        print_json({"alarm": seen.alarm, "event": noted})
+        print_json({**stand, "event": noted})
     else:
         out.print("recorded in the ledger: srghn history")
 

@@ -86,8 +86,8 @@ class WatchState:
     `outcomes` is the number counted for it; their scaled mean is `total / outcomes`. `outside` of
     them had a return outside the range, which was clipped. `left_out` are beyond their token's
     share; `due` holds, for each token in debt, the number of outcomes at which it has paid.
-    `answers` watches the share of episodes with an outcome (None: not yet), `missing` is the event
-    of its alarm.
+    `answers` watches the share of episodes with an outcome (None: not yet): the share `before` was
+    missing when the champion came, and `more` than that raises an alarm, whose event is `missing`.
     """
 
     generation: int
@@ -100,6 +100,8 @@ class WatchState:
     due: Mapping[str, float] = field(default_factory=dict)
     answers: Detector | None = None
     missing: str | None = None
+    before: float = 0.0
+    more: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         answers = self.answers and self.answers.to_json()
@@ -176,14 +178,15 @@ class Watch:
             if found:
                 self._ledger.advance_watch(self._policy, after, found[-1].n, ORDER)
             return False
-        last, counted, turned = self._count(self._listening(state, now), champion, found, now)
+        heard = self._listening(state, now)
+        last, counted, turned = self._count(heard, champion, found, now)
         if turned is None and last < found[-1].n and len(found) > PAGE:
             self._ahead_at = now + AGAIN
             if len(found) == AT_ONCE:
                 last, counted, turned = self._newest(last, counted, champion, now)
         if turned is not None:
             return self._turn(after, last, counted, champion, turned)
-        if last > after:
+        if last > after or heard is not state:
             self._ledger.advance_watch(self._policy, after, last, counted.to_json())
         return False
 
@@ -316,13 +319,21 @@ class Watch:
         return WatchState(champion.generation, Detector(mean, "fall"))
 
     def _listening(self, state: WatchState, now: float) -> WatchState:
-        """The state with a detector of missing outcomes, if the policy ever had an outcome."""
-        if state.answers or not self._ledger.outcomes(policy=self._policy, limit=1):
-            return state
-        with self._ledger.database().read() as connection:
-            before = episodes.missing(connection, self._policy, None, now)
+        """The state with a detector of missing outcomes, if the policy ever had an outcome.
+
+        Under a new `missing` it begins anew. If its alarm stands, it looks for recovery by the new
+        one: a share that is accepted now ends the alarm.
+        """
         more = self._ledger.deployment_rules(self._policy).watch.missing
-        return replace(state, answers=Detector(max(1 - before - more, 0.001), "fall"))
+        if state.more == more or not self._ledger.outcomes(policy=self._policy, limit=1):
+            return state
+        before = state.before
+        if state.more is None:
+            with self._ledger.database().read() as connection:
+                before = episodes.missing(connection, self._policy, None, now)
+        mean = min(max(1 - before - more, 0.001), 0.999)
+        answers = Detector(mean, "recovery" if state.missing else "fall")
+        return replace(state, answers=answers, before=before, more=more)
 
     def _count(
         self, state: WatchState, champion: Champion, found: Sequence[StartRow], now: float

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.versions.release import Release
+from serving.control.watch import SEEN, Watch, WatchView
 from serving.registry.ledger import POLICY
 from serving.registry.records import Who
 from tests.conftest import Done, Srghn
@@ -90,3 +91,24 @@ def test_a_report_that_is_missing_is_said_to_be(home: Home, run: Callable[..., D
         assert (done.returncode, done.stdout) == (3, "")
         assert f"the report of version 1 is missing: there is no {page}" in done.stderr
         assert f"restore {page.parent} from a backup" in done.stderr
+
+
+@pytest.mark.parametrize(("alarm", "missing"), [(None, None), ("a", None), (None, "m")])
+def test_each_alarm_of_the_watch_is_acknowledged(
+    home: Home,
+    run: Callable[..., Done],
+    monkeypatch: pytest.MonkeyPatch,
+    alarm: str | None,
+    missing: str | None,
+) -> None:
+    """One for missing outcomes was refused: there is no alarm; the watch is missing."""
+    seen = WatchView("missing", "many are", alarm=alarm, missing=missing)
+    monkeypatch.setattr(Watch, "view", lambda self: seen)
+    done = run("watch", "ack", "--reason", "a client is ill")
+    noted = home.ledger.notes(POLICY, SEEN)
+    if alarm or missing:
+        said = home.ledger.evidence(str(noted[0].evidence_sha256))
+        assert (said["alarm"], said["missing"]) == (alarm, missing)
+    else:
+        assert (done.returncode, noted) == (1, [])
+        assert "there is no alarm" in done.stderr

@@ -539,6 +539,47 @@ def test_the_share_that_was_missing_in_service_before_is_expected(
         assert "30 of the last 75 episodes have none by their" in served.watch.view().why
 
 
+def test_a_share_of_missing_outcomes_that_is_accepted_ends_the_alarm(served: Served) -> None:
+    """A new service whose clients leave a third of their episodes has no champion before it."""
+
+    def play() -> None:
+        for _ in range(20):
+            served.play(0.8, 2)
+            served.play(0.8, 1, ended=False)
+        served.watch.look()
+
+    play()
+    assert served.events() == [MISSING]
+    _expect(served, missing=0.8)
+    play()
+    assert served.events() == [MISSING, POSTED]
+    assert served.watch.view().status == "steady"
+    _expect(served, missing=0.1)
+    play()
+    assert served.events() == [MISSING, POSTED, MISSING]
+    _expect(served, missing=0.0)  # nothing may be missing: no share to bet on, but no error
+    play()
+    assert served.events() == [MISSING, POSTED, MISSING]
+
+
+def test_what_was_missing_before_is_measured_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every look while a champion's first episodes run: it reads a busy service's hour."""
+    asked = []
+    monkeypatch.setattr(episodes, "missing", lambda *args: asked.append(args) or 0.2)
+    served.begin("runs")
+    served.play(0.8, 1)
+    for watch in (served.watch, Watch(served.ledger)):
+        watch.look()
+    _expect(served, missing=0.5)
+    served.watch.look()
+    state = served.ledger.watch_state()
+    assert state is not None
+    assert state.state["answers"]["mean"] == pytest.approx(1 - 0.2 - 0.5)
+    assert (state.n, len(asked)) == (0, 1)
+
+
 @pytest.mark.parametrize("seconds", [300.0, 3600.0])
 def test_an_episode_with_less_time_than_outside_trials_is_not_missing(
     served: Served, seconds: float
