@@ -59,9 +59,9 @@ def plan(
     rules = ledger.propose_trial(version, canary_rules(found), weight)
     if missing is not None:
         rules = rules.model_copy(update={"missing": missing})
-    planned = plan_of(rules, effect)
+    planned, before = plan_of(rules, effect), ledger.carried(version)
     if json:
-        print_json({"version": version, **planned.to_json()})
+        print_json({"version": version, "before": before, **planned.to_json()})
         return
     out.print(
         f"version {version}: at weight {planned.weight:g}, margin {planned.margin:.1%}, standard "
@@ -76,6 +76,12 @@ def plan(
         cells = [str(n) if n else "undecided" for n in (length.median, length.nine_in_ten)]
         shown.add_row(said, *cells)
     out.print(shown)
+    if before:
+        out.print(
+            f"it continues with {before} episodes of an earlier trial, by that trial's rules; the "
+            "plan is for one without evidence",
+            soft_wrap=True,
+        )
     if planned.problem:
         out.print(f"[yellow]{planned.problem}[/yellow]", soft_wrap=True)
 

@@ -85,7 +85,7 @@ class Ledger:
         self.notes = reader.notes
         self.passed, self.verdict, self.pending = reader.passed, reader.verdict, reader.pending
         self.former, self.holdback = reader.former, reader.holdback
-        self.propose_trial = reader.propose_trial
+        self.propose_trial, self.carried = reader.propose_trial, reader.carried
         trial = TrialSteps(self._take, reader)
         self.start_shadow, self.stop_shadow = trial.start_shadow, trial.stop_shadow
         self.start_canary, self.set_canary_weight = trial.start_canary, trial.set_canary_weight

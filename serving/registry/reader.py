@@ -205,12 +205,21 @@ class Reader:
     def propose_trial(
         self, version: int, params: CanaryParams, weight: float | None = None
     ) -> TrialRules:
-        """The rules with which a trial of this version would begin now."""
+        """The rules with which a trial of this version would begin or continue now."""
         from serving.registry import trials
 
         with self._database.read() as connection:
             found = rows.find_version(connection, version)
-            return trials.propose(connection, found, params, self._clock(), weight)
+            proposed = trials.propose(connection, found, params, self._clock(), weight)
+            return trials.continued(proposed, trials.carried(connection, found))[0]
+
+    def carried(self, version: int) -> int:
+        """Episodes of evidence that a trial of this version would continue with."""
+        from serving.registry import trials
+
+        with self._database.read() as connection:
+            before = trials.carried(connection, rows.find_version(connection, version))
+            return 0 if before is None else before[1].episodes
 
     def pending(self) -> list[Event]:
         """Events that the mirror has not delivered yet, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
 
@@ -18,6 +18,9 @@ from serving.trial.rules import TrialRules, WeightStep, terms_of
 from srghn.config import CanaryParams
 from srghn.errors import TransitionRefused
 from srghn.inference.spending import spent
+
+if TYPE_CHECKING:
+    from serving.trial.evidence import TrialState
 
 Status = Literal["running", "paused", "held"]
 
@@ -76,7 +79,7 @@ def start(
     deployment = current_rules(step.connection, step.policy)
     guards.check_shadowed(step, found, deployment)
     proposed = propose(step.connection, found, params, step.now, weight)
-    rules, state = continued(step.connection, found, proposed)
+    rules, state = continued(proposed, carried(step.connection, found))
     said = {
         "loaded": dict(loaded),
         "params": rules.to_json(),
@@ -156,30 +159,38 @@ def _change(step: Step, **columns: Any) -> None:
     step.connection.execute(change.values(**columns))
 
 
-def continued(
-    connection: Connection, found: Version, proposed: TrialRules
-) -> tuple[TrialRules, dict[str, Any]]:
-    """Rules and state with which a trial of this version begins; no state without evidence.
-
-    A trial that continues another keeps its rules and its state. So its capital is not reset, and
-    no margin is chosen after seeing the evidence. What acts on later episodes alone is as proposed.
-    """
+def carried(connection: Connection, found: Version) -> tuple[TrialRules, TrialState] | None:
+    """The rules and evidence of the trial that one of this version continues; None without any."""
     before = _earlier(connection, found)
     if before is None:
-        return proposed, {}
+        return None
     from serving.registry import trial_log  # numpy, which few steps need
 
     earlier = trial_log.began_with(connection, before)
     # One that still runs is missing: if it held back what started after it, a new pass within its
     # deadline would be a fresh chance.
     state, _ = trial_log.counted(connection, found.policy, before, earlier, math.inf)
+    return earlier, state.retry(earlier)
+
+
+def continued(
+    proposed: TrialRules, before: tuple[TrialRules, TrialState] | None
+) -> tuple[TrialRules, dict[str, Any]]:
+    """Rules and state with which a trial begins; no state without evidence.
+
+    A trial that continues another keeps its rules and its state. So its capital is not reset, and
+    no margin is chosen after seeing the evidence. What acts on later episodes alone is as proposed.
+    """
+    if before is None:
+        return proposed, {}
+    earlier, state = before
     # A genome has its share of alpha once, from its first trial under the rule that spends it.
     spends = earlier if earlier.spending == "candidates" else proposed
     share = {"spending": spends.spending, "promote_share": spends.promote_share}
     if not state.episodes:
         return proposed.model_copy(update=share), {}
     fresh = {name: getattr(proposed, name) for name in LATER}
-    return earlier.model_copy(update=fresh | share), state.retry(earlier).to_json()
+    return earlier.model_copy(update=fresh | share), state.to_json()
 
 
 def _earlier(connection: Connection, found: Version) -> int | None:

@@ -79,6 +79,21 @@ def test_a_trial_is_paused_held_and_resumed(home: Home, run: Run) -> None:
         assert running.status == status
 
 
+def test_a_plan_says_that_a_trial_continues_another(home: Home, run: Run) -> None:
+    """It showed the rules of a trial that begins anew."""
+    params = CanaryParams(return_low=0.0, return_high=500.0, margin=0.04)
+    version = home.approved(bias=1.0, canary=params.model_dump(mode="json"))
+    number = str(version)
+    assert run("canary", "plan", number)["before"] == 0
+    home.steps.play(home.steps.canary(version, params=params), 300.0, 310.0, 1)
+    home.ledger.expire_canary(who=Who("ann", "again"))
+    run("deploy", "rules", "set", "trial.margin=0.1", "--reason", "later")
+    planned = run("canary", "plan", number)
+    assert (planned["before"], planned["margin"]) == (2, 0.04)
+    told = CliRunner().invoke(app, ["canary", "plan", number]).stdout
+    assert "it continues with 2 episodes of an earlier trial, by that trial's rules" in told
+
+
 def test_a_window_is_shown_and_ended(home: Home, run: Run) -> None:
     assert run("canary", "holdback")["window"] is None
     run("deploy", "rules", "set", "holdback.share=0.2", "--reason", "be careful")

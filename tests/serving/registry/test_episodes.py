@@ -164,7 +164,10 @@ def test_a_trial_tried_again_takes_new_rules_for_what_comes_later(
     ledger.expire_canary(who=ANN)
     right = TrialTerms(deadline=7200.0, idle=300.0, margin=0.1)
     ledger.set_deployment_rules(DeploymentRules(trial=right, poster_share=0.5), who=ANN)
+    asked = CanaryParams(min_episodes=5, return_low=0.0, return_high=500.0)
+    planned, before = ledger.propose_trial(version, asked), ledger.carried(version)
     rules = steps.canary(version).rules
+    assert (rules, 2 * played) == (planned, before)
     assert (rules.deadline, rules.idle, rules.poster_share) == (7200.0, 300.0, 0.5)
     assert rules.margin == (0.04 if played else 0.1)  # chosen before the evidence
     kept = ledger.trial_state(POLICY)

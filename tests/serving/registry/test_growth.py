@@ -99,7 +99,7 @@ def whole_tables(database: Database, seen: list[tuple[str, Any]]) -> list[str]:
 def on_trial(ledger: Ledger, steps: Any) -> int:
     steps.first()
     trial: int = steps.canary(steps.approved()).epoch
-    ledger.start_episodes([Start("e", 1, trial=trial, deadline=9e9)])
+    ledger.start_episodes([Start("e", 1, weight=0.05, trial=trial, deadline=9e9)])
     return trial
 
 
