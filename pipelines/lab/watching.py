@@ -1,8 +1,9 @@
 """Tables about the watch: its false alarms, its delay after a drop, its observation score.
 
 `python -m pipelines.lab.watching docs/results` writes `watch-alarms.csv`, `watch-delay.csv`,
-`watch-observations.csv`, `watch-starts.csv` (many clients begin at once) and `watch-liars.csv` (one
-token makes outcomes up). All draws are seeded, so the tables are the same every time.
+`watch-missing.csv` (episodes without an outcome), `watch-observations.csv`, `watch-starts.csv` (all
+clients begin at once) and `watch-liars.csv` (one token makes outcomes up). All draws are seeded, so
+the tables are the same every time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from pipelines.adapt.baseline import EPISODES as PLAYED
 from serving.control.sight import SELDOM, WINDOW
 from serving.control.watch import WatchState, within
+from serving.registry.rules import WatchTerms
 from srghn import seeding
 from srghn.inference.detect import Detector
 from srghn.inference.sequences import lower_bounds
@@ -39,6 +41,12 @@ PROMISE, RUN_LENGTH, SPREAD = 0.9, 100_000.0, 0.1
 #: Looks at unchanged observations; elements of an observation; shifts of the first element, in its
 #: standard deviations.
 LOOKS, ELEMENTS, SHIFTS = 5_000, (1, 4, 27), (0.0, 0.2, 0.4, 0.6, 1.0)
+#: Shares of episodes that may lack an outcome, and that do.
+ACCEPTED = (
+    *((0.1, share) for share in (0.15, 0.2, 0.3, 0.5, 1.0)),
+    *((0.3, share) for share in (0.4, 0.5, 1.0)),
+    *((accepted, 0.2) for accepted in (0.3, 0.5, 0.8)),
+)
 DROPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.882)
 #: Clients that play one episode after the other from a promotion on, their episodes in all, and the
 #: steps from one look of the watch to the next. The gate judged `JUDGED` episodes at `GATE_ALPHA`.
@@ -151,6 +159,38 @@ def delay_rows() -> list[dict[str, Any]]:
         rows.append(
             {
                 "drop": drop,
+                "runs": RUNS,
+                "median": seen[len(seen) // 2],
+                "nine_in_ten": seen[math.ceil(0.9 * len(seen)) - 1],
+                "unseen": found.count(None),
+            }
+        )
+    return rows
+
+
+def missing_delay(accepted: float, share: float, run: int) -> int | None:
+    """Episodes until the event of the detector of missing outcomes; None without one in `MOST`.
+
+    If `share` is above what is `accepted`, the event is the alarm, and `GOOD` episodes as under the
+    champion before precede. If it is below, the event is the end of an alarm that stands.
+    """
+    draws = seeding.stream(SEED, "watch-missing", str(accepted), str(share), run)
+    detector = Detector(1 - accepted, "fall" if share > accepted else "recovery")
+    if share > accepted:
+        detector = detector.update(draws.random(GOOD) >= accepted - WatchTerms().missing)
+    return first_alarm(detector, (draws.random(MOST) >= share).astype(np.float64))
+
+
+def missing_rows() -> list[dict[str, Any]]:
+    rows = []
+    for accepted, share in ACCEPTED:
+        found = [missing_delay(accepted, share, run) for run in range(RUNS)]
+        seen = sorted(MOST if each is None else each for each in found)
+        rows.append(
+            {
+                "accepted": accepted,
+                "missing": share,
+                "event": "alarm" if share > accepted else "end of one",
                 "runs": RUNS,
                 "median": seen[len(seen) // 2],
                 "nine_in_ten": seen[math.ceil(0.9 * len(seen)) - 1],
@@ -350,6 +390,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "watch-alarms.csv", alarm_rows())
     write(folder / "watch-delay.csv", delay_rows())
+    write(folder / "watch-missing.csv", missing_rows())
     write(folder / "watch-observations.csv", observation_rows())
     write(folder / "watch-starts.csv", start_rows())
     write(folder / "watch-liars.csv", liar_rows())

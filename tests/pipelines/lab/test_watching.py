@@ -57,6 +57,26 @@ def test_the_larger_the_drop_the_sooner_the_alarm() -> None:
     assert medians[-1] <= 10
 
 
+def test_the_more_outcomes_are_missing_the_sooner_the_alarm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = table("watch-missing.csv")
+    shares = [(float(row["accepted"]), float(row["missing"])) for row in rows]
+    assert shares == list(watching.ACCEPTED)
+    assert all(int(row["unseen"]) == 0 for row in rows)
+    for accepted in (0.1, 0.3):
+        own = [row for row in rows if float(row["accepted"]) == accepted]
+        told = [int(row["median"]) for row in own if row["event"] == "alarm"]
+        assert told == sorted(told, reverse=True)
+    ends = [int(row["median"]) for row in rows if row["event"] == "end of one"]
+    assert ends == sorted(ends, reverse=True)
+    # the cheapest ones, made again
+    monkeypatch.setattr(watching, "MOST", 500)
+    monkeypatch.setattr(watching, "ACCEPTED", ((0.1, 1.0), (0.8, 0.2)))
+    again = [{key: str(value) for key, value in row.items()} for row in watching.missing_rows()]
+    assert again == [rows[4], rows[-1]]
+
+
 def test_clients_that_begin_at_once_raise_no_false_alarm_in_order_of_start() -> None:
     """In order of arrival they raise one in most services, since failures are short."""
     rows = table("watch-starts.csv")
