@@ -289,8 +289,9 @@ def blocks(log: Log) -> Iterator[Log]:
 
 
 def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
-    """Bounds of the weighted mean effect, each one-sided at `rules.alpha`, in [-1, 1].
+    """Bounds of the weighted mean effect in [-1, 1], each one-sided at its decision's level.
 
+    That of the lower bound is `rules.promote_alpha`, that of the upper bound `rules.alpha`.
     They hold at every moment and under any common drift. The capital against an effect of at most m
     falls with m. So the lower bound is the largest m, to GRID, that the capital refutes; the upper
     bound mirrors it. They are for people; `serving.trial.decision.advance` takes the decisions.
@@ -301,10 +302,10 @@ def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
     baselines = _baselines(log.values, 0.5)[:-1]
     v = np.minimum(log.weights, 1 - log.weights)
     towards, away = steps(log, baselines, rules)
-    bets, limit = bets_of(rules), np.log(1 / rules.alpha)
+    bets = bets_of(rules)
     accepted = v * ~np.isnan(log.values) * rules.margin
-    low = _last_refuted(towards - accepted, v, bets.promote, limit)
-    return low, -_last_refuted(away, v, bets.harm, limit)
+    low = _last_refuted(towards - accepted, v, bets.promote, np.log(1 / rules.promote_alpha))
+    return low, -_last_refuted(away, v, bets.harm, np.log(1 / rules.alpha))
 
 
 def _last_refuted(drawn: Float64, v: Float64, bets: Mixture, limit: float) -> float:

@@ -258,6 +258,9 @@ def test_bounds_hold_the_effect_and_close_in() -> None:
     few, many = effect_bounds(log(50, 0.7), RULES), effect_bounds(log(2000, 0.7), RULES)
     assert few[0] < many[0] < 0.1 < many[1] < few[1]
     assert effect_bounds(log(0, 0.7), RULES) == (-1.0, 1.0)
+    shared = RULES.model_copy(update={"promote_share": 0.1})
+    sure = effect_bounds(log(50, 0.7), shared)
+    assert (sure[0] < few[0], sure[1]) == (True, few[1])  # as a promotion, not as an abort
 
 
 @pytest.mark.parametrize(
