@@ -4,7 +4,7 @@ MLflow keeps absolute artifact locations in its database. A home that was moved 
 write into the folder it had before, so they are mended before the store is used.
 
 MLflow makes its database by some fifty migrations and cannot go on with one that a kill or a full
-disk cut off. So a new one is made beside its place and linked there once it is whole.
+disk cut off. So a new one is made beside its place and moved there once it is whole.
 """
 
 from __future__ import annotations
@@ -93,8 +93,7 @@ def _make(database: Path, root: str) -> None:
         make(f"sqlite:///{aside}", root).engine.dispose()
         with one_at_a_time(database.with_name(".making")):
             if not _is_whole(database):
-                database.unlink(missing_ok=True)
-                os.link(aside, database)
+                aside.replace(database)
     except SQLAlchemyError as error:
         raise _unusable(database, getattr(error, "orig", None) or error) from error
     except MlflowException as error:
