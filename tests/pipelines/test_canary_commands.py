@@ -211,4 +211,4 @@ def test_hints_name_the_policy(home: Home, srghn_here: Srghn) -> None:
     said = srghn_here("candidates", "--policy", "arm", env=place).stdout
     assert said == "no version yet: srghn run --policy arm\n"
     refused = srghn_here("diagnose", "--policy", "arm", env=place)
-    assert "srghn watch --policy arm shows it" in refused.stderr
+    assert "srghn run --policy arm --approve auto makes the first" in refused.stderr

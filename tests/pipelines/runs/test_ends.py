@@ -314,6 +314,7 @@ def test_control_c_ends_a_run_with_the_command_that_goes_on(
     """In a terminal it goes to every process of the group."""
     preset = tmp_path / "endless.yaml"
     preset.write_text(tiny(generations=10_000_000).to_yaml())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", "run", "--preset", str(preset), "--json"],
         cwd=tmp_path,
@@ -324,6 +325,7 @@ def test_control_c_ends_a_run_with_the_command_that_goes_on(
         text=True,
         start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     end = time.monotonic() + DEADLINE_SECONDS
     try:
         while not list(settings.workspaces.glob("*/data/run/run.json")):

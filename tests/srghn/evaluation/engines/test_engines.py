@@ -502,12 +502,6 @@ def test_networks_that_do_not_pickle_are_played_in_processes(here: None) -> None
     assert len(np.unique(found[0].lengths)) > 2
 
 
-def test_no_seeds_are_no_episodes(version: EnvVersion) -> None:
-    with evaluator(version, "processes", workers=2) as pool:
-        found = pool.evaluate(population(version), Task(version, "normal", SEEDS[:0]))
-    assert found.returns.shape == (12, 0)
-
-
 @pytest.mark.slow
 @pytest.mark.services
 def test_memory_over_dask_gives_the_bytes_of_one_process(cluster: Cluster, here: None) -> None:
