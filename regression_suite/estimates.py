@@ -67,6 +67,11 @@ class CellEstimate:
     tail: Bound | None = None
     improvement: Bound | None = None
 
+    @property
+    def returns(self) -> Bound | None:
+        """The bound by which its returns are judged: of the difference if there is an incumbent."""
+        return self.difference or self.mean
+
 
 def alpha_of(params: GateParams, tried: int = 0) -> float:
     """The alpha of each end of every bound.

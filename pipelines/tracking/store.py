@@ -9,7 +9,6 @@ disk cut off. So a new one is made beside its place and moved there once it is w
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.settings import Settings
-from srghn.errors import ServiceError, first_line
+from srghn.errors import ServiceError, first_line, is_full
 from srghn.files import one_at_a_time
 
 #: Table -> the column that holds a location.
@@ -51,12 +50,9 @@ def prepare_store(settings: Settings) -> None:
 
 def _unusable(database: Path, error: Exception) -> ServiceError:
     said = error.strerror if isinstance(error, OSError) else first_line(error)
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or (
-        getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
-    )
     how = (
         "it is not damaged: make room on its disk, then run srghn sync"
-        if full
+        if is_full(error)
         else "mend it, or move it away and run srghn sync --all, which writes every version "
         "into a new one"
     )

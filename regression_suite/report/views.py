@@ -34,8 +34,7 @@ class Figure:
 
 def decimals_of(cell: CellEstimate) -> int:
     """How many decimals its returns are shown with: as many as the bound that decides."""
-    bound = cell.difference or cell.mean
-    return 1 if bound is None else bound.decimals
+    return 1 if cell.returns is None else cell.returns.decimals
 
 
 def figures(evidence: Evidence) -> list[Figure]:
@@ -127,7 +126,7 @@ def budgets(evidence: Evidence) -> list[Budget]:
 
 def _reached(cell: CellEstimate) -> str:
     """Half the width of the interval of the cell's returns."""
-    bound = cell.difference or cell.mean
+    bound = cell.returns
     return "—" if bound is None else f"±{bound.width / 2:.{bound.decimals}f}"
 
 
