@@ -121,7 +121,7 @@ def taken(rows: Sequence[StartRow], now: float) -> list[StartRow] | None:
     for size in (MOST, 2 * ENOUGH, ENOUGH):
         first = rows[:size]
         ended = [row for row in first if row.arrived is not None]
-        over = all(row.arrived is not None or row.deadline < now for row in first)
+        over = not any(row.runs(now) for row in first)
         if len(first) == size and over and len(ended) >= ENDED * size:
             return ended
     return None

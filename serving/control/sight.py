@@ -96,7 +96,7 @@ class Sight:
         ]
         chosen = window(
             [row.episode in seen for row in begun],
-            [row.arrived is None and row.deadline >= now for row in begun],
+            [row.runs(now) for row in begun],
         )
         if chosen is None:
             return None

@@ -292,7 +292,7 @@ class Watch:
             found = episodes.newest(connection, self._policy, RECENT, last)
         now = self._clock()
         since = now - self._remembered
-        return [row for row in found if row.started_at > since and not _runs(row, now)]
+        return [row for row in found if row.started_at > since and not row.runs(now)]
 
     def _hears(self, row: StartRow) -> bool:
         """Whether the detector of missing outcomes counts it: in a trial it may have less time.
@@ -346,12 +346,12 @@ class Watch:
         mine = [row for row in found if _is_of(champion, row)]
         last = found[-1].n
         turned: Kind | None = None
-        over = [row for row in takewhile(lambda row: not _runs(row, now), mine) if self._hears(row)]
+        over = [row for row in takewhile(lambda row: not row.runs(now), mine) if self._hears(row)]
         if state.answers is not None:
             at = state.answers.until([float(_in_time(row)) for row in over], limit)[1]
             if at is not None:  # no episode up to it runs
                 last, turned = over[at - 1].n, "answers"
-        posted = [row for row in mine if row.n <= last and (_in_time(row) or _runs(row, now))]
+        posted = [row for row in mine if row.n <= last and (_in_time(row) or row.runs(now))]
         own = within(posted, state, share)[0]
         values = [rules.scale(row.return_ or 0.0) for row in own]
         unknown = [row.arrived is None for row in own]
@@ -484,7 +484,3 @@ def _is_of(champion: Champion, row: StartRow) -> bool:
 def _in_time(row: StartRow) -> bool:
     """Whether its outcome counts; a later one is missing, as it was when its deadline passed."""
     return row.ended_at is not None and row.ended_at <= row.deadline
-
-
-def _runs(row: StartRow, now: float) -> bool:
-    return row.arrived is None and row.deadline >= now

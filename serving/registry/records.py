@@ -214,6 +214,10 @@ class StartRow:
     poster: str | None
     counted: bool | None
 
+    def runs(self, now: float) -> bool:
+        """Whether its outcome may still come in time; `now` is in Unix seconds."""
+        return self.arrived is None and self.deadline >= now
+
 
 @dataclass(frozen=True)
 class Outcome:
