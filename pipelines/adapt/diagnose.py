@@ -37,6 +37,8 @@ Found = Literal["known", "unchanged", "ambiguous", "none"]
 ENOUGH, MOST, PLAYED = 100, 400, 400
 #: Least number of observations (one per episode) to compare them too.
 OBSERVED = 20
+#: Numbers of starts at which a diagnosis may be made.
+SIZES = (ENOUGH, 2 * ENOUGH, MOST)
 #: Share of the episodes that must have an outcome; the others passed their deadline without one.
 ENDED = 0.95
 #: Probability that one diagnosis rejects the right world. Unless people ask for more, an alarm
@@ -118,13 +120,18 @@ def taken(rows: Sequence[StartRow], now: float) -> list[StartRow] | None:
     The first 400, 200 or 100 starts: the most of which each has ended or passed its deadline at
     `now` (Unix seconds). A number that follows the outcomes would leave out long episodes.
     """
-    for size in (MOST, 2 * ENOUGH, ENOUGH):
+    for size in reversed(SIZES):
         first = rows[:size]
         ended = [row for row in first if row.arrived is not None]
         over = not any(row.runs(now) for row in first)
         if len(first) == size and over and len(ended) >= ENDED * size:
             return ended
     return None
+
+
+def size_of(ended: int) -> int:
+    """The number of starts of which a diagnosis has `ended` outcomes; 0 if they are too few."""
+    return max((size for size in SIZES if ended >= ENDED * size), default=0)
 
 
 def diagnose(

@@ -122,13 +122,12 @@ class Adaptation:
             ledger.set_mode(self.policy, str(found.mode), who=who)
 
     def _unclear(self, alarm: Alarm) -> bool:
-        """Whether no place was named, and twice as many episodes, or all, have ended since."""
+        """Whether no place was named, and the next number of starts, or the last, is over since."""
         assert alarm.diagnosis is not None
         if alarm.diagnosis["found"] == "known":
             return False
-        episodes, taken = int(alarm.diagnosis["episodes"]), self._taken(alarm)
-        enough = min(2 * episodes, diagnosis.ENDED * diagnosis.MOST)  # some never end
-        return taken is not None and episodes < enough <= len(taken)
+        before, taken = diagnosis.size_of(int(alarm.diagnosis["episodes"])), self._taken(alarm)
+        return taken is not None and before < diagnosis.size_of(len(taken))
 
     def waits(self, alarm: Alarm) -> str:
         """How many episodes a diagnosis still waits for, by their start since the alarm."""

@@ -1,4 +1,4 @@
-"""Did the world move during a trial? The event that ends it says so, for people; nothing else."""
+"""Did the watch alarm during a trial? The event that ends it says so, for people alone."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ def explained(decision: Decision, moved: Event | None) -> tuple[str, dict[str, A
     said = decision.to_json()
     if moved is None:
         return decision.reason, said
-    return f"the world moved ({moved.reason}): {decision.reason}", {**said, "drift": moved.hash}
+    return f"the world seems to have moved ({moved.reason}): {decision.reason}", {**said, "drift": moved.hash}

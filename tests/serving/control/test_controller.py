@@ -290,7 +290,7 @@ def test_what_is_lost_while_the_world_moves_is_not_the_canarys(
     found = ledger.version(trial.version)
     [event] = [e for e in ledger.events(trial.version) if e.to_state == end]
     assert (found.state, found.quarantined) == (end, end is State.ABORTED)
-    assert event.reason.startswith("the world moved (returns fell): ")
+    assert event.reason.startswith("the world seems to have moved (returns fell): ")
     assert ledger.evidence(str(event.evidence_sha256))["drift"] == drift
     if end is State.EXPIRED:
         running = ledger.trial_state(POLICY, steps.canary(trial.version).epoch)
