@@ -20,4 +20,5 @@ def explained(decision: Decision, moved: Event | None) -> tuple[str, dict[str, A
     said = decision.to_json()
     if moved is None:
         return decision.reason, said
-    return f"the world seems to have moved ({moved.reason}): {decision.reason}", {**said, "drift": moved.hash}
+    why = f"the world seems to have moved ({moved.reason}): {decision.reason}"
+    return why, {**said, "drift": moved.hash}
