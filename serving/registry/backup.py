@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,6 +23,7 @@ from serving.registry import chain
 from serving.registry.database import (
     WAIT_SECONDS,
     Database,
+    others,
     parse_url,
     postgres_engine,
     sqlite_path,
@@ -100,7 +101,7 @@ def restore(
     The present ledger is moved aside and never deleted (PostgreSQL: saved to `home/backups`
     first). The whole copy is verified before anything is changed; on PostgreSQL just after, and
     what was there is put back if the copy does not verify. Raises `LedgerError`, also while another
-    process has a ledger's file open: a server would go on with the one that was moved aside.
+    process has the ledger open: a server would go on with what the restore undoes.
     """
     parsed = parse_url(url)
     file = sqlite_path(parsed)
@@ -108,11 +109,12 @@ def restore(
         raise LedgerError(f"there is no backup {copy}; srghn backup makes one")
     kept: Path | None
     if file is None:
-        with _no_writer(parsed):  # whose step would be undone without a word
+        with _no_writer(parsed) as connection:  # whose step would be undone without a word
+            require_no_others(connection, without_passwords(parsed), "restore")
             before = _history(parsed)
             kept = _restore_dump(parsed, url, copy, home)
     else:
-        _require_unused(file)
+        require_unused(file, "restore")
         _restore_file(file, copy)
         kept, before = _before(file)
     ledger = Ledger(Database(url, home=home), witness_key=witness_key)
@@ -155,14 +157,14 @@ def _history(of: URL | Path) -> list[Event] | None:
 
 
 @contextlib.contextmanager
-def _no_writer(url: URL) -> Iterator[None]:
+def _no_writer(url: URL) -> Iterator[Connection]:
     """Keep everybody from writing to PostgreSQL's ledger; a server's step is refused as locked."""
     engine = postgres_engine(url, WAIT_SECONDS)
     try:
         with engine.connect() as connection, connection.begin():
             connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             take_lock(connection)
-            yield
+            yield connection
     except SQLAlchemyError as error:
         raise translated(without_passwords(url), error) from error
     finally:
@@ -251,22 +253,33 @@ def _target(url: URL) -> str:
         ) from error
 
 
-def _require_unused(file: Path) -> None:
-    """Raise `LedgerError` while another process has the ledger open.
+def require_unused(file: Path, to: str) -> None:
+    """Raise `LedgerError` while another process has the ledger open; `to` is what was asked for.
 
     Every connection to a file with a write-ahead log holds SQLite's shared lock as long as it is
-    open. Those of this process are not seen.
+    open. Those of this process are not seen, and lose it: it has none that it uses again.
     """
     try:
         with file.open("rb+") as handle:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, *_SHARED_LOCK)
     except BlockingIOError as error:
-        raise LedgerError(
-            f"the ledger {file} is in use, so nothing was restored: stop the server (srghn up, "
-            f"serve or worker) and what else runs on it, then restore again; lsof {file} names it"
-        ) from error
+        raise _in_use(str(file), to, f"lsof {file} names it") from error
     except OSError:
         return  # it is missing, or cannot be written, which is told later
+
+
+def require_no_others(connection: Connection, name: str, to: str) -> None:
+    """The same for PostgreSQL, whose sessions say whose they are."""
+    if found := others(connection):
+        gone = "pg_terminate_backend(SESSION) ends one whose process is gone"
+        raise _in_use(name, to, f"it is {', '.join(found)}; {gone}")
+
+
+def _in_use(name: str, to: str, who: str) -> LedgerError:
+    return LedgerError(
+        f"the ledger {name} is in use, so nothing was {to}d: stop the server (srghn up, serve or "
+        f"worker) and what else runs on it, then {to} again; {who}"
+    )
 
 
 def _restore_file(file: Path, copy: Path) -> None:

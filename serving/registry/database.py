@@ -6,6 +6,9 @@ writers by an advisory lock. Either way there is one writer at a time, and a rea
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import sqlite3
 import threading
 from collections import deque
@@ -43,6 +46,9 @@ _KEEPALIVE = {
     "tcp_user_timeout": 10_000,
 }
 _ADVISORY_LOCK = 0x5247484E
+#: Begins the name of every session on PostgreSQL; its end tells processes of one number apart, as
+#: containers on one host have them.
+_SESSION, _MARK = "srghn", secrets.token_hex(4)
 
 
 class Database:
@@ -301,6 +307,7 @@ def postgres_engine(url: URL, wait: float, longest: float = 0.0) -> Engine:
             pool_timeout=wait,
             connect_args={
                 **kept,
+                "application_name": _session(),
                 "connect_timeout": max(2, round(wait)),
                 "options": " ".join(f"-c {k}={round(v * 1000)}" for k, v in settings.items()),
             },
@@ -316,3 +323,20 @@ def postgres_engine(url: URL, wait: float, longest: float = 0.0) -> Engine:
 def take_lock(connection: Connection) -> None:
     """Become PostgreSQL's one writer, until the transaction ends."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+
+
+def others(connection: Connection) -> list[str]:
+    """Other processes of srghn that have a ledger in PostgreSQL open, in words."""
+    query = (
+        "SELECT application_name, string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name LIKE :ours "
+        "AND application_name <> :own GROUP BY application_name ORDER BY min(pid)"
+    )
+    found = connection.execute(text(query), {"ours": f"{_SESSION} %", "own": _session()})
+    return [f"{name.rpartition(' ')[0]} (sessions {sessions})" for name, sessions in found]
+
+
+def _session() -> str:
+    """The name of this process's sessions: PostgreSQL takes 63 letters of ASCII."""
+    host = socket.gethostname()[:32].encode("ascii", "replace").decode()
+    return f"{_SESSION} {os.getpid()}@{host} {_MARK}"

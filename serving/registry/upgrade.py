@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.registry import chain, schema, sqlite_file
-from serving.registry.backup import save
+from serving.registry.backup import require_no_others, require_unused, save
 from serving.registry.database import (
     WAIT_SECONDS,
     check_schema,
@@ -38,7 +38,8 @@ def upgrade(url: str, backups: Path, *, backed_up: bool = False) -> Upgrade:
     """Back the ledger up into the folder `backups`, then migrate and verify it, or change nothing.
 
     `backed_up`: a backup was made by other means, so none is made here. Migration and verification
-    are one transaction. Raises `LedgerError` if the migrated chain does not verify.
+    are one transaction. Raises `LedgerError` if the migrated chain does not verify, and while
+    another process has the ledger open: an older server would write by the schema before.
     """
     parsed = parse_url(url)
     file = sqlite_path(parsed)
@@ -57,8 +58,13 @@ def upgrade(url: str, backups: Path, *, backed_up: bool = False) -> Upgrade:
                 return Upgrade(before, before, None, chain.verify(connection))
         if before > schema.SCHEMA_VERSION:
             check_schema(name, before)
+        if file is not None:
+            engine.dispose()  # its connections would lose their locks
+            require_unused(file, "upgrade")
         kept = None if backed_up else save(url, backups / f"schema-{before}")
         with _writing(engine) as connection:
+            if file is None:
+                require_no_others(connection, name, "upgrade")
             _migrate(connection)
             events = chain.verify(connection)
         return Upgrade(before, schema.SCHEMA_VERSION, kept, events)

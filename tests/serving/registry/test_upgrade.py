@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from serving.registry import schema
+from serving.registry import database, schema
 from serving.registry.database import Database
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Start, Who
@@ -204,6 +205,36 @@ def _forge(old: Old) -> None:
         connection.execute("ALTER TABLE events DISABLE TRIGGER ALL")
         connection.execute("UPDATE events SET actor = 'mallory' WHERE seq = 7")
         connection.execute("ALTER TABLE events ENABLE TRIGGER ALL")
+
+
+def test_nothing_is_upgraded_while_a_process_has_the_ledger_open(
+    old: Old, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of the version before would write by a schema that is gone."""
+    if old.url.startswith("sqlite"):
+        program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1])\n"
+        program += "c.execute('SELECT 1 FROM meta').fetchone(); print('open', flush=True); input()"
+        words = [sys.executable, "-c", program, str(old.home / "ledger.db")]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"open\n"
+            refused = _refused(old, tmp_path)
+            server.communicate(b"\n")
+    else:
+        with monkeypatch.context() as another:
+            another.setattr(database, "_MARK", "of-another-process")
+            engine = database.postgres_engine(database.parse_url(old.url), 1.0)
+        with engine.connect():
+            refused = _refused(old, tmp_path)
+        engine.dispose()
+    assert "is in use, so nothing was upgraded: stop the server" in refused
+    assert upgrade(old.url, tmp_path / "backups").before == 1
+
+
+def _refused(old: Old, tmp_path: Path) -> str:
+    with pytest.raises(LedgerError) as caught:
+        upgrade(old.url, tmp_path / "backups")
+    return str(caught.value)
 
 
 def test_a_backup_of_the_old_ledger_is_one(old: Old, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import URL
 
-from serving.registry import backup, chain, schema
+from serving.registry import backup, chain, database, schema
 from serving.registry.database import Database, parse_url
 from serving.registry.faults import LedgerLocked, LedgerReadOnly, fault
 from serving.registry.ledger import Ledger
@@ -466,3 +467,29 @@ def test_on_postgresql_nobody_writes_what_a_restore_would_undo_without_a_word(
     server.note("afterwards", {}, who=ANN)
     assert [event.action for event in server.events()] == ["restore", "afterwards"]
     server.close()
+
+
+@pytest.mark.services
+@pytest.mark.skipif(
+    not postgres.BINARIES or not shutil.which("pg_dump"), reason="PostgreSQL is not installed"
+)
+def test_on_postgresql_nothing_is_restored_while_a_process_has_the_ledger_open(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server would go on with a champion, and with episodes, that the restore undoes."""
+    url = postgres.new_database(cluster) + "?application_name=mine"
+    own = Ledger(Database(url, home=tmp_path))
+    copy = backup.save(url, tmp_path / "b" / "ledger")
+    with monkeypatch.context() as another:
+        another.setattr(database, "_MARK", "of-another-process")
+        server = Database(url, home=tmp_path)
+    with pytest.raises(LedgerError) as caught:
+        backup.restore(url, copy, tmp_path, ANN)
+    said = str(caught.value)
+    assert "is in use, so nothing was restored: stop the server" in said
+    assert f"it is srghn {os.getpid()}@" in said
+    assert "of-another-process" not in said
+    assert not list((tmp_path / "backups").glob("*"))
+    server.close()
+    assert backup.restore(url, copy, tmp_path, ANN).undone == []
+    own.close()
