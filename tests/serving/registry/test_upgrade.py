@@ -213,7 +213,7 @@ def test_nothing_is_upgraded_while_a_process_has_the_ledger_open(
     """A server of the version before would write by a schema that is gone."""
     if old.url.startswith("sqlite"):
         program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1])\n"
-        program += "c.execute('SELECT 1 FROM meta').fetchone(); print('open', flush=True); input()"
+        program += "c.execute('SELECT 1 FROM events'); print('open', flush=True); input()"
         words = [sys.executable, "-c", program, str(old.home / "ledger.db")]
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
             assert server.stdout is not None
