@@ -44,7 +44,7 @@ COMMAND = (sys.executable, "-m", "serving.control.copies")
 LOADS, ANSWERS = 60.0, 10.0
 #: Seconds without a copy after which it ends; the next copy starts it again.
 IDLE = 60.0
-#: Most copies with a poster that are kept while the ledger cannot be written.
+#: Most copies that are kept, where posters have a cap, while the ledger cannot be written.
 KEPT = 10_000
 
 
@@ -178,14 +178,13 @@ class Shadow:
                 self._thread.join(0.1)
 
     def _keep(self, epoch: int, seen: Compared, poster: str | None = None) -> None:
-        """Keep the counts of a copy until the next look; those without a cap as their sum."""
-        said = Posted(seen, poster if self._share < 1 else None)
+        """Keep the counts of a copy until the next look; where no poster has a cap, their sum."""
         with self._lock:
             kept = self._seen.setdefault(epoch, [])
-            if kept and kept[-1].poster == said.poster is None:
+            if kept and self._share == 1:
                 kept[-1] = Posted(kept[-1].seen + seen)
             elif len(kept) < KEPT:
-                kept.append(said)
+                kept.append(Posted(seen, poster))
             else:
                 self._counts.add("shadow_dropped")
 

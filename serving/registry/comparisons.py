@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
-from serving.registry import episodes, schema
+from serving.registry import schema
 from serving.trial.compared import NAMES, Compared, Given, Posted, within_shares
 
 SHADOW, CANARY = "start_shadow", "start_canary"
@@ -29,9 +29,22 @@ def add(
 
 
 def _given(connection: Connection, policy: str, epoch: int) -> Given:
-    """The numbers by poster. They lie beside the trials' states, under the number -epoch."""
-    found = episodes.find_running(connection, schema.trial_state, policy, -epoch)
-    return {} if found is None else found.state
+    """The numbers by poster. They lie beside the trials' states, under the number -epoch.
+
+    A trial or shadow begins with the tokens of the one before: whoever has none could otherwise end
+    it before they send their first requests.
+    """
+    table = schema.trial_state
+    query = select(table.c.trial, table.c.state).where(
+        table.c.policy == policy, table.c.trial < 0, table.c.trial >= -epoch
+    )
+    row = connection.execute(query.order_by(table.c.trial).limit(1)).one_or_none()
+    if row is None:
+        return {}
+    found: Given = json.loads(row.state)
+    if row.trial == -epoch:
+        return found
+    return {kind: dict.fromkeys(counts, 0) for kind, counts in found.items()}
 
 
 def _keep(connection: Connection, policy: str, epoch: int, given: Given) -> None:

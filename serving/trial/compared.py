@@ -59,13 +59,13 @@ NAMES = tuple(field.name for field in fields(Compared))
 
 @dataclass(frozen=True)
 class Posted:
-    """The counts of one copy, and the caller who sent the request; None: one without a cap."""
+    """The counts of one copy, and the caller who sent the request; None: one without a token."""
 
     seen: Compared
     poster: str | None = None
 
 
-#: Numbers of copies by kind and poster; "" are all without a cap.
+#: Numbers of copies by kind and poster; "" are all without a token.
 Given = Mapping[str, Mapping[str, int]]
 
 
@@ -75,15 +75,21 @@ def within_shares(copies: Iterable[Posted], given: Given, share: float) -> tuple
     As with outcomes in a trial, no poster gives more than `share` of what decides a guard, of the
     copies before its own: neither of those on which one version alone failed, nor of those that
     both answered. So no caller's requests alone end a trial. The others are left out.
+
+    Requests without a token may be one caller's or many callers'. They count as one poster's once
+    1 / `share` tokens have sent requests. Before, they have no cap: a service whose clients need no
+    token would have no guards.
     """
     total, after = Compared(), {kind: dict(given.get(kind, {})) for kind in ("failed", "timed")}
     sums = {kind: sum(counts.values()) for kind, counts in after.items()}
+    tokens = {poster for counts in after.values() for poster in counts if poster}
     for one in copies:
         seen, poster = one.seen, one.poster or ""
         failed = seen.errors + seen.champion_errors + seen.invalid + seen.champion_invalid
         added = {kind: n for kind, n in (("failed", failed), ("timed", seen.timed)) if n}
         counted = (within_share(after[kind].get(poster, 0), sums[kind], share) for kind in added)
-        if poster and not all(counted):
+        tokens |= {poster} - {""}
+        if (poster or share * len(tokens) >= 1) and not all(counted):
             continue
         for kind, count in added.items():
             after[kind][poster] = after[kind].get(poster, 0) + count

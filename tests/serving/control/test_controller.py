@@ -463,3 +463,19 @@ def test_one_callers_observations_end_no_trial(trial: Trial) -> None:
     assert trial.look()
     assert trial.state is State.ABORTED
     assert trial.ledger.verify()
+
+
+def test_who_has_no_token_ends_no_trial_where_the_last_one_met_many_tokens(
+    ledger: Ledger, steps: Any
+) -> None:
+    """In the first seconds of a trial none of them has sent a request."""
+    first = Trial(ledger, steps)
+    fine = [Posted(Compared(copies=1, timed=1), f"client {n}") for n in range(20)]
+    flood = [Posted(Compared(copies=1, invalid=1))] * 50
+    ledger.add_compared(POLICY, first.canary.epoch, fine, 0.05)
+    ledger.expire_canary(who=WHO)
+    canary = steps.canary(first.version)
+    ledger.add_compared(POLICY, canary.epoch, flood, 0.05)
+    assert ledger.compared(POLICY, first.version)[1].invalid == 1
+    ledger.add_compared(POLICY, canary.epoch, flood, 0.05)
+    assert ledger.compared(POLICY, first.version)[1].invalid == 1

@@ -99,6 +99,19 @@ def test_what_every_caller_sees_breaks_a_guard_as_soon_as_without_a_cap() -> Non
     assert within_shares([Posted(FAILED)] * 13, {}, 0.05)[0].invalid == 13  # no token, no cap
 
 
+@pytest.mark.parametrize("bad", [FAILED, SLOW])
+@pytest.mark.parametrize(("tokens", "ended"), [(0, True), (19, True), (20, False), (200, False)])
+def test_callers_without_a_token_are_one_where_tokens_are_enough(
+    bad: Compared, tokens: int, ended: bool
+) -> None:
+    """Where few or none have tokens they are all that a guard has."""
+    others = [Posted(FINE, f"client {n}") for n in range(tokens)]
+    seen = shared([*others, *[Posted(bad)] * 1000], 0.05)
+    assert (broken(seen, TERMS) is not None) is ended
+    seen = shared([*others, *[Posted(FAILED, one.poster) for one in others]], 0.05)
+    assert (broken(seen, TERMS) is not None) is (tokens >= 12)
+
+
 def test_slow_is_by_ratio_and_slack() -> None:
     terms = GuardTerms(latency=2, slack_ms=1)
     assert not terms.slow(0.0009, 0.00001)  # a difference that nobody notices
