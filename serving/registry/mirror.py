@@ -56,9 +56,13 @@ class Mirror:
         caller took before is committed, whatever happens here.
         """
         try:
-            pending = self._ledger.pending()
+            pending = written = self._ledger.pending()
+            while written:
+                self._write(sorted({e.version for e in written if e.version is not None}))
+                # of what came meanwhile, another process may have delivered all before this did
+                later = self._ledger.events(since=written[-1].seq)
+                written = [event for event in later if event.version is not None]
             if pending:
-                self._write(sorted({e.version for e in pending if e.version is not None}))
                 self._ledger.ack(pending[-1].seq)
         except Exception as error:  # noqa: BLE001  MLflow raises errors of many types
             self.failure = self._why(error)

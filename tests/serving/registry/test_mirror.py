@@ -137,6 +137,31 @@ def test_a_sync_that_is_asked_for_during_a_delivery_is_not_lost(
     assert ledger.pending() == []
 
 
+def test_of_two_deliveries_at_once_the_slower_one_leaves_no_earlier_champion(
+    ledger: Ledger, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read the ledger before a promotion that another process has delivered since."""
+    slow, quick = Mirror(ledger, "http://mlflow"), Mirror(ledger, "http://mlflow")
+    shown: list[int] = []
+
+    def write(versions: list[int]) -> None:
+        shown.append(ledger.champion().version)  # type: ignore[union-attr]
+
+    def write_late(versions: list[int]) -> None:
+        read = ledger.champion().version  # type: ignore[union-attr]
+        if not shown:
+            steps.second()
+            quick.deliver()
+        shown.append(read)
+
+    monkeypatch.setattr(quick, "_write", write)
+    monkeypatch.setattr(slow, "_write", write_late)
+    first = steps.first()
+    slow.deliver()
+    assert shown == [first + 1, first, first + 1]
+    assert ledger.pending() == []
+
+
 def test_a_missing_or_damaged_artefact_stops_no_other_version(home: Any, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
