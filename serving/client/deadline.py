@@ -23,6 +23,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
+from serving.client.rules import Answer
+
 #: Bytes that are written at once; a server may take them as slowly as it sends.
 _CHUNK = 65_536
 #: httpx's own limits: connections, idle ones among them, and seconds that one may be idle.
@@ -68,20 +70,25 @@ class Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            answer = self._pool.request(
+            with self._pool.stream(
                 request.method,
                 _core(request.url),
                 headers=request.headers.raw,
                 content=request.read(),
                 extensions=request.extensions,
-            )
+            ) as found:
+                answer = Answer(found.status, {})
+                for part in found.iter_stream():
+                    answer.add(part)
         except _FAILURES as error:  # httpx has each under the same name
             raise getattr(httpx, type(error).__name__)(str(error)) from error
+        # httpx would decompress what comes with this header
+        headers = [pair for pair in found.headers if pair[0].lower() != b"content-encoding"]
         return httpx.Response(
             answer.status,
-            headers=answer.headers,
-            content=answer.content,
-            extensions=answer.extensions,
+            headers=headers,
+            content=bytes(answer.content),
+            extensions=found.extensions,
         )
 
     def close(self) -> None:

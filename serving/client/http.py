@@ -14,11 +14,15 @@ from serving.client.deadline import Deadline, Transport
 from serving.client.rules import (
     AGAIN,
     JSON,
+    Answer,
     Progress,
+    action_in,
+    actions_in,
     address_of,
     base_of,
     batch_of,
     body_of,
+    cookies,
     encoded,
     given_up,
     pause,
@@ -109,7 +113,10 @@ class Client:
         self._deadline, self._base = deadline, base_of(policy)
         self._call, address = Deadline(), address_of(url)
         self._http = httpx.Client(
-            base_url=address, headers=_headers(token), transport=Transport(address, self._call)
+            base_url=address,
+            headers=_headers(token),
+            cookies=cookies(),
+            transport=Transport(address, self._call),
         )
 
     def close(self) -> None:
@@ -127,7 +134,7 @@ class Client:
 
     def act(self, observation: Any, deadline: float | None = None) -> Any:
         """The action for an observation outside any episode."""
-        return self.post(f"{self._base}/act", body_of(observation), deadline)["action"]
+        return action_in(self.post(f"{self._base}/act", body_of(observation), deadline))
 
     def act_batch(
         self, observations: Any, deadline: float | None = None, others: Forms | None = None
@@ -137,8 +144,8 @@ class Client:
         `others` are other forms of them by interface or version; see `Episode.act`.
         """
         body = batch_of(observations, others)
-        found: list[Any] = self.post(f"{self._base}/act/batch", body, deadline)["actions"]
-        return found
+        answer = self.post(f"{self._base}/act/batch", body, deadline)
+        return actions_in(answer, len(body["observations"]))
 
     def post(
         self, path: str, body: Mapping[str, Any], deadline: float | None = None
@@ -147,17 +154,17 @@ class Client:
         seconds = self._deadline if deadline is None else deadline
         until, attempt = time.monotonic() + seconds, 0
         self._call.until, content = until, encoded(body)
-        last: Exception | httpx.Response | None = None
+        last: Exception | Answer | None = None
         while (left := until - time.monotonic()) > 0:
             try:
-                answer = self._http.post(path, content=content, headers=JSON, timeout=left)
+                found = self._http.post(path, content=content, headers=JSON, timeout=left)
             except httpx.TransportError as error:
                 last = error
             else:
-                if answer.status_code not in AGAIN:
-                    return read(answer)
-                last = answer
-            wait = pause(attempt, last if isinstance(last, httpx.Response) else None)
+                last = Answer(found.status_code, found.headers, bytearray(found.content))
+                if last.status not in AGAIN:
+                    return read(last)
+            wait = pause(attempt, last if isinstance(last, Answer) else None)
             time.sleep(max(0.0, min(wait, until - time.monotonic())))
             attempt += 1
         raise given_up(path, seconds, last)
@@ -224,7 +231,9 @@ class AsyncClient:
         policy: str | None = None,
     ) -> None:
         self._deadline, self._base = deadline, base_of(policy)
-        self._http = httpx.AsyncClient(base_url=address_of(url), headers=_headers(token))
+        self._http = httpx.AsyncClient(
+            base_url=address_of(url), headers=_headers(token), cookies=cookies()
+        )
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -242,15 +251,15 @@ class AsyncClient:
     async def act(self, observation: Any, deadline: float | None = None) -> Any:
         """The action for an observation outside any episode."""
         body = body_of(observation)
-        return (await self.post(f"{self._base}/act", body, deadline))["action"]
+        return action_in(await self.post(f"{self._base}/act", body, deadline))
 
     async def act_batch(
         self, observations: Any, deadline: float | None = None, others: Forms | None = None
     ) -> list[Any]:
         """Actions for many observations; see `Client.act_batch`."""
         body = batch_of(observations, others)
-        found: list[Any] = (await self.post(f"{self._base}/act/batch", body, deadline))["actions"]
-        return found
+        answer = await self.post(f"{self._base}/act/batch", body, deadline)
+        return actions_in(answer, len(body["observations"]))
 
     async def post(
         self, path: str, body: Mapping[str, Any], deadline: float | None = None
@@ -259,24 +268,30 @@ class AsyncClient:
         seconds = self._deadline if deadline is None else deadline
         until, attempt = time.monotonic() + seconds, 0
         content = encoded(body)
-        last: Exception | httpx.Response | None = None
+        last: Exception | Answer | None = None
         while (left := until - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):  # httpx's own is for each operation
-                    sent = self._http.post(path, content=content, headers=JSON, timeout=left)
-                    answer = await sent
+                    last = answer = await self._ask(path, content, left)
             except TimeoutError:
                 last = httpx.ReadTimeout("the deadline has passed")
             except httpx.TransportError as error:
                 last = error
             else:
-                if answer.status_code not in AGAIN:
+                if answer.status not in AGAIN:
                     return read(answer)
-                last = answer
-            wait = pause(attempt, last if isinstance(last, httpx.Response) else None)
+            wait = pause(attempt, last if isinstance(last, Answer) else None)
             await asyncio.sleep(max(0.0, min(wait, until - time.monotonic())))
             attempt += 1
         raise given_up(path, seconds, last)
+
+    async def _ask(self, path: str, content: bytes, timeout: float) -> Answer:
+        asking = self._http.stream("POST", path, content=content, headers=JSON, timeout=timeout)
+        async with asking as found:
+            answer = Answer(found.status_code, found.headers)
+            async for part in found.aiter_raw():
+                answer.add(part)
+        return answer
 
 
 def _progress(base: str, name: str | None) -> Progress:

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -15,8 +16,12 @@ from serving.client.errors import NotAnswered, Refused
 
 #: Status codes of temporary refusals: the request is repeated until its deadline.
 AGAIN = frozenset({408, 429, 502, 503, 504})
-#: What a body is.
-JSON = {"content-type": "application/json"}
+#: What a body is, and what an answer may be: none is decompressed, which can take any memory.
+JSON = {"content-type": "application/json", "accept-encoding": "identity"}
+#: Most bytes of an answer; a longer one is refused.
+LONGEST = 64 * 2**20
+#: Most characters of an error's text that the server wrote, and bytes of an answer of another.
+_SHOWN, _SEEN = 500, 200
 #: First and longest pause before a repetition, in seconds; it doubles each time.
 PAUSES = (0.01, 0.5)
 
@@ -40,9 +45,10 @@ class Progress:
         return said if self.token is None else {**said, "token": self.token}
 
     def take(self, answer: Mapping[str, Any]) -> Any:
-        """Keep the token of an answer; returns its action."""
-        self.token, self.steps = answer["token"], self.steps + 1
-        return answer["action"]
+        """Keep the token of an answer; returns its action. Raises `Refused` without both."""
+        action = action_in(answer)
+        self.token, self.steps = _field(answer, "token", "a text", str), self.steps + 1
+        return action
 
     def outcome(self, terminated: bool) -> dict[str, Any]:
         return {"return": self.return_, "terminated": terminated, "token": self.token}
@@ -119,7 +125,33 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def pause(attempt: int, answer: httpx.Response | None) -> float:
+@dataclass
+class Answer:
+    """An answer while it arrives: its status, its headers and its body, as it was sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytearray = field(default_factory=bytearray)
+
+    def add(self, part: bytes) -> None:
+        """Add a part of the body; raises `Refused` beyond `LONGEST` bytes."""
+        self.content += part
+        if len(self.content) > LONGEST:
+            said = f"expected an answer of at most {LONGEST} bytes, got a longer one"
+            raise Refused(self.status, said, None)
+
+    @property
+    def text(self) -> str:
+        """The beginning of the body, whatever encoding the headers claim."""
+        return clear(self.content[:_SEEN].decode(errors="replace"))
+
+
+def cookies() -> CookieJar:
+    """A jar that keeps no cookie: the server sends none."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
+def pause(attempt: int, answer: Answer | None) -> float:
     """Seconds before the next attempt: those the server asks for, else longer each time."""
     first, last = PAUSES
     wanted = answer.headers.get("retry-after", "") if answer is not None else ""
@@ -128,24 +160,74 @@ def pause(attempt: int, answer: httpx.Response | None) -> float:
     return float(min(last, first * 2 ** min(attempt, 32)))
 
 
-def read(answer: httpx.Response) -> dict[str, Any]:
+def read(answer: Answer) -> dict[str, Any]:
     """The content of an answer; raises `Refused`."""
     try:
-        content = answer.json()
-    except ValueError:
-        content = {"error": answer.text[:200]}
-    if answer.status_code == 200:
-        found: dict[str, Any] = content
-        return found
-    message = content.get("error", answer.text[:200]) if isinstance(content, dict) else str(content)
-    named = content.get("field") if isinstance(content, dict) else None
-    raise Refused(answer.status_code, str(message), named)
+        content = _DECODER.decode(answer.content.decode())
+    except (ValueError, RecursionError):
+        content = None
+    if answer.status == 200:
+        if not isinstance(content, dict):
+            raise _not_ours("a JSON object", answer.text or "nothing", None)
+        return content
+    said = content if isinstance(content, dict) else {}
+    message, named = said.get("error"), said.get("field")
+    if 300 <= answer.status < 400:
+        to = answer.headers.get("location", "nowhere")
+        message = f"expected an answer, got a redirect to {to}; use the URL of the server itself"
+    raise Refused(
+        answer.status,
+        clear(message) if isinstance(message, str) else answer.text or "without a reason",
+        clear(named) if isinstance(named, str) else None,
+    )
 
 
-def given_up(path: str, seconds: float, last: Exception | httpx.Response | None) -> NotAnswered:
+def action_in(answer: Mapping[str, Any]) -> Any:
+    """The action in an answer; raises `Refused`."""
+    return _field(answer, "action", "a number or a list", int, float, list)
+
+
+def actions_in(answer: Mapping[str, Any], count: int) -> list[Any]:
+    """The `count` actions in an answer; raises `Refused`."""
+    found: list[Any] = _field(answer, "actions", "a list", list)
+    if len(found) != count:
+        raise _not_ours(f"{count} actions", str(len(found)), "actions")
+    return found
+
+
+def given_up(path: str, seconds: float, last: Exception | Answer | None) -> NotAnswered:
     """The error of a request whose deadline has passed."""
-    if isinstance(last, httpx.Response):
-        why = f"it answered {last.status_code}: {last.text[:200]}"
+    if isinstance(last, Answer):
+        why = f"it answered {last.status}: {last.text}"
     else:
         why = f"{type(last).__name__}: {last}" if last is not None else "no time was left"
     return NotAnswered(f"{path} was not answered within {seconds:g} s; {why}")
+
+
+def clear(text: str) -> str:
+    """The beginning of a text that somebody else wrote, without what steers a terminal."""
+    text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else repr(letter)[1:-1]
+
+
+def _field(answer: Mapping[str, Any], name: str, expected: str, *kinds: type) -> Any:
+    found = answer.get(name)
+    if type(found) not in kinds:  # JSON's true is an int to `isinstance`
+        raise _not_ours(f"`{name}`, {expected}", clear(json.dumps(found)), name)
+    return found
+
+
+def _not_ours(expected: str, got: str, name: str | None) -> Refused:
+    said = f"expected {expected}, got {got}; is this the URL of an srghn server?"
+    return Refused(200, said, name)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import json
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 
 from docs.examples.control_loop import run
 from serving.client import AsyncClient, Client, NotAnswered, Refused
-from serving.client.rules import pause
+from serving.client.rules import cookies, pause
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -197,6 +198,92 @@ def test_a_refusal_is_said_and_not_repeated() -> None:
 
 def test_however_often_it_has_tried_a_client_waits_no_longer_than_its_longest_pause() -> None:
     assert [pause(attempt, None) for attempt in (0, 1, 100, 5000)] == [0.01, 0.02, 0.5, 0.5]
+
+
+def played(url: str) -> None:
+    with Client(url, deadline=20) as client:
+        client.episode().act([0.0])
+
+
+def played_in_asyncio(url: str) -> None:
+    async def play() -> None:
+        async with AsyncClient(url, deadline=20) as client:
+            await client.episode().act([0.0])
+
+    asyncio.run(play())
+
+
+def answered(content: bytes, head: bytes = b"") -> bytes:
+    return b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (head, content)
+
+
+#: A whole answer of something that is no srghn server, and how the client says so.
+LIES = {
+    "login page": (
+        answered(b"<p>Sign in"),
+        r"answered \(200\): .* got <p>Sign in; is this the URL",
+    ),
+    "nothing": (answered(b""), "expected a JSON object, got nothing"),
+    "list": (answered(b"[]"), r"got \[\]"),
+    "no UTF-8": (answered(b'{"action":1,"token":"\xff"}'), "expected a JSON object"),
+    "NaN": (answered(b'{"action":NaN,"token":"t"}'), "expected a JSON object"),
+    "deep": (answered(b"[" * 20_000), r"expected a JSON object, got \[{200};"),
+    "no action": (answered(b'{"token":"t"}'), "expected `action`, a number or a list, got null"),
+    "true": (answered(b'{"action":true,"token":"t"}'), "`action`, .*, got true"),
+    "no token": (answered(b'{"action":1}'), "expected `token`, a text, got null"),
+    "packed": (
+        answered(gzip.compress(b" " * 10_000_000), b"content-encoding: gzip\r\n"),
+        "expected a JSON object",
+    ),
+    "long": (answered(b" " * 70_000), "expected an answer of at most 65536 bytes, got a longer"),
+    "moved": (
+        b"HTTP/1.1 302 Found\r\nlocation: /login\r\n\r\n",
+        r"refused \(302\): .*a redirect to /login; use the URL",
+    ),
+    "charset": (
+        b"HTTP/1.1 500 No\r\ncontent-type: text/html; charset=zlib\r\n\r\n\x1b[2Jno",
+        r"refused \(500\): \\x1b\[2Jno",
+    ),
+    "long reason": (
+        b'HTTP/1.1 400 No\r\n\r\n{"error":"a\\n%b","field":{}}' % (b"a" * 10_000),
+        r"refused \(400\): a\\na{495}\.\.\.$",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("play", [played, played_in_asyncio])
+def test_what_no_server_of_ours_says_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, play: Callable[[str], None], lie: str
+) -> None:
+    monkeypatch.setattr("serving.client.rules.LONGEST", 65_536)
+    answer, said = LIES[lie]
+
+    def serve() -> None:
+        line, _ = server.accept()
+        with suppress(OSError), line:
+            line.recv(65_536)
+            line.sendall(answer)
+            line.shutdown(socket.SHUT_WR)
+            line.recv(65_536)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(Refused, match=said):
+            play(url)
+
+
+def test_a_batch_has_as_many_actions_as_observations_and_no_cookie_is_kept() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert "cookie" not in request.headers
+        return httpx.Response(200, json={"actions": [1]}, headers={"set-cookie": "a=b"})
+
+    client = client_of(answer)
+    client._http.cookies = cookies()
+    assert client.act_batch([[0.0]]) == [1]
+    with pytest.raises(Refused, match="expected 2 actions, got 1"):
+        client.act_batch([[0.0], [1.0]])
 
 
 @pytest.mark.services
