@@ -35,12 +35,14 @@ from srghn.yaml_files import read_yaml
 OVER = frozenset({State.FAILED, State.REJECTED, State.ABORTED, State.REVOKED})
 DAY = 86_400.0
 #: Reports and artefacts younger than this stay whatever is asked: a process stores each before it
-#: writes into the ledger what cites it.
+#: writes into the ledger what cites it. So does what another process may be removing.
 UNCITED_SECONDS = 3600.0
 #: Each workspace is locked by an open file while it goes, and a process may have 1,024 of them.
 HELD_AT_ONCE = 128
 #: The workspace of a recall, whose run folder is a copy; with a dot where making it was cut off.
 RECALL = re.compile(r"\.?recall-\d+")
+#: What a process left that was killed while it removed a workspace.
+CUT_OFF = re.compile(r"\..*\.tmp")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def plan(settings: Settings, days: float) -> list[Item]:
     stay = [each for each in _all(settings) if each.root not in paths]
     return [
         *(item for item in gone if item.kind == "workspace"),
+        *_cut_off(settings, before),
         *_cache(settings, stay, before),
         *_stores(release, stay, before),
         *(item for item in gone if item.kind == "MLflow run"),
@@ -85,6 +88,10 @@ def prune(settings: Settings, items: Sequence[Item]) -> list[Item]:
     for start in range(0, len(idle), HELD_AT_ONCE):
         gone += _over(release, idle[start : start + HELD_AT_ONCE], before)
     stay = _all(settings)
+    for item in _cut_off(settings, before):
+        if (item.kind, item.path) in planned:
+            shutil.rmtree(item.path)
+            gone.append(item)
     for item in _cache(settings, stay, before):
         if (item.kind, item.path) in planned:
             item.path.unlink(missing_ok=True)
@@ -102,7 +109,12 @@ def _over(release: Release, idle: Sequence[Workspace], before: float) -> list[It
         gone = [item for each in taken for item in _workspace(settings, each, states, before)]
         _forget(settings, [item.name for item in gone if item.kind == "MLflow run"])
         for item in gone:
-            shutil.rmtree(item.path, ignore_errors=item.kind == "MLflow run")
+            if item.kind == "MLflow run":
+                shutil.rmtree(item.path, ignore_errors=True)
+                continue
+            # half of a workspace would be taken for a run whose delivery is still to be made
+            with tempfile.TemporaryDirectory(".tmp", ".", item.path.parent) as aside:
+                item.path.rename(Path(aside) / item.path.name)
     return gone
 
 
@@ -131,7 +143,8 @@ def human(count: float) -> str:
 
 
 def _all(settings: Settings) -> list[Workspace]:
-    return [Workspace(path) for path in sorted(settings.workspaces.glob("*")) if path.is_dir()]
+    found = (path for path in sorted(settings.workspaces.glob("*")) if path.is_dir())
+    return [Workspace(path) for path in found if not CUT_OFF.fullmatch(path.name)]
 
 
 def _states(release: Release) -> dict[str, set[State]]:
@@ -160,6 +173,14 @@ def _workspace(
         kept = settings.mlflow / "artifacts" / str(run)
         if run:
             yield Item("MLflow run", str(run), f"of {workspace.name}", size(kept), kept, before)
+
+
+def _cut_off(settings: Settings, before: float) -> Iterator[Item]:
+    """Workspaces whose removal began and was killed."""
+    before = min(before, time.time() - UNCITED_SECONDS)
+    for path in sorted(settings.workspaces.glob("*")):
+        if CUT_OFF.fullmatch(path.name) and path.stat().st_mtime <= before:
+            yield Item("workspace", path.name, "its removal was cut off", size(path), path, before)
 
 
 def _take(held: ExitStack, workspace: Workspace) -> bool:

@@ -226,6 +226,31 @@ def test_many_at_once_do_not_meet_the_limit_of_open_files(
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+def test_a_removal_that_was_killed_is_finished_by_the_next_one(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a workspace stayed for ever, and each sync took it for a run to be delivered."""
+    rejected(home)
+
+    def killed(path: Path, *_: object, **__: object) -> None:
+        next(Path(path).rglob("tracking.json")).unlink()
+        raise KeyboardInterrupt
+
+    items = plan(home.settings, 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune(home.settings, items)
+    (left,) = home.settings.workspaces.iterdir()
+    assert not Workspace(left).run.exists()
+    assert names(home) == set()  # the process may be at it still
+    age(left)
+    (item,) = plan(home.settings, 0.0)
+    assert item.why == "its removal was cut off"
+    assert prune(home.settings, [item]) == [item]
+    assert list(home.settings.workspaces.iterdir()) == []
+
+
 def test_the_cache_keeps_what_a_run_that_stays_names(home: Home) -> None:
     named, inside, folder, free = "11" + "a" * 30, "22" + "b" * 30, "33" + "c" * 30, "44" + "d" * 30
     inner = json.dumps([{"md5": inside, "relpath": "run.json"}]).encode()
