@@ -305,12 +305,14 @@ class Adaptation:
             event.moment
             for event in ledger.notes(self.policy, ADAPT)
             if ledger.evidence(str(event.evidence_sha256))["step"] == "run"
+            and event.moment <= now + DAY  # else by a clock that was wrong: it would block for ever
         ]
         today = [at for at in begun if at > now - DAY]
         if len(today) >= terms.runs_a_day:
             return f"{len(today)} runs began within a day, {terms.runs_a_day} may; it waits"
         if begun and now - begun[-1] < terms.cooldown:
-            return f"the last run began {now - begun[-1]:.0f} s ago; {terms.cooldown:g} s must pass"
+            ago = max(0.0, now - begun[-1])
+            return f"the last run began {ago:.0f} s ago; {terms.cooldown:g} s must pass"
         return None
 
     def _note(self, alarm: Alarm, step: str, why: str, **more: Any) -> str:

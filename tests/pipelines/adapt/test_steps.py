@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from pipelines.adapt.steps import Adaptation
 from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.versions.recall import former_champions
 from serving import runs
-from serving.control.adapted import latest_step
+from serving.control.adapted import ADAPT, latest_step
+from serving.registry.rules import AdaptTerms
 from serving.registry.sinks import NOTABLE
 from srghn.config import GateParams, RunParams
 from srghn.errors import (
@@ -214,6 +216,20 @@ def test_the_budget_holds(served: Served, monkeypatch: pytest.MonkeyPatch) -> No
     assert "0 may; it waits" in str(adaptation.step())
     assert adaptation.step() is None
     assert launched.runs == []
+
+
+def test_a_clock_that_was_far_ahead_uses_up_no_budget(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the clock came there again, no run began after any alarm."""
+    adaptation, terms = Adaptation(served.release, "policy", Launched()), AdaptTerms()
+    with monkeypatch.context() as ahead:
+        ahead.setattr(served.ledger, "_clock", lambda: time.time() + 400 * 86_400.0)
+        for _ in range(terms.runs_a_day):
+            served.ledger.note(ADAPT, {"step": "run"}, who=ANN)
+    assert adaptation._over_budget(terms) is None
+    served.ledger.note(ADAPT, {"step": "run"}, who=ANN)
+    assert "must pass" in str(adaptation._over_budget(terms))
 
 
 @pytest.mark.parametrize("what", ["run", "pass"])
