@@ -18,7 +18,7 @@ from serving.description import describe
 from serving.door import Auth
 from serving.eager import in_task
 from serving.hot import HotPath
-from serving.http import RequestIds, host_of, without_body
+from serving.http import RequestIds, host_header, host_of, without_body
 from serving.limits import Limits
 from serving.pages.refusals import fail, refuse
 from serving.policy import PolicyService
@@ -32,12 +32,15 @@ from srghn.errors import ArtefactError, LedgerError
 
 logger = logging.getLogger(__name__)
 
+#: Most headers Host, as they were written, that are known to be right.
+_HOSTS = 100
+
 
 class Application(FastAPI):
     """FastAPI with the hot path, which bypasses its middleware and its router and needs no task."""
 
     service: Service
-    hosts: frozenset[str] = frozenset()
+    _hosts: set[bytes]
     tracing: Tracing | None = None
     _hot: dict[str, HotPath]
     _described: tuple[dict[str, str], dict[str, Any]] | None = None
@@ -51,11 +54,8 @@ class Application(FastAPI):
             await self.tracing.run(self._answer, scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.hosts and host_of(scope) not in self.hosts:
-            error = BadRequest(421, "Host", "one that is served here", repr(host_of(scope)[:80]))
-            await self._refuse(error, scope, receive, send)
-            return
         try:
+            self._check_host(scope)
             scope = self.service.direct(scope)
         except BadRequest as error:
             await self._refuse(error, scope, receive, send)
@@ -69,6 +69,18 @@ class Application(FastAPI):
             await in_task(super().__call__(scope, receive, without_body(send)))
         else:
             await in_task(super().__call__(scope, receive, send))
+
+    def _check_host(self, scope: Scope) -> None:
+        """Raise `BadRequest` (421) for a request to a host name that is not served."""
+        host = host_header(scope)
+        if host in self._hosts:
+            return
+        name = host_of(scope)
+        if not self.service.settings.serves(name):
+            hint = "SRGHN_HOSTS sets the names that this server answers to"
+            raise BadRequest(421, "Host", "one that is served here", repr(name[:80]), hint=hint)
+        if len(self._hosts) < _HOSTS:
+            self._hosts.add(host)
 
     async def _refuse(self, error: BadRequest, scope: Scope, receive: Receive, send: Send) -> None:
         said = await refuse(Request(scope), error, self.service.sessions)
@@ -109,8 +121,7 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
         lifespan=_lifespan,
     )
     app.state.service = app.service = service
-    app._hot = {}
-    app.hosts = service.settings.served_hosts
+    app._hot, app._hosts = {}, set()
     app.tracing = tracing_of(service.settings)
     app.add_middleware(Auth, keeper=service.keeper, sessions=service.sessions)
     app.add_middleware(RequestIds)

@@ -163,8 +163,8 @@ class Call:
         if said is not None and said.isdigit() and (len(said) > 15 or int(said) > limit):
             raise self._too_big(limit, said[:20].decode())
         kind = self.headers.get(b"content-type")
-        if kind is not None and kind not in _TYPES:
-            check_type(kind.decode("latin-1"))
+        if kind not in _TYPES:
+            check_type(None if kind is None else kind.decode("latin-1"), b"origin" in self.headers)
 
     def _too_big(self, limit: int, got: str) -> BadRequest:
         return BadRequest(413, "body", f"at most {limit} bytes", got, hint=self._hint())
@@ -190,12 +190,16 @@ class Call:
         await self.reply(error.status, orjson.dumps(content), lines)
 
 
-def check_type(kind: str) -> None:
-    """Raise `BadRequest` (415) for a content type other than JSON.
+def check_type(kind: str | None, page: bool) -> None:
+    """Raise `BadRequest` (415) for a content type other than JSON; `page`: a web page sends it.
 
-    This also refuses the types that a page of another site can send without a CORS preflight
-    (forms, plain text).
+    So a page of another site can send no body: forms, plain text and data without a type are all
+    that a browser sends there without a CORS preflight, which is not answered here.
     """
+    if kind is None:
+        if page:
+            raise BadRequest(415, "Content-Type", "application/json from a web page", "none")
+        return
     name = kind.partition(";")[0].strip().lower()
     if name.encode() in _TYPES or name.endswith("+json"):
         return

@@ -62,10 +62,17 @@ class RequestIds:
         await self._app(scope, receive, named)
 
 
+def host_header(scope: Scope) -> bytes:
+    """The header Host of a request; empty without one."""
+    for name, value in scope["headers"]:  # mostly the first
+        if name == b"host":
+            return bytes(value)
+    return b""
+
+
 def host_of(scope: Scope) -> str:
     """The host name that a request was sent to, without its port."""
-    said = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    name = said.decode("latin-1").strip().lower()
+    name = host_header(scope).decode("latin-1").strip().lower()
     if name.startswith("["):
         return name.partition("]")[0].lstrip("[")
     return name.partition(":")[0]

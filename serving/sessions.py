@@ -62,8 +62,7 @@ class Sessions:
         (DNS rebinding).
         """
         settings, headers = self._settings, request.headers
-        behind = settings.root_path or settings.trusted_proxies
-        if self._keeper.decided or not settings.loopback or behind:
+        if self._keeper.decided or not settings.loopback or settings.behind_proxy:
             return False
         if any(name in headers for name in _FORWARDED):
             return False

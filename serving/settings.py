@@ -70,7 +70,11 @@ class Settings(EngineSettings, BaseSettings):
     without_tokens: bool = Field(
         False, description="beyond loopback, serve without tokens: anyone may use the server"
     )
-    hosts: str = Field("", description="host names to answer, separated by commas; default any")
+    hosts: str = Field(
+        "",
+        description="host names to answer, separated by commas; default any, or on loopback "
+        "addresses and names without a dot",
+    )
     root_path: str = Field("", description="path prefix that a proxy strips, such as /policies")
     trusted_proxies: str = Field(
         "", description="addresses whose X-Forwarded-* headers are trusted, separated by commas"
@@ -168,10 +172,24 @@ class Settings(EngineSettings, BaseSettings):
     def mlflow_is_embedded(self) -> bool:
         return self.mlflow_uri.startswith("sqlite:")
 
+    def serves(self, name: str) -> bool:
+        """Whether requests may be sent to this host name, in lower case.
+
+        By default a server on loopback without a proxy answers only to addresses and to names
+        without a dot: another site can make its own name resolve to this machine (DNS rebinding),
+        and its page would then be one of this server to the browser.
+        """
+        if self.hosts:
+            return name in (one.strip().lower() for one in self.hosts.split(","))
+        if self.behind_proxy or not self.loopback:
+            return True
+        last = name.rpartition(".")[2]
+        return last == name or last == "localhost" or last.isdecimal()
+
     @property
-    def served_hosts(self) -> frozenset[str]:
-        """Host names that requests may be sent to; empty: any."""
-        return frozenset(name.strip().lower() for name in self.hosts.split(",") if name.strip())
+    def behind_proxy(self) -> bool:
+        """Whether the settings say that requests come through a proxy."""
+        return bool(self.root_path or self.trusted_proxies)
 
     @property
     def loopback(self) -> bool:

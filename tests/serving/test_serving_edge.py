@@ -39,6 +39,50 @@ def test_a_host_that_is_not_served_is_refused(shared_home: Any) -> None:
         assert ours.status_code == 200
 
 
+def test_on_loopback_no_site_s_own_name_is_served(shared_home: Any, client: TestClient) -> None:
+    """A page of a site whose name resolves to this machine could else act and post outcomes."""
+    home = shared_home.settings
+    ours = ("localhost:8000", "127.0.0.1", "127.1:8000", "[::1]:8000", "a.localhost", "robot", "")
+    theirs = ("evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "1.example")
+
+    def asked(client: TestClient, host: str) -> set[int]:
+        headers = {"Host": host}
+        return {
+            client.get("/v1/champion", headers=headers).status_code,
+            client.post("/v1/act", json=OBSERVATION, headers=headers).status_code,
+        }
+
+    for host in ours:
+        assert asked(client, host) == {200}, host
+    for host in theirs:
+        assert asked(client, host) == {421}, host
+    refused = client.post("/v1/act", json=OBSERVATION, headers={"Host": theirs[0]})
+    assert "SRGHN_HOSTS sets the names" in refused.json()["error"]
+    for change in ({"host": "10.0.0.1"}, {"root_path": "/a"}, {"trusted_proxies": "10.0.0.1"}):
+        app = create_app(home.model_copy(update={**change, "without_tokens": True}))
+        with TestClient(app) as other:
+            assert asked(other, theirs[0]) == {200}, change
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null"])
+def test_a_page_of_another_site_can_send_no_body(client: TestClient, origin: str) -> None:
+    """A browser sends a body without a type anywhere, and asks before it sends one of JSON."""
+    body = json.dumps(OBSERVATION | {"episode_id": "theirs"})
+    tensor = {"name": "obs", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 1, 0]}
+    for path, content in (
+        ("/v1/act", body),
+        ("/v1/episodes/theirs/outcome", '{"return": 1, "terminated": true, "token": "A"}'),
+        ("/v2/models/policy/infer", json.dumps({"inputs": [tensor]})),
+    ):
+        said = client.post(path, content=content, headers={"Origin": origin})
+        assert said.status_code == 415, path
+        assert "application/json from a web page, got none" in said.json()["error"]
+    assert client.options("/v1/act", headers={"Origin": origin}).status_code == 405
+    typed = {"Origin": origin, "Content-Type": "application/json"}
+    assert client.post("/v1/act", content=body, headers=typed).status_code == 200
+    assert client.post("/v1/act", content=body).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/v1/champion", "/", "/metrics", "/v2"])
 def test_head_gives_the_headers_of_get_and_no_body(client: TestClient, path: str) -> None:
     got, headed = client.get(path), client.head(path)
@@ -123,9 +167,7 @@ def test_a_ledger_that_goes_away_makes_it_unready_within_a_second(home: Any, how
 def test_a_path_with_a_slash_too_many_is_not_found(client: TestClient) -> None:
     """A redirect would lead to the host that the client names."""
     for method, path in (("POST", "/v1/act/"), ("GET", "/v2/"), ("GET", "/versions/")):
-        answer = client.request(
-            method, path, headers={"Host": "elsewhere.example"}, follow_redirects=False
-        )
+        answer = client.request(method, path, headers={"Host": "elsewhere"}, follow_redirects=False)
         assert answer.status_code == 404, path
         assert answer.json() == {"error": f"{method} {path}: Not Found"}
 

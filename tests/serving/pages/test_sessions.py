@@ -154,7 +154,8 @@ def test_without_a_reviewers_token_this_machine_decides(home: Any, browse: Any) 
         ({}, {"root_path": "/policies"}),
         ({}, {"trusted_proxies": "127.0.0.1"}),
         ({"at": "10.0.0.7"}, {}),
-        ({"base_url": "http://rebound.example:8000"}, {}),  # another site's name for this address
+        # a name that another site may have, too
+        ({"base_url": "http://rebound.example:8000"}, {"hosts": "rebound.example"}),
     ],
 )
 def test_elsewhere_nobody_decides_without_a_token(
