@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.runs import schedules
 from pipelines.runs.pools import pool_of
-from pipelines.runs.workspaces import find_workspace
+from pipelines.runs.workspaces import Workspace, find_workspace
 from pipelines.tracking import delivery as tracking
 from serving import runs
 from serving.settings import Settings
@@ -63,22 +63,36 @@ def _fire(
     at = f"{due.firing:%Y-%m-%d %H:%M} UTC"
     # A process that was killed may have launched this very firing, and not noted it.
     own = (schedule.name, schedule.run_id(due.firing))
-    going = [run for run in prefect.going(schedule.name) if run.name not in own]
+    going = [name for name in _going(settings, prefect, schedule) if name not in own]
     if going and schedule.overlap == "queue":
-        waits = f"the firing of {at} waits for run {going[0].name} to end"
+        waits = f"the firing of {at} waits for run {going[0]} to end"
         if schedule.note != waits:
             schedules.note(settings, schedule, waits)
             say(f"schedule {schedule.name}: {waits}")
         return
     if going:
-        note = f"the firing of {at} was skipped: run {going[0].name} is still running"
+        note = f"the firing of {at} was skipped: run {going[0]} is still running"
     else:
         prefect.launch(schedule, due.firing)
-        note = f"the firing of {at} is run {schedule.run_id(due.firing)}"
+        note = f"the firing of {at} is {_run_of(schedule, due.firing)}"
     if due.missed:
         note += f"; {due.missed} earlier firings were missed and are not repeated"
     schedules.mark(settings, schedule, due.firing, note)
     say(f"schedule {schedule.name}: {note}")
+
+
+def _going(settings: Settings, prefect: Prefect, schedule: Schedule) -> list[str]:
+    """Runs of a schedule that are not over: those that Prefect knows, and those that are at work.
+
+    A Prefect server that lost its database knows nothing of a run that goes on.
+    """
+    at_work = (each for each in runs.recent(settings.home) if each.alive)
+    own = [each.run_id for each in at_work if each.schedule == schedule.name]
+    return [*(run.name for run in prefect.going(schedule.name)), *own]
+
+
+def _run_of(schedule: Schedule, firing: datetime) -> str:
+    return f"run {schedule.run_id(firing)}"
 
 
 def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) -> None:
@@ -162,6 +176,8 @@ def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[s
             _go_on(settings, prefect, run, trace, say)
         elif kind == "CANCELLED":
             runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
+        elif run is None and trace.schedule is not None:
+            _forgotten(settings, prefect, say, trace)
     if not settings.work_pool:  # there the trace may be on the host that took the run
         without = partial(_without_trace, settings, prefect, say)
         schedules.for_each(settings, without)
@@ -169,7 +185,8 @@ def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[s
 
 def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Schedule) -> None:
     """See what became of a schedule's last run, if it ended before it could leave a trace."""
-    run_id = schedule.run_id(datetime.fromisoformat(schedule.handled))
+    firing = datetime.fromisoformat(schedule.handled)
+    run_id = schedule.run_id(firing)
     if runs.find(settings.home, run_id) is not None:
         return
     run: Any = prefect.latest(run_id)
@@ -184,6 +201,21 @@ def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Sch
         told = runs.ended(runs.begun(run_id, schedule=schedule.name), "failed", why)
         runs.write(settings.home, told)  # or on a full disk each look would tell it again
         failed(settings, told, None)
+    elif run is None and _run_of(schedule, firing) in schedule.note and not schedule.paused:
+        say(f"run {run_id}: Prefect no longer knows of it; it is handed to the workers again")
+        prefect.launch(schedule, firing)
+
+
+def _forgotten(settings: Settings, prefect: Prefect, say: Say, trace: runs.RunTrace) -> None:
+    """Resume a scheduled run whose process is gone, and of which Prefect no longer knows."""
+    name, count = str(trace.schedule), trace.resumed + 1
+    workspace = find_workspace(settings, trace.run_id)
+    if workspace is None or count > MOST_RESUMED:
+        _give_up(settings, trace, workspace, count)
+        return
+    approve = schedules.find(settings, name).approve if name in schedules.names(settings) else ""
+    prefect.go_on(trace.run_id, name, approve or "manual", count)
+    say(f"run {trace.run_id}: its process is gone; it resumes from its last checkpoint")
 
 
 def _ours(settings: Settings, run: Any, kind: str) -> bool:
@@ -217,9 +249,16 @@ def _go_on(
             count += 1  # that one died before it left a trace
     if trace is None and again:
         trace = runs.begun(run.name, schedule=run.parameters.get("schedule"))
-    look = f"see its run.log, then srghn run --resume {run.name}"
-    why = f"its process died {count} times; {look if workspace else 'see worker.log'}"
+    _give_up(settings, trace, workspace, count)
+
+
+def _give_up(
+    settings: Settings, trace: runs.RunTrace | None, workspace: Workspace | None, count: int
+) -> None:
+    """Leave a run to a person."""
     if trace is not None:
+        look = f"see its run.log, then srghn run --resume {trace.run_id}"
+        why = f"its process died {count} times; {look if workspace else 'see worker.log'}"
         runs.write(settings.home, runs.ended(trace, "crashed", why))
     if workspace is not None:
         tracking.close(workspace, settings, "KILLED")

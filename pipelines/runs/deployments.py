@@ -88,7 +88,7 @@ class Prefect:
                 continue
             _take_over(self.settings, deployment)
             self.client.delete_deployment(deployment.id)
-        self._deploy(self._any, {}, "Any run. Parameters: `params`, or a preset.")
+        self._deploy_any()
         schedules.for_each(self.settings, self.deploy)
 
     def deploy(self, schedule: Schedule) -> UUID:
@@ -147,11 +147,16 @@ class Prefect:
 
     def _deployed(self, name: str) -> Any:
         with suppress(ObjectNotFound):
-            return self._by_name(name)
+            return self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
         return None
 
-    def _by_name(self, name: str) -> Any:
-        return self.client.read_deployment_by_name(f"{evolve_and_gate.name}/{name}")
+    def _deploy_any(self) -> UUID:
+        return self._deploy(self._any, {}, "Any run. Parameters: `params`, or a preset.")
+
+    def _any_id(self) -> UUID:
+        """The deployment of single runs; made again where the server lost its database."""
+        found = self._deployed(self._any)
+        return found.id if found is not None else self._deploy_any()
 
     def _deploy(
         self, name: str, parameters: Mapping[str, Any], description: str, imports: str = ""
@@ -194,11 +199,10 @@ class Prefect:
 
     def go_on(self, run_id: str, schedule: str | None, approve: str, count: int) -> FlowRun:
         """Hand a run that was cut off to the workers again, under its own id, where it lies."""
-        found = self._by_name(self._any)
         workspace = find_workspace(self.settings, run_id)
         imports = workspace.imports if workspace is not None else ""
         return self.client.create_flow_run_from_deployment(
-            found.id,
+            self._any_id(),
             parameters={"run_id": run_id, "schedule": schedule, "approve": approve},
             name=run_id,
             tags=[TAG, *([schedule] if schedule else [])],
@@ -216,7 +220,7 @@ class Prefect:
         schedule = run.parameters.get("schedule")
         found = self._deployed(self._name(schedule)) if schedule else None
         return self.client.create_flow_run_from_deployment(
-            (found or self._by_name(self._any)).id,
+            found.id if found is not None else self._any_id(),
             parameters={**run.parameters, "run_id": run.name},
             name=run.name,
             tags=run.tags,

@@ -44,7 +44,8 @@ class Server:
         return [run for run in self.runs if schedule is None or schedule in run.tags]
 
     def latest(self, run_id: str) -> Any:
-        return self.ended.get(run_id)
+        going = {run.name: run for run in self.runs}
+        return self.ended.get(run_id, going.get(run_id))
 
     def launch(self, schedule: Schedule, firing: datetime) -> None:
         self.launched.append(schedule.run_id(firing))

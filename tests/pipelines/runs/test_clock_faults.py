@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
 from pipelines.runs import schedules
-from pipelines.runs.clock import recover, tick
+from pipelines.runs.clock import MOST_RESUMED, recover, tick
 from pipelines.runs.workspaces import create_workspace
+from serving import runs
 from serving.settings import Settings
 from srghn.errors import ConfigError
 from tests.pipelines.conftest import Tiny
@@ -148,3 +150,53 @@ def test_a_run_that_cannot_be_resumed_stops_no_other(
     with pytest.raises(ConfigError, match="it cannot be resumed"):
         recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
     assert ([asked[0] for asked in server.gone_on], server.crashes) == (["two", "three"], ["two"])
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue"])
+def test_a_firing_keeps_apart_from_a_run_that_prefect_forgot(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str], overlap: str
+) -> None:
+    """Its database was lost, and the process of the run went on: the next firing ran beside it."""
+    hourly(settings, tiny, overlap)
+    runs.write(settings.home, runs.begun("hourly-20260101-010000", schedule="hourly"))
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=2))  # type: ignore[arg-type]
+    assert server.launched == []
+    assert "run hourly-20260101-010000" in said[0]
+    gone(settings, "hourly-20260101-010000")
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=3))  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260101-030000"]
+
+
+def test_a_run_that_prefect_forgot_is_resumed_or_told(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    hourly(settings, tiny)
+    create_workspace(settings, "one", tiny())
+    look = partial(recover, settings, server, said.append, no_worker=False)
+    gone(settings, "one")
+    look()
+    assert server.gone_on == [("one", "hourly", "manual", 1)]
+    assert said[-1] == "run one: its process is gone; it resumes from its last checkpoint"
+    gone(settings, "one", MOST_RESUMED)
+    look()
+    found = runs.find(settings.home, "one")
+    assert found is not None
+    assert (found.state, len(server.gone_on)) == ("crashed", 1)
+
+
+def test_a_firing_that_prefect_forgot_before_it_began_is_handed_over_again(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    """The note said that it was a run, and none ever began."""
+    hourly(settings, tiny)
+    look = partial(recover, settings, server, said.append, no_worker=False)
+    look()
+    assert server.launched == []  # nothing has fired yet
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    server.runs = [run_of(server.launched[0], "SCHEDULED", "hourly")]
+    look()
+    assert server.launched == ["hourly-20260101-010000"]
+    server.runs = []
+    look()
+    assert server.launched == 2 * ["hourly-20260101-010000"]
+    assert "Prefect no longer knows of it" in said[-1]

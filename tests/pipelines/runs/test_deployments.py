@@ -246,3 +246,16 @@ def test_homes_on_a_common_server_leave_each_other_alone(
     with Prefect(settings) as prefect:
         prefect.undeploy("both")
     assert [name for name in client.deployed if "both" in name] == [f"both-on-{pools[0]}"]
+
+
+def test_a_run_is_handed_on_though_prefect_lost_its_database(
+    settings: Settings, client: Client
+) -> None:
+    """The deployment of single runs was made when a worker started, and never again."""
+    with Prefect(settings) as prefect:
+        prefect.sync()
+        client.deployed.clear()
+        for _ in range(2):
+            prefect.go_on("one", "hourly", "manual", 1)
+    assert [run.deployment_id for run in client.made] == 2 * ["id-run"]
+    assert list(client.deployed) == ["run"]
