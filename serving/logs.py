@@ -1,4 +1,7 @@
-"""Logs: one line for each event, as text or as JSON, with the request's id and its trace."""
+"""Logs: one line for each event, as text or as JSON, with the request's id and its trace.
+
+Messages may hold what a client sent, such as a path: none of it begins a line or steers a terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import json
 import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
+
+from serving.registry.texts import one_line, written_out
 
 #: Id and trace of the current request; empty outside a request.
 REQUEST: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))
@@ -25,7 +30,7 @@ class TextLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         name, _ = REQUEST.get()
         said = super().formatMessage(record).rstrip()  # uvicorn ends some messages with a newline
-        return said + (f" (request {name})" if name else "")
+        return one_line(said) + (f" (request {name})" if name else "")
 
 
 class JsonLines(logging.Formatter):
@@ -37,7 +42,7 @@ class JsonLines(logging.Formatter):
             "time": _moment(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage().rstrip(),
+            "message": written_out(record.getMessage().rstrip()),
         }
         if name:
             said["request_id"] = name

@@ -22,3 +22,12 @@ def unix_lines(text: str) -> str:
 def written_out(text: str) -> str:
     """A text with its control characters as Python writes them; PostgreSQL's NUL is left."""
     return _CONTROL.sub(lambda m: m[0] if m[0] == "\0" else repr(m[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """A text with all its control characters, line breaks too, as Python writes them."""
+    return (
+        text
+        if text.isprintable()
+        else written_out(text).replace("\0", "\\x00").replace("\n", "\\n")
+    )
