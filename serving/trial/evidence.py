@@ -310,7 +310,8 @@ def effect_bounds(log: Log, rules: TrialRules) -> tuple[float, float]:
 
 def _last_refuted(drawn: Float64, v: Float64, bets: Mixture, limit: float) -> float:
     """The largest mean effect that the bets on `drawn` (fills, n) refute; -1 if there is none."""
-    low, high = 0, round(2 / GRID)  # index 0 is an effect of -1, the trivial bound
+    # Index 0 is an effect of -1, the trivial bound. 0 is tried first: see `Mixture.against`.
+    low, high = 0, round(2 / GRID)
     while high - low > 1:
         middle = (low + high) // 2
         mean = np.array([middle * GRID - 1])

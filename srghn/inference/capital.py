@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+#: Largest bet on steps of -1.5 or more; one then leaves a twentieth, as .95 does of steps of -1.
+SAFE = 0.95 / 1.5
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ class Mixture:
         """Log capital of the bets on `steps - weights * mean` for each of `means` (k,), (k,).
 
         `steps` (n,) in [-1, 1], `weights` (n,) in [0, 0.5]; `means` in [-1, 1]. Where a mean is
-        above 0 the bets shrink, so that no step costs all.
+        above 0 a step may be -1.5, so large bets are `SAFE`, that no step costs all. Such bets
+        follow no mean: on either side of 0 the capital falls as the mean grows.
         """
         found = np.empty(len(means))
         for i, mean in enumerate(means.tolist()):
-            bets = self.bets / (1 + 0.5 * max(mean, 0.0))
+            bets = np.minimum(self.bets, SAFE) if mean > 0 else self.bets
             away = steps - weights * mean
             found[i] = self.log_capital(np.log1p(away[:, None] * bets).sum(axis=0))
         return found

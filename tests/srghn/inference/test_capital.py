@@ -46,6 +46,14 @@ def test_a_mean_is_refuted_from_below_up() -> None:
     assert found[0] > np.log(20) > found[-1]
 
 
+def test_what_is_not_refuted_is_not_either_where_the_mean_is_higher() -> None:
+    """Bets that shrank with the mean lost less to six ruinous steps: .4 stood, and .41 did not."""
+    steps = np.concatenate([np.full(20, 0.9), np.full(6, -0.9)])
+    bold = Mixture.mostly_on(0.95, 0.85, 0.95, 6)
+    found = bold.against(steps, np.full(26, 0.02), np.linspace(0.01, 1, 100))
+    assert np.all(np.diff(found) < 0)
+
+
 @pytest.mark.parametrize(
     ("bets", "shares", "match"), [([1.0], [1.0], r"\(0, 1\)"), ([0.5], [0.9], "sum to 1")]
 )
