@@ -7,6 +7,7 @@ import gzip
 import json
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -149,6 +150,18 @@ def test_what_is_long_when_unpacked_is_unpacked_aside(
         headers = {"Content-Encoding": "gzip"}
         assert client.post("/v1/act", content=body, headers=headers).json()["action"] == 1
     assert [name.startswith("parsing") for name in where] == [False, False, True]
+
+
+def test_what_is_long_while_packed_is_unpacked_aside(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of nothing take all the time of unpacking, and none of the room."""
+    where = noting(monkeypatch, "unpack", calls)
+    packed = zlib.compress(b'{"observation":[0,0,1,0]}')
+    body = packed[:2] + b"\0\0\0\xff\xff" * 2000 + packed[2:]
+    headers = {"Content-Encoding": "deflate"}
+    assert client.post("/v1/act", content=body, headers=headers).json()["action"] == 1
+    assert [name.startswith("parsing") for name in where] == [True]
 
 
 def test_a_body_is_at_most_16_mib_or_one_observation() -> None:
