@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from pipelines.lab.experiments import architectures, still, switching, targets
-from pipelines.lab.experiments.controls import CONTROLS, LASTING, METHOD, Arms
+from pipelines.lab.experiments.controls import ALL, CONTROLS, LASTING, METHOD, Arms
 from pipelines.lab.experiments.spec import Experiment
 
 START_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -59,7 +59,7 @@ def cartpole_switch(quick: bool, first: int = 600) -> Experiment:
         "back? A phase counts as recovered in the first generation whose champion averages 475 "
         "over 64 fixed test episodes.",
         base=_cartpole(*(moment // 10 if quick else moment for moment in moments)),
-        arms={METHOD: {}, **{name: LASTING[name] for name in AGAINST_WEAR}, **CONTROLS},
+        arms={METHOD: {}, **{name: LASTING[name] for name in AGAINST_WEAR}, **ALL},
         solved=475.0,
         test_episodes=64,
         seeds=2 if quick else 20,

@@ -48,6 +48,8 @@ HELD: Arms = {
     }
     for rate in RATES
 }
+#: All of them: the constant rate at each of these.
+ALL: Arms = {**HELD, **{name: arm for name, arm in CONTROLS.items() if name != "constant-rate"}}
 #: The settings against wear, one by one and together; newcomers with memory are the default.
 KEPT, STRESS = {"keep_spread": True}, {"stress": True}
 NEWCOMERS = {**PLAIN, "newcomers": 0.5}

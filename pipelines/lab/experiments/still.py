@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.lab.experiments import targets
 from pipelines.lab.experiments.controls import (
+    ALL,
     CONTROLS,
     HELD,
     KEPT,
@@ -128,8 +129,7 @@ class World:
 CARTPOLE: Arms = {
     METHOD: {},
     "kept spread and newcomers": LASTING["kept spread and newcomers"],
-    **HELD,
-    **{name: arm for name, arm in CONTROLS.items() if name != "constant-rate"},
+    **ALL,
 }
 WORLDS: Mapping[str, World] = {
     "CartPole-v1": World(475.0, 20_480, 20, {"network": network(8)}, CARTPOLE),

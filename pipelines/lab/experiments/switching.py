@@ -10,18 +10,13 @@ from functools import partial
 from typing import Any
 
 from pipelines.lab.experiments import targets
-from pipelines.lab.experiments.controls import CONTROLS, HELD, LASTING, METHOD, PLAIN, Arms
+from pipelines.lab.experiments.controls import ALL, CONTROLS, LASTING, METHOD, PLAIN, Arms
 from pipelines.lab.experiments.spec import Experiment, Outcome, Target
 
 SWITCHES, EVERY = 40, 40
 
-#: Every control, with all constant rates instead of one.
-ARMS: Arms = {
-    METHOD: {},
-    **LASTING,
-    **HELD,
-    **{name: arm for name, arm in CONTROLS.items() if name not in ("constant-rate", "openes")},
-}
+_CONTROLS = {name: arm for name, arm in ALL.items() if name != "openes"}
+ARMS: Arms = {METHOD: {}, **LASTING, **_CONTROLS}
 
 
 def switching(first: int, second: int, total: int, there: str, back: str) -> dict[str, Any]:
@@ -93,8 +88,7 @@ LANDERS: Arms = {
     targets.MEMORY: LASTING[targets.MEMORY],
     "kept spread and newcomers": LASTING["kept spread and newcomers"],
     "memory": {"evolution": {**PLAIN, "memory": 8}},
-    **HELD,
-    **{n: arm for n, arm in CONTROLS.items() if n not in ("constant-rate", "openes")},
+    **_CONTROLS,
     "ga": {"evolution": {**CONTROLS["ga"]["evolution"], "options": {"sigma": 0.2}}},
 }
 
