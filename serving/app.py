@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -44,6 +44,7 @@ class Application(FastAPI):
     tracing: Tracing | None = None
     _hot: dict[str, HotPath]
     _described: tuple[dict[str, str], dict[str, Any]] | None = None
+    _drawn: dict[str, str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,8 +101,15 @@ class Application(FastAPI):
         known = {name: found.digest for name, found in served.items()}
         if self._described is None or self._described[0] != known:
             self.openapi_schema = None
-            self._described = known, describe(super().openapi(), served)
+            self._described, self._drawn = (known, describe(super().openapi(), served)), {}
         return self._described[1]
+
+    def drawn(self, kind: str, draw: Callable[[dict[str, Any]], str]) -> str:
+        """The description as text, drawn once: that takes milliseconds of the event loop."""
+        description = self.openapi()
+        if kind not in self._drawn:
+            self._drawn[kind] = draw(description)
+        return self._drawn[kind]
 
 
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> FastAPI:
@@ -116,6 +124,7 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
         version="1",
         description="The champion, its canary, and the reports that promoted them.",
         docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is at /docs
+        openapi_url=None,  # and it encodes the description anew for each request
         redoc_url=None,
         redirect_slashes=False,  # a redirect is built from the Host that the client names
         lifespan=_lifespan,

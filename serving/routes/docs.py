@@ -1,4 +1,4 @@
-"""/docs: the API's description as a page that loads nothing from elsewhere."""
+"""The API's description: as JSON, and at /docs as a page that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ _STYLE = (
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """Every route, with its body and the scope that it needs."""
-    return Response(page(request.app.openapi()), headers=HEADERS, media_type="text/html")
+    return Response(request.app.drawn("page", page), headers=HEADERS, media_type="text/html")
+
+
+@router.get("/openapi.json")
+async def description(request: Request) -> Response:
+    """The description as JSON. Its server is the path prefix behind a proxy, if any."""
+    root = request.scope.get("root_path", "").rstrip("/")
+    servers = {"servers": [{"url": root}]} if root else {}
+    text = request.app.drawn(f"json {root}", lambda found: json.dumps({**found, **servers}))
+    return Response(text, media_type="application/json")
 
 
 def page(description: dict[str, Any]) -> str:

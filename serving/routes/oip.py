@@ -5,6 +5,7 @@ A version that is not served is 404 here too, so no path bypasses the gate.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter
@@ -101,6 +102,7 @@ def _index(service: Service) -> list[dict[str, str]]:
     return found
 
 
+@cache
 def _own_version() -> str:
     try:
         return version("srghn")

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.limits import Limits
+from serving.routes import docs
 
 OBSERVATION = {"observation": [0.0, 0.0, 1.0, 0.0]}
 
@@ -98,6 +99,8 @@ def test_it_works_behind_a_path_prefix(shared_home: Any) -> None:
         for path in ("/policies/health/ready", "/policies/v1/champion"):
             assert client.get(path).status_code == 200, path
         assert client.post("/policies/v1/act", json=OBSERVATION).json()["action"] == 1
+        described = client.get("/policies/openapi.json").json()
+        assert described["servers"] == [{"url": "/policies"}]
 
 
 def test_the_description_has_every_route_and_resolves(client: TestClient) -> None:
@@ -136,6 +139,24 @@ def test_the_page_of_the_description_loads_nothing(client: TestClient) -> None:
     assert "POST /v1/act/batch" in text
     assert "<script" not in text
     assert re.findall(r"https?://[^\s\"'<)]+", text) == []
+
+
+def test_the_description_is_drawn_once_for_each_champion(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing it for each request kept the actions of others waiting."""
+    home.first()
+    drawn: list[int] = []
+    draw = docs.page
+    monkeypatch.setattr(docs, "page", lambda said: drawn.append(1) or draw(said))
+    with TestClient(create_app(home.settings)) as client:
+        assert len({client.get("/docs").text for _ in range(3)}) == 1
+        assert len({client.get("/openapi.json").content for _ in range(3)}) == 1
+        assert len(drawn) == 1
+        home.second(bias=2.0)
+        client.app.state.service.poll()
+        assert client.get("/docs").status_code == 200
+        assert len(drawn) == 2
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
