@@ -80,7 +80,9 @@ class Tokens:
         """
         control = control_in(owner)
         if control is not None and all(known.owner != owner for known in self.list()):
-            raise ConfigError(f"a token's owner has no control characters, got {control}")
+            raise ConfigError(
+                f"a token's owner has no control characters and is UTF-8, got {control}"
+            )
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes or not owner.strip():
             raise ConfigError(

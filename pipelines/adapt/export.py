@@ -58,4 +58,6 @@ def export(ledger: Ledger, policy: str, path: Path) -> int:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"cannot write {str(path)!r}: its name must be UTF-8") from error
     return len(rows)

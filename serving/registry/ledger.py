@@ -496,10 +496,14 @@ class Ledger:
 
 
 def _check_texts(action: str, what: str, *texts: str) -> None:
-    """Refuse control characters in what people wrote; a history that has some is still read."""
+    """Refuse what no terminal should show or no file holds; a history that has it is still read."""
     found = control_in(*texts)
     if found is None:
         return
+    if found.startswith("\\u"):
+        raise TransitionRefused(
+            f"{action} needs {what} in UTF-8, got {found}: set the terminal to it"
+        )
     name = "NUL" if found == "\\x00" else "control"
     raise TransitionRefused(
         f"{action} needs {what} without {name} characters, got {found}; tabs and line breaks are "

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 
 #: All of C0 and C1 but tab and line break; a carriage return writes over what stands in its line.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Surrogates are what Python makes of an argument's bytes that are not UTF-8: no file holds them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def control_in(*texts: str) -> str | None:
-    """The first control character in texts, as Python writes it, such as `\\x1b`; None without."""
+    """The first control character or surrogate in texts, as Python writes it, such as `\\x1b`.
+
+    None without any.
+    """
     found = next(filter(None, map(_CONTROL.search, texts)), None)
     return None if found is None else repr(found[0])[1:-1]
 
@@ -20,7 +24,7 @@ def unix_lines(text: str) -> str:
 
 
 def written_out(text: str) -> str:
-    """A text with its control characters as Python writes them; PostgreSQL's NUL is left."""
+    """A text with such characters as Python writes them; PostgreSQL's NUL is left."""
     return _CONTROL.sub(lambda m: m[0] if m[0] == "\0" else repr(m[0])[1:-1], text)
 
 

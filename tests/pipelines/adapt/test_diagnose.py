@@ -25,6 +25,7 @@ from pipelines.adapt.diagnose import (
     seen,
     taken,
 )
+from pipelines.adapt.export import export
 from pipelines.adapt.play import play
 from pipelines.adapt.steps import Adaptation
 from serving.control.samples import step_of
@@ -34,6 +35,7 @@ from serving.registry.samples import Sample, keep
 from serving.trial.rules import TrialRules
 from srghn.config import Switch
 from srghn.envs import parse, pin
+from srghn.errors import ConfigError
 from srghn.inference.sameness import compare
 from tests.conftest import Srghn
 from tests.pipelines.adapt.conftest import ANN, Served
@@ -350,3 +352,5 @@ def test_service_is_exported_as_parquet(served: Served, srghn_here: Srghn, tmp_p
     assert [row["observation"] for row in rows] == [None, [0.0, 1.0, 2.0, 3.0], None]
     assert [row["next_observation"] for row in rows] == [None, [1.0, 2.0, 3.0, 4.0], None]
     assert {row["return"] == row["length"] for row in rows} == {True}
+    with pytest.raises(ConfigError, match="its name must be UTF-8"):
+        export(served.ledger, "policy", tmp_path / "\udcfcber.parquet")

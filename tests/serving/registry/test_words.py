@@ -39,6 +39,23 @@ def test_what_would_steer_a_terminal_is_refused_in_words(
     ledger.reject(version, who=Who("ann", "two\n\tlines"))
 
 
+def test_what_no_file_holds_is_refused_in_words(ledger: Ledger, steps: Any) -> None:
+    """An argument's byte of Latin-1 is a surrogate in Python; a user's name may have one, too."""
+    version, wrong = steps.approved(), "f\udcfcr alle"
+    with pytest.raises(TransitionRefused, match=r"reject needs .* in UTF-8, got \\udcfc"):
+        ledger.reject(version, who=Who("ann", wrong))
+    with pytest.raises(TransitionRefused, match="set_mode needs a mode in UTF-8"):
+        ledger.set_mode("policy", wrong, who=Who("ann", "rewired"))
+    with pytest.raises(ConfigError, match="owner has no control characters and is UTF-8"):
+        Tokens(ledger.database()).add(wrong, ["review"])
+    with pytest.raises(ConfigError, match="a sink's name"):
+        Sinks(ledger).add(wrong, "https://a.example/", (), Who("ann", "tell us"))
+    ledger.note("run_failed", {}, who=Who("pipeline", wrong))  # a program's word must not get lost
+    assert ledger.events(newest=True, limit=1)[0].reason == "f\\udcfcr alle"
+    ledger.reject(version, who=Who("cli:j\udcf6rg", "wrong"))
+    assert ledger.events(newest=True, limit=1)[0].actor == "cli:j\\udcf6rg"
+
+
 def test_line_ends_of_windows_become_ours(ledger: Ledger, steps: Any) -> None:
     ledger.reject(steps.approved(), who=Who("ann", "two\r\nlines"))
     ledger.note("run_failed", {}, who=Who("pipeline", "two\r\nlines"))
