@@ -25,7 +25,7 @@ import numpy as np
 
 from pipelines.progress import spinner
 from pipelines.runs.workspaces import Workspace, workspaces
-from pipelines.tracking.mlflow_run import MlflowRun, connect, rows_per_call
+from pipelines.tracking.mlflow_run import MlflowRun, connect, is_there, rows_per_call
 from serving.registry.records import Who
 from serving.settings import Settings
 from srghn.files import atomic_write
@@ -104,8 +104,8 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
     """Every run's delivery that is still to be made, and the ledger's outbox.
 
     Where somebody wants it `again`, every version and alias is written, whatever was delivered
-    before. A run that is at work delivers for itself. Raises `ServiceError` where an embedded store
-    cannot be used.
+    before, and every run that MLflow no longer has. A run that is at work delivers for itself.
+    Raises `ServiceError` where an embedded store cannot be used.
     """
     from pipelines.versions.release import Release
 
@@ -113,7 +113,9 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
     failure, runs = None, 0
     for folder in sorted(workspaces(settings).glob("*")):
         workspace = Workspace(folder)
-        if not workspace.run.exists() or _noted(workspace).finished or workspace.busy:
+        if not workspace.run.exists() or workspace.busy:
+            continue
+        if _noted(workspace).finished and (again is None or not _lost(workspace, settings)):
             continue
         finished = workspace.verdict_metrics.exists()
         delivery = deliver(workspace, settings, finished=finished)
@@ -125,12 +127,25 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
     return {"runs": runs, "events": events, "failure": failure or mirror.failure}
 
 
+def _lost(workspace: Workspace, settings: Settings) -> bool:
+    """Whether MLflow answers and has not the run that was delivered; then its note is void."""
+    run_id = _noted(workspace).mlflow_run_id
+    with suppress(Exception):  # the mirror says why MLflow cannot be used
+        if run_id is not None and not is_there(connect(settings), run_id):
+            _note(workspace, Delivery())
+            return True
+    return False
+
+
 def _deliver(workspace: Workspace, settings: Settings, finished: bool) -> None:
     noted = _noted(workspace)
     rows, total = _pending(workspace, noted.generations, finished)
     if noted.finished or not (rows or finished or not noted.described):
         return
     run = MlflowRun.of(connect(settings), workspace, noted.mlflow_run_id)
+    if noted.mlflow_run_id not in (None, run.run_id):  # MLflow lost it with all that it had
+        noted = Delivery()
+        rows, total = _pending(workspace, 0, finished)
     if not noted.described:
         _note(workspace, Delivery(run.run_id, noted.generations))
         run.describe(workspace)

@@ -60,8 +60,9 @@ class MlflowRun:
 
     @classmethod
     def of(cls, client: MlflowClient, workspace: Workspace, known: str | None) -> MlflowRun:
-        """The run noted as `known`, else one found by its tag, else a new one."""
-        run_id = known or _find(client, workspace) or _start(client, workspace)
+        """The run noted as `known` if MLflow has it, else one found by its tag, else a new one."""
+        noted = known if known and is_there(client, known) else None
+        run_id = noted or _find(client, workspace) or _start(client, workspace)
         if client.get_run(run_id).info.status != "RUNNING":  # it failed or was killed, and goes on
             client.update_run(run_id, status="RUNNING")
         return cls(client, run_id)
@@ -152,6 +153,19 @@ def _short(value: str) -> str:
 def rows_per_call(row: Mapping[str, Any]) -> int:
     """Generations that fit into one call, so that no generation is ever delivered in part."""
     return METRICS_PER_CALL // len(row)
+
+
+def is_there(client: MlflowClient, run_id: str) -> bool:
+    """Whether MLflow has a run; not after its database was lost, or replaced by an older one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _find(client: MlflowClient, workspace: Workspace) -> str | None:

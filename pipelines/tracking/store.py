@@ -53,8 +53,8 @@ def _unusable(database: Path, error: Exception) -> ServiceError:
     how = (
         "it is not damaged: make room on its disk, then run srghn sync"
         if is_full(error)
-        else "mend it, or move it away and run srghn sync --all, which writes every version "
-        "into a new one"
+        else "mend it, or move it away and run srghn sync --all, which writes every version and "
+        "run into a new one"
     )
     return ServiceError(f"MLflow's database {database} cannot be used: {said}; {how}")
 

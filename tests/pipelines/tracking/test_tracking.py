@@ -24,6 +24,7 @@ from pipelines.tracking import delivery as tracking
 from pipelines.tracking import mlflow_run, store
 from pipelines.tracking.delivery import deliver, deliver_all, delivering
 from serving.registry import published
+from serving.registry.records import Who
 from serving.settings import Settings
 from srghn.config import load_params
 from srghn.envs import pin
@@ -167,6 +168,29 @@ def test_a_run_made_before_its_note_is_found_again(alive: Home) -> None:
     (alive.workspace.root / "tracking.json").unlink()
     assert deliver(alive.workspace, alive.settings).mlflow_run_id == first
     assert len(runs(alive.settings)) == 1
+
+
+def test_a_run_that_mlflow_lost_is_delivered_anew(alive: Home, migrated: Path) -> None:
+    """Each delivery failed for ever; and one that had been finished was in no database again."""
+    settings, workspace = alive.settings, alive.workspace
+    database = settings.home / "mlflow" / "mlflow.db"
+
+    def lose() -> None:
+        shutil.copyfile(migrated, database)
+        client(settings).create_experiment(mlflow_run.EXPERIMENT, store.artifacts(settings))
+
+    first = deliver(workspace, settings).mlflow_run_id
+    lose()
+    second = deliver(workspace, settings, finished=True)
+    assert (second.failure, second.generations, second.finished) == (None, 7, True)
+    assert history(settings, "evolution/best") == list(range(7))
+    lose()
+    deliver(workspace, settings, finished=True)
+    assert runs(settings) == []  # whoever deletes a run in MLflow does not get it again unasked
+    assert deliver_all(settings, again=Who("ann", "it was lost"))["runs"] == 1
+    (run,) = runs(settings)
+    assert run.data.params["evolution.generations"] == "7"
+    assert run.info.run_id not in (first, second.mlflow_run_id)
 
 
 def test_a_first_delivery_that_was_interrupted_is_completed(
