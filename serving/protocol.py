@@ -3,7 +3,8 @@
 There are limits on the time to send a request's head and body, on the head's size, and on its
 number of headers. Above a number of connections, new ones are answered 503 with Retry-After before
 anything is read from them. While a client does not take its answers, nothing more is read from it
-and no further request of it is begun; if it takes too long, its connection is cut.
+and no further request of it is begun; if it takes too long, its connection is cut. What a client
+asked for before it sent something wrong is answered first.
 
 The fast way is an ASGI extension, `srghn.reply`. It sends a whole answer in one write and skips
 uvicorn's checks of each header. It is only for answers whose headers this server wrote itself. Its
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -86,6 +88,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stalled = False  # the next request waits until the client has taken its answers
         self._taking: asyncio.TimerHandle | None = None
         self._left = 0  # bytes that the client had not taken when the timer began
+        self._last = b""  # an answer after which the connection ends, when all others are written
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -110,7 +113,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._answer:
             self._flush()
-        if self.transport.is_closing():
+        if self._over:
             return
         self._receiving, self._chunk = True, len(data)
         if self._stage == _HEAD:
@@ -128,6 +131,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving = False
         if self._stage != self._timed:
             self._time()
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing more of this client is read."""
+        return bool(self._last) or self.transport.is_closing()
 
     def _parse(self, data: bytes) -> None:
         """As uvicorn's, but nothing is logged: a client cannot fill the log."""
@@ -150,7 +158,7 @@ class GuardedProtocol(HttpToolsProtocol):
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             self._turn_away(405, _TUNNEL)
-        if self.transport.is_closing():
+        if self._over:
             return b""
         lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         return b"".join([b"%b %b HTTP/%b\r\n" % (method, self.url, version), *lines, b"\r\n", rest])
@@ -174,17 +182,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._turn_away(431, _LONG)
         if self._reserved and b"/health/" not in self.url:
             self._turn_away(503, _BUSY, _RETRY)
-        if not (self.transport.is_closing() or self.parser.should_upgrade()):
+        if not (self._over or self.parser.should_upgrade()):
             self._stage = _BODY
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._beside -= len(body)
-        if not self.transport.is_closing():
+        if not self._over:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not (self.transport.is_closing() or self.parser.should_upgrade()):
+        if not (self._over or self.parser.should_upgrade()):
             self._stage = _IDLE
             super().on_message_complete()
 
@@ -204,6 +212,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if waiting is not None:
             self._start_asgi_task(*waiting)
+            return
+        if self._last:
+            self._close_with(self._last)
             return
         self._rested = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -338,7 +349,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
         self._timed = self._stage
-        if self._stage != _IDLE and not self.transport.is_closing():
+        if self._stage != _IDLE and not self._over:
             limits = self.limits
             seconds = limits.head_seconds if self._stage == _HEAD else limits.body_seconds
             self._timer = self.loop.call_later(
@@ -360,12 +371,27 @@ class GuardedProtocol(HttpToolsProtocol):
             self._turn_away(status, body)
 
     def _turn_away(self, status: int, body: bytes, headers: bytes = b"") -> None:
-        """Answer and close; the rest of the request is ignored."""
-        if self.transport.is_closing():
+        """Answer and close, once earlier requests are answered; the rest of this is ignored."""
+        if self._over:
             return
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
-        line = STATUS_LINE[status]
-        self.transport.write(line + headers + head % len(body) + b"\r\n" + body)
+        answer = STATUS_LINE[status] + headers + head % len(body) + b"\r\n" + body
+        self._stage, behind = _IDLE, bool(self.pipeline)
+        whole = self.cycle is not None and not self.cycle.response_complete
+        if whole and self.cycle.more_body:  # it is this one, whose rest will not come
+            whole = False
+            for waiting in (self.pipeline, self._held):
+                with suppress(ValueError):
+                    waiting.remove((self.cycle, self.app))
+        if behind or whole or self._held:
+            self._last = answer
+            self.flow.pause_reading()
+        else:
+            self._close_with(answer)
+
+    def _close_with(self, answer: bytes) -> None:
+        self._flush()
+        self.transport.write(answer)
         self.transport.close()
         self._expect_taken()
 

@@ -171,6 +171,38 @@ def test_pipelined_requests_are_answered_in_their_order(address: tuple[str, int]
     assert actions == [b"1,", b"0,", b"1,"]
 
 
+#: What no request may be: bytes, the status of the answer to them.
+WRONG = {
+    "no HTTP": (b"no HTTP\r\n\r\n", b"400"),
+    "a tunnel": (b"CONNECT x:80 HTTP/1.1\r\n\r\n", b"405"),
+    "many headers": (b"GET / HTTP/1.1\r\n%b\r\n" % (b"a: b\r\n" * 30), b"431"),
+    "a slow head": (b"GET / HTTP/1.1\r\n", b"408"),
+    "a slow body": (ASK[:-3], b"408"),
+    "a bad chunk": (
+        b"POST /v1/act HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\nx\r\n",
+        b"400",
+    ),
+}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("more", [0, 2])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_came_before_a_wrong_request_is_answered_first(
+    address: tuple[str, int], wrong: str, more: int, apart: bool
+) -> None:
+    """Its refusal was taken for the answer to the first, which was worked on and got none."""
+    body = b'{"observation":[0,0,1,0],"episode_id":"%b"}' % os.urandom(8).hex().encode()
+    waits = b"POST /v1/act HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    data, status = WRONG[wrong]
+    first = waits + ASK * more  # the first is answered once it is in the ledger
+    found = answer(address, first, data) if apart else answer(address, first + data)
+    codes = [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]]
+    assert codes == [b"200"] * (1 + more) + [status]
+    assert found.count(b'"action":1') == 1 + more
+    assert found.count(b'"token"') == 1
+
+
 def test_a_connection_that_asks_to_be_closed_is(address: tuple[str, int]) -> None:
     close = ASK.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
     found = answer(address, close)
