@@ -64,7 +64,7 @@ def show(context: typer.Context, policy: PolicyOption = "policy", json: JsonOpti
     if seen.promise is not None:
         mean = "" if seen.mean is None else f"{seen.mean:.1%} over {seen.outcomes} outcomes"
         out.print(f"  promised   {seen.promise:.1%} of the range of returns")
-        out.print(f"  in service {mean or 'no outcome yet'}")
+        out.print(f"  in service {mean or 'none counted yet'}")
         out.print(f"  evidence   {seen.level:.3g} of the {seen.run_length:g} that raise an alarm")
     if seen.observations is not None:
         out.print(f"  observations {seen.observations.words}", markup=False, soft_wrap=True)

@@ -77,6 +77,10 @@ BLIND = "blind"
 #: Which detector reached B: of the returns, or of the share of episodes with an outcome.
 Kind = Literal["returns", "answers"]
 Status = Literal["steady", "drift", "blind", "missing", "unwatched"]
+_NONE = (
+    "no outcome counts yet; one counts once each episode that began before it has ended, or is "
+    "past its deadline"
+)
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,8 @@ class Watch:
         over = self._over(running.n if running else 0)
         started, ended = len(over), sum(map(_in_time, over))
         status: Status = "drift" if state.alarm else "steady"
-        why = "returns fell below what the gate promised" if state.alarm else "returns hold"
+        held = "returns hold" if state.outcomes else _NONE
+        why = "returns fell below what the gate promised" if state.alarm else held
         if state.alarm is None and started >= FEWEST and ended < terms.answered * started:
             said = f"{ended} of the last {started} episodes have an outcome"
             status, why = "blind", f"{said} by their deadline"

@@ -103,6 +103,19 @@ def test_returns_that_hold_are_steady(served: Served) -> None:
     assert served.events() == []
 
 
+def test_it_is_not_said_that_returns_hold_before_one_counts(served: Served) -> None:
+    """An episode that nobody ends, tried by hand, holds back what others posted after it."""
+    served.begin("by-hand")
+    served.play(0.8, 30)
+    served.watch.look()
+    seen = served.watch.view()
+    assert (seen.status, seen.outcomes) == ("steady", 0)
+    assert "no outcome counts yet; one counts once each episode that began before" in seen.why
+    served.end("by-hand", 400.0)
+    served.watch.look()
+    assert served.watch.view().why == "returns hold"
+
+
 def test_a_fall_alarms_once_and_a_recovery_ends_it(served: Served) -> None:
     served.play(0.8, 60)
     served.watch.look()
