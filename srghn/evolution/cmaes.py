@@ -18,16 +18,8 @@ from srghn import seeding
 from srghn.config import Params, RunParams
 from srghn.envs.interface import Interface
 from srghn.errors import ConfigError
-from srghn.evolution.base import (
-    F32,
-    F64,
-    NO_PARENT,
-    Population,
-    State,
-    check_genome,
-    check_told,
-)
-from srghn.evolution.direct import PolicyWeights
+from srghn.evolution.base import F32, F64, Population, State, check_told
+from srghn.evolution.direct import PolicyWeights, drawn
 from srghn.evolution.one_thread import one_thread
 from srghn.evolution.options import options
 from srghn.evolution.selection import clean
@@ -75,15 +67,13 @@ class CMAES:
         return self.layout.digest(self.name)
 
     def init(self, seed: int, genome: F32 | None = None, generation: int = 0) -> CMAState:
-        if genome is None:
-            genome = self.layout.initial(seeding.seed(seed, "founder", 0))
-        check_genome(genome, self.layout.size)
-        size = len(genome)
+        mean = self.layout.start(seed, genome)
+        size = len(mean)
         return CMAState(
             seed=seed,
             generation=generation,
             next_id=0,
-            mean=genome.astype(np.float64),
+            mean=mean.astype(np.float64),
             path_c=np.zeros(size),
             path_sigma=np.zeros(size),
             covariance=np.eye(size),
@@ -97,16 +87,7 @@ class CMAES:
     @one_thread()
     def ask(self, state: CMAState) -> Population:
         weights = np.array(self._asked(state)[1], dtype=np.float32)
-        count = len(weights)
-        return Population(
-            genomes=weights,
-            weights=weights,
-            ids=np.arange(state.next_id, state.next_id + count),
-            parents=np.full(count, NO_PARENT, dtype=np.int64),
-            noise_seeds=np.zeros(count, dtype=np.int64),
-            births=np.full(count, state.generation, dtype=np.int64),
-            rates=np.full((count, 1), state.sigma, dtype=np.float32),
-        )
+        return drawn(state, weights, state.sigma)
 
     @one_thread()
     def tell(self, state: CMAState, population: Population, fitness: F64) -> CMAState:

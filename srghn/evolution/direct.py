@@ -12,12 +12,13 @@ from torch import nn
 from srghn.config import NetworkParams
 from srghn.envs.interface import Interface
 from srghn.errors import GraphError
-from srghn.evolution.base import F32, I64
+from srghn.evolution.base import F32, I64, NO_PARENT, Population, State, check_genome
 from srghn.evolution.self_referential import example
 from srghn.files import canonical_json, sha256_bytes
 from srghn.graph import trace
 from srghn.graph.frozen import evolved_parameters, frozen_digest
 from srghn.networks import build_network
+from srghn.seeding import seed as named_seed
 from srghn.seeding import stream
 
 
@@ -68,6 +69,16 @@ class PolicyWeights:
         weights, spread = self._reference
         drawn = stream(seed, "founder").standard_normal(self.size, dtype=np.float32) * spread
         return np.where(spread > 0, drawn, weights)
+
+    def start(self, seed: int, genome: F32 | None) -> F32:
+        """Where a distribution's mean begins, (P,): at an earlier genome, or at a founder.
+
+        Raises `ArchitectureMismatch` for a genome of another size.
+        """
+        if genome is None:
+            return self.initial(named_seed(seed, "founder", 0))
+        check_genome(genome, self.size)
+        return genome
 
     def digest(self, strategy: str, **constants: float) -> str:
         """Of all that a genome depends on, and after a `+` of the policy's graph, if it has one.
@@ -120,6 +131,22 @@ class Direct:
 
     def rates(self, genomes: F32) -> F32:
         return np.full((len(genomes), 1), self.sigma, dtype=np.float32)
+
+
+def drawn(
+    state: State, weights: F32, sigma: float, noise_seeds: Sequence[int] | None = None
+) -> Population:
+    """Weights (n, P) drawn from a distribution, as individuals: they have no parents."""
+    count = len(weights)
+    return Population(
+        genomes=weights,
+        weights=weights,
+        ids=np.arange(state.next_id, state.next_id + count),
+        parents=np.full(count, NO_PARENT, dtype=np.int64),
+        noise_seeds=np.array(noise_seeds or [0] * count, dtype=np.int64),
+        births=np.full(count, state.generation, dtype=np.int64),
+        rates=np.full((count, 1), sigma, dtype=np.float32),
+    )
 
 
 def _spread(tensor: F32) -> float:

@@ -16,16 +16,8 @@ from pydantic import Field
 from srghn import seeding
 from srghn.config import Params, RunParams
 from srghn.envs.interface import Interface
-from srghn.evolution.base import (
-    F32,
-    F64,
-    NO_PARENT,
-    Population,
-    State,
-    check_genome,
-    check_told,
-)
-from srghn.evolution.direct import PolicyWeights, normal
+from srghn.evolution.base import F32, F64, Population, State, check_told
+from srghn.evolution.direct import PolicyWeights, drawn, normal
 from srghn.evolution.one_thread import one_thread
 from srghn.evolution.options import options
 from srghn.evolution.selection import clean
@@ -69,27 +61,16 @@ class OpenES:
         return self.layout.digest(self.name)
 
     def init(self, seed: int, genome: F32 | None = None, generation: int = 0) -> OpenESState:
-        if genome is None:
-            genome = self.layout.initial(seeding.seed(seed, "founder", 0))
-        check_genome(genome, self.layout.size)
-        zeros = np.zeros_like(genome)
-        return OpenESState(seed, generation, 0, genome, zeros, zeros, 0)
+        mean = self.layout.start(seed, genome)
+        zeros = np.zeros_like(mean)
+        return OpenESState(seed, generation, 0, mean, zeros, zeros, 0)
 
     def ask(self, state: OpenESState) -> Population:
         """The mean, then `mean + sigma * noise` of every pair, then `mean - sigma * noise`."""
         seeds = [seeding.seed(state.seed, "birth", state.generation, i) for i in range(self.pairs)]
         step = np.float32(self.options.sigma) * normal(seeds, self.layout.size)
         weights = state.mean + np.concatenate([np.zeros_like(step[:1]), step, -step])
-        count = len(weights)
-        return Population(
-            genomes=weights,
-            weights=weights,
-            ids=np.arange(state.next_id, state.next_id + count),
-            parents=np.full(count, NO_PARENT, dtype=np.int64),
-            noise_seeds=np.array([0, *seeds, *seeds], dtype=np.int64),
-            births=np.full(count, state.generation, dtype=np.int64),
-            rates=np.full((count, 1), self.options.sigma, dtype=np.float32),
-        )
+        return drawn(state, weights, self.options.sigma, [0, *seeds, *seeds])
 
     @one_thread()
     def tell(self, state: OpenESState, population: Population, fitness: F64) -> OpenESState:

@@ -16,8 +16,8 @@ from pydantic import Field
 from srghn import seeding
 from srghn.config import Params, RunParams
 from srghn.envs.interface import Interface
-from srghn.evolution.base import F32, F64, NO_PARENT, Population, State, check_genome, check_told
-from srghn.evolution.direct import PolicyWeights, normal
+from srghn.evolution.base import F32, F64, Population, State, check_told
+from srghn.evolution.direct import PolicyWeights, drawn, normal
 from srghn.evolution.one_thread import one_thread
 from srghn.evolution.options import options
 from srghn.evolution.selection import clean
@@ -60,25 +60,13 @@ class SNES:
         return self.layout.digest(self.name)
 
     def init(self, seed: int, genome: F32 | None = None, generation: int = 0) -> SNESState:
-        if genome is None:
-            genome = self.layout.initial(seeding.seed(seed, "founder", 0))
-        check_genome(genome, self.layout.size)
-        sigma = np.full(self.layout.size, self.options.sigma)
-        return SNESState(seed, generation, 0, genome.astype(np.float64), sigma)
+        mean = self.layout.start(seed, genome).astype(np.float64)
+        return SNESState(seed, generation, 0, mean, np.full_like(mean, self.options.sigma))
 
     def ask(self, state: SNESState) -> Population:
         noise = self._noise(state)
         weights = state.mean + state.sigma * np.concatenate([np.zeros_like(noise[:1]), noise])
-        count = len(weights)
-        return Population(
-            genomes=weights.astype(np.float32),
-            weights=weights.astype(np.float32),
-            ids=np.arange(state.next_id, state.next_id + count),
-            parents=np.full(count, NO_PARENT, dtype=np.int64),
-            noise_seeds=np.zeros(count, dtype=np.int64),
-            births=np.full(count, state.generation, dtype=np.int64),
-            rates=np.full((count, 1), np.median(state.sigma), dtype=np.float32),
-        )
+        return drawn(state, weights.astype(np.float32), float(np.median(state.sigma)))
 
     def _noise(self, state: SNESState) -> F64:
         seed = seeding.seed(state.seed, "birth", state.generation)
