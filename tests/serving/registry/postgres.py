@@ -69,9 +69,9 @@ def _wait(binaries: Path, port: int) -> None:
     raise AssertionError("PostgreSQL did not start")
 
 
-def new_database(cluster: str) -> str:
-    """The URL of an empty database."""
-    name = f"ledger_{os.urandom(4).hex()}"
+def new_database(cluster: str, of: str = "postgresql:///template1") -> str:
+    """The URL of a new database, empty or a copy of the one at URL `of`, which nobody may use."""
+    name, template = f"ledger_{os.urandom(4).hex()}", of.rpartition("/")[2]
     with psycopg.connect(cluster, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
     return cluster.removesuffix("postgres") + name
