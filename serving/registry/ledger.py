@@ -489,10 +489,12 @@ class Ledger:
     def restored(self, evidence: Mapping[str, Any], *, who: Who) -> None:
         """Record in the history and the witness that a backup has replaced the ledger.
 
-        Only `serving.registry.backup.restore` calls it.
+        MLflow is to get all again: it has what was undone. Only `serving.registry.backup.restore`
+        calls it.
         """
         self._witness.head("restore", who)
-        self.note("restore", evidence, who=who)
+        again = update(schema.outbox).values(delivered=False)
+        self.note("restore", evidence, who=who, also=lambda connection: connection.execute(again))
 
 
 def _check_texts(action: str, what: str, *texts: str) -> None:

@@ -9,6 +9,7 @@ order leads to the same result. MLflow decides nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from serving.registry.artefacts import ArtefactStore
@@ -24,7 +25,9 @@ logger = logging.getLogger(__name__)
 #: A registered model's name is this prefix and the policy's name.
 PREFIX = "srghn-"
 MODEL = f"{PREFIX}{POLICY}"
-_TAG = "srghn.version"
+_TAG, _STATE, _DIGEST = "srghn.version", "srghn.state", "srghn.digest"
+#: State of what the ledger has no longer, since a backup was restored; the tag with its number.
+UNDONE, _WAS = "UNDONE", "srghn.undone_version"
 #: Prefix of the source of a model version that MLflow cannot load; all were so before 0.3.
 UNLOADABLE = "srghn:"
 
@@ -96,7 +99,7 @@ class Mirror:
     def _write_policy(self, client: Any, policy: str, versions: list[Version]) -> None:
         model = f"{PREFIX}{policy}"
         _ensure_model(client, model)
-        known, unloadable = _known(client, model)
+        known, unloadable = self._known(client, policy)
         for version in versions:
             number = version.version
             if number not in known:
@@ -186,9 +189,29 @@ class Mirror:
             f"{PREFIX}{version.policy}",
             source=made.source if made else f"{UNLOADABLE}{version.digest}",
             run_id=made.run_id if made else None,
-            tags={_TAG: str(version.version)},
+            tags={_TAG: str(version.version), _DIGEST: version.digest},
         )
         return str(created.version)
+
+    def _known(self, client: Any, policy: str) -> tuple[dict[int, str], set[int]]:
+        """The ledger's version -> MLflow's; and the versions without a model.
+
+        After a restore the ledger may give a number anew. What had it before, and what no version
+        has now, is marked as undone and stays under no alias.
+        """
+        model, found, unloadable = f"{PREFIX}{policy}", dict[int, str](), set[int]()
+        own = {version.version: version.digest for version in self._ledger.versions(policy)}
+        for entry in list(_entries(client, model)):
+            number = int(entry.tags[_TAG])
+            if own.get(number) != entry.tags.get(_DIGEST):
+                client.set_model_version_tag(model, entry.version, _STATE, UNDONE)
+                client.set_model_version_tag(model, entry.version, _WAS, str(number))
+                client.delete_model_version_tag(model, entry.version, _TAG)
+                continue
+            found[number] = str(entry.version)
+            if str(entry.source).startswith(UNLOADABLE):
+                unloadable.add(number)
+        return found, unloadable
 
     def _has(self, version: Version) -> bool:
         return self._store is not None and find(self._store, version) is not None
@@ -205,28 +228,21 @@ def _ensure_model(client: Any, model: str) -> None:
         client.create_registered_model(model, description="Mirrored from the srghn ledger.")
 
 
-def _known(client: Any, model: str) -> tuple[dict[int, str], set[int]]:
-    """The ledger's version -> MLflow's, by the mirror's tag; and the versions without a model."""
-    found: dict[int, str] = {}
-    unloadable: set[int] = set()
+def _entries(client: Any, model: str) -> Iterator[Any]:
+    """MLflow's versions of a model that stand for one of the ledger's, by the mirror's tag."""
     token: str | None = None
     while True:
         page = client.search_model_versions(f"name='{model}'", page_token=token)
-        for entry in page:
-            if _TAG in entry.tags:
-                number = int(entry.tags[_TAG])
-                found[number] = str(entry.version)
-                if str(entry.source).startswith(UNLOADABLE):
-                    unloadable.add(number)
+        yield from (entry for entry in page if _TAG in entry.tags)
         token = page.token
         if not token:
-            return found, unloadable
+            return
 
 
 def _tags(version: Version) -> dict[str, str]:
     return {
-        "srghn.state": version.state,
-        "srghn.digest": version.digest,
+        _STATE: version.state,
+        _DIGEST: version.digest,
         "srghn.env_fingerprint": version.env_fingerprint,
         "srghn.mode": version.mode,
         "srghn.run_id": version.run_id,

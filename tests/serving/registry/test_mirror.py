@@ -241,6 +241,45 @@ def test_a_history_that_mlflow_saw_otherwise_is_found(
     lawful.close()
 
 
+def test_what_a_restore_undid_is_no_version_in_mlflow_either(
+    ledger: Ledger, steps: Any, uri: str, tmp_path: Path
+) -> None:
+    """The alias stayed on the champion that was undone, and its policy got the next one's name."""
+    from mlflow.tracking import MlflowClient
+
+    name, url = f"sqlite:///{tmp_path / 'undone.db'}", f"sqlite:///{tmp_path / 'ledger.db'}"
+    client = MlflowClient(name, name)
+    first = steps.first()
+    copy = backup.save(url, tmp_path / "b" / "ledger")
+    undone = steps.second()
+    Mirror(ledger, name).deliver()
+    before = client.get_model_version_by_alias(MODEL, "champion")
+    assert before.tags["srghn.version"] == str(undone)
+    ledger.close()
+
+    restored = backup.restore(url, copy, tmp_path, Who("ann", "it was wrong")).ledger
+    Mirror(restored, name).deliver()  # as srghn sync does, which the command advises
+    shown = client.get_model_version_by_alias(MODEL, "champion").tags
+    assert (shown["srghn.version"], shown["srghn.state"]) == (str(first), "CHAMPION")
+    kept = client.get_model_version(MODEL, before.version).tags
+    assert (kept["srghn.state"], kept["srghn.undone_version"]) == ("UNDONE", str(undone))
+
+    again = restored.register(
+        "a" * 64,
+        env_fingerprint="e" * 64,
+        mode="normal",
+        run_id="run",
+        manifest={},
+        who=Who("pipeline", "frozen"),
+    )
+    assert again == undone
+    Mirror(restored, name).deliver()
+    found = {entry.tags.get("srghn.version"): entry for entry in client.search_model_versions("")}
+    assert found[str(again)].source.endswith("a" * 64)
+    assert client.get_model_version(MODEL, before.version).tags == kept
+    restored.close()
+
+
 def test_heads_of_a_lost_key_are_forgotten_if_the_history_agrees(
     ledger: Ledger, steps: Any, uri: str, tmp_path: Path
 ) -> None:

@@ -491,5 +491,7 @@ def test_on_postgresql_nothing_is_restored_while_a_process_has_the_ledger_open(
     assert "of-another-process" not in said
     assert not list((tmp_path / "backups").glob("*"))
     server.close()
-    assert backup.restore(url, copy, tmp_path, ANN).undone == []
+    done = backup.restore(url, copy, tmp_path, ANN)
+    assert done.undone == []
+    done.ledger.close()
     own.close()
