@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote as quoted
 from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine, text
@@ -48,6 +50,8 @@ from srghn.files import sha256_file, sync_folder
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 #: Length and start of the bytes of a database file that SQLite locks while it is open.
 _SHARED_LOCK = (510, 0x40000002)
+#: Beginnings of SQLite's names of the errors of a file that is written.
+_WRITING = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE")
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,19 @@ def save(url: str, stem: Path) -> Path:
         os.replace(aside, target)
         sync_folder(target.parent)
     except OSError as error:
-        raise of_os_error(str(target), error) from error
+        raise _unmade(target, error.strerror or str(error)) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as where the folder is a file
+            aside.unlink(missing_ok=True)
     return target
+
+
+def _unmade(target: Path, cause: str) -> LedgerError:
+    """The fault of a backup's place, which is not the ledger's."""
+    return LedgerError(
+        f"cannot write the backup {target}: {cause}; nothing was changed: see to its folder and "
+        f"disk, or name another: srghn backup --to FOLDER"
+    )
 
 
 def restore(
@@ -185,8 +198,10 @@ def _reading(file: Path, still: bool = False) -> sqlite3.Connection:
 
 
 def _copy(source: Path, target: Path) -> None:
+    """Copy a database file; raises `LedgerError`, or `OSError` for what is wrong with `target`."""
     if not source.exists():
         raise fault(str(source), LedgerGone, "there is no such file")
+    target.touch()  # SQLite would not say which of the two cannot be opened
     try:
         with (
             contextlib.closing(_reading(source)) as old,
@@ -196,6 +211,9 @@ def _copy(source: Path, target: Path) -> None:
             new.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
             found = new.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
+        name = str(getattr(error, "sqlite_errorname", ""))
+        if name.startswith(_WRITING):  # the target's: the source is only read
+            raise OSError(errno.ENOSPC if "FULL" in name else errno.EIO, str(error)) from error
         raise fault(str(source), kind_of(error), str(error)) from error
     if found != "ok":
         raise LedgerError(f"the copy of {source} is not sound: {found}; srghn doctor says more")
@@ -263,7 +281,7 @@ def require_unused(file: Path, to: str) -> None:
         with file.open("rb+") as handle:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, *_SHARED_LOCK)
     except BlockingIOError as error:
-        raise _in_use(str(file), to, f"lsof {file} names it") from error
+        raise _in_use(str(file), to, f"lsof {quoted(str(file))} names it") from error
     except OSError:
         return  # it is missing, or cannot be written, which is told later
 
@@ -334,7 +352,8 @@ def _take(copy: Path, aside: Path) -> None:
         remedy = "take another backup"
         if str(error).endswith("srghn ledger upgrade"):
             url = f"sqlite:///{copy.absolute()}"
-            remedy = f"upgrade a copy of it first: SRGHN_DATABASE_URL={url} srghn ledger upgrade"
+            named = f"SRGHN_DATABASE_URL={quoted(url)}"
+            remedy = f"upgrade a copy of it first: {named} srghn ledger upgrade"
         elif str(error).endswith("srghn that wrote it"):
             remedy = "use the version of srghn that wrote it"
         cause = first_line(error.__cause__ or error).split("; ")[0].replace(str(aside), str(copy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from serving.registry import backup
 from serving.registry import database as opening
 from serving.registry.database import Database
 from serving.registry.faults import (
@@ -294,6 +296,38 @@ def test_on_a_full_disk_a_rollback_works_and_nothing_else(
     Ledger(f"sqlite:///{file}").close()
     assert reserve_of(file).stat().st_size == RESERVE_BYTES
     ledger.close()
+
+
+def test_a_place_that_takes_no_backup_is_not_taken_for_the_ledger(
+    ledger: Ledger, tmp_path: Path, small_disk: Path
+) -> None:
+    """At three in the morning "cannot use the ledger ...: restore a backup" is the wrong advice."""
+    ledger.note("drift", {"filling": "x" * 8000}, who=ANN)
+    url, occupied = f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "a-file"
+    occupied.write_text("")
+    copy = backup.save(url, small_disk / "ledger")
+    fill(small_disk)
+    for folder in (Path("/proc/none"), occupied, small_disk):
+        with pytest.raises(LedgerError) as caught:
+            backup.save(url, folder / "ledger")
+        assert str(caught.value).startswith(f"cannot write the backup {folder}/ledger-"), caught
+        assert "nothing was changed" in str(caught.value)
+    with pytest.raises(LedgerFull, match=f"ledger {small_disk}/own/ledger.db: .*make room"):
+        backup.restore(f"sqlite:///{small_disk}/own/ledger.db", copy, tmp_path, ANN)
+    assert ledger.verify() == ledger.count() == 1
+
+
+def test_the_command_for_a_held_ledger_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(*_: object) -> None:
+        raise BlockingIOError
+
+    file = tmp_path / "a b.db"
+    file.touch()
+    monkeypatch.setattr(fcntl, "lockf", held)
+    with pytest.raises(LedgerError, match=f"; lsof '{file}' names it"):
+        backup.require_unused(file, "restore")
 
 
 def test_on_a_full_disk_a_token_is_revoked(
