@@ -96,11 +96,12 @@ def check_attempts(
 
     Evaluations are counted for genome, policy, world and the mode that they were made in. So
     another manifest around the same genome makes another version but gives no new attempts. The
-    count restarts when a pass goes stale, or when a champion is replaced. They share one alpha:
+    count restarts when a pass in this mode goes stale, or a champion that passed in it is replaced.
+    They share one alpha:
     each takes 1 / its rule's attempts of it, so another rule must fit into what is left. `resumed`:
     this is the version's last attempt once more, perhaps by another rule.
     """
-    attempts = _attempts(connection, found)
+    attempts = _attempts(connection, found, mode)
     own = [one for one in attempts if one.version == found.version]
     if resumed and own:
         attempts.remove(own[-1])
@@ -133,16 +134,28 @@ class _Attempt:
     allowed: int | None = None
 
 
-def _attempts(connection: Connection, found: Version) -> list[_Attempt]:
-    """Each evaluation of the genome, in order."""
+def _attempts(connection: Connection, found: Version, mode: str) -> list[_Attempt]:
+    """Each evaluation of the genome since a pass in `mode` went stale, in order.
+
+    A pass in another mode says nothing of this one: where it goes stale each time the mode changes,
+    a genome that is good there had fresh attempts here without end.
+    """
     table, kin = schema.events, _kin(found)
-    last_stale = select(func.coalesce(func.max(table.c.seq), 0)).where(
+    over = select(table.c.seq, table.c.version).where(
         table.c.version.in_(kin), table.c.to_state.in_([State.STALE, State.RETIRED])
+    )
+    last_stale = next(
+        (
+            row.seq
+            for row in connection.execute(over.order_by(table.c.seq.desc())).all()
+            if rows.passed_mode(connection, row.version, row.seq) in (None, mode)
+        ),
+        0,
     )
     leases = select(table.c.version, table.c.action, table.c.evidence_sha256).where(
         table.c.version.in_(kin),
         table.c.to_state == State.EVALUATING,
-        table.c.seq > last_stale.scalar_subquery(),
+        table.c.seq > last_stale,
     )
     attempts: list[_Attempt] = []
     latest: dict[int, _Attempt] = {}

@@ -344,6 +344,24 @@ def test_a_manifest_that_names_another_mode_gives_no_new_attempts(
         steps.begin(in_mode(ledger, 5, "flipped"))
 
 
+def test_a_pass_in_another_mode_gives_no_new_attempts(ledger: Ledger, steps: Any) -> None:
+    """It goes stale whenever the mode changes, and each time three attempts had a whole alpha."""
+    steps.first()
+    version = in_mode(ledger, 1, "normal")
+    for _ in range(3):
+        steps.begin(version)
+        steps.judge(version, "inconclusive")
+    ledger.set_mode(POLICY, "icy", who=ANN)
+    steps.begin(version)
+    steps.judge(version)
+    ledger.set_mode(POLICY, "normal", who=ANN)
+    assert ledger.version(version).state == "STALE"
+    with pytest.raises(TransitionRefused, match="evaluated 3 times"):
+        steps.begin(version)
+    ledger.set_mode(POLICY, "icy", who=ANN)
+    steps.begin(version)  # there its pass went stale
+
+
 @pytest.mark.parametrize("end", ["failed", "rejected", "aborted"])
 def test_a_genome_that_was_turned_down_stays_so(ledger: Ledger, steps: Any, end: str) -> None:
     steps.first()
