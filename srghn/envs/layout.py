@@ -25,6 +25,13 @@ Kind = Literal["box", "discrete", "multidiscrete", "multibinary"]
 Path = tuple[str | int, ...]
 #: Keys of an array that is sent as base64 of its bytes, row-major and little-endian.
 ENCODED = {"b64", "shape", "dtype"}
+_NAMES = (
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
+    "float16", "float32", "float64",
+)  # fmt: skip
+_TYPES = [np.dtype(name).newbyteorder("<") for name in _NAMES]
+#: What a dtype may be called: its name, `<f4` or `f4`. Not `>f4`, whose bytes stand the other way.
+_DTYPES = {name: kind for kind in _TYPES for name in (kind.name, kind.str, kind.str[1:])}
 
 
 @dataclass(frozen=True)
@@ -322,14 +329,14 @@ def as_numbers(value: Any) -> NDArray[Any]:
 def _decoded(value: Mapping[str, Any]) -> NDArray[Any]:
     if set(value) != ENCODED:
         raise ValueError(f"an encoded array has the keys b64, shape and dtype, got {sorted(value)}")
-    try:
-        dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
-    except (TypeError, ValueError, SyntaxError):  # of `(2f4`
-        dtype = np.dtype(object)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"dtype {value['dtype']!r} is no number")
+    said, shape = value["dtype"], value["shape"]
+    dtype = _DTYPES.get(said) if isinstance(said, str) else None
+    if dtype is None:
+        raise ValueError(f"dtype {str(said)[:40]!r} is not one of {', '.join(_NAMES)}")
+    if not (isinstance(shape, list) and all(type(count) is int for count in shape)):
+        raise ValueError("shape is no list of whole numbers")
     data = base64.b64decode(value["b64"], validate=True)
-    return np.frombuffer(data, dtype).reshape([int(n) for n in value["shape"]])
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _expected(leaf: Leaf) -> str:

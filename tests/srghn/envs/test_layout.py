@@ -86,6 +86,30 @@ def test_an_array_may_come_as_base64_of_its_bytes() -> None:
     for wrong in ({"dtype": "object"}, {"shape": [6, 2]}, {"b64": "!"}, {"more": 1}):
         with pytest.raises(ObservationError, match="observation obs: expected an array of shape"):
             layout.flatten({**sent, **wrong})
+    for same in ("u1", "|u1"):
+        np.testing.assert_array_equal(layout.flatten({**sent, "dtype": same}), np.arange(6))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dtype": ">i2"}, "dtype '>i2' is not one of bool, uint8"),  # was read the other way round
+        ({"dtype": "f4," * 20_000}, r"dtype '[f4,]{40}' is not one of"),  # was parsed, at length
+        ({"dtype": ["<i2"]}, "is not one of"),
+        ({"shape": "2"}, "shape is no list of whole numbers"),
+        ({"shape": {"2": 1}}, "shape is no list of whole numbers"),
+        ({"shape": [2.9]}, "shape is no list of whole numbers"),
+        ({"shape": [True, 2]}, "shape is no list of whole numbers"),
+        ({"shape": [2**62, 4]}, "cannot reshape"),
+    ],
+)
+def test_a_type_or_shape_that_nobody_meant_is_refused(wrong: dict[str, Any], message: str) -> None:
+    layout = layout_of(spaces.Dict({"z": spaces.Box(-9, 9, (2,), np.int16)}))
+    sent = {"b64": base64.b64encode(b"\1\0\2\0").decode(), "shape": [2], "dtype": "<i2"}
+    np.testing.assert_array_equal(layout.flatten({"z": sent}), [1, 2])
+    with pytest.raises(ObservationError, match=message) as refused:
+        layout.flatten({"z": {**sent, **wrong}})
+    assert len(str(refused.value)) < 300
 
 
 @pytest.mark.parametrize(
