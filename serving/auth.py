@@ -91,8 +91,8 @@ class Keeper:
         """As `admit`, without the check of the policy; the caller does that later."""
         kind, _, given = (authorization or "").partition(" ")
         expected = f"Bearer and a token with scope {needed!r}"
-        if kind.lower() != "bearer" or not given:
-            raise Unauthorised(401, expected, kind[:20] or "nothing", needed)
+        if kind.lower() != "bearer" or not given:  # a token without "Bearer" is not repeated
+            raise Unauthorised(401, expected, "something else" if kind else "nothing", needed)
         token = await self.known_by(sha256_bytes(given.strip().encode()))
         if token is None:
             await asyncio.sleep(self._slow(caller))

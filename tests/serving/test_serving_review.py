@@ -271,6 +271,7 @@ def test_without_the_right_token_nothing_moves(
         ({}, 401),
         ({"Authorization": "Basic abc"}, 401),
         ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": "srghn_guess"}, 401),
         ({"Authorization": "Bearer srghn_guess"}, 401),
         (headers(gone), 401),
         (headers(infer), 403),
@@ -279,6 +280,7 @@ def test_without_the_right_token_nothing_moves(
         assert answer.status_code == status, answer.text
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert answer.json()["field"] == "Authorization"
+        assert "srghn_" not in answer.text  # clients log refusals
     if not path.endswith(("approve", "reject")):
         reviewer = tokens.add("ann", ["review"])
         assert client.post(path, json=body, headers=headers(reviewer)).status_code == 403
