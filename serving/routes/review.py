@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from functools import partial
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 from fastapi import APIRouter
@@ -33,6 +34,10 @@ router = APIRouter(tags=["review"])
 
 Reason = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"\S")]
 T = TypeVar("T", bound=Body)
+
+
+class _Step(Protocol):
+    def __call__(self, version: int, /, *, who: Who) -> None: ...
 
 
 class Decision(Body, frozen=True):
@@ -99,48 +104,33 @@ async def approve(request: Request, version: str) -> Response:
 @router.post("/v1/versions/{version}/reject", openapi_extra=body_of(Decision))
 async def reject(request: Request, version: str) -> Response:
     """Reject a version for good (scope review)."""
-    service = service_of(request)
-    return await _of_version(
-        request, version, lambda number, who: service.ledger.reject(number, who=who)
-    )
+    return await _of_version(request, version, service_of(request).ledger.reject)
 
 
 @router.post("/v1/versions/{version}/stale", openapi_extra=body_of(Decision))
 async def stale(request: Request, version: str) -> Response:
     """Mark a pass as no longer valid (scope review); the version's trial ends."""
-    service = service_of(request)
-    return await _of_version(
-        request, version, lambda number, who: service.ledger.mark_stale(number, who=who)
-    )
+    return await _of_version(request, version, service_of(request).ledger.mark_stale)
 
 
 @router.post("/v1/versions/{version}/revoke", openapi_extra=body_of(Decision))
 async def revoke(request: Request, version: str) -> Response:
     """Take a version out of service for good; a champion is rolled back (scope admin)."""
-    service = service_of(request)
-    return await _of_version(
-        request, version, lambda number, who: service.ledger.revoke(number, who=who)
-    )
+    return await _of_version(request, version, service_of(request).ledger.revoke)
 
 
 @router.post("/v1/versions/{version}/shadow", openapi_extra=body_of(Decision))
 async def shadow(request: Request, version: str) -> Response:
     """Make an approved version the shadow: it answers a copy of the traffic (scope admin)."""
     service = service_of(request)
-    return await _of_version(
-        request,
-        version,
-        lambda number, who: release.start_shadow(service.ledger, service.store, number, who),
-    )
+    start = partial(release.start_shadow, service.ledger, service.store)
+    return await _of_version(request, version, start)
 
 
 @router.post("/v1/versions/{version}/shadow/stop", openapi_extra=body_of(Decision))
 async def stop_shadow(request: Request, version: str) -> Response:
     """End a shadow; the version is approved as before (scope admin)."""
-    service = service_of(request)
-    return await _of_version(
-        request, version, lambda number, who: service.ledger.stop_shadow(number, who=who)
-    )
+    return await _of_version(request, version, service_of(request).ledger.stop_shadow)
 
 
 @router.post("/v1/holdback/stop", openapi_extra=body_of(Decision))
@@ -240,11 +230,11 @@ async def _read(request: Request, model: type[T]) -> T:
     return parse(msgspec.json.Decoder(model), body)
 
 
-async def _of_version(request: Request, version: str, step: Callable[[int, Who], None]) -> Response:
+async def _of_version(request: Request, version: str, step: _Step) -> Response:
     """Take a step of the version in the path, with the reason in the body."""
     said = await _read(request, Decision)
     found = await asyncio.to_thread(find, request, version)
-    return await _decide(request, said, lambda who: step(found.version, who), found.version)
+    return await _decide(request, said, lambda who: step(found.version, who=who), found.version)
 
 
 async def _decide(
