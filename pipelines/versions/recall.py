@@ -19,9 +19,9 @@ from pipelines.versions.release import Approval, Release, trial_rules
 from serving.registry.artefacts import replace, sync_tree
 from serving.registry.records import Version, Who
 from serving.registry.states import State
-from srghn.candidates.candidate import MANIFEST, Candidate
+from srghn.candidates.candidate import Candidate
 from srghn.envs import EnvVersion
-from srghn.errors import ConfigError, TransitionRefused
+from srghn.errors import ConfigError, SrghnError, TransitionRefused
 from srghn.files import atomic_write, one_at_a_time
 from srghn.inference.verdict import Verdict
 
@@ -141,10 +141,21 @@ def _tables(release: Release, found: Version) -> Workspace:
 
 
 def _laid_out(release: Release, found: Version) -> Workspace | None:
-    """The workspace of a recall; None if there is none, or no whole one."""
+    """The workspace of a recall; None if there is none, or no whole one.
+
+    One of the same number may be of a version that a restore of the ledger has undone.
+    """
     workspace = find_workspace(release.settings, _name(found))
-    whole = workspace and (workspace.candidate / MANIFEST).is_file() and workspace.run.is_dir()
-    return workspace if whole else None
+    if workspace is None or not workspace.run.is_dir():
+        return None
+    try:
+        laid = (
+            Candidate.load(workspace.candidate).digest,
+            EnvVersion.load(workspace.env_version).fingerprint,
+        )
+    except SrghnError:  # it was cut off, or damaged
+        return None
+    return workspace if laid == (found.digest, found.env_fingerprint) else None
 
 
 def _lay_out(release: Release, found: Version, world: EnvVersion) -> Workspace:

@@ -22,6 +22,7 @@ from pipelines.versions.release import Release
 from pipelines.versions.replay import replay
 from serving.control.loading import load
 from serving.registry.records import Who
+from srghn.candidates.candidate import Candidate
 from srghn.config import Returns, RunParams, Wrapper
 from srghn.envs import pin
 from srghn.errors import ConfigError, TransitionRefused
@@ -155,6 +156,17 @@ def test_what_two_recalls_left_that_fell_over_each_other_is_replaced(
     assert recall(retired.release, 1, world, "normal", ANN) == number
     assert found.exists()
     assert whole(retired, number)
+
+
+def test_the_workspace_of_a_version_that_a_restore_undid_is_replaced(retired: Home) -> None:
+    """Its number was given anew, and the verdict on the other candidate was refused each time."""
+    release, world = retired.release, served_world(retired.release, "policy")
+    number = recall(release, 1, world, "normal", ANN)
+    left = retired.settings.workspaces / f"recall-{number}" / "data" / "candidate"
+    shutil.rmtree(left)
+    shutil.copytree(release.store.path(release.ledger.version(2).digest), left)
+    assert recall(release, 1, world, "normal", ANN) == number
+    assert Candidate.load(left).digest == release.ledger.version(number).digest
 
 
 def test_what_was_withdrawn_or_is_served_is_not_recalled(retired: Home) -> None:
