@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from srghn.errors import ConfigError
@@ -78,13 +79,19 @@ _OWN: tuple[Callable[[float], bool], str] = (math.isfinite, "a number")
 class Perturbation:
     """One kind at one severity; `str` gives `kind:severity`, and `parse` reads it back.
 
-    Raises `ConfigError` for a severity outside the kind's range.
+    Raises `ConfigError` for a severity outside the kind's range. An environment of one's own has
+    kinds of its own, so whether it has this one is said where the two meet: by `Task` and `make`.
     """
 
     name: str
     severity: float
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and isinstance(self.severity, Real)):
+            raise ConfigError(
+                "a perturbation is a kind's name and a severity, such as "
+                f"Perturbation({NOISE!r}, 0.1), got ({self.name!r}, {self.severity!r})"
+            )
         fits, expected = _range(self.name)
         if not (math.isfinite(self.severity) and fits(self.severity)):
             raise ConfigError(

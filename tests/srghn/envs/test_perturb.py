@@ -110,6 +110,12 @@ def test_severity_out_of_range_is_refused(text: str, expected: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize("given", [(3, 0.1), ("observation_noise", "much"), ("gravity", None)])
+def test_what_is_no_kind_and_severity_is_refused_in_one_line(given: tuple[Any, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"such as Perturbation\('observation_noise', 0.1\), got"):
+        Perturbation(*given)
+
+
 def test_lunar_lander_refuses_more_gravity_than_gymnasium_does() -> None:
     with pytest.raises(EnvVersionError, match="-12"):
         version_of("LunarLander-v3").make("normal", parse("gravity:1.3"))
