@@ -65,7 +65,9 @@ class Application(FastAPI):
         handler = hot.find(scope)
         if handler is not None:
             await hot.answer(handler, scope, receive, send)
-        elif scope["method"] == "HEAD":
+            return
+        scope = self.service.sessions.alone(scope)
+        if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
             await in_task(super().__call__(scope, receive, without_body(send)))
         else:
@@ -84,6 +86,7 @@ class Application(FastAPI):
             self._hosts.add(host)
 
     async def _refuse(self, error: BadRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = self.service.sessions.alone(scope)
         said = await refuse(Request(scope), error, self.service.sessions)
         await said(scope, receive, send)
 

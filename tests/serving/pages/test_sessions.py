@@ -9,6 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+import starlette.requests
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
@@ -120,6 +121,30 @@ def test_a_cookie_that_is_not_ours_is_none(
     client.cookies.clear()
     said = f"{name}={change or sealed[:-4] + 'AAAA'}".encode()
     assert client.get("/episode", headers={b"cookie": said}).status_code == 401
+
+
+def test_no_cookie_but_the_session_s_is_parsed(
+    home: Any, tokens: Tokens, browse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quoted one of 32 KB stopped the worker for seconds, on any route but the hot path's."""
+    client, parsed = browse(), list[str]()
+    tokens.add("root", ["admin"])
+    sign_in(client, tokens.add("ann", ["review"]))
+    name, sealed = next(iter(client.cookies.items()))
+    client.cookies.clear()
+    parse = starlette.requests.cookie_parser
+    noted = lambda said: parsed.append(said) or parse(said)  # noqa: E731
+    monkeypatch.setattr("starlette.requests.cookie_parser", noted)
+    bad, own = 'a="' + "\\" * 100 + '"', f"{name}={sealed}"
+    for cookies in (f"{bad}; {own}; b=c", f"{own};{bad}", f"x{own}; {bad}"):
+        status = 200 if cookies != f"x{own}; {bad}" else 401
+        assert client.get("/episode", headers={"cookie": cookies}).status_code == status
+        for path in ("/", "/health/live", "/v1/champion", "/nothing", "/v1/policies/none/act"):
+            client.get(path, headers={"cookie": cookies, "accept": "text/html"})
+        client.get("/", headers={"cookie": cookies, "accept": "text/html", "host": "a.example"})
+        client.post("/v1/rollback", json={"reason": "why"}, headers={"cookie": cookies})
+    assert own in parsed
+    assert set(parsed) == {own}
 
 
 def test_a_session_reads_what_is_closed_and_changes_nothing_over_the_api(
