@@ -72,10 +72,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
 
 
-def unknown(path: str, node: Any) -> str:
+def unknown(path: str, node: Any, what: str = "parameter") -> str:
     """Says so of a key, and which of `node` is the nearest to it."""
     known = node if isinstance(node, dict) else ()
-    return f"unknown parameter {path!r}; {nearest(path.rsplit('.', 1)[-1], known)}"
+    return f"unknown {what} {path!r}; {nearest(path.rsplit('.', 1)[-1], known)}"
 
 
 def set_otherwise(assignments: Iterable[str], key: str, value: str) -> bool:
@@ -88,17 +88,22 @@ def set_otherwise(assignments: Iterable[str], key: str, value: str) -> bool:
     return False
 
 
-def explain(error: ValidationError, prefix: str = "", model: type[BaseModel] | None = None) -> str:
+def explain(
+    error: ValidationError,
+    prefix: str = "",
+    model: type[BaseModel] | None = None,
+    what: str = "parameter",
+) -> str:
     """Pydantic's errors in one line: the path of each bad value, what was expected, what it got.
 
-    `model` is what was validated, whose names an unknown one is compared with; with a `prefix`,
-    paths are variables of the environment.
+    `model` is what was validated, whose names an unknown one is compared with; `what` they are
+    called. With a `prefix`, paths are variables of the environment.
     """
     lines = []
     for item in error.errors():
         path = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
-            lines.append(unknown(path, _fields(model, item["loc"][:-1])))
+            lines.append(unknown(path, _fields(model, item["loc"][:-1]), what))
         else:  # a rule about all of them has no path
             name = f"{prefix}{path.upper()}: " if prefix else f"{path}: "
             lines.append(f"{name if path else ''}{told(item)}")

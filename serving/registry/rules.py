@@ -11,6 +11,7 @@ from serving.registry import rows, schema
 from serving.registry.steps import Step
 from serving.trial.assignment import BUCKETS
 from serving.trial.rules import GuardTerms, TrialTerms
+from srghn.config import explain
 from srghn.errors import ConfigError
 
 
@@ -140,12 +141,8 @@ def parse_rules(data: dict[str, object]) -> DeploymentRules:
     try:
         return DeploymentRules.model_validate(data)
     except ValidationError as error:
-        item = error.errors()[0]
-        name = ".".join(map(str, item["loc"])) or "rules"
-        known = ", ".join(DeploymentRules.model_fields)
-        raise ConfigError(
-            f"deployment rule {name}: {item['msg']}, got {item['input']!r}; known: {known}"
-        ) from error
+        said = explain(error, model=DeploymentRules, what="deployment rule")
+        raise ConfigError(f"deployment rules: {said}") from error
 
 
 def current_rules(connection: Connection, policy: str) -> DeploymentRules:

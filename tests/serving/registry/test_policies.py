@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -144,16 +145,18 @@ def test_deployment_rules_are_events_with_actor_and_reason(ledger: Ledger) -> No
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "said"),
     [
-        {"approver": "nobody"},
-        {"poster_share": 0.0},
-        {"speed": 1},
-        {"holdback": {"share": 0.00004}},
+        ({"approver": "nobody"}, "approver: expected 'anyone' or 'person', got 'nobody'"),
+        ({"poster_share": 0.0}, "poster_share: expected more than 0, got 0.0"),
+        ({"speed": 1}, "unknown deployment rule 'speed'; known: approver, two_persons"),
+        ({"holdback": {"share": 0.00004}}, "holdback.share: expected at least 0.0001, got 4e-05"),
+        ({"trial": {"margn": 1}}, "unknown deployment rule 'trial.margn'; did you mean 'margin'?"),
+        ({"adapt": {"x": 1}}, "unknown deployment rule 'adapt.x'; known: act, set_mode, approve"),
     ],
 )
-def test_a_rule_that_is_none_is_named(data: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=f"deployment rule {next(iter(data))}"):
+def test_a_rule_that_is_none_is_named(data: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"deployment rules: {re.escape(said)}"):
         parse_rules(data)
 
 
