@@ -6,6 +6,7 @@ no body and no token. It holds no version either, because a trial must not revea
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("srghn")
         self._propagator = TraceContextTextMapPropagator()
+        # it warns of each wrong context, and callers must not fill the log
+        logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request within a span."""

@@ -64,6 +64,19 @@ def test_without_a_caller_it_begins_a_trace_and_a_wrong_context_is_none(traced: 
         assert f"{span.context.trace_id:032x}" in answer.headers["traceparent"]
 
 
+def test_a_wrong_context_is_not_logged(traced: Any, caplog: pytest.LogCaptureFixture) -> None:
+    client, _ = traced
+    whole = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    for given in (
+        {"traceparent": "0" * 1000},
+        {**whole, "tracestate": "a" * 9000},
+        {**whole, "tracestate": "no member"},
+        {**whole, "tracestate": "a=b,a=c"},
+    ):
+        assert client.post("/v1/act", json=OBSERVATION, headers=given).status_code == 200
+    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 def test_a_caller_that_does_not_sample_is_followed(traced: Any) -> None:
     client, spans = traced
     sent = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
