@@ -19,10 +19,10 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.faults import UNWRITABLE, LedgerGone
+from serving.registry.faults import UNWRITABLE, LedgerGone, fault
 from serving.registry.interfaces import difference
 from serving.registry.ledger import POLICY, Ledger
-from serving.registry.records import Canary, Champion
+from serving.registry.records import Canary, Champion, Event
 from serving.registry.states import State
 from serving.trial.assignment import exact_weight, trial_key
 from srghn.errors import ArtefactError, LedgerError
@@ -75,6 +75,7 @@ class Follower:
         self._surveyed = self._seen
         self._loading: float | None = None  # since when a version is being loaded
         self._moment: int | None = None
+        self._last: Event | None = None  # the last one that was seen
 
     async def run(self) -> None:
         """Look at the ledger until cancelled, in a separate thread; errors do not end it."""
@@ -118,6 +119,7 @@ class Follower:
         with self._lock:
             try:
                 self._ledger.database().require()
+                self._require_history()
                 self._follow()
                 if self._beside(lambda: self.controller.judge(self.served)) or self._beside(
                     self.window.judge
@@ -173,6 +175,19 @@ class Follower:
                 draining = {**self.served.draining, version: loaded}
                 self.served = replace(self.served, draining=draining)
             return loaded
+
+    def _require_history(self) -> None:
+        """Raise `LedgerGone` if the history has lost what was seen of it.
+
+        An older copy of the file, or a replica that is behind, may have taken its place: what was
+        withdrawn since would be served again.
+        """
+        if self._last is None:
+            return
+        found = self._ledger.events(since=self._last.seq - 1, limit=1)
+        if not found or found[0].hash != self._last.hash:
+            said = f"event {self._last.seq}, which was seen, is gone or another: it was wound back"
+            raise fault(self._ledger.database().name, LedgerGone, said)
 
     def _follow(self) -> None:
         self._beside(self._ledger.expire)  # what is overdue can be served
@@ -317,7 +332,8 @@ class Follower:
         found = self._ledger.events(since=view.seq)
         events = [event for event in found if event.policy == self._policy]
         view.add(events, [event.moment for event in events])
-        view.seq = found[-1].seq if found else view.seq
+        if found:
+            self._last, view.seq = found[-1], found[-1].seq
         judged = [event for event in events if event.from_state == State.EVALUATING]
         if judged and judged[-1].evidence_sha256:
             view.add_checks(self._ledger.evidence(judged[-1].evidence_sha256))

@@ -492,9 +492,12 @@ class Ledger:
         MLflow is to get all again: it has what was undone. Only `serving.registry.backup.restore`
         calls it.
         """
+
+        def again(connection: Connection) -> None:
+            connection.execute(update(schema.outbox).values(delivered=False))
+
         self._witness.head("restore", who)
-        again = update(schema.outbox).values(delivered=False)
-        self.note("restore", evidence, who=who, also=lambda connection: connection.execute(again))
+        self.note("restore", evidence, who=who, also=again)
 
 
 def _check_texts(action: str, what: str, *texts: str) -> None:

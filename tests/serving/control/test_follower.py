@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from serving.control import follower as following
 from serving.control.follower import SURVEY_POLLS, Follower
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.policy import PolicyService
+from serving.registry import schema
 from serving.registry.artefacts import ArtefactStore
 from serving.registry.faults import LedgerFull, LedgerLocked, LedgerReadOnly, fault
 from serving.registry.ledger import Ledger
@@ -65,6 +67,28 @@ def test_a_survey_that_fails_leaves_the_server_ready(ledger: Ledger, tmp_path: P
         follower.poll()
     assert follower.served.problem == before
     assert "this key was used" not in str(before)
+    follower.close()
+
+
+def test_a_history_that_is_wound_back_under_a_server_is_not_followed(home: Any) -> None:
+    """A copy over the file, or a replica that was behind: what was withdrawn was served again."""
+    first, second = home.first(), home.second(bias=0.3)
+    follower = Follower(home.ledger, home.store, Metrics(POLICY), Limits())
+    follower.poll()
+    seen = home.ledger.count()
+    champion = home.ledger.champion()
+    with home.ledger._database.write() as connection:
+        schema.unguard(connection)
+        for table in (schema.outbox, schema.events):
+            connection.execute(table.delete().where(table.c.seq > seen - 1))
+        row = update(schema.champion).where(schema.champion.c.policy == POLICY)
+        connection.execute(row.values(version=first))
+        schema.guard(connection)
+    follower.poll()
+    problem = str(follower.problem)
+    assert f"event {seen}, which was seen, is gone or another: it was wound back" in problem
+    assert follower.served.champion is not None
+    assert follower.served.champion.version == champion.version == second
     follower.close()
 
 
@@ -234,6 +258,7 @@ def hanging(home: Any, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -
     home.second(bias=0.3)
     monkeypatch.setattr(owner, name, hangs)
     look = threading.Thread(target=follower.poll)
+    follower._seen = time.monotonic()  # a busy machine took its time for those steps
     look.start()
     assert reached.wait(20)
     time.sleep(0.6)
