@@ -27,7 +27,8 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 #: The test files that take longest, the longest first: they begin first, so that none ends alone.
-#: Any file that takes more than 20 seconds belongs here (`--durations=0`).
+#: Any file that takes more than 20 seconds belongs here (`--durations=0`), and any of more than ten
+#: that would be among the last.
 FIRST = (
     "pipelines/demo/test_demo.py",
     "pipelines/runs/test_dvc.py",
@@ -47,6 +48,9 @@ FIRST = (
     "pipelines/runs/test_work.py",
     "pipelines/runs/test_cut_off.py",
     "pipelines/runs/test_ends.py",
+    "serving/registry/test_policies.py",
+    "test_readme.py",
+    "test_packaging.py",
 )
 #: Folder in memory, and what must be free there: many times what is there at once.
 MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
