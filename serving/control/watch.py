@@ -3,7 +3,8 @@
 Returns are clipped and scaled as in a trial. The promise is the lower bound of the gate's primary
 mean, minus a margin. While the mean in service keeps it, at least `run_length` outcomes pass on
 average before a false alarm (`srghn.inference.detect`). After an alarm the mirrored detector looks
-for recovery. An alarm lasts until recovery or a promotion restarts the watch.
+for recovery. An alarm lasts until recovery or a promotion restarts the watch; one for missing
+outcomes outlasts a promotion, or the fault would be what is expected of the next champion.
 
 Outcomes count in order of start, because failures are short and report first: in order of arrival
 a sound champion looks bad whenever many episodes begin at once. An episode that still runs holds
@@ -264,7 +265,7 @@ class Watch:
             said = f"{state.outcomes} of {posted} outcomes count"
             status, why = "blind", f"{said}; the others are beyond their token's `poster_share`"
         if state.missing and state.answers:
-            heard = [_in_time(row) for row in over if _is_of(champion, row) and self._hears(row)]
+            heard = [_in_time(row) for row in over if self._hears(row)]
             lost = (
                 f"outcomes are missing or late: {heard.count(False)} of the last {len(heard)} "
                 "episodes have none by their deadline"
@@ -321,7 +322,14 @@ class Watch:
             return None
         margin = self._ledger.deployment_rules(self._policy).watch.margin
         mean = min(max(float(promise) - margin, 0.001), 0.999)
-        return WatchState(champion.generation, Detector(mean, "fall"))
+        state = WatchState(champion.generation, Detector(mean, "fall"))
+        if not data.get("missing"):
+            return state
+        # Under the champion before more than it accepted was missing: a fault, and not what is
+        # expected from now on.
+        before = WatchState.from_json(data)
+        kept = {name: getattr(before, name) for name in ("answers", "missing", "before", "more")}
+        return replace(state, **kept)
 
     def _listening(self, state: WatchState, now: float) -> WatchState:
         """The state with a detector of missing outcomes, if the policy ever had an outcome.

@@ -575,6 +575,33 @@ def test_a_share_of_missing_outcomes_that_is_accepted_ends_the_alarm(served: Ser
     assert served.events() == [MISSING, POSTED, MISSING]
 
 
+def test_what_raised_the_alarm_for_missing_outcomes_is_not_expected_of_the_next_champion(
+    served: Served,
+) -> None:
+    """A promotion ended the alarm, and half of all outcomes could be missing from then on."""
+
+    def play(lost: bool) -> None:
+        for _ in range(40):
+            served.play(0.8, 2)
+            served.play(0.8, 1, ended=not lost)
+        served.watch.look()
+
+    play(lost=True)
+    assert served.events() == [MISSING]
+    running = served.ledger.watch_state()
+    assert running is not None
+    of_another = {**running.state, "generation": 0}
+    assert served.ledger.advance_watch(POLICY, running.n, running.n, of_another)
+    assert served.watch.view().status == "missing"
+    assert served.watch.view().outcomes == 0
+    play(lost=True)
+    assert (served.events(), served.watch.view().status) == ([MISSING], "missing")
+    play(lost=False)
+    assert (served.events(), served.watch.view().status) == ([MISSING, POSTED], "steady")
+    play(lost=True)
+    assert served.events() == [MISSING, POSTED, MISSING]
+
+
 def test_what_was_missing_before_is_measured_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
