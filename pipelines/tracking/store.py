@@ -22,6 +22,8 @@ from srghn.files import one_at_a_time
 
 #: Table -> the column that holds a location.
 LOCATIONS = {"runs": "artifact_uri", "logged_models": "artifact_location"}
+#: Beginnings of SQLite's names of the errors of a file that this user may not use.
+_CLOSED = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
 
 
 def artifacts(settings: Settings) -> str:
@@ -50,13 +52,24 @@ def prepare_store(settings: Settings) -> None:
 
 def _unusable(database: Path, error: Exception) -> ServiceError:
     said = error.strerror if isinstance(error, OSError) else first_line(error)
-    how = (
-        "it is not damaged: make room on its disk, then run srghn sync"
-        if is_full(error)
-        else "mend it, or move it away and run srghn sync --all, which writes every version and "
-        "run into a new one"
-    )
-    return ServiceError(f"MLflow's database {database} cannot be used: {said}; {how}")
+    return ServiceError(f"MLflow's database {database} cannot be used: {said}; {_remedy(error)}")
+
+
+def _remedy(error: Exception) -> str:
+    """What to do; only a damaged database may be moved away."""
+    known = str(getattr(error, "sqlite_errorname", ""))
+    if is_full(error):
+        then = "make room on its disk"
+    elif known.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        then = "wait for the process that holds it, or end that"
+    elif isinstance(error, PermissionError) or known.startswith(_CLOSED):
+        then = "let this user write it and its folder"
+    else:
+        return (
+            "mend it, or move it away and run srghn sync --all, which writes every version and "
+            "run into a new one"
+        )
+    return f"it is not damaged: {then}, then run srghn sync"
 
 
 def _is_whole(database: Path) -> bool:

@@ -364,6 +364,30 @@ def test_a_full_disk_is_no_damage_of_mlflows_database(
         store.prepare_store(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "then"),
+    [
+        ("SQLITE_BUSY", "it is not damaged: wait for the process that holds it, or end that"),
+        ("SQLITE_READONLY_DIRECTORY", "it is not damaged: let this user write it and its folder"),
+        ("SQLITE_CORRUPT", "mend it, or move it away"),
+    ],
+)
+def test_only_a_damaged_database_of_mlflow_is_to_be_moved_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, then: str
+) -> None:
+    """A locked one was, too, and with it all that it had."""
+    fault = sqlite3.OperationalError("as SQLite says it")
+    fault.sqlite_errorname = name
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    settings = Settings(home=tmp_path).resolved()
+    monkeypatch.setattr(store, "_is_whole", fail)
+    with pytest.raises(ServiceError, match=f"as SQLite says it; {then}"):
+        store.prepare_store(settings)
+
+
 class FakeStore:
     """MLflow's store, whose migrations are those of a database that is there, or fail at it."""
 
