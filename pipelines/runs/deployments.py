@@ -232,7 +232,7 @@ class Prefect:
     def going(self, schedule: str | None = None) -> list[FlowRun]:
         """Flow runs that are not over, of one schedule or of all."""
         tags = [TAG, schedule] if schedule else None
-        return self._own(
+        found = self._own(
             self.client.read_flow_runs(
                 flow_filter=FlowFilter(name=FlowFilterName(any_=[evolve_and_gate.name])),
                 flow_run_filter=FlowRunFilter(
@@ -241,6 +241,8 @@ class Prefect:
                 ),
             )
         )
+        # a schedule may have the name of a tag that each run has
+        return [run for run in found if schedule in (None, run.parameters.get("schedule"))]
 
     def latest(self, run_id: str) -> FlowRun | None:
         """The flow run that worked on a run last; None where no worker did."""

@@ -259,3 +259,16 @@ def test_a_run_is_handed_on_though_prefect_lost_its_database(
             prefect.go_on("one", "hourly", "manual", 1)
     assert [run.deployment_id for run in client.made] == 2 * ["id-run"]
     assert list(client.deployed) == ["run"]
+
+
+def test_a_schedule_with_the_name_of_our_tag_has_its_own_runs_alone(
+    settings: Settings, client: Client
+) -> None:
+    """Each run of another schedule was taken for its own, and its firings were skipped."""
+    client.flow_runs = [
+        SimpleNamespace(name=name, work_pool_name=None, parameters={"schedule": name})
+        for name in ("srghn", "nightly")
+    ]
+    with Prefect(settings) as prefect:
+        assert [run.name for run in prefect.going("srghn")] == ["srghn"]
+        assert len(prefect.going()) == 2
