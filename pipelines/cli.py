@@ -37,7 +37,7 @@ from pipelines.commands import (
     watch,
 )
 from pipelines.services.processes import extend_import_path
-from pipelines.stdout import kept_stdout
+from pipelines.stdout import kept_stdout, refused
 from srghn import __version__
 from srghn.errors import ConfigError, SrghnError, is_full
 from srghn.extras import MissingExtra, needed
@@ -252,10 +252,12 @@ def _is_written() -> bool:
     """Whether stdout takes what it was given; where it does not, it is hushed."""
     try:
         sys.stdout.flush()
+        taken = not refused()
     except OSError:
+        taken = False
+    if not taken:
         _hush()
-        return False
-    return True
+    return taken
 
 
 def _hush() -> None:

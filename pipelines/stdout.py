@@ -5,18 +5,37 @@ A line on stdout that is not the command's would break its JSON, or the file tha
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import TextIO
+from typing import Any, TextIO
 
 _kept: TextIO | None = None
+
+
+class _Watched(io.FileIO):
+    """A file that remembers that it did not take a write: a full buffer is lost with its error."""
+
+    refused = False
+
+    def write(self, data: Any) -> Any:
+        try:
+            return super().write(data)
+        except OSError:
+            _Watched.refused = True
+            raise
 
 
 def stdout() -> TextIO:
     """Where a command writes what it was asked for."""
     return _kept or sys.stdout
+
+
+def refused() -> bool:
+    """Whether a command's words found no room, or nobody who reads them."""
+    return _Watched.refused
 
 
 @contextmanager
@@ -43,8 +62,10 @@ def _apart(stream: TextIO) -> TextIO:
     except OSError:  # no file: in tests
         return stream
     stream.flush()
-    apart = open(  # noqa: SIM115  open until the process ends
-        os.dup(old), "w", encoding=stream.encoding, errors=stream.errors, closefd=False
+    _Watched.refused = False
+    raw = _Watched(os.dup(old), "w", closefd=False)  # open until the process ends
+    apart = io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=raw.isatty()
     )
     os.dup2(new, old)
     return apart

@@ -33,8 +33,12 @@ def _found(name: str, root: str) -> bool:
 
 def main() -> None:
     """Entry point of the command `srghn`."""
-    ours_first()
-    import_module("pipelines.cli").main()
+    try:
+        ours_first()
+        import_module("pipelines.cli").main()
+    except KeyboardInterrupt:  # during the imports, which take seconds on a busy machine
+        sys.stderr.write("srghn: stopped\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 
 from srghn.envs.registry import load_object
 from srghn.errors import EnvVersionError
-from srghn.start import OURS
+from srghn.start import OURS, main
 
 
 @pytest.fixture
@@ -38,6 +38,21 @@ def test_the_command_finds_our_packages_and_so_do_its_children(theirs: Path) -> 
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import serving.app'])"
     done = run(theirs, "-c", f"from srghn.start import ours_first; ours_first(); {child}")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_during_the_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They take seconds on a busy machine; the command itself handles what comes after them."""
+
+    def stopped(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("srghn.start.import_module", stopped)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "srghn: stopped\n"
 
 
 def test_nothing_changes_where_no_folder_hides_ours(tmp_path: Path) -> None:
