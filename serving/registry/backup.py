@@ -120,6 +120,8 @@ def restore(
     file = sqlite_path(parsed)
     if not copy.is_file():
         raise LedgerError(f"there is no backup {copy}; srghn backup makes one")
+    if file is not None and file.exists() and copy.samefile(file):
+        raise LedgerError(f"{copy} is the ledger itself; name a backup of it, or make one first")
     kept: Path | None
     if file is None:
         with _no_writer(parsed) as connection:  # whose step would be undone without a word

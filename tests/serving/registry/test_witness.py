@@ -374,6 +374,8 @@ def test_a_backup_that_is_damaged_is_not_restored(
     )
     with pytest.raises(LedgerError, match="there is no backup"):
         backup.restore(f"sqlite:///{file}", tmp_path / "none.db", tmp_path, ANN)
+    with pytest.raises(LedgerError, match="is the ledger itself"):
+        backup.restore(f"sqlite:///{file}", file, tmp_path, ANN)
     assert ledger.verify() == 5
 
 
