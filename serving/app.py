@@ -18,7 +18,7 @@ from serving.description import describe
 from serving.door import Auth
 from serving.eager import in_task
 from serving.hot import HotPath
-from serving.http import RequestIds, host_header, host_of, without_body
+from serving.http import RequestIds, host_header, host_of, path_of, without_body
 from serving.limits import Limits
 from serving.pages.refusals import fail, refuse
 from serving.policy import PolicyService
@@ -55,16 +55,19 @@ class Application(FastAPI):
             await self.tracing.run(self._answer, scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = host_header(scope)
         try:
-            self._check_host(scope)
+            if host not in self._hosts:
+                self._check_host(host, host_of(scope))
             scope = self.service.direct(scope)
         except BadRequest as error:
             await self._refuse(error, scope, receive, send)
             return
         hot = self._hot_of(scope.get(OF) or self.service.default)
-        handler = hot.find(scope)
+        path = path_of(scope)
+        handler = hot.find(scope["method"], path)
         if handler is not None:
-            await hot.answer(handler, scope, receive, send)
+            await hot.answer(handler, path, scope, receive, send)
             return
         scope = self.service.sessions.alone(scope)
         if scope["method"] == "HEAD":
@@ -73,12 +76,8 @@ class Application(FastAPI):
         else:
             await in_task(super().__call__(scope, receive, send))
 
-    def _check_host(self, scope: Scope) -> None:
-        """Raise `BadRequest` (421) for a request to a host name that is not served."""
-        host = host_header(scope)
-        if host in self._hosts:
-            return
-        name = host_of(scope)
+    def _check_host(self, host: bytes, name: str) -> None:
+        """Raise `BadRequest` (421) if the host name in a header is not served."""
         if not self.service.settings.serves(name):
             hint = "SRGHN_HOSTS sets the names that this server answers to"
             raise BadRequest(421, "Host", "one that is served here", repr(name[:80]), hint=hint)

@@ -12,6 +12,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from serving.access import ADMIN, INFER, OPEN, OUTCOME, READ, SESSION, needed_by
+from serving.http import path_of
 from serving.schemas import BadRequest
 from serving.tokens import Token, Tokens
 from srghn.files import sha256_bytes
@@ -63,8 +64,7 @@ class Keeper:
 
     def closed(self, scope: Scope) -> str | None:
         """The scope that a request needs; None if it is open to all."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        needed = needed_by(scope["method"], path)
+        needed = needed_by(scope["method"], path_of(scope))
         if needed in (OPEN, SESSION) or (needed is None and not _leads_anywhere(scope)):
             return None
         if needed == READ:

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.access import about
 from serving.auth import Keeper, Unauthorised, caller_of, check_policy
+from serving.http import path_of
 from serving.pages.refusals import fail, refuse
 from serving.service import policy_of
 from serving.sessions import Sessions
@@ -41,8 +42,7 @@ class Auth:
 
     async def _admit(self, request: Request, needed: str) -> Token:
         token = await self._known(request, needed)
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        later, policy = about(request.method, path, policy_of(request).name)
+        later, policy = about(request.method, path_of(request.scope), policy_of(request).name)
         if not later:
             check_policy(token, policy, needed)
         return token

@@ -86,11 +86,10 @@ class HotPath:
             f"/v2/models/{policy.name}/infer": self._infer,
         }
 
-    def find(self, scope: Scope) -> Handler | None:
+    def find(self, method: str, path: str) -> Handler | None:
         """The handler of a request, or None if it is not for the hot path."""
-        if scope["method"] != "POST":
+        if method != "POST":
             return None
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         found = self._handlers.get(path)
         if found is not None:
             return found
@@ -100,10 +99,11 @@ class HotPath:
             return self._infer_version
         return None
 
-    async def answer(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(
+        self, handler: Handler, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Answer one request, count it and time it. Errors become answers with a text."""
         counts, begun = self._counts, time.perf_counter()
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         call = Call(scope, receive, send, path, self._room)
         route, status = "none", 500
         counts.inflight(1)

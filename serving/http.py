@@ -64,10 +64,17 @@ class RequestIds:
 
 def host_header(scope: Scope) -> bytes:
     """The header Host of a request; empty without one."""
-    for name, value in scope["headers"]:  # mostly the first
+    found: bytes
+    for name, found in scope["headers"]:  # mostly the first
         if name == b"host":
-            return bytes(value)
+            return found
     return b""
+
+
+def path_of(scope: Scope) -> str:
+    """The path of a request, without the prefix that a proxy strips."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def host_of(scope: Scope) -> str:

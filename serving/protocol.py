@@ -113,7 +113,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._answer:
             self._flush()
-        if self._over:
+        if self._last or self.transport.is_closing():
             return
         self._receiving, self._chunk = True, len(data)
         if self._stage == _HEAD:
@@ -131,11 +131,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving = False
         if self._stage != self._timed:
             self._time()
-
-    @property
-    def _over(self) -> bool:
-        """Whether nothing more of this client is read."""
-        return bool(self._last) or self.transport.is_closing()
 
     def _parse(self, data: bytes) -> None:
         """As uvicorn's, but nothing is logged: a client cannot fill the log."""
@@ -158,7 +153,7 @@ class GuardedProtocol(HttpToolsProtocol):
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             self._turn_away(405, _TUNNEL)
-        if self._over:
+        if self._last or self.transport.is_closing():
             return b""
         lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         return b"".join([b"%b %b HTTP/%b\r\n" % (method, self.url, version), *lines, b"\r\n", rest])
@@ -182,17 +177,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._turn_away(431, _LONG)
         if self._reserved and b"/health/" not in self.url:
             self._turn_away(503, _BUSY, _RETRY)
-        if not (self._over or self.parser.should_upgrade()):
+        if not (self._last or self.transport.is_closing() or self.parser.should_upgrade()):
             self._stage = _BODY
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._beside -= len(body)
-        if not self._over:
+        if not (self._last or self.transport.is_closing()):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not (self._over or self.parser.should_upgrade()):
+        if not (self._last or self.transport.is_closing() or self.parser.should_upgrade()):
             self._stage = _IDLE
             super().on_message_complete()
 
@@ -349,7 +344,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
         self._timed = self._stage
-        if self._stage != _IDLE and not self._over:
+        if self._stage != _IDLE and not (self._last or self.transport.is_closing()):
             limits = self.limits
             seconds = limits.head_seconds if self._stage == _HEAD else limits.body_seconds
             self._timer = self.loop.call_later(
@@ -372,7 +367,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _turn_away(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer and close, once earlier requests are answered; the rest of this is ignored."""
-        if self._over:
+        if self._last or self.transport.is_closing():
             return
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
         answer = STATUS_LINE[status] + headers + head % len(body) + b"\r\n" + body

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import template_of
 from serving.calls import OwnTrace
+from serving.http import path_of
 from serving.protocol import REPLY, Reply
 from serving.settings import Settings
 from srghn.errors import ConfigError
@@ -89,7 +90,7 @@ def tracing_of(settings: Settings) -> Tracing | None:
 
 def _route(scope: Scope) -> str | None:
     """The route's pattern; so span names never hold a caller's own text."""
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = path_of(scope)
     inner = _NAMED.sub("/v1/", path, count=1) if _NAMED.match(path) else path
     found = template_of(scope["method"], inner)
     if found is None or inner is path:
