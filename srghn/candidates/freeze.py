@@ -180,24 +180,12 @@ def freeze(
     if not np.isfinite(weights).all() or not np.isfinite(genome).all():
         raise ArtefactError("the individual has NaN or infinite weights; it cannot be frozen")
     served = ServedPolicy(load_weights(network, weights), interface).eval()
-    observations = np.ascontiguousarray(observations, dtype=np.float32)
-    kept = state_size(served.network)
-    before = np.zeros((len(observations), kept), np.float32) if states is None else states
-    given = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (observations, before)]
-    with torch.no_grad():
-        answers = served(*given) if kept else (served(given[0]),)
-    if not all(torch.isfinite(answer).all() for answer in answers):
-        raise ArtefactError(
-            "the individual's actions or states are not all finite for observations that it met; "
-            "it cannot be frozen: give its outputs a bound, such as tanh, or choose another"
-        )
-    golden = dict(zip(("actions", "next_states"), (a.tolist() for a in answers), strict=False))
-    golden |= {"states": before.tolist()} if kept else {}
+    golden, kept = _golden(served, observations, states), state_size(served.network)
     files = {
         "genome.safetensors": save({"genome": np.ascontiguousarray(genome, np.float32)}),
         "policy.onnx": export_onnx(served, interface.observation_size),
         "ancestry.json": ancestry.encode(),
-        "golden.json": canonical_json({"observations": observations.tolist(), **golden}),
+        "golden.json": canonical_json(golden),
         "env_version.json": env_version.encode(),
     }
     record = {
@@ -214,12 +202,36 @@ def freeze(
         "platform": platform_note(),
         "packages": {name: package_version(name) for name in RECORDED},
     }
+    _write(folder, {**files, MANIFEST: canonical_json(record)})
+    return Candidate.load(folder)
+
+
+def _golden(
+    served: ServedPolicy, observations: NDArray[np.float32], states: NDArray[np.float32] | None
+) -> dict[str, Any]:
+    """The network's own answers to observations (n, d), in states (n, state_size) or in none."""
+    kept = state_size(served.network)
+    before = np.zeros((len(observations), kept), np.float32) if states is None else states
+    given = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (observations, before)]
+    with torch.no_grad():
+        answers = served(*given) if kept else (served(given[0]),)
+    if not all(torch.isfinite(answer).all() for answer in answers):
+        raise ArtefactError(
+            "the individual's actions or states are not all finite for observations that it met; "
+            "it cannot be frozen: give its outputs a bound, such as tanh, or choose another"
+        )
+    golden = dict(zip(("actions", "next_states"), (a.tolist() for a in answers), strict=False))
+    golden |= {"states": before.tolist()} if kept else {}
+    return {"observations": given[0].tolist(), **golden}
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace a candidate's folder, by one that loads and gives its golden answers."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, data in files.items():
             atomic_write(aside / name, data)
-        atomic_write(aside / MANIFEST, canonical_json(record))
         Candidate.load(aside).check_golden()
         aside.chmod(0o755)
         if folder.exists():
@@ -229,4 +241,3 @@ def freeze(
         shutil.rmtree(aside, ignore_errors=True)
         raise
     sync_folder(folder.parent)
-    return Candidate.load(folder)
