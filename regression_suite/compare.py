@@ -14,7 +14,7 @@ from regression_suite.bounds import Bound
 from regression_suite.episodes import Progress, to_parquet
 from regression_suite.evidence import Evidence, cell_dict, finite
 from regression_suite.examine import estimated, meet
-from regression_suite.report import render_comparison
+from regression_suite.report import render
 from regression_suite.suite import left_out, range_of, resolved, suite_of
 from srghn import seeding
 from srghn.candidates.candidate import Candidate
@@ -119,7 +119,7 @@ def _write(evidence: Evidence, out_dir: Path) -> Comparison:
             }
         )
     )
-    page = render_comparison(evidence, sha256_bytes(content)).encode()
+    page = render(evidence, None, sha256_bytes(content)).encode()
     atomic_write(out_dir / "episodes.parquet", episodes)
     atomic_write(out_dir / "comparison.json", content)
     atomic_write(out_dir / "comparison.html", page)

@@ -15,8 +15,13 @@ import pandas as pd
 
 from regression_suite import data_docs
 from regression_suite.episodes import EPISODES, Played
-from regression_suite.played_tables import OUTCOMES, episode_frame, outcome_frame
-from regression_suite.played_tables import requirements as played_requirements
+from regression_suite.played_tables import (
+    OUTCOMES,
+    episode_frame,
+    episode_requirements,
+    outcome_frame,
+    outcome_requirements,
+)
 from regression_suite.tables import KEYS, RunTables, requirements
 from srghn.errors import ArtefactError
 from srghn.evolution.lineage import schema
@@ -96,7 +101,7 @@ def validate(run: RunTables, played: Sequence[Played] = (), limit: int = 0) -> D
         frames["episodes"] = episodes
 
     def needed() -> dict[str, pd.DataFrame]:
-        more = {} if episodes is None else {"episodes": played_requirements(episodes, limit)}
+        more = {} if episodes is None else {"episodes": episode_requirements(episodes, limit)}
         return {**requirements(run), **more}
 
     return _validated(frames, needed)
@@ -108,7 +113,7 @@ def validate_outcomes(
     """Outcomes from service: of these versions, ended once, with a finite return, in time."""
     frame = outcome_frame(outcomes)
     return _validated(
-        {"outcomes": frame}, lambda: {"outcomes": played_requirements(frame, limit, versions)}
+        {"outcomes": frame}, lambda: {"outcomes": outcome_requirements(frame, limit, versions)}
     )
 
 

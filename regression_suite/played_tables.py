@@ -37,12 +37,8 @@ def outcome_frame(outcomes: Sequence[Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(OUTCOMES))
 
 
-def requirements(
-    frame: pd.DataFrame, limit: int, versions: Collection[int] | None = None
-) -> pd.DataFrame:
+def episode_requirements(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
     """A column of truth values per requirement, named by what must hold."""
-    if versions is not None:
-        return _outcomes(frame, limit, versions)
     crashed = np.isneginf(frame["candidate_return"])
     paired = frame["incumbent_return"].notna()
     alone = ~paired.groupby(frame["cell"]).transform("any")
@@ -60,7 +56,10 @@ def requirements(
     )
 
 
-def _outcomes(frame: pd.DataFrame, limit: int, versions: Collection[int]) -> pd.DataFrame:
+def outcome_requirements(
+    frame: pd.DataFrame, limit: int, versions: Collection[int]
+) -> pd.DataFrame:
+    """As `episode_requirements`; `versions` are those in the ledger."""
     finite = pd.Series(np.isfinite(frame["return"].to_numpy(np.float64)), index=frame.index)
     return frame[["n", "episode"]].assign(
         **{

@@ -24,17 +24,11 @@ if TYPE_CHECKING:
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_comparison(evidence: Evidence, content_digest: str) -> str:
-    """The page of two policies without a verdict; `content_digest` is of `comparison.json`."""
-    return _page(evidence, None, content_digest)
+def render(evidence: Evidence, verdict: Verdict | None, content_digest: str) -> str:
+    """The page; without a verdict, that of two policies compared.
 
-
-def render(evidence: Evidence, verdict: Verdict, content_digest: str) -> str:
-    """The page; `content_digest` is the SHA-256 of `report.json`, which holds its numbers."""
-    return _page(evidence, verdict, content_digest)
-
-
-def _page(evidence: Evidence, verdict: Verdict | None, content_digest: str) -> str:
+    `content_digest` is the SHA-256 of the file that holds its numbers.
+    """
     checks = () if verdict is None else verdict.checks
     return _template().render(
         evidence=evidence,
