@@ -7,6 +7,7 @@ from serving.control.sight import BASELINE, baseline
 from serving.registry.records import Champion, Who
 from serving.settings import Settings
 from srghn import seeding
+from srghn.errors import SrghnError
 from srghn.inference.whereabouts import quantiles
 
 #: Episodes in the sandbox; each ends at the step whose observation is kept.
@@ -17,18 +18,23 @@ ACTOR = "watch"
 def keep(settings: Settings) -> list[str]:
     """Record the observations of each champion without a record; returns a line for each.
 
-    Does nothing if no observations in service are kept.
+    Does nothing if no observations in service are kept. An error of one policy, such as a world
+    that is not installed here, does not stop the others. It is raised at the end, as `SrghnError`.
     """
     if not settings.samples:
         return []
-    release = Release(settings)
-    champions = (release.ledger.champion(each.name) for each in release.ledger.policies())
-    told = [
-        _keep(release, champion)
-        for champion in champions
-        if champion is not None and baseline(release.ledger, champion) is None
-    ]
+    release, told, failed = Release(settings), [], []
+    for policy in release.ledger.policies():
+        champion = release.ledger.champion(policy.name)
+        if champion is None or baseline(release.ledger, champion) is not None:
+            continue
+        try:
+            told.append(_keep(release, champion))
+        except (SrghnError, OSError) as error:
+            failed.append(f"policy {policy.name}: {error}")
     release.ledger.close()
+    if failed and not told:
+        raise SrghnError("; ".join(failed))
     return told
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NoReturn
 
 from pipelines.progress import console, spinner
@@ -155,9 +156,13 @@ def _adapt(settings: Settings) -> None:
     from pipelines.adapt.baseline import keep
     from pipelines.adapt.beat import beat
     from pipelines.adapt.launch import to_workers
+    from pipelines.runs.schedules import apart
 
-    for line in (*beat(settings, to_workers(settings)), *keep(settings)):
-        _say(line)
+    def tell(work: Callable[[], list[str]]) -> None:
+        for line in work():
+            _say(line)
+
+    apart((partial(beat, settings, to_workers(settings)), partial(keep, settings)), tell)
 
 
 def _look_after_runs(settings: Settings) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from pipelines.adapt import baseline as baseline_module
 from pipelines.adapt.play import play
+from pipelines.services import up
 from serving.control.samples import step_of
 from serving.control.sight import BASELINE, Sight, baseline
 from serving.registry.records import Start
 from serving.registry.samples import Sample, keep
 from srghn.envs import parse
+from srghn.errors import EnvVersionError, SrghnError
 from tests.conftest import Srghn
 from tests.pipelines.adapt.conftest import Served
+from tests.pipelines.conftest import home_at
 
 
 def serve(served: Served, seed: int, moved: str | None) -> None:
@@ -64,3 +70,37 @@ def test_what_a_champion_sees_is_kept_once_a_generation(served: Served, srghn_he
     shown = json.loads(srghn_here("watch", "--json", env=env).stdout)
     assert shown["observations"]["p"] < 0.001
     assert "observations moved: element" in srghn_here("watch", env=env).stdout
+
+
+def test_a_champion_that_cannot_be_played_here_keeps_no_other_from_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a failed step after an alarm; and what was done is told, whatever fails after it."""
+    settings = home_at(tmp_path)
+    policies = [SimpleNamespace(name=name) for name in ("broken", "whole")]
+    ledger = SimpleNamespace(policies=lambda: policies, champion=str, close=lambda: None)
+    kept: list[str] = []
+    told: list[str] = []
+
+    def record(release: object, champion: str) -> str:
+        if champion == "broken":
+            raise EnvVersionError("its package is missing")
+        kept.append(champion)
+        return f"policy {champion}: 400 observations"
+
+    monkeypatch.setattr(baseline_module, "Release", lambda _: SimpleNamespace(ledger=ledger))
+    monkeypatch.setattr(baseline_module, "baseline", lambda *_: "whole" if kept else None)
+    monkeypatch.setattr(baseline_module, "_keep", record)
+
+    def failing(*_: object) -> list[str]:
+        raise ConnectionError("Prefect is away")
+
+    monkeypatch.setattr("pipelines.adapt.beat.beat", failing)
+    monkeypatch.setattr(up, "_say", told.append)
+    with pytest.raises(ConnectionError):
+        up._adapt(settings)
+    assert told == ["policy whole: 400 observations"]
+    kept.clear()
+    policies.pop()
+    with pytest.raises(SrghnError, match="policy broken: its package is missing"):
+        baseline_module.keep(settings)
