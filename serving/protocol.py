@@ -36,6 +36,9 @@ from serving.limits import Limits
 
 #: So many answers do not wait for further ones.
 _TOGETHER = 32
+#: So many requests that came in one piece are worked on in one turn of the event loop, then one in
+#: each: a piece has room for 4,000, and the other connections would wait for all of them.
+_AT_ONCE = 16
 
 #: The extension's name in `scope["extensions"]`.
 REPLY = "srghn.reply"
@@ -126,7 +129,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stage == _BODY and self._beside > self.limits.head_bytes:
             self._end(431, _LONG)
         self._beside = max(self._beside, 0)  # what one read left over allows nothing to the next
+        begun = 0
         while self._held:
+            begun += 1
+            self._receiving = begun < _AT_ONCE
             self._begin(*self._held.popleft())
         self._receiving = False
         if self._stage != self._timed:

@@ -11,8 +11,8 @@ from serving.protocol import REPLY
 from tests.serving.wires import ASK, Connect, connector
 
 
-def played(scene: Callable[[list[str], Connect], None]) -> list[str]:
-    """What happened in a scene, and until the loop had its turn."""
+def played(scene: Callable[[list[str], Connect], None], turns: int = 2) -> list[str]:
+    """What happened in a scene, and until the loop had its turns."""
     notes: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -28,8 +28,8 @@ def played(scene: Callable[[list[str], Connect], None]) -> list[str]:
     async def play() -> None:
         scene(notes, connector(app, notes))
         notes.append("end of the turn")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
 
     asyncio.run(play())
     return notes
@@ -51,6 +51,16 @@ def test_an_answer_is_not_overtaken_by_the_next_one_of_its_connection() -> None:
 
     written = [note for note in played(scene) if note.startswith("wrote")]
     assert written == ["wrote 1", "wrote 2", "wrote 99", "wrote 3"]
+
+
+def test_many_requests_of_one_connection_leave_turns_to_the_others() -> None:
+    def scene(notes: list[str], connect: Connect) -> None:
+        connect().data_received(b"".join([ASK % number for number in range(60)]))
+
+    notes = played(scene, turns=100)
+    assert notes.index("end of the turn") < 2 * 20
+    written = [note for note in notes if note.startswith("wrote")]
+    assert written == [f"wrote {number}" for number in range(60)]
 
 
 def test_a_server_that_ends_sends_what_it_has_answered() -> None:
