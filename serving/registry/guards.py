@@ -97,9 +97,8 @@ def check_attempts(
     Evaluations are counted for genome, policy, world and the mode that they were made in. So
     another manifest around the same genome makes another version but gives no new attempts. The
     count restarts when a pass in this mode goes stale, or a champion that passed in it is replaced.
-    They share one alpha:
-    each takes 1 / its rule's attempts of it, so another rule must fit into what is left. `resumed`:
-    this is the version's last attempt once more, perhaps by another rule.
+    They share one alpha: each takes 1 / its rule's attempts of it, so another rule must fit into
+    what is left. `resumed`: this is the version's last attempt once more, perhaps by another rule.
     """
     attempts = _attempts(connection, found, mode)
     own = [one for one in attempts if one.version == found.version]
@@ -137,21 +136,15 @@ class _Attempt:
 def _attempts(connection: Connection, found: Version, mode: str) -> list[_Attempt]:
     """Each evaluation of the genome since a pass in `mode` went stale, in order.
 
-    A pass in another mode says nothing of this one: where it goes stale each time the mode changes,
-    a genome that is good there had fresh attempts here without end.
+    One in another mode goes stale whenever the mode changes, and says nothing of this one.
     """
     table, kin = schema.events, _kin(found)
     over = select(table.c.seq, table.c.version).where(
         table.c.version.in_(kin), table.c.to_state.in_([State.STALE, State.RETIRED])
     )
-    last_stale = next(
-        (
-            row.seq
-            for row in connection.execute(over.order_by(table.c.seq.desc())).all()
-            if rows.passed_mode(connection, row.version, row.seq) in (None, mode)
-        ),
-        0,
-    )
+    ended = connection.execute(over.order_by(table.c.seq.desc())).all()
+    modes = ((row.seq, rows.passed_mode(connection, row.version, row.seq)) for row in ended)
+    last_stale = next((seq for seq, passed in modes if passed in (None, mode)), 0)
     leases = select(table.c.version, table.c.action, table.c.evidence_sha256).where(
         table.c.version.in_(kin),
         table.c.to_state == State.EVALUATING,
