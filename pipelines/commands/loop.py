@@ -62,6 +62,8 @@ def diagnose(policy: PolicyOption = "policy", json: JsonOption = False) -> None:
             numbers = (f"{each.mean:.4g}", f"{each.distance:.3g}", f"{each.p:.3f}", seen)
             rows.add_row(each.world, each.mode, *numbers, "yes" if each.fits else "no")
         out.print(rows)
+        if found.found == "known":
+            out.print(f"next: srghn adapt{Target(policy).option}", markup=False)
     raise typer.Exit(0 if found.found in ("known", "unchanged") else 1)
 
 

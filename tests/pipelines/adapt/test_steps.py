@@ -484,6 +484,8 @@ def test_commands_say_what_there_is(served: Served, srghn_here: Srghn) -> None:
     assert done.returncode == 0, done.stderr
     assert '"mode": "flipped"' in done.stdout
     assert served.ledger.service_mode() == "flipped"
+    told = srghn_here("diagnose", env=place).stdout
+    assert (told[:6], told.splitlines()[-1]) == ("known:", "next: srghn adapt")
     done = srghn_here("watch", "set", "--adapt", "run", "--reason", "unattended", env=place)
     assert "adapt run" in done.stdout
     assert served.ledger.deployment_rules().adapt.act == "run"
