@@ -26,6 +26,7 @@ from pathlib import Path
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.release import Release
 from serving.registry.artefacts import storing
+from serving.registry.backup import kept_until
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.errors import ConfigError, ServiceError, first_line
@@ -163,7 +164,9 @@ def _workspace(
     """A workspace that nobody goes on with, and its MLflow run; nothing if it must stay."""
     root, found = workspace.root, states.get(workspace.name, set())
     over = found <= OVER and (workspace.outcome.exists() or bool(found))
-    if not over or _changed(root) > before or not _delivered(workspace):
+    changed = _changed(root)
+    undone = not found and changed <= kept_until(settings.database_url, settings.home)
+    if not over or undone or changed > before or not _delivered(workspace):
         return
     why = f"its run is over: {', '.join(sorted(found)) or 'no version'}"
     yield Item("workspace", workspace.name, why, size(root), root, before)
@@ -248,12 +251,13 @@ def _named(cache: Path, lock: Path) -> set[str]:
 def _stores(release: Release, stay: Sequence[Workspace], before: float) -> Iterator[Item]:
     """Reports and artefacts that nothing cites."""
     settings, before = release.settings, min(before, time.time() - UNCITED_SECONDS)
+    undone = kept_until(settings.database_url, settings.home)
     for folder, kind, cited in (
         (settings.reports, "report", _cited_reports(release)),
         (settings.artefacts, "artefact", _cited_artefacts(release, stay)),
     ):
         for path in sorted(folder.glob("*")):
-            if path.name not in cited and _changed(path) <= before:
+            if path.name not in cited and undone < _changed(path) <= before:
                 why = "the ledger does not refer to it"
                 yield Item(kind, path.name[:12], why, size(path), path, before)
 

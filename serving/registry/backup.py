@@ -137,6 +137,22 @@ def restore(
     return Restored(ledger, kept, None if before is None else _without(before, ledger.events()))
 
 
+def kept_until(url: str, home: Path) -> float:
+    """When the latest restore took place whose ledger before it is kept, in Unix seconds; else 0.
+
+    What it cites was stored by then, and whoever puts it back needs that.
+    """
+    file = sqlite_path(parse_url(url))
+    begins = home / "backups" / "before-restore-" if file is None else f"{file}.before-"
+    folder, name = os.path.split(begins)
+    moments = [0.0]
+    for path in Path(folder).glob(f"{glob.escape(name)}*"):
+        with contextlib.suppress(ValueError):
+            at = datetime.strptime(path.name.removeprefix(name).removesuffix(".dump"), _MOMENT)
+            moments.append(at.replace(tzinfo=UTC).timestamp())
+    return max(moments)
+
+
 def _before(file: Path) -> tuple[Path | None, list[Event] | None]:
     """The ledger that a restore has moved aside, and its events; None if there was none.
 

@@ -8,6 +8,7 @@ import resource
 import shutil
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,27 @@ def test_a_run_that_began_again_meanwhile_is_left_alone(home: Home, how: str) ->
     )
     (run,) = (item.name for item in items if item.kind == "MLflow run")
     assert connect(home.settings).get_run(run).info.status == "FINISHED"
+
+
+def test_what_the_ledger_before_a_restore_cites_stays_while_that_is_kept(
+    home: Home, tmp_path: Path
+) -> None:
+    """It is kept to be put back, and without its candidates it would serve nothing."""
+    _, stored = uncited(home, tmp_path)
+    report = age(Path(shutil.copytree(home.workspace.report, home.settings.reports / ("a" * 64))))
+    work = home.settings.workspaces / "undone"
+    (work / "data").mkdir(parents=True)
+    (work / "outcome.json").write_text("{}")
+    age(work)
+    found = {stored, report, work}
+    assert {item.path for item in plan(home.settings, 30.0)} == found
+    ledger = home.settings.home / "ledger.db"
+    for days, left in ((35, set()), (50, found)):
+        moment = datetime.now(UTC) - timedelta(days=days)
+        kept = ledger.with_name(f"{ledger.name}.before-{moment:%Y%m%dT%H%M%S.%fZ}")
+        kept.touch()
+        assert {item.path for item in plan(home.settings, 30.0)} == left
+        kept.unlink()
 
 
 def test_what_is_stored_again_meanwhile_stays(home: Home, tmp_path: Path) -> None:
