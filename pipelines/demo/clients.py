@@ -17,6 +17,8 @@ from srghn.envs import EnvVersion, Perturbation
 from srghn.errors import ServiceError
 
 TIMEOUT_SECONDS = 30.0
+#: Simulated clients at once.
+CLIENTS = 4
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,14 @@ class Client:
 
 
 def play_many(
-    url: str, version: EnvVersion, mode: str, seeds: list[int], prefix: str, clients: int = 4
+    url: str, version: EnvVersion, mode: str, seeds: list[int], prefix: str
 ) -> Iterator[Played]:
-    """Episodes by `clients` concurrent clients, as they end; none begin once iteration stops."""
+    """Episodes by `CLIENTS` concurrent clients, as they end; none begin once iteration stops."""
 
     def one(seed: int) -> Played:
         with closing(Client(url)) as client:
             return client.play(version, mode, seed, f"{prefix}-{seed}")
 
-    with ThreadPoolExecutor(clients, thread_name_prefix="client") as pool:
-        for start in range(0, len(seeds), clients):
-            yield from pool.map(one, seeds[start : start + clients])
+    with ThreadPoolExecutor(CLIENTS, thread_name_prefix="client") as pool:
+        for start in range(0, len(seeds), CLIENTS):
+            yield from pool.map(one, seeds[start : start + CLIENTS])

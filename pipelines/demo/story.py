@@ -20,7 +20,7 @@ from pipelines.demo.clients import Client, play_many
 from pipelines.progress import bar, console, spinner
 from pipelines.runs.prepare import prepare
 from pipelines.runs.stages import STAGES
-from pipelines.runs.workspaces import Workspace, create_workspace, require_writable, workspaces
+from pipelines.runs.workspaces import Workspace, create_workspace, require_writable
 from pipelines.runs.worlds import pin_world
 from pipelines.services.prefect_server import prefect_server
 from pipelines.services.processes import free_port
@@ -290,7 +290,7 @@ class _Demo:
         return champion
 
     def _workspace(self, run_id: str) -> Workspace:
-        return Workspace(workspaces(self.settings) / run_id)
+        return Workspace(self.settings.workspaces / run_id)
 
 
 def _random_return(version: EnvVersion, mode: str, seed: int) -> float:

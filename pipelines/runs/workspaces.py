@@ -270,10 +270,6 @@ def _end(stage: str, code: int) -> str:
     return said
 
 
-def workspaces(settings: Settings) -> Path:
-    return settings.workspaces
-
-
 def new_run_id(name: str) -> str:
     """An id that every tool takes which is told of it: letters, digits, '.', '_' and '-'.
 
@@ -290,7 +286,7 @@ def unfinished(
 ) -> list[Workspace]:
     """Runs of the same parameters that are begun, unfinished and not at work, latest last."""
     found = []
-    for folder in workspaces(settings).glob("*"):
+    for folder in settings.workspaces.glob("*"):
         workspace = Workspace(folder)
         if not workspace.params_file.is_file() or workspace.outcome.exists():
             continue
@@ -310,7 +306,7 @@ def create_workspace(
     whole stays as it is. Raises `ConfigError` if the home folder cannot be written, or while
     another process makes it.
     """
-    workspace = Workspace(workspaces(settings) / run_id)
+    workspace = Workspace(settings.workspaces / run_id)
     require_writable(settings.home)
     (workspace.root / ".dvc" / "tmp").mkdir(parents=True, exist_ok=True)
     with workspace.held():
@@ -334,7 +330,7 @@ def write_dvc_config(workspace: Workspace) -> None:
 
 def find_workspace(settings: Settings, run_id: str) -> Workspace | None:
     """The workspace of an earlier run; None where there is none."""
-    workspace = Workspace(workspaces(settings) / run_id)
+    workspace = Workspace(settings.workspaces / run_id)
     return workspace if workspace.params_file.is_file() else None
 
 
@@ -345,12 +341,12 @@ def _begun(workspace: Workspace) -> float:
 
 def open_workspace(settings: Settings, run_id: str) -> Workspace:
     """The workspace of an earlier run; raises `ConfigError` naming those there are."""
-    workspace = Workspace(workspaces(settings) / run_id)
-    if not workspace.params_file.is_file():
-        known = (Workspace(folder) for folder in workspaces(settings).glob("*"))
+    workspace = find_workspace(settings, run_id)
+    if workspace is None:
+        known = (Workspace(folder) for folder in settings.workspaces.glob("*"))
         begun = sorted((each for each in known if each.params_file.is_file()), key=_begun)
         recent = ", ".join(each.name for each in begun[-3:]) or "none yet"
-        raise ConfigError(f"no run {run_id!r} under {workspaces(settings)}; latest: {recent}")
+        raise ConfigError(f"no run {run_id!r} under {settings.workspaces}; latest: {recent}")
     _add_lease(workspace)
     return workspace
 

@@ -183,7 +183,7 @@ def _prefect(settings: Settings) -> Finding:
 
 def _mlflow(settings: Settings) -> Finding:
     if settings.mlflow_uri.startswith(("http://", "https://")):
-        require_answer("MLflow server", settings.mlflow_uri, "/health", "SRGHN_MLFLOW_URI")
+        require_answer("MLflow server", settings.mlflow_uri, "SRGHN_MLFLOW_URI")
     shown = "embedded" if settings.mlflow_is_embedded else settings.mlflow_uri
     release = Release(settings)
     if not release.ledger.count():

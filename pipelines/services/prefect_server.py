@@ -48,7 +48,7 @@ def running_server(settings: Settings) -> str | None:
     if settings.prefect_api_url:
         name, setting = "Prefect server", "SRGHN_PREFECT_API_URL"
         patience = settings.prefect_seconds
-        require_answer(name, settings.prefect_api_url, "/health", setting, patience)
+        require_answer(name, settings.prefect_api_url, setting, patience)
         return settings.prefect_api_url
     note = _note(settings)
     try:

@@ -27,8 +27,9 @@ IGNORES_STOP = "_SRGHN_IGNORES_SIGINT"
 #: Tells a flow run the address of the HTTP server that stands beside its worker.
 PAGES = "SRGHN_PAGES_URL"
 _PR_SET_PDEATHSIG = 1
-#: How long a server that is started here, and one that a setting names, may take to answer.
-START_SECONDS, ANSWER_SECONDS = 120.0, 5.0
+#: How long a server that is started here, and one that a setting names, may take to answer, and
+#: one that is asked to end.
+START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 120.0, 5.0, 15.0
 
 
 def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -83,12 +84,12 @@ def _end_with_parent(parent: int) -> None:
         os._exit(3)
 
 
-def stop_service(process: subprocess.Popen[Any], patience: float = 15.0) -> None:
-    """Ask a server to end, and end it if it does not within `patience` seconds."""
+def stop_service(process: subprocess.Popen[Any]) -> None:
+    """Ask a server to end, and end it if it does not within `STOP_SECONDS`."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(patience)
+            process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -121,15 +122,13 @@ def wait_until_up(
     raise ServiceError(f"{name} did not answer at {url} in {deadline:.0f} s; its log is {log}")
 
 
-def require_answer(
-    name: str, url: str, path: str, setting: str, patience: float | None = None
-) -> None:
+def require_answer(name: str, url: str, setting: str, patience: float | None = None) -> None:
     """Raise `ServiceError` in one line unless the server that a setting names answers by HTTP.
 
     With `patience` it is asked again for so many seconds; without, once.
     """
     end = time.monotonic() + (patience or 0.0)
-    while found := _silence(url.rstrip("/") + path, patience or ANSWER_SECONDS):
+    while found := _silence(url.rstrip("/") + "/health", patience or ANSWER_SECONDS):
         if time.monotonic() + 0.5 > end:
             waited = f" (waited {patience:g} s)" if patience else ""
             raise ServiceError(

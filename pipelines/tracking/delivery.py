@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.progress import spinner
-from pipelines.runs.workspaces import Workspace, workspaces
+from pipelines.runs.workspaces import Workspace
 from pipelines.tracking.mlflow_run import MlflowRun, connect, is_there, rows_per_call
 from serving.registry.records import Who
 from serving.settings import Settings
+from srghn.errors import first_line
 from srghn.files import atomic_write
 
 #: Pause between deliveries; doubled after each that failed, up to the second figure.
@@ -58,11 +59,12 @@ def deliver(workspace: Workspace, settings: Settings, *, finished: bool = False)
     try:
         _deliver(workspace, settings, finished)
     except Exception as error:  # noqa: BLE001 - whatever MLflow or its store raises
-        said = (str(error).strip().splitlines() or [""])[0]
-        return Delivery(
-            **{**asdict(_noted(workspace)), "failure": f"{type(error).__name__}: {said}"}
-        )
+        return replace(_noted(workspace), failure=_said(error))
     return _noted(workspace)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def close(workspace: Workspace, settings: Settings, status: str) -> None:
@@ -110,12 +112,17 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
     from pipelines.versions.release import Release
 
     mirror = Release(settings).mirror()
-    failure, runs = None, 0
-    for folder in sorted(workspaces(settings).glob("*")):
-        workspace = Workspace(folder)
-        if not workspace.run.exists() or workspace.busy:
-            continue
-        if _noted(workspace).finished and (again is None or not _lost(workspace, settings)):
+    found = (Workspace(folder) for folder in sorted(settings.workspaces.glob("*")))
+    waiting = [
+        workspace
+        for workspace in found
+        if workspace.run.exists()
+        and not workspace.busy
+        and (again is not None or not _noted(workspace).finished)
+    ]
+    failure, runs = _silence(settings) if waiting else None, 0
+    for workspace in () if failure else waiting:
+        if _noted(workspace).finished and not _lost(workspace, settings):
             continue
         finished = workspace.verdict_metrics.exists()
         delivery = deliver(workspace, settings, finished=finished)
@@ -127,10 +134,19 @@ def deliver_all(settings: Settings, *, again: Who | None = None) -> dict[str, An
     return {"runs": runs, "events": events, "failure": failure or mirror.failure}
 
 
+def _silence(settings: Settings) -> str | None:
+    """Why MLflow cannot be used, asked once: each run would wait for it anew."""
+    try:
+        connect(settings)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow or its store raises
+        return _said(error)
+    return None
+
+
 def _lost(workspace: Workspace, settings: Settings) -> bool:
-    """Whether MLflow answers and has not the run that was delivered; then its note is void."""
+    """Whether MLflow no longer has the run that was delivered; then its note is void."""
     run_id = _noted(workspace).mlflow_run_id
-    with suppress(Exception):  # the mirror says why MLflow cannot be used
+    with suppress(Exception):  # then it is as it was
         if run_id is not None and not is_there(connect(settings), run_id):
             _note(workspace, Delivery())
             return True

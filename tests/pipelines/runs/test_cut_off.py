@@ -22,7 +22,7 @@ import pytest
 from pipelines.commands.run import VERDICT_EXIT
 from pipelines.runs.runner import judge_again
 from pipelines.runs.stages import STAGES
-from pipelines.runs.workspaces import Workspace, create_workspace, workspaces
+from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.services.processes import child_environment
 from pipelines.versions.judge import begin, judge_version, record, recorded
 from pipelines.versions.lease import Lease
@@ -109,7 +109,7 @@ def preset(tiny: Tiny, tmp_path: Path) -> tuple[str, ...]:
 
 def others(settings: Settings) -> list[Workspace]:
     """The runs beside the one that the home came with."""
-    return [Workspace(f) for f in sorted(workspaces(settings).iterdir()) if f.name != "tiny"]
+    return [Workspace(f) for f in sorted(settings.workspaces.iterdir()) if f.name != "tiny"]
 
 
 @pytest.fixture
