@@ -25,33 +25,35 @@ class Yes(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def test_a_prefect_server_that_comes_late_is_waited_for() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    impatient = Settings(prefect_api_url=url)
+    with pytest.raises(ServiceError, match=f"no Prefect server answers at {url}"):
+        running_server(impatient)
+    with pytest.raises(ServiceError, match=r"\(waited 0\.2 s\); start it, or unset"):
+        running_server(impatient.model_copy(update={"prefect_seconds": 0.2}))
+    with coming(port):
+        assert running_server(impatient.model_copy(update={"prefect_seconds": 60.0})) == url
+
+
 @contextmanager
-def up_after(seconds: float) -> Iterator[str]:
-    """The API URL of a server that begins to listen after so many seconds."""
-    port, servers = free_port(), []
+def coming(port: int) -> Iterator[None]:
+    """A server that begins to listen half a second from now."""
+    servers: list[http.server.HTTPServer] = []
 
     def start() -> None:
-        time.sleep(seconds)
+        time.sleep(0.5)
         servers.append(http.server.HTTPServer(("127.0.0.1", port), Yes))
         servers[0].serve_forever()
 
     thread = threading.Thread(target=start)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{port}/api"
+        yield
     finally:
         while not servers:
             time.sleep(0.05)
         servers[0].shutdown()
         servers[0].server_close()
         thread.join()
-
-
-def test_a_prefect_server_that_comes_late_is_waited_for() -> None:
-    with up_after(1.0) as url:
-        impatient = Settings(prefect_api_url=url)
-        with pytest.raises(ServiceError, match=f"no Prefect server answers at {url}"):
-            running_server(impatient)
-        with pytest.raises(ServiceError, match=r"\(waited 0\.2 s\); start it, or unset"):
-            running_server(impatient.model_copy(update={"prefect_seconds": 0.2}))
-        assert running_server(impatient.model_copy(update={"prefect_seconds": 60.0})) == url
