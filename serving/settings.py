@@ -72,8 +72,8 @@ class Settings(EngineSettings, BaseSettings):
     )
     hosts: str = Field(
         "",
-        description="host names to answer, separated by commas; default any, or on loopback "
-        "addresses and names without a dot",
+        description="host names to answer beside localhost and addresses, separated by commas; "
+        "default any, or on loopback names without a dot",
     )
     root_path: str = Field("", description="path prefix that a proxy strips, such as /policies")
     trusted_proxies: str = Field(
@@ -175,16 +175,17 @@ class Settings(EngineSettings, BaseSettings):
     def serves(self, name: str) -> bool:
         """Whether requests may be sent to this host name, in lower case.
 
-        By default a server on loopback without a proxy answers only to addresses and to names
-        without a dot: another site can make its own name resolve to this machine (DNS rebinding),
-        and its page would then be one of this server to the browser.
+        Addresses are always right; `srghn up` and health checks ask by them. By default a server on
+        loopback without a proxy answers otherwise only to names without a dot: another site can
+        make its own name resolve to this machine (DNS rebinding), and its page would then be one of
+        this server to the browser.
         """
+        last = name.rpartition(".")[2]
+        if name in ("localhost", self.host.lower()) or last.isdecimal() or ":" in name:
+            return True
         if self.hosts:
             return name in (one.strip().lower() for one in self.hosts.split(","))
-        if self.behind_proxy or not self.loopback:
-            return True
-        last = name.rpartition(".")[2]
-        return last == name or last == "localhost" or last.isdecimal()
+        return self.behind_proxy or not self.loopback or last in (name, "localhost")
 
     @property
     def behind_proxy(self) -> bool:
