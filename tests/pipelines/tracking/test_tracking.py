@@ -318,16 +318,26 @@ def test_a_run_at_work_delivers_for_itself(alive: Home) -> None:
 def test_sync_says_what_it_delivered_or_why_not(
     alive: Home, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A server that is silent is asked once for all runs, not for each."""
+    shutil.copytree(alive.workspace.root, alive.workspace.root.with_name("other"))
+    asked: list[str] = []
+
+    def connect(settings: Settings) -> MlflowClient:
+        asked.append(settings.mlflow_uri)
+        return mlflow_run.connect(settings)
+
+    monkeypatch.setattr(tracking, "connect", connect)
     monkeypatch.setenv("SRGHN_HOME", str(alive.settings.home))
     monkeypatch.setenv("SRGHN_MLFLOW_URI", dead)
     down = CliRunner().invoke(app, ["sync"])
+    assert asked == [dead]
     assert isinstance(down.exception, ServiceError)
     assert down.exception.exit_code == 3
     assert "not everything was delivered" in str(down.exception)
     monkeypatch.delenv("SRGHN_MLFLOW_URI")
     up = CliRunner().invoke(app, ["sync"])
     assert up.exit_code == 0, up.output
-    assert up.stdout.startswith("1 runs and ")
+    assert up.stdout.startswith("2 runs and ")
 
 
 def test_the_commit_says_when_there_is_none(
