@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +27,7 @@ from pipelines.services.processes import free_port
 from pipelines.services.up import http_server
 from pipelines.versions.judge import judge_version
 from pipelines.versions.release import Release, outcome
-from serving.registry.records import Champion, Who
+from serving.registry.records import Champion, Version, Who
 from serving.registry.rules import DeploymentRules
 from serving.registry.schema import POLICY
 from serving.settings import Settings
@@ -58,7 +58,8 @@ def run_demo(settings: Settings, seed: int) -> dict[str, Any]:
     require_writable(settings.home)
     demo = _Demo(settings, seed)
     demo.check_home()
-    with prefect_server(settings, spinner("starting a Prefect server")):
+    left = not (demo.is_done(FIRST) and demo.is_done(SECOND))
+    with prefect_server(settings, spinner("starting a Prefect server")) if left else nullcontext():
         version = demo.pin()
         demo.first()
         told = settings.model_copy(update={"unblind": True})  # the story shows both arms
@@ -208,10 +209,16 @@ class _Demo:
 
     # ------------------------------------------------------------------------------- pieces
 
+    def is_done(self, run_id: str) -> bool:
+        """Whether that run's version has a verdict, and nothing more is to be done with it."""
+        judged = self._judged(run_id)
+        return bool(judged) and judged[-1].state not in ("PASSED", "APPROVED")
+
     def _run(self, run_id: str, start: str) -> None:
-        """Evolve and gate in a workspace with a fixed name, unless its version has a verdict."""
-        done = [v for v in self.ledger.versions() if v.run_id == run_id and v.report_digest]
-        if not done or done[-1].state in ("PASSED", "APPROVED"):
+        """Evolve and gate in a workspace with a fixed name, unless that is done."""
+        if self.is_done(run_id):
+            _say("[dim]done before; kept[/dim]")
+        else:
             workspace = self._workspace(run_id)
             if not workspace.params_file.exists():
                 overrides = (f"evolution.seed={self.seed}",)
@@ -220,10 +227,7 @@ class _Demo:
             from pipelines.runs.flow import evolve_and_gate
 
             evolve_and_gate(approve="auto", run_id=run_id)
-            done = [v for v in self.ledger.versions() if v.run_id == run_id]
-        else:
-            _say("[dim]done before; kept[/dim]")
-        version, verdict = self._verdict(done[-1].version)
+        version, verdict = self._verdict(self._judged(run_id)[-1].version)
         manifest = self.ledger.version(version).manifest
         _say(
             f"candidate of generation {manifest['generation']}, "
@@ -283,6 +287,9 @@ class _Demo:
         found = self.ledger.version(number)
         folder = self.release.reports(str(found.report_digest))
         return number, Verdict.from_json((folder / "verdict.json").read_bytes())
+
+    def _judged(self, run_id: str) -> list[Version]:
+        return [v for v in self.ledger.versions() if v.run_id == run_id and v.report_digest]
 
     def _champion(self) -> Champion:
         champion = self.ledger.champion()
