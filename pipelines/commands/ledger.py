@@ -154,7 +154,10 @@ def restore(
 
 
 def _undone(events: list[Event] | None) -> str:
-    """What a restore has undone; of many steps the last ones, those of champions first."""
+    """What a restore has undone; of many steps the last ones, those of champions first.
+
+    Rules, modes, tokens and alarms are those of the backup, too: each kind of event is named.
+    """
     if events is None:
         return "undone: not known, the ledger before it cannot be read"
     if not events:
@@ -163,8 +166,10 @@ def _undone(events: list[Event] | None) -> str:
     moved.sort(key=lambda event: ("CHAMPION" not in (event.from_state, event.to_state), -event.seq))
     told = ", ".join(f"{one.action} (version {one.version} to {one.to_state})" for one in moved[:5])
     among = f", among them {told}" if told else ""
+    others = dict.fromkeys(one.action for one in reversed(events) if one not in moved)
+    also = f"{'; also' if told else ', among them'} {', '.join(others)}" if others else ""
     count = f"{len(events)} event{'s' * (len(events) > 1)}"
-    return f"undone: {count} from {events[0].at} on{among}"
+    return f"undone: {count} from {events[0].at} on{among}{also}"
 
 
 def policies(json: JsonOption = False) -> None:

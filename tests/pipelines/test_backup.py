@@ -71,14 +71,16 @@ def test_a_restore_says_which_steps_it_undoes_and_what_is_left_to_do(
     place = {"SRGHN_HOME": str(home.settings.home)}
     copy = json.loads(srghn_here("backup", "--json", env=place).stdout)["file"]
     assert srghn_here("approve", "1", "--reason", "good", env=place).returncode == 0
-    later = json.loads(srghn_here("history", "--json", env=place).stdout)[-2:]
+    rules = ("deploy", "rules", "set", "two_persons=true", "--reason", "audit")
+    assert srghn_here(*rules, env=place).returncode == 0
+    later = json.loads(srghn_here("history", "--json", env=place).stdout)[-3:]
 
     told = srghn_here("restore", copy, "--reason", "by mistake", env=place).stdout.splitlines()
     [kept] = home.settings.home.glob("ledger.db.before-*Z")
     assert told[0].endswith("; no champion")
     assert told[1:] == [
-        f"undone: 2 events from {later[0]['at']} on, among them promote (version 1 to CHAMPION), "
-        "approve (version 1 to APPROVED)",
+        f"undone: 3 events from {later[0]['at']} on, among them promote (version 1 to CHAMPION), "
+        "approve (version 1 to APPROVED); also set_deployment_rules",
         f"the ledger before it is kept: {kept}",
         "now start the servers again, and bring MLflow up to this ledger: srghn sync",
     ]
@@ -91,6 +93,7 @@ def test_a_restore_says_which_steps_it_undoes_and_what_is_left_to_do(
     back = ("restore", str(kept), "--reason", "it was right")
     told = srghn_here(*back, env=place).stdout.splitlines()
     assert told[0].endswith("; version 1 is champion")
+    assert told[1].endswith(" on, among them restore")
     assert told[3] == (
         f"version 1 is champion and its files are not in {home.settings.artefacts}: copy "
         f"{folder.name} from a backup"
