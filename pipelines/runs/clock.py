@@ -82,12 +82,17 @@ def _fire(
 
 
 def _going(settings: Settings, prefect: Prefect, schedule: Schedule) -> list[str]:
-    """Runs of a schedule that are not over: those that Prefect knows, and those that are at work.
+    """Runs of a schedule that are not over: those that Prefect knows, and those that it forgot.
 
-    A Prefect server that lost its database knows nothing of a run that goes on.
+    A Prefect server that lost its database knows nothing of a run that goes on, or that is to be
+    resumed.
     """
-    at_work = (each for each in runs.recent(settings.home) if each.alive)
-    own = [each.run_id for each in at_work if each.schedule == schedule.name]
+    own = [
+        each.run_id
+        for each in runs.recent(settings.home)
+        if each.schedule == schedule.name
+        and (each.alive or (each.state == "stopped" and prefect.latest(each.run_id) is None))
+    ]
     return [*(run.name for run in prefect.going(schedule.name)), *own]
 
 

@@ -162,9 +162,12 @@ def test_a_firing_keeps_apart_from_a_run_that_prefect_forgot(
     tick(settings, server, said.append, MIDNIGHT.replace(hour=2))  # type: ignore[arg-type]
     assert server.launched == []
     assert "run hourly-20260101-010000" in said[0]
-    gone(settings, "hourly-20260101-010000")
+    gone(settings, "hourly-20260101-010000")  # it is to be resumed
     tick(settings, server, said.append, MIDNIGHT.replace(hour=3))  # type: ignore[arg-type]
-    assert server.launched == ["hourly-20260101-030000"]
+    assert server.launched == []
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=4))  # type: ignore[arg-type]
+    assert server.launched == ["hourly-20260101-040000"]  # it had no workspace, and is given up
 
 
 def test_a_run_that_prefect_forgot_is_resumed_or_told(
