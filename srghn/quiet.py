@@ -24,6 +24,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "DVC_NO_ANALYTICS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime would send what it loads to its makers
     "GX_ANALYTICS_ENABLED": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }

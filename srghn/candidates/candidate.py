@@ -8,6 +8,7 @@ policy is ONNX and includes the rule that turns network outputs into actions.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,6 +57,7 @@ class OnnxPolicy:
         return policy
 
     def _start(self, data: bytes, name: str) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported
         import onnxruntime  # costs 0.5 s, and reading a manifest does not need it
 
         options = onnxruntime.SessionOptions()
