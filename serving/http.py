@@ -78,11 +78,11 @@ def path_of(scope: Scope) -> str:
 
 
 def host_of(scope: Scope) -> str:
-    """The host name that a request was sent to, without its port."""
+    """The host name that a request was sent to, without its port and a last dot."""
     name = host_header(scope).decode("latin-1").strip().lower()
     if name.startswith("["):
         return name.partition("]")[0].lstrip("[")
-    return name.partition(":")[0]
+    return name.partition(":")[0].removesuffix(".")
 
 
 def without_body(send: Send) -> Send:

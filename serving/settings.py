@@ -184,7 +184,7 @@ class Settings(EngineSettings, BaseSettings):
         if name in ("localhost", self.host.lower()) or last.isdecimal() or ":" in name:
             return True
         if self.hosts:
-            return name in (one.strip().lower() for one in self.hosts.split(","))
+            return name in (one.strip().lower().removesuffix(".") for one in self.hosts.split(","))
         return self.behind_proxy or not self.loopback or last in (name, "localhost")
 
     @property

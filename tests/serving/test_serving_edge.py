@@ -36,7 +36,7 @@ def test_a_host_that_is_not_served_is_refused(shared_home: Any) -> None:
                 lambda h: client.post("/v1/act", json=OBSERVATION, headers={"Host": h}),
             ):
                 assert send(host).status_code == 421
-        for host in ("[::1]:8000", "127.0.0.1:8000", "localhost"):  # `srghn up` asks by one
+        for host in ("[::1]:8000", "127.0.0.1:8000", "localhost", "Policies.example.:8000"):
             assert client.get("/health/live", headers={"Host": host}).status_code == 200
 
 
@@ -44,7 +44,9 @@ def test_on_loopback_no_site_s_own_name_is_served(shared_home: Any, client: Test
     """A page of a site whose name resolves to this machine could else act and post outcomes."""
     home = shared_home.settings
     ours = ("localhost:8000", "127.0.0.1", "127.1:8000", "[::1]:8000", "a.localhost", "robot", "")
+    ours += ("localhost.:8000", "127.0.0.1.")  # what DNS writes at the end of a whole name
     theirs = ("evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "1.example")
+    theirs += ("evil.example.", "localhost.evil.example.")
 
     def asked(client: TestClient, host: str) -> set[int]:
         headers = {"Host": host}
