@@ -200,8 +200,9 @@ class Mirror:
         has now, is marked as undone and stays under no alias.
         """
         model, found, unloadable = f"{PREFIX}{policy}", dict[int, str](), set[int]()
+        entries = list(_entries(client, model))  # first: another process may add a version to both
         own = {version.version: version.digest for version in self._ledger.versions(policy)}
-        for entry in list(_entries(client, model)):
+        for entry in entries:
             number = int(entry.tags[_TAG])
             if own.get(number) != entry.tags.get(_DIGEST):
                 client.set_model_version_tag(model, entry.version, _STATE, UNDONE)

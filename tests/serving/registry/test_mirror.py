@@ -15,7 +15,7 @@ import pytest
 from serving.registry import backup, published
 from serving.registry.faults import LedgerLocked, fault
 from serving.registry.ledger import Ledger
-from serving.registry.mirror import MODEL, Mirror
+from serving.registry.mirror import MODEL, UNDONE, Mirror
 from serving.registry.records import Who
 from serving.registry.remote import StoreAway
 from srghn.errors import LedgerError
@@ -278,6 +278,32 @@ def test_what_a_restore_undid_is_no_version_in_mlflow_either(
     assert found[str(again)].source.endswith("a" * 64)
     assert client.get_model_version(MODEL, before.version).tags == kept
     restored.close()
+
+
+def test_what_another_process_adds_during_a_delivery_is_not_taken_for_undone(
+    ledger: Ledger, steps: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was in MLflow and not in the list that had just been read from the ledger."""
+    from mlflow.tracking import MlflowClient
+
+    name = f"sqlite:///{tmp_path / 'both.db'}"
+    steps.first()
+    slow, quick, read = Mirror(ledger, name), Mirror(ledger, name), ledger.versions
+
+    def read_late(*given: Any, **more: Any) -> Any:
+        found = read(*given, **more)
+        monkeypatch.setattr(ledger, "versions", read)
+        steps.second()
+        quick.deliver()
+        return found
+
+    monkeypatch.setattr(ledger, "versions", read_late)
+    slow.deliver()
+    assert quick.failure is None
+    client = MlflowClient(name, name)
+    entries = client.search_model_versions("")
+    assert UNDONE not in {entry.tags.get("srghn.state") for entry in entries}
+    assert client.get_model_version_by_alias(MODEL, "champion").tags["srghn.version"] == "2"
 
 
 def test_heads_of_a_lost_key_are_forgotten_if_the_history_agrees(
