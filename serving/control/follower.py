@@ -19,7 +19,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.predictor import PredictionError, Predictor
 from serving.registry.artefacts import ArtefactStore
-from serving.registry.faults import UNWRITABLE, LedgerGone, fault
+from serving.registry.faults import UNWRITABLE, LedgerGone
 from serving.registry.interfaces import difference
 from serving.registry.ledger import POLICY, Ledger
 from serving.registry.records import Canary, Champion, Event
@@ -180,14 +180,15 @@ class Follower:
         """Raise `LedgerGone` if the history has lost what was seen of it.
 
         An older copy of the file, or a replica that is behind, may have taken its place: what was
-        withdrawn since would be served again.
+        withdrawn since would be served again, and the next version of a number that was undone
+        would get the outcomes of the one before.
         """
         if self._last is None:
             return
         found = self._ledger.events(since=self._last.seq - 1, limit=1)
         if not found or found[0].hash != self._last.hash:
             said = f"event {self._last.seq}, which was seen, is gone or another: it was wound back"
-            raise fault(self._ledger.database().name, LedgerGone, said)
+            self._ledger.database().lose(said)
 
     def _follow(self) -> None:
         self._beside(self._ledger.expire)  # what is overdue can be served

@@ -69,7 +69,7 @@ class Database:
         self._asking = threading.Lock()
         self._asker: PoolProxiedConnection | None = None
         self._engine = self._open(parsed)
-        self._identity = self.identity()
+        self._identity, self._lost = self.identity(), ""
         try:
             with self._translated():
                 self._prepare()
@@ -151,8 +151,14 @@ class Database:
 
     def require(self) -> None:
         """Raise `LedgerGone` unless the database is still there."""
-        if not self.still_there():
-            raise fault(self.name, LedgerGone, "the file was removed or replaced while in use")
+        if self._lost or not self.still_there():
+            why = self._lost or "the file was removed or replaced while in use"
+            raise fault(self.name, LedgerGone, why)
+
+    def lose(self, why: str) -> None:
+        """Raise `LedgerGone`, as each write does from now on: it is not what was opened."""
+        self._lost = why
+        self.require()
 
     def spend_reserve(self) -> bool:
         """Free one slice of the reserve on a full disk; False if none is left."""
