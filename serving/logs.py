@@ -10,7 +10,7 @@ import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-from serving.registry.texts import one_line, written_out
+from serving.registry.texts import one_line
 
 #: Id and trace of the current request; empty outside a request.
 REQUEST: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))
@@ -42,7 +42,7 @@ class JsonLines(logging.Formatter):
             "time": _moment(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": written_out(record.getMessage().rstrip()),
+            "message": "\n".join(map(one_line, record.getMessage().rstrip().split("\n"))),
         }
         if name:
             said["request_id"] = name

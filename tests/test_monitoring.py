@@ -118,11 +118,11 @@ def test_a_log_line_for_people_has_its_time_and_names_its_request() -> None:
 
 
 def test_what_a_client_sent_begins_no_log_line_and_steers_no_terminal() -> None:
-    path = "/v1/episodes/a\n2026 INFO serving: all is well\r\x1b[2J\x9b2J\0é/outcome"
+    path = "/a\n2026 INFO serving: all is well\r\x1b[2J\x9b2J\0é\u2028\u202e/outcome"
     record = logging.LogRecord("serving", logging.ERROR, "f.py", 1, "POST %s", (path,), None)
     said = TextLines().format(record)
     assert said.endswith(
-        r"POST /v1/episodes/a\n2026 INFO serving: all is well\r\x1b[2J\x9b2J\x00é/outcome"
+        r"/a\n2026 INFO serving: all is well\r\x1b[2J\x9b2J\x00é\u2028\u202e/outcome"
     )
     shown = JsonLines().format(record)
     assert shown.replace("é", "").isascii()

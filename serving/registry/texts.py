@@ -29,9 +29,5 @@ def written_out(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text with all its control characters, line breaks too, as Python writes them."""
-    return (
-        text
-        if text.isprintable()
-        else written_out(text).replace("\0", "\\x00").replace("\n", "\\n")
-    )
+    """A text with all that is not printed, line breaks too, as Python writes it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
