@@ -32,7 +32,8 @@ def _given(connection: Connection, policy: str, epoch: int) -> Given:
     """The numbers by poster. They lie beside the trials' states, under the number -epoch.
 
     A trial or shadow begins with the tokens of the one before: whoever has none could otherwise end
-    it before they send their first requests.
+    it before they send their first requests. Tokens of earlier ones are no longer in use: they
+    would keep the guards of a service without tokens from ever having enough copies.
     """
     table = schema.trial_state
     query = select(table.c.trial, table.c.state).where(
@@ -44,7 +45,7 @@ def _given(connection: Connection, policy: str, epoch: int) -> Given:
     found: Given = json.loads(row.state)
     if row.trial == -epoch:
         return found
-    return {kind: dict.fromkeys(counts, 0) for kind, counts in found.items()}
+    return {kind: {name: 0 for name, n in counts.items() if n} for kind, counts in found.items()}
 
 
 def _keep(connection: Connection, policy: str, epoch: int, given: Given) -> None:

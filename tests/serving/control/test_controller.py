@@ -479,3 +479,6 @@ def test_who_has_no_token_ends_no_trial_where_the_last_one_met_many_tokens(
     assert ledger.compared(POLICY, first.version)[1].invalid == 1
     ledger.add_compared(POLICY, canary.epoch, flood, 0.05)
     assert ledger.compared(POLICY, first.version)[1].invalid == 1
+    ledger.expire_canary(who=WHO)
+    ledger.add_compared(POLICY, steps.canary(first.version).epoch, flood, 0.05)
+    assert ledger.compared(POLICY, first.version)[1].invalid == 50  # the one before met no token
