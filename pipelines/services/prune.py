@@ -29,7 +29,7 @@ from serving.registry.artefacts import storing
 from serving.registry.backup import kept_until
 from serving.registry.states import State
 from serving.settings import Settings
-from srghn.errors import ConfigError, ServiceError, first_line
+from srghn.errors import ConfigError, ServiceError, first_line, is_full
 from srghn.yaml_files import read_yaml
 
 #: States after which nothing reads a version's workspace again.
@@ -40,6 +40,8 @@ DAY = 86_400.0
 UNCITED_SECONDS = 3600.0
 #: Each workspace is locked by an open file while it goes, and a process may have 1,024 of them.
 HELD_AT_ONCE = 128
+#: With fewer free bytes a database may not be able to delete anything before a file is deleted.
+ROOM = 2**20
 #: The workspace of a recall, whose run folder is a copy; with a dot where making it was cut off.
 RECALL = re.compile(r"\.?recall-\d+")
 #: What a process left that was killed while it removed a workspace.
@@ -108,15 +110,33 @@ def _over(release: Release, idle: Sequence[Workspace], before: float) -> list[It
         states = _states(release)
         taken = [each for each in idle if _take(held, each)]
         gone = [item for each in taken for item in _workspace(settings, each, states, before)]
-        _forget(settings, [item.name for item in gone if item.kind == "MLflow run"])
+        runs = [item for item in gone if item.kind == "MLflow run"]
+        if shutil.disk_usage(settings.home).free < ROOM:
+            _remove_files(runs)
+        _forget(settings, [item.name for item in runs])
+        _remove_files(runs)
         for item in gone:
-            if item.kind == "MLflow run":
-                shutil.rmtree(item.path, ignore_errors=True)
-                continue
-            # half of a workspace would be taken for a run whose delivery is still to be made
-            with tempfile.TemporaryDirectory(".tmp", ".", item.path.parent) as aside:
-                item.path.rename(Path(aside) / item.path.name)
+            if item.kind == "workspace":
+                _remove_whole(item.path)
     return gone
+
+
+def _remove_files(runs: Sequence[Item]) -> None:
+    for item in runs:
+        shutil.rmtree(item.path, ignore_errors=True)
+
+
+def _remove_whole(path: Path) -> None:
+    """Remove a workspace: half of one would be taken for a run that is still to be delivered."""
+    try:
+        aside = tempfile.mkdtemp(".tmp", ".", path.parent)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        aside = str(path)  # there is no room to be careful
+    else:
+        path.rename(Path(aside) / path.name)
+    shutil.rmtree(aside)
 
 
 def sizes(settings: Settings) -> dict[str, int]:

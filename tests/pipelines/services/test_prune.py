@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import shutil
+import tempfile
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +34,7 @@ from pipelines.versions import judge
 from pipelines.versions.release import Release
 from serving.registry.records import Who
 from serving.settings import Settings
+from srghn.errors import ServiceError
 from tests.conftest import Srghn
 from tests.pipelines.conftest import Home
 
@@ -307,6 +311,37 @@ def test_the_mlflow_run_of_a_run_that_goes_is_removed(home: Home, tmp_path: Path
     experiment = client.get_experiment_by_name("srghn")
     assert client.search_runs([experiment.experiment_id], run_view_type=3) == []
     assert not (home.settings.mlflow / "artifacts" / run).exists()
+
+
+def test_on_a_full_disk_what_needs_no_room_goes_first(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite deletes no row there, and ext4 makes no folder; the advice was still: srghn prune."""
+    run = str(deliver(home.workspace, home.settings, finished=True).mlflow_run_id)
+    kept, forget, mkdtemp = (
+        home.settings.mlflow / "artifacts" / run,
+        pruning._forget,
+        tempfile.mkdtemp,
+    )
+    rejected(home)
+    items = plan(home.settings, 0.0)
+    assert kept.exists()
+
+    def forgets(*given: Any) -> None:
+        if kept.exists():
+            raise ServiceError("database or disk is full")
+        forget(*given)
+
+    def makes(suffix: str = "", *given: Any, **more: Any) -> str:
+        if suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return mkdtemp(suffix, *given, **more)
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(pruning, "_forget", forgets)
+    monkeypatch.setattr(tempfile, "mkdtemp", makes)
+    assert len(prune(home.settings, items)) == len(items) > 1
+    assert list(home.settings.workspaces.iterdir()) == []
 
 
 def test_mlflow_has_the_private_names_by_which_a_run_is_deleted_for_good() -> None:
