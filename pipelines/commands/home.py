@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +41,7 @@ def prune(
     """
     from pipelines.services.prune import human, plan
     from pipelines.services.prune import prune as remove
+    from serving.registry.backup import kept_before
 
     settings = load_settings()
     items = plan(settings, days)
@@ -68,6 +70,14 @@ def prune(
         typer.echo(f"nothing that can go is older than {days:g} days{less}", err=True)
     else:
         typer.echo(f"{human(total)} could go: srghn prune --days {days:g} --yes", err=True)
+    at, kept = kept_before(settings.database_url, settings.home)
+    if kept is not None and not json:
+        typer.echo(
+            f"what was stored until {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC stays "
+            f"while the ledger is kept that a restore replaced then: delete {kept} if nobody will "
+            "put it back",
+            err=True,
+        )
 
 
 def params(

@@ -26,7 +26,7 @@ from pathlib import Path
 from pipelines.runs.workspaces import Workspace
 from pipelines.versions.release import Release
 from serving.registry.artefacts import storing
-from serving.registry.backup import kept_until
+from serving.registry.backup import kept_before
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.errors import ConfigError, ServiceError, first_line, is_full
@@ -185,7 +185,7 @@ def _workspace(
     root, found = workspace.root, states.get(workspace.name, set())
     over = found <= OVER and (workspace.outcome.exists() or bool(found))
     changed = _changed(root)
-    undone = not found and changed <= kept_until(settings.database_url, settings.home)
+    undone = not found and changed <= kept_before(settings.database_url, settings.home)[0]
     if not over or undone or changed > before or not _delivered(workspace):
         return
     why = f"its run is over: {', '.join(sorted(found)) or 'no version'}"
@@ -271,7 +271,7 @@ def _named(cache: Path, lock: Path) -> set[str]:
 def _stores(release: Release, stay: Sequence[Workspace], before: float) -> Iterator[Item]:
     """Reports and artefacts that nothing cites."""
     settings, before = release.settings, min(before, time.time() - UNCITED_SECONDS)
-    undone = kept_until(settings.database_url, settings.home)
+    undone, _ = kept_before(settings.database_url, settings.home)
     for folder, kind, cited in (
         (settings.reports, "report", _cited_reports(release)),
         (settings.artefacts, "artefact", _cited_artefacts(release, stay)),

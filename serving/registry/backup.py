@@ -137,20 +137,20 @@ def restore(
     return Restored(ledger, kept, None if before is None else _without(before, ledger.events()))
 
 
-def kept_until(url: str, home: Path) -> float:
-    """When the latest restore took place whose ledger before it is kept, in Unix seconds; else 0.
+def kept_before(url: str, home: Path) -> tuple[float, Path | None]:
+    """The latest ledger that is kept since a restore replaced it, and when, in Unix seconds.
 
-    What it cites was stored by then, and whoever puts it back needs that.
+    What it cites was stored by then, and whoever puts it back needs that. 0 and None without one.
     """
     file = sqlite_path(parse_url(url))
     begins = home / "backups" / "before-restore-" if file is None else f"{file}.before-"
     folder, name = os.path.split(begins)
-    moments = [0.0]
+    found: dict[float, Path | None] = {0.0: None}
     for path in Path(folder).glob(f"{glob.escape(name)}*"):
         with contextlib.suppress(ValueError):
             at = datetime.strptime(path.name.removeprefix(name).removesuffix(".dump"), _MOMENT)
-            moments.append(at.replace(tzinfo=UTC).timestamp())
-    return max(moments)
+            found[at.replace(tzinfo=UTC).timestamp()] = path
+    return max(found), found[max(found)]
 
 
 def _before(file: Path) -> tuple[Path | None, list[Event] | None]:

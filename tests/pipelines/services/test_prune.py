@@ -175,7 +175,10 @@ def test_a_run_that_began_again_meanwhile_is_left_alone(home: Home, how: str) ->
 
 
 def test_what_the_ledger_before_a_restore_cites_stays_while_that_is_kept(
-    home: Home, tmp_path: Path
+    home: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It is kept to be put back, and without its candidates it would serve nothing."""
     _, stored = uncited(home, tmp_path)
@@ -192,6 +195,11 @@ def test_what_the_ledger_before_a_restore_cites_stays_while_that_is_kept(
         kept = ledger.with_name(f"{ledger.name}.before-{moment:%Y%m%dT%H%M%S.%fZ}")
         kept.touch()
         assert {item.path for item in plan(home.settings, 30.0)} == left
+        monkeypatch.setenv("SRGHN_HOME", str(home.settings.home))
+        commands.prune()
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith(f"what was stored until {moment:%Y-%m-%d %H:%M} UTC stays while")
+        assert told.endswith(f": delete {kept} if nobody will put it back")
         kept.unlink()
 
 
