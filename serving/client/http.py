@@ -78,7 +78,7 @@ class Episode:
         if progress.over or progress.token is None:
             return {}
         answer = self._client.post(progress.path, progress.outcome(terminated))
-        progress.over = True
+        progress.end(answer)
         return answer
 
     def __enter__(self) -> Episode:
@@ -203,7 +203,7 @@ class AsyncEpisode:
         if progress.over or progress.token is None:
             return {}
         answer = await self._client.post(progress.path, progress.outcome(terminated))
-        progress.over = True
+        progress.end(answer)
         return answer
 
     async def __aenter__(self) -> AsyncEpisode:

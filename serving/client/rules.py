@@ -53,6 +53,11 @@ class Progress:
     def outcome(self, terminated: bool) -> dict[str, Any]:
         return {"return": self.return_, "terminated": terminated, "token": self.token}
 
+    def end(self, answer: Mapping[str, Any]) -> None:
+        """Note that the outcome is posted. Raises `Refused` if something else took it."""
+        _field(answer, "counted", "true or false", bool)
+        self.over = True
+
     @property
     def path(self) -> str:
         return f"{self.base}/episodes/{self.name}/outcome"

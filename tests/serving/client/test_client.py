@@ -66,6 +66,18 @@ def test_an_episode_returns_its_tokens_and_posts_its_outcome_once() -> None:
     ]
 
 
+def test_an_outcome_that_something_else_took_is_told_and_can_be_posted_again() -> None:
+    """It was lost without a word."""
+    answers = [{"action": 1, "token": "t"}, {"ok": True}, {"counted": True}]
+    client = client_of(lambda request: httpx.Response(200, json=answers.pop(0)))
+    episode = client.episode()
+    episode.act([0.0])
+    with pytest.raises(Refused, match="expected `counted`, true or false, got null; is this the"):
+        episode.end(1.0)
+    assert episode.end() == {"counted": True}
+    assert episode.end() == {}
+
+
 def test_a_block_that_fails_posts_no_outcome() -> None:
     paths: list[str] = []
 
