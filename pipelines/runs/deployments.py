@@ -75,11 +75,6 @@ class Prefect:
 
     def sync(self) -> None:
         """Make the deployments those of the schedules' files, and take old ones into files."""
-        with suppress(ObjectAlreadyExists):
-            self.client.create_work_pool(WorkPoolCreate(name=self._pool, type="process"))
-        if self._shared:
-            with suppress(ObjectAlreadyExists):
-                self.client.create_work_queue(self._home, work_pool_name=self._pool)
         known = {self._name(name) for name in schedules.names(self.settings)}
         for deployment in self.client.read_deployments():
             if TAG not in deployment.tags or deployment.name in {ANY, self._any, *known}:
@@ -161,6 +156,12 @@ class Prefect:
     def _deploy(
         self, name: str, parameters: Mapping[str, Any], description: str, imports: str = ""
     ) -> UUID:
+        """Make a deployment, and its pool: a server that lost its database has none."""
+        with suppress(ObjectAlreadyExists):
+            self.client.create_work_pool(WorkPoolCreate(name=self._pool, type="process"))
+        if self._shared:
+            with suppress(ObjectAlreadyExists):
+                self.client.create_work_queue(self._home, work_pool_name=self._pool)
         environment, tags = self.settings.environment(), [TAG]
         if imports:
             environment[IMPORTS] = imports

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from pipelines.commands import schedule as commands
 from pipelines.runs import deployments, schedules
@@ -39,6 +39,7 @@ class Client:
     deployed: dict[str, Any] = field(default_factory=dict)
     made: list[Any] = field(default_factory=list)
     flow_runs: list[Any] = field(default_factory=list)
+    pools: set[str] = field(default_factory=set)
 
     def read_deployments(self) -> list[Any]:
         return list(self.deployed.values())
@@ -50,6 +51,7 @@ class Client:
             raise ObjectNotFound(error) from error
 
     def create_deployment(self, *, name: str, **given: Any) -> str:
+        assert given["work_pool_name"] in self.pools
         self.deployed[name] = SimpleNamespace(id=f"id-{name}", name=name, **given)
         return f"id-{name}"
 
@@ -64,7 +66,9 @@ class Client:
         return "flow"
 
     def create_work_pool(self, pool: Any) -> None:
-        pass
+        if pool.name in self.pools:
+            raise ObjectAlreadyExists(ValueError(pool.name))
+        self.pools.add(pool.name)
 
     def create_work_queue(self, name: str, work_pool_name: str) -> None:
         pass
@@ -230,7 +234,10 @@ def test_homes_on_a_common_server_leave_each_other_alone(
         with Prefect(settings) as prefect:
             prefect.sync()
             pools.append(pool_of(settings))
-            client.flow_runs = [SimpleNamespace(name=pool, work_pool_name=pool) for pool in pools]
+            client.flow_runs = [
+                SimpleNamespace(name=pool, work_pool_name=pool, parameters={"schedule": "both"})
+                for pool in pools
+            ]
             assert [run.name for run in prefect.going("both")] == [pools[-1]]
             latest = prefect.latest("both-20260101-010000")
             assert latest is not None
@@ -251,10 +258,11 @@ def test_homes_on_a_common_server_leave_each_other_alone(
 def test_a_run_is_handed_on_though_prefect_lost_its_database(
     settings: Settings, client: Client
 ) -> None:
-    """The deployment of single runs was made when a worker started, and never again."""
+    """The deployment of single runs, and the pool, were made when a worker started alone."""
     with Prefect(settings) as prefect:
         prefect.sync()
         client.deployed.clear()
+        client.pools.clear()
         for _ in range(2):
             prefect.go_on("one", "hourly", "manual", 1)
     assert [run.deployment_id for run in client.made] == 2 * ["id-run"]
