@@ -54,7 +54,7 @@ class Sessions:
         self._keeper, self._settings = keeper, settings
         # browsers share cookies between ports, so each ledger on this machine has its own name
         self.cookie = f"srghn_{hashlib.sha256(self._key).hexdigest()[:8]}"
-        self._own = re.compile(rb"(?:^|;) *(%b=[\w-]+) *(?=;|\Z)" % self.cookie.encode())
+        self._own = re.compile(rb"(?:^|;) *+(%b=[\w-]++) *+(?=;|\Z)" % self.cookie.encode())
         self.user = _user().owner
 
     def alone(self, scope: Scope) -> Scope:
