@@ -177,17 +177,18 @@ class Follower:
             return loaded
 
     def _require_history(self) -> None:
-        """Raise `LedgerGone` if the history has lost what was seen of it.
+        """Raise `LedgerGone` if the history has lost what was seen of it, here or by the witness.
 
         An older copy of the file, or a replica that is behind, may have taken its place: what was
         withdrawn since would be served again, and the next version of a number that was undone
-        would get the outcomes of the one before.
+        would get the outcomes of the one before. A worker that begins later asks the witness.
         """
-        if self._last is None:
+        last = self._last or self._ledger.witnessed()
+        if last is None or last.seq == 0:
             return
-        found = self._ledger.events(since=self._last.seq - 1, limit=1)
-        if not found or found[0].hash != self._last.hash:
-            said = f"event {self._last.seq}, which was seen, is gone or another: it was wound back"
+        found = self._ledger.events(since=last.seq - 1, limit=1)
+        if not found or found[0].hash != last.hash:
+            said = f"event {last.seq}, which was seen, is gone or another: it was wound back"
             self._ledger.database().lose(said)
 
     def _follow(self) -> None:

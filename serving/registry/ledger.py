@@ -74,7 +74,7 @@ class Ledger:
         home = self._database.home
         self._witness = Testimony(self._database, home, witness_key, clock)
         self.signed_head, self.compare_heads = self._witness.signed_head, self._witness.compare
-        self.foreign_heads = self._witness.foreign
+        self.foreign_heads, self.witnessed = self._witness.foreign, self._witness.newest
         reader = Reader(self._database, clock)
         self.policies, self.policy, self.secret = reader.policies, reader.policy, reader.secret
         self.deployment_rules, self.service_mode = reader.deployment_rules, reader.service_mode

@@ -64,6 +64,10 @@ class Testimony:
         entries = self._entries(recent=True)
         return entries[-1] if entries else None
 
+    def newest(self) -> Entry | None:
+        """What was signed of the latest event since the last restore; None without any."""
+        return max(valid(self._entries(recent=True)), key=lambda entry: entry.seq, default=None)
+
     def verify(self) -> int:
         """Check chain, evidence, rows and the whole witness; returns the number of events.
 
@@ -85,10 +89,9 @@ class Testimony:
 
         Raises `LedgerError`.
         """
-        entries = valid(self._entries(recent=True))
+        newest = self.newest()
         with self._database.read() as connection:
-            if entries:
-                newest = max(entries, key=lambda entry: entry.seq)
+            if newest is not None:
                 _compare(connection, newest)
                 count = _verify_since(connection, newest)
             else:

@@ -19,6 +19,7 @@ from serving.metrics import Metrics
 from serving.policy import PolicyService
 from serving.registry import schema
 from serving.registry.artefacts import ArtefactStore
+from serving.registry.database import Database
 from serving.registry.faults import LedgerFull, LedgerGone, LedgerLocked, LedgerReadOnly, fault
 from serving.registry.ledger import Ledger
 from serving.registry.records import Who
@@ -92,6 +93,16 @@ def test_a_history_that_is_wound_back_under_a_server_is_not_followed(home: Any) 
     with pytest.raises(LedgerGone, match="it was wound back"), home.ledger.database().write():
         pass  # an outcome now would be one of the next version of that number
     follower.close()
+
+    opened = Database(
+        f"sqlite:///{home.ledger.database().file}"
+    )  # by a worker that takes its place
+    begun = Follower(Ledger(opened), home.store, Metrics(POLICY), Limits())
+    begun.poll()
+    assert f"event {seen}, which was seen, is gone" in str(begun.problem)
+    assert begun.served.champion is None
+    begun.close()
+    opened.close()
 
 
 @pytest.mark.parametrize("fault", [LedgerFull, LedgerReadOnly, LedgerLocked])
