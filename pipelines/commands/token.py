@@ -64,6 +64,9 @@ def list_(json: JsonOption = False) -> None:
     if json:
         print_json([{**vars(token), "scopes": sorted(token.scopes)} for token in found])
         return
+    if not found:
+        out.print("no token yet: srghn token add --help")
+        return
     rows = table("", "owner", "scopes", "policy", "made (UTC)", "expires (UTC)")
     now = datetime.now(UTC).timestamp()
     for token in found:

@@ -497,6 +497,7 @@ def test_the_command_makes_lists_rotates_and_revokes(
     def token(*arguments: str) -> Any:
         return run.invoke(app, ["token", *arguments])
 
+    assert "no token yet" in token("list").stdout
     made = token("add", "ann", "--scopes", "review,infer", "--days", "3", "--json")
     found = Tokens(Database(home.settings.database_url)).find(json.loads(made.stdout)["token"])
     assert found is not None
