@@ -25,6 +25,9 @@ from srghn.errors import LedgerError
 from tests.serving.registry import postgres
 
 ANN = Who("ann", "because")
+with_dumps = pytest.mark.skipif(
+    not postgres.BINARIES or not shutil.which("pg_dump"), reason="PostgreSQL is not installed"
+)
 
 
 @pytest.fixture
@@ -404,9 +407,7 @@ def test_a_backup_of_postgresql_is_of_the_server_that_is_used() -> None:
 
 
 @pytest.mark.services
-@pytest.mark.skipif(
-    not postgres.BINARIES or not shutil.which("pg_dump"), reason="PostgreSQL is not installed"
-)
+@with_dumps
 def test_backup_wind_back_and_restore_on_postgresql(
     cluster: str, steps: Any, tmp_path: Path
 ) -> None:
@@ -444,9 +445,7 @@ def test_backup_wind_back_and_restore_on_postgresql(
 
 
 @pytest.mark.services
-@pytest.mark.skipif(
-    not postgres.BINARIES or not shutil.which("pg_dump"), reason="PostgreSQL is not installed"
-)
+@with_dumps
 def test_on_postgresql_nobody_writes_what_a_restore_would_undo_without_a_word(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,9 +471,7 @@ def test_on_postgresql_nobody_writes_what_a_restore_would_undo_without_a_word(
 
 
 @pytest.mark.services
-@pytest.mark.skipif(
-    not postgres.BINARIES or not shutil.which("pg_dump"), reason="PostgreSQL is not installed"
-)
+@with_dumps
 def test_on_postgresql_nothing_is_restored_while_a_process_has_the_ledger_open(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
