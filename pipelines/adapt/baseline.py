@@ -19,8 +19,8 @@ def keep(settings: Settings) -> list[str]:
     """Record the observations of each champion without a record; returns a line for each.
 
     Does nothing if no observations in service are kept. An error of one policy, such as a world
-    that is not installed here, does not stop the others. It is raised, as `SrghnError`, by the first
-    call that has nothing to tell.
+    that is not installed here, does not stop the others. It is raised, as `SrghnError`, by the
+    first call that has nothing to tell.
     """
     if not settings.samples:
         return []
