@@ -61,6 +61,12 @@ def twin(database: Path, name: str, active: bool, preset: str = PRESET, **more: 
         opened.commit()
 
 
+def states_of_runs(database: Path) -> list[tuple[str, str]]:
+    """Each run that Prefect knows, with its state."""
+    with closing(sqlite3.connect(database)) as opened:
+        return sorted(opened.execute("SELECT name, state_type FROM flow_run"))
+
+
 def was_off(settings: Settings, name: str) -> tuple[str, datetime]:
     """As if the machine had been off for a week: the run that is due, and its firing."""
     found = schedules.find(settings, name)
@@ -98,6 +104,8 @@ def test_schedules_of_an_old_prefect_database_are_taken_over_and_fire(
         wait_until("run", lambda: runs.find(home, run_id) is not None)
         os.kill(parts(home)["worker"], signal.SIGKILL)
         ran = ended(home, run_id)
+        # the run's process tells Prefect last
+        wait_until("end", lambda: (run_id, "COMPLETED") in states_of_runs(database))
         wait_until("HTTP server", lambda: answers(f"{url}/health/live"))
     broken, due, nightly, resting = schedules.listed(settings)
     assert (ran.state, ran.resumed, ran.schedule) == ("finished", 1, "due")
@@ -125,11 +133,10 @@ def test_schedules_of_an_old_prefect_database_are_taken_over_and_fire(
         kept = opened.execute(
             "SELECT d.name FROM deployment d JOIN deployment_schedule s ON s.deployment_id = d.id"
         ).fetchall()
-        states = opened.execute("SELECT name, state_type FROM flow_run").fetchall()
         entrypoints = opened.execute("SELECT name, entrypoint FROM deployment").fetchall()
     assert kept == [("foreign",)]  # another home's deployments are left alone
     # Prefect itself fires nothing more
-    assert sorted(states) == [
+    assert states_of_runs(database) == [
         (run_id, "COMPLETED"), (run_id, "CRASHED"), ("unselfish-jaguarundi", "CRASHED"),
     ]  # fmt: skip
     ours = {name for name, entry in entrypoints if entry == "pipelines.runs.flow.evolve_and_gate"}
