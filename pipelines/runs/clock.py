@@ -74,10 +74,10 @@ def _fire(
         note = f"the firing of {at} was skipped: run {going[0]} is still running"
     else:
         prefect.launch(schedule, due.firing)
-        note = f"the firing of {at} is {_run_of(schedule, due.firing)}"
+        note = f"the firing of {at} is run {schedule.run_id(due.firing)}"
     if due.missed:
         note += f"; {due.missed} earlier firings were missed and are not repeated"
-    schedules.mark(settings, schedule, due.firing, note)
+    schedules.mark(settings, schedule, due.firing, note, launched=not going)
     say(f"schedule {schedule.name}: {note}")
 
 
@@ -94,10 +94,6 @@ def _going(settings: Settings, prefect: Prefect, schedule: Schedule) -> list[str
         and (each.alive or (each.state == "stopped" and prefect.latest(each.run_id) is None))
     ]
     return [*(run.name for run in prefect.going(schedule.name)), *own]
-
-
-def _run_of(schedule: Schedule, firing: datetime) -> str:
-    return f"run {schedule.run_id(firing)}"
 
 
 def recover(settings: Settings, prefect: Prefect, say: Say, *, no_worker: bool) -> None:
@@ -190,7 +186,7 @@ def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[s
 
 def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Schedule) -> None:
     """See what became of a schedule's last run, if it ended before it could leave a trace."""
-    firing = datetime.fromisoformat(schedule.handled)
+    firing = datetime.fromisoformat(schedule.launched or schedule.handled)
     run_id = schedule.run_id(firing)
     if runs.find(settings.home, run_id) is not None:
         return
@@ -206,7 +202,7 @@ def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Sch
         told = runs.ended(runs.begun(run_id, schedule=schedule.name), "failed", why)
         runs.write(settings.home, told)  # or on a full disk each look would tell it again
         failed(settings, told, None)
-    elif run is None and _run_of(schedule, firing) in schedule.note and not schedule.paused:
+    elif run is None and schedule.launched and not schedule.paused:
         say(f"run {run_id}: Prefect no longer knows of it; it is handed to the workers again")
         prefect.launch(schedule, firing)
 

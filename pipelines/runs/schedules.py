@@ -39,6 +39,7 @@ class Schedule:
     overlap  what a firing does if the previous run is still running: wait for its end, or skip
     imports  folder that users' own environments and networks are imported from
     handled  the last firing that was run, skipped or missed; at first, when it was added
+    launched the last firing that was handed to the workers; empty in files of earlier versions
     ahead_to what `handled` was before a clock seemed to have been ahead; counts once it is past
     note     what became of it
     policy     what its candidates are for
@@ -62,6 +63,7 @@ class Schedule:
     policy: str = "policy"
     successor: bool = False
     ahead_to: str = ""
+    launched: str = ""
 
     def due(self, now: datetime) -> calendar.Due | None:
         if self.paused:
@@ -206,10 +208,13 @@ def _edit(settings: Settings, name: str, change: Callable[[Schedule], Schedule])
     return changed
 
 
-def mark(settings: Settings, schedule: Schedule, firing: datetime, note: str) -> None:
+def mark(
+    settings: Settings, schedule: Schedule, firing: datetime, note: str, *, launched: bool = False
+) -> None:
     """Note what became of a firing; nothing where the schedule was removed meanwhile."""
     moment = firing.astimezone(UTC).isoformat(timespec="seconds")
-    _change(settings, schedule, handled=moment, note=note)
+    last = moment if launched else schedule.launched
+    _change(settings, schedule, handled=moment, note=note, launched=last)
 
 
 def put_back(settings: Settings, schedule: Schedule, now: datetime, note: str) -> None:
@@ -260,6 +265,7 @@ def _read(path: Path) -> Schedule:
     try:
         schedule = Schedule(**json.loads(path.read_text(encoding="utf-8")))
         calendar.check(schedule.cron, schedule.timezone)
+        datetime.fromisoformat(schedule.launched or schedule.handled)
         datetime.fromisoformat(schedule.handled)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -190,7 +191,7 @@ def test_a_run_that_prefect_forgot_is_resumed_or_told(
 def test_a_firing_that_prefect_forgot_before_it_began_is_handed_over_again(
     settings: Settings, tiny: Tiny, server: Server, said: list[str]
 ) -> None:
-    """The note said that it was a run, and none ever began."""
+    """None ever began, though the note speaks of another firing by then, or of a clock."""
     hourly(settings, tiny)
     look = partial(recover, settings, server, said.append, no_worker=False)
     look()
@@ -203,3 +204,30 @@ def test_a_firing_that_prefect_forgot_before_it_began_is_handed_over_again(
     look()
     assert server.launched == 2 * ["hourly-20260101-010000"]
     assert "Prefect no longer knows of it" in said[-1]
+    path = settings.home / "schedules" / "hourly.json"
+    kept = json.loads(path.read_text())
+    for changed in (
+        {"handled": "2026-01-01T02:00:00+00:00", "note": "the firing of 02:00 was skipped"},
+        {"note": "the clock was wrong"},
+    ):
+        path.write_text(json.dumps({**kept, **changed}))
+        look()
+    assert server.launched == 4 * ["hourly-20260101-010000"]
+
+
+def test_a_schedule_of_an_earlier_version_does_not_say_what_was_launched(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    """Its last firing may have been skipped, so that none is handed over again."""
+    hourly(settings, tiny)
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    path = settings.home / "schedules" / "hourly.json"
+    older = json.loads(path.read_text())
+    del older["launched"]
+    path.write_text(json.dumps(older))
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert len(server.launched) == 1
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=2))  # type: ignore[arg-type]
+    assert server.launched[1:] == ["hourly-20260101-020000"]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.launched[2:] == ["hourly-20260101-020000"]
