@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Most headers Host, as they were written, that are known to be right.
 _HOSTS = 100
+#: What a header Host may be (RFC 3986, 3.2.2): an address in brackets or a name, and a port.
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?", re.ASCII)
 
 
 class Application(FastAPI):
@@ -55,8 +58,8 @@ class Application(FastAPI):
             await self.tracing.run(self._answer, scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        host = host_header(scope)
         try:
+            host = host_header(scope)
             if host not in self._hosts:
                 self._check_host(host, host_of(scope))
             scope = self.service.direct(scope)
@@ -77,7 +80,10 @@ class Application(FastAPI):
             await in_task(super().__call__(scope, receive, send))
 
     def _check_host(self, host: bytes, name: str) -> None:
-        """Raise `BadRequest` (421) if the host name in a header is not served."""
+        """Raise `BadRequest` if a header Host is no host (400) or names one not served (421)."""
+        if not _HOST.fullmatch(host):
+            got = repr(host[:80].decode("latin-1"))
+            raise BadRequest(400, "Host", "a name or an address, and maybe a port", got)
         if not self.service.settings.serves(name):
             hint = "SRGHN_HOSTS sets the names that this server answers to"
             raise BadRequest(421, "Host", "one that is served here", repr(name[:80]), hint=hint)

@@ -63,11 +63,16 @@ class RequestIds:
 
 
 def host_header(scope: Scope) -> bytes:
-    """The header Host of a request; empty without one."""
-    found: bytes
-    for name, found in scope["headers"]:  # mostly the first
-        if name == b"host":
-            return found
+    """The header Host of a request; empty without one in HTTP/1.0.
+
+    Raises `BadRequest` (400) for none in HTTP/1.1, and for several: a proxy may have looked at
+    another one (RFC 9112, 3.2).
+    """
+    found: list[bytes] = [value for name, value in scope["headers"] if name == b"host"]
+    if len(found) == 1:
+        return found[0]
+    if found or scope["http_version"] != "1.0":
+        raise BadRequest(400, "Host", "one such header", str(len(found) or "none"))
     return b""
 
 

@@ -193,7 +193,7 @@ def test_what_came_before_a_wrong_request_is_answered_first(
 ) -> None:
     """Its refusal was taken for the answer to the first, which was worked on and got none."""
     body = b'{"observation":[0,0,1,0],"episode_id":"%b"}' % os.urandom(8).hex().encode()
-    waits = b"POST /v1/act HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    waits = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     data, status = WRONG[wrong]
     first = waits + ASK * more  # the first is answered once it is in the ledger
     found = answer(address, first, data) if apart else answer(address, first + data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -65,6 +66,38 @@ def test_on_loopback_no_site_s_own_name_is_served(shared_home: Any, client: Test
         app = create_app(home.model_copy(update={**change, "without_tokens": True}))
         with TestClient(app) as other:
             assert asked(other, theirs[0]) == {200}, change
+
+
+BROKEN = ([], [b"localhost", b"localhost"], [b"localhost", b"evil.example"], [b"["], [b"[::1"])
+BROKEN += ([b"localhost:80@evil.example"], [b"localhost/a"], [b"local host"], [b"\xff"], [b"a:b"])
+
+
+@pytest.mark.parametrize("path", ["/v1/act", "/health/live", "/", "/v2/models/policy/infer"])
+@pytest.mark.parametrize("hosts", BROKEN)
+def test_a_request_without_exactly_one_host_is_wrong(
+    client: TestClient, hosts: list[bytes], path: str
+) -> None:
+    """The first of several counted, while a proxy may have looked at the last."""
+
+    def asked(version: str) -> tuple[int, bytes]:
+        headers = [(b"host", host) for host in hosts]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        scope |= {"http_version": version, "query_string": b"", "scheme": "http"}
+        got: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": json.dumps(OBSERVATION).encode()}
+
+        async def send(message: Any) -> None:
+            got.append(message)
+
+        asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+        return got[0]["status"], got[1]["body"]
+
+    status, body = asked("1.1")
+    assert (status, json.loads(body)["error"][:15]) == (400, "Host: expected ")
+    if not hosts:  # which HTTP/1.0 does not have
+        assert asked("1.0")[0] == {"/v1/act": 200, "/v2/models/policy/infer": 422}.get(path, 405)
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null"])
