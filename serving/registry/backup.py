@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ from srghn.files import sha256_file, sync_folder
 
 #: The time in the name of a backup, and of a ledger that was moved aside; they sort by it.
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
+#: How long PostgreSQL may list the session of a process that has just ended.
+LEAVE_SECONDS = 1.0
 #: Length and start of the bytes of a database file that SQLite locks while it is open.
 _SHARED_LOCK = (510, 0x40000002)
 #: Beginnings of SQLite's names of the errors of a file that is written.
@@ -305,10 +308,13 @@ def require_unused(file: Path, to: str) -> None:
 
 
 def require_no_others(connection: Connection, name: str, to: str) -> None:
-    """The same for PostgreSQL, whose sessions say whose they are."""
-    if found := others(connection):
-        gone = "pg_terminate_backend(SESSION) ends one whose process is gone"
-        raise _in_use(name, to, f"it is {', '.join(found)}; {gone}")
+    """The same for PostgreSQL, which lists its sessions; one that just ended takes a moment."""
+    end = time.monotonic() + LEAVE_SECONDS
+    while found := others(connection):
+        if time.monotonic() > end:
+            gone = "pg_terminate_backend(SESSION) ends one whose process is gone"
+            raise _in_use(name, to, f"it is {', '.join(found)}; {gone}")
+        time.sleep(0.05)
 
 
 def _in_use(name: str, to: str, who: str) -> LedgerError:

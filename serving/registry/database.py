@@ -11,6 +11,7 @@ import secrets
 import socket
 import sqlite3
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -69,6 +70,7 @@ class Database:
         self._asking = threading.Lock()
         self._asker: PoolProxiedConnection | None = None
         self._engine = self._open(parsed)
+        weakref.finalize(self, _dispose, self._engine, os.getpid())
         self._identity, self._lost = self.identity(), ""
         try:
             with self._translated():
@@ -220,6 +222,14 @@ class Database:
             raise translated(self.name, error) from error
 
 
+def _dispose(engine: Engine, process: int) -> None:
+    """Close the connections of a database that nobody closed: a command ends without it.
+
+    In a forked process they are the parent's, which goes on using them.
+    """
+    engine.dispose(close=os.getpid() == process)
+
+
 class _Turns:
     """A lock that threads get in the order in which they asked for it."""
 
@@ -332,14 +342,27 @@ def take_lock(connection: Connection) -> None:
 
 
 def others(connection: Connection) -> list[str]:
-    """Other processes of srghn that have a ledger in PostgreSQL open, in words."""
+    """Other processes that have a ledger in PostgreSQL open, in words.
+
+    Those that say that they are srghn, and all others of this user: 0.2.0 does not say what it is.
+    A monitor has a user of its own.
+    """
+    connection.execute(text("SELECT pg_stat_clear_snapshot()"))  # else it answers as before
     query = (
         "SELECT application_name, string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND application_name LIKE :ours "
-        "AND application_name <> :own GROUP BY application_name ORDER BY min(pid)"
+        "WHERE datname = current_database() AND application_name <> :own "
+        "AND (application_name LIKE :ours "
+        "OR usename = session_user AND backend_type = 'client backend') "
+        "GROUP BY application_name ORDER BY min(pid)"
     )
     found = connection.execute(text(query), {"ours": f"{_SESSION} %", "own": _session()})
-    return [f"{name.rpartition(' ')[0]} (sessions {sessions})" for name, sessions in found]
+    return [f"{_without_mark(name)} (sessions {sessions})" for name, sessions in found]
+
+
+def _without_mark(name: str) -> str:
+    if name.startswith(f"{_SESSION} "):
+        return name.rpartition(" ")[0]
+    return name or "a process without a name, as srghn 0.2.0"
 
 
 def _session() -> str:

@@ -61,10 +61,11 @@ def upgrade(url: str, backups: Path, *, backed_up: bool = False) -> Upgrade:
         if file is not None:
             engine.dispose()  # its connections would lose their locks
             require_unused(file, "upgrade")
-        kept = None if backed_up else save(url, backups / f"schema-{before}")
         with _writing(engine) as connection:
             if file is None:
                 require_no_others(connection, name, "upgrade")
+            # just what is migrated: nobody writes in between
+            kept = None if backed_up else save(url, backups / f"schema-{before}")
             _migrate(connection)
             events = chain.verify(connection)
         return Upgrade(before, schema.SCHEMA_VERSION, kept, events)
@@ -87,6 +88,8 @@ def _writing(engine: Engine) -> Iterator[Connection]:
         connection = connection.execution_options(srghn_write=True)
         with connection.begin():
             if connection.dialect.name == "postgresql":
+                still = "SET LOCAL idle_in_transaction_session_timeout = 0"  # while pg_dump runs
+                connection.execute(text(still))
                 take_lock(connection)
             yield connection
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
@@ -488,8 +489,11 @@ def test_on_postgresql_nothing_is_restored_while_a_process_has_the_ledger_open(
     assert "is in use, so nothing was restored: stop the server" in said
     assert f"it is srghn {os.getpid()}@" in said
     assert "of-another-process" not in said
-    assert not list((tmp_path / "backups").glob("*"))
     server.close()
+    with psycopg.connect(url.partition("?")[0]), pytest.raises(LedgerError) as caught:  # as 0.2.0
+        backup.restore(url, copy, tmp_path, ANN)
+    assert "it is a process without a name, as srghn 0.2.0 (sessions " in str(caught.value)
+    assert not list((tmp_path / "backups").glob("*"))
     done = backup.restore(url, copy, tmp_path, ANN)
     assert done.undone == []
     done.ledger.close()
