@@ -14,11 +14,12 @@ class NotAnswered(ClientError):
 class Refused(ClientError):
     """The server refused the request: `status` is the HTTP status, `field` the wrong field.
 
-    Status 200: what came is no answer of this server; a login page of a network, for example.
+    Status 200 to 299: what came is no answer of this server; a login page of a network, for
+    example.
     """
 
     def __init__(self, status: int, message: str, field: str | None) -> None:
-        did = "answered" if status == 200 else "refused"
+        did = "answered" if 200 <= status < 300 else "refused"
         super().__init__(f"the server {did} ({status}): {message}")
         self.status, self.field = status, field
         self._given = status, message, field

@@ -25,6 +25,7 @@ from serving.client.rules import (
     cookies,
     encoded,
     given_up,
+    headers_of,
     pause,
     read,
 )
@@ -99,7 +100,7 @@ class Client:
 
     `token` is the caller's own, if the server needs one. `policy` is a policy's name; None: the
     default policy. Threads may share a client; an episode belongs to one thread. Raises
-    `ValueError` for a URL without http:// or https://.
+    `ValueError` for a URL without http:// or https://, and for a text that is no token.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Client:
         self._call, address = Deadline(), address_of(url)
         self._http = httpx.Client(
             base_url=address,
-            headers=_headers(token),
+            headers=headers_of(token),
             cookies=cookies(),
             transport=Transport(address, self._call),
         )
@@ -232,7 +233,7 @@ class AsyncClient:
     ) -> None:
         self._deadline, self._base = deadline, base_of(policy)
         self._http = httpx.AsyncClient(
-            base_url=address_of(url), headers=_headers(token), cookies=cookies()
+            base_url=address_of(url), headers=headers_of(token), cookies=cookies()
         )
 
     async def close(self) -> None:
@@ -296,7 +297,3 @@ class AsyncClient:
 
 def _progress(base: str, name: str | None) -> Progress:
     return Progress(base=base) if name is None else Progress(name, base=base)
-
-
-def _headers(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from serving.client.errors import NotAnswered, Refused
 AGAIN = frozenset({408, 429, 502, 503, 504})
 #: What a body is, and what an answer may be: none is decompressed, which can take any memory.
 JSON = {"content-type": "application/json", "accept-encoding": "identity"}
+#: How compressed data begins, and the largest number that is no infinity.
+_GZIP, _LARGEST = b"\x1f\x8b", sys.float_info.max
+#: Most dimensions of an action, which are those of a numpy array.
+_DIMENSIONS = 32
 #: Most bytes of an answer; a longer one is refused.
 LONGEST = 64 * 2**20
 #: Most characters of an error's text that the server wrote, and bytes of an answer of another.
@@ -72,6 +77,19 @@ def address_of(url: str) -> httpx.URL:
     if found.scheme not in ("http", "https") or not found.host:
         raise ValueError(f"expected a URL such as http://127.0.0.1:8000, got {url!r}")
     return found
+
+
+def headers_of(token: str | None) -> dict[str, str]:
+    """The headers of a caller's token; raises `ValueError` for a text that is none.
+
+    What surrounds it is removed, such as the line end of the file that it was read from.
+    """
+    if token is None:
+        return {}
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("expected a token as `srghn token add` printed it, got another text")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def base_of(policy: str | None) -> str:
@@ -157,12 +175,11 @@ def cookies() -> CookieJar:
 
 
 def pause(attempt: int, answer: Answer | None) -> float:
-    """Seconds before the next attempt: those the server asks for, else longer each time."""
+    """Seconds before the next attempt: longer each time, and no less than the server asks for."""
     first, last = PAUSES
     wanted = answer.headers.get("retry-after", "") if answer is not None else ""
-    if wanted.isdecimal():  # "²" is a digit, but no number
-        return float(wanted)
-    return float(min(last, first * 2 ** min(attempt, 32)))
+    own = float(min(last, first * 2 ** min(attempt, 32)))
+    return max(own, float(wanted)) if wanted.isdecimal() else own  # "²" is a digit, but no number
 
 
 def read(answer: Answer) -> dict[str, Any]:
@@ -171,10 +188,12 @@ def read(answer: Answer) -> dict[str, Any]:
         content = _DECODER.decode(answer.content.decode())
     except (ValueError, RecursionError):
         content = None
-    if answer.status == 200:
-        if not isinstance(content, dict):
-            raise _not_ours("a JSON object", answer.text or "nothing", None)
+    if answer.status == 200 and isinstance(content, dict):
         return content
+    if 200 <= answer.status < 300:
+        packed = answer.content.startswith(_GZIP)
+        got = "gzip data, which was not asked for" if packed else answer.text or "nothing"
+        raise _not_ours("a JSON object", got, None, answer.status)
     said = content if isinstance(content, dict) else {}
     message, named = said.get("error"), said.get("field")
     if 300 <= answer.status < 400:
@@ -189,7 +208,7 @@ def read(answer: Answer) -> dict[str, Any]:
 
 def action_in(answer: Mapping[str, Any]) -> Any:
     """The action in an answer; raises `Refused`."""
-    return _field(answer, "action", "a number or a list", int, float, list)
+    return _action(answer.get("action"), "action")
 
 
 def actions_in(answer: Mapping[str, Any], count: int) -> list[Any]:
@@ -197,7 +216,21 @@ def actions_in(answer: Mapping[str, Any], count: int) -> list[Any]:
     found: list[Any] = _field(answer, "actions", "a list", list)
     if len(found) != count:
         raise _not_ours(f"{count} actions", str(len(found)), "actions")
+    return [_action(action, "actions") for action in found]
+
+
+def _action(found: Any, name: str) -> Any:
+    if not _is_action(found):
+        expected = f"`{name}`, a number or a list" + ("" if name == "action" else " each")
+        raise _not_ours(expected, _written(found), name)
     return found
+
+
+def _is_action(found: Any, depth: int = _DIMENSIONS) -> bool:
+    """Whether it is a finite number, or a list of such or of lists; 1e999 is infinite."""
+    if type(found) is list:
+        return depth > 0 and bool(found) and all(_is_action(one, depth - 1) for one in found)
+    return type(found) in (int, float) and -_LARGEST <= found <= _LARGEST
 
 
 def given_up(path: str, seconds: float, last: Exception | Answer | None) -> NotAnswered:
@@ -222,13 +255,20 @@ def _printable(letter: str) -> str:
 def _field(answer: Mapping[str, Any], name: str, expected: str, *kinds: type) -> Any:
     found = answer.get(name)
     if type(found) not in kinds:  # JSON's true is an int to `isinstance`
-        raise _not_ours(f"`{name}`, {expected}", clear(json.dumps(found)), name)
+        raise _not_ours(f"`{name}`, {expected}", _written(found), name)
     return found
 
 
-def _not_ours(expected: str, got: str, name: str | None) -> Refused:
+def _written(found: Any) -> str:
+    try:
+        return clear(json.dumps(found))
+    except RecursionError:  # whoever reads JSON is not as deep in calls as who writes it here
+        return "lists in lists"
+
+
+def _not_ours(expected: str, got: str, name: str | None, status: int = 200) -> Refused:
     said = f"expected {expected}, got {got}; is this the URL of an srghn server?"
-    return Refused(200, said, name)
+    return Refused(status, said, name)
 
 
 def _no_number(name: str) -> Any:

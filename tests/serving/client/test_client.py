@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from docs.examples.control_loop import run
-from serving.client import AsyncClient, Client, NotAnswered, Refused
+from serving.client import AsyncClient, Client, NotAnswered, Refused, rules
 from serving.client.rules import cookies, pause
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -212,6 +212,11 @@ def test_however_often_it_has_tried_a_client_waits_no_longer_than_its_longest_pa
     assert [pause(attempt, None) for attempt in (0, 1, 100, 5000)] == [0.01, 0.02, 0.5, 0.5]
 
 
+def test_a_server_that_asks_for_no_pause_is_not_asked_without_one() -> None:
+    asked = [rules.Answer(503, {"retry-after": seconds}) for seconds in ("0", "1", "9" * 5000)]
+    assert [pause(1, answer) for answer in asked] == [0.02, 1.0, float("inf")]
+
+
 def played(url: str) -> None:
     with Client(url, deadline=20) as client:
         client.episode().act([0.0])
@@ -245,8 +250,23 @@ LIES = {
     "no token": (answered(b'{"action":1}'), "expected `token`, a text, got null"),
     "packed": (
         answered(gzip.compress(b" " * 10_000_000), b"content-encoding: gzip\r\n"),
-        "expected a JSON object",
+        "expected a JSON object, got gzip data, which was not asked for; is this the URL",
     ),
+    "204": (
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        r"answered \(204\): expected a JSON object, got nothing; is this the URL",
+    ),
+    "202": (
+        b'HTTP/1.1 202 Later\r\n\r\n{"action":1,"token":"t"}',
+        r"answered \(202\): expected a JSON object, got \{",
+    ),
+    "infinite": (answered(b'{"action":1e999,"token":"t"}'), "`action`, .*, got Infinity"),
+    "too large": (
+        answered(b'{"action":[[0],[%b]],"token":"t"}' % (b"9" * 400)),
+        r"`action`, a number or a list, got \[\[0\], \[9+\]\]; is this",
+    ),
+    "texts": (answered(b'{"action":["1"],"token":"t"}'), r"`action`, .*, got \[\"1\"\]"),
+    "nobody": (answered(b'{"action":[],"token":"t"}'), r"`action`, .*, got \[\]"),
     "long": (answered(b" " * 70_000), "expected an answer of at most 65536 bytes, got a longer"),
     "moved": (
         b"HTTP/1.1 302 Found\r\nlocation: /login\r\n\r\n",
@@ -296,6 +316,31 @@ def test_a_batch_has_as_many_actions_as_observations_and_no_cookie_is_kept() -> 
     assert client.act_batch([[0.0]]) == [1]
     with pytest.raises(Refused, match="expected 2 actions, got 1"):
         client.act_batch([[0.0], [1.0]])
+    answers = [b'{"actions":[[1.5],[-1e999]]}', b'{"actions":[1,null]}']
+    client = client_of(lambda request: httpx.Response(200, content=answers.pop(0)))
+    for got in (r"\[-Infinity\]", "null"):
+        with pytest.raises(
+            Refused, match=f"expected `actions`, a number or a list each, got {got}"
+        ):
+            client.act_batch([[0.0], [1.0]])
+
+
+def test_lists_in_lists_of_any_depth_are_refused_in_words() -> None:
+    for opened, closed in ((b"[", b"]"), (b'{"a":', b"}")):
+        for depth in (33, 400, *range(900, 1000, 3)):
+            deep = opened * depth + b"1" + closed * depth
+            answer = httpx.Response(200, content=b'{"action":%b}' % deep)
+            with pytest.raises(Refused, match="is this the URL of"):
+                client_of(lambda request, answer=answer: answer).act([0.0])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_token_from_a_file_may_end_its_line_and_is_in_no_error(kind: Any) -> None:
+    """Such a header cannot be sent: it was tried until the deadline, and the error had it."""
+    assert kind("http://test", token="srghn_a\n")._http.headers["authorization"] == "Bearer srghn_a"
+    for wrong in ("", " \n", "srghn_\u00e9", "srghn_a\nb", "Bearer srghn_a"):
+        with pytest.raises(ValueError, match="as `srghn token add` printed it, got another text"):
+            kind("http://test", token=wrong)
 
 
 @pytest.mark.services
