@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
-from docs.examples.control_loop import run
+from docs.examples import control_loop
 from serving.client import AsyncClient, Client, NotAnswered, Refused, rules
 from serving.client.rules import cookies, pause
 
@@ -343,6 +343,68 @@ def test_a_token_from_a_file_may_end_its_line_and_is_in_no_error(kind: Any) -> N
             kind("http://test", token=wrong)
 
 
+class Played:
+    """A client, and each of its episodes: `act` gives these, or raises them, one after the other.
+
+    Then it stops the loop, as Ctrl-C does.
+    """
+
+    def __init__(self, *given: Any, end: Exception | None = None) -> None:
+        self.given, self.begun, self._end = [*given], 0, end
+        self.reward = float
+
+    def __call__(self, url: str) -> Played:
+        return self
+
+    def __enter__(self) -> Played:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def episode(self) -> Played:
+        self.begun += 1
+        return self
+
+    def act(self, observation: Any, deadline: float) -> Any:
+        found = self.given.pop(0) if self.given else KeyboardInterrupt()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def end(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+
+@pytest.mark.parametrize(("hold", "held"), [(1000.0, 1), (-1.0, 7)])
+def test_the_control_loop_goes_on_safely_whatever_the_server_says(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hold: float, held: int
+) -> None:
+    """An engineer's copy of it ended at the first refusal, with the plant under way."""
+    late, wrong = NotAnswered("late"), Refused(422, "observation[2]: expected", "observation")
+    played, applied = Played(late, 1, late, late, wrong, wrong, late, 2, late), []
+    monkeypatch.setattr(control_loop, "Client", played)
+    monkeypatch.setattr(control_loop, "HOLD", hold)
+    monkeypatch.setattr(control_loop, "apply", lambda action: applied.append(action) or 1.0)
+    with pytest.raises(KeyboardInterrupt):
+        control_loop.run("http://test", seconds=60, hertz=1000, size=4, fallback=7)
+    assert applied == [7, 1, held, held, 7, 7, 7, 2, held * 2 if held == 1 else 7]
+    assert played.begun == 3
+    said = [record.message.split(":")[0] for record in caplog.records]
+    again, refused = "the server answers again", "the server refused (422)"
+    assert said == ["late", again, "late", refused, "late", again, "late"]
+
+
+def test_the_control_loop_reports_though_its_outcome_is_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control_loop, "Client", Played(1, end=NotAnswered("nobody answered")))
+    found = control_loop.run("http://test", seconds=1e-9, hertz=1000, size=4)
+    assert (found["steps"], found["missed"], found["refused"]) == (1, 0, 0)
+    assert caplog.messages == ["the outcome is lost: nobody answered"]
+
+
 @pytest.mark.services
 def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, running: Any) -> None:
     home.first()
@@ -377,6 +439,6 @@ def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, runn
 
         asyncio.run(play())
         assert home.ledger.find_episode("async").length == 2
-        found = run(url, seconds=0.5, hertz=50, size=4)
+        found = control_loop.run(url, seconds=0.5, hertz=50, size=4)
         assert found["steps"] >= 20
         assert found["call_p50_ms"] > 0
