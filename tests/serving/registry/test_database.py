@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sqlite3
@@ -19,6 +20,7 @@ from serving.registry.database import Database, parse_url, without_passwords
 from serving.registry.faults import LedgerLocked
 from serving.registry.ledger import Ledger
 from srghn.errors import LedgerError
+from tests.serving.registry import postgres
 
 
 def url(path: Path) -> str:
@@ -123,6 +125,42 @@ def test_processes_that_create_it_at_once_share_one(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * 6
     assert [entry.name for entry in file.parent.iterdir() if entry.suffix == ".tmp"] == []
     assert Ledger(url(file)).verify() == 0
+
+
+def raw(database: Database) -> Any:
+    """The driver's connection that is waiting in a database's pool."""
+    with database.read() as connection:
+        return connection.connection.dbapi_connection
+
+
+def test_a_database_that_nobody_closed_leaves_no_connection_open(tmp_path: Path) -> None:
+    database = Database(url(tmp_path / "ledger.db"))
+    opened = raw(database)
+    opened.execute("SELECT 1")
+    del database
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        opened.execute("SELECT 1")
+
+
+@pytest.mark.services
+@pytest.mark.skipif(not postgres.BINARIES, reason="PostgreSQL is not installed")
+def test_a_forked_process_closes_no_connection_of_its_parent(cluster: str, tmp_path: Path) -> None:
+    databases = [Database(postgres.new_database(cluster), home=tmp_path)]
+    opened = raw(databases[0])
+
+    def child() -> None:
+        databases.clear()
+        gc.collect()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert (process.exitcode, opened.closed) == (0, False)
+    assert opened.execute("SELECT 1").fetchone() == (1,)
+    databases.clear()
+    gc.collect()
+    assert opened.closed
 
 
 def tamper(ledger: Ledger, statement: str) -> None:
