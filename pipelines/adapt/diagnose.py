@@ -35,6 +35,8 @@ Found = Literal["known", "unchanged", "ambiguous", "none"]
 
 #: Least and most episodes in service for a diagnosis, and the episodes it plays in each place.
 ENOUGH, MOST, PLAYED = 100, 400, 400
+#: Seconds by which clocks may differ; an episode that began later than that lies in the future.
+AHEAD = 24 * 3600.0
 #: Least number of observations (one per episode) to compare them too.
 OBSERVED = 20
 #: Numbers of starts at which a diagnosis may be made.
@@ -123,7 +125,8 @@ def taken(rows: Sequence[StartRow], now: float) -> list[StartRow] | None:
     for size in reversed(SIZES):
         first = rows[:size]
         ended = [row for row in first if row.arrived is not None]
-        over = not any(row.runs(now) for row in first)
+        # one that began in the future did so by a clock that was wrong: its deadline is far away
+        over = not any(row.runs(now) and row.started_at < now + AHEAD for row in first)
         if len(first) == size and over and len(ended) >= ENDED * size:
             return ended
     return None

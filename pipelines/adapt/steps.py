@@ -51,11 +51,15 @@ REFUSALS = (ArtefactError, ConfigError, EnvVersionError, GraphError, TransitionR
 
 @dataclass(frozen=True)
 class Alarm:
-    """The standing alarm: its event, and the evidence of each step that followed it."""
+    """The standing alarm: its event, and the evidence of each step that followed it.
+
+    start  number of the latest episode that had begun by then; None in alarms of earlier versions
+    """
 
     event: Event
     champion: Champion
     promise: float
+    start: int | None
     diagnosis: Mapping[str, Any] | None
     steps: tuple[Mapping[str, Any], ...]
 
@@ -97,8 +101,9 @@ class Adaptation:
         said = [(each.action, ledger.evidence(str(each.evidence_sha256))) for each in told]
         diagnosed = [each for action, each in said if action == DIAGNOSIS]
         steps = tuple(each for action, each in said if action == ADAPT)
-        promise = float(ledger.evidence(str(event.evidence_sha256))["promise"])
-        return Alarm(event, champion, promise, diagnosed[-1] if diagnosed else None, steps)
+        raised = ledger.evidence(str(event.evidence_sha256))
+        promise, start = float(raised["promise"]), raised.get("start")
+        return Alarm(event, champion, promise, start, diagnosed[-1] if diagnosed else None, steps)
 
     # ----------------------------------------------------------------------------- diagnose
 
@@ -152,9 +157,13 @@ class Adaptation:
         return diagnosis.taken(self._started(alarm), self.clock())
 
     def _started(self, alarm: Alarm) -> list[StartRow]:
-        """Episodes of the champion that began after the alarm, by start."""
-        version, since = alarm.champion.version, alarm.event.moment
-        return self.release.ledger.started(self.policy, version, since, diagnosis.MOST)
+        """Episodes of the champion that began after the alarm, by start.
+
+        By their number: a clock that was ahead at the alarm would make it wait for years.
+        """
+        which = {"since": alarm.event.moment} if alarm.start is None else {"after": alarm.start}
+        ledger, version = self.release.ledger, alarm.champion.version
+        return ledger.started(self.policy, version, diagnosis.MOST, **which)
 
     def _diagnose(self, alarm: Alarm) -> str | None:
         found = self.diagnose(alarm)

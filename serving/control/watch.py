@@ -220,12 +220,15 @@ class Watch:
         What it counted favours short episodes, and the long ones that still run would be left out.
         So the evidence begins anew; a standing alarm and the mean so far are kept.
         """
-        with self._ledger.database().read() as connection:
-            newest = episodes.newest(connection, self._policy, 1)
-        last = newest[0].n if newest else 0
+        last = self._newest_start()
         kept = replace(state, detector=state.detector.reset()).to_json() if state else ORDER
         self._ledger.advance_watch(self._policy, after, last, kept)
         return True  # whichever worker did it
+
+    def _newest_start(self) -> int:
+        with self._ledger.database().read() as connection:
+            newest = episodes.newest(connection, self._policy, 1)
+        return newest[0].n if newest else 0
 
     def tell_silence(self, seen: WatchView) -> None:
         """Record, once per champion's generation, that too few episodes have an outcome."""
@@ -417,6 +420,7 @@ class Watch:
             "promise": reached.mean,
             "level": reached.level,
             "outcomes": state.outcomes,
+            "start": self._newest_start(),  # what began since, whatever the clock says
         }
 
         def also(connection: Connection) -> None:

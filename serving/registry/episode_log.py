@@ -58,10 +58,12 @@ class EpisodeLog:
         with self._database.read() as connection:
             return episodes.outcomes(connection, policy, version, since, limit)
 
-    def started(self, policy: str, version: int, since: float, limit: int) -> list[StartRow]:
-        """A version's first `limit` episodes started after `since` (Unix seconds), in order."""
+    def started(
+        self, policy: str, version: int, limit: int, *, after: int = 0, since: float = 0.0
+    ) -> list[StartRow]:
+        """A version's first `limit` episodes after start `after` and `since` (Unix seconds)."""
         with self._database.read() as connection:
-            return episodes.started(connection, policy, version, since, limit)
+            return episodes.started(connection, policy, version, limit, after, since)
 
     def resolved(
         self, policy: str, trial: int, after: int, now: float, limit: int = 10_000

@@ -212,13 +212,14 @@ def newest(
 
 
 def started(
-    connection: Connection, policy: str, version: int, since: float, limit: int
+    connection: Connection, policy: str, version: int, limit: int, after: int, since: float
 ) -> list[StartRow]:
-    """A version's first `limit` episodes started after `since` (Unix seconds), in order."""
+    """A version's first `limit` episodes after start `after` and `since` (Unix seconds), in order."""
     table = schema.starts
     query = select(table).where(
         table.c.policy == policy,
         table.c.version == version,
+        table.c.n > after,
         table.c.started_at > since,
         ~table.c.moved,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pipelines.adapt.play import play
 from pipelines.adapt.steps import Adaptation
 from serving.control.samples import step_of
 from serving.control.watch import Watch
+from serving.registry.ledger import Ledger
 from serving.registry.records import StartRow
 from serving.registry.samples import Sample, keep
 from serving.trial.rules import TrialRules
@@ -85,6 +87,24 @@ def test_a_known_mode_is_named_and_becomes_the_mode_of_service(served: Served) -
     assert served.ledger.service_mode() == "flipped"
     assert Watch(served.ledger).view().diagnosis == event.reason
     assert served.ledger.verify()
+
+
+def test_an_alarm_by_a_clock_that_was_far_ahead_is_diagnosed(served: Served) -> None:
+    """It waited for episodes that began after its time, which is years away."""
+    served.first(bias=0.3)
+    served.rules()
+    served.meet("flipped", 20, look=False)
+    clock = lambda: time.time() + 3e8  # noqa: E731
+    Watch(Ledger(served.settings.database_url, clock=clock)).look()
+    served.meet("flipped", ENOUGH)
+    adaptation = diagnosed(served)
+    [event] = served.ledger.notes("policy", "diagnosis")
+    assert served.ledger.evidence(str(event.evidence_sha256))["episodes"] == ENOUGH
+    alarm = adaptation.alarm()
+    assert alarm is not None
+    assert adaptation.waits(alarm).startswith(f"{ENOUGH} of {ENOUGH} episodes")
+    earlier = replace(alarm, start=None)  # one of an earlier version goes by the time
+    assert adaptation.waits(earlier).startswith("0 of 0 episodes")
 
 
 def test_the_rules_may_keep_the_mode_of_service(served: Served) -> None:
@@ -170,6 +190,8 @@ def test_episodes_are_taken_in_order_of_start() -> None:
     lost = [row(n, n > 0) for n in range(ENOUGH)]
     assert taken(lost, 0.0) is None  # it may still end
     assert taken(lost, 1.0) == lost[1:]
+    ahead = replace(lost[0], started_at=1e9, deadline=1e9 + 60)  # the clock was wrong
+    assert taken([ahead, *lost[1:]], 1.0) == lost[1:]
 
 
 def test_the_right_world_is_kept_while_clients_play_at_once() -> None:
@@ -321,7 +343,7 @@ def test_observations_of_service_are_compared_where_they_are_kept(served: Served
     served.meet("flipped", ENOUGH)
     champion = served.ledger.champion()
     assert champion is not None
-    rows = served.ledger.started("policy", champion.version, 0.0, 200)
+    rows = served.ledger.started("policy", champion.version, 200)
     assert seen(served.release, champion, rows).observed is None
     kept = [
         Sample(champion.version, 1, name, step_of(name), 0.0, np.zeros(4, "<f4").tobytes())
