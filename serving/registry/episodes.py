@@ -214,7 +214,7 @@ def newest(
 def started(
     connection: Connection, policy: str, version: int, limit: int, after: int, since: float
 ) -> list[StartRow]:
-    """A version's first `limit` episodes after start `after` and `since` (Unix seconds), in order."""
+    """A version's first `limit` episodes after start `after` and `since` (Unix seconds)."""
     table = schema.starts
     query = select(table).where(
         table.c.policy == policy,
