@@ -4,7 +4,9 @@ There are limits on the time to send a request's head and body, on the head's si
 number of headers. Above a number of connections, new ones are answered 503 with Retry-After before
 anything is read from them. While a client does not take its answers, nothing more is read from it
 and no further request of it is begun; if it takes too long, its connection is cut. What a client
-asked for before it sent something wrong is answered first.
+asked for before it sent something wrong is answered first. If it may still be sending when its
+connection ends, what it sends is read and ignored for a moment: the system resets a connection that
+is closed with unread data, and the client could lose answers (RFC 9112, 9.6).
 
 The fast way is an ASGI extension, `srghn.reply`. It sends a whole answer in one write and skips
 uvicorn's checks of each header. It is only for answers whose headers this server wrote itself. Its
@@ -49,6 +51,8 @@ _IDLE, _HEAD, _BODY = 0, 1, 2
 _RETRY = b"retry-after: 1\r\n"
 #: Bytes that a chunk of a body may have beside the body: its size in hexadecimal and two line ends.
 _OF_A_CHUNK = 32
+#: So long, and so much, what a client still sends is ignored before its connection is closed.
+_IGNORED_SECONDS, _IGNORED_BYTES = 2.0, 2**24
 #: A client that took so many bytes of its answers has its time for the rest anew.
 _TAKEN = 65_536
 _BROKEN = b'{"error":"request: expected HTTP/1.1, got something else"}'
@@ -92,6 +96,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._taking: asyncio.TimerHandle | None = None
         self._left = 0  # bytes that the client had not taken when the timer began
         self._last = b""  # an answer after which the connection ends, when all others are written
+        self._over = False  # all is written; what the client still sends is ignored
+        self._ignored = 0  # bytes of that
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -116,7 +122,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._answer:
             self._flush()
-        if self._last or self.transport.is_closing():
+        if self._last or self.is_closing():
+            self._ignored += len(data)
+            if self._over and self._ignored > _IGNORED_BYTES:
+                self.transport.close()
             return
         self._receiving, self._chunk = True, len(data)
         if self._stage == _HEAD:
@@ -159,7 +168,7 @@ class GuardedProtocol(HttpToolsProtocol):
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             self._turn_away(405, _TUNNEL)
-        if self._last or self.transport.is_closing():
+        if self._last or self.is_closing():
             return b""
         lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         return b"".join([b"%b %b HTTP/%b\r\n" % (method, self.url, version), *lines, b"\r\n", rest])
@@ -183,24 +192,24 @@ class GuardedProtocol(HttpToolsProtocol):
             self._turn_away(431, _LONG)
         if self._reserved and b"/health/" not in self.url:
             self._turn_away(503, _BUSY, _RETRY)
-        if not (self._last or self.transport.is_closing() or self.parser.should_upgrade()):
+        if not (self._last or self.is_closing() or self.parser.should_upgrade()):
             self._stage = _BODY
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._beside -= len(body)
-        if not (self._last or self.transport.is_closing()):
+        if not (self._last or self.is_closing()):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not (self._last or self.transport.is_closing() or self.parser.should_upgrade()):
+        if not (self._last or self.is_closing() or self.parser.should_upgrade()):
             self._stage = _IDLE
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but its keep-alive timer runs on: a new one for each request costs."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.is_closing():
             self._expect_taken()
         elif self.flow.write_paused:
             self._stalled = True
@@ -252,7 +261,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._forget_taking()
-        if self._stalled:
+        if self._stalled and not self._over:
             self._stalled = False
             self._go_on()
         else:
@@ -279,12 +288,32 @@ class GuardedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         extensions: dict[str, Any] = {REPLY: partial(self._reply, cycle)}
         cycle.scope["extensions"] = extensions
+        cycle.transport = self  # type: ignore[assignment]  # of which it asks the next three
         if self._stalled:
             self.pipeline.append((cycle, app))  # the next to begin
         elif self._receiving:
             self._held.append((cycle, app))  # until its body has arrived, too
         else:
             super()._start_asgi_task(cycle, app)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._over or self.transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection; if the client may still be sending, not for reading at once."""
+        sending = self._last or self._stage != _IDLE
+        if not sending or self._reserved or self.is_closing():
+            self.transport.close()
+            return
+        self._over, self._stage = True, _IDLE
+        self._time()
+        if self.transport.can_write_eof():  # over TLS it cannot
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(_IGNORED_SECONDS, self.transport.close)
 
     def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Answer a whole request without a task, unless the answer has to wait."""
@@ -305,14 +334,14 @@ class GuardedProtocol(HttpToolsProtocol):
         date = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
         answer = b"".join((STATUS_LINE[status], date, headers, end, body))
         if not cycle.keep_alive or self.pipeline or self._held:
-            cycle.transport.write(answer)  # the next answer of this connection must not overtake it
+            self.write(answer)  # the next answer of this connection must not overtake it
         else:
             self._answer = answer
             self._wait_for_others()
         del cycle.scope["extensions"]  # it refers to the cycle: else the collector has to free both
         cycle.message_event.set()
         if not cycle.keep_alive:
-            cycle.transport.close()
+            self.close()
         cycle.on_response()
 
     def _wait_for_others(self) -> None:
@@ -350,7 +379,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
         self._timed = self._stage
-        if self._stage != _IDLE and not (self._last or self.transport.is_closing()):
+        if self._stage != _IDLE and not (self._last or self.is_closing()):
             limits = self.limits
             seconds = limits.head_seconds if self._stage == _HEAD else limits.body_seconds
             self._timer = self.loop.call_later(
@@ -373,14 +402,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _turn_away(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer and close, once earlier requests are answered; the rest of this is ignored."""
-        if self._last or self.transport.is_closing():
+        if self._last or self.is_closing():
             return
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
         answer = STATUS_LINE[status] + headers + head % len(body) + b"\r\n" + body
         self._stage, behind = _IDLE, bool(self.pipeline)
         whole = self.cycle is not None and not self.cycle.response_complete
         if whole and self.cycle.more_body:  # it is this one, whose rest will not come
-            whole = False
+            whole, self.cycle.disconnected = False, True
+            self.cycle.message_event.set()
             for waiting in (self.pipeline, self._held):
                 with suppress(ValueError):
                     waiting.remove((self.cycle, self.app))
@@ -392,8 +422,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _close_with(self, answer: bytes) -> None:
         self._flush()
-        self.transport.write(answer)
-        self.transport.close()
+        self._last = answer
+        self.write(answer)
+        self.close()
         self._expect_taken()
 
 

@@ -106,6 +106,31 @@ def test_a_client_that_takes_nothing_is_cut(how: str) -> None:
     played(play, timeout_keep_alive=0.05 if how == "idle" else 5)
 
 
+@pytest.mark.parametrize("how", ["time", "bytes"])
+def test_what_comes_after_the_last_answer_is_ignored_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("serving.protocol._IGNORED_SECONDS", 0.05 if how == "time" else 60)
+    monkeypatch.setattr("serving.protocol._IGNORED_BYTES", 1000)
+
+    async def play(made: GuardedProtocol, wire: Wire, notes: list[str]) -> None:
+        made.data_received(ASK % 1)
+        await asyncio.sleep(0.01)
+        made.data_received(b"no HTTP\r\n\r\n")
+        assert wire.ended
+        for _ in range(10):
+            assert not wire.is_closing()
+            made.data_received((ASK % 2).ljust(100, b"x"))
+        if how == "time":
+            await asyncio.sleep(0.3)
+        else:
+            made.data_received(b"x")
+        assert wire.is_closing()
+        assert notes == ["wrote 1"]
+
+    played(play)
+
+
 def test_a_client_that_takes_much_slowly_is_not_cut() -> None:
     async def play(made: GuardedProtocol, wire: Wire, notes: list[str]) -> None:
         made.data_received(ASK % 1)

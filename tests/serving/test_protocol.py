@@ -203,6 +203,33 @@ def test_what_came_before_a_wrong_request_is_answered_first(
     assert found.count(b'"token"') == 1
 
 
+LONG = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "statuses"),
+    [
+        (ASK + ASK + b"no HTTP\r\n\r\n", [b"200", b"200", b"400"]),
+        (b"POST /v1/act" + LONG, [b"413"]),
+        (b"POST /nowhere" + LONG, [b"404"]),
+    ],
+)
+def test_a_client_that_goes_on_sending_reads_its_answers(
+    address: tuple[str, int], data: bytes, statuses: list[bytes]
+) -> None:
+    """The system reset its connection, and threw away what it had not read."""
+    with socket.create_connection(address, timeout=10) as opened:
+        opened.sendall(data)
+        time.sleep(0.2)
+        for _ in range(5):
+            opened.sendall(b"x" * 50_000)
+            time.sleep(0.02)
+        found = b""
+        while chunk := opened.recv(65536):
+            found += chunk
+    assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == statuses
+
+
 def test_a_connection_that_asks_to_be_closed_is(address: tuple[str, int]) -> None:
     close = ASK.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
     found = answer(address, close)

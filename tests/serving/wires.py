@@ -22,7 +22,7 @@ class Wire(asyncio.Transport):
 
     def __init__(self, notes: list[str]) -> None:
         super().__init__()
-        self._notes, self._closed = notes, False
+        self._notes, self._closed, self.ended = notes, False, False
         self.left = 0  # bytes that the client has not taken
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -33,9 +33,16 @@ class Wire(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self._closed
+        assert not self.ended
         found = re.search(rb"(?<!HTTP)/(\d+)", bytes(data))  # a body; else it is a head
         if found:
             self._notes.append(f"wrote {found[1].decode()}")
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def close(self) -> None:
         self._closed = True
