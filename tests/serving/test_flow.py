@@ -18,7 +18,7 @@ from serving.limits import Limits
 from serving.protocol import REPLY, GuardedProtocol
 from tests.serving.conftest import Home, maker, run_server
 from tests.serving.test_serving_process import ready, wait_for
-from tests.serving.wires import ASK, Wire, connector
+from tests.serving.wires import ASK, Wire, connector, run
 
 BODY = b'{"observation": [0, 0, 1, 0]}'
 ACT = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
@@ -32,7 +32,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def played(play: Callable[[GuardedProtocol, Wire, list[str]], Any], **options: Any) -> list[str]:
     """What is noted of one connection, which has 0.2 s to take its answers."""
 
-    async def run() -> list[str]:
+    async def work() -> list[str]:
         notes: list[str] = []
         made = connector(app, notes, Limits(answer_seconds=0.2), **options)()
         assert isinstance(made.transport, Wire)
@@ -41,7 +41,7 @@ def played(play: Callable[[GuardedProtocol, Wire, list[str]], Any], **options: A
         assert made._taking is None
         return notes
 
-    return asyncio.run(run())
+    return run(work())
 
 
 def test_what_was_pipelined_waits_until_the_answers_are_taken() -> None:
