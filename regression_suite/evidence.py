@@ -29,6 +29,7 @@ class Evidence:
     given. `lease` and `tried` are as `gate.judge` was given them. `suite` is the whole suite, with
     `left_out` the cells of it that would do nothing in this world, each with the reason. `approval`
     says who may approve a pass and until when; `names` what the page calls the two policies.
+    `tables` are those of the run, where every expectation of them holds.
     """
 
     version: EnvVersion

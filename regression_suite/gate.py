@@ -208,9 +208,9 @@ def _judge_run(evidence: Evidence, run_dir: Path | None) -> Evidence:
             quality = validate(run, evidence.played, limit)
         except ArtefactError as error:
             problem = say(error)
-    evidence = replace(evidence, tables=run, quality=quality)
-    sound = quality is not None and quality.success
-    lineage = judge_lineage(candidate, run if sound else None)
+    believed = run if quality is not None and quality.success else None
+    evidence = replace(evidence, tables=believed, quality=quality)
+    lineage = judge_lineage(candidate, believed)
     return _add(evidence, lineage, judge_tables(quality, problem))
 
 

@@ -99,13 +99,14 @@ def _lineage(frame: pd.DataFrame, generations: set[int]) -> pd.DataFrame:
 
 
 def _generations(frame: pd.DataFrame, lineage: pd.DataFrame) -> pd.DataFrame:
-    step = frame["generation"].diff().fillna(1)
+    step, spent = frame["generation"].diff().fillna(1), frame["evaluations"]
     finite = lineage["fitness"].where(np.isfinite(lineage["fitness"]))
     scores = finite.groupby(lineage["generation"]).agg(["max", "mean"])
     scores = scores.reindex(frame["generation"]).reset_index(drop=True)
-    played = scores["max"].notna()
+    # where nobody's fitness is finite both are minus infinity; rows that are gone excuse no figure
+    nobody = scores["max"].isna().to_numpy() & ~np.isfinite(frame["best"].to_numpy())
     tied = {
-        name: np.isclose(frame[name], scores[column], rtol=1e-9, atol=1e-9) | ~played
+        name: np.isclose(frame[name], scores[column], rtol=1e-9, atol=1e-9) | nobody
         for name, column in (("best", "max"), ("mean", "mean"))
     }
     # a mean of equal numbers may be rounded to above them
@@ -115,7 +116,7 @@ def _generations(frame: pd.DataFrame, lineage: pd.DataFrame) -> pd.DataFrame:
     return frame[["generation"]].assign(
         **{
             "generations have no gaps": step == 1,
-            "every generation was evaluated": frame["evaluations"].diff().fillna(1) > 0,
+            "every generation was evaluated": spent.diff().fillna(spent) > 0,
             "best is not below the mean": tops,
             "best is the best of its lineage rows": tied["best"],
             "mean is the mean of its lineage rows": tied["mean"],

@@ -21,9 +21,12 @@ ANCESTORS = 12
 
 @dataclass(frozen=True)
 class Ancestors:
-    """The chain from the founder: `rows` are (generation, id, fitness, rate, mode)."""
+    """The chain from the founder: `rows` are (generation, id, fitness, rate, mode).
 
-    length: int
+    `length` says how long it is, in words.
+    """
+
+    length: str
     rows: list[tuple[str, ...]]
     left_out: int
     course: Markup | None
@@ -31,9 +34,10 @@ class Ancestors:
 
 def ancestors(evidence: Evidence) -> Ancestors | None:
     """What the candidate descends from."""
-    chain = descent.chain(evidence.candidate)
-    if not chain:
+    ancestry = descent.found(evidence.candidate)
+    if ancestry is None or not ancestry.chain:
         return None
+    chain = ancestry.chain
     shown = [*chain[:1], *chain[max(1, len(chain) - ANCESTORS + 1) :]]
     rows: list[tuple[str, ...]] = [
         (
@@ -54,7 +58,7 @@ def ancestors(evidence: Evidence) -> Ancestors | None:
             plots.Series("fitness of each ancestor when born", births, fitness),
             _switches(births, modes),
         )
-    return Ancestors(len(chain), rows, len(chain) - len(shown), course)
+    return Ancestors(str(ancestry), rows, len(chain) - len(shown), course)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Evolution:
 
 def evolution(evidence: Evidence) -> Evolution | None:
     """The run's generations in pictures."""
-    if evidence.tables is None or evidence.tables.generations.empty:
+    if evidence.tables is None:
         return None
     manifest: Mapping[str, Any] = {} if evidence.candidate is None else evidence.candidate.manifest
     table = evidence.tables.generations

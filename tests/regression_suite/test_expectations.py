@@ -60,6 +60,10 @@ def lost_generation(run: RunTables) -> RunTables:
     return replace(run, generations=run.generations.drop(index=2))
 
 
+def lost_rows(run: RunTables) -> RunTables:
+    return replace(run, lineage=run.lineage.query("generation != 3").reset_index(drop=True))
+
+
 def other_world(run: RunTables) -> RunTables:
     extra = pd.DataFrame([["lineage/99.parquet", "another"]], columns=run.worlds.columns)
     return replace(run, worlds=pd.concat([run.worlds, extra], ignore_index=True))
@@ -102,6 +106,8 @@ def test_a_real_run_is_sound(run: RunTables) -> None:
         (lineage("fitness", 40, 1e6), "mean is the mean of its lineage", "generation 2"),
         (generations("diversity", 2, np.inf), "diversity is finite", "generation 2"),
         (generations("evaluations", 3, 0), "every generation was evaluated", "generation 3"),
+        (generations("evaluations", 5, np.nan), "every generation was evaluated", "generation 5"),
+        (lost_rows, "best is the best of its lineage", "generation 3"),
         (other_world, "one environment fingerprint in a run", "lineage/99.parquet"),
         (renamed_column, "its columns are", ""),
         (emptied, "it has rows", ""),

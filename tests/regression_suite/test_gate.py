@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -221,6 +222,18 @@ def test_no_run_tables_never_pass(make: Make, rule: Judge, tmp_path: Path) -> No
     candidate = make("good")
     assert rule(candidate, run_dir=None).bound_by == "data quality"
     assert rule(candidate, run_dir=tmp_path / "nowhere").bound_by == "data quality"
+
+
+def test_tables_that_lack_a_column_fail_and_are_not_drawn(
+    make: Make, rule: Judge, run_dir: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run_dir, damaged)
+    for part in (damaged / "lineage").glob("*.parquet"):
+        pq.write_table(pq.read_table(part).drop_columns(["fitness"]), part)
+    assert rule(make("good"), run_dir=damaged).bound_by == "data quality"
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert report["considered"] is None
 
 
 def test_budgets_are_kept(make: Make, rule: Judge) -> None:
