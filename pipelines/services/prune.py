@@ -18,7 +18,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ def plan(settings: Settings, days: float) -> list[Item]:
     release, before = Release(settings), time.time() - days * DAY
     states = _states(release)
     idle = (each for each in _all(settings) if not each.busy)
-    gone = [item for each in idle for item in _workspace(settings, each, states, before)]
+    gone = _gone(settings, idle, states, before)
     paths = {item.path for item in gone}
     stay = [each for each in _all(settings) if each.root not in paths]
     return [
@@ -108,8 +108,7 @@ def _over(release: Release, idle: Sequence[Workspace], before: float) -> list[It
     settings = release.settings
     with ExitStack() as held:
         states = _states(release)
-        taken = [each for each in idle if _take(held, each)]
-        gone = [item for each in taken for item in _workspace(settings, each, states, before)]
+        gone = _gone(settings, [each for each in idle if _take(held, each)], states, before)
         runs = [item for item in gone if item.kind == "MLflow run"]
         if shutil.disk_usage(settings.home).free < ROOM:
             _remove_files(runs)
@@ -178,15 +177,30 @@ def _states(release: Release) -> dict[str, set[State]]:
     return states
 
 
+def _gone(
+    settings: Settings, idle: Iterable[Workspace], states: Mapping[str, set[State]], before: float
+) -> list[Item]:
+    """Those of these workspaces that nobody goes on with, and their MLflow runs."""
+    undone, _ = kept_before(settings.database_url, settings.home)
+    return [i for each in idle for i in _workspace(settings, each, states, before, undone)]
+
+
 def _workspace(
-    settings: Settings, workspace: Workspace, states: Mapping[str, set[State]], before: float
+    settings: Settings,
+    workspace: Workspace,
+    states: Mapping[str, set[State]],
+    before: float,
+    undone: float,
 ) -> Iterator[Item]:
-    """A workspace that nobody goes on with, and its MLflow run; nothing if it must stay."""
+    """A workspace that nobody goes on with, and its MLflow run; nothing if it must stay.
+
+    `undone`: when a restore last undid steps, which may have made versions of runs until then.
+    """
     root, found = workspace.root, states.get(workspace.name, set())
     over = found <= OVER and (workspace.outcome.exists() or bool(found))
     changed = _changed(root)
-    undone = not found and changed <= kept_before(settings.database_url, settings.home)[0]
-    if not over or undone or changed > before or not _delivered(workspace):
+    cited = not found and changed <= undone
+    if not over or cited or changed > before or not _delivered(workspace):
         return
     why = f"its run is over: {', '.join(sorted(found)) or 'no version'}"
     yield Item("workspace", workspace.name, why, size(root), root, before)
@@ -306,7 +320,8 @@ def _cited_artefacts(release: Release, stay: Sequence[Workspace]) -> set[str]:
 def _forget(settings: Settings, runs: Sequence[str]) -> None:
     """Delete runs of the embedded MLflow; raises `ServiceError` if it fails.
 
-    Not by `mlflow gc`: it also deletes for good whatever else users have put in MLflow's trash.
+    By what `mlflow gc` itself calls, since nothing public deletes a run for good. `mlflow gc
+    --run-ids` also deletes all experiments and models that users have put in MLflow's trash.
     """
     from pipelines.tracking.mlflow_run import connect
 
