@@ -16,16 +16,16 @@ REMEDY = "Freeze the candidate again from its run; its lineage is part of what i
 
 
 def read_ancestry(candidate: Candidate) -> Ancestry:
-    """The chain of births; raises `ArtefactError` for anything else."""
+    """The candidate's lineage; raises `ArtefactError` for anything else."""
     return Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
 
 
-def chain(candidate: Candidate | None) -> tuple[Ancestor, ...]:
-    """From the founder to the candidate; empty where there is nothing to read."""
+def found(candidate: Candidate | None) -> Ancestry | None:
+    """The candidate's lineage, where there is one to read."""
     try:
-        return () if candidate is None else read_ancestry(candidate).chain
+        return None if candidate is None else read_ancestry(candidate)
     except ArtefactError:
-        return ()
+        return None
 
 
 def judge_lineage(candidate: Candidate, run: RunTables | None) -> Check:
@@ -36,23 +36,24 @@ def judge_lineage(candidate: Candidate, run: RunTables | None) -> Check:
         return Check(NAME, "failed", say(error), remedy=REMEDY)
     if problem := _problem(candidate, ancestry, run):
         return Check(NAME, "failed", problem, remedy=REMEDY)
-    births = len(ancestry.chain)
-    return Check(NAME, "passed", f"{births} births lead from the founder to this genome")
+    return Check(NAME, "passed", f"{ancestry} lead from the founder to this genome")
 
 
 def _problem(candidate: Candidate, ancestry: Ancestry, run: RunTables | None) -> str | None:
     if not ancestry.chain:
         return "the lineage is empty"
-    found, expected = genome_digest(candidate.load_genome()), ancestry.genome_digest
-    if found != expected:
-        return f"the lineage ends in genome {expected[:16]}…, the candidate has {found[:16]}…"
+    actual, expected = genome_digest(candidate.load_genome()), ancestry.genome_digest
+    if actual != expected:
+        return f"the lineage ends in genome {expected[:16]}…, the candidate has {actual[:16]}…"
     architecture = str(candidate.manifest.get("architecture_digest"))
     if architecture != ancestry.architecture:
         return (
             f"the lineage is of architecture {ancestry.architecture[:16]}…, the candidate of "
             f"{architecture[:16]}…"
         )
-    return None if run is None else _strange(candidate, ancestry.chain, run)
+    if run is None:
+        return None
+    return _strange(candidate, ancestry.chain, run) or _told_otherwise(ancestry, run)
 
 
 def _strange(candidate: Candidate, chain: tuple[Ancestor, ...], run: RunTables) -> str | None:
@@ -85,5 +86,22 @@ def _other_fitness(chain: tuple[Ancestor, ...], run: RunTables) -> str | None:
             return (
                 f"the lineage says that individual {ancestor.id} scored {ancestor.fitness}, the "
                 f"run's tables say {known}"
+            )
+    return None
+
+
+def _told_otherwise(ancestry: Ancestry, run: RunTables) -> str | None:
+    """The first generation of a search in this run that its tables know with another fitness."""
+    first, last = int(run.lineage["generation"].min()), ancestry.chain[-1].generation
+    if not ancestry.told or last < first:  # the run's own ancestor
+        return None
+    told = ancestry.told[-1]
+    known = run.lineage.groupby("generation")["fitness"]
+    tables = {g: [f if math.isfinite(f) else None for f in rows] for g, rows in known}
+    for generation, fitness in enumerate(told.fitness, told.start):
+        if tables.get(generation) != list(fitness):
+            return (
+                f"the lineage says that the search was told another fitness of generation "
+                f"{generation} than the run's tables have"
             )
     return None

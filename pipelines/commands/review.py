@@ -209,8 +209,8 @@ def lineage(
     if json:
         print_json(json_module.loads(text))
         return
-    chain = Ancestry.from_json(text).chain
-    out.print(draw(f"version {version}: {len(chain)} births", chain, whole=whole))
+    ancestry = Ancestry.from_json(text)
+    out.print(draw(f"version {version}: {ancestry}", ancestry.chain, whole=whole))
 
 
 def report(

@@ -60,7 +60,7 @@ def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
     What is wrong with them is told here, before anything is started or written: an interface that
     the policy's clients do not know, most of all.
     """
-    from srghn.evolution.registry import check_lineage, make_strategy
+    from srghn.evolution.registry import make_strategy
 
     with patient(f"pin {params.env.id}"):
         version = pin_for(settings, params)
@@ -70,7 +70,7 @@ def check(settings: Settings, params: RunParams, target: Target = DEFAULT_TARGET
     check_served_mode(release, version, target)
     if params.evolution.mode is not None:
         version.check_mode(params.evolution.mode)
-    check_lineage(make_strategy(params, version.interface))
+    make_strategy(params, version.interface)
     find_founder(params, version, settings)
     return version
 

@@ -60,11 +60,9 @@ def evolve(workspace: Workspace, settings: Settings) -> None:
     from srghn.evolution.ending import ended
     from srghn.evolution.loop import evolve as run_evolution
     from srghn.evolution.metrics import GenerationRecord
-    from srghn.evolution.registry import check_lineage, make_strategy
 
     params, version = workspace.params(), EnvVersion.load(workspace.env_version)
     verify(version)
-    check_lineage(make_strategy(params, version.interface))  # DVC comes here directly
     founder = find_founder(params, version, settings)
     if not params.network.module.startswith(READY_MADE):
         from srghn.candidates.check import check_network

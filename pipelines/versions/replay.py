@@ -138,28 +138,24 @@ def _find(settings: Settings, what: str) -> tuple[Candidate, KeptReport | None, 
 def grow_again(
     candidate: Candidate, world: EnvVersion, *, same_platform: bool
 ) -> tuple[NDArray[np.float32], list[Finding]]:
-    """The policy's weights (parameters,) from founder and mutation seeds; the genome compared."""
-    from srghn.evolution.ancestry import Ancestry, genome_digest, grow
-    from srghn.evolution.base import same_architecture
-    from srghn.evolution.registry import make_strategy
+    """The policy's weights (parameters,) from its lineage alone; the genome compared."""
+    from srghn.evolution.again import make_again
+    from srghn.evolution.ancestry import Ancestry, genome_digest
 
     params = RunParams.model_validate(candidate.manifest["params"])
     ancestry = Ancestry.from_json(candidate.ancestry)
-    strategy = make_strategy(params, world.interface)
-    if strategy.encoding is None or not same_architecture(ancestry.architecture, strategy.digest):
-        raise ReplayMismatch(
-            f"the lineage was made under architecture {ancestry.architecture}, this installation "
-            f"builds {strategy.digest} from the same parameters; install the version of srghn "
-            f"that made it ({candidate.manifest['packages'].get('srghn')})"
-        )
+    try:
+        genome, weights = make_again(ancestry, params, world.interface)
+    except ReplayMismatch as error:
+        made_by = candidate.manifest["packages"].get("srghn")
+        raise ReplayMismatch(f"{error}; it was made by srghn {made_by}") from error
     kept = candidate.load_genome()
-    genome = grow(strategy.encoding, [birth.noise_seed for birth in ancestry.chain])
     lineage = _bytes("genome that the lineage names", genome_digest(kept), ancestry.genome_digest)
     if same_platform:
         again = _bytes("genome", genome_digest(kept), genome_digest(genome))
     else:
         again = _close("genome", kept, genome, TOLERANCE)
-    return strategy.encoding.generate(genome[None])[0], [lineage, again]
+    return weights, [lineage, again]
 
 
 def export_again(

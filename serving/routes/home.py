@@ -298,11 +298,12 @@ def _lineage(service: Service, found: Version) -> dict[str, Any] | None:
             {**dict(zip(names, row, strict=False)), "mode": worlds[row[-1]][1]}
             for row in said["chain"]
         ]
+        searched = sum(len(run["fitness"]) + 1 for run in said.get("told", ()))
     except (ArtefactError, OSError, ValueError, KeyError, IndexError, TypeError):
         return None
     hidden = max(0, len(chain) - HEAD - TAIL)
     rows = chain[:HEAD] + chain[HEAD + hidden :] if hidden else chain
-    return {"births": len(chain), "rows": rows, "hidden": hidden}
+    return {"births": len(chain), "searched": searched, "rows": rows, "hidden": hidden}
 
 
 def _compare(ledger: Ledger, a: Version, b: Version) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from srghn.candidates.freeze import ServedPolicy, export_onnx, load_weights
 from srghn.config import EngineSettings, RunParams
 from srghn.envs.pinning import pin
 from srghn.envs.version import EnvVersion
-from srghn.errors import ArtefactError, EvaluationError
+from srghn.errors import ArtefactError, ConfigError, EvaluationError
 from srghn.evaluation.base import Evaluation, WeightedPolicies, make_evaluator
 from srghn.evaluation.task import Task
-from srghn.evolution.base import Population
-from srghn.evolution.registry import check_lineage, make_strategy
+from srghn.evolution.base import Population, State, Strategy
+from srghn.evolution.registry import STRATEGIES, make_strategy
 from srghn.graph.frozen import evolved_size
 from srghn.memory import notes, state_size
 from srghn.networks import build_network
@@ -100,8 +100,10 @@ def check(
     )
     pinned(version)
     strategy = make_strategy(params, face)
-    check_lineage(strategy)
-    population = strategy.ask(strategy.init(params.evolution.seed))
+    state = strategy.init(params.evolution.seed)
+    population = strategy.ask(state)
+    if params.evolution.strategy not in STRATEGIES:
+        _check_drawn_again(strategy, state, population)
     found.add("trace", f"{population.weights.shape[1]} parameters in {params.network.module}")
     network = build_network(params.network, face)
     found.notes += notes(network, params.network.module)
@@ -121,6 +123,28 @@ def check(
         None if version.returns is not None else _range(sound),
         None if version.failure_return is not None else _middle(sound, version),
     )
+
+
+def _check_drawn_again(strategy: Strategy[Any], state: State, population: Population) -> None:
+    """Raise `ConfigError` for a search that a lineage could not repeat."""
+    if strategy.encoding is not None:
+        return
+    name, fitness = f"evolution.strategy: {strategy.name}", np.arange(float(len(population)))
+    if not np.array_equal(population.genomes, population.weights):
+        raise ConfigError(
+            f"{name} has no encoding, so its genomes must be the policies' weights, got "
+            f"{population.genomes.shape} and {population.weights.shape}; give it an encoding, or "
+            "put the weights into genomes, too"
+        )
+    once, again = (
+        strategy.ask(strategy.tell(state, strategy.ask(state), fitness)) for _ in range(2)
+    )
+    if once.weights.tobytes() != again.weights.tobytes():
+        raise ConfigError(
+            f"{name} drew other individuals when it was told the same again, so none could be made "
+            "again from its lineage; keep everything in the state, and draw by "
+            "srghn.seeding.stream(state.seed, 'birth', state.generation)"
+        )
 
 
 def check_network(params: RunParams, version: EnvVersion) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from srghn.candidates.choose import Choice
 from srghn.candidates.freeze import freeze, load_weights
 from srghn.candidates.play import observe
 from srghn.errors import expect
-from srghn.evolution.ancestry import Ancestry, genome_digest, grow
+from srghn.evolution.again import make_again
+from srghn.evolution.ancestry import Ancestry, genome_digest
 from srghn.evolution.run import Run
 from srghn.networks import build_network
 
@@ -41,8 +42,8 @@ class Individual:
 def freeze_finalist(run: Run, choice: Choice, folder: Path | str) -> Candidate:
     """Write the chosen finalist as a candidate folder, whole or not at all.
 
-    Raises `CheckpointError` if the strategy keeps no lineage, `ArtefactError` if the weights are
-    not finite or the exported policy does not answer as the network does.
+    Raises `ArtefactError` if the weights are not finite or the exported policy does not answer as
+    the network does.
     """
     expect(run, Run, "run", "srghn.load_run reads one")
     expect(choice, Choice, "choice", "srghn.choose_finalist makes one")
@@ -63,20 +64,25 @@ def freeze_finalist(run: Run, choice: Choice, folder: Path | str) -> Candidate:
 def freeze_founder(run: Run, folder: Path | str, mode: str | None = None) -> Candidate:
     """Write the founder of the best finalist's lineage, unevolved: a baseline, or a bad example.
 
-    `mode` is the one that the manifest names and the golden observations are taken in; default the
-    run's last.
+    Of a search it is the first that the run drew. `mode` is the one that the manifest names and the
+    golden observations are taken in; default the run's last.
     """
-    chain = run.ancestry(int(run.finalists.ids[0])).chain[:1]
-    encoding = run.strategy.encoding
-    assert encoding is not None  # or `ancestry` would have raised
-    genome = grow(encoding, [chain[0].noise_seed])
+    whole = run.ancestry(int(run.finalists.ids[0]))
+    if whole.told:
+        (first,) = run.lineage.chain(int(run.lineage.id[0]))
+        told = (*whole.told[:-1], replace(whole.told[-1], fitness=()))
+        ancestry = replace(whole, chain=(*whole.chain[:-1], first), told=told)
+    else:
+        first = whole.chain[0]
+        ancestry = replace(whole, chain=(first,))
+    genome, weights = make_again(ancestry, run.params, run.version.interface)
     individual = Individual(
         genome=genome,
-        weights=encoding.generate(genome[None])[0],
-        ancestry=Ancestry(run.strategy.digest, chain, genome_digest(genome)),
-        generation=chain[0].generation,
+        weights=weights,
+        ancestry=replace(ancestry, genome_digest=genome_digest(genome)),
+        generation=first.generation,
         mode=mode or run.mode,
-        training_fitness=chain[0].fitness,
+        training_fitness=first.fitness,
     )
     seeds = seeding.seeds(0, "demo-bad", MOST_EPISODES)
     return _freeze(run, individual, folder, run.record["params"], UNPLAYED, seeds)

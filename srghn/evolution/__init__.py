@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from srghn.evolution.ancestry import Ancestor, Ancestry, genome_digest, rebuild
+    from srghn.evolution.again import rebuild
+    from srghn.evolution.ancestry import Ancestor, Ancestry, Told, genome_digest
     from srghn.evolution.base import Encoding, Population, State, Strategy
     from srghn.evolution.genetic import Genetic, GeneticState
     from srghn.evolution.loop import evolve
@@ -33,6 +34,7 @@ __all__ = [
     "Search",
     "State",
     "Strategy",
+    "Told",
     "evolve",
     "genome_digest",
     "load_run",
@@ -43,8 +45,9 @@ __all__ = [
 _HOME = {
     "Ancestor": "ancestry",
     "Ancestry": "ancestry",
+    "Told": "ancestry",
     "genome_digest": "ancestry",
-    "rebuild": "ancestry",
+    "rebuild": "again",
     "Encoding": "base",
     "Population": "base",
     "State": "base",

@@ -127,8 +127,9 @@ class Strategy(Protocol[S]):
     state_type   the class of its state
     node_names   names of the columns of `Population.rates`: a hypernetwork's own tensors, or
                  'sigma' alone
-    encoding     genomes as pure functions of their lineage, what `lineage.rebuild` needs; None for
-                 algorithms that draw individuals from a distribution
+    encoding     genomes as pure functions of their births; None for algorithms that draw
+                 individuals from a distribution: their genomes are the policies' weights, and are
+                 made again by telling a fresh state what the first one was told
     """
 
     @property

@@ -65,16 +65,6 @@ def make_strategy(params: RunParams, interface: Interface) -> Strategy[Any]:
     return _alert(strategy, params)
 
 
-def check_lineage(strategy: Strategy[Any]) -> None:
-    """Raise `ConfigError` unless individuals can be made again from a lineage, as freezing asks."""
-    if strategy.encoding is None:
-        raise ConfigError(
-            f"evolution.strategy: individuals of {strategy.name} cannot be made again from a "
-            "lineage, so none could be frozen; expected a strategy that keeps one, such as "
-            "self-referential, constant-rate, self-adaptive-ga or ga"
-        )
-
-
 def _made(params: RunParams, interface: Interface) -> Strategy[Any]:
     name = params.evolution.strategy
     factory = _factory(name)

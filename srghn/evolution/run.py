@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from srghn.envs.version import EnvVersion
 from srghn.errors import ArchitectureMismatch, CheckpointError, FingerprintMismatch
 from srghn.evolution import checkpoint as checkpoints
 from srghn.evolution import lineage, plot, tables
-from srghn.evolution.ancestry import Ancestry, genome_digest
+from srghn.evolution.ancestry import Ancestry, Told, genome_digest
 from srghn.evolution.base import F32, F64, I64, Population, Strategy, same_architecture
 from srghn.evolution.ending import FINALISTS, End, ended
 from srghn.evolution.progress import CHECKPOINTS, TABLES, Progress, restore
@@ -264,24 +265,33 @@ class Run:
         return card("Run", rows)
 
     def ancestry(self, individual: int) -> Ancestry:
-        """Of a finalist by id; raises `CheckpointError` for another id, or where there is none.
+        """Of a finalist by id; raises `CheckpointError` for another id.
 
         A line that begins at an ancestor of the run goes on with that one's; one that begins at
-        an individual drawn afresh, as newcomers are, begins there.
+        an individual drawn afresh, as newcomers are, begins there. A search goes on with its
+        founder's searches.
         """
-        if self.strategy.encoding is None:
-            raise CheckpointError(
-                f"individuals of {self.strategy.name} cannot be made again from a lineage; use a "
-                "strategy that keeps one, such as self-referential"
-            )
         row = _row_of(self.finalists.ids, individual)
         chain = tuple(self.lineage.chain(individual))
+        told: tuple[Told, ...] = ()
         founder = self.record["founder"]
-        founders = [founder, *self.record.get("companions", ())] if founder else []
-        if (first := chain[0].id) < len(founders):  # theirs are 0, 1, ...
-            chain = Ancestry.from_json(founders[first]["ancestry"]).chain + chain[1:]
+        if self.strategy.encoding is None:
+            earlier = Ancestry.from_json(founder["ancestry"]) if founder else None
+            chain = (*(earlier.chain if earlier else ()), chain[-1])
+            told = (*(earlier.told if earlier else ()), self._told())
+        else:
+            founders = [founder, *self.record.get("companions", ())] if founder else []
+            if (first := chain[0].id) < len(founders):  # theirs are 0, 1, ...
+                chain = Ancestry.from_json(founders[first]["ancestry"]).chain + chain[1:]
         digest = genome_digest(self.finalists.genomes[row])
-        return Ancestry(self.strategy.digest, chain, digest)
+        return Ancestry(self.strategy.digest, chain, digest, told)
+
+    def _told(self) -> Told:
+        """What the strategy was told before it drew the finalists."""
+        generations, starts = np.unique(self.lineage.generation, return_index=True)
+        rows = np.split(self.lineage.fitness, starts[1:])[:-1]
+        fitness = (tuple(f if math.isfinite(f) else None for f in row.tolist()) for row in rows)
+        return Told(self.record["params"], int(generations[0]), tuple(fitness))
 
 
 def _row_of(ids: I64, individual: int) -> int:

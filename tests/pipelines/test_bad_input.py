@@ -26,7 +26,6 @@ UNKNOWN = (
         ((*RUN, "--set", "evolution.generation=3"), "did you mean 'generations'"),
         ((*RUN, "--set", "evolution.generations=many"), "expected a whole number, got 'many'"),
         ((*RUN, "--set", "evolution.generations=0"), "expected at least 1, got 0"),
-        ((*RUN, "--set", "evolution.strategy=snes"), "individuals of snes cannot be made again"),
         ((*RUN, "--set", "generations"), "--set takes section.key=value"),
         ((*RUN, "--set", "env.id=CartPoleSwich"), "did you mean CartPoleSwitch-v1"),
         ((*RUN, "--set", "policy.module=srghn.policies:MPL"), "did you mean 'MLP'"),

@@ -101,6 +101,10 @@ def test_a_version_shows_its_lineage_and_two_are_compared(home: Any) -> None:
         text = client.get(f"/versions/{version}").text
         assert "40 births, founder first; 10 in the middle are left out" in text
         assert text.count("<td>flipped</td>") == 30
+        said |= {"chain": births[:1], "told": [{"fitness": [[0.5]] * 9}]}
+        (folder / "ancestry.json").write_text(json.dumps(said))
+        text = client.get(f"/versions/{version}").text
+        assert "10 generations of a search, which has no births" in text
         text = client.get(f"/compare?a=1&b={version}").text
         assert f"version {version}</a></th>" in text
         assert "CHAMPION" in text

@@ -19,6 +19,8 @@ from pipelines.runs.workspaces import Workspace, create_workspace
 from pipelines.versions.lease import Lease
 from pipelines.versions.release import Release
 from pipelines.versions.replay import _close, replay
+from regression_suite.descent import judge_lineage
+from regression_suite.tables import read
 from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.candidates.individual import freeze_founder
@@ -80,15 +82,29 @@ def test_a_version_is_made_again_to_the_bit(home: Home) -> None:
     assert result.candidate == home.release.ledger.version(1).digest
 
 
-def test_a_network_with_memory_is_made_again_to_the_bit(tiny: Tiny, tmp_path: Path) -> None:
-    """Its state goes from step to step in evolution, in the gate and in the replay alike."""
+@pytest.mark.parametrize("strategy", ["self-referential", "snes"])
+def test_a_network_with_memory_is_made_again_to_the_bit(
+    strategy: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Its state goes from step to step in evolution, in the gate and in the replay alike.
+
+    Of a search what it was told is compared with the run's tables.
+    """
     network = NetworkParams(module="srghn.policies:GRU", kwargs={"width": 2})
-    params = tiny(generations=2).model_copy(update={"network": network})
+    params = tiny(generations=2, strategy=strategy).model_copy(update={"network": network})
     settings = home_at(tmp_path / "home")
     workspace = create_workspace(settings, "gru", params)
     for stage in ("pin", "evolve", "evaluate", "gate"):
         STAGES[stage](workspace, settings)
-    assert Candidate.load(workspace.candidate).policy().state_size == 2
+    candidate = Candidate.load(workspace.candidate)
+    assert candidate.policy().state_size == 2
+    lineage, tables = judge_lineage(candidate, None), read(workspace.run)
+    assert judge_lineage(candidate, tables) == lineage
+    how = {"snes": "2 generations of search lead from"}.get(strategy, "births lead from")
+    assert (lineage.outcome, how in lineage.reason) == ("passed", True)
+    if strategy == "snes":
+        tables.lineage.loc[0, "fitness"] += 1  # of nobody in the chain
+        assert "another fitness of generation 0" in judge_lineage(candidate, tables).reason
     result = replay(settings, str(workspace.candidate))
     assert all(finding.how == "bytes" and finding.equal for finding in result.findings)
     assert result.findings[-1].what.endswith("gate episodes")

@@ -41,7 +41,7 @@ from srghn.evaluation.base import (
     make_backend,
 )
 from srghn.evaluation.task import Task
-from srghn.evolution import Run, Search, evolve, load_run
+from srghn.evolution import Ancestry, Run, Search, evolve, load_run, rebuild
 from srghn.networks import build_network
 from tests.tiny import record_of, tiny_params
 
@@ -290,6 +290,20 @@ def test_a_founder_is_frozen_unevolved(run: Run, tmp_path: Path) -> None:
     best = run.ancestry(int(run.finalists.ids[0])).chain[0]
     chain = json.loads((founder.path / "ancestry.json").read_text())["chain"]
     assert [row[2] for row in chain] == [best.noise_seed]
+
+
+def test_the_founder_of_a_search_is_the_first_that_it_drew(
+    evaluator: Evaluator, tmp_path: Path
+) -> None:
+    params = RunParams.model_validate(tiny_params(strategy="openes", generations=2))
+    evolve(params, pin(params.env), evaluator, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    founder = freeze_founder(run, tmp_path / "founder")
+    first = run.strategy.ask(run.strategy.init(params.evolution.seed))
+    assert founder.load_genome().tobytes() == first.weights[0].tobytes()
+    assert (founder.generation, founder.manifest["training_fitness"]) == (0, run.lineage.fitness[0])
+    told = Ancestry.from_json(founder.ancestry)
+    assert rebuild(told, run.params, run.version.interface).tobytes() == first.weights[0].tobytes()
 
 
 def test_results_fit_a_notebook(run: Run, evaluator: Evaluator, tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,7 +17,10 @@ from srghn.candidates import check as checking
 from srghn.candidates.check import check, check_network
 from srghn.config import EnvParams, EvolutionParams, NetworkParams, RunParams
 from srghn.envs import pin
+from srghn.envs.interface import Interface
 from srghn.errors import ArtefactError, ConfigError, GraphError, SrghnError
+from srghn.evolution.base import Population
+from srghn.evolution.snes import SNES, SNESState, snes
 from tests.matrix import networks
 
 WORLD = EnvParams(id="Acrobot-v1", max_episode_steps=30)
@@ -42,9 +48,46 @@ def test_a_run_is_tried_step_by_step() -> None:
     assert json.loads(json.dumps(found.to_dict()))["ok"] is True
 
 
-def test_a_strategy_without_a_lineage_is_refused_before_anything_is_made() -> None:
-    own = RunParams(env=WORLD, evolution=EvolutionParams(strategy="snes"))
-    with pytest.raises(ConfigError, match="individuals of snes cannot be made again"):
+class Restless(SNES):
+    """Draws what no state says."""
+
+    def ask(self, state: SNESState) -> Population:
+        population = super().ask(state)
+        drawn = np.random.default_rng().standard_normal(population.weights.shape, np.float32)
+        return replace(population, genomes=drawn, weights=drawn)
+
+
+class Scaled(SNES):
+    """Its genomes are not the weights, and nothing says how they become those."""
+
+    def ask(self, state: SNESState) -> Population:
+        population = super().ask(state)
+        return replace(population, genomes=2 * population.weights)
+
+
+def restless(params: RunParams, interface: Interface) -> SNES:
+    made = snes(params, interface)
+    return Restless(made.layout, made.options, made.samples)
+
+
+def scaled(params: RunParams, interface: Interface) -> SNES:
+    made = snes(params, interface)
+    return Scaled(made.layout, made.options, made.samples)
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        (restless, "drew other individuals when it was told the same again"),
+        (scaled, "has no encoding, so its genomes must be the policies' weights"),
+    ],
+)
+def test_a_search_that_a_lineage_could_not_repeat_is_refused(
+    factory: Callable[..., SNES], said: str
+) -> None:
+    path = f"{__name__}:{factory.__name__}"
+    own = RunParams(env=WORLD, evolution=EvolutionParams(strategy=path, children=2))
+    with pytest.raises(ConfigError, match=said):
         check(own)
 
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from srghn.errors import ArchitectureMismatch, ArtefactError, CheckpointError, ReplayMismatch
-from srghn.evolution import Ancestor, Ancestry, Founder, lineage, load_run, rebuild, tables
+from srghn.evolution import Ancestor, Ancestry, Founder, Run, lineage, load_run, rebuild, tables
 from srghn.evolution.ancestry import genome_digest
+from srghn.evolution.base import F32
 from tests.tiny import record_of
 
 Play = Callable[..., None]
@@ -36,6 +37,10 @@ def generation(
         births=np.full(count, number),
     )
     return lineage.table([played], "f" * 64)
+
+
+def rebuilt(run: Run, ancestry: Ancestry) -> F32:
+    return rebuild(ancestry, run.params, run.version.interface)
 
 
 def rows(*numbers: int) -> pa.Table:
@@ -91,11 +96,10 @@ def test_everyone_ever_born_is_there_with_every_episode(finished: Path, small_ru
 
 def test_any_individual_is_its_lineage(finished: Path) -> None:
     run = load_run(finished)
-    assert run.strategy.encoding is not None
     for i, genome in zip(run.finalists.ids, run.finalists.genomes, strict=True):
         ancestry = Ancestry.from_json(run.ancestry(int(i)).to_json())
         assert ancestry == run.ancestry(int(i))
-        assert rebuild(ancestry, run.strategy.encoding).tobytes() == genome.tobytes()
+        assert rebuilt(run, ancestry).tobytes() == genome.tobytes()
         births = [a.generation for a in ancestry.chain]
         assert births[0] == 0
         assert births == sorted(births)
@@ -115,8 +119,7 @@ def test_a_lineage_spans_runs(small_run: Any, play: Play, finished: Path, tmp_pa
     for row, i in enumerate(second.finalists.ids):
         whole = second.ancestry(int(i))
         assert whole.chain[: len(ancestry.chain)] == ancestry.chain
-        rebuilt = rebuild(whole, second.strategy.encoding)
-        assert rebuilt.tobytes() == second.finalists.genomes[row].tobytes()
+        assert rebuilt(second, whole).tobytes() == second.finalists.genomes[row].tobytes()
     assert max(len(second.ancestry(int(i)).chain) for i in second.finalists.ids) > len(
         ancestry.chain
     )
@@ -147,10 +150,43 @@ def test_a_line_that_begins_during_a_run_is_no_ancestors(
     births = [second.ancestry(int(i)).chain[0].generation for i in second.finalists.ids]
     assert min(births) > first.generation
     for i, genome in zip(second.finalists.ids, second.finalists.genomes, strict=True):
-        assert second.strategy.encoding is not None
-        assert rebuild(second.ancestry(int(i)), second.strategy.encoding).tobytes() == (
-            genome.tobytes()
-        )
+        assert rebuilt(second, second.ancestry(int(i))).tobytes() == genome.tobytes()
+
+
+@pytest.mark.parametrize("name", ["snes", "openes", "cmaes", "gesmr"])
+def test_an_individual_of_a_search_is_what_the_search_was_told(
+    name: str, small_run: Any, play: Play, tmp_path: Path
+) -> None:
+    """Of a run cut off and resumed, and of one that goes on from its candidate, told otherwise."""
+    play(small_run(strategy=name, generations=5), tmp_path / "first")
+    first = load_run(tmp_path / "first")
+    best = int(first.finalists.ids[0])
+    told = first.ancestry(best)
+    assert Ancestry.from_json(told.to_json()) == told
+    assert str(told) == "5 generations of search"
+    assert rebuilt(first, told).tobytes() == first.finalists.genomes[0].tobytes()
+    founder = Founder(first.finalists.genomes[0], first.generation, "d" * 64, told)
+    steps = {} if name == "gesmr" else {"options": {"sigma": 0.07}}
+    play(
+        small_run(strategy=name, ancestor="d" * 64, generations=3, seed=8, **steps),
+        tmp_path / "second",
+        founder,
+    )
+    second = load_run(tmp_path / "second")
+    for i, genome in zip(second.finalists.ids, second.finalists.genomes, strict=True):
+        whole = Ancestry.from_json(second.ancestry(int(i)).to_json())
+        assert [run.start for run in whole.told] == [0, 5]
+        assert (len(whole.chain), str(whole)) == (2, "8 generations of search")
+        assert rebuilt(second, whole).tobytes() == genome.tobytes()
+    last = whole.told[-1]
+    forged = dataclasses.replace(last, fitness=(last.fitness[0][::-1], *last.fitness[1:]))
+    with pytest.raises(ReplayMismatch, match="rebuilt genome has digest"):
+        rebuilt(second, dataclasses.replace(whole, told=(whole.told[0], forged)))
+    stranger = dataclasses.replace(whole.chain[-1], id=10**6)
+    with pytest.raises(ReplayMismatch, match="has no individual 1000000"):
+        rebuilt(second, dataclasses.replace(whole, chain=(whole.chain[0], stranger)))
+    with pytest.raises(ReplayMismatch, match="does not say what its search was told"):
+        rebuilt(second, dataclasses.replace(whole, chain=(), told=()))
 
 
 def test_a_founder_must_be_the_ancestor_that_the_parameters_name(
@@ -169,17 +205,15 @@ def test_a_founder_must_be_the_ancestor_that_the_parameters_name(
         play(other, tmp_path, founder)
 
 
-def test_a_changed_chain_or_architecture_does_not_rebuild(finished: Path, small_run: Any) -> None:
+def test_a_changed_chain_or_architecture_does_not_rebuild(finished: Path) -> None:
     run = load_run(finished)
-    encoding = run.strategy.encoding
-    assert encoding is not None
     ancestry = run.ancestry(int(run.finalists.ids[0]))
     last = dataclasses.replace(ancestry.chain[-1], noise_seed=ancestry.chain[-1].noise_seed ^ 1)
     forged = dataclasses.replace(ancestry, chain=(*ancestry.chain[:-1], last))
     with pytest.raises(ReplayMismatch, match="rebuilt genome has digest"):
-        rebuild(forged, encoding)
+        rebuilt(run, forged)
     with pytest.raises(ReplayMismatch, match="architecture"):
-        rebuild(dataclasses.replace(ancestry, architecture="0" * 64), encoding)
+        rebuilt(run, dataclasses.replace(ancestry, architecture="0" * 64))
 
 
 def test_unknown_individuals_are_refused(finished: Path) -> None:
@@ -188,15 +222,6 @@ def test_unknown_individuals_are_refused(finished: Path) -> None:
         run.ancestry(10**6)
     with pytest.raises(ArtefactError, match="not in this lineage"):
         run.lineage.chain(10**6)
-
-
-def test_strategies_without_lineages_say_so(small_run: Any, play: Play, tmp_path: Path) -> None:
-    play(small_run(strategy="openes", generations=1), tmp_path)
-    run = load_run(tmp_path)
-    with pytest.raises(
-        CheckpointError, match="individuals of openes cannot be made again from a lineage"
-    ):
-        run.ancestry(int(run.finalists.ids[0]))
 
 
 def test_a_hundred_births_are_a_few_kilobytes() -> None:

@@ -15,7 +15,6 @@ from srghn.config import EvolutionParams, parse_params
 from srghn.errors import ConfigError
 from srghn.evolution import STRATEGIES, Genetic, Search, make_strategy, plot
 from srghn.evolution.direct import Direct, PolicyWeights
-from srghn.evolution.registry import check_lineage
 from srghn.evolution.search import OF_RUNS
 from tests.srghn.evolution.test_strategies import LINE, run_params
 
@@ -296,14 +295,6 @@ def test_a_plot_has_a_panel_each_and_a_line_at_each_switch() -> None:
     ]
     assert all(len(axes.lines) == 2 for axes in figure.axes)
     assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
-
-
-def test_only_what_keeps_a_lineage_can_be_frozen() -> None:
-    for name in set(STRATEGIES) - {"snes", "cmaes", "openes", "gesmr"}:
-        check_lineage(make_strategy(run_params(name), LINE))
-    for name in ("snes", "cmaes", "openes", "gesmr"):
-        with pytest.raises(ConfigError, match=f"individuals of {name} cannot be made again"):
-            check_lineage(make_strategy(run_params(name), LINE))
 
 
 def test_every_strategy_is_documented_by_its_own_file() -> None:
