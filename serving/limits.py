@@ -43,6 +43,12 @@ class Limits(BaseSettings):
         ge=0,
         description="seconds after which starts are deleted and their outcomes refused",
     )
+    starts: int = Field(
+        1_000_000,
+        ge=1000,
+        description="newest episodes; earlier ones without an outcome are deleted once their "
+        "deadline is past",
+    )
     shadow_queue: int = Field(
         64, ge=1, description="most copies of requests that wait for a shadow or canary"
     )

@@ -35,6 +35,8 @@ IDLE_POLLS = 4
 #: The watch and the samples are as rare: nobody waits for what they write, and on a busy server
 #: they cost as much as the rest of a poll.
 SURVEY_POLLS = 4
+#: Most episodes that one poll forgets: starts and outcomes wait for its transaction.
+FORGOTTEN = 1000
 #: Seconds that a look may take beyond `blind_seconds`, before it counts as one that hangs.
 SLACK = 5.0
 NO_CHAMPION = (
@@ -341,9 +343,11 @@ class Follower:
             view.add_checks(self._ledger.evidence(judged[-1].evidence_sha256))
 
     def _prune(self) -> None:
-        if time.monotonic() - self._pruned > self._limits.prune_seconds:
-            self._pruned = time.monotonic()  # if it fails, too: it is as rare then
-            self._ledger.prune_starts(self._limits.pin_seconds)
+        begun, limits = time.monotonic(), self._limits
+        if begun - self._pruned > limits.prune_seconds:
+            before, self._pruned = self._pruned, begun  # if it fails, too: it is as rare then
+            if self._ledger.prune_starts(limits.pin_seconds, limits.starts, FORGOTTEN) == FORGOTTEN:
+                self._pruned = before  # the next poll goes on
 
     @property
     def _of(self) -> str:

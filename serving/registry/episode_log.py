@@ -127,10 +127,16 @@ class EpisodeLog:
         with self._database.write() as connection:
             return episodes.advance(connection, schema.watch, policy, 0, from_n, to_n, state)
 
-    def prune_starts(self, older_than: float) -> int:
-        """Delete episodes outside trials without an outcome, started over `older_than` seconds ago.
+    def prune_starts(self, older_than: float, newest: int, limit: int) -> int:
+        """Delete up to `limit` episodes outside trials without an outcome, the first ones first.
 
-        Returns their number.
+        They were started over `older_than` seconds ago, or are past their deadline and not among
+        the `newest` of the ledger. Returns their number.
         """
-        with self._database.write() as connection:
-            return episodes.prune(connection, self._clock() - older_than)
+        now = self._clock()
+        with self._database.read() as connection:  # which takes long, and locks nobody out
+            found = episodes.stale(connection, now - older_than, now, newest, limit)
+        if found:
+            with self._database.write() as connection:
+                episodes.forget(connection, found)
+        return len(found)

@@ -75,17 +75,26 @@ def to_start(row: RowMapping) -> StartRow:
     return StartRow(**fields)
 
 
-def prune(connection: Connection, before: float) -> int:
-    """Delete episodes without an outcome that were started before a moment (Unix seconds).
+def stale(connection: Connection, before: float, now: float, newest: int, limit: int) -> list[int]:
+    """Numbers of the first `limit` episodes without an outcome that are to be forgotten.
 
-    Episodes of a trial are kept, because a missing outcome is evidence too. Returns the number
-    deleted.
+    They were started before a moment (Unix seconds), or are past their deadline and not among the
+    `newest` ones of the ledger. Episodes of a trial are kept, because a missing outcome is evidence
+    too.
     """
     table = schema.starts
-    old = delete(table).where(
-        table.c.started_at < before, table.c.arrived.is_(None), table.c.trial.is_(None)
+    last = select(func.max(table.c.n)).scalar_subquery()
+    surplus = (table.c.n <= last - newest) & (table.c.deadline < now)
+    query = select(table.c.n).where(
+        table.c.arrived.is_(None), table.c.trial.is_(None), (table.c.started_at < before) | surplus
     )
-    return connection.execute(old).rowcount
+    return list(connection.scalars(query.order_by(table.c.n).limit(limit)))
+
+
+def forget(connection: Connection, numbers: Sequence[int]) -> None:
+    """Delete the episodes with these numbers that have no outcome by now."""
+    table = schema.starts
+    connection.execute(delete(table).where(table.c.n.in_(numbers), table.c.arrived.is_(None)))
 
 
 def record_outcome(
