@@ -121,6 +121,9 @@ def _recover(settings: Settings, prefect: Prefect, say: Say, no_worker: bool) ->
 def _look_at(settings: Settings, prefect: Prefect, say: Say, no_worker: bool, run: Any) -> None:
     kind = _kind(run)
     trace = runs.find(settings.home, run.name)
+    if kind == "SCHEDULED" and _waits_for_years(run):
+        say(f"run {run.name}: a clock that was wrong put it off; it begins now")
+        prefect.begin_now(run)
     if kind == "SCHEDULED" or (trace is not None and trace.alive):
         return
     if trace is None and settings.prefect_api_url and not _ours(settings, run, kind):
@@ -137,6 +140,16 @@ def _look_at(settings: Settings, prefect: Prefect, say: Say, no_worker: bool, ru
     prefect.crashed(run, "its process is gone")
 
 
+def _waits_for_years(run: Any) -> bool:
+    """Whether a run that was due when it was asked for is put off: the clock was far ahead.
+
+    One that a person puts off by Prefect's own form has no run id.
+    """
+    begins = run.next_scheduled_start_time
+    asked = begins is not None and run.parameters.get("run_id") == run.name
+    return asked and begins - datetime.now(UTC) > schedules.AHEAD
+
+
 def _between_two_notes(run: Any, trace: runs.RunTrace | None, died: bool) -> bool:
     """Whether the process may be there though no trace says so: it begins, or it ends.
 
@@ -144,11 +157,11 @@ def _between_two_notes(run: Any, trace: runs.RunTrace | None, died: bool) -> boo
     `died`: it cannot be there, since its worker is gone.
     """
     if trace is None or not _wrote(run, trace):
-        return not died and _age(run) < YOUNG_SECONDS
+        return not died and abs(_age(run)) < YOUNG_SECONDS
     if not trace.over:
         return False
     since = (datetime.now(UTC) - _stamp(trace)).total_seconds()
-    return trace.ending or (not died and since < YOUNG_SECONDS)
+    return trace.ending or (not died and abs(since) < YOUNG_SECONDS)  # or a clock was put back
 
 
 def _gone(
@@ -202,6 +215,9 @@ def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Sch
         told = runs.ended(runs.begun(run_id, schedule=schedule.name), "failed", why)
         runs.write(settings.home, told)  # or on a full disk each look would tell it again
         failed(settings, told, None)
+    elif _kind(run) == "CANCELLED":  # or it began again once Prefect no longer knows of it
+        told = runs.begun(run_id, schedule=schedule.name)
+        runs.write(settings.home, runs.ended(told, "cancelled", "cancelled before it began"))
     elif run is None and schedule.launched and not schedule.paused:
         say(f"run {run_id}: Prefect no longer knows of it; it is handed to the workers again")
         prefect.launch(schedule, firing)

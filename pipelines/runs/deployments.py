@@ -258,6 +258,10 @@ class Prefect:
         """Without those of other homes' pools, which may have the same names; by hand has none."""
         return [run for run in found if run.work_pool_name in (None, self._pool)]
 
+    def begin_now(self, found: FlowRun) -> None:
+        """Let a flow run begin now, whatever time it waits for."""
+        self.client.set_flow_run_state(found.id, Scheduled(), force=True)
+
     def crashed(self, found: FlowRun, why: str) -> None:
         """Say that a flow run's process is gone; one that was being cancelled is cancelled."""
         cancelled = found.state is not None and found.state.type is StateType.CANCELLING

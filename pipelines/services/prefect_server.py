@@ -26,6 +26,8 @@ from serving.settings import Settings
 from srghn.files import atomic_write
 from srghn.parents import alive, mark
 
+_VACUUM = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
+
 
 def prefect_environment(settings: Settings, api_url: str) -> dict[str, str]:
     """What Prefect reads: its home inside ours, which server, and quiet logs."""
@@ -35,6 +37,8 @@ def prefect_environment(settings: Settings, api_url: str) -> dict[str, str]:
         # A failure is reported once, by the command: Prefect would print its traceback too.
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "CRITICAL"),
         "PREFECT_CLI_PROMPT": "false",
+        # An embedded server forgets runs that ended 90 days ago; else its database only grows.
+        _VACUUM: os.environ.get(_VACUUM, "true"),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -213,6 +213,37 @@ def test_a_firing_that_prefect_forgot_before_it_began_is_handed_over_again(
         path.write_text(json.dumps({**kept, **changed}))
         look()
     assert server.launched == 4 * ["hourly-20260101-010000"]
+
+
+def test_a_run_that_a_clock_far_ahead_put_off_begins_now(
+    settings: Settings, server: Server, said: list[str]
+) -> None:
+    """Its schedule waited for it: `begins again` was said, and nothing fired for years."""
+    ours, theirs, due = (run_of(name, "SCHEDULED", "hourly") for name in ("ours", "theirs", "due"))
+    ours.next_scheduled_start_time = datetime.now(UTC) + timedelta(days=3650)
+    theirs.next_scheduled_start_time = datetime.now(UTC) + timedelta(days=7)
+    due.next_scheduled_start_time = datetime.now(UTC)
+    ours.parameters["run_id"], due.parameters["run_id"] = "ours", "due"  # a form asks for none
+    server.runs = [ours, theirs, due]
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    assert server.begun_now == ["ours"]
+    assert said == ["run ours: a clock that was wrong put it off; it begins now"]
+
+
+def test_a_firing_that_was_cancelled_before_it_began_stays_so(
+    settings: Settings, tiny: Tiny, server: Server, said: list[str]
+) -> None:
+    """Prefect forgets it in time, or a person deletes it there."""
+    hourly(settings, tiny)
+    tick(settings, server, said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    [name] = server.launched
+    server.ended = {name: run_of(name, "CANCELLED", "hourly")}
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    server.ended = {}
+    recover(settings, server, said.append, no_worker=False)  # type: ignore[arg-type]
+    found = runs.find(settings.home, name)
+    assert found is not None
+    assert (found.state, server.launched) == ("cancelled", [name])
 
 
 def test_a_schedule_of_an_earlier_version_does_not_say_what_was_launched(

@@ -1,4 +1,4 @@
-"""A server that a setting names may take as long to answer as the settings say, and no longer."""
+"""How Prefect servers are asked: no longer than the settings say; what an embedded one keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipelines.services.prefect_server import running_server
+from pipelines.services.prefect_server import prefect_environment, running_server
 from pipelines.services.processes import free_port
 from serving.settings import Settings
 from srghn.errors import ServiceError
@@ -57,3 +57,11 @@ def coming(port: int) -> Iterator[None]:
         servers[0].shutdown()
         servers[0].server_close()
         thread.join()
+
+
+def test_an_embedded_server_forgets_old_runs_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
+    monkeypatch.delenv(name, raising=False)
+    assert prefect_environment(Settings(), "http://127.0.0.1:1/api")[name] == "true"
+    monkeypatch.setenv(name, "events")
+    assert prefect_environment(Settings(), "http://127.0.0.1:1/api")[name] == "events"
