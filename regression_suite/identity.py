@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from srghn.files import sha256_file
 from srghn.inference.verdict import Check
 
 Array = NDArray[Any]
+
+NUMBER = (float | int | None, "number")
+#: The manifest's entries that gate and report read, with the kind of each.
+KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("interface", "validation", "packages", "platform"), (dict, "object")),
+    **dict.fromkeys(("generation", "state_size"), (int, "whole number")),
+    "training_fitness": NUMBER,
+}
 
 #: Least golden observations that show the served policy to be the evolved one.
 LEAST_GOLDEN = 8
@@ -47,8 +56,10 @@ def identify(
     digest = sha256_file(folder / MANIFEST) if (folder / MANIFEST).is_file() else ""
     try:
         candidate = Candidate.load(folder)
+        _read_manifest(candidate)
         own = _read_world(candidate)
         _read_genome(candidate)
+        held = _tensors(candidate)
     except SrghnError as error:
         remedy = "Restore the original files, or freeze the candidate again."
         checks.append(Check("integrity", "failed", say(error), remedy=remedy))
@@ -56,7 +67,7 @@ def identify(
     checks.append(Check("integrity", "passed", "every file has the digest its manifest names"))
     for check in (
         _environment(candidate, own, version, recalled),
-        _finite(candidate, own.interface),
+        _finite(candidate, own.interface, held),
         _serving(candidate),
         _size(candidate, params),
     ):
@@ -105,11 +116,23 @@ def _world(version: EnvVersion) -> Check:
     return Check("world", "passed", reason)
 
 
-def _read_world(candidate: Candidate) -> EnvVersion:
-    """The world that came with the candidate; raises where it is not the one its manifest names."""
-    missing = sorted({"env_fingerprint", "mode", "interface"} - set(candidate.manifest))
+def _read_manifest(candidate: Candidate) -> None:
+    """Raises unless the manifest names what the gate asks of it, each entry of its own kind."""
+    manifest = candidate.manifest
+    missing = sorted({"env_fingerprint", "mode", "interface"} - set(manifest))
     if missing:
         raise ArtefactError(f"the manifest does not name {', '.join(missing)}")
+    given = {name: manifest[name] for name in KINDS if name in manifest}
+    if isinstance(validation := given.get("validation"), dict):
+        given["validation mean"] = validation.get("mean")
+    for name, value in given.items():
+        kind, expected = KINDS.get(name, NUMBER)
+        if not isinstance(value, kind):
+            raise ArtefactError(f"the manifest's {name} is no {expected}, got {value!r:.80}")
+
+
+def _read_world(candidate: Candidate) -> EnvVersion:
+    """The world that came with the candidate; raises where it is not the one its manifest names."""
     own = EnvVersion.load(candidate.path / "env_version.json")
     if own.fingerprint != candidate.env_fingerprint:
         raise ArtefactError(
@@ -154,13 +177,13 @@ def _environment(
     )
 
 
-def _finite(candidate: Candidate, interface: Interface) -> Check:
+def _finite(candidate: Candidate, interface: Interface, held: Sequence[tuple[str, Array]]) -> Check:
     """What evolution made is finite; infinite numbers are the network's own, or the actions'.
 
     Such are a mask of attention, and the open side of a box that actions are clipped to. They stand
     in the policy's file at the same places whatever the weights are.
     """
-    bad = {n: values for n, values in _tensors(candidate) if not np.isfinite(values).all()}
+    bad = {n: values for n, values in held if not np.isfinite(values).all()}
     if not bad:
         return Check("finite weights", "passed", "genome and policy hold only finite numbers")
     try:
@@ -193,8 +216,13 @@ def _infinite(values: Array) -> Array:
 
 
 def _tensors(candidate: Candidate) -> list[tuple[str, Array]]:
-    held = _held((candidate.path / "policy.onnx").read_bytes())
-    return [("genome.safetensors", candidate.load_genome()), *held]
+    """The numbers in genome and policy; raises where the policy's file cannot be read."""
+    try:
+        held = _held((candidate.path / "policy.onnx").read_bytes())
+    except Exception as error:  # protobuf's errors and onnx's share no base but Exception
+        raise ArtefactError(f"policy.onnx cannot be read: {error!r}") from error
+    numbers = [(name, values) for name, values in held if values.dtype.kind not in "OSU"]
+    return [("genome.safetensors", candidate.load_genome()), *numbers]
 
 
 def _held(data: bytes) -> list[tuple[str, Array]]:
@@ -210,19 +238,20 @@ def _serving(candidate: Candidate) -> Check:
     """The ONNX policy answers the recorded observations as the evolved torch network did."""
     try:
         observations, actions = candidate.golden
+        finite = bool(np.isfinite(actions).all())
     except (ValueError, KeyError, TypeError) as error:
         return Check("serving artefact", "failed", f"golden.json cannot be read: {error!r}")
     if len(observations) < LEAST_GOLDEN or not np.isfinite(observations).all():
         reason = f"{len(observations)} usable golden observations, at least {LEAST_GOLDEN} needed"
         return Check("serving artefact", "failed", reason, remedy="Freeze the candidate again.")
-    if not np.isfinite(actions).all():
+    if not finite:
         reason = "its golden actions are not all finite"
         return Check("serving artefact", "failed", reason, remedy="Discard this individual.")
     if undeclared := _undeclared(candidate):
         return Check("serving artefact", "failed", undeclared, remedy="Freeze the candidate again.")
     try:
         candidate.check_golden()
-    except ArtefactError as error:
+    except (SrghnError, ValueError, TypeError) as error:
         return Check("serving artefact", "failed", say(error))
     reason = f"gives the evolved network's actions for all {len(observations)} golden observations"
     return Check("serving artefact", "passed", reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from srghn.candidates.candidate import Candidate
 from srghn.candidates.freeze import ServedPolicy, export_onnx, load_weights
 from srghn.config import EnvParams, GateParams, NetworkParams, Returns
 from srghn.envs import EnvVersion, pin
+from srghn.files import canonical_json
 from srghn.networks import build_network
-from tests.regression_suite.conftest import founder_in, seal
+from tests.regression_suite.conftest import Make, founder_in, seal
 
 HERE = "tests.regression_suite.test_identity"
 RULES = GateParams(
@@ -33,6 +35,9 @@ RULES = GateParams(
     max_failure_rate=0.2,
     ceiling=None,
 )
+Damage = Callable[[Path, EnvVersion], object]
+SERVED = "serving artefact"
+WIDE = {"observations": [[0.0] * 7] * 9, "actions": [1] * 9}
 MASKED = NetworkParams(module=f"{HERE}:Masked", kwargs={})
 LINEAR = NetworkParams(kwargs={"hidden": []})
 
@@ -188,3 +193,39 @@ def _spoilt(candidate: Candidate, version: EnvVersion, name: str, value: Any) ->
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     path.write_bytes(model.SerializeToString(deterministic=True))
     return seal(candidate.path, version, {})
+
+
+def _rewritten(name: str, data: bytes) -> Damage:
+    return lambda folder, version: (folder / name).write_bytes(data) and seal(folder, version, {})
+
+
+def _named(**changes: Any) -> Damage:
+    return lambda folder, version: seal(folder, version, changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "check", "reason"),
+    [
+        (_rewritten("policy.onnx", b"no model"), "integrity", "policy.onnx cannot be read"),
+        (_rewritten("golden.json", b'{"observations": [[0]], "actions": ["up"]}'), SERVED, "read"),
+        (_rewritten("golden.json", canonical_json(WIDE)), SERVED, "got float32 (9, 7)"),
+        (
+            _rewritten("golden.json", canonical_json({**WIDE, "states": [1, "a"]})),
+            SERVED,
+            "could not convert",
+        ),
+        (_named(interface="a box"), "integrity", "interface is no object, got 'a box'"),
+        (_named(state_size="1"), "integrity", "state_size is no whole number, got '1'"),
+        (_named(validation={"mean": "good"}), "integrity", "validation mean is no number"),
+        (_named(packages=["numpy"]), "integrity", "packages is no object"),
+    ],
+)
+def test_what_cannot_be_read_fails_for_that_reason(
+    make: Make, version: EnvVersion, damage: Damage, check: str, reason: str
+) -> None:
+    """Every digest is right: whoever writes a file can write its digest, too."""
+    folder = make("odd").path
+    damage(folder, version)
+    found = {each.name: each for each in identify(folder, version, GateParams()).checks}
+    assert found[check].outcome == "failed"
+    assert reason in found[check].reason
