@@ -7,6 +7,8 @@ started it. What comes before a start may wait for a server, and has a thread of
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -24,6 +26,8 @@ from srghn.parents import alive, mark
 #: for so long as the third begins anew.
 FIRST_SECONDS, MOST_SECONDS, GOOD_SECONDS = 1.0, 60.0, 60.0
 LOOK_SECONDS = 0.5
+#: A longer log is begun anew; what it was is kept once, as NAME.1.
+LOG_BYTES = 32 * 2**20
 Say = Callable[[str], None]
 
 
@@ -71,6 +75,7 @@ class Supervisor:
                 self._look(part, now)
             elif now >= part.due:
                 self._restart(part, now)
+            _shorten(part.log)
         if not self._noted:
             self._write_note()
 
@@ -136,6 +141,15 @@ def _ready(part: Part) -> bool:
         return False
     part.waits = None
     return True
+
+
+def _shorten(log: Path) -> None:
+    """Begin a long log anew. Its processes append to it, so they need not be told."""
+    with suppress(OSError):
+        if log.stat().st_size > LOG_BYTES:
+            with suppress(OSError):  # on a full disk a long log is not worth its room
+                shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def is_up(note: Path, name: str) -> bool:

@@ -69,6 +69,20 @@ def test_what_is_killed_is_started_again_and_said(stage: Stage) -> None:
     assert server.poll() is None
 
 
+def test_a_log_does_not_grow_without_end(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.add("server")
+    log = stage.parts.parts[0].log = tmp_path / "serve.log"
+    monkeypatch.setattr(supervisor, "LOG_BYTES", 10)
+    with log.open("ab", buffering=0) as output:
+        for text in (b"ten bytes.", b"one more.", b"the end"):
+            stage.parts.watch()
+            output.write(text)
+    assert (tmp_path / "serve.log.1").read_bytes() == b"ten bytes.one more."
+    assert log.read_bytes() == b"the end"
+
+
 def test_what_ends_again_and_again_waits_longer(stage: Stage) -> None:
     process, now, pauses = stage.add("worker", "raise SystemExit(7)"), time.monotonic(), []
     for _ in range(8):
