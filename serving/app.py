@@ -62,6 +62,8 @@ class Application(FastAPI):
             host = host_header(scope)
             if host not in self._hosts:
                 self._check_host(host, host_of(scope))
+            if scope["path"].endswith("\n"):  # which a route's pattern takes for nothing
+                raise BadRequest(404, "path", "one without a line break", repr(scope["path"][:80]))
             scope = self.service.direct(scope)
         except BadRequest as error:
             await self._refuse(error, scope, receive, send)

@@ -119,6 +119,17 @@ def test_a_page_of_another_site_can_send_no_body(client: TestClient, origin: str
     assert client.post("/v1/act", content=body).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/act", "/v1/policies/policy/act/batch", "/v2/models/policy/infer"]
+)
+def test_a_path_that_ends_with_a_line_break_is_another_one(client: TestClient, path: str) -> None:
+    """It was an error of the server, with a traceback in its log."""
+    said = client.post(f"{path}%0A", json=OBSERVATION)
+    assert said.status_code == 404
+    assert "expected one without a line break" in said.json()["error"]
+    assert client.get("/v1/champion%0A").status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/v1/champion", "/", "/metrics", "/v2"])
 def test_head_gives_the_headers_of_get_and_no_body(client: TestClient, path: str) -> None:
     got, headed = client.get(path), client.head(path)
