@@ -180,21 +180,25 @@ def _gone(
 
 def _told_by_worker(settings: Settings, prefect: Prefect, say: Say, going: set[str]) -> None:
     """Resume, or end, the runs whose flow run a worker ended when their process was gone."""
-    for trace in runs.recent(settings.home):
-        if trace.state != "stopped" or trace.run_id in going:
-            continue
-        run = prefect.latest(trace.run_id)
-        kind = _kind(run)
-        if kind == "CRASHED":
-            say(f"run {trace.run_id}: its process is gone; the worker marked it as crashed")
-            _go_on(settings, prefect, run, trace, say)
-        elif kind == "CANCELLED":
-            runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
-        elif run is None and trace.schedule is not None:
-            _forgotten(settings, prefect, say, trace)
-    if not settings.work_pool:  # there the trace may be on the host that took the run
-        without = partial(_without_trace, settings, prefect, say)
-        schedules.for_each(settings, without)
+    recent = runs.recent(settings.home)
+    stopped = [each for each in recent if each.state == "stopped" and each.run_id not in going]
+    try:
+        schedules.apart(stopped, partial(_stopped, settings, prefect, say))
+    finally:
+        if not settings.work_pool:  # there the trace may be on the host that took the run
+            schedules.for_each(settings, partial(_without_trace, settings, prefect, say))
+
+
+def _stopped(settings: Settings, prefect: Prefect, say: Say, trace: runs.RunTrace) -> None:
+    run = prefect.latest(trace.run_id)
+    kind = _kind(run)
+    if kind == "CRASHED":
+        say(f"run {trace.run_id}: its process is gone; the worker marked it as crashed")
+        _go_on(settings, prefect, run, trace, say)
+    elif kind == "CANCELLED":
+        runs.write(settings.home, runs.ended(trace, "cancelled", "cancelled, then killed"))
+    elif run is None and trace.schedule is not None:
+        _forgotten(settings, prefect, say, trace)
 
 
 def _without_trace(settings: Settings, prefect: Prefect, say: Say, schedule: Schedule) -> None:

@@ -134,8 +134,9 @@ def test_a_clock_that_is_killed_while_it_resumes_a_run_resumes_it_later(
     )
 
 
+@pytest.mark.parametrize("state", ["RUNNING", "CRASHED"])
 def test_a_run_that_cannot_be_resumed_stops_no_other(
-    settings: Settings, tiny: Tiny, said: list[str]
+    settings: Settings, tiny: Tiny, said: list[str], state: str
 ) -> None:
     class Refuses(Server):
         def go_on(self, run_id: str, *asked: Any) -> Any:
@@ -145,12 +146,22 @@ def test_a_run_that_cannot_be_resumed_stops_no_other(
 
     for name in ("one", "two", "three"):
         create_workspace(settings, name, tiny())
+    hourly(settings, tiny)
+    tick(settings, Server(), said.append, MIDNIGHT.replace(hour=1))  # type: ignore[arg-type]
+    both, server = [run_of(name, state, "hourly") for name in ("one", "two")], Refuses()
+    if state == "RUNNING":
+        server.runs = both
+    else:  # as their worker says; "one" is looked at first
+        server.ended = {run.name: run for run in both}
+        gone(settings, "two")
+        gone(settings, "one")
     gone(settings, "three")
-    server = Refuses([run_of(name, "RUNNING", "hourly") for name in ("one", "two")])
-    server.ended = {"three": run_of("three", "CRASHED", "hourly")}
+    server.ended["three"] = run_of("three", "CRASHED", "hourly")
     with pytest.raises(ConfigError, match="it cannot be resumed"):
         recover(settings, server, said.append, no_worker=True)  # type: ignore[arg-type]
-    assert ([asked[0] for asked in server.gone_on], server.crashes) == (["two", "three"], ["two"])
+    assert sorted(asked[0] for asked in server.gone_on) == ["three", "two"]
+    assert server.crashes == (["two"] if state == "RUNNING" else [])
+    assert server.launched == ["hourly-20260101-010000"]  # which Prefect forgot
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue"])
