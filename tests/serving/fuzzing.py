@@ -29,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from serving.tokens import Tokens
+from tests.serving.test_serving_process import ready, wait_for
 from tests.serving.test_serving_review import passed
 
 CHECKS = (
@@ -160,10 +161,7 @@ def fuzzed(home: Any, running: Any, seeded: int) -> Iterator[Fuzz]:
     passed(home)
     token = Tokens(home.ledger.database()).add("root", ["admin"])
     with running(home, environment=PROXY) as (url, process):
-        for _ in range(200):
-            if requests.get(f"{url}/health/ready", timeout=5).status_code == 200:
-                break
-            time.sleep(0.05)
+        wait_for(ready(url))
         yield Fuzz(url, token, random.Random(seeded))
         assert process.poll() is None
-        assert requests.get(f"{url}/health/live", timeout=5).status_code == 200
+        assert requests.get(f"{url}/health/live", timeout=60).status_code == 200

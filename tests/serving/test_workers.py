@@ -15,12 +15,11 @@ import httpx
 import pytest
 
 from serving.client import Client
-from tests.serving.test_serving_process import RIGHT, ready, wait_for
+from tests.serving.test_serving_process import RIGHT, begun, ready, wait_for
 
 pytestmark = pytest.mark.services
 
 BODY = b'{"observation": [0, 0, 1, 0]}'
-HALF = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY[:10]
 
 
 class Server:
@@ -41,9 +40,10 @@ class Server:
     def began(self) -> bool:
         return self.log.count("serving version 1") == 2
 
-    def connect(self) -> socket.socket:
+    def half(self) -> socket.socket:
+        """A connection that has sent half of `BODY`."""
         host, port = self.url.removeprefix("http://").split(":")
-        return socket.create_connection((host, int(port)), timeout=20)
+        return begun((host, int(port)), BODY)
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def test_a_worker_that_is_stuck_is_replaced_and_the_others_answer(server: Server
     before = server.workers
     stuck = min(before)
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(server.url, deadline=20)) for _ in range(12)]
+        clients = [stack.enter_context(Client(server.url, deadline=60)) for _ in range(12)]
         assert [client.act(RIGHT) for client in clients] == [1] * 12  # each now has a connection
         os.kill(stuck, signal.SIGSTOP)
-        new = httpx.post(f"{server.url}/v1/act", json={"observation": RIGHT}, timeout=20)
+        new = httpx.post(f"{server.url}/v1/act", json={"observation": RIGHT}, timeout=60)
         assert new.status_code == 200
         assert [client.act(RIGHT) for client in clients] == [1] * 12  # some on a new connection
         wait_for(lambda: len(server.workers) == 2 and stuck not in server.workers)
@@ -75,9 +75,7 @@ def test_a_worker_that_is_stuck_is_replaced_and_the_others_answer(server: Server
 
 def test_a_worker_that_finishes_its_requests_is_not_taken_for_stuck(server: Server) -> None:
     before = server.workers
-    with server.connect() as half:
-        half.sendall(HALF)
-        time.sleep(0.2)
+    with server.half() as half:
         for worker in before:
             os.kill(worker, signal.SIGTERM)
         time.sleep(4)
