@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.5
 #: Time between two looks at the workers.
 _LOOK_SECONDS = 0.1
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 Beat = Callable[[], None]
 
@@ -58,7 +59,7 @@ def supervise(
     def stop(sig: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    for sig in (signal.SIGTERM, signal.SIGINT):
+    for sig in _STOPS:
         signal.signal(sig, stop)
     os.environ[PARENT] = mark()
     workers = [_begin(work) for _ in range(count)]
@@ -80,14 +81,18 @@ def supervise(
 
 def _begin(work: Callable[[Beat], None]) -> _Worker:
     worker = _Worker()
+    # a child that still had its parent's handler would not stop when it is told to
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     worker.pid = os.fork()
     if worker.pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         return worker
     code = 1
     try:
         die_with_parent()
-        for sig in (signal.SIGTERM, signal.SIGINT):
+        for sig in _STOPS:
             signal.signal(sig, signal.default_int_handler)  # until uvicorn takes over
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         work(worker.beat)
         code = 0
     except KeyboardInterrupt:

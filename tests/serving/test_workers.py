@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving import workers
 from serving.client import Client
 from tests.serving.test_serving_process import RIGHT, begun, ready, wait_for
 
@@ -83,6 +85,22 @@ def test_a_worker_that_finishes_its_requests_is_not_taken_for_stuck(server: Serv
         assert half.recv(4096).startswith(b"HTTP/1.1 200")
     wait_for(lambda: len(server.workers) == 2 and not before & server.workers)
     assert "no sign of life" not in server.log
+
+
+def test_a_worker_that_has_only_just_begun_stops_when_it_is_told_to() -> None:
+    """It was killed half a minute later."""
+
+    def supervised() -> None:
+        workers.die_with_parent = lambda: time.sleep(1)  # type: ignore[assignment]
+        workers.supervise(lambda beat: time.sleep(100), 1, 40, 100)
+
+    parent = multiprocessing.get_context("fork").Process(target=supervised)
+    parent.start()
+    wait_for(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text)
+    parent.terminate()
+    parent.join(30)
+    assert parent.exitcode == 0
+    parent.close()
 
 
 def test_a_server_that_was_stopped_whole_goes_on_with_its_workers(server: Server) -> None:
