@@ -246,14 +246,14 @@ class EvolutionParams(Params):
         ge=0,
         le=64,
         description="former best individuals, stored when fitness drops, that then compete once; "
-        "None: 8 in strategies with lineages, but for restart",
+        "None: 8 in strategies with births, but for restart",
     )
     newcomers: float | None = Field(
         None,
         ge=0,
         lt=1,
         description="share of births that are new founders, from a drop of fitness until it has "
-        "recovered; None: 0.5 in strategies with lineages, but for restart",
+        "recovered; None: 0.5 in strategies with births, but for restart",
     )
     architectures: tuple[dict[str, Any], ...] = Field(
         (),

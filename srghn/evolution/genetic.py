@@ -1,4 +1,4 @@
-"""The loop that all lineage-keeping strategies share: survivors make children, the best survive.
+"""The loop that all strategies with births share: survivors make children, the best survive.
 
 What a genome is and how it is mutated is the `Encoding`'s business: a `GHN` that mutates itself, a
 GHN at a constant rate, or a policy's own flat weights. A child is a pure function of (parent

@@ -122,7 +122,7 @@ def _factory(name: str) -> Factory:
 
 
 def _alert(strategy: Strategy[Any], params: RunParams) -> Strategy[Any]:
-    """The strategy, with its response to a drop of fitness if it has lineages and asks for one.
+    """The strategy, with its response to a drop of fitness if it has births and asks for one.
 
     Raises `ConfigError` for a response that the strategy cannot give.
     """

@@ -39,8 +39,8 @@ OF_RUNS = (
 )
 
 
-#: What is for strategies with lineages: those that keep a distribution select in their own way.
-OF_LINEAGES = ("selection", "tournament_size", "elites", "family_limit", "ties")
+#: What is for strategies with births: those that keep a distribution select in their own way.
+OF_BIRTHS = ("selection", "tournament_size", "elites", "family_limit", "ties")
 #: What `evolution` parameters are left, but for those that have arguments of their own.
 KNOWN = tuple(
     name
@@ -241,7 +241,7 @@ def _check_used(strategy: Strategy[Any], evolution: Any, ghn: Any, size: int) ->
     """Raise for parameters that would say nothing; of a strategy of one's own nobody knows."""
     if strategy.name not in STRATEGIES:
         return
-    idle = [name for name in OF_LINEAGES if name in evolution and strategy.encoding is None]
+    idle = [name for name in OF_BIRTHS if name in evolution and strategy.encoding is None]
     if ghn and not isinstance(strategy.encoding, GHN):
         idle.append("ghn")
     if idle:
