@@ -57,7 +57,8 @@ def running_server(settings: Settings) -> str | None:
     note = _note(settings)
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))
-        if noted["home"] != str(settings.home) or not alive(str(noted["process"])):
+        here = os.path.samefile(noted["home"], settings.home)  # by whatever path or link
+        if not here or not alive(str(noted["process"])):
             return None  # of the home that this one is a copy of, or of a server that is gone
         url = str(noted["api_url"])
         if httpx.get(f"{url}/health", timeout=2.0, trust_env=False).status_code == 200:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from pipelines.services.prefect_server import prefect_environment, running_server
+from pipelines.services.prefect_server import note_server, prefect_environment, running_server
 from pipelines.services.processes import free_port
 from serving.settings import Settings
 from srghn.errors import ServiceError
@@ -35,6 +37,22 @@ def test_a_prefect_server_that_comes_late_is_waited_for() -> None:
         running_server(impatient.model_copy(update={"prefect_seconds": 0.2}))
     with coming(port):
         assert running_server(impatient.model_copy(update={"prefect_seconds": 60.0})) == url
+
+
+def test_a_server_is_found_by_each_path_of_its_home_and_not_by_a_copy(tmp_path: Path) -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), Yes)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/api"
+    for name in ("home", "copy"):
+        (tmp_path / name / "prefect").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    note_server(Settings(home=tmp_path / "home"), url, os.getpid())
+    note = Path("prefect", "server.json")
+    (tmp_path / "copy" / note).write_bytes((tmp_path / "home" / note).read_bytes())
+    found = [running_server(Settings(home=tmp_path / n)) for n in ("home", "link", "copy")]
+    server.shutdown()
+    server.server_close()
+    assert found == [url, url, None]
 
 
 @contextmanager
