@@ -363,7 +363,8 @@ class Follower:
             share = f"version {canary.version} on {100 * now.weight:g}%" if canary else "none"
             logger.info("%scanary: %s", self._of, share)
         if now.problem and now.problem != before.problem:
-            logger.warning("%snot ready: %s", self._of, now.problem)
+            # Named even if it is the default one: with another ready policy the server is ready.
+            logger.warning("policy %s: not ready: %s", self._policy, now.problem)
 
 
 def _alike(champion: Predictor | None, tried: tuple[Tried, ...]) -> tuple[Tried, ...]:

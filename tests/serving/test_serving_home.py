@@ -36,6 +36,16 @@ def test_an_empty_home_says_how_to_begin(home: Any) -> None:
     assert "Nothing happened yet." in text
 
 
+def test_where_only_another_policy_has_a_champion_the_page_says_so(
+    home: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.of("arm").first(more=2)
+    text = page(home)
+    assert '<span class="pill good">ready</span><p>no champion yet; another policy' in text
+    assert '<a href="./policies/arm">arm</a>' in text
+    assert "policy policy: not ready: there is no champion yet" in caplog.text
+
+
 def test_it_shows_champion_canary_review_and_history(home: Any) -> None:
     home.first(validation={"mean": 497.25, "episodes": 64})
     version = home.approved(bias=1.0)
