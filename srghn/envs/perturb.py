@@ -104,7 +104,7 @@ class Perturbation:
         return ":" in self.name
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.severity!r}".removesuffix(".0")
+        return f"{self.name}:{float(self.severity)!r}".removesuffix(".0")
 
 
 def parse(text: str) -> Perturbation:
