@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from srghn.envs import perturb
-from srghn.envs.interface import Float32
+from srghn.envs.interface import Float32, at_most
 from srghn.envs.perturb import DROP, NOISE, Perturbation
 from srghn.envs.registry import load_object
 from srghn.errors import FAILURES, EnvVersionError
@@ -186,12 +186,11 @@ class ActionNoise(_Seeded):
         space: Any = env.action_space
         self._box = isinstance(space, gym.spaces.Box)
         if self._box:
-            self._low, self._high = (
-                np.ravel(v).astype(np.float64) for v in (space.low, space.high)
-            )
-            bounded = np.isfinite(self._low) & np.isfinite(self._high)
-            self._half = np.ones_like(self._low)
-            np.subtract(self._high / 2, self._low / 2, out=self._half, where=bounded)
+            low, high = (np.ravel(v).astype(np.float64) for v in (space.low, space.high))
+            self._half = np.ones_like(low)
+            bounded = np.isfinite(low) & np.isfinite(high)
+            np.subtract(high / 2, low / 2, out=self._half, where=bounded)
+            self._low, self._high = -at_most(-low), at_most(high)  # actions are float32
         else:
             self._counts, self._starts = _choices(space)
 

@@ -84,14 +84,14 @@ class Interface:
         if self.action_kind != "box":
             raise EnvVersionError(f"box_rule is for box actions, these are {self.action_kind}")
         size = self.action_size
-        low = -_at_most(-_expand(self.action_low, size, -np.inf))
-        high = _at_most(_expand(self.action_high, size, np.inf))
+        low = -at_most(-_expand(self.action_low, size, -np.inf))
+        high = at_most(_expand(self.action_high, size, np.inf))
         scaled = np.isfinite(low) & np.isfinite(high)
         least = np.where(scaled, low, np.float32(-1))
         most = np.where(scaled, high, np.float32(1))
         centre = ((least.astype(np.float64) + most) / 2).astype(np.float32)
         middle = centre.astype(np.float64)
-        half = _at_most(np.minimum(most - middle, middle - least))
+        half = at_most(np.minimum(most - middle, middle - least))
         # in float64, too, a difference may be rounded up
         beyond = (centre - half < least) | (centre + half > most)
         return BoxRule(
@@ -175,7 +175,7 @@ _FIELDS = tuple(field.name for field in fields(Interface))
 _LATE = ("layout", "observation_mean", "observation_deviation")
 
 
-def _at_most(values: NDArray[np.float64]) -> Float32:
+def at_most(values: NDArray[np.float64]) -> Float32:
     """The largest float32 that are not above; infinity where none is finite."""
     with np.errstate(over="ignore"):
         nearest = values.astype(np.float32)

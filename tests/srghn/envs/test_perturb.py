@@ -87,6 +87,7 @@ def test_text_form_is_read_back(name: str, severity: float) -> None:
 def test_text_form_is_short() -> None:
     assert str(parse("observation_noise:0.10")) == "observation_noise:0.1"
     assert str(parse(" action_delay:2 ")) == "action_delay:2"
+    assert str(Perturbation("observation_noise", np.float64(0.1))) == "observation_noise:0.1"
 
 
 @pytest.mark.parametrize("text", ["", "gravity", "gravity:", ":1", "gravity:heavy", "gravity:nan"])
@@ -292,3 +293,6 @@ def test_action_noise_of_a_box_is_a_share_of_half_its_range_and_stays_inside() -
     assert np.allclose(got.std(axis=0), [1.0, 0.25], rtol=0.1)
     seen(ActionNoise(world, 1.0), 500, np.zeros(2, np.float32))
     assert np.abs(np.stack(world.got)[:, 0]).max() == 4
+    fine = Counting(gym.spaces.Box(-0.1, 0.1, (1,), np.float64))  # .1 is more in float32
+    seen(ActionNoise(fine, 1.0), 50, np.zeros(1, np.float32))
+    assert all(fine.action_space.contains(got.astype(np.float64)) for got in fine.got)
