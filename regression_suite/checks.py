@@ -37,10 +37,12 @@ def cell_checks(
         found = _first_champion(cell, params)
     else:
         found = [_returns(cell, params, gains, served), _failure_gap(cell, params)]
-    looked_at = [c for c in found if _metric(c) in cell.cell.metrics]
+    width = width_of(params)
+    measured = zip(found, ("returns", "failures"), (width, 1.0), strict=True)
+    looked_at = [(check, scale) for check, metric, scale in measured if metric in cell.cell.metrics]
     if cell.tail is not None:
-        looked_at.append(_no_worse(TAIL, cell.tail, params.tail_margin * width_of(params)))
-    return [_bound_to(check, cell, width_of(params)) for check in looked_at]
+        looked_at.append((_no_worse(TAIL, cell.tail, params.tail_margin * width), width))
+    return [replace(check, binding=cell.cell.binding, scale=scale) for check, scale in looked_at]
 
 
 def decided(checks: Sequence[Check]) -> bool:
@@ -274,10 +276,6 @@ def _failures(cell: CellEstimate) -> str:
     return f"{cell.cell.name} failures"
 
 
-def _metric(check: Check) -> str:
-    return "failures" if check.name.endswith(" failures") else "returns"
-
-
 def _check(
     name: str,
     outcome: Outcome,
@@ -300,9 +298,3 @@ def _check(
         sense=sense,
         n=bound.n,
     )
-
-
-def _bound_to(check: Check, cell: CellEstimate, width: float) -> Check:
-    """The check as its cell has it: whether it binds, and the range of what it measures."""
-    scale = width if _metric(check) == "returns" else 1.0
-    return replace(check, binding=cell.cell.binding, scale=scale)

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from regression_suite.bounds import Bound
+from regression_suite.checks import TAIL
 from regression_suite.code import code_digests
 from regression_suite.estimates import Arm, scale_of
 from regression_suite.power import simulate
@@ -115,7 +116,7 @@ def budgets(evidence: Evidence) -> list[Budget]:
     found = []
     for cell in evidence.cells:
         names = {cell.cell.name, f"{cell.cell.name} failures"}
-        names |= {"worst tenth"} if cell.cell.kind == "primary" else set()
+        names |= {TAIL} if cell.cell.kind == "primary" else set()
         outcomes = [check.outcome for check in evidence.checks if check.name in names]
         worst = min(outcomes, key=PRECEDENCE.index, default="error")
         said = {"inconclusive": "undecided", "error": "error"}.get(worst, "decided")
@@ -226,8 +227,7 @@ def primary(evidence: Evidence) -> Primary | None:
     paired = _paired(evidence)
     other = evidence.names[1]
     what = "mean return" if paired is None else f"difference to {other}, in return"
-    estimated = [c for c in evidence.checks if c.low is not None and _in_returns(c)]
-    rates = [c for c in evidence.checks if c.low is not None and c.name.endswith("failures")]
+    estimated, rates = bounded(evidence)
     return Primary(
         cell=cell,
         forest=plots.forest(estimated, what, paired=paired is not None),
@@ -241,8 +241,12 @@ def primary(evidence: Evidence) -> Primary | None:
     )
 
 
-def _in_returns(check: Check) -> bool:
-    return not (check.name.startswith("gain") or check.name.endswith("failures"))
+def bounded(evidence: Evidence) -> tuple[list[Check], list[Check]]:
+    """The checks of cells that have an interval: of returns, and of failures."""
+    checks = [check for check in evidence.checks if check.low is not None]
+    names = [each.cell.name for each in evidence.cells]
+    returns, failures = {*names, TAIL}, {f"{name} failures" for name in names}
+    return [c for c in checks if c.name in returns], [c for c in checks if c.name in failures]
 
 
 def _paired(evidence: Evidence) -> Paired | None:

@@ -292,6 +292,19 @@ def test_the_heat_map_compares_failures_with_returns() -> None:
     assert told == [("sensor dropout", "fail", 3), ("observation noise", "fail", 1)]
 
 
+@pytest.mark.parametrize("name", ["mode sensor failures", "gain:2"])
+def test_a_cell_s_name_does_not_decide_what_its_checks_measure(name: str) -> None:
+    """A mode and a perturbation of one's own may be called like a check."""
+    named = replace(cell(bound(5, 15), kind="mode"), cell=Cell(name, "mode", "normal", 300))
+    made = checks.cell_checks(named, PARAMS)
+    assert [check.scale for check in made] == [500.0, 1.0]
+    own = replace(named, cell=replace(named.cell, metrics=("returns",)))
+    assert [check.name for check in checks.cell_checks(own, PARAMS)] == [name]
+    gain = Check("gain: tail", "passed", "", low=1.0, high=2.0)
+    evidence = SimpleNamespace(cells=(named,), checks=(*made, gain))
+    assert views.bounded(cast("Evidence", evidence)) == ([made[0]], [made[1]])
+
+
 @pytest.mark.parametrize(
     ("outcomes", "over"),
     [
