@@ -111,8 +111,11 @@ class Recorder:
 
     def met(self, observations: Float32, states: Float32) -> None:
         """Keep observations (n, d) and states (n, k); the evaluator calls it before it asks."""
+        if not self._kept:  # of observations so large that no batch has room, the first ones
+            most = max(1, self._room // (observations[0].nbytes + states[0].nbytes))
+            observations, states = observations[:most], states[:most]
         size = observations.nbytes + states.nbytes
-        if self._room > size:
+        if self._room > size or not self._kept:
             self._kept.append((observations.copy(), states.copy()))
             self._room -= size
 

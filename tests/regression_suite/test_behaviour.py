@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from regression_suite import episodes
 from regression_suite.behaviour import (
     CALLS,
     Latency,
@@ -128,6 +129,18 @@ def test_the_recorder_samples_evenly_and_changes_nothing() -> None:
         np.testing.assert_array_equal(recorder(rows), sign(rows))
     np.testing.assert_array_equal(recorder.sample(1000).observations, OBSERVATIONS)
     np.testing.assert_array_equal(recorder.sample(2).observations, OBSERVATIONS[[0, -1]])
+
+
+def test_the_recorder_keeps_some_of_observations_that_no_batch_of_has_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """64 images at once are larger than all that is kept."""
+    for room, kept in ((5 * OBSERVATIONS[0].nbytes, 5), (1, 1)):
+        monkeypatch.setattr(episodes, "KEPT", room)
+        recorder = Recorder(sign)
+        for rows in np.split(OBSERVATIONS, 2):
+            recorder.met(rows, np.empty((len(rows), 0), np.float32))
+        np.testing.assert_array_equal(recorder.sample(1000).observations, OBSERVATIONS[:kept])
 
 
 def test_the_recorder_keeps_what_the_episodes_showed_and_no_filling() -> None:
