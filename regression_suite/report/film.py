@@ -51,7 +51,7 @@ def record(policy: PolicyFunction, version: EnvVersion, mode: str, seed: int) ->
 
     An episode that crashes is filmed up to there: whose it is, the gate has counted already.
     """
-    artist = next((draw for name, draw in ARTISTS.items() if version.id.startswith(name)), None)
+    artist = ARTISTS.get(version.id.rpartition("-v")[0])
     if artist is None:
         return None
     rewards: list[float] = []
@@ -198,8 +198,12 @@ def _turned(point: NDArray[np.float64], turn: NDArray[np.float64]) -> NDArray[np
     return found
 
 
+#: An environment's id without its version -> what draws it: another's may only begin like it.
 ARTISTS: dict[str, Callable[[Frame, str], Markup]] = {
-    "CartPole": cart_pole,
-    "LunarLander": lunar_lander,
-    "Ant-v": ant,
+    **dict.fromkeys(("CartPole", "CartPoleSwitch", "CartPoleRewired"), cart_pole),
+    **dict.fromkeys(
+        ("LunarLander", "LunarLanderContinuous", "LunarLanderSwitch", "LunarLanderRewired"),
+        lunar_lander,
+    ),
+    "Ant": ant,
 }

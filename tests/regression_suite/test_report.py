@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -190,6 +191,12 @@ def test_a_film_shows_the_world_whatever_a_policy_sees(world: str, size: int) ->
     with version.make("normal") as env:
         first, _ = env.reset(seed=3)
     np.testing.assert_array_equal(films[1].frames[0][[0, 2]], first)
+
+
+def test_a_world_that_is_only_called_like_one_is_not_drawn(version: EnvVersion) -> None:
+    """Its observations are others: CartPoleSwingUp's third element is a cosine."""
+    other = replace(version, id="CartPoleSwingUp-v0")
+    assert record(lambda rows: np.zeros(len(rows), np.int64), other, "normal", 3) is None
 
 
 def test_every_artist_draws_a_frame() -> None:
