@@ -20,7 +20,10 @@ def code_digests() -> dict[str, str]:
 
     `lock`: of `requirements.lock`, where the code runs from a checkout.
     """
-    installed = {d.metadata["Name"].lower(): d.version for d in distributions()}
+    installed: dict[str, str] = {}
+    for each in distributions():  # of two of one name the first is imported
+        if "Name" in each.metadata:  # what an interrupted installation left has none
+            installed.setdefault(each.metadata["Name"].lower(), each.version)
     found = {"code": _sources(), "packages": sha256_bytes(canonical_json(installed))}
     lock = _root("srghn").parent / "requirements.lock"
     return found | ({"lock": sha256_file(lock)} if lock.is_file() else {})
