@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 
 from serving.registry.texts import one_line
 
+#: So many lines of one place in the code are written in so many seconds.
+MOST, SECONDS = 20, 10.0
 #: Id and trace of the current request; empty outside a request.
 REQUEST: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))
 
@@ -53,6 +55,28 @@ class JsonLines(logging.Formatter):
         return json.dumps(said, ensure_ascii=False)
 
 
+class Bounded(logging.Filter):
+    """Leaves lines of a place out that writes too many, and says later how many it left out.
+
+    Where the ledger cannot be written, each request would log that: on a full disk, too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: dict[tuple[str, int], tuple[float, int]] = {}  # place -> since when, lines
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place, now = (record.pathname, record.lineno), record.created
+        since, count = self._written.get(place, (now, 0))
+        if not 0 <= now - since < SECONDS:
+            if count > MOST:
+                said = "%s (%d more since the last one)"
+                record.msg, record.args = said, (record.getMessage(), count - MOST)
+            since, count = now, 0
+        self._written[place] = since, count + 1
+        return count < MOST
+
+
 def _moment(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
@@ -61,4 +85,5 @@ def begin_logging(form: str) -> None:
     """Log to stderr as `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    handler.addFilter(Bounded())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -16,7 +16,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.logs import REQUEST, JsonLines, TextLines
+from serving.logs import MOST, REQUEST, SECONDS, Bounded, JsonLines, TextLines
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "monitoring"
@@ -127,3 +127,20 @@ def test_what_a_client_sent_begins_no_log_line_and_steers_no_terminal() -> None:
     shown = JsonLines().format(record)
     assert shown.replace("é", "").isascii()
     assert len(shown.splitlines()) == 1
+
+
+def test_what_each_request_would_log_fills_no_disk() -> None:
+    """On a full disk every start of an episode was a line of its own."""
+    bounded = Bounded()
+
+    def written(line: int, at: float) -> str | None:
+        record = logging.LogRecord("serving", logging.ERROR, "f.py", line, "lost %s", ("it",), None)
+        record.created = at
+        return record.getMessage() if bounded.filter(record) else None
+
+    assert [written(1, 5.0) for _ in range(MOST + 7)] == ["lost it"] * MOST + [None] * 7
+    assert written(2, 5.0) == "lost it"  # another place
+    assert written(1, 4.9 + SECONDS) is None
+    assert written(1, 5.0 + SECONDS) == "lost it (8 more since the last one)"
+    assert [written(1, 5.0 + SECONDS) for _ in range(MOST)] == ["lost it"] * (MOST - 1) + [None]
+    assert written(1, 0.0) == "lost it (1 more since the last one)"  # the clock was set back
