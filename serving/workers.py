@@ -66,9 +66,11 @@ def supervise(
     while not stopping.wait(_LOOK_SECONDS):
         for worker in _ended(workers):
             logger.warning("worker %s ended; starting another", worker.pid)
-            stopping.wait(_PAUSE_SECONDS)
-            if not stopping.is_set():
+        if len(workers) < count and not stopping.wait(_PAUSE_SECONDS):
+            try:
                 workers.append(_begin(work))
+            except OSError as error:  # the machine is short of memory or processes
+                logger.error("no worker can be started now: %s; trying again", error)
         for worker in workers:
             worker.look()
             if worker.silent >= stuck_seconds:

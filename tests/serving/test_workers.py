@@ -103,6 +103,30 @@ def test_a_worker_that_has_only_just_begun_stops_when_it_is_told_to() -> None:
     parent.close()
 
 
+def test_a_worker_that_cannot_be_started_now_is_started_later(tmp_path: Path) -> None:
+    """On a machine short of memory the server ended, with the workers that it still had."""
+    begun, fork = tmp_path / "begun", os.fork
+
+    def work(beat: Any) -> None:
+        with begun.open("a") as file:
+            file.write("x")
+        if begun.stat().st_size > 1:
+            time.sleep(100)
+
+    def supervised() -> None:
+        forks = iter([fork, lambda: os.open("/none", os.O_RDONLY)])
+        workers.os.fork = lambda: next(forks, fork)()  # type: ignore[assignment]
+        workers.supervise(work, 1, 40, 100)
+
+    parent = multiprocessing.get_context("fork").Process(target=supervised)
+    parent.start()
+    wait_for(lambda: begun.exists() and begun.stat().st_size == 2)
+    parent.terminate()
+    parent.join(30)
+    assert parent.exitcode == 0
+    parent.close()
+
+
 def test_a_server_that_was_stopped_whole_goes_on_with_its_workers(server: Server) -> None:
     """As by Ctrl-Z, or on a machine that was asleep."""
     before = server.workers
