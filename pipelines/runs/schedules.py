@@ -82,6 +82,10 @@ class Schedule:
         """Whether a clock that was wrong handled what lies ahead: nothing would fire until then."""
         return datetime.fromisoformat(self.handled) - now > AHEAD
 
+    def late(self, now: datetime) -> bool:
+        """Whether a firing has been due for more than a day: the run before does not end, say."""
+        return self.due(now - AHEAD) is not None
+
     def run_id(self, firing: datetime) -> str:
         """The id of the run of one firing: the same firing never runs twice."""
         return f"{self.name}-{firing.astimezone(UTC):%Y%m%d-%H%M%S}"

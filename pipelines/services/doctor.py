@@ -7,13 +7,16 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import urlsplit
 
+from pipelines.runs import schedules
 from pipelines.runs.workspaces import require_writable
 from pipelines.services.prefect_server import running_server
 from pipelines.services.processes import require_answer
 from pipelines.services.prune import human, sizes
+from pipelines.services.up import worker_is_up
 from pipelines.versions.release import Release
 from serving.registry.faults import LedgerReadOnly, fault
 from serving.registry.names import DEFAULT
@@ -54,6 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
         _try("MLflow mirror", lambda: _outbox(settings)),
         _try("MLflow", lambda: _mlflow(settings)),
         _try("Prefect server", lambda: _prefect(settings)),
+        _try("schedules", lambda: _schedules(settings)),
         _try("engine", lambda: _engine(settings)),
     ]
     findings += [
@@ -179,6 +183,20 @@ def _outbox(settings: Settings) -> Finding:
 def _prefect(settings: Settings) -> Finding:
     url = running_server(settings)
     return Finding("Prefect server", url or "none running; srghn up starts one")
+
+
+def _schedules(settings: Settings) -> Finding:
+    found, now = schedules.listed(settings), datetime.now(UTC)
+    active = [each for each in found if not each.paused]
+    shown = f"{len(found)}, {len(found) - len(active)} of them paused"
+    if active and not worker_is_up(settings):
+        remedy = "srghn up, or srghn worker"
+        return Finding("schedules", f"{shown}; nothing fires them", ok=False, remedy=remedy)
+    late = [f"{each.name}: {each.note}" for each in active if each.late(now)]
+    if late:
+        said = f"due for more than a day: {'; '.join(late)}"
+        return Finding("schedules", said, ok=False, remedy="see to that run, and worker.log")
+    return Finding("schedules", shown)
 
 
 def _mlflow(settings: Settings) -> Finding:

@@ -1,17 +1,23 @@
-"""What `srghn doctor` says of a ledger that cannot be used."""
+"""What `srghn doctor` says of a ledger that cannot be used, and of schedules that do not fire."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipelines.runs import schedules
+from pipelines.runs.schedules import Schedule
+from pipelines.services import doctor
 from pipelines.services.doctor import Finding, examine
 from serving.registry.database import Database
+from srghn.parents import mark
 from tests.serving.conftest import Home, maker
 
 
@@ -69,3 +75,21 @@ def test_one_fault_of_the_ledger_is_told_once(home: Home) -> None:
     others = [each.what for each in found.values() if each.remedy == "see the ledger"]
     assert others == ["champion", "reports", "MLflow mirror", "MLflow"]
     assert not any(found[what].ok for what in others)
+
+
+def test_schedules_that_do_not_fire_are_found(home: Home) -> None:
+    """Nobody started `srghn up` after a reboot, or a run has hung since the day before."""
+    settings, now = home.settings, datetime.now(UTC)
+    look = lambda: doctor._schedules(settings)  # noqa: E731
+    assert look() == Finding("schedules", "0, 0 of them paused")
+    asked = Schedule("hourly", "0 * * * *", "UTC", {}, "tiny")
+    added = schedules.add(settings, asked, now - timedelta(days=2))
+    assert look().found == "1, 0 of them paused; nothing fires them"
+    (settings.home / "services.json").write_text(json.dumps({"worker": mark()}))
+    schedules.note(settings, added, "the firing waits for run x to end")
+    assert not look().ok
+    assert look().found == "due for more than a day: hourly: the firing waits for run x to end"
+    schedules.mark(settings, added, now - timedelta(hours=20), "run")
+    assert look().ok
+    schedules.pause(settings, "hourly", "holidays")
+    assert look() == Finding("schedules", "1, 1 of them paused")
