@@ -147,6 +147,17 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stage != self._timed:
             self._time()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether to go on: a client that sends no more may wait for answers to whole requests."""
+        self._flush()
+        if self._over or not self.transport.can_write_eof():  # over TLS it has closed both ways
+            return False
+        cycle = self.cycle
+        if cycle is not None and not (cycle.response_complete or cycle.more_body):
+            cycle.keep_alive = False
+            return True
+        return bool(self._last)
+
     def _parse(self, data: bytes) -> None:
         """As uvicorn's, but nothing is logged: a client cannot fill the log."""
         while data:

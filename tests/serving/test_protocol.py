@@ -230,6 +230,24 @@ def test_a_client_that_goes_on_sending_reads_its_answers(
     assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == statuses
 
 
+@pytest.mark.parametrize("last", [b"", ASK, b"no HTTP\r\n\r\n", ASK[:-3], ASK[:20]])
+def test_a_client_that_sends_no_more_gets_its_answers(
+    address: tuple[str, int], last: bytes
+) -> None:
+    """An episode was begun and its first answer was not sent."""
+    body = b'{"observation":[0,0,1,0],"episode_id":"%b"}' % os.urandom(8).hex().encode()
+    head = b"POST /v1/act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(address, timeout=10) as opened:
+        opened.sendall(head + body + last)
+        opened.shutdown(socket.SHUT_WR)
+        found = b""
+        while chunk := opened.recv(65536):
+            found += chunk
+    statuses = [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200"] + [b"200"] * (last == ASK) + [b"400"] * last.startswith(b"no")
+    assert b'"token"' in found
+
+
 def test_a_connection_that_asks_to_be_closed_is(address: tuple[str, int]) -> None:
     close = ASK.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
     found = answer(address, close)
