@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -366,10 +366,13 @@ async def _form(request: Request) -> dict[str, str]:
 
 async def _body(request: Request) -> bytes:
     limit, body = service_of(request).limits.small_body, b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BadRequest(413, "body", f"at most {limit} bytes", f"at least {len(body)}")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise BadRequest(413, "body", f"at most {limit} bytes", f"at least {len(body)}")
+    except ClientDisconnect:
+        raise BadRequest(400, "body", "to be sent whole", "a closed connection") from None
     return body
 
 

@@ -68,6 +68,38 @@ def test_on_loopback_no_site_s_own_name_is_served(shared_home: Any, client: Test
             assert asked(other, theirs[0]) == {200}, change
 
 
+def posted(
+    client: TestClient,
+    path: str,
+    headers: list[tuple[bytes, bytes]],
+    messages: list[dict[str, Any]],
+    version: str = "1.1",
+) -> tuple[int, bytes]:
+    """Status and body of the answer to a request that no HTTP library would send."""
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+    scope |= {"http_version": version, "query_string": b"", "scheme": "http"}
+    got: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        got.append(message)
+
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    return got[0]["status"], got[1]["body"]
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/decide/approve"])
+def test_a_form_that_is_cut_off_is_no_error_of_the_server(client: TestClient, path: str) -> None:
+    """Anyone could write tracebacks into its log."""
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/x-www-form-urlencoded")]
+    half = {"type": "http.request", "body": b"token=", "more_body": True}
+    status, body = posted(client, path, headers, [half, {"type": "http.disconnect"}])
+    assert status == 400
+    assert b"body: expected to be sent whole, got a closed connection" in body
+
+
 BROKEN = ([], [b"localhost", b"localhost"], [b"localhost", b"evil.example"], [b"["], [b"[::1"])
 BROKEN += ([b"localhost:80@evil.example"], [b"localhost/a"], [b"local host"], [b"\xff"], [b"a:b"])
 
@@ -81,18 +113,8 @@ def test_a_request_without_exactly_one_host_is_wrong(
 
     def asked(version: str) -> tuple[int, bytes]:
         headers = [(b"host", host) for host in hosts]
-        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
-        scope |= {"http_version": version, "query_string": b"", "scheme": "http"}
-        got: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": json.dumps(OBSERVATION).encode()}
-
-        async def send(message: Any) -> None:
-            got.append(message)
-
-        asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
-        return got[0]["status"], got[1]["body"]
+        whole = {"type": "http.request", "body": json.dumps(OBSERVATION).encode()}
+        return posted(client, path, headers, [whole], version)
 
     status, body = asked("1.1")
     assert (status, json.loads(body)["error"][:15]) == (400, "Host: expected ")
