@@ -255,6 +255,7 @@ def _restore_dump(parsed: URL, url: str, copy: Path, home: Path) -> Path:
         _verify(Database(url, home=copy.with_suffix(".home")))
     except LedgerError as error:
         _run("pg_restore", [*arguments, str(before)], parsed, said)
+        before.unlink()  # it is there again; prune would keep what an undone ledger cites
         raise LedgerError(f"{copy} is not restored, what was there is back: {error}") from error
     return before
 

@@ -438,8 +438,10 @@ def test_backup_wind_back_and_restore_on_postgresql(
     assert again.events()[-1].action == "restore"
     assert list((tmp_path / "backups").glob("before-restore-*.dump"))
     again.close()
+    kept = backup.kept_before(url, tmp_path)
     with pytest.raises(LedgerError, match="is not restored, what was there is back"):
         backup.restore(url, forged, tmp_path, ANN)
+    assert backup.kept_before(url, tmp_path) == kept  # of the one that was finished
     still = Ledger(Database(url, home=tmp_path))
     assert still.verify() == 6
     still.close()
