@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,8 +79,11 @@ def resolved(params: GateParams, version: EnvVersion) -> GateParams:
                 "and watch share (srghn check proposes one)"
             )
     low, high = range_of(rules)
-    if not low < high:
-        raise ConfigError(f"gate.return_low must be below gate.return_high, got {low} and {high}")
+    if not 0 < high - low < math.inf:
+        raise ConfigError(
+            "gate.return_low must be below gate.return_high, by less than the largest number, got "
+            f"{low:g} and {high:g}"
+        )
     for name in ("min_return", "min_cell_return", "failure_return"):
         bar = getattr(rules, name)
         if not low <= bar <= high:

@@ -476,6 +476,12 @@ def test_bars_beyond_the_range_are_refused(version: EnvVersion, bar: str) -> Non
         resolved(GateParams.model_validate({bar: 501.0}), version)
 
 
+def test_a_range_whose_width_is_no_number_is_refused(version: EnvVersion) -> None:
+    """Every bound would be NaN, and the verdict could not be written."""
+    with pytest.raises(ConfigError, match="by less than the largest number"):
+        resolved(GateParams(return_low=-1e308, return_high=1e308), version)
+
+
 def test_a_world_of_which_nobody_knows_the_range_is_refused(version: EnvVersion) -> None:
     unknown = replace(version, id="mine:Crane")
     with pytest.raises(ConfigError, match=r"env\.returns"):
