@@ -70,9 +70,8 @@ def observe(
     """
     observations, states = seen.observations, seen.states
     actions, _ = answer(policy, observations, states)
-    alone = np.concatenate(
-        [answer(policy, observations[i : i + 1], states[i : i + 1])[0] for i in _few(seen)]
-    )
+    few = zip(observations[:SINGLE, None], states[:SINGLE, None], strict=True)
+    alone = np.concatenate([answer(policy, *one)[0] for one in few])
     again, _ = answer(policy, observations, states)
     asked = incumbent if not getattr(incumbent, "state_size", 0) else None
     theirs = None if asked is None else asked(observations)
@@ -107,10 +106,6 @@ def _heeds(interface: Interface, seen: Seen, policy: PolicyFunction) -> bool:
             if (np.abs(_rows(actions) - _rows(actions)[0]) > bar).any():
                 return True
     return False
-
-
-def _few(seen: Seen) -> range:
-    return range(min(SINGLE, len(seen)))
 
 
 def judge_behaviour(seen: Behaviour | None) -> list[Check]:
@@ -233,7 +228,7 @@ def _shares(interface: Interface, actions: NDArray[Any]) -> Float:
         parts: Sequence[NDArray[np.bool_]] = [
             table <= low,
             (table > low) & (table < high),
-            table >= high,
+            (table >= high) & (table > low),  # of a range without a width all is its foot
         ]
         return np.stack([part.mean(axis=0) for part in parts], axis=1)
     start = np.array(interface.starts)

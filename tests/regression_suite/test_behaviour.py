@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,9 @@ def test_saturation_of_box_actions() -> None:
     assert (seen.candidate[:, 0] > 0.3).all()
     assert seen.disagreement is not None
     assert seen.disagreement > 0.5
+    still = replace(BOX, action_high=(-2.0,))
+    shares = observe(still, SEEN, lambda o: np.full((len(o), 2), -2.0, np.float32), None).candidate
+    np.testing.assert_array_equal(shares, [[1, 0, 0]] * 2)
 
 
 def test_a_policy_that_remembers_is_refused() -> None:
