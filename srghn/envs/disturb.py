@@ -14,7 +14,7 @@ import numpy as np
 
 from srghn.envs import perturb
 from srghn.envs.interface import Float32, at_most
-from srghn.envs.perturb import DROP, NOISE, Perturbation
+from srghn.envs.perturb import Perturbation
 from srghn.envs.registry import load_object
 from srghn.errors import FAILURES, EnvVersionError
 from srghn.seeding import stream
@@ -22,27 +22,84 @@ from srghn.seeding import stream
 Env = gym.Env[Any, Any]
 
 
-class ObservationNoise(gym.Wrapper[Any, Any, Any, Any]):
+class _Seeded(gym.Wrapper[Any, Any, Any, Any]):
+    """A wrapper with a stream of its own for each episode, named by `kind` and the seed."""
+
+    kind = ""
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._rng = stream(0, self.kind)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if seed is not None:
+            self._rng = stream(seed, "perturbation", self.kind)
+        return self.env.reset(seed=seed, options=options)
+
+
+class _Blurred(_Seeded):
+    """A wrapper whose every observation is drawn anew around the one inside."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        observation, info = super().reset(seed=seed, options=options)
+        return self._shown(observation), info
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = self.env.step(action)
+        return self._shown(observation), *rest
+
+    def _shown(self, observation: Float32) -> Float32:
+        """What is seen of an observation (observation_size,)."""
+        raise NotImplementedError
+
+
+class ObservationNoise(_Blurred):
     """Adds Gaussian noise of standard deviation `scale` (observation_size,) to observations."""
+
+    kind = perturb.NOISE
 
     def __init__(self, env: Env, scale: Float32) -> None:
         super().__init__(env)
         self.scale = scale
-        self._rng = stream(0, NOISE)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        observation, info = self.env.reset(seed=seed, options=options)
-        if seed is not None:
-            self._rng = stream(seed, "perturbation", NOISE)
-        return self._noisy(observation), info
-
-    def step(self, action: Any) -> Any:
-        observation, *rest = self.env.step(action)
-        return self._noisy(observation), *rest
-
-    def _noisy(self, observation: Float32) -> Float32:
+    def _shown(self, observation: Float32) -> Float32:
         noise = self._rng.standard_normal(observation.shape, dtype=np.float32)
         return observation + noise * self.scale
+
+
+class SensorDropout(_Blurred):
+    """At each step each element reads 0 with a probability."""
+
+    kind = perturb.DROPOUT
+
+    def __init__(self, env: Env, probability: float) -> None:
+        super().__init__(env)
+        self.probability = probability
+
+    def _shown(self, observation: Float32) -> Float32:
+        lost = self._rng.random(observation.shape) < self.probability
+        return np.where(lost, np.float32(0), observation)
+
+
+class ActionDrop(_Seeded):
+    """Loses actions at random; the last executed one is repeated, the first is never lost."""
+
+    kind = perturb.DROP
+
+    def __init__(self, env: Env, probability: float) -> None:
+        super().__init__(env)
+        self.probability = probability
+        self._last: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self._last = None
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        lost = self._rng.random() < self.probability
+        if self._last is None or not lost:
+            self._last = action
+        return self.env.step(self._last)
 
 
 class ActionDelay(gym.Wrapper[Any, Any, Any, Any]):
@@ -59,43 +116,6 @@ class ActionDelay(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         self._waiting.append(action)
         return self.env.step(self._waiting[0])
-
-
-class ActionDrop(gym.Wrapper[Any, Any, Any, Any]):
-    """Loses actions at random; the last executed one is repeated, the first is never lost."""
-
-    def __init__(self, env: Env, probability: float) -> None:
-        super().__init__(env)
-        self.probability = probability
-        self._rng = stream(0, DROP)
-        self._last: Any = None
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        if seed is not None:
-            self._rng = stream(seed, "perturbation", DROP)
-        self._last = None
-        return self.env.reset(seed=seed, options=options)
-
-    def step(self, action: Any) -> Any:
-        lost = self._rng.random() < self.probability
-        if self._last is None or not lost:
-            self._last = action
-        return self.env.step(self._last)
-
-
-class _Seeded(gym.Wrapper[Any, Any, Any, Any]):
-    """A wrapper with a stream of its own for each episode, named by `kind` and the seed."""
-
-    kind = ""
-
-    def __init__(self, env: Env) -> None:
-        super().__init__(env)
-        self._rng = stream(0, self.kind)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        if seed is not None:
-            self._rng = stream(seed, "perturbation", self.kind)
-        return self.env.reset(seed=seed, options=options)
 
 
 class ObservationBias(_Seeded):
@@ -129,28 +149,6 @@ class ObservationScaling(gym.ObservationWrapper[Any, Any, Any]):
 
     def observation(self, observation: Float32) -> Float32:
         return observation * self.factors
-
-
-class SensorDropout(_Seeded):
-    """At each step each element reads 0 with a probability."""
-
-    kind = perturb.DROPOUT
-
-    def __init__(self, env: Env, probability: float) -> None:
-        super().__init__(env)
-        self.probability = probability
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        observation, info = super().reset(seed=seed, options=options)
-        return self._dropped(observation), info
-
-    def step(self, action: Any) -> Any:
-        observation, *rest = self.env.step(action)
-        return self._dropped(observation), *rest
-
-    def _dropped(self, observation: Float32) -> Float32:
-        lost = self._rng.random(observation.shape) < self.probability
-        return np.where(lost, np.float32(0), observation)
 
 
 class ObservationDelay(gym.Wrapper[Any, Any, Any, Any]):
