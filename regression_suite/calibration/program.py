@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -203,26 +203,25 @@ def year_rows(params: GateParams, years: int) -> Iterator[Year]:
 
     `passes_of_better` is how often a candidate better by two margins passes on the last night.
     """
-    draw = DISTRIBUTIONS["Gaussian, sd .2"]
+    draw, rules = DISTRIBUTIONS["Gaussian, sd .2"], rules_of(params)["primary"]
     for spending in ("none", "candidates"):
         shares = [spent(t) if spending == "candidates" else 1.0 for t in range(NIGHTS)]
-        alphas = alpha_of(params) * np.array(shares)
+        alphas = rules.alpha * np.array(shares)
         power = _last_night(params, float(alphas[-1]))
         for kind, gain in (("at the smallest gain", params.min_gain), ("equal", 0.0)):
             champion, hits = lowered(draw, gain), 0
             for year in range(years):
                 rng = stream(0, "year", kind, year)
-                gaps, _ = pairs(draw, champion, NIGHTS, params.episodes, rng)
-                null = (params.min_gain + 1) / 2
-                looks = np.arange(49, params.episodes, 50)
-                logs = capital_path((gaps + 1) / 2, null)[:, looks].max(axis=1)
+                gaps, _ = pairs(draw, champion, NIGHTS, rules.planned, rng)
+                paths = capital_path((gaps + 1) / 2, (rules.needed + 1) / 2)
+                logs = paths[:, rules.looks - 1].max(axis=1)
                 hits += bool((logs >= -np.log(alphas)).any())
             yield Year(spending, kind, years, round(hits / years, 4), power)
 
 
 def _last_night(params: GateParams, alpha: float) -> float:
     draw = DISTRIBUTIONS["Gaussian, sd .2"]
-    rules = Rules(params.min_gain, params.failure_margin, params.episodes, alpha)
+    rules = replace(rules_of(params)["primary"], alpha=alpha)
     rng = stream(0, "last night", str(alpha))
     found = _simulate(draw, lowered(draw, 2 * params.margin), rules, 2 * params.margin, 500, rng)
     return round(float(found.passed.mean()), 4)

@@ -23,7 +23,7 @@ from pipelines.runs.presets import load_preset
 from regression_suite.gate import judge
 from srghn import seeding
 from srghn.candidates.freeze import freeze
-from srghn.config import EvolutionParams, GateParams, RunParams
+from srghn.config import EngineSettings, EvolutionParams, GateParams, RunParams
 from srghn.envs import EnvVersion, pin
 from srghn.evaluation.base import make_evaluator
 from srghn.evolution.ancestry import Ancestry, genome_digest
@@ -96,7 +96,7 @@ def _prepare(name: str, base: Path) -> Callable[[bool], Gate]:
     preset, version, run = load_preset(name), pin(load_preset(name).env), base / "run"
     evolution = EvolutionParams(strategy="ga", generations=3, parents=4, children=3, episodes=1)
     params = preset.model_copy(update={"evolution": evolution})
-    with make_evaluator(_inprocess(), version, params.network) as evaluator:
+    with make_evaluator(EngineSettings(), version, params.network) as evaluator:
         evolve(params, version, evaluator, run)
     folders = [_imitate(params, version, CONTROLLERS[name], run, base / str(k), k) for k in (0, 1)]
 
@@ -105,12 +105,6 @@ def _prepare(name: str, base: Path) -> Callable[[bool], Gate]:
         return _measure(version, rules, folders, run, base / "out", whole)
 
     return bench
-
-
-def _inprocess() -> Any:
-    from srghn.config import EngineSettings
-
-    return EngineSettings()
 
 
 def _measure(

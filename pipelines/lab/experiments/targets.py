@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipelines.lab.experiments.controls import METHOD
 from pipelines.lab.experiments.spec import Outcome, Recovery, Target, over
 
-METHOD = "self-referential"
 #: The arm of LunarLander-Switch with memory.
 MEMORY = "kept spread, newcomers, memory"
 WITHIN, MEDIAN = 50, 12
