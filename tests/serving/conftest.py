@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import save
@@ -403,11 +404,14 @@ def run_server(
         assert process.stdout is not None
         line = process.stdout.readline()
         assert re.match(r"srghn serves https?://127\.0\.0\.1:", line), line
-        yield line.split()[-1], process
+        url = line.split()[-1]
+        with contextlib.suppress(httpx.TransportError):  # one that ends at once is looked at, too
+            httpx.get(f"{url}/health/live", verify=False, timeout=120)  # until it has started
+        yield url, process
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(30)
+        process.wait(120)
         process.stdout.close()
         log.close()
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,18 +13,12 @@ from serving.registry.records import Who
 from serving.registry.rules import DeploymentRules
 from serving.tokens import Tokens
 from srghn.config import CanaryParams
+from tests.serving.test_serving_process import wait_for
 
 pytestmark = pytest.mark.services
 
 RIGHT, LEFT = [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, -1.0, 0.0]
 ARM = "/v1/policies/arm"
-
-
-def wait_for(check: Callable[[], Any], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from serving.app import create_app
 from serving.limits import Limits
 from serving.registry.records import Who
 from srghn.config import CanaryParams
+from tests.serving.test_serving_episodes import wait_for
 
 FAST = Limits(
     poll_seconds=0.02,
@@ -44,16 +44,6 @@ def client(home: Any) -> Iterator[TestClient]:
     home.first()
     with client_of(home) as opened:
         yield opened
-
-
-def wait_for(check: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not happen within 10 seconds")
 
 
 def test_before_the_first_champion_it_says_why(home: Any) -> None:

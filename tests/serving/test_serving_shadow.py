@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ def test_a_shadow_that_hangs_has_failed_on_that_copy_and_the_next_is_answered(
     home.first()
     version = shadow(home, bias=1.0)
     naughty(version, "time.sleep(60)")
-    monkeypatch.setattr(shadowing, "ANSWERS", 0.05)
+    monkeypatch.setattr(shadowing, "ANSWERS", 0.5)  # the champion answers in time
     with opened(home, shadow_rate=10_000) as client:
         wait_for(lambda: tried(client))
         # copies that come before the process may begin again are dropped
@@ -190,7 +191,8 @@ def test_the_process_ends_with_its_server_and_when_nothing_is_tried(
 
 def answering(server: int, url: str) -> int | None:
     """The process that answers copies for a server, once a request has begun it."""
-    httpx.post(f"{url}/v1/act", json={"observation": OBSERVATION})
+    with suppress(httpx.TransportError):  # it may be starting
+        httpx.post(f"{url}/v1/act", json={"observation": OBSERVATION})
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
@@ -324,9 +326,8 @@ def test_a_slow_canary_breaks_the_guard_of_latency(
     naughty(version, "time.sleep(0.02)")
     with opened(home, shadow_rate=10_000) as client:
         wait_for(lambda: tried(client))
-        for n in range(25):
-            act(client, episode_id=f"e-{n}")
-        wait_for(lambda: home.ledger.canary() is None)
+        # further ones where a busy machine delays the champion's answers, too
+        wait_for(lambda: act(client) and home.ledger.canary() is None)
     assert "guard of latency" in home.ledger.events(version)[-1].reason
 
 

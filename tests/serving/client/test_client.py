@@ -117,12 +117,12 @@ def test_what_is_not_answered_now_is_sent_again_with_the_same_token() -> None:
 
 def test_a_deadline_ends_all_attempts() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(503, json={"error": "draining"}, headers={"Retry-After": "1"})
+        return httpx.Response(503, json={"error": "draining"}, headers={"Retry-After": "60"})
 
     begun = time.monotonic()
     with pytest.raises(NotAnswered, match=r"within 0\.1 s; it answered 503: .*draining"):
         client_of(answer).act([0.0], deadline=0.1)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 5
 
 
 class Dripping:

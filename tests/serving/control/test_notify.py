@@ -24,23 +24,25 @@ from serving.registry.ledger import Ledger
 from serving.registry.records import Who
 from serving.registry.sinks import CLAIM_SECONDS, Sinks
 from srghn.errors import ConfigError, LedgerError, ServiceError
+from tests.serving.test_serving_process import wait_for
 
 ANN = Who("ann", "because")
 
 
 class Receiver:
-    """Answers what `answers` says, then 204; keeps every request it took."""
+    """Answers what `answers` says, then 204, once `go` is set; keeps every request it took."""
 
     def __init__(self) -> None:
         self.answers: list[int] = []
-        self.pause = 0.0
+        self.go = threading.Event()
+        self.go.set()
         self.taken: list[tuple[int, dict[str, str], bytes]] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                time.sleep(receiver.pause)
+                receiver.go.wait()
                 status = receiver.answers.pop(0) if receiver.answers else 204
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.taken.append((status, headers, body))
@@ -66,6 +68,7 @@ def receiving() -> Iterator[Receiver]:
     try:
         yield receiver
     finally:
+        receiver.go.set()
         receiver.server.shutdown()
         receiver.server.server_close()
 
@@ -92,6 +95,13 @@ def sender(ledger: Ledger) -> tuple[Sender, Clock]:
     clock = Clock()
     clock.now = time.time() + 1
     return Sender(ledger, clock), clock
+
+
+def ended(*senders: Sender) -> None:
+    """Close them once all that was begun is sent, and written down as sent."""
+    for each in senders:
+        each._pool.shutdown()  # `close` cancels what has not begun
+        each.close()
 
 
 def verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
@@ -202,15 +212,16 @@ def test_a_receiver_that_was_down_gets_all_of_it_later(ledger: Ledger) -> None:
 def test_two_servers_send_each_event_once(ledger: Ledger, receiver: Receiver) -> None:
     Sinks(ledger).add("ops", receiver.url, ("drift",), ANN)
     tell(ledger, *map(str, range(12)))
-    receiver.pause = 0.02
     first, clock = sender(ledger)
     second = Sender(ledger, clock)
-    for _ in range(400):
+
+    def looked() -> bool:
         first.look()
         second.look()
-        if len(receiver.events()) == 12:
-            break
-        time.sleep(0.02)
+        return len(receiver.events()) >= 12
+
+    wait_for(looked)
+    ended(first, second)
     assert [event["data"]["reason"] for event in receiver.events()] == list(map(str, range(12)))
 
 
@@ -230,7 +241,7 @@ def test_a_sender_that_was_killed_in_the_middle_is_followed_by_another(
 
 
 def test_a_slow_receiver_keeps_no_other_waiting(ledger: Ledger, receiver: Receiver) -> None:
-    receiver.pause = 1.5
+    receiver.go.clear()
     with receiving() as quick:
         sinks = Sinks(ledger)
         sinks.add("slow", receiver.url, ("drift",), ANN)
@@ -238,14 +249,10 @@ def test_a_slow_receiver_keeps_no_other_waiting(ledger: Ledger, receiver: Receiv
         tell(ledger, "one", "two")
         sends, _ = sender(ledger)
         sends.look()
-        until = time.monotonic() + 1.2
-        while len(quick.events()) < 2 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert len(quick.events()) == 2
+        wait_for(lambda: len(quick.events()) == 2)
         assert receiver.events() == []
-        until = time.monotonic() + 10
-        while len(receiver.events()) < 2 and time.monotonic() < until:
-            time.sleep(0.05)
+        receiver.go.set()
+        ended(sends)
         assert [event["data"]["reason"] for event in receiver.events()] == ["one", "two"]
 
 
@@ -323,9 +330,7 @@ def test_the_server_sends(
     receiver.answers = [500]
     with running(home):
         tell(home.ledger, "one", "two")
-        until = time.monotonic() + 15
-        while len(receiver.events()) < 2 and time.monotonic() < until:
-            time.sleep(0.1)
+        wait_for(lambda: len(receiver.events()) >= 2)
     assert [event["data"]["reason"] for event in receiver.events()] == ["one", "two"]
     assert all(verified(sink.secret, headers, body) for _, headers, body in receiver.taken)
 
@@ -429,8 +434,7 @@ def test_a_ledger_that_cannot_be_written_while_sending_is_said(
     monkeypatch.setattr(Sinks, "claim", locked)
     sending, _ = sender(ledger)
     sending.look()
-    sending._pool.shutdown()  # `close` cancels what has not begun
-    sending.close()
+    ended(sending)
     assert "cannot deliver to sinks: the ledger is locked" in caplog.text
 
 
