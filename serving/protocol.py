@@ -153,10 +153,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._over or not self.transport.can_write_eof():  # over TLS it has closed both ways
             return False
         cycle = self.cycle
-        if cycle is not None and not (cycle.response_complete or cycle.more_body):
-            cycle.keep_alive = False
+        if self._last:  # which ends the connection after the answers before it
             return True
-        return bool(self._last)
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        return True
 
     def _parse(self, data: bytes) -> None:
         """As uvicorn's, but nothing is logged: a client cannot fill the log."""
