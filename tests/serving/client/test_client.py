@@ -409,14 +409,7 @@ def test_the_control_loop_reports_though_its_outcome_is_lost(
 def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, running: Any) -> None:
     home.first()
     with running(home) as (url, _):
-        with Client(url) as client:
-            deadline = time.monotonic() + 20
-            while True:
-                try:
-                    client.act([0, 0, 1, 0])
-                    break
-                except NotAnswered:
-                    assert time.monotonic() < deadline
+        with Client(url, deadline=60) as client:
             assert client.act_batch([[0, 0, 1, 0], [0, 0, -1, 0]]) == [1, 0]
             for bad in (float("nan"), -float("inf")):  # one bad reading ends no control loop
                 with pytest.raises(Refused, match=r"observation\[2\]") as refused:
@@ -429,7 +422,10 @@ def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, runn
         assert (row.length, row.return_) == (3, 3.0)
 
         async def play() -> None:
-            async with AsyncClient(url) as client, client.episode("async") as episode:
+            async with (
+                AsyncClient(url, deadline=60) as client,
+                client.episode("async") as episode,
+            ):
                 for _ in range(2):
                     episode.reward(await episode.act([0, 0, 1, 0]))
                 assert await client.act([0, 0, -1, 0]) == 0
@@ -439,6 +435,7 @@ def test_both_clients_and_the_control_loop_against_a_real_server(home: Any, runn
 
         asyncio.run(play())
         assert home.ledger.find_episode("async").length == 2
-        found = control_loop.run(url, seconds=0.5, hertz=50, size=4)
+        # a busy machine loses steps, which are not made up
+        found = control_loop.run(url, seconds=2.0, hertz=50, size=4)
         assert found["steps"] >= 20
         assert found["call_p50_ms"] > 0

@@ -130,11 +130,12 @@ def test_a_name_that_is_not_found_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", find)
+    monkeypatch.setattr("serving.client.http.pause", once)
     with (
         Client("http://server.test") as client,
         pytest.raises(NotAnswered, match=r"ConnectError: .*Name or service not known"),
     ):
-        client.act([0.0], deadline=0.1)
+        client.act([0.0], deadline=1.0)
 
 
 @pytest.mark.parametrize("silent", [False, True])
