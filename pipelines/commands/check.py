@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from srghn.config import RunParams
     from srghn.envs import EnvVersion
 
+#: What takes long after a step.
+NEXT = {"trace": "export the network", "export": "play"}
+
 
 def add_to(app: typer.Typer) -> None:
     app.command()(check)
@@ -42,7 +45,7 @@ def check(
 
       srghn check cartpole --set network.module=my_package:Net --json
     """
-    from pipelines.progress import spinner
+    from pipelines.progress import patient, spinner
     from pipelines.runs.elsewhere import elsewhere
     from pipelines.runs.prepare import check_judged
     from pipelines.runs.presets import load_preset
@@ -56,14 +59,16 @@ def check(
     try:
         params = with_overrides(load_preset(preset), tuple(set_ or ()))
         settings, target = load_settings(), Target(policy, successor)
-        with elsewhere(), ExitStack() as pinning:
-            pinning.enter_context(spinner(f"pin {params.env.id}"))
+        with elsewhere(), ExitStack() as waiting:
+            waiting.enter_context(spinner(f"pin {params.env.id}"))
 
             def tell(step: str, found: str) -> None:
-                pinning.close()  # the environment is pinned once there is a step to tell
+                waiting.close()
                 known["steps"].append({"step": step, "found": found})
                 if not json:
                     _say(step, found)
+                if step in NEXT:
+                    waiting.enter_context(patient(NEXT[step]))
 
             found = try_run(params, settings, tell, partial(_judged_early, params))
         known = found.to_dict()

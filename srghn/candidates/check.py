@@ -23,7 +23,13 @@ from srghn.config import EngineSettings, RunParams
 from srghn.envs.pinning import pin
 from srghn.envs.version import EnvVersion
 from srghn.errors import ArtefactError, ConfigError, EvaluationError
-from srghn.evaluation.base import Evaluation, WeightedPolicies, make_evaluator
+from srghn.evaluation.base import (
+    Evaluation,
+    Evaluator,
+    Policies,
+    WeightedPolicies,
+    make_evaluator,
+)
 from srghn.evaluation.task import Task
 from srghn.evolution.base import Population, State, Strategy
 from srghn.evolution.registry import STRATEGIES, make_strategy
@@ -33,6 +39,8 @@ from srghn.networks import build_network
 
 #: Individuals and seconds of play that the speed is measured by, at most.
 PLAYERS, SECONDS = 16, 5.0
+#: No kernel takes this many seconds to compile: it is the episode that does.
+COMPILED = 60.0
 #: Rows on which torch and the exported file must agree.
 ROWS = 64
 
@@ -206,23 +214,30 @@ def _play(
     evolution, mode = params.evolution, version.mode_at(0)
     seeds = seeding.seeds(evolution.seed, "check", max(2, min(evolution.episodes, 8)))
     first = Task(version, mode, seeds[:1])
-    players = WeightedPolicies(
-        params.network, version.interface, population.weights[: min(PLAYERS, len(population))]
-    )
     with make_evaluator(settings or EngineSettings(), version, params.network) as evaluator:
-        once = evaluator.evaluate([served], first)
+        once, took = _timed(evaluator, [served], first)
         if once.crashes:
             raise EvaluationError(
                 f"{version.id}: the first episode crashed at step {once.crashes[0].step}: "
                 f"{once.crashes[0].message}"
             )
-        evaluator.evaluate(players, first)  # compiles what there is to compile
-        played: list[Evaluation] = []
-        steps, begun, spent = 0, time.perf_counter(), 0.0
+
+        def players(count: int) -> WeightedPolicies:
+            return WeightedPolicies(params.network, version.interface, population.weights[:count])
+
+        if took < COMPILED:
+            evaluator.evaluate(players(1), first)  # compiles what there is to compile
+        one, took = _timed(evaluator, players(1), first)
+        # So many episodes that a slow environment does not take minutes.
+        fit = max(1, int(4 * SECONDS / took))
+        count = min(PLAYERS, len(population), fit)
+        task = Task(version, mode, seeds[: max(1, fit // count)])
+        played, spent = ([one], took) if fit == 1 else ([], 0.0)
         while spent < SECONDS and len(played) < 3:
-            played.append(evaluator.evaluate(players, Task(version, mode, seeds)))
-            steps += played[-1].steps
-            spent = time.perf_counter() - begun
+            more, took = _timed(evaluator, players(count), task)
+            played.append(more)
+            spent += took
+        steps = sum(p.steps for p in played)
         backend = evaluator.describe()
     returns = np.concatenate([p.returns.ravel() for p in played])
     crashed = int((~np.isfinite(returns)).sum())
@@ -238,6 +253,11 @@ def _play(
     if evolution.seconds is not None:
         seconds = min(seconds[0], evolution.seconds), min(seconds[1], evolution.seconds)
     return seconds, returns[np.isfinite(returns)]
+
+
+def _timed(evaluator: Evaluator, policies: Policies, task: Task) -> tuple[Evaluation, float]:
+    begun = time.perf_counter()
+    return evaluator.evaluate(policies, task), time.perf_counter() - begun
 
 
 def _range(sound: NDArray[np.float64]) -> tuple[float, float]:

@@ -71,6 +71,14 @@ def first_difference(a: Behaviour, b: Behaviour) -> tuple[int, int] | None:
     return None
 
 
+def most_calls(limit: int) -> int:
+    """Most resets and steps of a reproducible environment that `observe` makes.
+
+    `limit` is the time limit in steps. All is played twice, the second time beside another.
+    """
+    return 3 * len(SEEDS) * (1 + min(STEPS, limit))
+
+
 def observe(
     env: gym.Env[Any, Any], other: gym.Env[Any, Any], interface: Interface, name: str
 ) -> tuple[Behaviour, NDArray[np.float32]]:

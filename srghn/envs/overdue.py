@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import gymnasium as gym
 
-#: A call that takes longer is named, and again whenever it has taken twice as long.
+#: A call that takes longer is named, and again whenever it has taken twice as long. If it is all
+#: calls together that do, their pace is told in the same way.
 SECONDS = 10.0
 
 
@@ -34,6 +35,7 @@ class Overdue:
     ) -> None:
         self._name, self._seconds, self._say = name, seconds or SECONDS, say
         self._now: tuple[str, float] | None = None
+        self._done, self._most = 0, 0
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._look, name="srghn-overdue", daemon=True)
 
@@ -45,6 +47,10 @@ class Overdue:
         self._left.set()
         self._thread.join()
 
+    def expect(self, calls: int) -> None:
+        """How many calls there will be at most; told where all of them together take long."""
+        self._most = calls
+
     @contextmanager
     def during(self, call: str) -> Iterator[None]:
         """Name what runs inside."""
@@ -53,6 +59,7 @@ class Overdue:
             yield
         finally:
             self._now = None
+            self._done += 1
 
     def watched(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         """The environment, whose resets and steps are named by seed and number."""
@@ -60,8 +67,15 @@ class Overdue:
 
     def _look(self) -> None:
         told, after = None, self._seconds
+        begun, pace_after = time.monotonic(), self._seconds
         while not self._left.wait(self._seconds / 20):
-            now = self._now
+            now, spent = self._now, time.monotonic() - begun
+            if spent >= pace_after and (now is None or time.monotonic() - now[1] < self._seconds):
+                self._say(
+                    f"{self._name}: {self._done} of at most {self._most} calls of the environment "
+                    f"in {spent:.0f} s"
+                )
+                pace_after = 2 * spent
             if now is None:
                 continue
             if now is not told:

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from srghn.config import EnvParams
 from srghn.envs.build import Env, flatten, native, time_limit
 from srghn.envs.cells import idle_cells
-from srghn.envs.fingerprint import Behaviour, Irreproducible, first_difference, observe
+from srghn.envs.fingerprint import (
+    Behaviour,
+    Irreproducible,
+    first_difference,
+    most_calls,
+    observe,
+)
 from srghn.envs.interface import Interface
 from srghn.envs.overdue import Overdue
 from srghn.envs.packages import computing, versions
@@ -49,6 +55,7 @@ def pin(params: EnvParams | str, tell: Callable[[str], None] = lambda note: None
     behaviour, seen, found = {}, [], set()
     with Overdue(f"pin {spec.id}") as overdue:
         interface, limit = _shape(params, spec, overdue)
+        overdue.expect(1 + len(spec.modes) * (2 + most_calls(limit)))  # each is built, too
         for mode in spec.modes:
             behaviour[mode], observations, behind, notes = _watch(
                 params, spec, mode, interface, overdue

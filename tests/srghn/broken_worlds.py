@@ -389,7 +389,7 @@ class Bare(gym.Env[Any, Any]):
 
 
 class Sleeps(Counter):
-    """Takes its time in the third step or the second reset, as `at` says."""
+    """Takes its time in the third step, the second reset or each step, as `at` says."""
 
     def __init__(self, at: str, seconds: float) -> None:
         self.at, self.seconds, self.resets = at, seconds, 0
@@ -401,6 +401,7 @@ class Sleeps(Counter):
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:
-        if self.at == "step" and self.resets == 1 and self.length - self.left == 2:
+        third = self.at == "step" and self.resets == 1 and self.length - self.left == 2
+        if third or self.at == "each step":
             time.sleep(self.seconds)
         return super().step(action)

@@ -19,6 +19,7 @@ from srghn.config import EnvParams, EvolutionParams, NetworkParams, RunParams
 from srghn.envs import pin
 from srghn.envs.interface import Interface
 from srghn.errors import ArtefactError, ConfigError, GraphError, SrghnError
+from srghn.evaluation.backends.gymnasium import GymnasiumBackend
 from srghn.evolution.base import Population
 from srghn.evolution.snes import SNES, SNESState, snes
 from tests.matrix import networks
@@ -46,6 +47,24 @@ def test_a_run_is_tried_step_by_step() -> None:
     assert low < -30 < high  # every founder's episode is cut after 30 steps of -1
     assert found.failure_return == -30  # which is told, for the gate asks for one
     assert json.loads(json.dumps(found.to_dict()))["ok"] is True
+
+
+def test_a_slow_environment_is_played_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    monkeypatch.setattr(checking, "SECONDS", 0.005)
+    steps = {"at": "each step", "seconds": 0.01}
+    slow = EnvParams(id="broken_worlds:Sleeps", max_episode_steps=4, kwargs=steps)
+    players: list[int] = []
+    evaluate = GymnasiumBackend.evaluate
+
+    def counted(self: Any, policies: Any, *args: Any) -> Any:
+        players.append(len(policies))
+        return evaluate(self, policies, *args)
+
+    monkeypatch.setattr(GymnasiumBackend, "evaluate", counted)
+    found = check(RunParams(env=slow))
+    assert players == [1, 1, 1]  # the exported policy, what is compiled, and one to measure
+    assert found.seconds[0] > 60
 
 
 class Restless(SNES):

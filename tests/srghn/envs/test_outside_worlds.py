@@ -223,6 +223,15 @@ def test_a_call_that_does_not_return_is_named_while_it_lasts(
     assert not [t for t in threading.enumerate() if t.name == "srghn-overdue"]
 
 
+def test_the_pace_of_a_world_that_is_slow_at_each_step_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(overdue, "SECONDS", 0.2)
+    pin(world("Sleeps", max_episode_steps=5, kwargs={"at": "each step", "seconds": 0.01}))
+    told = capsys.readouterr().err
+    assert re.search(r"pin broken_worlds:Sleeps: \d+ of at most 111 calls of the environment", told)
+
+
 def test_perturbations_that_do_nothing_are_left_out_and_said() -> None:
     notes: list[str] = []
     version = pin(world("OneHot", max_episode_steps=20), notes.append)
