@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from srghn.files import canonical_json
 
@@ -178,6 +178,8 @@ def _read(data: Any) -> Check:
     check = Check(**data)
     if check.outcome not in PRECEDENCE or not isinstance(check.binding, bool):
         raise ValueError(f"not an outcome: {data!r}")
+    if check.sense not in get_args(Sense) or not isinstance(check.name, str):
+        raise ValueError(f"not a sense, or not a name: {data!r}")
     given = (check.value, check.threshold, check.low, check.high)
     numbers = [check.scale, *(v for v in given if v is not None)]
     if not all(isinstance(v, int | float) for v in numbers):

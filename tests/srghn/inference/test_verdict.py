@@ -86,6 +86,11 @@ def test_an_interval_clears_its_threshold_or_not(
         ({**verdict(GOOD), "checks": [{"name": "x", "outcome": "great", "reason": ""}]}, "outcome"),
         ({**verdict(GOOD), "checks": [{"surprise": 1}]}, "not a check"),
         ({**verdict(GOOD), "checks": [verdict(GOOD)["checks"][0] | {"low": "1"}]}, "not numbers"),
+        ({**verdict(GOOD), "checks": [verdict(GOOD)["checks"][0] | {"sense": 5}]}, "not a sense"),
+        (
+            {**verdict(GOOD), "checks": [verdict(GOOD)["checks"][0] | {"name": []}] * 2},
+            "not a name",
+        ),
         ({**verdict(GOOD), "checks": 3}, "not a verdict"),
     ],
 )
