@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from serving.counts import ROUTES
+
 _TEXT: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
@@ -13,7 +15,7 @@ _ANY: dict[str, Any] = {"type": "object"}
 _ACTION: dict[str, Any] = {
     "anyOf": [_NUMBER, {"type": "array", "items": {"type": ["number", "array"]}}]
 }
-_ROUTE = {"enum": ["champion", "canary", "trial", "draining"]}
+_ROUTE = {"enum": [route for route in ROUTES if route != "none"]}
 
 
 def _maybe(schema: dict[str, Any]) -> dict[str, Any]:

@@ -496,3 +496,22 @@ def test_a_network_with_memory_is_compared_while_no_copy_is_missing(
     compare("whole", 3)  # asked last: it stays, and the other goes
     compare("newer", 0)
     assert {episode for _, episode in made._memories} == {"whole", "newer"}
+
+
+def test_the_description_has_the_route_of_an_outcome_after_the_window(home: Any) -> None:
+    fresh(home)
+    window = home.ledger.holdback()
+    key = trial_key(home.ledger.secret(POLICY), POLICY, window.epoch)
+    name = next(f"e-{n}" for n in range(100) if arm_of(key, f"e-{n}", window.share) == 1)
+    with opened(home) as client:
+        follower = client.app.state.service.follower  # type: ignore[attr-defined]
+        wait_for(lambda: follower.served.held)
+        token = act(client, episode_id=name)["token"]
+        home.ledger.end_holdback(who=ANN)
+        wait_for(lambda: not follower.served.held)
+        route = end(client, name, token, 1.0).json()["route"]
+        paths = client.get("/openapi.json").json()["paths"]
+    said = paths["/v1/episodes/{episode_id}/outcome"]["post"]["responses"]["200"]
+    schema = said["content"]["application/json"]["schema"]
+    assert route == "holdback"
+    assert route in schema["properties"]["route"]["enum"]
