@@ -55,6 +55,8 @@ class Breaks(Counter):
                 sys.exit(7)
             if self.way == "complex":
                 reward = 1j  # type: ignore[assignment]
+            if self.way == "ends":
+                rest[0] = np.array([True, False])
             if self.way == "observation":
                 observation = observation * np.float32(np.nan)
             if self.way == "reward":
@@ -268,6 +270,20 @@ class Vector(Counter):
     def step(self, action: Any) -> Any:
         observation, _, *rest = super().step(action)
         return observation, np.array([1.0, -2.0]), *rest
+
+
+class Payless(Counter):
+    """Forgets the reward."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, None, *rest
+
+
+class Modeless(Counter):
+    """Names modes, and takes none."""
+
+    modes = ("up", "down")
 
 
 class Worn(Counter):

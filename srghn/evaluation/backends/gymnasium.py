@@ -192,12 +192,11 @@ class _Play:
                 observations[lane], reward, terminated, truncated, _ = env.step(choices[lane])
                 # in float64, and without a call for what most worlds give
                 sums[lane] += reward if type(reward) is float else float(reward)
+                if terminated or truncated:
+                    ended.append(lane)
             except FAILURES as error:  # the episode is lost
                 raise_interrupt(error)
                 broken[lane] = describe(error)
-                continue
-            if terminated or truncated:
-                ended.append(lane)
         broken |= self._not_numbers()
         for lane, message in broken.items():
             self._broken(lane, message)

@@ -189,6 +189,7 @@ def test_broken_function_loses_its_own_episodes(
         ("start", "NaN", 0),
         ("reward", "nan", 3),
         ("complex", "TypeError", 3),
+        ("ends", "ValueError", 3),
         ("exit", "SystemExit: 7", 3),
     ],
 )
