@@ -35,6 +35,9 @@ def verdict(*checks: Check, **changes: Any) -> dict[str, Any]:
     return replace(made, **changes).to_dict()
 
 
+READ = verdict(GOOD)["checks"][0]
+
+
 def test_a_verdict_survives_json_and_follows_from_its_checks() -> None:
     data = verdict(GOOD, RARE, evidence={"report.json": "abc"})
     assert contradiction(data) is None
@@ -85,12 +88,9 @@ def test_an_interval_clears_its_threshold_or_not(
         ({"verdict": "passed"}, "not a verdict"),
         ({**verdict(GOOD), "checks": [{"name": "x", "outcome": "great", "reason": ""}]}, "outcome"),
         ({**verdict(GOOD), "checks": [{"surprise": 1}]}, "not a check"),
-        ({**verdict(GOOD), "checks": [verdict(GOOD)["checks"][0] | {"low": "1"}]}, "not numbers"),
-        ({**verdict(GOOD), "checks": [verdict(GOOD)["checks"][0] | {"sense": 5}]}, "not a sense"),
-        (
-            {**verdict(GOOD), "checks": [verdict(GOOD)["checks"][0] | {"name": []}] * 2},
-            "not a name",
-        ),
+        ({**verdict(GOOD), "checks": [{**READ, "low": "1"}]}, "not numbers"),
+        ({**verdict(GOOD), "checks": [{**READ, "sense": 5}]}, "not a sense"),
+        ({**verdict(GOOD), "checks": [{**READ, "name": []}] * 2}, "not a name"),
         ({**verdict(GOOD), "checks": 3}, "not a verdict"),
     ],
 )
