@@ -44,14 +44,14 @@ def _probability(s: float) -> bool:
 
 
 def _steps(s: float) -> bool:
-    return s >= 0 and s == int(s)
+    return 0 <= s < 2**31 and s == int(s)
 
 
 _SPREAD = "share of each element's spread"
 _FACTOR: tuple[Callable[[float], bool], str] = (lambda s: s > 0, "a factor above 0")
 _LEAST = (_share, "0 or more")
 _CHANCE = (_probability, "a probability")
-_WHOLE = (_steps, "a whole number of steps")
+_WHOLE = (_steps, "a whole number of steps below 2**31")
 _TIMES: tuple[Callable[[float], bool], str] = (
     lambda s: s >= 1 and s == int(s),
     "a whole number from 1 on",

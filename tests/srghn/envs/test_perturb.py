@@ -101,6 +101,7 @@ def test_other_text_is_refused(text: str) -> None:
     [
         ("observation_noise:-0.1", "0 or more"),
         ("action_delay:1.5", "whole number"),
+        ("action_delay:1e30", "below"),
         ("action_drop:1.1", "probability"),
         ("gravity:0", "above 0"),
         ("gravity:inf", "above 0"),
