@@ -241,7 +241,9 @@ def _check_output(output: object, path: str, given: tuple[int, ...], action_size
     if not isinstance(output, Tensor) or output.shape != shape:
         came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         remedy = f"make its last layer {action_size} wide"
-        if isinstance(output, Tensor) and output.dim() < 2:
+        if not isinstance(output, Tensor):
+            remedy = "return the tensor itself; actions are decoded from it"
+        elif output.dim() < 2:
             remedy = "keep the batch: squeeze() without a dimension drops each that is 1 long"
         raise ConfigError(
             f"network {path} must return a tensor of shape {shape} for observations of shape "

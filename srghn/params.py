@@ -73,9 +73,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(path: str, node: Any, what: str = "parameter") -> str:
-    """Says so of a key, and which of `node` is the nearest to it."""
-    known = node if isinstance(node, dict) else ()
-    return f"unknown {what} {path!r}; {nearest(path.rsplit('.', 1)[-1], known)}"
+    """Says so of a key, and which of `node` is the nearest to it, or has a key of that name."""
+    known = node if isinstance(node, dict) else {}
+    above, _, key = path.rpartition(".")
+    inside = [name for name, value in known.items() if key in _keys(value)]
+    if not inside:
+        return f"unknown {what} {path!r}; {nearest(key, known)}"
+    paths = (".".join(filter(None, (above, name, key))) for name in inside)
+    return f"unknown {what} {path!r}; did you mean {' or '.join(map(repr, paths))}?"
+
+
+def _keys(value: Any) -> Iterable[str]:
+    """The keys of a group of parameters, given as one or as the field that holds it."""
+    if isinstance(value, dict):
+        return value
+    group = _group(getattr(value, "annotation", None))
+    return group.model_fields if group else ()
 
 
 def set_otherwise(assignments: Iterable[str], key: str, value: str) -> bool:

@@ -85,7 +85,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except _Twice as error:
         raise ConfigError(f"{source}: {error}; keep one of them") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).replace(' in "<unicode string>"', "")
         raise ConfigError(f"{source} is not valid YAML: {said}") from error
 
 
@@ -102,6 +102,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             "save it as UTF-8"
         ) from error
     data = parse_yaml(text, str(path))
+    if data is None:
+        raise ConfigError(f"{path} is empty; write parameters into it, such as env: {{id: ...}}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a mapping of parameters, found {type(data).__name__}")
     return data

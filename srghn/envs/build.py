@@ -72,17 +72,20 @@ def _native(spec: WorldSpec, mode: str, params: EnvParams) -> Env:
         raise spec.missing(spec.extra) from error
     except FAILURES as error:
         raise EnvVersionError(
-            f"{spec.id} could not be built with {_asked(params)}: {type(error).__name__}: "
-            f"{one_line(error)}"
+            f"{spec.id} could not be built with {_asked(params, spec, mode)}: "
+            f"{type(error).__name__}: {one_line(error)}"
         ) from error
     if not isinstance(env, gym.Env):
         raise EnvVersionError(f"{spec.id} must give a gymnasium.Env, got {type(env).__name__}")
     return env
 
 
-def _asked(params: EnvParams) -> str:
+def _asked(params: EnvParams, spec: WorldSpec, mode: str) -> str:
     wrapped = [w if isinstance(w, str) else f"{w.path} {w.kwargs}" for w in params.wrappers]
-    return f"{params.kwargs}" + (f" and wrappers {', '.join(wrapped)}" if wrapped else "")
+    parts = [f"env.kwargs {params.kwargs}"]
+    parts += [f"mode={mode!r} (it has modes {', '.join(spec.modes)})"] * (len(spec.modes) > 1)
+    parts += [f"wrappers {', '.join(wrapped)}"] * bool(wrapped)
+    return " and ".join(parts)
 
 
 class Fresh(gym.Wrapper[Any, Any, Any, Any]):
@@ -126,7 +129,7 @@ def time_limit(env: Env, name: str) -> int:
         layer = layer.env
     if not limits:
         raise EnvVersionError(
-            f"{name} has no time limit; give one: env.max_episode_steps=1000, or env.window=1000 "
-            "for a task that never ends"
+            f"{name} declares no time limit (that its step truncates shows none); give one: "
+            "env.max_episode_steps=1000, or env.window=1000 for a task that never ends"
         )
     return min(limits)

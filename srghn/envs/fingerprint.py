@@ -175,6 +175,8 @@ def _steps(
             raise ValueError(
                 f"its reward is a vector of shape {given.shape}, expected one number; {remedy}"
             )
+        if reward is None:
+            raise ValueError("its reward is None, expected one number; does each path return one?")
         yield observation, float(reward), bool(terminated), bool(truncated)
         if terminated or truncated:
             return

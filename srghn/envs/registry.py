@@ -256,6 +256,11 @@ def _unknown(world: str, known: list[str]) -> str:
     ids = [*known, *gym.registry]
     same = [i for i in ids if _base(i) == _base(world)]
     near = same[:1] or difflib.get_close_matches(world, ids, n=1)
+    module, dot, name = world.rpartition(".")
+    if not near and dot and all(part.isidentifier() for part in [*module.split("."), name]):
+        near = [f"{module}:{name}"]
+    elif not near and "/" in world:  # a namespace, which the package registers that brings it
+        near = [f"PACKAGE:{world}"]
     hint = f"did you mean {near[0]}? " if near else ""
     return (
         f"unknown environment {world!r}; {hint}Registered: {', '.join(known)}; any other by its "

@@ -39,6 +39,11 @@ from srghn.config import NetworkParams, Returns, RunParams, parse_params, with_o
             "unknown parameter 'evolution.genrations'; did you mean 'generations'?",
         ),
         (
+            lambda: srghn.RunParams(generations=2, head="dct"),
+            "RunParams: unknown parameter 'generations'; did you mean 'evolution.generations'?; "
+            "unknown parameter 'head'; did you mean 'ghn.head'?",
+        ),
+        (
             lambda: srghn.EnvParams(schedule=[{"generation": 3, "mode": "a", "mods": 1}]),
             "EnvParams: unknown parameter 'schedule.0.mods'; did you mean 'mode'?",
         ),

@@ -164,7 +164,7 @@ def test_building_leaves_the_global_random_state_alone_and_repeats_itself() -> N
         ("srghn.policies:MLP", {"hidden": 8}, "cannot be built with network.kwargs"),
         ("users_package:Custom", {"flaw": "raises"}, "cannot be built .*width must be even"),
         ("users_package:Custom", {"flaw": "wide"}, r"shape \(3, 2\) .*got \(3, 3\)"),
-        ("users_package:Custom", {"flaw": "tuple"}, "got tuple"),
+        ("users_package:Custom", {"flaw": "tuple"}, "got tuple; return the tensor itself"),
         ("users_package:Custom", {"flaw": "double"}, "float32, got torch.float64"),
         ("users_package:Custom", {"flaw": "broken"}, r"fails on observations of shape \(3, 4\)"),
         ("users_package:Custom", {"flaw": "remembers"}, "its buffer 'seen' changed"),

@@ -148,3 +148,13 @@ def test_what_is_written_reads_back_the_same_here_and_by_yaml_1_1(data: dict[str
 @pytest.mark.parametrize("value", ["1e-3", "010", "12:30", "off", 1e-7, 0.001, 8, None, True])
 def test_dvc_reads_what_is_written(value: Any) -> None:
     assert YAML(typ="safe").load(dump_yaml({"a": value}))["a"] == value
+
+
+def test_a_file_without_parameters_or_with_a_slip_is_refused_in_plain_words(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# nothing yet\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml is empty; write parameters into it"):
+        read_yaml(path)
+    path.write_text("env:\n  id: a\n   fresh: true\n")
+    with pytest.raises(ConfigError, match=r"not allowed here, line 3, column 9: fresh: true \^"):
+        read_yaml(path)

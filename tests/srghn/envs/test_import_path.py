@@ -161,6 +161,9 @@ def test_a_world_without_a_flat_form_is_refused(world: str, message: str) -> Non
     ("path", "message"),
     [
         ("broken_worlds:Countr", "did you mean broken_worlds:Counter"),
+        ("broken_worlds.Counter", "unknown environment .*; did you mean broken_worlds:Counter?"),
+        ("ALE/Pong-v5", "unknown environment .*; did you mean PACKAGE:ALE/Pong-v5?"),
+        ("broken_worlds:Modeless", "with env.kwargs {} and mode='up' .it has modes up, down.: Ty"),
         ("no_such_module:World", "no_such_module.*PYTHONPATH"),
         ("broken_worlds:", "module:name"),
         ("broken_worlds:np", "could not be built"),

@@ -86,7 +86,9 @@ def test_a_time_limit_comes_from_the_parameters_the_class_or_the_id() -> None:
 
 
 def test_a_task_that_never_ends_is_played_in_windows() -> None:
-    with pytest.raises(EnvVersionError, match=r"env\.max_episode_steps=1000, or env\.window=1000"):
+    with pytest.raises(
+        EnvVersionError, match=r"truncates .* env\.max_episode_steps=1000, or env\.window=1000"
+    ):
         pin(world("Endless"))
     version = pin(world("Endless", window=12))
     assert version.window
@@ -120,6 +122,13 @@ def test_what_has_no_fixed_size_is_refused_in_one_line(kind: str, message: str) 
     with pytest.raises(EnvVersionError, match=message) as caught:
         pin(world("Words", kwargs={"kind": kind}, max_episode_steps=9))
     assert "\n" not in str(caught.value)
+
+
+def test_a_reward_that_is_missing_is_named() -> None:
+    with pytest.raises(
+        EnvVersionError, match="seed 0, step 1: ValueError: its reward is None, exp"
+    ):
+        pin(world("Payless", max_episode_steps=9))
 
 
 def test_a_vector_of_rewards_is_refused_with_the_wrapper_that_weighs_it() -> None:
