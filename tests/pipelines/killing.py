@@ -1,7 +1,4 @@
-"""Runs that are killed: at a random moment, or in the middle of a write, which is left half done.
-
-Processes are forked from one that has imported everything, so that a killed run costs no import.
-"""
+"""Runs killed at a random moment, or in the middle of a write, which is left half done."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from serving.settings import Settings
 from srghn.candidates.candidate import Candidate
 from srghn.config import RunParams
 from srghn.files import atomic_write
+from tests.forks import forked
 
 _fork = multiprocessing.get_context("fork")
 Outcome = tuple[dict[str, bytes], str]
@@ -59,8 +57,7 @@ class Yard:
 
     def kill_after(self, workspace: Workspace, seconds: float) -> bool:
         """Begin or go on, and kill after so long; whether there was anything left to kill."""
-        child = _fork.Process(target=self._finish, args=(workspace,))
-        child.start()
+        child = forked(self._finish, workspace)
         child.join(seconds)
         child.kill()
         child.join()
@@ -79,7 +76,6 @@ class Yard:
         return outcome(workspace)
 
     def _finish(self, workspace: Workspace) -> None:
-        alone()
         for stage in ("evolve", "evaluate"):
             STAGES[stage](workspace, self.settings)
 
@@ -88,17 +84,9 @@ class Yard:
         self._finish(self.workspace("warm-up"))
 
     def _child(self, work: Callable[[], None]) -> int | None:
-        child = _fork.Process(target=work)
-        child.start()
+        child = forked(work)
         child.join()
         return child.exitcode
-
-
-def alone() -> None:
-    """One thread for torch: a forked process has none of its parent's, and would wait for them."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def outcome(workspace: Workspace) -> Outcome:

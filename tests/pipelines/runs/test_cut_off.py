@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pty
 import signal
@@ -31,11 +30,10 @@ from serving.registry.records import Who
 from serving.registry.states import State
 from serving.settings import Settings
 from srghn.errors import TransitionRefused
+from tests.forks import forked
 from tests.pipelines.conftest import Home, Tiny, home_at
-from tests.pipelines.killing import alone
 
 DEADLINE_SECONDS = 180.0
-fork = multiprocessing.get_context("fork")
 
 
 class Terminal:
@@ -125,7 +123,6 @@ def cut_off(home: Home, tiny: Tiny) -> Home:
 
 def judge_until_killed(home: Home) -> None:
     """Every episode is played and nothing of it written."""
-    alone()
     gate._write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
     STAGES["gate"](home.workspace, home.settings)
 
@@ -136,8 +133,7 @@ def test_a_run_killed_while_judged_is_judged_against_the_champion_that_came_mean
     cut_off: Home, preset: tuple[str, ...], terminal: Type
 ) -> None:
     release, ledger = cut_off.release, cut_off.release.ledger
-    judging = fork.Process(target=judge_until_killed, args=(cut_off,))
-    judging.start()
+    judging = forked(judge_until_killed, cut_off)
     judging.join()
     assert judging.exitcode == -signal.SIGKILL
     assert ledger.version(2).incumbent_digest is None  # it was judged as a first champion

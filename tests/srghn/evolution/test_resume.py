@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import shutil
@@ -36,11 +35,10 @@ from srghn.evolution.progress import rows
 from srghn.evolution.run import RECORD, locked, read_record
 from srghn.files import seal
 from srghn.interrupt import interruptible
+from tests.forks import forked
 
 Play = Callable[..., None]
 Contents = Callable[[Path], dict[str, bytes]]
-#: Forked, so that a killed run costs milliseconds and not the import of torch.
-fork = multiprocessing.get_context("fork")
 
 
 def die_at_system_call(number: int, play: Play, params: RunParams, run_dir: Path) -> None:
@@ -66,8 +64,7 @@ def die_at_system_call(number: int, play: Play, params: RunParams, run_dir: Path
 
 
 def survives(number: int, play: Play, params: RunParams, run_dir: Path) -> bool:
-    child = fork.Process(target=die_at_system_call, args=(number, play, params, run_dir))
-    child.start()
+    child = forked(die_at_system_call, number, play, params, run_dir)
     child.join()
     assert child.exitcode in (0, -signal.SIGKILL)
     return child.exitcode == 0
@@ -94,13 +91,10 @@ def test_killed_again_and_again_at_random_moments(
     """Ten kills; a run that arrives before its kill is compared, and another one begun."""
     rng, expected, kills, runs = np.random.default_rng(0), contents(finished), 0, 0
     started = time.monotonic()
-    alone = fork.Process(target=play, args=(small_run(), tmp_path / "alone"))
-    alone.start()
-    alone.join()
+    forked(play, small_run(), tmp_path / "alone").join()
     seconds = time.monotonic() - started
     while kills < 10:
-        child = fork.Process(target=play, args=(small_run(), tmp_path / str(runs)))
-        child.start()
+        child = forked(play, small_run(), tmp_path / str(runs))
         child.join(rng.uniform(0, 0.8 * seconds))
         child.kill()
         child.join()
