@@ -46,8 +46,8 @@ class Limits(BaseSettings):
     starts: int = Field(
         1_000_000,
         ge=1000,
-        description="newest episodes; earlier ones without an outcome are deleted once their "
-        "deadline is past",
+        description="newest episodes of a policy; earlier ones without an outcome are deleted once "
+        "their deadline is past",
     )
     shadow_queue: int = Field(
         64, ge=1, description="most copies of requests that wait for a shadow or canary"

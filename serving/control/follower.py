@@ -346,7 +346,10 @@ class Follower:
         begun, limits = time.monotonic(), self._limits
         if begun - self._pruned > limits.prune_seconds:
             before, self._pruned = self._pruned, begun  # if it fails, too: it is as rare then
-            if self._ledger.prune_starts(limits.pin_seconds, limits.starts, FORGOTTEN) == FORGOTTEN:
+            found = self._ledger.prune_starts(
+                self._policy, limits.pin_seconds, limits.starts, FORGOTTEN
+            )
+            if found == FORGOTTEN:
                 self._pruned = before  # the next poll goes on
 
     @property

@@ -127,15 +127,15 @@ class EpisodeLog:
         with self._database.write() as connection:
             return episodes.advance(connection, schema.watch, policy, 0, from_n, to_n, state)
 
-    def prune_starts(self, older_than: float, newest: int, limit: int) -> int:
-        """Delete up to `limit` episodes outside trials without an outcome, the first ones first.
+    def prune_starts(self, policy: str, older_than: float, newest: int, limit: int) -> int:
+        """Delete a policy's first `limit` episodes outside trials that never ended and are old.
 
         They were started over `older_than` seconds ago, or are past their deadline and not among
-        the `newest` of the ledger. Returns their number.
+        the `newest` of the policy. Returns their number.
         """
         now = self._clock()
         with self._database.read() as connection:  # which takes long, and locks nobody out
-            found = episodes.stale(connection, now - older_than, now, newest, limit)
+            found = episodes.stale(connection, policy, now - older_than, now, newest, limit)
         if found:
             with self._database.write() as connection:
                 episodes.forget(connection, found)

@@ -75,19 +75,19 @@ def to_start(row: RowMapping) -> StartRow:
     return StartRow(**fields)
 
 
-def stale(connection: Connection, before: float, now: float, newest: int, limit: int) -> list[int]:
-    """Numbers of the first `limit` episodes without an outcome that are to be forgotten.
+def stale(
+    connection: Connection, policy: str, before: float, now: float, newest: int, limit: int
+) -> list[int]:
+    """Numbers of a policy's first `limit` episodes without an outcome that are to be forgotten.
 
     They were started before a moment (Unix seconds), or are past their deadline and not among the
-    `newest` ones of the ledger. Episodes of a trial are kept, because a missing outcome is evidence
-    too.
+    `newest` of the policy. Episodes of a trial are kept, because a missing outcome is evidence too.
     """
     table = schema.starts
-    last = select(func.max(table.c.n)).scalar_subquery()
-    surplus = (table.c.n <= last - newest) & (table.c.deadline < now)
-    query = select(table.c.n).where(
-        table.c.arrived.is_(None), table.c.trial.is_(None), (table.c.started_at < before) | surplus
-    )
+    mine = select(table.c.n).where(table.c.policy == policy)
+    surplus = mine.order_by(table.c.n.desc()).limit(1).offset(newest).scalar_subquery()
+    old = (table.c.started_at < before) | ((table.c.n <= surplus) & (table.c.deadline < now))
+    query = mine.where(table.c.arrived.is_(None), table.c.trial.is_(None), old)
     return list(connection.scalars(query.order_by(table.c.n).limit(limit)))
 
 

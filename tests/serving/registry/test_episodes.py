@@ -265,7 +265,7 @@ def test_what_never_ended_is_forgotten_and_a_trials_evidence_is_not(tmp_path: An
     begin(ledger, "trial")
     begin(ledger, "lost", "over", trial=None)
     ledger.record_outcome(POLICY, "over", 1.0, 1, True)
-    assert ledger.prune_starts(older_than=500, newest=1000, limit=9) == 1
+    assert ledger.prune_starts(POLICY, older_than=500, newest=1000, limit=9) == 1
     assert [ledger.find_episode(name) is None for name in ("trial", "lost", "over")] == [
         False, True, False,
     ]  # fmt: skip
@@ -276,13 +276,17 @@ def test_of_many_that_never_end_only_the_newest_are_kept_once_they_are_late(tmp_
     """Whoever may ask for actions could fill the disk for a week."""
     now = 99.0
     ledger = Ledger(f"sqlite:///{tmp_path / 'l.db'}", clock=lambda: now)
+    ledger.add_policy("rare", who=ANN)
+    begin(ledger, "rare", trial=None, started_at=90.0, policy="rare")
     begin(ledger, "a", "over", "b", "c", trial=None, started_at=90.0)
     begin(ledger, "trial", started_at=90.0)
     begin(ledger, "new 1", "new 2", trial=None, started_at=90.0)
     ledger.record_outcome(POLICY, "over", 1.0, 1, True)
-    assert ledger.prune_starts(older_than=500, newest=2, limit=2) == 0  # whose deadline is to come
+    assert ledger.prune_starts(POLICY, 500, newest=2, limit=2) == 0  # their deadline is to come
     now = 101.0
-    assert [ledger.prune_starts(500, newest=2, limit=2) for _ in range(3)] == [2, 1, 0]
+    assert [ledger.prune_starts(POLICY, 500, newest=2, limit=2) for _ in range(3)] == [2, 1, 0]
+    assert ledger.prune_starts("rare", 500, newest=2, limit=2) == 0
+    assert ledger.find_episode("rare", "rare") is not None
     names = ("a", "over", "b", "c", "trial", "new 1", "new 2")
     assert [name for name in names if ledger.find_episode(name)] == ["over", *names[4:]]
     ledger.close()
