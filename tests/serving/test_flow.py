@@ -159,7 +159,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @contextlib.contextmanager
 def serving(home: Home, seconds: float) -> Iterator[tuple[tuple[str, int], Any]]:
     with run_server(home, environment={"SRGHN_LIMIT_ANSWER_SECONDS": str(seconds)}) as (url, made):
-        wait_for(ready(url), 20)
+        wait_for(ready(url))
         host, port = url.removeprefix("http://").split(":")
         yield (host, int(port)), made
 
