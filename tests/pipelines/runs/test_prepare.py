@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,13 +94,21 @@ def test_check_tells_that_it_pins(srghn_here: Srghn) -> None:
 def test_a_run_tells_that_it_pins_once_that_has_taken_long(
     home: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    told, show = threading.Event(), progress.console.print
+
+    def shown(*given: object, **more: bool) -> None:
+        show(*given, **more)  # type: ignore[arg-type]
+        told.set()
+
     def slow(params: EnvParams, tell: Callable[[str], None]) -> EnvVersion:
-        time.sleep(0.2)
+        assert told.wait(60)
         return pin(params, tell)
 
+    monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 600)
     prepare.check(home.settings, tiny())
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(progress.console, "print", shown)
     monkeypatch.setattr("srghn.envs.pin", slow)
     prepare.check(home.settings, tiny())
     assert capsys.readouterr().err == f"  pin {tiny().env.id} ...\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from serving.registry.states import State
 from serving.settings import Settings
 from tests.pipelines.conftest import Home
 from tests.serving.conftest import Steps
+from tests.serving.test_serving_process import wait_for
 
 ANN = Who("ann", "the suite changed")
 
@@ -25,18 +27,32 @@ ANN = Who("ann", "the suite changed")
 def test_a_gate_that_takes_longer_than_a_lease_keeps_it(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every server ends leases that ran out, again and again."""
+    """Every server ends leases that ran out, again and again. The ledger's time is the test's."""
     release = home.release
     release.ledger.mark_stale(1, who=ANN)
     monkeypatch.setattr(judge, "LEASE_SECONDS", 1.0)
-    ended = []
+    begun, passed, ended = time.time(), 0.0, list[int]()
+    ledger = Ledger(release.ledger.database(), clock=lambda: begun + passed)
+    vars(release)["ledger"] = ledger
+    renew, renewed = Ledger.renew_evaluation, list[float]()
+
+    def renewing(*given: Any, **more: Any) -> None:
+        at = passed
+        renew(*given, **more)
+        renewed.append(at)
+
+    def fresh() -> bool:
+        return renewed[-1:] == [passed]
 
     def slow(workspace: Workspace, settings: Settings) -> None:
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
-            ended.extend(home.release.ledger.expire())
-            time.sleep(0.1)
+        nonlocal passed
+        for _ in range(4):
+            wait_for(fresh)
+            passed += 0.9
+            ended.extend(ledger.expire())
         STAGES["gate"](workspace, settings)
+
+    monkeypatch.setattr(Ledger, "renew_evaluation", renewing)
 
     verdict = judge.judge_version(release, 1, home.workspace, "slow", sit=slow)
     assert (verdict.passed, verdict.attempt, ended) == (True, 2, [])

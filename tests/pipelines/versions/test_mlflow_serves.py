@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,12 +18,14 @@ from pipelines.services.processes import free_port
 from serving.registry.mirror import MODEL
 from tests.pipelines.conftest import Home
 from tests.serving.conftest import run_server
+from tests.serving.test_serving_process import wait_for
 
 
 @contextmanager
 def mlflow_server(home: Home, uri: str) -> Iterator[str]:
     """`mlflow models serve` of a model, in this environment, until the block ends."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri]
     command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
     tracking = home.settings.mlflow_uri
@@ -39,20 +40,18 @@ def mlflow_server(home: Home, uri: str) -> Iterator[str]:
     process = subprocess.Popen(
         command, env=variables, stdout=log, stderr=log, start_new_session=True
     )
+
+    def up() -> bool:
+        assert process.poll() is None, (home.settings.home / "mlflow-serve.log").read_text()
+        return httpx.get(f"{url}/ping").status_code == 200
+
     try:
-        until = time.monotonic() + 90
-        while time.monotonic() < until:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/ping").status_code == 200:
-                    break
-            except httpx.TransportError:
-                assert process.poll() is None, (home.settings.home / "mlflow-serve.log").read_text()
-            time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
+        wait_for(up, 300)  # it imports for long
+        yield url
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
         log.close()
 
 
