@@ -115,7 +115,7 @@ def kill_server(
         Operator(stand, yard, port).work()
     if process.is_alive() and process.exitcode is None:
         process.terminate()
-    process.join(30)
+    process.join(120)
     if timer is not None:
         timer.cancel()
     yard.check()
@@ -160,7 +160,7 @@ class Operator:
 
     def _until_copied(self, wanted: int) -> None:
         """Play on until so many copies of requests are compared: their process begins late."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         with closing(sqlite3.connect(self.yard.folder / "ledger.db", timeout=20)) as ledger:
             query = "SELECT coalesce(sum(copies), 0) FROM compared"
             while ledger.execute(query).fetchone()[0] < wanted and time.monotonic() < deadline:

@@ -87,7 +87,7 @@ def kill_when(come: Callable[[], bool], folder: Path) -> None:
     finally:  # a test that fails leaves no demo running beside the others
         process.kill()
         process.wait()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while (left := command_lines(folder)) and time.monotonic() < end:
         time.sleep(0.2)
     assert left == []

@@ -47,7 +47,7 @@ def up(folder: Path, **settings: str) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=DEADLINE_SECONDS)
         assert process.returncode == 130
 
 
