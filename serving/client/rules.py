@@ -184,23 +184,31 @@ def pause(attempt: int, answer: Answer | None) -> float:
 
 def read(answer: Answer) -> dict[str, Any]:
     """The content of an answer; raises `Refused`."""
-    try:
-        content = _DECODER.decode(answer.content.decode())
-    except (ValueError, RecursionError):
-        content = None
+    content = _decoded(answer)
     if answer.status == 200 and isinstance(content, dict):
         return content
     if 200 <= answer.status < 300:
         packed = answer.content.startswith(_GZIP)
         got = "gzip data, which was not asked for" if packed else answer.text or "nothing"
         raise _not_ours("a JSON object", got, None, answer.status)
+    raise Refused(answer.status, *_said(answer, content))
+
+
+def _decoded(answer: Answer) -> Any:
+    try:
+        return _DECODER.decode(answer.content.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _said(answer: Answer, content: Any) -> tuple[str, str | None]:
+    """The reason of a refusal, and the field it is about if there is one."""
     said = content if isinstance(content, dict) else {}
     message, named = said.get("error"), said.get("field")
     if 300 <= answer.status < 400:
         to = answer.headers.get("location", "nowhere")
         message = f"expected an answer, got a redirect to {to}; use the URL of the server itself"
-    raise Refused(
-        answer.status,
+    return (
         clear(message) if isinstance(message, str) else answer.text or "without a reason",
         clear(named) if isinstance(named, str) else None,
     )
@@ -236,7 +244,7 @@ def _is_action(found: Any, depth: int = _DIMENSIONS) -> bool:
 def given_up(path: str, seconds: float, last: Exception | Answer | None) -> NotAnswered:
     """The error of a request whose deadline has passed."""
     if isinstance(last, Answer):
-        why = f"it answered {last.status}: {last.text}"
+        why = f"it answered {last.status}: {_said(last, _decoded(last))[0]}"
     else:
         why = f"{type(last).__name__}: {last}" if last is not None else "no time was left"
     return NotAnswered(f"{path} was not answered within {seconds:g} s; {why}")

@@ -42,7 +42,7 @@ class NotReady(BadRequest):
     """The service has no champion to answer with (503); the error says why."""
 
     def __init__(self, problem: str | None) -> None:
-        super().__init__(503, "service", "a champion to be served", problem or "nothing")
+        super().__init__(503, "service", "a champion to be served", "none", hint=problem or "")
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def test_before_the_first_champion_it_says_why(home: Any) -> None:
         ):
             assert answer.status_code == 503
             assert "there is no champion yet" in answer.text
+            assert "got there is" not in answer.text
         assert client.get("/health/live").status_code == 200
         home.first()
         wait_for(lambda: client.get("/health/ready").status_code == 200)

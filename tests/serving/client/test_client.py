@@ -120,7 +120,7 @@ def test_a_deadline_ends_all_attempts() -> None:
         return httpx.Response(503, json={"error": "draining"}, headers={"Retry-After": "60"})
 
     begun = time.monotonic()
-    with pytest.raises(NotAnswered, match=r"within 0\.1 s; it answered 503: .*draining"):
+    with pytest.raises(NotAnswered, match=r"within 0\.1 s; it answered 503: draining$"):
         client_of(answer).act([0.0], deadline=0.1)
     assert time.monotonic() - begun < 5
 
