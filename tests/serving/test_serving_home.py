@@ -40,7 +40,9 @@ def test_where_only_another_policy_has_a_champion_the_page_says_so(
     home: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     home.of("arm").first(more=2)
+    runs.write(home.settings.home, runs.begun("by-hand"))
     text = page(home)
+    assert "<h2>Runs of all policies</h2>" in text
     assert '<span class="pill good">ready</span><p>no champion yet; another policy' in text
     assert '<a href="./policies/arm">arm</a>' in text
     assert "policy policy: not ready: there is no champion yet" in caplog.text
