@@ -6,9 +6,10 @@ import numpy as np
 
 from srghn.config import RunParams
 from srghn.envs.interface import Interface
-from srghn.errors import ReplayMismatch
+from srghn.errors import ReplayMismatch, one_line
 from srghn.evolution.ancestry import Ancestry, Told, genome_digest, grow
 from srghn.evolution.base import F32, same_architecture
+from srghn.evolution.one_thread import one_thread
 from srghn.evolution.registry import make_strategy
 
 
@@ -26,11 +27,12 @@ def rebuild(ancestry: Ancestry, params: RunParams, interface: Interface) -> F32:
     return genome
 
 
+@one_thread()  # as in the run
 def make_again(ancestry: Ancestry, params: RunParams, interface: Interface) -> tuple[F32, F32]:
     """(genome (G,), the policy's weights (P,)), not compared with what is on record.
 
-    Raises `ReplayMismatch` if the parameters make another architecture, or a search draws nobody of
-    the recorded id.
+    Raises `ReplayMismatch` if the parameters make another architecture, or a search cannot be told
+    what is recorded or draws nobody of the recorded id.
     """
     strategy = make_strategy(params, interface)
     if not same_architecture(ancestry.architecture, strategy.digest):
@@ -43,7 +45,12 @@ def make_again(ancestry: Ancestry, params: RunParams, interface: Interface) -> t
         return genome, strategy.encoding.generate(genome[None])[0]
     found: F32 | None = None
     for told, individual in zip(ancestry.told, ancestry.chain, strict=True):
-        found = _searched(told, individual.id, found, interface)
+        try:
+            found = _searched(told, individual.id, found, interface)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ReplayMismatch(
+                f"a search cannot be told what this lineage says: {one_line(error)}"
+            ) from error
     if found is None:
         raise ReplayMismatch("this lineage does not say what its search was told")
     return found, found
@@ -55,7 +62,7 @@ def _searched(told: Told, individual: int, genome: F32 | None, interface: Interf
     strategy = make_strategy(params, interface)
     state = strategy.init(params.evolution.seed, genome, told.start)
     for row in told.fitness:
-        fitness = np.array([-np.inf if each is None else each for each in row])
+        fitness = np.array([-np.inf if each is None else float(each) for each in row])
         state = strategy.tell(state, strategy.ask(state), fitness)
     drawn = strategy.ask(state)
     rows = np.flatnonzero(drawn.ids == individual)

@@ -118,6 +118,8 @@ class Ancestry:
                 Told(run["params"], run["start"], tuple(tuple(row) for row in run["fitness"]))
                 for run in data.get("told", ())
             )
+            if told and len(told) != len(chain):
+                raise ValueError(f"{len(told)} searches lead to {len(chain)} individuals")
             return cls(data["architecture"], chain, data["genome_digest"], told)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ArtefactError(f"not an ancestry: {error!r}") from error

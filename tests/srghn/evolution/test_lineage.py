@@ -11,8 +11,19 @@ import pyarrow as pa
 import pytest
 
 from srghn.errors import ArchitectureMismatch, ArtefactError, CheckpointError, ReplayMismatch
-from srghn.evolution import Ancestor, Ancestry, Founder, Run, lineage, load_run, rebuild, tables
-from srghn.evolution.ancestry import genome_digest
+from srghn.evolution import (
+    Ancestor,
+    Ancestry,
+    Founder,
+    Run,
+    again,
+    lineage,
+    load_run,
+    one_thread,
+    rebuild,
+    tables,
+)
+from srghn.evolution.ancestry import genome_digest, grow
 from srghn.evolution.base import F32
 from tests.tiny import record_of
 
@@ -182,11 +193,33 @@ def test_an_individual_of_a_search_is_what_the_search_was_told(
     forged = dataclasses.replace(last, fitness=(last.fitness[0][::-1], *last.fitness[1:]))
     with pytest.raises(ReplayMismatch, match="rebuilt genome has digest"):
         rebuilt(second, dataclasses.replace(whole, told=(whole.told[0], forged)))
+    for strange in (last.fitness[0][1:], tuple("abcdef"), (10**400,) * 6):
+        forged = dataclasses.replace(last, fitness=(strange,))  # type: ignore[arg-type]
+        with pytest.raises(ReplayMismatch, match="cannot be told what this lineage says"):
+            rebuilt(second, dataclasses.replace(whole, told=(whole.told[0], forged)))
+    with pytest.raises(ArtefactError, match="2 searches lead to 1 individuals"):
+        Ancestry.from_json(dataclasses.replace(whole, chain=whole.chain[1:]).to_json())
     stranger = dataclasses.replace(whole.chain[-1], id=10**6)
     with pytest.raises(ReplayMismatch, match="has no individual 1000000"):
         rebuilt(second, dataclasses.replace(whole, chain=(whole.chain[0], stranger)))
     with pytest.raises(ReplayMismatch, match="does not say what its search was told"):
         rebuilt(second, dataclasses.replace(whole, chain=(), told=()))
+
+
+def test_an_individual_is_made_again_in_one_thread_as_in_its_run(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of one's own that multiplies matrices would draw another one in several."""
+    inside: list[int] = []
+
+    def grown(*given: Any) -> F32:
+        inside.append(len(one_thread._INSIDE))
+        return grow(*given)
+
+    monkeypatch.setattr(again, "grow", grown)
+    run = load_run(finished)
+    rebuilt(run, run.ancestry(int(run.finalists.ids[0])))
+    assert inside == [1]
 
 
 def test_a_founder_must_be_the_ancestor_that_the_parameters_name(
