@@ -20,6 +20,7 @@ from srghn import seeding
 from srghn.candidates.candidate import OnnxPolicy
 from srghn.candidates.freeze import ServedPolicy, export_onnx, load_weights
 from srghn.config import EngineSettings, RunParams
+from srghn.envs.interface import Interface
 from srghn.envs.pinning import pin
 from srghn.envs.version import EnvVersion
 from srghn.errors import ArtefactError, ConfigError, EvaluationError
@@ -31,7 +32,7 @@ from srghn.evaluation.base import (
     make_evaluator,
 )
 from srghn.evaluation.task import Task
-from srghn.evolution.base import Population, State, Strategy
+from srghn.evolution.base import Population, Strategy, asked, told
 from srghn.evolution.registry import STRATEGIES, make_strategy
 from srghn.graph.frozen import evolved_size
 from srghn.memory import notes, state_size
@@ -109,9 +110,9 @@ def check(
     pinned(version)
     strategy = make_strategy(params, face)
     state = strategy.init(params.evolution.seed)
-    population = strategy.ask(state)
+    population = asked(strategy, state)
     if params.evolution.strategy not in STRATEGIES:
-        _check_drawn_again(strategy, state, population)
+        _check_drawn_again(params, face, strategy)
     found.add("trace", f"{population.weights.shape[1]} parameters in {params.network.module}")
     network = build_network(params.network, face)
     found.notes += notes(network, params.network.module)
@@ -133,26 +134,31 @@ def check(
     )
 
 
-def _check_drawn_again(strategy: Strategy[Any], state: State, population: Population) -> None:
+def _check_drawn_again(params: RunParams, face: Interface, strategy: Strategy[Any]) -> None:
     """Raise `ConfigError` for a search that a lineage could not repeat."""
     if strategy.encoding is not None:
         return
-    name, fitness = f"evolution.strategy: {strategy.name}", np.arange(float(len(population)))
-    if not np.array_equal(population.genomes, population.weights):
+    name = f"evolution.strategy: {strategy.name}"
+    once, again = (_second(made, params) for made in (strategy, make_strategy(params, face)))
+    if not np.array_equal(once.genomes, once.weights):
         raise ConfigError(
             f"{name} has no encoding, so its genomes must be the policies' weights, got "
-            f"{population.genomes.shape} and {population.weights.shape}; give it an encoding, or "
+            f"{once.genomes.shape} and {once.weights.shape}; give it an encoding, or "
             "put the weights into genomes, too"
         )
-    once, again = (
-        strategy.ask(strategy.tell(state, strategy.ask(state), fitness)) for _ in range(2)
-    )
-    if once.weights.tobytes() != again.weights.tobytes():
+    if once.weights.tobytes() != again.weights.tobytes() or (once.ids != again.ids).any():
         raise ConfigError(
             f"{name} drew other individuals when it was told the same again, so none could be made "
             "again from its lineage; keep everything in the state, and draw by "
             "srghn.seeding.stream(state.seed, 'birth', state.generation)"
         )
+
+
+def _second(strategy: Strategy[Any], params: RunParams) -> Population:
+    """What a strategy draws after one generation, from its beginning."""
+    state = strategy.init(params.evolution.seed)
+    first = asked(strategy, state)
+    return asked(strategy, told(strategy, state, first, np.arange(float(len(first)))))
 
 
 def check_network(params: RunParams, version: EnvVersion) -> list[str]:

@@ -84,6 +84,19 @@ class Scaled(SNES):
         return replace(population, genomes=2 * population.weights)
 
 
+class Unseeded(SNES):
+    """Begins where no seed says."""
+
+    def init(self, seed: int, genome: Any = None, generation: int = 0) -> SNESState:
+        state = super().init(seed, genome, generation)
+        return replace(state, mean=np.random.default_rng().standard_normal(state.mean.shape))
+
+
+def unseeded(params: RunParams, interface: Interface) -> SNES:
+    made = snes(params, interface)
+    return Unseeded(made.layout, made.options, made.samples)
+
+
 def restless(params: RunParams, interface: Interface) -> SNES:
     made = snes(params, interface)
     return Restless(made.layout, made.options, made.samples)
@@ -97,6 +110,7 @@ def scaled(params: RunParams, interface: Interface) -> SNES:
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
+        (unseeded, "drew other individuals when it was told the same again"),
         (restless, "drew other individuals when it was told the same again"),
         (scaled, "has no encoding, so its genomes must be the policies' weights"),
     ],
