@@ -31,7 +31,7 @@ class _Worker:
     """A child process; it counts its signs of life in memory that it shares with its parent."""
 
     beats: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))
-    pid: int = 0
+    pid: int = -1  # 0 in itself
     seen: int = 0
     silent: float = 0.0  # seconds, of those in which the parent itself ran
 
@@ -85,9 +85,12 @@ def _begin(work: Callable[[Beat], None]) -> _Worker:
     worker = _Worker()
     # a child that still had its parent's handler would not stop when it is told to
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    worker.pid = os.fork()
+    try:
+        worker.pid = os.fork()
+    finally:
+        if worker.pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     if worker.pid:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         return worker
     code = 1
     try:

@@ -127,6 +127,28 @@ def test_a_worker_that_cannot_be_started_now_is_started_later(tmp_path: Path) ->
     parent.close()
 
 
+def test_a_server_that_can_start_no_worker_can_be_stopped() -> None:
+    """It was told to while it could not fork, and took no notice until it could."""
+    fork = os.fork
+
+    def none() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return os.open("/none", os.O_RDONLY)
+
+    def supervised() -> None:
+        forks = iter([fork])
+        workers.os.fork = lambda: next(forks, none)()  # type: ignore[assignment]
+        workers.supervise(lambda beat: None, 1, 40, 100)
+
+    parent = multiprocessing.get_context("fork").Process(target=supervised)
+    parent.start()
+    parent.join(30)
+    parent.kill()
+    parent.join()
+    assert parent.exitcode == 0
+    parent.close()
+
+
 def test_a_server_that_was_stopped_whole_goes_on_with_its_workers(server: Server) -> None:
     """As by Ctrl-Z, or on a machine that was asleep."""
     before = server.workers
