@@ -56,6 +56,7 @@ _IGNORED_SECONDS, _IGNORED_BYTES = 2.0, 2**24
 #: A client that took so many bytes of its answers has its time for the rest anew.
 _TAKEN = 65_536
 _BROKEN = b'{"error":"request: expected HTTP/1.1, got something else"}'
+_CUT = b'{"error":"request: expected a whole one, got its beginning"}'
 _LATE = b'{"error":"request: expected to be sent in time, got too little of it"}'
 _LONG = b'{"error":"headers: expected fewer or shorter ones, got too many"}'
 _TUNNEL = b'{"error":"request: expected another method than CONNECT"}'
@@ -150,15 +151,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Whether to go on: a client that sends no more may wait for answers to whole requests."""
         self._flush()
-        if self._over or not self.transport.can_write_eof():  # over TLS it has closed both ways
-            return False
         cycle = self.cycle
-        if self._last:  # which ends the connection after the answers before it
-            return True
-        if cycle is None or cycle.response_complete or cycle.more_body:
-            return False
-        cycle.keep_alive = False
-        return True
+        if self.transport.can_write_eof():  # over TLS it has closed both ways
+            if self._stage == _BODY and not cycle.response_started:
+                self._turn_away(400, _CUT)
+            waits = cycle is not None and not cycle.response_complete
+            if not self._over and (self._last or waits):
+                if not self._last:  # which ends the connection itself
+                    cycle.keep_alive = False
+                self._stage = _IDLE  # what it began to send ends here
+                self._time()
+                return True
+        self._expect_taken()
+        return False
 
     def _parse(self, data: bytes) -> None:
         """As uvicorn's, but nothing is logged: a client cannot fill the log."""
@@ -188,6 +193,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self._over:
+            return  # what is ignored has no time limit of its own
         self._stage = _HEAD
         self._head_bytes = 0  # of the chunks after this one, which has its own end
         self._beside = 0
@@ -253,7 +260,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        if self._stage != _IDLE or self._stalled or not self.cycle.response_complete:
+        if self._over or self._stage != _IDLE or self._stalled or not self.cycle.response_complete:
             return  # a request is under way; its answer starts the timer again
         left = self._rested + self.timeout_keep_alive - self.loop.time()
         if left > 0:

@@ -86,7 +86,7 @@ def test_a_pause_between_two_pipelined_requests_keeps_the_second() -> None:
     assert played(play) == ["wrote 1", "wrote 2", "wrote 3"]
 
 
-@pytest.mark.parametrize("how", ["paused", "idle", "shutdown", "turned away"])
+@pytest.mark.parametrize("how", ["paused", "idle", "shutdown", "turned away", "ended"])
 def test_a_client_that_takes_nothing_is_cut(how: str) -> None:
     async def play(made: GuardedProtocol, wire: Wire, notes: list[str]) -> None:
         made.data_received(ASK % 1)
@@ -98,6 +98,8 @@ def test_a_client_that_takes_nothing_is_cut(how: str) -> None:
             made.shutdown()
         elif how == "turned away":
             made.data_received(b"no HTTP\r\n\r\n")
+        elif how == "ended":
+            assert not made.eof_received()
         await asyncio.sleep(0.15)
         assert "cut" not in notes
         await asyncio.sleep(0.3)
@@ -129,6 +131,44 @@ def test_what_comes_after_the_last_answer_is_ignored_for_a_bounded_time(
         assert notes == ["wrote 1"]
 
     played(play)
+
+
+def test_what_is_ignored_has_one_time_limit() -> None:
+    """A request behind the refused one, in the same piece, took it away, for good."""
+
+    async def play(made: GuardedProtocol, wire: Wire, notes: list[str]) -> None:
+        made.data_received(ASK % 1)
+        await asyncio.sleep(4.9)
+        many = b"GET /2 HTTP/1.1\r\n" + b"a: b\r\n" * (made.limits.headers + 1) + b"\r\n"
+        made.data_received(many + ASK % 3)
+        assert wire.ended
+        await asyncio.sleep(1.9)
+        assert not wire.is_closing()  # though it would have been closed as idle before
+        await asyncio.sleep(0.2)
+        assert wire.is_closing()
+        assert notes == ["wrote 1"]
+
+    played(play)
+
+
+def test_what_was_asked_for_before_a_request_that_is_cut_off_is_answered() -> None:
+    async def later(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.sleep(1)
+        scope["extensions"][REPLY](200, b"", scope["path"].encode())
+
+    async def play() -> None:
+        for rest in (b"POST /2 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf", b"POST /2 HT"):
+            notes: list[str] = []
+            made = connector(later, notes)()
+            made.data_received(ASK % 1 + rest)
+            assert made.eof_received()
+            await asyncio.sleep(4)
+            assert notes == ["wrote 1"]
+            assert made.transport.is_closing()
+            made.connection_lost(None)
+
+    run(play())
 
 
 def test_a_client_that_takes_much_slowly_is_not_cut() -> None:
