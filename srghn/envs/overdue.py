@@ -48,7 +48,7 @@ class Overdue:
         self._thread.join()
 
     def expect(self, calls: int) -> None:
-        """How many calls there will be at most; told where all of them together take long."""
+        """How many calls there will be at most; their pace is told where these take long."""
         self._most = calls
 
     @contextmanager
@@ -70,7 +70,8 @@ class Overdue:
         begun, pace_after = time.monotonic(), self._seconds
         while not self._left.wait(self._seconds / 20):
             now, spent = self._now, time.monotonic() - begun
-            if spent >= pace_after and (now is None or time.monotonic() - now[1] < self._seconds):
+            alone = now is not None and time.monotonic() - now[1] >= self._seconds
+            if self._done < self._most and spent >= pace_after and not alone:
                 self._say(
                     f"{self._name}: {self._done} of at most {self._most} calls of the environment "
                     f"in {spent:.0f} s"

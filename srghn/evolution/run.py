@@ -127,8 +127,8 @@ def check_founder(params: RunParams, strategy: Strategy[Any], founder: Founder |
         if not same_architecture(each.ancestry.architecture, strategy.digest):
             raise ArchitectureMismatch(
                 f"the ancestor was evolved under architecture {each.ancestry.architecture}, this "
-                f"run has {strategy.digest}; keep its network and ghn parameters, or start a new "
-                "lineage without an ancestor"
+                f"run has {strategy.digest}; keep its strategy, network and ghn parameters, or "
+                "start a new lineage without an ancestor (srghn run --from scratch)"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,18 @@ def test_the_pace_of_a_world_that_is_slow_at_each_step_is_told(
     pin(world("Sleeps", max_episode_steps=5, kwargs={"at": "each step", "seconds": 0.01}))
     told = capsys.readouterr().err
     assert re.search(r"pin broken_worlds:Sleeps: \d+ of at most 111 calls of the environment", told)
+
+
+def test_no_pace_is_told_of_more_calls_than_are_expected() -> None:
+    """Before anyone knows how many there are, or where an environment had to be played again."""
+    said: list[str] = []
+    with overdue.Overdue("pin X", 0.02, said.append) as watching:
+        time.sleep(0.1)
+        watching.expect(1)
+        for _ in range(20):
+            with watching.during("a step"):
+                time.sleep(0.005)
+    assert all(re.match(r"pin X: [01] of at most 1 calls", line) for line in said)
 
 
 def test_perturbations_that_do_nothing_are_left_out_and_said() -> None:

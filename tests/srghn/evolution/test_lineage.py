@@ -234,7 +234,7 @@ def test_a_founder_must_be_the_ancestor_that_the_parameters_name(
         play(small_run(ancestor="d" * 64), tmp_path)
     other = small_run(ancestor="d" * 64)
     other = other.model_copy(update={"ghn": other.ghn.model_copy(update={"hidden": 5})})
-    with pytest.raises(ArchitectureMismatch, match="keep its network and ghn parameters"):
+    with pytest.raises(ArchitectureMismatch, match="keep its strategy, network and ghn parameters"):
         play(other, tmp_path, founder)
 
 
