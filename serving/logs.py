@@ -56,7 +56,7 @@ class JsonLines(logging.Formatter):
 
 
 class Bounded(logging.Filter):
-    """Leaves lines of a place out that writes too many, and says later how many it left out.
+    """Leaves lines of a place out that writes too many: it says so at once, and later how many.
 
     Where the ledger cannot be written, each request would log that: on a full disk, too.
     """
@@ -74,6 +74,9 @@ class Bounded(logging.Filter):
                 record.msg, record.args = said, (record.getMessage(), count - MOST)
             since, count = now, 0
         self._written[place] = since, count + 1
+        if count == MOST - 1:  # the place may be silent afterwards, and nobody would know
+            said = "%s (more of these are left out for %g s)"
+            record.msg, record.args = said, (record.getMessage(), SECONDS - (now - since))
         return count < MOST
 
 

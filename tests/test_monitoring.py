@@ -138,9 +138,13 @@ def test_what_each_request_would_log_fills_no_disk() -> None:
         record.created = at
         return record.getMessage() if bounded.filter(record) else None
 
-    assert [written(1, 5.0) for _ in range(MOST + 7)] == ["lost it"] * MOST + [None] * 7
+    most = ["lost it"] * (MOST - 1)
+    assert [written(1, 5.0) for _ in range(MOST - 1)] == most
+    assert written(1, 7.5) == "lost it (more of these are left out for 7.5 s)"
+    assert [written(1, 8.0) for _ in range(7)] == [None] * 7
     assert written(2, 5.0) == "lost it"  # another place
     assert written(1, 4.9 + SECONDS) is None
     assert written(1, 5.0 + SECONDS) == "lost it (8 more since the last one)"
-    assert [written(1, 5.0 + SECONDS) for _ in range(MOST)] == ["lost it"] * (MOST - 1) + [None]
+    told = "lost it (more of these are left out for 10 s)"
+    assert [written(1, 5.0 + SECONDS) for _ in range(MOST)] == [*most[1:], told, None]
     assert written(1, 0.0) == "lost it (1 more since the last one)"  # the clock was set back
