@@ -17,6 +17,7 @@ from serving.pages.intervals import draw
 from serving.registry.records import Who
 from serving.registry.trial_view import view
 from srghn.config import CanaryParams
+from srghn.evolution.ancestry import Ancestor, Ancestry, Told
 
 
 def page(home: Any) -> str:
@@ -113,10 +114,13 @@ def test_a_version_shows_its_lineage_and_two_are_compared(home: Any) -> None:
         text = client.get(f"/versions/{version}").text
         assert "40 births, founder first; 10 in the middle are left out" in text
         assert text.count("<td>flipped</td>") == 30
-        said |= {"chain": births[:1], "told": [{"fitness": [[0.5]] * 9}]}
-        (folder / "ancestry.json").write_text(json.dumps(said))
+        drawn = Ancestor(9, 3, 0, 0.5, 0.1, "e" * 64, "flipped")
+        told = Told({"note": '\n[,"told":['}, 0, ((0.5, None),) * 9), Told({}, 10, ())
+        searched = Ancestry("a", (drawn, drawn), "d", told).to_json().replace("null", "unread")
+        (folder / "ancestry.json").write_text(searched)
         text = client.get(f"/versions/{version}").text
-        assert "10 generations of a search, which has no births" in text
+        assert "11 generations of a search, which has no births" in text
+        assert text.count("<td>flipped</td>") == 2
         text = client.get(f"/compare?a=1&b={version}").text
         assert f"version {version}</a></th>" in text
         assert "CHAMPION" in text
