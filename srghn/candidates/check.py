@@ -138,7 +138,7 @@ def _check_drawn_again(params: RunParams, face: Interface, strategy: Strategy[An
     """Raise `ConfigError` for a search that a lineage could not repeat."""
     if strategy.encoding is not None:
         return
-    name = f"evolution.strategy: {strategy.name}"
+    name = f"evolution.strategy: {params.evolution.strategy}"
     once, again = (_second(made, params) for made in (strategy, make_strategy(params, face)))
     if not np.array_equal(once.genomes, once.weights):
         raise ConfigError(
