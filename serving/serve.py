@@ -137,24 +137,25 @@ def _work(settings: Settings, limits: Limits, bound: socket.socket, beat: Beat) 
         timeout_keep_alive=limits.keep_alive_seconds,
         timeout_graceful_shutdown=limits.drain_seconds,
     )
-    _Server(config, app.state.service, limits.head_seconds, beat).run(sockets=[bound])
+    _Server(config, app.state.service, limits, beat).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
     """Marks the service as draining before it stops, and calls `beat` from start to end."""
 
-    def __init__(
-        self, config: uvicorn.Config, service: Any, handshake_seconds: float, beat: Beat
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, service: Any, limits: Limits, beat: Beat) -> None:
         super().__init__(config)
-        self._service, self._handshake_seconds, self._beat = service, handshake_seconds, beat
+        self._service, self._limits, self._beat = service, limits, beat
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then exempt what stays from collections of garbage: a full one took 75 ms."""
-        if self.config.is_ssl:  # no setting of uvicorn's says it, and 60 seconds are the default
+        if self.config.is_ssl:  # no setting of uvicorn's says these
             loop: Any = asyncio.get_running_loop()
             loop.create_server = partial(
-                loop.create_server, ssl_handshake_timeout=self._handshake_seconds
+                loop.create_server,
+                ssl_handshake_timeout=self._limits.head_seconds,  # by default a minute
+                # by default as long as a server drains: a client that is idle agrees to no end
+                ssl_shutdown_timeout=self._limits.answer_seconds,
             )
         await super().startup(sockets)
         gc.collect()

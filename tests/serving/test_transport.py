@@ -93,7 +93,8 @@ def test_it_speaks_tls_itself(home: Any, running: Any, tmp_path: Path) -> None:
     crt, key = certificate(tmp_path)
     settings = {"SRGHN_TLS_CERTIFICATE": str(crt), "SRGHN_TLS_KEY": str(key)}
     settings["SRGHN_LIMIT_HEAD_SECONDS"] = "2"  # also for the handshake
-    with running(home, environment=settings) as (url, _):
+    settings["SRGHN_LIMIT_ANSWER_SECONDS"] = "2"  # also for a client to agree to the end
+    with running(home, environment=settings) as (url, process):
         assert url.startswith("https://")
         trusting = ssl.create_default_context(cafile=str(crt))
         with httpx.Client(base_url=url, verify=trusting, timeout=10) as client:
@@ -109,6 +110,10 @@ def test_it_speaks_tls_itself(home: Any, running: Any, tmp_path: Path) -> None:
         host, port = url.removeprefix("https://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as silent:
             assert silent.recv(1) == b""
+        with httpx.Client(base_url=url, verify=trusting, timeout=10) as idle:
+            idle.get("/health/live")
+            process.terminate()
+            assert process.wait(20) == 0  # it waited for the client as long as it drains
 
 
 @pytest.mark.parametrize(
