@@ -83,7 +83,7 @@ class Application(FastAPI):
 
     def _check_host(self, host: bytes, name: str) -> None:
         """Raise `BadRequest` if a header Host is no host (400) or names one not served (421)."""
-        if not _HOST.fullmatch(host):
+        if not _HOST.fullmatch(host.strip(b" \t")):  # the parser leaves spaces at its end
             got = repr(host[:80].decode("latin-1"))
             raise BadRequest(400, "Host", "a name or an address, and maybe a port", got)
         if not self.service.settings.serves(name):

@@ -122,6 +122,11 @@ def test_a_request_without_exactly_one_host_is_wrong(
         assert asked("1.0")[0] == {"/v1/act": 200, "/v2/models/policy/infer": 422}.get(path, 405)
 
 
+def test_spaces_after_a_host_are_no_part_of_it(client: TestClient) -> None:
+    whole = {"type": "http.request", "body": json.dumps(OBSERVATION).encode()}
+    assert posted(client, "/v1/act", [(b"host", b"localhost:80 \t")], [whole])[0] == 200
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", "null"])
 def test_a_page_of_another_site_can_send_no_body(client: TestClient, origin: str) -> None:
     """A browser sends a body without a type anywhere, and asks before it sends one of JSON."""
