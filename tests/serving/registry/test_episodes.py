@@ -273,6 +273,17 @@ def test_what_never_ended_is_forgotten_and_a_trials_evidence_is_not(tmp_path: An
     ledger.close()
 
 
+def test_an_outcome_that_comes_before_its_episode_is_forgotten_is_kept(ledger: Ledger) -> None:
+    begin(ledger, "lost", "late", trial=None)
+    with ledger.database().read() as connection:
+        found = episodes.stale(connection, POLICY, time.time(), time.time(), 1000, 9)
+    assert len(found) == 2
+    ledger.record_outcome(POLICY, "late", 1.0, 1, True)
+    with ledger.database().write() as connection:
+        episodes.forget(connection, found)
+    assert [ledger.find_episode(name) is None for name in ("lost", "late")] == [True, False]
+
+
 def test_of_many_that_never_end_only_the_newest_are_kept_once_they_are_late(ledger: Ledger) -> None:
     """Whoever may ask for actions could fill the disk for a week."""
     now = time.time()
