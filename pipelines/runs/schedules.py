@@ -217,8 +217,8 @@ def mark(
 ) -> None:
     """Note what became of a firing; nothing where the schedule was removed meanwhile."""
     moment = firing.astimezone(UTC).isoformat(timespec="seconds")
-    last = moment if launched else schedule.launched
-    _change(settings, schedule, handled=moment, note=note, launched=last)
+    last = {"launched": moment} if launched else {}
+    _change(settings, schedule, handled=moment, note=note, **last)
 
 
 def put_back(settings: Settings, schedule: Schedule, now: datetime, note: str) -> None:

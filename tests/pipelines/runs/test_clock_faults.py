@@ -257,6 +257,17 @@ def test_a_firing_that_was_cancelled_before_it_began_stays_so(
     assert (found.state, server.launched) == ("cancelled", [name])
 
 
+def test_a_firing_is_skipped_without_forgetting_what_another_clock_launched(
+    settings: Settings, tiny: Tiny
+) -> None:
+    hourly(settings, tiny)
+    before = schedules.find(settings, "hourly")
+    schedules.mark(settings, before, MIDNIGHT.replace(hour=1), "run", launched=True)
+    schedules.mark(settings, before, MIDNIGHT.replace(hour=2), "skipped")
+    after = schedules.find(settings, "hourly")
+    assert (after.launched[11:13], after.handled[11:13]) == ("01", "02")
+
+
 def test_a_schedule_of_an_earlier_version_does_not_say_what_was_launched(
     settings: Settings, tiny: Tiny, server: Server, said: list[str]
 ) -> None:
