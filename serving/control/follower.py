@@ -35,8 +35,8 @@ IDLE_POLLS = 4
 #: The watch and the samples are as rare: nobody waits for what they write, and on a busy server
 #: they cost as much as the rest of a poll.
 SURVEY_POLLS = 4
-#: Most episodes that one poll forgets: starts and outcomes wait for its transaction.
-FORGOTTEN = 1000
+#: Most episodes that one poll forgets; with 1,000 a worker that is flooded fell behind.
+FORGOTTEN = 10_000
 #: Seconds that a look may take beyond `blind_seconds`, before it counts as one that hangs.
 SLACK = 5.0
 NO_CHAMPION = (

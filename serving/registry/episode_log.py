@@ -13,6 +13,9 @@ from serving.registry.records import Outcome, Running, Start, StartRow
 from serving.registry.schema import POLICY
 from serving.trial.compared import Compared, Posted
 
+#: Most episodes that one transaction forgets: starts and outcomes wait for it.
+TOGETHER = 1000
+
 
 class EpisodeLog:
     """Starts and outcomes in their order. They are not steps: they change no version's state."""
@@ -136,7 +139,7 @@ class EpisodeLog:
         now = self._clock()
         with self._database.read() as connection:  # which takes long, and locks nobody out
             found = episodes.stale(connection, policy, now - older_than, now, newest, limit)
-        if found:
+        for first in range(0, len(found), TOGETHER):
             with self._database.write() as connection:
-                episodes.forget(connection, found)
+                episodes.forget(connection, found[first : first + TOGETHER])
         return len(found)

@@ -284,6 +284,26 @@ def test_an_outcome_that_comes_before_its_episode_is_forgotten_is_kept(ledger: L
     assert [ledger.find_episode(name) is None for name in ("lost", "late")] == [True, False]
 
 
+def test_no_transaction_forgets_more_than_a_few(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.registry.episode_log.TOGETHER", 2)
+    begin(ledger, *"abcdef", trial=None)
+    groups: list[tuple[str, ...]] = []
+
+    def forget(connection: Any, numbers: Any) -> None:
+        original(connection, numbers)
+        groups.append(tuple(name for name in "abcdef" if ledger.find_episode(name)))
+        assert connection.in_transaction()
+
+    original = episodes.forget
+    monkeypatch.setattr(episodes, "forget", forget)
+    assert ledger.prune_starts(POLICY, older_than=0, newest=1000, limit=5) == 5
+    # another connection sees those of the transactions before
+    assert groups == [tuple("abcdef"), tuple("cdef"), tuple("ef")]
+    assert [name for name in "abcdef" if ledger.find_episode(name)] == ["f"]
+
+
 def test_of_many_that_never_end_only_the_newest_are_kept_once_they_are_late(ledger: Ledger) -> None:
     """Whoever may ask for actions could fill the disk for a week."""
     now = time.time()
