@@ -139,7 +139,9 @@ def _check_drawn_again(params: RunParams, face: Interface, strategy: Strategy[An
     if strategy.encoding is not None:
         return
     name = f"evolution.strategy: {params.evolution.strategy}"
-    once, again = (_second(made, params) for made in (strategy, make_strategy(params, face)))
+    (first, once), (_, again) = (
+        _drawn(made, params) for made in (strategy, make_strategy(params, face))
+    )
     if not np.array_equal(once.genomes, once.weights):
         raise ConfigError(
             f"{name} has no encoding, so its genomes must be the policies' weights, got "
@@ -152,13 +154,19 @@ def _check_drawn_again(params: RunParams, face: Interface, strategy: Strategy[An
             "again from its lineage; keep everything in the state, and draw by "
             "srghn.seeding.stream(state.seed, 'birth', state.generation)"
         )
+    _, before, after = np.intersect1d(first.ids, once.ids, return_indices=True)
+    if (first.births[before] != once.births[after]).any():
+        raise ConfigError(
+            f"{name} gave another individual an id of the generation before, which the gate would "
+            "refuse; count ids on from state.next_id"
+        )
 
 
-def _second(strategy: Strategy[Any], params: RunParams) -> Population:
-    """What a strategy draws after one generation, from its beginning."""
+def _drawn(strategy: Strategy[Any], params: RunParams) -> tuple[Population, Population]:
+    """What a strategy draws at its beginning, and then."""
     state = strategy.init(params.evolution.seed)
     first = asked(strategy, state)
-    return asked(strategy, told(strategy, state, first, np.arange(float(len(first)))))
+    return first, asked(strategy, told(strategy, state, first, np.arange(float(len(first)))))
 
 
 def check_network(params: RunParams, version: EnvVersion) -> list[str]:

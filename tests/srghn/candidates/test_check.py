@@ -97,6 +97,19 @@ def unseeded(params: RunParams, interface: Interface) -> SNES:
     return Unseeded(made.layout, made.options, made.samples)
 
 
+class Renamed(SNES):
+    """Counts its individuals anew in each generation."""
+
+    def ask(self, state: SNESState) -> Population:
+        population = super().ask(state)
+        return replace(population, ids=np.arange(len(population)))
+
+
+def renamed(params: RunParams, interface: Interface) -> SNES:
+    made = snes(params, interface)
+    return Renamed(made.layout, made.options, made.samples)
+
+
 def restless(params: RunParams, interface: Interface) -> SNES:
     made = snes(params, interface)
     return Restless(made.layout, made.options, made.samples)
@@ -112,6 +125,7 @@ def scaled(params: RunParams, interface: Interface) -> SNES:
     [
         (unseeded, "drew other individuals when it was told the same again"),
         (restless, "drew other individuals when it was told the same again"),
+        (renamed, "gave another individual an id of the generation before"),
         (scaled, "has no encoding, so its genomes must be the policies' weights"),
     ],
 )
