@@ -266,7 +266,7 @@ def test_another_architecture_is_named(clone: Clone) -> None:
     record["params"]["ghn"]["hidden"] = 5
     manifest.write_text(json.dumps(record))
     shutil.rmtree(clone.data / "report")
-    with pytest.raises(ReplayMismatch, match="this lineage has architecture .*made by srghn"):
+    with pytest.raises(ReplayMismatch, match=r"this lineage has architecture .*made by srghn"):
         replay(clone.settings, str(clone.candidate))
 
 
