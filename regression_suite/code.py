@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -22,8 +23,11 @@ def code_digests() -> dict[str, str]:
     """
     installed: dict[str, str] = {}
     for each in distributions():  # of two of one name the first is imported
-        if "Name" in each.metadata:  # what an interrupted installation left has none
-            installed.setdefault(each.metadata["Name"].lower(), each.version)
+        # What an interrupted installation left has no name. importlib_metadata, which takes the
+        # place of the library's own finder where it is imported, raises for it.
+        with suppress(FileNotFoundError):
+            if "Name" in each.metadata:
+                installed.setdefault(each.metadata["Name"].lower(), each.version)
     found = {"code": _sources(), "packages": sha256_bytes(canonical_json(installed))}
     lock = _root("srghn").parent / "requirements.lock"
     return found | ({"lock": sha256_file(lock)} if lock.is_file() else {})

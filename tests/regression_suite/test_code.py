@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from regression_suite.code import code_digests
 
 
+@pytest.mark.parametrize("finder", ["importlib.metadata", "importlib_metadata"])
 def test_packages_are_those_that_are_imported(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    finder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What an interrupted installation leaves has no name, or stands behind the whole package."""
+    import_module(finder)
     before = code_digests()
     for folder, text in (("x.dist-info", ""), ("y.dist-info", "Name: numpy\nVersion: 0.1\n")):
         (tmp_path / folder).mkdir()

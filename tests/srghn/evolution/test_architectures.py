@@ -71,7 +71,7 @@ def test_its_candidate_is_the_networks_own_and_is_rebuilt(
     candidate = freeze_finalist(found, choice, tmp_path / "candidate")
     assert load_candidate(tmp_path / "candidate").digest == candidate.digest
     individual = int(found.finalists.ids[choice.row])
-    genome = rebuild(found.ancestry(individual), make_strategy(params, version.interface).encoding)
+    genome = rebuild(found.ancestry(individual), params, version.interface)
     assert genome.tobytes() == found.finalists.genomes[choice.row].tobytes()
 
 
