@@ -15,15 +15,10 @@ NAME = "lineage"
 REMEDY = "Freeze the candidate again from its run; its lineage is part of what is promoted."
 
 
-def read_ancestry(candidate: Candidate) -> Ancestry:
-    """The candidate's lineage; raises `ArtefactError` for anything else."""
-    return Ancestry.from_json((candidate.path / "ancestry.json").read_text(encoding="utf-8"))
-
-
 def found(candidate: Candidate | None) -> Ancestry | None:
     """The candidate's lineage, where there is one to read."""
     try:
-        return None if candidate is None else read_ancestry(candidate)
+        return None if candidate is None else Ancestry.from_json(candidate.ancestry)
     except ArtefactError:
         return None
 
@@ -31,7 +26,7 @@ def found(candidate: Candidate | None) -> Ancestry | None:
 def judge_lineage(candidate: Candidate, run: RunTables | None) -> Check:
     """The lineage ends in this genome, under this architecture, in the run's own tables."""
     try:
-        ancestry = read_ancestry(candidate)
+        ancestry = Ancestry.from_json(candidate.ancestry)
     except ArtefactError as error:
         return Check(NAME, "failed", say(error), remedy=REMEDY)
     if problem := _problem(candidate, ancestry, run):
